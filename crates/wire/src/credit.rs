@@ -1,0 +1,133 @@
+//! Byte credit for one direction of one channel.
+//!
+//! Limits are absolute totals since the channel was opened, as QUIC's MAX_STREAM_DATA is
+//! (RFC 9000, section 4.1): a grant that arrives twice or late changes nothing.
+
+use crate::error::WireError;
+use crate::limits::{FRAME_OVERHEAD, MAX_DATA};
+
+/// What a data frame with a payload of `len` bytes costs.
+pub const fn cost(len: usize) -> u64 {
+    len as u64 + FRAME_OVERHEAD
+}
+
+/// The sender's view: what may still be sent.
+#[derive(Debug, Clone)]
+pub struct SendCredit {
+    used: u64,
+    limit: u64,
+}
+
+impl SendCredit {
+    /// Starts with an initial grant.
+    pub const fn new(limit: u64) -> Self {
+        SendCredit { used: 0, limit }
+    }
+
+    /// The longest payload that the next frame may have; 0 when there is no room for any.
+    pub fn room(&self) -> usize {
+        let free = self.limit.saturating_sub(self.used).saturating_sub(FRAME_OVERHEAD);
+        usize::try_from(free).map_or(MAX_DATA, |n| n.min(MAX_DATA))
+    }
+
+    /// Takes the cost of a frame; false, and nothing is taken, when it does not fit.
+    #[must_use]
+    pub fn spend(&mut self, len: usize) -> bool {
+        match self.used.checked_add(cost(len)) {
+            Some(used) if used <= self.limit => {
+                self.used = used;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Applies a grant. Grants only ever rise: an older one is ignored.
+    pub fn raise(&mut self, limit: u64) {
+        self.limit = self.limit.max(limit);
+    }
+}
+
+/// The receiver's view: what was granted, and what has been given back.
+#[derive(Debug, Clone)]
+pub struct ReceiveCredit {
+    received: u64,
+    released: u64,
+    granted: u64,
+    window: u64,
+}
+
+impl ReceiveCredit {
+    /// Starts with a window that the sender knows.
+    pub const fn new(window: u64) -> Self {
+        ReceiveCredit { received: 0, released: 0, granted: window, window }
+    }
+
+    /// Notes an arrived frame; an error when the sender had no credit for it.
+    pub fn receive(&mut self, len: usize) -> Result<(), WireError> {
+        let sent = self.received.saturating_add(cost(len));
+        if sent > self.granted {
+            return Err(WireError::Overrun { sent, granted: self.granted });
+        }
+        self.received = sent;
+        Ok(())
+    }
+
+    /// Gives back the cost of frames that were used up. `Some(limit)` when the new limit should be
+    /// told to the sender: as soon as a quarter of the window has come together.
+    pub fn release(&mut self, cost: u64) -> Option<u64> {
+        self.released = self.released.saturating_add(cost).min(self.received);
+        let limit = self.released.saturating_add(self.window);
+        (limit.saturating_sub(self.granted) >= self.window / 4).then(|| {
+            self.granted = limit;
+            limit
+        })
+    }
+
+    /// What has arrived and was not given back: the memory that this channel holds.
+    pub const fn held(&self) -> u64 {
+        self.received - self.released
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_never_gets_more_than_was_granted() {
+        let mut credit = SendCredit::new(cost(10));
+        assert_eq!(credit.room(), 10);
+        assert!(!credit.spend(11));
+        assert!(credit.spend(10));
+        assert_eq!(credit.room(), 0);
+        credit.raise(cost(10) + cost(5));
+        credit.raise(3);
+        assert_eq!(credit.room(), 5);
+    }
+
+    #[test]
+    fn room_is_never_more_than_one_frame() {
+        assert_eq!(SendCredit::new(u64::MAX).room(), MAX_DATA);
+        assert_eq!(SendCredit::new(FRAME_OVERHEAD).room(), 0);
+    }
+
+    #[test]
+    fn a_receiver_notices_an_overrun() {
+        let mut credit = ReceiveCredit::new(cost(10));
+        assert!(credit.receive(11).is_err());
+        assert!(credit.receive(10).is_ok());
+        assert!(credit.receive(0).is_err());
+    }
+
+    #[test]
+    fn grants_come_in_quarters_and_restore_the_whole_window() {
+        let mut credit = ReceiveCredit::new(4000);
+        for _ in 0..10 {
+            credit.receive(100).unwrap();
+        }
+        assert_eq!(credit.release(999), None);
+        assert_eq!(credit.release(1), Some(5000));
+        assert_eq!(credit.held(), 640);
+    }
+}

@@ -1,0 +1,327 @@
+//! Frames: taking them apart and putting them together.
+
+use crate::error::{Peer, WireError};
+use crate::limits::{COPY_BELOW, MAX_CONTROL, MAX_DATA, MAX_HELLO};
+use crate::message::Message;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use minicbor::{Decode, Encode};
+
+/// Length of the header before each payload.
+pub const HEADER_LEN: usize = 12;
+
+/// Declares the kinds once: number, who may send it, and whether on channel 0.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $value:literal, $sender:ident, $place:ident;)*) => {
+        /// What a frame is: its fifth byte.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Kind {
+            $($(#[$doc])* $name = $value,)*
+        }
+
+        impl Kind {
+            /// Every kind, in order.
+            pub const ALL: &'static [Kind] = &[$(Kind::$name),*];
+
+            fn from_byte(byte: u8) -> Option<Kind> {
+                match byte {
+                    $($value => Some(Kind::$name),)*
+                    _ => None,
+                }
+            }
+
+            const fn sender(self) -> Sender {
+                match self { $(Kind::$name => Sender::$sender,)* }
+            }
+
+            const fn place(self) -> Place {
+                match self { $(Kind::$name => Place::$place,)* }
+            }
+        }
+    };
+}
+
+#[derive(PartialEq, Eq)]
+enum Sender {
+    Host,
+    Agent,
+    Both,
+}
+
+#[derive(PartialEq, Eq)]
+enum Place {
+    Connection,
+    Channel,
+}
+
+kinds! {
+    /// See [`Message::Hello`].
+    Hello = 1, Both, Connection;
+    /// See [`Message::Error`].
+    Error = 2, Both, Connection;
+    /// See [`Message::Ping`].
+    Ping = 3, Host, Connection;
+    /// See [`Message::Pong`].
+    Pong = 4, Agent, Connection;
+    /// See [`Message::Shutdown`].
+    Shutdown = 5, Host, Connection;
+    /// See [`Message::Bye`].
+    Bye = 6, Agent, Connection;
+    /// See [`Message::Exec`].
+    Exec = 16, Host, Channel;
+    /// See [`Message::Attach`].
+    Attach = 17, Host, Channel;
+    /// See [`Message::List`].
+    List = 18, Host, Channel;
+    /// See [`Message::Signal`].
+    Signal = 19, Host, Channel;
+    /// See [`Message::Resize`].
+    Resize = 20, Host, Channel;
+    /// See [`Message::Stdin`].
+    Stdin = 21, Host, Channel;
+    /// See [`Message::StdinEof`].
+    StdinEof = 22, Host, Channel;
+    /// See [`Message::Close`].
+    Close = 23, Host, Channel;
+    /// See [`Message::Credit`].
+    Credit = 24, Both, Channel;
+    /// See [`Message::Started`].
+    Started = 32, Agent, Channel;
+    /// See [`Message::Attached`].
+    Attached = 33, Agent, Channel;
+    /// See [`Message::Stdout`].
+    Stdout = 34, Agent, Channel;
+    /// See [`Message::Stderr`].
+    Stderr = 35, Agent, Channel;
+    /// See [`Message::StdinError`].
+    StdinError = 36, Agent, Channel;
+    /// See [`Message::Exited`].
+    Exited = 37, Agent, Channel;
+    /// See [`Message::Failed`].
+    Failed = 38, Agent, Channel;
+    /// See [`Message::End`].
+    End = 39, Agent, Channel;
+    /// See [`Message::Sessions`].
+    Sessions = 40, Agent, Channel;
+    /// See [`Message::Verdict`].
+    Verdict = 41, Agent, Channel;
+}
+
+impl Kind {
+    const fn max_len(self, greeted: bool) -> usize {
+        match self {
+            _ if !greeted => MAX_HELLO,
+            Kind::Stdin | Kind::Stdout | Kind::Stderr => MAX_DATA,
+            Kind::Exec | Kind::Sessions => MAX_CONTROL,
+            _ => MAX_DATA,
+        }
+    }
+}
+
+/// One frame: a message and the channel that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The channel; 0 for the connection itself.
+    pub channel: u32,
+    /// What it says.
+    pub message: Message,
+}
+
+/// Takes the frames of one side apart.
+#[derive(Debug)]
+pub struct Decoder {
+    peer: Peer,
+    greeted: bool,
+}
+
+impl Decoder {
+    /// A decoder for what `peer` sends. The first frame must be its `Hello`.
+    pub const fn new(peer: Peer) -> Self {
+        Decoder { peer, greeted: false }
+    }
+
+    /// Takes the next whole frame out of `buffer`; `None` when more bytes are needed.
+    ///
+    /// A long payload is not copied: it shares the buffer's memory. After an error the connection
+    /// is to be given up; the buffer's content is then unspecified.
+    pub fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, WireError> {
+        let Some(mut header) = buffer.get(..HEADER_LEN) else {
+            return Ok(None);
+        };
+        let len = header.get_u32_le() as usize;
+        let kind = header.get_u8();
+        let (flags, reserved) = (header.get_u8(), header.get_u16_le());
+        let channel = header.get_u32_le();
+        let kind = Kind::from_byte(kind).ok_or(WireError::UnknownKind(kind))?;
+        if flags != 0 || reserved != 0 {
+            return Err(WireError::ReservedBits(kind));
+        }
+        self.check(kind, channel)?;
+        let max = kind.max_len(self.greeted);
+        if len > max {
+            return Err(WireError::TooLong { kind, len, max });
+        }
+        if buffer.len() < HEADER_LEN + len {
+            buffer.reserve(HEADER_LEN + len - buffer.len());
+            return Ok(None);
+        }
+        buffer.advance(HEADER_LEN);
+        let message = parse(kind, buffer.split_to(len))?;
+        self.greeted = true;
+        Ok(Some(Frame { channel, message }))
+    }
+
+    fn check(&self, kind: Kind, channel: u32) -> Result<(), WireError> {
+        let wrong = |why| Err(WireError::OutOfState { kind, peer: self.peer, why });
+        match (kind.sender(), self.peer) {
+            (Sender::Host, Peer::Agent) | (Sender::Agent, Peer::Host) => {
+                return wrong("never sent by this side");
+            }
+            _ => {}
+        }
+        if (kind.place() == Place::Connection) != (channel == 0) {
+            return wrong("not on this channel");
+        }
+        // An error instead of a greeting is how a full agent turns a caller away.
+        match (self.greeted, kind) {
+            (false, Kind::Hello | Kind::Error) => Ok(()),
+            (false, _) => wrong("before the handshake"),
+            (true, Kind::Hello) => wrong("a second time"),
+            (true, _) => Ok(()),
+        }
+    }
+}
+
+fn parse(kind: Kind, payload: BytesMut) -> Result<Message, WireError> {
+    Ok(match kind {
+        Kind::Stdin => Message::Stdin(data(payload)),
+        Kind::Stdout => Message::Stdout(data(payload)),
+        Kind::Stderr => Message::Stderr(data(payload)),
+        Kind::Credit => Message::Credit(number(kind, &payload)?),
+        Kind::Ping => Message::Ping(number(kind, &payload)?),
+        Kind::Pong => Message::Pong(number(kind, &payload)?),
+        Kind::Bye => Message::Bye,
+        Kind::List => Message::List,
+        Kind::StdinEof => Message::StdinEof,
+        Kind::Close => Message::Close,
+        Kind::Error => Message::Error(String::from_utf8_lossy(&payload).into_owned()),
+        Kind::Hello => Message::Hello(cbor(kind, &payload)?),
+        Kind::Shutdown => Message::Shutdown(cbor(kind, &payload)?),
+        Kind::Exec => Message::Exec(cbor(kind, &payload)?),
+        Kind::Attach => Message::Attach(cbor(kind, &payload)?),
+        Kind::Signal => Message::Signal(cbor(kind, &payload)?),
+        Kind::Resize => Message::Resize(cbor(kind, &payload)?),
+        Kind::Started => Message::Started(cbor(kind, &payload)?),
+        Kind::Attached => Message::Attached(cbor(kind, &payload)?),
+        Kind::StdinError => Message::StdinError(cbor(kind, &payload)?),
+        Kind::Exited => Message::Exited(cbor(kind, &payload)?),
+        Kind::Failed => Message::Failed(cbor(kind, &payload)?),
+        Kind::End => Message::End(cbor(kind, &payload)?),
+        Kind::Sessions => Message::Sessions(cbor(kind, &payload)?),
+        Kind::Verdict => Message::Verdict(cbor(kind, &payload)?),
+    })
+}
+
+/// A short payload is copied: a few bytes that somebody keeps must not pin a whole receive buffer.
+fn data(payload: BytesMut) -> Bytes {
+    if payload.len() < COPY_BELOW { Bytes::copy_from_slice(&payload) } else { payload.freeze() }
+}
+
+fn number(kind: Kind, payload: &[u8]) -> Result<u64, WireError> {
+    let bytes = <[u8; 8]>::try_from(payload).map_err(|_| WireError::Malformed {
+        kind,
+        detail: format!("{} bytes instead of 8", payload.len()),
+    })?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn cbor<'b, T: Decode<'b, ()>>(kind: Kind, payload: &'b [u8]) -> Result<T, WireError> {
+    minicbor::decode(payload)
+        .map_err(|error| WireError::Malformed { kind, detail: error.to_string() })
+}
+
+/// The header of a data frame, for writing it and the payload without copying them together.
+/// `len` is at most [`MAX_DATA`].
+pub fn data_header(kind: Kind, channel: u32, len: usize) -> [u8; HEADER_LEN] {
+    let mut header = [0; HEADER_LEN];
+    let mut rest = header.as_mut_slice();
+    rest.put_u32_le(u32::try_from(len).unwrap_or(u32::MAX));
+    rest.put_u8(kind as u8);
+    rest.put_bytes(0, 3);
+    rest.put_u32_le(channel);
+    header
+}
+
+/// Appends a frame to `out`. `false`, and nothing is appended, when the payload is longer than its
+/// kind allows; only an `Exec` with more arguments than any kernel takes can be.
+#[must_use]
+pub fn encode(frame: &Frame, out: &mut BytesMut) -> bool {
+    let start = out.len();
+    let (channel, message) = (frame.channel, &frame.message);
+    out.put_bytes(0, HEADER_LEN);
+    let kind = put_payload(message, out);
+    let len = out.len() - start - HEADER_LEN;
+    // The greeting's own bound holds for greetings only.
+    if len > kind.max_len(true) {
+        out.truncate(start);
+        return false;
+    }
+    if let Some(header) = out.get_mut(start..start + HEADER_LEN) {
+        header.copy_from_slice(&data_header(kind, channel, len));
+    }
+    true
+}
+
+fn put_payload(message: &Message, out: &mut BytesMut) -> Kind {
+    match message {
+        Message::Stdin(bytes) => raw(Kind::Stdin, bytes, out),
+        Message::Stdout(bytes) => raw(Kind::Stdout, bytes, out),
+        Message::Stderr(bytes) => raw(Kind::Stderr, bytes, out),
+        Message::Credit(n) => raw(Kind::Credit, &n.to_le_bytes(), out),
+        Message::Ping(n) => raw(Kind::Ping, &n.to_le_bytes(), out),
+        Message::Pong(n) => raw(Kind::Pong, &n.to_le_bytes(), out),
+        Message::Bye => Kind::Bye,
+        Message::List => Kind::List,
+        Message::StdinEof => Kind::StdinEof,
+        Message::Close => Kind::Close,
+        Message::Error(text) => raw(Kind::Error, text.as_bytes(), out),
+        Message::Hello(m) => put_cbor(Kind::Hello, m, out),
+        Message::Shutdown(m) => put_cbor(Kind::Shutdown, m, out),
+        Message::Exec(m) => put_cbor(Kind::Exec, m, out),
+        Message::Attach(m) => put_cbor(Kind::Attach, m, out),
+        Message::Signal(m) => put_cbor(Kind::Signal, m, out),
+        Message::Resize(m) => put_cbor(Kind::Resize, m, out),
+        Message::Started(m) => put_cbor(Kind::Started, m, out),
+        Message::Attached(m) => put_cbor(Kind::Attached, m, out),
+        Message::StdinError(m) => put_cbor(Kind::StdinError, m, out),
+        Message::Exited(m) => put_cbor(Kind::Exited, m, out),
+        Message::Failed(m) => put_cbor(Kind::Failed, m, out),
+        Message::End(m) => put_cbor(Kind::End, m, out),
+        Message::Sessions(m) => put_cbor(Kind::Sessions, m, out),
+        Message::Verdict(m) => put_cbor(Kind::Verdict, m, out),
+    }
+}
+
+fn raw(kind: Kind, bytes: &[u8], out: &mut BytesMut) -> Kind {
+    out.extend_from_slice(bytes);
+    kind
+}
+
+/// Lets minicbor write into a `BytesMut`, which cannot fail.
+struct Sink<'a>(&'a mut BytesMut);
+
+impl minicbor::encode::Write for Sink<'_> {
+    type Error = std::convert::Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Self::Error> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+fn put_cbor<T: Encode<()>>(kind: Kind, message: &T, out: &mut BytesMut) -> Kind {
+    // The sink never fails and none of our types has an encoder that does; were one to, the other
+    // side would find the payload malformed.
+    let _ = minicbor::encode(message, Sink(out));
+    kind
+}

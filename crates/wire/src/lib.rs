@@ -1,0 +1,43 @@
+//! The protocol between the host library and the agent inside a sandbox, without any I/O.
+//!
+//! A connection carries many *channels*. The host opens a channel by sending a request on a number
+//! it has not used before: an [`Exec`], an [`Attach`], a [`SignalRequest`] and so on; everything
+//! that belongs to the request, in both directions, travels on that number. Channel 0 is the
+//! connection itself. A *session* (one run of a command) is named by a [`SessionId`] and outlives
+//! every channel.
+//!
+//! ```text
+//!  0        4    5     6        8         12
+//!  +--------+----+-----+--------+---------+----------------+
+//!  | length |kind|flags|reserved| channel | payload ...    |   integers little-endian
+//!  +--------+----+-----+--------+---------+----------------+
+//! ```
+//!
+//! The payload of `Stdin`, `Stdout` and `Stderr` is the raw bytes; of `Credit` a `u64`; of every
+//! other kind one CBOR map with numbered fields, so that a field that a peer does not know is
+//! skipped. Invariant: whatever the bytes, decoding ends in a frame, in "not yet", or in a typed
+//! error, with memory bounded by [`limits`].
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing)]
+
+mod credit;
+mod error;
+mod failure;
+mod frame;
+mod handshake;
+pub mod limits;
+mod message;
+mod session_id;
+
+pub use credit::{ReceiveCredit, SendCredit, cost};
+pub use error::{Peer, WireError};
+pub use failure::{Failure, FailureKind, Stage, classify};
+pub use frame::{Decoder, Frame, HEADER_LEN, Kind, data_header, encode};
+pub use handshake::{Agreed, FEATURES, Hello, PROTOCOL_MAX, PROTOCOL_MIN, agree};
+pub use message::{
+    Attach, Attached, End, Exec, Exited, Message, OutputStream, Refusal, ResizeRequest, Rlimit,
+    Scope, SessionInfo, Sessions, Shutdown, SignalRequest, Started, StdinError, StdinMode, TtySize,
+    Verdict,
+};
+pub use session_id::{InvalidSessionId, SessionId};

@@ -1,0 +1,52 @@
+//! Every bound of the protocol and of the queues that stand on it, in bytes unless said otherwise.
+
+/// Longest payload of a data frame; also the size of one read from a pipe.
+pub const MAX_DATA: usize = 64 * 1024;
+
+/// Longest payload of a control frame after the handshake. Larger than the 6 MiB that a kernel
+/// accepts as arguments and environment, so that "too long" is the kernel's own answer.
+pub const MAX_CONTROL: usize = 8 * 1024 * 1024;
+
+/// Longest payload before the handshake is done.
+pub const MAX_HELLO: usize = 4 * 1024;
+
+/// What a data frame costs in credit beyond its payload: roughly what it takes to keep it in a
+/// queue, so that a million one-byte frames are bounded as well.
+pub const FRAME_OVERHEAD: u64 = 64;
+
+/// Credit that a reader of output grants at the start, per session.
+pub const OUTPUT_WINDOW: u64 = 1024 * 1024;
+
+/// Largest output window that a reader may ask for. Not above [`REPLAY`], so that what a reader
+/// has not been sent yet is never dropped from the replay buffer.
+pub const OUTPUT_WINDOW_MAX: u64 = 1024 * 1024;
+
+/// Smallest output window: one full data frame.
+pub const OUTPUT_WINDOW_MIN: u64 = MAX_DATA as u64 + FRAME_OVERHEAD;
+
+/// Credit for standard input that every channel starts with.
+pub const STDIN_WINDOW: u64 = 512 * 1024;
+
+/// Output that the agent keeps for each session, to be read again after a reconnect.
+pub const REPLAY: usize = 1024 * 1024;
+
+/// A payload shorter than this is copied out of the receive buffer instead of pinning it.
+pub const COPY_BELOW: usize = 8 * 1024;
+
+/// Bytes waiting in the agent for one connection beyond which it stops reading from pipes.
+pub const CONNECTION_OUT: usize = 2 * 1024 * 1024;
+
+/// Channels that may be open at once on one connection (a count).
+pub const CHANNELS: usize = 16 * 1024;
+
+/// Sessions that may run at once in one agent (a count).
+pub const SESSIONS: usize = 8 * 1024;
+
+/// Ended sessions that the agent remembers (a count).
+pub const ENDED_SESSIONS: usize = 1024;
+
+/// How long the agent remembers an ended session, in seconds.
+pub const ENDED_SESSION_SECONDS: u64 = 600;
+
+/// How long output of other processes is still forwarded after the exit, in milliseconds.
+pub const DRAIN_MILLIS: u64 = 250;
