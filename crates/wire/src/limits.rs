@@ -45,6 +45,13 @@ pub const SESSIONS: usize = 8 * 1024;
 /// Ended sessions that the agent remembers (a count).
 pub const ENDED_SESSIONS: usize = 1024;
 
+/// Pieces in which that output is kept (a count): no more than the frames that
+/// [`OUTPUT_WINDOW_MAX`] pays for.
+pub const REPLAY_CHUNKS: usize = 16 * 1024;
+
+/// Output kept for all ended sessions together; beyond it the oldest lose theirs.
+pub const ENDED_REPLAY: usize = 64 * 1024 * 1024;
+
 /// How long the agent remembers an ended session, in seconds.
 pub const ENDED_SESSION_SECONDS: u64 = 600;
 

@@ -1,5 +1,7 @@
 //! I: whatever bytes come, decoding ends in a frame, in "not yet", or in a typed error.
 
+#![allow(clippy::cast_possible_truncation, reason = "test data")]
+
 use bytes::{BufMut, Bytes, BytesMut};
 use msb_wire::limits::{COPY_BELOW, MAX_DATA};
 use msb_wire::*;

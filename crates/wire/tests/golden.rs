@@ -1,6 +1,8 @@
 //! Frames of protocol generation 1, byte for byte. A file below `golden/v1` is never edited: a
 //! change of the encoding is a new generation.
 
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "a test may panic")]
+
 use bytes::BytesMut;
 use msb_wire::*;
 use std::fmt::Write as _;

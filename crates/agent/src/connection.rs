@@ -1,0 +1,242 @@
+//! One connection from the host: its frames in, its frames out, its channels.
+
+use crate::registry::Registry;
+use crate::session::Session;
+use bytes::{Bytes, BytesMut};
+use msb_transport::{Outbox, Stream};
+use msb_wire::limits::{CHANNELS, CONNECTION_OUT, MAX_DATA};
+use msb_wire::{Decoder, Frame, Hello, Kind, Message, Peer, WireError, agree};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use tokio::sync::Notify;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Distinguishes connections of this agent.
+    pub(crate) id: u64,
+    stream: Stream,
+    outbox: RefCell<Outbox>,
+    filled: Notify,
+    flushed: Notify,
+    channels: RefCell<HashMap<u32, Rc<Session>>>,
+    highest: Cell<u32>,
+    closing: Cell<bool>,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ending {
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("closed by the host")]
+    Closed,
+}
+
+impl Connection {
+    pub(crate) fn new(id: u64, stream: Stream) -> Rc<Connection> {
+        Rc::new(Connection {
+            id,
+            stream,
+            outbox: RefCell::new(Outbox::new()),
+            filled: Notify::new(),
+            flushed: Notify::new(),
+            channels: RefCell::new(HashMap::new()),
+            highest: Cell::new(0),
+            closing: Cell::new(false),
+        })
+    }
+
+    /// Serves the connection until it ends; sessions that it started go on.
+    pub(crate) async fn run(self: Rc<Self>, registry: Rc<Registry>) {
+        let writer = tokio::task::spawn_local(Rc::clone(&self).write());
+        let ending = self.read(&registry).await;
+        if let Err(Ending::Wire(error)) = ending {
+            self.send(0, Message::Error(error.to_string()));
+            self.flush_now().await;
+        }
+        writer.abort();
+        let channels = std::mem::take(&mut *self.channels.borrow_mut());
+        for (channel, session) in channels {
+            session.unfollow(self.id, channel);
+        }
+    }
+
+    async fn read(self: &Rc<Self>, registry: &Rc<Registry>) -> Result<(), Ending> {
+        let ours = Hello::ours(Some(registry.boot_id));
+        self.send(0, Message::Hello(ours.clone()));
+        let mut decoder = Decoder::new(Peer::Host);
+        let mut buffer = BytesMut::new();
+        loop {
+            self.stream.readable().await?;
+            buffer.reserve(2 * MAX_DATA);
+            match self.stream.try_read(&mut buffer) {
+                Ok(0) => return Err(Ending::Closed),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error.into()),
+            }
+            while let Some(frame) = decoder.next(&mut buffer)? {
+                match frame.message {
+                    Message::Hello(theirs) => {
+                        agree(&ours, &theirs)?;
+                    }
+                    message => self.handle(registry, frame.channel, message)?,
+                }
+            }
+        }
+    }
+
+    fn handle(
+        self: &Rc<Self>,
+        registry: &Rc<Registry>,
+        channel: u32,
+        message: Message,
+    ) -> Result<(), WireError> {
+        match message {
+            Message::Ping(number) => self.send(0, Message::Pong(number)),
+            Message::Error(_) => {}
+            Message::Shutdown(request) => registry.shut_down(&request),
+            Message::Exec(exec) => {
+                self.open(channel, Kind::Exec)?;
+                registry.exec(self, channel, exec);
+            }
+            Message::Attach(attach) => {
+                self.open(channel, Kind::Attach)?;
+                registry.attach(self, channel, &attach);
+            }
+            Message::List => {
+                self.open(channel, Kind::List)?;
+                self.send(channel, Message::Sessions(registry.list()));
+            }
+            Message::Signal(request) => {
+                self.open(channel, Kind::Signal)?;
+                self.send(channel, Message::Verdict(registry.signal(&request)));
+            }
+            Message::Resize(request) => {
+                self.open(channel, Kind::Resize)?;
+                self.send(channel, Message::Verdict(registry.resize(&request)));
+            }
+            Message::Stdin(data) => {
+                if let Some(session) = self.session(channel, Kind::Stdin)? {
+                    session.stdin(self.id, channel, data)?;
+                }
+            }
+            Message::StdinEof => {
+                if let Some(session) = self.session(channel, Kind::StdinEof)? {
+                    session.stdin_eof();
+                }
+            }
+            Message::Credit(limit) => {
+                if let Some(session) = self.session(channel, Kind::Credit)? {
+                    session.credit(self.id, channel, limit);
+                }
+            }
+            Message::Close => {
+                if let Some(session) = self.session(channel, Kind::Close)? {
+                    self.channel_done(channel);
+                    session.unfollow(self.id, channel);
+                }
+            }
+            // The decoder lets nothing else through from a host.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A channel's number is used once; numbers ascend.
+    fn open(&self, channel: u32, kind: Kind) -> Result<(), WireError> {
+        let wrong = |why| Err(WireError::OutOfState { kind, peer: Peer::Host, why });
+        if channel <= self.highest.get() {
+            return wrong("on a channel that was used before");
+        }
+        if self.channels.borrow().len() >= CHANNELS {
+            return wrong("with too many channels open");
+        }
+        self.highest.set(channel);
+        Ok(())
+    }
+
+    /// The session of a channel; `None` when it is over, which the host may not know yet.
+    fn session(&self, channel: u32, kind: Kind) -> Result<Option<Rc<Session>>, WireError> {
+        if channel > self.highest.get() {
+            let why = "on a channel that was never opened";
+            return Err(WireError::OutOfState { kind, peer: Peer::Host, why });
+        }
+        Ok(self.channels.borrow().get(&channel).cloned())
+    }
+
+    /// Ties a channel to a session.
+    pub(crate) fn channel_opened(&self, channel: u32, session: &Rc<Session>) {
+        self.channels.borrow_mut().insert(channel, Rc::clone(session));
+    }
+
+    /// Unties a channel: it was closed, or everything on it was told.
+    pub(crate) fn channel_done(&self, channel: u32) {
+        self.channels.borrow_mut().remove(&channel);
+    }
+
+    /// Queues a frame; it goes out when the current task pauses.
+    pub(crate) fn send(&self, channel: u32, message: Message) {
+        // Nothing that an agent sends can be too long: lists are bounded in number and length.
+        let _ = self.outbox.borrow_mut().push(&Frame { channel, message });
+        self.filled.notify_one();
+    }
+
+    /// Queues a data frame.
+    pub(crate) fn send_data(&self, kind: Kind, channel: u32, data: Bytes) {
+        self.outbox.borrow_mut().push_data(kind, channel, data);
+        self.filled.notify_one();
+    }
+
+    /// Whether so much waits that pipes should not be read for it.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.outbox.borrow().len() >= CONNECTION_OUT
+    }
+
+    /// Waits until everything has gone out, or it no longer can.
+    pub(crate) async fn flush_now(&self) {
+        while !self.closing.get() && !self.outbox.borrow().is_empty() {
+            let flushed = self.outbox.borrow_mut().flush(&self.stream);
+            match flushed {
+                Ok(true) => return,
+                Ok(false) if self.stream.writable().await.is_ok() => {}
+                _ => return,
+            }
+        }
+    }
+
+    async fn write(self: Rc<Self>) {
+        loop {
+            self.filled.notified().await;
+            loop {
+                let congested = self.is_congested();
+                let result = self.outbox.borrow_mut().flush(&self.stream);
+                if congested && !self.is_congested() {
+                    self.decongested();
+                }
+                match result {
+                    Ok(true) => break,
+                    Ok(false) if self.stream.writable().await.is_ok() => {}
+                    // The reader finds out too, and ends the connection.
+                    _ => {
+                        self.closing.set(true);
+                        return;
+                    }
+                }
+            }
+            self.flushed.notify_waiters();
+        }
+    }
+
+    fn decongested(&self) {
+        let sessions: Vec<Rc<Session>> = self.channels.borrow().values().cloned().collect();
+        for session in sessions {
+            session.poke();
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! `msb-agent`: see the library's documentation.
+
+#[cfg(not(target_feature = "crt-static"))]
+compile_error!("the agent has to start in any image: build it with `make agent`");
+
+use msb_agent::{Options, adopt, be_init, serve};
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: msb-agent --listen-fd N [--leash-fd N] | --version";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let (mut listen, mut leash) = (None, None);
+    while let Some(argument) = arguments.next() {
+        let place = match argument.as_str() {
+            "--version" => return version(),
+            "--listen-fd" => &mut listen,
+            "--leash-fd" => &mut leash,
+            _ => return fail(USAGE),
+        };
+        *place = arguments.next().and_then(|text| text.parse().ok());
+        if place.is_none() {
+            return fail(USAGE);
+        }
+    }
+    let Some(listen) = listen else {
+        return fail(USAGE);
+    };
+    let inherited = match adopt(listen, leash) {
+        Ok(inherited) => inherited,
+        Err(error) => return fail(&format!("inherited descriptors: {error}")),
+    };
+    if let Err(error) = be_init() {
+        return fail(&format!("process settings: {error}"));
+    }
+    match serve(Options { inherited }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "the answer to --version")]
+fn version() -> ExitCode {
+    println!("msb-agent {}", env!("CARGO_PKG_VERSION"));
+    ExitCode::SUCCESS
+}
+
+#[allow(clippy::print_stderr, reason = "the runner keeps standard error in the agent's log")]
+fn fail(why: &str) -> ExitCode {
+    eprintln!("msb-agent: {why}");
+    ExitCode::from(125)
+}

@@ -1,0 +1,231 @@
+//! The sessions of this agent: running, and ended ones that are remembered.
+
+use crate::connection::Connection;
+use crate::session::{self, Session, refuse};
+use crate::sys::{self, Reaped};
+use msb_wire::limits::{ENDED_REPLAY, ENDED_SESSION_SECONDS, ENDED_SESSIONS, SESSIONS};
+use msb_wire::{
+    Attach, Exec, Failure, Message, Refusal, ResizeRequest, SessionId, Sessions, Shutdown,
+    SignalRequest, Verdict,
+};
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    pub(crate) boot_id: [u8; 16],
+    tables: RefCell<Tables>,
+    scratch: RefCell<Vec<u8>>,
+    shutdown: Cell<Option<Duration>>,
+    /// A shutdown was asked for, or a session ended while one goes on.
+    pub(crate) stirred: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    by_id: HashMap<SessionId, Rc<Session>>,
+    by_pid: HashMap<i32, Rc<Session>>,
+    running: VecDeque<SessionId>,
+    ended: VecDeque<(Instant, SessionId)>,
+    /// Sessions whose processes live on after their end.
+    lingering: Vec<Rc<Session>>,
+}
+
+impl Registry {
+    pub(crate) fn new(boot_id: [u8; 16]) -> Rc<Registry> {
+        Rc::new(Registry {
+            boot_id,
+            tables: RefCell::default(),
+            scratch: RefCell::default(),
+            shutdown: Cell::new(None),
+            stirred: Notify::new(),
+        })
+    }
+
+    /// Lends the buffer that all reads share: one thread, and no await while it is lent.
+    pub(crate) fn with_scratch<T>(&self, f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        f(&mut self.scratch.borrow_mut())
+    }
+
+    /// Starts a command.
+    pub(crate) fn exec(self: &Rc<Self>, connection: &Rc<Connection>, channel: u32, exec: Exec) {
+        let started = self.admit(&exec).and_then(|()| session::start(&exec));
+        let (session, embryo) = match started {
+            Ok(started) => started,
+            Err(failure) => return connection.send(channel, Message::Failed(failure)),
+        };
+        session.follow_from_start(connection, channel, exec.window);
+        connection.channel_opened(channel, &session);
+        let mut tables = self.tables.borrow_mut();
+        tables.by_id.insert(session.id, Rc::clone(&session));
+        tables.by_pid.insert(session.pid, Rc::clone(&session));
+        tables.running.push_back(session.id);
+        drop(tables);
+        let (registry, connection) = (Rc::clone(self), Rc::clone(connection));
+        tokio::task::spawn_local(async move {
+            let result =
+                session::run(Rc::clone(&session), embryo, exec, Rc::clone(&registry)).await;
+            if let Err(failure) = result {
+                session.unfollow(connection.id, channel);
+                connection.channel_done(channel);
+                connection.send(channel, Message::Failed(failure));
+                registry.forget(&session);
+            } else {
+                registry.ended(&session);
+            }
+        });
+    }
+
+    fn admit(&self, exec: &Exec) -> Result<(), Failure> {
+        self.purge();
+        let tables = self.tables.borrow();
+        if self.shutdown.get().is_some() {
+            return Err(session::not_admitted("the sandbox is stopping"));
+        }
+        if tables.running.len() >= SESSIONS {
+            return Err(session::not_admitted("too many sessions run in this sandbox"));
+        }
+        if tables.by_id.contains_key(&exec.session) {
+            return Err(session::not_admitted("a session with this id exists"));
+        }
+        Ok(())
+    }
+
+    /// Lets a channel follow a session.
+    pub(crate) fn attach(&self, connection: &Rc<Connection>, channel: u32, attach: &Attach) {
+        self.purge();
+        match self.find(attach.session) {
+            Some(session) => {
+                connection.channel_opened(channel, &session);
+                session.follow(connection, channel, attach.from, attach.window);
+            }
+            None => connection.send(channel, Message::Verdict(unknown())),
+        }
+    }
+
+    /// Signals a session.
+    pub(crate) fn signal(&self, request: &SignalRequest) -> Verdict {
+        match self.find(request.session) {
+            Some(session) => session.signal(request.signal, request.scope),
+            None => unknown(),
+        }
+    }
+
+    /// Changes the size of a session's terminal.
+    pub(crate) fn resize(&self, request: &ResizeRequest) -> Verdict {
+        match self.find(request.session) {
+            Some(session) => session.resize(request.size),
+            None => unknown(),
+        }
+    }
+
+    /// All sessions that are known.
+    pub(crate) fn list(&self) -> Sessions {
+        self.purge();
+        let tables = self.tables.borrow();
+        let ids = tables.running.iter().chain(tables.ended.iter().map(|(_, id)| id));
+        let sessions = ids.filter_map(|id| tables.by_id.get(id)).map(|session| session.info());
+        Sessions { sessions: sessions.collect() }
+    }
+
+    fn find(&self, id: SessionId) -> Option<Rc<Session>> {
+        self.tables.borrow().by_id.get(&id).cloned()
+    }
+
+    /// A child was reaped: a session's process, or an orphan.
+    pub(crate) fn child_ended(&self, reaped: &Reaped) {
+        let session = self.tables.borrow_mut().by_pid.remove(&reaped.pid);
+        match session {
+            Some(session) => session.child_ended(reaped),
+            None => self.tables.borrow_mut().lingering.retain(|session| !session.release_cgroup()),
+        }
+    }
+
+    fn forget(&self, session: &Rc<Session>) {
+        let mut tables = self.tables.borrow_mut();
+        tables.by_id.remove(&session.id);
+        tables.running.retain(|id| *id != session.id);
+        drop(tables);
+        self.stirred.notify_one();
+    }
+
+    fn ended(&self, session: &Rc<Session>) {
+        let lingers = !session.release_cgroup();
+        let mut tables = self.tables.borrow_mut();
+        tables.running.retain(|id| *id != session.id);
+        tables.ended.push_back((Instant::now(), session.id));
+        if lingers {
+            tables.lingering.push(Rc::clone(session));
+        }
+        drop(tables);
+        self.purge();
+        self.stirred.notify_one();
+    }
+
+    /// Drops what is remembered beyond its time, number or size, the oldest first.
+    fn purge(&self) {
+        let mut tables = self.tables.borrow_mut();
+        let Tables { by_id, ended, .. } = &mut *tables;
+        let lifetime = Duration::from_secs(ENDED_SESSION_SECONDS);
+        while ended
+            .front()
+            .is_some_and(|(at, _)| ended.len() > ENDED_SESSIONS || at.elapsed() > lifetime)
+        {
+            if let Some((_, id)) = ended.pop_front() {
+                by_id.remove(&id);
+            }
+        }
+        let sessions: Vec<&Rc<Session>> =
+            ended.iter().filter_map(|(_, id)| by_id.get(id)).collect();
+        let mut kept: usize = sessions.iter().map(|session| session.kept()).sum();
+        for session in sessions {
+            if kept <= ENDED_REPLAY {
+                break;
+            }
+            let size = session.kept();
+            session.forget_output();
+            kept -= size - session.kept();
+        }
+    }
+
+    /// Notes that everything is to end; `serve` does it.
+    pub(crate) fn shut_down(&self, request: &Shutdown) {
+        if self.shutdown.get().is_none() {
+            self.shutdown.set(Some(Duration::from_nanos(request.grace_ns)));
+            self.stirred.notify_one();
+        }
+    }
+
+    /// The grace of a shutdown that was asked for.
+    pub(crate) fn shutdown_grace(&self) -> Option<Duration> {
+        self.shutdown.get()
+    }
+
+    /// Whether no session runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.tables.borrow().running.is_empty()
+    }
+
+    /// Signals everything that runs.
+    pub(crate) fn signal_all(&self, signal: i32) {
+        if sys::kill_all(signal).is_ok() {
+            return;
+        }
+        let sessions: Vec<Rc<Session>> = {
+            let tables = self.tables.borrow();
+            tables.running.iter().filter_map(|id| tables.by_id.get(id)).cloned().collect()
+        };
+        for session in sessions {
+            // Whoever is gone already needs no signal.
+            let _ = session.signal(signal, msb_wire::Scope::Everything);
+        }
+    }
+}
+
+fn unknown() -> Verdict {
+    refuse(Refusal::NoSuchSession, 0, "no session with this id is known")
+}

@@ -1,0 +1,249 @@
+//! From a request to a process: everything that can be refused, each refusal with its stage.
+
+use super::Session;
+use crate::accounts::{self, Account};
+use crate::cgroup::Cgroup;
+use crate::environment;
+use crate::program;
+use crate::sys::{self, Plan, Report};
+use msb_wire::{Exec, Failure, Stage, StdinMode, TtySize, classify};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use tokio::io::unix::AsyncFd;
+
+const EINVAL: i32 = 22;
+
+/// Our ends of a process's standard streams.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) outputs: [Option<Rc<AsyncFd<OwnedFd>>>; 2],
+    pub(super) stdin: Option<Rc<AsyncFd<OwnedFd>>>,
+}
+
+/// A process that was made but may not run its program yet.
+#[derive(Debug)]
+pub(crate) struct Embryo {
+    pub(super) ends: Ends,
+    pub(super) report: AsyncFd<OwnedFd>,
+    pub(super) program: Vec<u8>,
+    pub(super) cwd: Vec<u8>,
+    pub(super) candidates: Vec<CString>,
+}
+
+/// Makes the process. It may still turn out that its program cannot be run.
+pub(crate) fn start(exec: &Exec) -> Result<(Rc<Session>, Embryo), Failure> {
+    let account = accounts::resolve(exec.user.as_deref()).map_err(|error| {
+        let name = exec.user.clone().unwrap_or_default();
+        failure(Stage::ResolveUser, 0, name.into_bytes(), error.to_string())
+    })?;
+    let (plan, program) = Prepared::new(exec, &account)?;
+    let ends = Streams::open(exec, &account)?;
+    let cgroup = Cgroup::create(exec.session);
+    let entrance = cgroup.as_ref().and_then(Cgroup::entrance);
+    let [stdin, stdout, stderr] = &ends.theirs;
+    let plan = Plan {
+        candidates: plan.candidates,
+        argv: plan.argv,
+        env: plan.env,
+        cwd: plan.cwd,
+        uid: account.uid,
+        gid: account.gid,
+        groups: account.groups,
+        rlimits: exec.rlimits.clone(),
+        stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+        terminal: exec.tty.is_some(),
+        cgroup: entrance.as_ref().map(AsFd::as_fd),
+    };
+    let (pid, report) = sys::spawn(&plan)
+        .map_err(|(stage, errno)| failure(stage, errno, program.clone(), describe(errno)))?;
+    let report = sys::watch(report).map_err(|error| {
+        // Nobody will hear of this child: it is not to run.
+        let _ = sys::kill_process(pid, 9);
+        let errno = error.raw_os_error().unwrap_or(0);
+        failure(Stage::Pipe, errno, program.clone(), describe(errno))
+    })?;
+    let session = Rc::new(Session::new(exec, pid, cgroup));
+    session.terminal.replace(ends.terminal);
+    let (candidates, cwd) = (plan.candidates, exec.cwd.clone());
+    Ok((session, Embryo { ends: ends.ours, report, program, cwd, candidates }))
+}
+
+struct Prepared {
+    candidates: Vec<CString>,
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    cwd: CString,
+}
+
+impl Prepared {
+    fn new(exec: &Exec, account: &Account) -> Result<(Prepared, Vec<u8>), Failure> {
+        let Some(program) = exec.argv.first().map(|program| program.to_vec()) else {
+            return Err(failure(Stage::Execve, EINVAL, Vec::new(), "no program named".into()));
+        };
+        let text = |bytes: Vec<u8>| {
+            CString::new(bytes).map_err(|_| {
+                let why = "a NUL byte in program, arguments, environment or directory";
+                failure(Stage::Execve, EINVAL, program.clone(), why.into())
+            })
+        };
+        let sent: Vec<Vec<u8>> = exec.env.iter().map(|entry| entry.to_vec()).collect();
+        let env = environment::complete(&sent, account, exec.tty.is_some());
+        let path = environment::get(&env, b"PATH").unwrap_or(environment::DEFAULT_PATH);
+        let all = |texts: Vec<Vec<u8>>| texts.into_iter().map(text).collect::<Result<Vec<_>, _>>();
+        let prepared = Prepared {
+            candidates: all(program::candidates(&program, path))?,
+            argv: all(exec.argv.iter().map(|argument| argument.to_vec()).collect())?,
+            cwd: text(if exec.cwd.is_empty() { b"/".to_vec() } else { exec.cwd.clone() })?,
+            env: all(env)?,
+        };
+        Ok((prepared, program))
+    }
+}
+
+struct Streams {
+    theirs: [OwnedFd; 3],
+    ours: Ends,
+    terminal: Option<Rc<AsyncFd<OwnedFd>>>,
+}
+
+impl Streams {
+    fn open(exec: &Exec, account: &Account) -> Result<Streams, Failure> {
+        match exec.tty {
+            Some(size) => Streams::terminal(size, account)
+                .map_err(|errno| failure(Stage::OpenPty, errno, Vec::new(), describe(errno))),
+            None => Streams::pipes(exec.stdin)
+                .map_err(|errno| failure(Stage::Pipe, errno, Vec::new(), describe(errno))),
+        }
+    }
+
+    fn pipes(mode: StdinMode) -> Result<Streams, i32> {
+        let pair = || pipe_with(PipeFlags::CLOEXEC).map_err(Errno::raw_os_error);
+        let (stdout, their_stdout) = pair()?;
+        let (stderr, their_stderr) = pair()?;
+        let (their_stdin, stdin) = match mode {
+            StdinMode::Null => {
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                let null = rustix::fs::open("/dev/null", flags, Mode::empty());
+                (null.map_err(Errno::raw_os_error)?, None)
+            }
+            StdinMode::Pipe => {
+                let (theirs, ours) = pair()?;
+                (theirs, Some(watch(ours)?))
+            }
+        };
+        Ok(Streams {
+            theirs: [their_stdin, their_stdout, their_stderr],
+            ours: Ends { outputs: [Some(watch(stdout)?), Some(watch(stderr)?)], stdin },
+            terminal: None,
+        })
+    }
+
+    fn terminal(size: TtySize, account: &Account) -> Result<Streams, i32> {
+        let number = |errno: Errno| errno.raw_os_error();
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = rustix::pty::openpt(flags).map_err(number)?;
+        rustix::pty::unlockpt(&master).map_err(number)?;
+        // By descriptor: the image's /dev/pts need not be the instance that the master is from.
+        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).map_err(number)?;
+        set_size(&master, size)?;
+        // Refused in a user namespace with one id, where it is not needed either.
+        let owner = rustix::fs::Uid::from_raw(account.uid);
+        let _ = rustix::fs::fchown(&slave, Some(owner), None);
+        let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(number);
+        let theirs = [copy(&slave)?, copy(&slave)?, slave];
+        let master = watch(master)?;
+        Ok(Streams {
+            theirs,
+            ours: Ends {
+                outputs: [Some(Rc::clone(&master)), None],
+                stdin: Some(Rc::clone(&master)),
+            },
+            terminal: Some(master),
+        })
+    }
+}
+
+fn watch(fd: OwnedFd) -> Result<Rc<AsyncFd<OwnedFd>>, i32> {
+    let flags = rustix::fs::fcntl_getfl(&fd).map_err(Errno::raw_os_error)?;
+    rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(Errno::raw_os_error)?;
+    sys::watch(fd).map(Rc::new).map_err(|error| error.raw_os_error().unwrap_or(0))
+}
+
+/// Sets a terminal's size; the kernel tells the foreground group by SIGWINCH.
+pub(super) fn set_size(terminal: &OwnedFd, size: TtySize) -> Result<(), i32> {
+    let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(terminal, size).map_err(Errno::raw_os_error)
+}
+
+impl Embryo {
+    /// Waits until the program runs, or says why it cannot.
+    pub(super) async fn born(self) -> Result<Ends, Failure> {
+        let report = self.report().await;
+        match report {
+            None => Ok(self.ends),
+            Some(report) => Err(self.explain(report)),
+        }
+    }
+
+    async fn report(&self) -> Option<Report> {
+        let mut bytes = [0; 8];
+        loop {
+            let mut guard = self.report.readable().await.ok()?;
+            match rustix::io::read(self.report.get_ref(), &mut bytes) {
+                Ok(count) => return Report::from_bytes(bytes.get(..count)?),
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn explain(&self, report: Report) -> Failure {
+        let path = match report.stage {
+            Stage::Chdir => self.cwd.clone(),
+            _ => self.program.clone(),
+        };
+        // A script whose interpreter is missing: the file is there, and yet nothing was found.
+        let exists = self.candidates.iter().any(|path| exists(&self.cwd, path.as_bytes()));
+        let mut failed = failure(report.stage, report.errno, path, describe(report.errno));
+        failed.kind = classify(report.stage, report.errno, exists);
+        if report.stage == Stage::Execve && report.errno == 2 && exists {
+            failed.message = "the interpreter that the file names does not exist".into();
+        }
+        failed
+    }
+}
+
+fn exists(cwd: &[u8], path: &[u8]) -> bool {
+    let whole = if path.starts_with(b"/") { path.to_vec() } else { [cwd, b"/", path].concat() };
+    rustix::fs::access(whole, rustix::fs::Access::EXISTS).is_ok()
+}
+
+fn describe(errno: i32) -> String {
+    // "No such file or directory (os error 2)": the number has a field of its own.
+    let text = io::Error::from_raw_os_error(errno).to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+fn failure(stage: Stage, errno: i32, path: Vec<u8>, message: String) -> Failure {
+    Failure { kind: classify(stage, errno, false), stage, errno, path, message }
+}
+
+/// The agent will not take the session on.
+pub(crate) fn not_admitted(why: &str) -> Failure {
+    let mut failed = failure(Stage::Admit, 0, Vec::new(), why.to_owned());
+    failed.kind = msb_wire::FailureKind::ResourceLimit;
+    failed
+}
+
+/// A borrowed descriptor for whoever needs one.
+pub(super) fn fd(end: &Rc<AsyncFd<OwnedFd>>) -> BorrowedFd<'_> {
+    end.get_ref().as_fd()
+}

@@ -1,0 +1,11 @@
+//! System calls that no safe wrapper covers. All of the agent's unsafe code is below this module.
+
+mod process;
+mod spawn;
+
+pub use process::{Inherited, adopt, be_init};
+pub(crate) use process::{
+    Reaped, bytes_waiting, child_signals, kill_all, kill_group, kill_process, reap, valid_signal,
+    watch,
+};
+pub(crate) use spawn::{Plan, Report, spawn};

@@ -1,0 +1,159 @@
+//! Descriptors that were inherited, signals, and waiting for children.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+
+/// What the runner left open for the agent.
+#[derive(Debug)]
+pub struct Inherited {
+    /// Where connections come in.
+    pub listener: UnixListener,
+    /// A pipe that ends when the runner does.
+    pub leash: Option<OwnedFd>,
+}
+
+/// Takes over the inherited descriptors, once, before anything else opens any.
+pub fn adopt(listen: i32, leash: Option<i32>) -> io::Result<Inherited> {
+    let listener = UnixListener::from(own(listen)?);
+    let leash = leash.map(own).transpose()?;
+    Ok(Inherited { listener, leash })
+}
+
+fn own(fd: i32) -> io::Result<OwnedFd> {
+    if fd <= 2 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: `fcntl` with `F_SETFD` touches no memory; a descriptor that is not open is an error.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open (checked above), and `adopt` runs once before anything else opens or owns
+    // descriptors above 2, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Settings of the agent's own process: it dies with the runner, and nobody in the sandbox may
+/// trace it or look into it.
+pub fn be_init() -> io::Result<()> {
+    // SAFETY: `prctl` with these arguments touches no memory.
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Registers a descriptor with the runtime.
+pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` names one open descriptor for as long as it lives, and the `AsyncFd`
+    // owns it from here on.
+    unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)
+}
+
+/// A descriptor that polls readable when a child has ended. Blocks SIGCHLD in this thread.
+pub(crate) fn child_signals() -> io::Result<OwnedFd> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `sigemptyset` initialises the set that it is given.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: the set was initialised above.
+    unsafe { libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD) };
+    // SAFETY: the set is initialised; the old mask is not asked for.
+    if unsafe { libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the set is initialised; -1 asks for a new descriptor.
+    let fd = unsafe { libc::signalfd(-1, set.as_ptr(), libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A child that ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reaped {
+    pub(crate) pid: i32,
+    pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) core_dumped: bool,
+    pub(crate) user: Duration,
+    pub(crate) system: Duration,
+    pub(crate) max_rss: u64,
+}
+
+/// Takes the next child that has ended, whoever's it was; `None` when there is none now.
+pub(crate) fn reap() -> Option<Reaped> {
+    let mut status = 0;
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both pointers are to live storage of the right types.
+    let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) };
+    if pid <= 0 {
+        return None;
+    }
+    // SAFETY: plain numbers, zeroed before and filled by the call that succeeded.
+    let usage = unsafe { usage.assume_init() };
+    Some(Reaped {
+        pid,
+        code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
+        signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
+        core_dumped: libc::WIFSIGNALED(status) && libc::WCOREDUMP(status),
+        user: duration(usage.ru_utime),
+        system: duration(usage.ru_stime),
+        // In kibibytes on Linux (getrusage(2)).
+        max_rss: u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024),
+    })
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let micros = u64::try_from(time.tv_usec).unwrap_or(0);
+    Duration::from_secs(seconds) + Duration::from_micros(micros)
+}
+
+/// Whether `signal` is one that can be sent: 1 to the last real-time signal.
+pub(crate) fn valid_signal(signal: i32) -> bool {
+    (1..=libc::SIGRTMAX()).contains(&signal)
+}
+
+/// Signals one process. The caller knows that it was not reaped, so the number is still its own.
+pub(crate) fn kill_process(pid: i32, signal: i32) -> io::Result<()> {
+    send(pid, signal)
+}
+
+/// Signals a process group.
+pub(crate) fn kill_group(group: i32, signal: i32) -> io::Result<()> {
+    send(-group, signal)
+}
+
+/// Signals every process in the sandbox but the agent. Only for PID 1: elsewhere "every process"
+/// would be the whole machine, so it refuses there.
+pub(crate) fn kill_all(signal: i32) -> io::Result<()> {
+    if std::process::id() != 1 {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    send(-1, signal)
+}
+
+fn send(target: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: `kill` touches no memory.
+    if unsafe { libc::kill(target, signal) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// How many bytes can be read from a pipe right now.
+pub(crate) fn bytes_waiting(fd: BorrowedFd<'_>) -> u64 {
+    let mut count: libc::c_int = 0;
+    // SAFETY: `FIONREAD` writes one int, which `count` is.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    if result < 0 { 0 } else { u64::try_from(count).unwrap_or(0) }
+}

@@ -1,0 +1,200 @@
+//! From a finished plan to a running program.
+//!
+//! Everything that allocates, looks up or can wait happens before the fork; between fork and exec
+//! there are only async-signal-safe calls (signal-safety(7)), and raw ones where libc's wrapper
+//! would synchronise with threads that the child does not have (setuid and its kin, nptl(7)).
+
+use msb_wire::{Rlimit, Stage};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::ffi::{CString, c_char};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr;
+
+/// All that the child needs, ready for use.
+pub(crate) struct Plan<'a> {
+    pub(crate) candidates: Vec<CString>,
+    pub(crate) argv: Vec<CString>,
+    pub(crate) env: Vec<CString>,
+    pub(crate) cwd: CString,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) rlimits: Vec<Rlimit>,
+    /// What become 0, 1 and 2. All above 2.
+    pub(crate) stdio: [BorrowedFd<'a>; 3],
+    /// Whether 0 is a terminal to take as the controlling one.
+    pub(crate) terminal: bool,
+    /// The `cgroup.procs` of the cgroup to join.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// What the child writes when a step fails; nothing when the program runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Report {
+    pub(crate) stage: Stage,
+    pub(crate) errno: i32,
+}
+
+impl Report {
+    const LEN: usize = 8;
+
+    fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let (stage, errno) = bytes.split_at_mut(4);
+        stage.copy_from_slice(&(self.stage as u32).to_ne_bytes());
+        errno.copy_from_slice(&self.errno.to_ne_bytes());
+        bytes
+    }
+
+    /// Reads what came through the pipe; `None` when it ended empty.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Report> {
+        let (stage, errno) = bytes.split_at_checked(4)?;
+        let stage = u32::from_ne_bytes(stage.try_into().ok()?);
+        let errno = i32::from_ne_bytes(errno.try_into().ok()?);
+        let known = [
+            Stage::Setsid,
+            Stage::Chdir,
+            Stage::Rlimit,
+            Stage::Setgroups,
+            Stage::Setgid,
+            Stage::Setuid,
+            Stage::Execve,
+        ];
+        let stage = known.into_iter().find(|known| *known as u32 == stage)?;
+        Some(Report { stage, errno })
+    }
+}
+
+/// Forks. On success, the child's process id and the pipe through which a [`Report`] comes, or
+/// nothing once the program runs. Waits for nothing.
+pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(i32, OwnedFd), (Stage, i32)> {
+    let (report_read, report_write) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|error| (Stage::Pipe, error.raw_os_error()))?;
+    rustix::fs::fcntl_setfl(&report_read, rustix::fs::OFlags::NONBLOCK)
+        .map_err(|error| (Stage::Pipe, error.raw_os_error()))?;
+    let argv = pointers(&plan.argv);
+    let env = pointers(&plan.env);
+    // SAFETY: the agent has one thread, so the child is a faithful copy; it runs only `child`,
+    // which keeps to async-signal-safe calls and never returns.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        -1 => Err((Stage::Fork, last_errno())),
+        0 => {
+            let report = child(plan, &argv, &env);
+            let bytes = report.to_bytes();
+            // SAFETY: writes from live storage; eight bytes into an empty pipe are written whole.
+            unsafe { libc::write(report_write.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+            // SAFETY: ends the child at once, without running anything of the parent's.
+            unsafe { libc::_exit(127) }
+        }
+        pid => Ok((pid, report_read)),
+    }
+}
+
+fn pointers(texts: &[CString]) -> Vec<*const c_char> {
+    texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
+}
+
+fn last_errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// Runs in the child. Returns only what went wrong.
+fn child(plan: &Plan<'_>, argv: &[*const c_char], env: &[*const c_char]) -> Report {
+    match prepare(plan) {
+        Ok(()) => Report { stage: Stage::Execve, errno: execute(plan, argv, env) },
+        Err(report) => report,
+    }
+}
+
+fn check(stage: Stage, result: libc::c_long) -> Result<(), Report> {
+    if result < 0 { Err(Report { stage, errno: last_errno() }) } else { Ok(()) }
+}
+
+fn prepare(plan: &Plan<'_>) -> Result<(), Report> {
+    reset_signals();
+    // SAFETY: touches no memory.
+    check(Stage::Setsid, unsafe { libc::setsid() }.into())?;
+    for (target, source) in (0..).zip(plan.stdio) {
+        // SAFETY: touches no memory. The sources are above 2, so none is overwritten, and the
+        // copies lose the close-on-exec flag.
+        check(Stage::Pipe, unsafe { libc::dup2(source.as_raw_fd(), target) }.into())?;
+    }
+    if plan.terminal {
+        // SAFETY: TIOCSCTTY takes a number and touches no memory.
+        check(Stage::Setsid, unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }.into())?;
+    }
+    if let Some(cgroup) = plan.cgroup {
+        join(cgroup.as_raw_fd());
+    }
+    for limit in &plan.rlimits {
+        let value = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };
+        let none = ptr::null_mut::<libc::rlimit64>();
+        let resource = libc::c_long::from(limit.resource);
+        // SAFETY: reads `value`, which lives; the old limit is not asked for.
+        let result =
+            unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const value, none) };
+        check(Stage::Rlimit, result)?;
+    }
+    become_user(plan)?;
+    // After the change of user: it is the user who has to be able to be there.
+    // SAFETY: the path is NUL-terminated and lives.
+    check(Stage::Chdir, unsafe { libc::chdir(plan.cwd.as_ptr()) }.into())
+}
+
+/// Puts every signal back to its default and unblocks all: the agent ignores and blocks some.
+fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: sets a disposition; numbers that cannot be set are refused and left alone.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let empty = 0u64;
+    // The raw call, since libc's keeps two signals for itself.
+    // SAFETY: reads eight bytes from `empty`, the size of the kernel's set.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const empty, 0usize, 8usize)
+    };
+    // SAFETY: touches no memory.
+    unsafe { libc::umask(0o022) };
+}
+
+/// Joins a cgroup. A refusal only means that a kill reaches less, so it does not stop the program.
+fn join(procs: RawFd) {
+    // SAFETY: writes one byte from a static.
+    unsafe { libc::write(procs, b"0".as_ptr().cast(), 1) };
+}
+
+fn become_user(plan: &Plan<'_>) -> Result<(), Report> {
+    // SAFETY: touches no memory.
+    let current = (unsafe { libc::geteuid() }, plan.uid);
+    // SAFETY: reads as many numbers as it is told, from a live vector.
+    let result =
+        unsafe { libc::syscall(libc::SYS_setgroups, plan.groups.len(), plan.groups.as_ptr()) };
+    // In a user namespace that maps one id, setgroups is forbidden (user_namespaces(7)); whoever
+    // stays who they are loses nothing by it.
+    if result < 0 && !(last_errno() == libc::EPERM && current.0 == current.1) {
+        return check(Stage::Setgroups, result);
+    }
+    let (gid, uid) = (plan.gid, plan.uid);
+    // SAFETY: touches no memory.
+    check(Stage::Setgid, unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    // SAFETY: touches no memory.
+    check(Stage::Setuid, unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })
+}
+
+/// Tries each candidate as execvp would, and returns the errno to report.
+fn execute(plan: &Plan<'_>, argv: &[*const c_char], env: &[*const c_char]) -> i32 {
+    let (mut result, mut denied) = (libc::ENOENT, false);
+    for path in &plan.candidates {
+        // SAFETY: the path is NUL-terminated, both lists are NULL-terminated, and all of it lives.
+        unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+        result = last_errno();
+        match result {
+            libc::EACCES => denied = true,
+            libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT => {}
+            _ => return result,
+        }
+    }
+    if denied { libc::EACCES } else { result }
+}

@@ -1,0 +1,615 @@
+//! The built agent, driven frame by frame over its socket. Promises are named by their numbers.
+//!
+//! Wants the static binary: `make agent` builds it, `MSB_AGENT` names another one.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+use bytes::{Bytes, BytesMut};
+use command_fds::{CommandFdExt, FdMapping};
+use msb_wire::limits::{OUTPUT_WINDOW, REPLAY, STDIN_WINDOW};
+use msb_wire::*;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+fn binary() -> PathBuf {
+    std::env::var_os("MSB_AGENT").map_or_else(
+        || {
+            PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/static/msb-agent"))
+                .canonicalize()
+                .expect("the static agent is not built: run `make agent`")
+        },
+        PathBuf::from,
+    )
+}
+
+struct Agent {
+    process: Child,
+    address: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Agent {
+    fn start() -> Agent {
+        let folder = tempfile::tempdir().unwrap();
+        let address = folder.path().join("agent.sock");
+        let listener = UnixListener::bind(&address).unwrap();
+        let mapping = FdMapping { parent_fd: listener.into(), child_fd: 3 };
+        let process = Command::new(binary())
+            .args(["--listen-fd", "3"])
+            .env_clear()
+            .env("SECRET", "of the agent")
+            .stdin(Stdio::null())
+            .fd_mappings(vec![mapping])
+            .unwrap()
+            .spawn()
+            .unwrap();
+        Agent { process, address, _folder: folder }
+    }
+
+    fn connect(&self) -> Client {
+        let stream = UnixStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut client = Client {
+            stream,
+            decoder: Decoder::new(Peer::Agent),
+            buffer: BytesMut::new(),
+            next_channel: 0,
+        };
+        client.send(0, Message::Hello(Hello::ours(None)));
+        let Message::Hello(hello) = client.receive().message else { panic!("no greeting") };
+        assert!(hello.boot_id.is_some());
+        client
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+struct Client {
+    stream: UnixStream,
+    decoder: Decoder,
+    buffer: BytesMut,
+    next_channel: u32,
+}
+
+/// What came on one channel until it was done.
+#[derive(Debug, Default)]
+struct Told {
+    order: Vec<&'static str>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    exited: Option<Exited>,
+    end: Option<End>,
+    failed: Option<Failure>,
+}
+
+impl Client {
+    fn send(&mut self, channel: u32, message: Message) {
+        let mut out = BytesMut::new();
+        assert!(encode(&Frame { channel, message }, &mut out));
+        self.stream.write_all(&out).unwrap();
+    }
+
+    fn try_receive(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.decoder.next(&mut self.buffer).unwrap() {
+                return Some(frame);
+            }
+            let mut bytes = [0; 65536];
+            match self.stream.read(&mut bytes).expect("the agent answers in time") {
+                0 => return None,
+                count => self.buffer.extend_from_slice(&bytes[..count]),
+            }
+        }
+    }
+
+    fn receive(&mut self) -> Frame {
+        self.try_receive().expect("the connection is open")
+    }
+
+    fn channel(&mut self) -> u32 {
+        self.next_channel += 1;
+        self.next_channel
+    }
+
+    fn exec(&mut self, exec: Exec) -> u32 {
+        let channel = self.channel();
+        self.send(channel, Message::Exec(exec));
+        channel
+    }
+
+    /// Reads a channel to its end, giving all credit back at once.
+    fn collect(&mut self, channel: u32) -> Told {
+        let (mut told, mut credit) = (Told::default(), ReceiveCredit::new(OUTPUT_WINDOW));
+        loop {
+            let frame = self.receive();
+            assert_eq!(frame.channel, channel, "{:?}", frame.message);
+            let mut data = |client: &mut Client, bytes: &Bytes| {
+                credit.receive(bytes.len()).unwrap();
+                if let Some(limit) = credit.release(cost(bytes.len())) {
+                    client.send(channel, Message::Credit(limit));
+                }
+            };
+            let name = match frame.message {
+                Message::Started(_) => "started",
+                Message::Attached(_) => "attached",
+                Message::Credit(_) => continue,
+                Message::StdinError(_) => "stdin_error",
+                Message::Stdout(bytes) => {
+                    data(self, &bytes);
+                    told.stdout.extend_from_slice(&bytes);
+                    "stdout"
+                }
+                Message::Stderr(bytes) => {
+                    data(self, &bytes);
+                    told.stderr.extend_from_slice(&bytes);
+                    "stderr"
+                }
+                Message::Exited(exited) => {
+                    told.exited = Some(exited);
+                    "exited"
+                }
+                Message::Failed(failure) => {
+                    told.failed = Some(failure);
+                    return told;
+                }
+                Message::End(end) => {
+                    told.end = Some(end);
+                    return told;
+                }
+                other => panic!("{other:?}"),
+            };
+            if told.order.last() != Some(&name) {
+                told.order.push(name);
+            }
+        }
+    }
+
+    fn run(&mut self, exec: Exec) -> Told {
+        let channel = self.exec(exec);
+        self.collect(channel)
+    }
+
+    fn verdict(&mut self, message: Message) -> Verdict {
+        let channel = self.channel();
+        self.send(channel, message);
+        loop {
+            let frame = self.receive();
+            if let (true, Message::Verdict(verdict)) = (frame.channel == channel, frame.message) {
+                return verdict;
+            }
+        }
+    }
+
+    fn wait_for(&mut self, wanted: impl Fn(&Message) -> bool) -> Message {
+        loop {
+            let frame = self.receive();
+            if wanted(&frame.message) {
+                return frame.message;
+            }
+        }
+    }
+}
+
+fn exec(argv: &[&str]) -> Exec {
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    Exec {
+        session: SessionId::from_bytes([NEXT.fetch_add(1, Ordering::Relaxed); 16]),
+        argv: argv.iter().map(|text| text.as_bytes().to_vec().into()).collect(),
+        env: vec![],
+        cwd: b"/".to_vec(),
+        user: None,
+        stdin: StdinMode::Null,
+        tty: None,
+        timeout_ns: None,
+        rlimits: vec![],
+        drain_ns: None,
+        wait_for_eof: false,
+        window: OUTPUT_WINDOW,
+    }
+}
+
+fn sh(script: &str) -> Exec {
+    exec(&["/bin/sh", "-c", script])
+}
+
+#[test]
+fn the_binary_is_static() {
+    let bytes = std::fs::read(binary()).unwrap();
+    // PT_INTERP is 3; program headers of an ELF64 file start where bytes 32..40 say (elf(5)).
+    let number = |at: usize, len: usize| {
+        bytes[at..at + len].iter().rev().fold(0usize, |n, byte| n << 8 | usize::from(*byte))
+    };
+    let (start, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    assert!(count > 0);
+    for i in 0..count {
+        assert_ne!(number(start + i * size, 4), 3, "it asks for a dynamic loader");
+    }
+}
+
+#[test]
+fn b1_started_output_exited_end_come_in_this_order() {
+    let agent = Agent::start();
+    let told = agent.connect().run(sh("echo out; echo err >&2; exit 7"));
+    assert_eq!(told.order.first(), Some(&"started"));
+    assert_eq!(told.order.last(), Some(&"exited"));
+    assert_eq!((&told.stdout[..], &told.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
+    let exited = told.exited.unwrap();
+    assert_eq!((exited.code, exited.signal, exited.timed_out), (7, None, false));
+    assert!(exited.wall_ns > 0 && exited.max_rss > 0);
+    assert_eq!(told.end, Some(End { writer_left: false, total: 8 }));
+}
+
+#[test]
+fn a7_the_environment_is_what_was_sent_and_the_accounts_and_nothing_else() {
+    let agent = Agent::start();
+    let mut command = exec(&["env"]);
+    command.env = vec![b"A=1".to_vec().into(), b"A=2".to_vec().into()];
+    let told = agent.connect().run(command);
+    let text = String::from_utf8(told.stdout).unwrap();
+    let mut names: Vec<&str> = text.lines().map(|line| line.split('=').next().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["A", "HOME", "LOGNAME", "PATH", "USER"]);
+    assert!(text.contains("A=2\n"));
+}
+
+#[test]
+fn a10_standard_input_is_dev_null() {
+    let agent = Agent::start();
+    let told = agent.connect().run(sh("readlink /proc/self/fd/0; cat"));
+    assert_eq!(told.stdout, b"/dev/null\n");
+}
+
+#[test]
+fn b3_a_death_by_signal_is_minus_one_with_the_signals_number() {
+    let agent = Agent::start();
+    for (name, number) in [("KILL", 9), ("TERM", 15), ("37", 37)] {
+        let told = agent.connect().run(sh(&format!("kill -{name} $$")));
+        let exited = told.exited.unwrap();
+        assert_eq!((exited.code, exited.signal), (-1, Some(number)));
+    }
+}
+
+#[test]
+fn b4_the_exit_does_not_wait_for_a_stranger_who_holds_the_pipe() {
+    let agent = Agent::start();
+    let mut client = agent.connect();
+    let channel = client.exec(sh("sleep 600 & echo $!"));
+    let Message::Stdout(pid) = client.wait_for(|m| matches!(m, Message::Stdout(_))) else {
+        unreachable!()
+    };
+    client.wait_for(|m| matches!(m, Message::Exited(_)));
+    let told = client.wait_for(|m| matches!(m, Message::End(_)));
+    assert!(matches!(told, Message::End(End { writer_left: true, .. })));
+    let pid = String::from_utf8(pid.to_vec()).unwrap();
+    assert!(
+        PathBuf::from(format!("/proc/{}", pid.trim())).exists(),
+        "the background process lives"
+    );
+    assert!(Command::new("kill").arg(pid.trim()).status().unwrap().success());
+    assert_eq!(channel, 1);
+}
+
+#[test]
+fn b4_a_writer_that_stayed_is_neither_blocked_nor_killed_and_wait_for_eof_hears_it_all() {
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("go");
+    let done = folder.path().join("done");
+    let script = format!(
+        "mkfifo {0}; (read x <{0}; head -c 1000000 /dev/zero && echo ok >{1}) & echo $!",
+        fifo.display(),
+        done.display()
+    );
+    let told = agent.connect().run(sh(&script));
+    assert!(told.end.unwrap().writer_left);
+    std::fs::write(&fifo, "go\n").unwrap();
+    let begun = Instant::now();
+    while !done.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the writer is blocked or dead");
+        std::thread::yield_now();
+    }
+    let mut command = sh("(sleep 0.6; echo late) & echo early");
+    command.wait_for_eof = true;
+    let told = agent.connect().run(command);
+    assert_eq!(told.stdout, b"early\nlate\n");
+    assert!(!told.end.unwrap().writer_left);
+}
+
+#[test]
+fn b6_without_credit_nothing_is_read_and_with_it_nothing_is_missing() {
+    let agent = Agent::start();
+    let mut client = agent.connect();
+    let channel = client.exec(sh("head -c 5000000 /dev/zero"));
+    let (mut got, mut credit) = (0, ReceiveCredit::new(OUTPUT_WINDOW));
+    let mut held = Vec::new();
+    // All of the window arrives, and then nothing: a ping is answered before any more output.
+    while credit.held() + 70_000 < OUTPUT_WINDOW {
+        if let Message::Stdout(bytes) = client.receive().message {
+            credit.receive(bytes.len()).unwrap();
+            held.push(bytes.len());
+        }
+    }
+    client.send(0, Message::Ping(1));
+    loop {
+        match client.receive().message {
+            Message::Stdout(bytes) => {
+                credit.receive(bytes.len()).expect("no more than the window");
+                held.push(bytes.len());
+            }
+            Message::Pong(1) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    for len in held {
+        got += len;
+        if let Some(limit) = credit.release(cost(len)) {
+            client.send(channel, Message::Credit(limit));
+        }
+    }
+    while got < 5_000_000 {
+        if let Message::Stdout(bytes) = client.receive().message {
+            got += bytes.len();
+            credit.receive(bytes.len()).unwrap();
+            if let Some(limit) = credit.release(cost(bytes.len())) {
+                client.send(channel, Message::Credit(limit));
+            }
+        }
+    }
+    assert!(matches!(client.receive().message, Message::Exited(Exited { code: 0, .. })));
+}
+
+#[test]
+fn c2_input_sent_before_the_start_arrives_and_then_its_end() {
+    let agent = Agent::start();
+    let mut client = agent.connect();
+    let mut command = exec(&["cat"]);
+    command.stdin = StdinMode::Pipe;
+    let channel = client.exec(command);
+    client.send(channel, Message::Stdin(Bytes::from_static(b"hello")));
+    client.send(channel, Message::StdinEof);
+    let told = client.collect(channel);
+    assert_eq!(told.stdout, b"hello");
+    assert_eq!(told.exited.unwrap().code, 0);
+}
+
+#[test]
+fn c3_a_program_that_stops_reading_tells_one_error_and_goes_on() {
+    let agent = Agent::start();
+    let mut client = agent.connect();
+    let mut command = sh("exec <&-; echo closed; read x </proc/self/fd/1; echo on");
+    command = Exec { stdin: StdinMode::Pipe, ..command };
+    let channel = client.exec(command);
+    client.wait_for(|m| matches!(m, Message::Stdout(b) if &b[..] == b"closed\n"));
+    for _ in 0..3 {
+        client.send(channel, Message::Stdin(Bytes::from_static(b"x")));
+    }
+    let told = client.wait_for(|m| matches!(m, Message::StdinError(_)));
+    assert_eq!(told, Message::StdinError(StdinError { errno: 32 }));
+    let verdict = client.verdict(Message::Signal(SignalRequest {
+        session: SessionId::from_bytes([0xff; 16]),
+        signal: 9,
+        scope: Scope::Group,
+    }));
+    assert_eq!(verdict.refusal, Some(Refusal::NoSuchSession));
+}
+
+#[test]
+fn c2_more_input_than_was_granted_ends_the_connection_and_not_the_agent() {
+    let agent = Agent::start();
+    let mut client = agent.connect();
+    let mut command = exec(&["sleep", "60"]);
+    command.stdin = StdinMode::Pipe;
+    let channel = client.exec(command);
+    let piece = Bytes::from(vec![0; 65536]);
+    let mut out = BytesMut::new();
+    for _ in 0..=STDIN_WINDOW / 65536 + 2 {
+        assert!(encode(&Frame { channel, message: Message::Stdin(piece.clone()) }, &mut out));
+    }
+    // The agent may hang up before it has read all of it.
+    let _ = client.stream.write_all(&out);
+    let mut last = None;
+    loop {
+        let mut bytes = [0; 4096];
+        match client.stream.read(&mut bytes) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => client.buffer.extend_from_slice(&bytes[..count]),
+        }
+    }
+    while let Some(frame) = client.decoder.next(&mut client.buffer).unwrap() {
+        last = Some(frame.message);
+    }
+    if let Some(Message::Error(text)) = last {
+        assert!(text.contains("credit"), "{text}");
+    }
+    assert_eq!(agent.connect().run(sh("echo fine")).stdout, b"fine\n");
+}
+
+#[test]
+fn d3_the_guests_own_clock_kills_and_says_so_also_without_a_client() {
+    let agent = Agent::start();
+    let mut command = sh("sleep 600");
+    command.timeout_ns = Some(100_000_000);
+    let session = command.session;
+    let told = agent.connect().run(command.clone());
+    let exited = told.exited.unwrap();
+    assert_eq!((exited.code, exited.signal, exited.timed_out), (-1, Some(9), true));
+
+    command.session = SessionId::from_bytes([0xfe; 16]);
+    let mut client = agent.connect();
+    client.exec(command.clone());
+    client.wait_for(|m| matches!(m, Message::Started(_)));
+    drop(client);
+    let mut client = agent.connect();
+    let channel = client.channel();
+    let attach = Attach { session: command.session, from: Some(0), window: OUTPUT_WINDOW };
+    client.send(channel, Message::Attach(attach));
+    assert!(client.collect(channel).exited.unwrap().timed_out);
+    assert_ne!(session, command.session);
+}
+
+#[test]
+fn d1_d5_a_lost_connection_kills_nothing_and_the_session_is_taken_up_from_a_position() {
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("go");
+    let command = sh(&format!("echo one; mkfifo {0}; read x <{0}; echo two", fifo.display()));
+    let session = command.session;
+    let mut first = agent.connect();
+    first.exec(command);
+    first.wait_for(|m| matches!(m, Message::Stdout(_)));
+    drop(first);
+
+    let mut second = agent.connect();
+    let channel = second.channel();
+    let attach = Attach { session, from: Some(1), window: OUTPUT_WINDOW };
+    second.send(channel, Message::Attach(attach));
+    let Message::Attached(attached) = second.receive().message else { panic!("not attached") };
+    assert_eq!((attached.from, attached.missed), (1, 0));
+    std::fs::write(&fifo, "go\n").unwrap();
+    let told = second.collect(channel);
+    assert_eq!(told.stdout, b"ne\ntwo\n");
+    assert_eq!(told.exited.unwrap().code, 0);
+
+    let channel = second.channel();
+    second.send(channel, Message::List);
+    let Message::Sessions(list) = second.receive().message else { panic!("no list") };
+    assert_eq!(list.sessions.len(), 1);
+    assert_eq!(list.sessions[0].session, session);
+    assert!(list.sessions[0].exited.is_some());
+}
+
+#[test]
+fn d5_what_is_no_longer_kept_is_counted() {
+    let agent = Agent::start();
+    let command = sh("head -c 3000000 /dev/zero");
+    let session = command.session;
+    let mut client = agent.connect();
+    let told = client.run(command);
+    assert_eq!(told.stdout.len(), 3_000_000);
+    let channel = client.channel();
+    let attach = Attach { session, from: Some(0), window: OUTPUT_WINDOW };
+    client.send(channel, Message::Attach(attach));
+    let Message::Attached(attached) = client.receive().message else { panic!("not attached") };
+    assert_eq!(attached.missed, attached.from);
+    let told = client.collect(channel);
+    assert_eq!(told.stdout.len() as u64 + attached.missed, 3_000_000);
+    assert!(told.stdout.len() >= REPLAY);
+}
+
+#[test]
+fn e_each_obstacle_has_its_kind_stage_and_errno() {
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let file = |name: &str, text: &str, mode: u32| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(path(name), text).unwrap();
+        std::fs::set_permissions(path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    file("plain", "text", 0o644);
+    file("noformat", "text", 0o755);
+    file("orphan", "#!/no/such/interpreter\n", 0o755);
+    let mut client = agent.connect();
+    let table = [
+        ("/no/such/program".to_owned(), FailureKind::NotFound, 2),
+        ("no-such-program".to_owned(), FailureKind::NotFound, 2),
+        (path("plain"), FailureKind::PermissionDenied, 13),
+        (path(""), FailureKind::PermissionDenied, 13),
+        (path("noformat"), FailureKind::NotExecutable, 8),
+        (path("orphan"), FailureKind::NotExecutable, 2),
+        ("x".repeat(5000) + "/x", FailureKind::BadArgs, 36),
+    ];
+    for tty in [None, Some(TtySize { rows: 24, cols: 80 })] {
+        for (program, kind, errno) in &table {
+            let mut command = exec(&[program.as_str()]);
+            command.tty = tty;
+            let failure = client.run(command).failed.expect(program);
+            assert_eq!((failure.kind, failure.errno), (*kind, *errno), "{program} {failure:?}");
+            assert_eq!(failure.stage, Stage::Execve);
+            assert_eq!(failure.path, program.as_bytes());
+            assert!(!failure.message.is_empty());
+        }
+        for (cwd, errno) in [("/no/such/folder".to_owned(), 2), (path("plain"), 20)] {
+            let mut command = exec(&["true"]);
+            command.cwd = cwd.clone().into_bytes();
+            command.tty = tty;
+            let failure = client.run(command).failed.unwrap();
+            assert_eq!((failure.kind, failure.stage), (FailureKind::BadCwd, Stage::Chdir));
+            assert_eq!((failure.errno, failure.path), (errno, cwd.into_bytes()));
+        }
+        let mut command = exec(&["true"]);
+        command.user = Some("nobody-of-this-name".into());
+        command.tty = tty;
+        let failure = client.run(command).failed.unwrap();
+        assert_eq!(failure.kind, FailureKind::UserSetupFailed);
+        assert_eq!(failure.stage, Stage::ResolveUser);
+    }
+    assert_eq!(client.run(sh("echo on")).stdout, b"on\n");
+}
+
+#[test]
+fn b8_a_terminal_merges_the_outputs_and_has_a_size_that_changes() {
+    let agent = Agent::start();
+    let mut client = agent.connect();
+    let mut command = sh("stty size; echo err >&2; trap 'stty size; exit 3' WINCH; echo r; \
+                          while :; do read x; done");
+    command.tty = Some(TtySize { rows: 50, cols: 132 });
+    let session = command.session;
+    client.exec(command);
+    let mut text = String::new();
+    while !text.contains("r\r\n") || !text.contains("err") {
+        let Message::Stdout(bytes) = client.wait_for(|m| matches!(m, Message::Stdout(_))) else {
+            unreachable!()
+        };
+        text += std::str::from_utf8(&bytes).unwrap();
+    }
+    assert!(text.starts_with("50 132\r\n"), "{text}");
+    let size = TtySize { rows: 10, cols: 20 };
+    let verdict = client.verdict(Message::Resize(ResizeRequest { session, size }));
+    assert_eq!(verdict, Verdict::default());
+    let verdict = client
+        .verdict(Message::Resize(ResizeRequest { session, size: TtySize { rows: 0, cols: 20 } }));
+    assert_eq!(verdict.refusal, Some(Refusal::Invalid));
+}
+
+#[test]
+fn i_garbage_ends_the_connection_with_an_error_and_not_the_agent() {
+    let agent = Agent::start();
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &[0; 64]] {
+        let mut stream = UnixStream::connect(&agent.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(garbage).unwrap();
+        let (mut decoder, mut answer) = (Decoder::new(Peer::Agent), Vec::new());
+        let _ = stream.read_to_end(&mut answer);
+        let mut answer = BytesMut::from(&answer[..]);
+        let mut last = None;
+        while let Some(frame) = decoder.next(&mut answer).unwrap() {
+            last = Some(frame.message);
+        }
+        assert!(matches!(last, Some(Message::Error(_))), "{last:?}");
+    }
+    assert_eq!(agent.connect().run(sh("echo fine")).stdout, b"fine\n");
+}
+
+#[test]
+fn a_shutdown_ends_every_session_says_bye_and_ends_the_agent() {
+    let mut agent = Agent::start();
+    let mut client = agent.connect();
+    client.exec(sh("trap '' TERM; sleep 600 & wait; wait"));
+    client.exec(sh("sleep 600"));
+    client.wait_for(|m| matches!(m, Message::Started(_)));
+    client.wait_for(|m| matches!(m, Message::Started(_)));
+    client.send(0, Message::Shutdown(Shutdown { grace_ns: 200_000_000 }));
+    client.wait_for(|m| matches!(m, Message::Bye));
+    assert!(client.try_receive().is_none());
+    assert!(agent.process.wait().unwrap().success());
+}
