@@ -65,17 +65,15 @@ impl Registry {
         tables.by_pid.insert(session.pid, Rc::clone(&session));
         tables.running.push_back(session.id);
         drop(tables);
-        let (registry, connection) = (Rc::clone(self), Rc::clone(connection));
+        let registry = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let result =
-                session::run(Rc::clone(&session), embryo, exec, Rc::clone(&registry)).await;
-            if let Err(failure) = result {
-                session.unfollow(connection.id, channel);
-                connection.channel_done(channel);
-                connection.send(channel, Message::Failed(failure));
-                registry.forget(&session);
-            } else {
-                registry.ended(&session);
+            let ran = session::run(Rc::clone(&session), embryo, exec, Rc::clone(&registry)).await;
+            match ran {
+                Ok(()) => registry.ended(&session),
+                Err(failure) => {
+                    session.never_ran(&failure);
+                    registry.forget(&session);
+                }
             }
         });
     }

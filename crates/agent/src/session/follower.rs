@@ -46,6 +46,11 @@ impl Follower {
         self.connection.send(self.channel, message);
     }
 
+    /// Nothing more will come on its channel.
+    pub(super) fn done(&self) {
+        self.connection.channel_done(self.channel);
+    }
+
     /// How much it can take at once; 0 while it lacks something before `end`.
     pub(super) fn room(&self, end: u64) -> usize {
         if self.cursor < end || self.connection.is_congested() { 0 } else { self.credit.room() }
@@ -99,7 +104,7 @@ impl Follower {
             return match end {
                 Some(end) => {
                     self.send(Message::End(end.clone()));
-                    self.connection.channel_done(self.channel);
+                    self.done();
                     Told::All
                 }
                 None => Told::Part,

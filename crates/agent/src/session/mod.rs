@@ -295,6 +295,14 @@ impl Session {
         }
     }
 
+    /// The program could not be run: tells so, and that was all.
+    pub(crate) fn never_ran(&self, failure: &msb_wire::Failure) {
+        for follower in self.state.borrow_mut().followers.drain(..) {
+            follower.send(Message::Failed(failure.clone()));
+            follower.done();
+        }
+    }
+
     /// How many bytes may be read from the process now: 0 while a follower is behind.
     fn allowance(&self) -> usize {
         let state = self.state.borrow();
