@@ -1,1 +1,42 @@
-//! Run commands in isolated sandboxes.
+//! Run commands in isolated sandboxes, and get every byte, exit and failure exactly once.
+//!
+//! ```no_run
+//! use microsandbox::Sandbox;
+//!
+//! # async fn example() -> microsandbox::MicrosandboxResult<()> {
+//! let sb = Sandbox::builder("api").image("./rootfs").create().await?;
+//! let out = sb.exec("python", ["-c", "print('hi')"]).await?;
+//! println!("{}", out.stdout()?);
+//! sb.stop().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The futures of this crate run on any executor: the library does its I/O on a thread of its own,
+//! and a future only waits for word from it.
+
+#![deny(unsafe_code)]
+
+mod abi;
+#[cfg_attr(not(test), allow(dead_code, reason = "some ways of waiting are for the C layer only"))]
+mod client;
+mod error;
+mod event;
+mod exec;
+#[allow(unsafe_code, reason = "the boundary to C")]
+pub mod ffi;
+mod options;
+mod output;
+mod runtime;
+pub mod sandbox;
+mod sink;
+
+pub use abi::ABI_VERSION;
+pub use error::{Error, ErrorKind, MicrosandboxError, MicrosandboxResult, Origin};
+pub use event::{ExecEvent, ExecFailed, ExecLost, ExecStdinError};
+pub use exec::{ExecControl, ExecHandle};
+pub use msb_wire::{FailureKind as ExecFailureKind, Stage as ExecStage};
+pub use options::{ExecOptions, ExecOptionsBuilder, Rlimit, RlimitResource};
+pub use output::{ExecOutput, ExitStatus, ResourceUsage};
+pub use sandbox::{Sandbox, SandboxBuilder, SandboxInfo, SandboxStatus, SessionInfo};
+pub use sink::ExecSink;

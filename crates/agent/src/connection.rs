@@ -2,6 +2,7 @@
 
 use crate::registry::Registry;
 use crate::session::Session;
+use crate::sys;
 use bytes::{Bytes, BytesMut};
 use msb_transport::{Outbox, Stream};
 use msb_wire::limits::{CHANNELS, CONNECTION_OUT, MAX_DATA};
@@ -84,6 +85,7 @@ impl Connection {
                 match frame.message {
                     Message::Hello(theirs) => {
                         agree(&ours, &theirs)?;
+                        sys::die_with_parent();
                     }
                     message => self.handle(registry, frame.channel, message)?,
                 }

@@ -2,7 +2,7 @@
 //!
 //! Wants the static binary: `make agent` builds it, `MSB_AGENT` names another one.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use bytes::{Bytes, BytesMut};
 use command_fds::{CommandFdExt, FdMapping};

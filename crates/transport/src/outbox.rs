@@ -115,7 +115,7 @@ mod tests {
         let sizes: Vec<usize> =
             (0..200).map(|i| [0, 1, GATHER_BELOW - 1, GATHER_BELOW, 65536][i % 5]).collect();
         for (i, size) in sizes.iter().enumerate() {
-            outbox.push_data(Kind::Stdout, 1, Bytes::from(vec![i as u8; *size]));
+            outbox.push_data(Kind::Stdout, 1, Bytes::from(vec![u8::try_from(i).unwrap(); *size]));
         }
         let total = outbox.len();
         let (mut decoder, mut buffer, mut got, mut read) =
@@ -138,7 +138,10 @@ mod tests {
         }
         assert_eq!((read, outbox.len()), (total, 0));
         for (i, size) in sizes.iter().enumerate() {
-            assert_eq!(got[i + 1], Message::Stdout(Bytes::from(vec![i as u8; *size])));
+            assert_eq!(
+                got[i + 1],
+                Message::Stdout(Bytes::from(vec![u8::try_from(i).unwrap(); *size]))
+            );
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The streams themselves.
 
 use bytes::BytesMut;
+use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, sendmsg, shutdown};
 use std::io::{self, IoSlice};
 use std::os::unix::net as std_unix;
+use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 
 /// One connection. Reading and writing never wait; `readable` and `writable` do.
@@ -46,7 +48,19 @@ impl Stream {
     /// Writes as much of `pieces` as there is room for. `WouldBlock` when there is none.
     pub fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.0 {
-            Inner::Unix(stream) => stream.try_write_vectored(pieces),
+            // Not writev: a host program that leaves SIGPIPE alone would be killed by it.
+            Inner::Unix(stream) => stream.try_io(Interest::WRITABLE, || {
+                let mut control = SendAncillaryBuffer::default();
+                Ok(sendmsg(stream, pieces, &mut control, SendFlags::NOSIGNAL)?)
+            }),
+        }
+    }
+
+    /// Ends the stream in both directions, also for whoever else holds it.
+    pub fn shutdown(&self) {
+        match &self.0 {
+            // Fails only when the other side has ended it already.
+            Inner::Unix(stream) => drop(shutdown(stream, Shutdown::Both)),
         }
     }
 }

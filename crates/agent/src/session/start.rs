@@ -6,7 +6,7 @@ use crate::cgroup::Cgroup;
 use crate::environment;
 use crate::program;
 use crate::sys::{self, Plan, Report};
-use msb_wire::{Exec, Failure, Stage, StdinMode, TtySize, classify};
+use msb_wire::{Exec, Failure, Rlimit, Stage, StdinMode, TtySize, classify};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -56,7 +56,7 @@ pub(crate) fn start(exec: &Exec) -> Result<(Rc<Session>, Embryo), Failure> {
         uid: account.uid,
         gid: account.gid,
         groups: account.groups,
-        rlimits: exec.rlimits.clone(),
+        rlimits: with_descriptors(&exec.rlimits),
         stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
         terminal: exec.tty.is_some(),
         cgroup: entrance.as_ref().map(AsFd::as_fd),
@@ -73,6 +73,17 @@ pub(crate) fn start(exec: &Exec) -> Result<(Rc<Session>, Embryo), Failure> {
     session.terminal.replace(ends.terminal);
     let (candidates, cwd) = (plan.candidates, exec.cwd.clone());
     Ok((session, Embryo { ends: ends.ours, report, program, cwd, candidates }))
+}
+
+/// The limits asked for, behind the one on descriptors that the agent raised for itself.
+fn with_descriptors(wanted: &[Rlimit]) -> Vec<Rlimit> {
+    const RLIMIT_NOFILE: u8 = 7;
+    let inherited = sys::descriptor_limit().map(|limit| Rlimit {
+        resource: RLIMIT_NOFILE,
+        soft: limit.current.unwrap_or(u64::MAX),
+        hard: limit.maximum.unwrap_or(u64::MAX),
+    });
+    inherited.into_iter().chain(wanted.iter().copied()).collect()
 }
 
 struct Prepared {

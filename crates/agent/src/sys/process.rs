@@ -1,9 +1,11 @@
 //! Descriptors that were inherited, signals, and waiting for children.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 
@@ -36,18 +38,34 @@ fn own(fd: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Settings of the agent's own process: it dies with the runner, and nobody in the sandbox may
-/// trace it or look into it.
+/// Settings of the agent's own process: nobody in the sandbox may trace it or look into it, and it
+/// may open as many descriptors as the system allows.
 pub fn be_init() -> io::Result<()> {
     // SAFETY: `prctl` with these arguments touches no memory.
-    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: as above.
     if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
+    let inherited = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: inherited.maximum, maximum: inherited.maximum };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        // Commands get the limit that the agent was given, not the one that it needs.
+        let _ = DESCRIPTORS.set(inherited);
+    }
     Ok(())
+}
+
+static DESCRIPTORS: OnceLock<Rlimit> = OnceLock::new();
+
+/// The limit on descriptors that commands are to have, where the agent's own is another one.
+pub(crate) fn descriptor_limit() -> Option<Rlimit> {
+    DESCRIPTORS.get().copied()
+}
+
+/// From now on the agent dies with its parent. Only once that is the runner: a container's process
+/// is made by an OCI runtime, which goes before the runner says hello.
+pub(crate) fn die_with_parent() {
+    // SAFETY: `prctl` with these arguments touches no memory. The leash stands in should it fail.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
 /// Registers a descriptor with the runtime.

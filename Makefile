@@ -1,0 +1,77 @@
+# Two commands do everything: `make demo` and `make test`. See README.md.
+
+CARGO ?= cargo
+TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+AGENT := target/static/msb-agent
+ROOTFS := target/rootfs
+CFLAGS_STRICT := -std=c11 -Wall -Wextra -Wpedantic -Werror -O1 -g
+
+.PHONY: demo test check bench build agent setup setup-test header lint test-rust test-c clean
+
+## demo: build everything and run a command in a sandbox through the C library
+demo: setup build $(ROOTFS)
+	@echo "== compiling examples/c/stream.c against include/microsandbox.h"
+	@cc $(CFLAGS_STRICT) -Iinclude examples/c/stream.c -o target/stream \
+		-Ltarget/release -lmicrosandbox -Wl,-rpath,'$$ORIGIN/release'
+	@echo "== running it: a container sandbox on $(ROOTFS)"
+	@MSB_HOME=$(CURDIR)/target/demo-home MSB_DRIVER=container target/stream $(ROOTFS)
+	@echo "== done. The container driver shares the host's kernel: use it for code that you trust"
+	@echo "   that far. target/release/msb doctor says what other isolation this machine offers."
+
+## test: every test
+test: setup-test lint test-rust test-c
+	@echo "== all tests passed"
+
+## check: the deep run (sanitizers, valgrind, soak)
+check: setup-test test
+	@scripts/check
+
+## bench: ratios against a baseline in the same run
+bench: setup build $(ROOTFS)
+	@$(CARGO) bench --quiet --bench ratios
+
+build: agent
+	@echo "== building library, runner and msb (release)"
+	@$(CARGO) build --release --quiet -p microsandbox -p msb-runner -p msb-cli
+	@cp $(AGENT) target/release/msb-agent
+
+agent: setup
+	@echo "== building the static agent"
+	@RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --quiet -p msb-agent \
+		--features static --profile agent --target $(TARGET) --target-dir target/agent
+	@mkdir -p $(dir $(AGENT))
+	@cmp -s target/agent/$(TARGET)/agent/msb-agent $(AGENT) || \
+		install -m 755 target/agent/$(TARGET)/agent/msb-agent $(AGENT)
+
+$(ROOTFS): | setup
+	@echo "== making a root filesystem from busybox in $@"
+	@scripts/rootfs $@
+
+setup:
+	@scripts/setup build
+
+setup-test:
+	@scripts/setup test
+
+## header: write include/microsandbox.h anew from src/ffi
+header:
+	@$(CARGO) run --quiet -p xtask -- header
+
+lint:
+	@echo "== formatting and lints"
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	@$(CARGO) run --quiet -p xtask -- header --check
+
+test-rust: agent $(ROOTFS)
+	@echo "== building runner and msb (debug)"
+	@$(CARGO) build --quiet --workspace
+	@echo "== Rust tests"
+	@$(CARGO) test --quiet --workspace
+
+test-c: agent $(ROOTFS)
+	@$(CARGO) build --quiet --workspace
+	@scripts/test-c
+
+clean:
+	@$(CARGO) clean

@@ -1,0 +1,261 @@
+//! The driver and its machines.
+
+use crate::process::{Bound, watch};
+use crate::runtime::{CALL_LIMIT, Runtime, find, last_error};
+use crate::spec::{AGENT, Container as Description};
+use crate::{cgroup, log};
+use command_fds::{CommandFdExt, FdMapping};
+use msb_driver::{
+    BoxFuture, Driver, Exit, Failure, Isolation, Machine, MachineSpec, Probe, SandboxDir, Users,
+    bind_in, remove_tree,
+};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use tokio::io::unix::AsyncFd;
+
+/// What the driver needs to know about its surroundings.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where results of trials are remembered.
+    pub cache: PathBuf,
+    /// The agent's binary on the host, for trials.
+    pub agent: PathBuf,
+    /// A program, with arguments, that runs what follows and ends it with its own parent.
+    pub launcher: Vec<PathBuf>,
+    /// Which users exist.
+    pub users: Users,
+}
+
+/// Runs sandboxes as containers.
+#[derive(Debug)]
+pub struct ContainerDriver {
+    settings: Settings,
+}
+
+impl ContainerDriver {
+    /// A driver in the given surroundings.
+    pub fn new(settings: Settings) -> Self {
+        ContainerDriver { settings }
+    }
+
+    async fn run(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, Failure> {
+        let runtime = find(&self.settings, false).await?;
+        let (bundle, run) = (spec.dir.bundle(), spec.dir.run());
+        let id = spec.dir.id();
+        // For the sweep: another one could not take apart what this one made.
+        fs::write(run.join("runtime"), runtime.program.as_os_str().as_encoded_bytes())
+            .map_err(|error| Failure::boot_io("write to", &run, error))?;
+        self.describe(spec)?.save(bundle.join("config.json")).map_err(|error| {
+            Failure::boot(format!("cannot write {}: {error}", bundle.display()))
+        })?;
+
+        let pipe = || {
+            pipe_with(PipeFlags::CLOEXEC)
+                .map_err(|error| Failure::boot_io("make a pipe for", &run, error))
+        };
+        let (leash_agent, leash) = pipe()?;
+        let (log_read, log_write) = pipe()?;
+        log::spawn(log_read, &spec.dir.agent_log())
+            .map_err(|error| Failure::boot_io("open", &spec.dir.agent_log(), error))?;
+        let listener = bind_in(&run, "agent.sock").map_err(|e| Failure::boot(e.to_string()))?;
+
+        let oci_log = bundle.join("oci.log");
+        let pid_file = bundle.join("pid");
+        for stale in [&oci_log, &pid_file] {
+            remove_if_there(stale)?;
+        }
+        let mut command = runtime.command(&self.settings.launcher, &oci_root(&spec.dir), &oci_log);
+        command.args(["run", "--detach", "--preserve-fds", "2", "--pid-file"]).arg(&pid_file);
+        command.arg("--bundle").arg(&bundle).arg(id);
+        let log_copy = log_write
+            .try_clone()
+            .map_err(|error| Failure::boot_io("duplicate a pipe for", &run, error))?;
+        command.stdout(log_write).stderr(log_copy);
+        command
+            .fd_mappings(vec![
+                FdMapping { parent_fd: listener.into(), child_fd: 3 },
+                FdMapping { parent_fd: leash_agent, child_fd: 4 },
+            ])
+            .map_err(|error| Failure::boot(format!("cannot pass descriptors: {error}")))?;
+        let child =
+            command.spawn().map_err(|error| Failure::boot_io("run", &runtime.program, error))?;
+        // The pipes' ends that were passed on stay open in the command until here.
+        drop(command);
+        let status = Bound::new(child)
+            .wait(CALL_LIMIT)
+            .await
+            .map_err(|error| Failure::boot(format!("{}: {error}", runtime.program.display())))?;
+        if !status.success() {
+            let detail = last_error(&oci_log).unwrap_or_else(|| status.to_string());
+            return Err(Failure::boot(format!("{}: {detail}", runtime.program.display())));
+        }
+        let init = watch_init(&pid_file)?;
+        Ok(Box::new(Container { init, _leash: leash, exit: None }))
+    }
+
+    fn describe(&self, spec: &MachineSpec) -> Result<oci_spec::runtime::Spec, Failure> {
+        let with_groups = spec.users == Users::Host;
+        let id = spec.dir.id();
+        Description {
+            config: &spec.config,
+            users: spec.users,
+            rootfs: &spec.rootfs,
+            agent: &spec.agent,
+            args: [AGENT, "--listen-fd", "3", "--leash-fd", "4"].map(str::to_owned).to_vec(),
+            hosts: write_hosts(spec)?,
+            cgroup: with_groups.then(|| format!("/{}", cgroup::name(id))),
+            agent_cgroup: if with_groups { cgroup::create_for_agent(id) } else { None },
+        }
+        .spec()
+    }
+}
+
+/// Writes the `/etc/hosts` of the sandbox. `None` where there is no place to show it at.
+fn write_hosts(spec: &MachineSpec) -> Result<Option<PathBuf>, Failure> {
+    let there = fs::symlink_metadata(spec.rootfs.join("etc/hosts")).is_ok();
+    if !there && spec.users != Users::Host {
+        // The image's directories belong to users that do not exist in the user namespace, so
+        // that nothing can be created in them.
+        return Ok(None);
+    }
+    let hosts = spec.dir.bundle().join("hosts");
+    let name = spec.config.hostname.as_deref().unwrap_or(spec.config.name.as_str());
+    let text = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost {name}\n");
+    fs::write(&hosts, text).map_err(|error| Failure::boot_io("write", &hosts, error))?;
+    Ok(Some(hosts))
+}
+
+/// Where the runtime keeps its own state.
+fn oci_root(dir: &SandboxDir) -> PathBuf {
+    dir.run().join("oci")
+}
+
+fn remove_if_there(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Failure::boot_io("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn watch_init(pid_file: &Path) -> Result<AsyncFd<OwnedFd>, Failure> {
+    let failed = |error: io::Error| Failure::boot_io("take over the process in", pid_file, error);
+    let text = fs::read_to_string(pid_file).map_err(failed)?;
+    let pid = text.trim().parse().map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
+    // Its parent, the runtime, has ended, so it is a child of this process, and its number
+    // remains its own until it is waited for here.
+    watch(pid).map_err(failed)
+}
+
+impl Driver for ContainerDriver {
+    fn name(&self) -> &'static str {
+        "container"
+    }
+
+    fn isolation(&self) -> Isolation {
+        Isolation::Container
+    }
+
+    fn probe(&self, fresh: bool) -> BoxFuture<'_, Probe> {
+        Box::pin(async move {
+            match find(&self.settings, fresh).await {
+                Ok(runtime) => Probe::Usable(runtime.program.display().to_string()),
+                Err(failure) => Probe::Unusable {
+                    reason: failure.message,
+                    remedy: Some("install one: apt-get install runc".to_owned()),
+                },
+            }
+        })
+    }
+
+    fn start<'a>(
+        &'a self,
+        spec: &'a MachineSpec,
+    ) -> BoxFuture<'a, Result<Box<dyn Machine>, Failure>> {
+        Box::pin(self.run(spec))
+    }
+
+    fn sweep<'a>(&'a self, dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            // First by control group: the runtime then finds it dead and need not wait for it.
+            cgroup::remove(dir.id())?;
+            let root = oci_root(dir);
+            if root.join(dir.id()).is_dir() {
+                delete(&self.settings, dir, &root).await;
+            }
+            cgroup::remove(dir.id())?;
+            remove_tree(&root).map_err(|error| Failure::boot(error.to_string()))
+        })
+    }
+}
+
+/// Has the runtime take its container apart, which ends what a control group did not reach. Its
+/// failure is not the sweep's: a container that was only half made is unknown to it.
+async fn delete(settings: &Settings, dir: &SandboxDir, root: &Path) {
+    let recorded = fs::read_to_string(dir.run().join("runtime")).ok().map(PathBuf::from);
+    let runtime = recorded.map(|program| Runtime { program });
+    let Some(runtime) = runtime.or_else(|| Runtime::candidates().into_iter().next()) else {
+        return;
+    };
+    let mut command = runtime.command(&settings.launcher, root, &dir.bundle().join("oci.log"));
+    command.args(["delete", "--force"]).arg(dir.id());
+    match command.spawn() {
+        Ok(child) => {
+            if let Err(error) = Bound::new(child).wait(CALL_LIMIT).await {
+                tracing::warn!(%error, "the runtime could not delete the container");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the runtime could not be run"),
+    }
+}
+
+/// A running container. Its main process ends when the leash is dropped.
+struct Container {
+    init: AsyncFd<OwnedFd>,
+    _leash: OwnedFd,
+    exit: Option<Exit>,
+}
+
+impl Container {
+    async fn wait(&mut self) -> Exit {
+        if let Some(exit) = &self.exit {
+            return exit.clone();
+        }
+        // Fails only when the runtime's machinery is shut down, and then the wait is over too.
+        let _ = self.init.readable().await;
+        let detail = match waitid(WaitId::PidFd(self.init.get_ref().as_fd()), WaitIdOptions::EXITED)
+        {
+            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => format!("the agent exited with {code}"),
+                (_, Some(signal)) => format!("the agent was killed by signal {signal}"),
+                _ => "the agent ended".to_owned(),
+            },
+            _ => "the agent ended".to_owned(),
+        };
+        let exit = Exit { detail };
+        self.exit = Some(exit.clone());
+        exit
+    }
+}
+
+impl Machine for Container {
+    fn exited(&mut self) -> BoxFuture<'_, Exit> {
+        Box::pin(self.wait())
+    }
+
+    fn kill(&mut self) -> Result<(), Failure> {
+        // The kernel ends the other processes of a process namespace with its first.
+        match pidfd_send_signal(self.init.get_ref(), Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(error) => {
+                Err(Failure::boot(format!("cannot kill the container: {}", io::Error::from(error))))
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The OCI runtime: which one is usable, and how it is called.
+
+use crate::cgroup;
+use crate::machine::Settings;
+use crate::process::Bound;
+use crate::spec::{AGENT, Container};
+use msb_driver::{
+    Failure, SandboxConfig, Users, create_private_dir, now_ms, remove_tree, write_atomically,
+};
+use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// In which order the runtimes are looked for: the fastest first.
+const NAMES: [&str; 3] = ["crun", "runc", "youki"];
+/// Where an ordinary user's search path often does not lead.
+const SYSTEM_DIRECTORIES: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin";
+/// How long a call of the runtime may take.
+pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(20);
+/// How long a failed trial is remembered: a passed one holds until the next boot, a failure may
+/// have been mended meanwhile.
+const FAILURE_HOLDS_MS: u64 = 60_000;
+
+/// A runtime's program.
+#[derive(Debug, Clone)]
+pub(crate) struct Runtime {
+    pub(crate) program: PathBuf,
+}
+
+/// What a trial of a runtime showed, and what it depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Trial {
+    program: PathBuf,
+    modified: (i64, i64),
+    boot: String,
+    users: String,
+    at_ms: u64,
+    error: Option<String>,
+}
+
+impl Runtime {
+    /// The runtimes to try, best first.
+    pub(crate) fn candidates() -> Vec<Runtime> {
+        let programs: Vec<PathBuf> = match std::env::var_os("MSB_OCI_RUNTIME") {
+            Some(named) if !named.is_empty() => {
+                // A bare name that is nowhere to be found stays, for the message.
+                vec![search(&named).unwrap_or_else(|| named.into())]
+            }
+            _ => NAMES.iter().filter_map(|name| search(OsStr::new(name))).collect(),
+        };
+        programs.into_iter().map(|program| Runtime { program }).collect()
+    }
+
+    /// A command of the runtime. The launcher ties its life to the runner's, so that no half-made
+    /// container appears after a sweep.
+    pub(crate) fn command(&self, launcher: &[PathBuf], root: &Path, log: &Path) -> Command {
+        let mut command = match launcher {
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(&self.program);
+                command
+            }
+            [] => Command::new(&self.program),
+        };
+        command.arg("--root").arg(root).arg("--log").arg(log).args(["--log-format", "json"]);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Whether it works here, as far as remembered, else by trial.
+    pub(crate) async fn check(&self, settings: &Settings, fresh: bool) -> Result<(), String> {
+        let mut trial = self.describe(settings).map_err(|error| error.to_string())?;
+        let cache = settings.cache.join("oci-runtimes.json");
+        let mut known: Vec<Trial> = fs::read(&cache)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        if !fresh && let Some(same) = known.iter().find(|known| known.holds_for(&trial)) {
+            return same.error.clone().map_or(Ok(()), Err);
+        }
+        trial.error = self.try_out(settings).await.err();
+        known.retain(|known| known.program != trial.program);
+        known.push(trial.clone());
+        // A trial that is not remembered costs a moment at the next start, nothing else.
+        if let Ok(bytes) = serde_json::to_vec(&known) {
+            let _ = write_atomically(&cache, &bytes);
+        }
+        trial.error.map_or(Ok(()), Err)
+    }
+
+    fn describe(&self, settings: &Settings) -> std::io::Result<Trial> {
+        let found = fs::metadata(&self.program)?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        Ok(Trial {
+            program: self.program.clone(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            boot: boot.trim().to_owned(),
+            users: format!("{:?}", settings.users),
+            at_ms: now_ms(),
+            error: None,
+        })
+    }
+
+    /// Runs the agent, which says its version, in a container like that of a sandbox.
+    async fn try_out(&self, settings: &Settings) -> Result<(), String> {
+        let id = format!("trial-{}", std::process::id());
+        let directory = settings.cache.join(&id);
+        let result = self.run_trial(settings, &id, &directory).await;
+        let cleaned = cgroup::remove(&id).map_err(|failure| failure.to_string());
+        let removed = remove_tree(&directory).map_err(|error| error.to_string());
+        result.and(cleaned).and(removed)
+    }
+
+    async fn run_trial(
+        &self,
+        settings: &Settings,
+        id: &str,
+        directory: &Path,
+    ) -> Result<(), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let rootfs = directory.join("rootfs");
+        create_private_dir(&rootfs).map_err(|error| text(&error))?;
+        let name = "trial".parse().map_err(|error| text(&error))?;
+        let config = SandboxConfig::new(name, rootfs.as_path());
+        let container = Container {
+            config: &config,
+            users: settings.users,
+            rootfs: &rootfs,
+            agent: &settings.agent,
+            args: vec![AGENT.to_owned(), "--version".to_owned()],
+            hosts: None,
+            cgroup: (settings.users == Users::Host).then(|| format!("/{}", cgroup::name(id))),
+            agent_cgroup: None,
+        };
+        let spec = container.spec().map_err(|error| text(&error))?;
+        spec.save(directory.join("config.json")).map_err(|error| text(&error))?;
+        let (log, said) = (directory.join("log"), directory.join("said"));
+        let mut command = self.command(&settings.launcher, &directory.join("oci"), &log);
+        command.arg("run").arg("--bundle").arg(directory).arg(id);
+        let said_file = File::create(&said).map_err(|error| text(&error))?;
+        command.stdout(Stdio::null()).stderr(said_file);
+        let child = command.spawn().map_err(|error| text(&error))?;
+        let status = Bound::new(child).wait(CALL_LIMIT).await.map_err(|error| text(&error))?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(last_error(&log)
+            .or_else(|| fs::read_to_string(&said).ok().filter(|said| !said.trim().is_empty()))
+            .unwrap_or_else(|| status.to_string())
+            .trim()
+            .to_owned())
+    }
+}
+
+impl Trial {
+    fn holds_for(&self, now: &Trial) -> bool {
+        let fresh = self.error.is_none() || now.at_ms.saturating_sub(self.at_ms) < FAILURE_HOLDS_MS;
+        let same = (&self.program, self.modified, &self.boot, &self.users)
+            == (&now.program, now.modified, &now.boot, &now.users);
+        fresh && same
+    }
+}
+
+/// Finds the first runtime that works, or says about each why it does not.
+pub(crate) async fn find(settings: &Settings, fresh: bool) -> Result<Runtime, Failure> {
+    create_private_dir(&settings.cache).map_err(|error| Failure::boot(error.to_string()))?;
+    let mut troubles = Vec::new();
+    for runtime in Runtime::candidates() {
+        match runtime.check(settings, fresh).await {
+            Ok(()) => return Ok(runtime),
+            Err(trouble) => troubles.push(format!("{}: {trouble}", runtime.program.display())),
+        }
+    }
+    if troubles.is_empty() {
+        troubles.push(format!("none of {} is installed", NAMES.join(", ")));
+    }
+    Err(Failure::no_driver(format!("no OCI runtime works here ({})", troubles.join("; "))))
+}
+
+/// The last error in a runtime's log.
+pub(crate) fn last_error(log: &Path) -> Option<String> {
+    let text = fs::read_to_string(log).ok()?;
+    text.lines().rev().find_map(|line| {
+        let record: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is_error = record.get("level")?.as_str()?.eq_ignore_ascii_case("error");
+        is_error.then(|| record.get("msg")?.as_str().map(str::to_owned)).flatten()
+    })
+}
+
+fn search(program: &OsStr) -> Option<PathBuf> {
+    let named = Path::new(program);
+    if named.components().count() > 1 || named.is_absolute() {
+        return named.is_file().then(|| named.to_path_buf());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories: Vec<PathBuf> = std::env::split_paths(&path)
+        .chain(std::env::split_paths(SYSTEM_DIRECTORIES))
+        .filter(|directory| directory.is_absolute())
+        .collect();
+    directories.into_iter().map(|directory| directory.join(program)).find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trial(error: Option<&str>, at_ms: u64) -> Trial {
+        Trial {
+            program: "/x".into(),
+            modified: (1, 2),
+            boot: "b".into(),
+            users: "Host".into(),
+            at_ms,
+            error: error.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_passed_trial_holds_for_the_boot_and_a_failed_one_for_a_minute() {
+        let later = trial(None, 1_000_000);
+        assert!(trial(None, 0).holds_for(&later));
+        assert!(!trial(Some("broken"), 0).holds_for(&later));
+        assert!(trial(Some("broken"), 990_000).holds_for(&later));
+        let mut rebooted = later.clone();
+        rebooted.boot = "c".into();
+        assert!(!trial(None, 0).holds_for(&rebooted));
+        let mut upgraded = later;
+        upgraded.modified = (9, 9);
+        assert!(!trial(None, 0).holds_for(&upgraded));
+    }
+
+    #[test]
+    fn the_last_error_of_a_log_is_found() {
+        let scratch = tempfile::tempdir().unwrap();
+        let log = scratch.path().join("log");
+        let lines = "{\"level\":\"error\",\"msg\":\"first\"}\n\
+            {\"level\":\"error\",\"msg\":\"last\"}\n{\"level\":\"warning\",\"msg\":\"no\"}\nx\n";
+        fs::write(&log, lines).unwrap();
+        assert_eq!(last_error(&log).as_deref(), Some("last"));
+        assert_eq!(last_error(&scratch.path().join("none")), None);
+    }
+}

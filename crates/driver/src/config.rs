@@ -1,0 +1,302 @@
+//! What a sandbox is asked to be.
+
+use crate::byte_string::ByteString;
+use crate::error::{Failure, Result};
+use crate::name::Name;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+/// Version of the stored form of [`SandboxConfig`].
+pub const CONFIG_VERSION: u32 = 1;
+
+/// Most processors that may be asked for.
+const MAX_CPUS: u32 = 4096;
+/// Least memory that may be asked for: below it not even the agent starts reliably.
+const MIN_MEMORY_MIB: u32 = 16;
+/// Boot time limit unless one is set.
+const DEFAULT_BOOT_TIMEOUT_MS: u64 = 30_000;
+
+/// Everything that a sandbox was asked to be; what is stored in its directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxConfig {
+    /// Version of this form, [`CONFIG_VERSION`].
+    pub version: u32,
+    /// Its name.
+    pub name: Name,
+    /// The root filesystem: the path of a directory. It is never written.
+    pub image: ByteString,
+    /// How many processors it may use; `None` is the driver's default.
+    #[serde(default)]
+    pub cpus: Option<u32>,
+    /// How much memory it may use; `None` is the driver's default.
+    #[serde(default)]
+    pub memory_mib: Option<u32>,
+    /// Environment of everything that runs in it.
+    #[serde(default)]
+    pub env: Vec<(ByteString, ByteString)>,
+    /// Working directory of commands that set none.
+    #[serde(default)]
+    pub workdir: Option<ByteString>,
+    /// Shell that runs scripts.
+    #[serde(default)]
+    pub shell: Option<ByteString>,
+    /// User of commands that set none.
+    #[serde(default)]
+    pub user: Option<ByteString>,
+    /// Its host name.
+    #[serde(default)]
+    pub hostname: Option<String>,
+    /// The caller's own notes.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Whether it outlives the process that created it.
+    #[serde(default)]
+    pub detached: bool,
+    /// It is ended after this time.
+    #[serde(default)]
+    pub max_duration_ms: Option<u64>,
+    /// It is ended when nothing has run in it for this time.
+    #[serde(default)]
+    pub idle_timeout_ms: Option<u64>,
+    /// How it is isolated.
+    #[serde(default)]
+    pub driver: DriverChoice,
+    /// Whether it can reach the network.
+    #[serde(default)]
+    pub network: bool,
+    /// How long the start may take; `None` is 30 seconds.
+    #[serde(default)]
+    pub boot_timeout_ms: Option<u64>,
+}
+
+/// Which driver was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum DriverChoice {
+    /// The first usable one whose isolation is a hardware boundary.
+    #[default]
+    Auto,
+    /// This one and no other.
+    Named(String),
+}
+
+impl DriverChoice {
+    /// What holds: the choice of the caller, else `MSB_DRIVER`, else [`DriverChoice::Auto`].
+    pub fn resolve(explicit: Option<DriverChoice>) -> DriverChoice {
+        explicit
+            .or_else(|| {
+                let name = std::env::var_os("MSB_DRIVER").filter(|name| !name.is_empty())?;
+                Some(DriverChoice::from(name.to_string_lossy().into_owned()))
+            })
+            .unwrap_or_default()
+    }
+}
+
+impl From<String> for DriverChoice {
+    fn from(name: String) -> Self {
+        if name == "auto" { DriverChoice::Auto } else { DriverChoice::Named(name) }
+    }
+}
+
+impl From<DriverChoice> for String {
+    fn from(choice: DriverChoice) -> String {
+        choice.to_string()
+    }
+}
+
+impl fmt::Display for DriverChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DriverChoice::Auto => f.write_str("auto"),
+            DriverChoice::Named(name) => f.write_str(name),
+        }
+    }
+}
+
+impl SandboxConfig {
+    /// The defaults, with a name and an image.
+    pub fn new(name: Name, image: impl Into<ByteString>) -> Self {
+        SandboxConfig {
+            version: CONFIG_VERSION,
+            name,
+            image: image.into(),
+            cpus: None,
+            memory_mib: None,
+            env: Vec::new(),
+            workdir: None,
+            shell: None,
+            user: None,
+            hostname: None,
+            labels: BTreeMap::new(),
+            detached: false,
+            max_duration_ms: None,
+            idle_timeout_ms: None,
+            driver: DriverChoice::Auto,
+            network: false,
+            boot_timeout_ms: None,
+        }
+    }
+
+    /// How long the start may take.
+    pub fn boot_timeout(&self) -> Duration {
+        Duration::from_millis(self.boot_timeout_ms.unwrap_or(DEFAULT_BOOT_TIMEOUT_MS))
+    }
+
+    /// Checks everything that can be checked without starting, and makes the image path absolute.
+    pub fn validated(mut self) -> Result<Self> {
+        self.check_machine()?;
+        self.check_commands()?;
+        self.image = image_directory(&self.image)?;
+        Ok(self)
+    }
+
+    fn check_machine(&self) -> Result<()> {
+        if self.version != CONFIG_VERSION {
+            return invalid(format!(
+                "the configuration has version {}, this library understands {CONFIG_VERSION}",
+                self.version
+            ));
+        }
+        if let Some(cpus) = self.cpus.filter(|cpus| *cpus == 0 || *cpus > MAX_CPUS) {
+            return invalid(format!("cpus is {cpus}; it must be 1 to {MAX_CPUS}"));
+        }
+        if let Some(memory) = self.memory_mib.filter(|memory| *memory < MIN_MEMORY_MIB) {
+            return invalid(format!(
+                "memory is {memory} MiB; it must be at least {MIN_MEMORY_MIB} MiB"
+            ));
+        }
+        let times = [
+            ("max_duration", self.max_duration_ms),
+            ("idle_timeout", self.idle_timeout_ms),
+            ("boot_timeout", self.boot_timeout_ms),
+        ];
+        if let Some((what, _)) = times.iter().find(|(_, time)| *time == Some(0)) {
+            return invalid(format!("{what} is zero; leave it out or give it a time"));
+        }
+        if let Some(hostname) = self.hostname.as_deref().filter(|name| !is_hostname(name)) {
+            return invalid(format!(
+                "hostname {hostname:?} is not valid; use 1 to 64 letters, digits, '-' and '.'"
+            ));
+        }
+        if let DriverChoice::Named(name) = &self.driver
+            && (name.is_empty() || name.contains('\0'))
+        {
+            return invalid("the name of the driver is empty or contains a NUL byte");
+        }
+        if self.labels.keys().any(|key| key.is_empty()) {
+            return invalid("a label has an empty key");
+        }
+        Ok(())
+    }
+
+    fn check_commands(&self) -> Result<()> {
+        for (key, value) in &self.env {
+            if key.is_empty() || key.as_bytes().contains(&b'=') {
+                return invalid(format!("environment key {key:?} is empty or contains '='"));
+            }
+            if key.as_bytes().contains(&0) || value.as_bytes().contains(&0) {
+                return invalid(format!("environment entry {key:?} contains a NUL byte"));
+            }
+        }
+        let texts = [("workdir", &self.workdir), ("shell", &self.shell), ("user", &self.user)];
+        for (what, text) in texts {
+            let Some(text) = text else { continue };
+            if text.is_empty() || text.as_bytes().contains(&0) {
+                return invalid(format!("{what} is empty or contains a NUL byte"));
+            }
+        }
+        if let Some(workdir) = self.workdir.as_ref().filter(|path| !path.as_path().is_absolute()) {
+            return invalid(format!("workdir {workdir:?} is relative; give an absolute path"));
+        }
+        Ok(())
+    }
+}
+
+fn invalid<T>(message: impl Into<String>) -> Result<T> {
+    Err(Failure::invalid_config(message).into())
+}
+
+fn is_hostname(name: &str) -> bool {
+    let fits = (1..=64).contains(&name.len());
+    fits && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'))
+}
+
+fn image_directory(image: &ByteString) -> Result<ByteString> {
+    if image.is_empty() || image.as_bytes().contains(&0) {
+        return invalid("image is empty or contains a NUL byte");
+    }
+    if !image.as_bytes().contains(&b'/') {
+        return invalid(format!(
+            "image {image:?} has no slash; names of images are not supported yet, \
+             give the path of a directory (./{image})"
+        ));
+    }
+    let path: &Path = image.as_path();
+    let absolute = match path.canonicalize() {
+        Ok(absolute) => absolute,
+        Err(error) => return invalid(format!("cannot use image {image:?}: {error}")),
+    };
+    if !absolute.is_dir() {
+        return invalid(format!(
+            "image {image:?} is not a directory; archives are not supported yet, unpack it first"
+        ));
+    }
+    Ok(absolute.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn config() -> SandboxConfig {
+        SandboxConfig::new("a".parse().unwrap(), "/")
+    }
+
+    fn refused(change: impl FnOnce(&mut SandboxConfig)) -> String {
+        let mut config = config();
+        change(&mut config);
+        let error = config.validated().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        error.to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_survive_storage() {
+        let mut config = config().validated().unwrap();
+        config.env.push((vec![b'K', 0xff].into(), vec![0xfe].into()));
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<SandboxConfig>(&json).unwrap(), config);
+    }
+
+    #[test]
+    fn fields_that_a_later_version_added_do_not_break_reading() {
+        let mut value = serde_json::to_value(config()).unwrap();
+        value["later"] = true.into();
+        assert_eq!(serde_json::from_value::<SandboxConfig>(value).unwrap(), config());
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_the_value_in_the_message() {
+        assert!(refused(|c| c.cpus = Some(0)).contains("cpus is 0"));
+        assert!(refused(|c| c.memory_mib = Some(1)).contains("1 MiB"));
+        assert!(refused(|c| c.max_duration_ms = Some(0)).contains("max_duration"));
+        assert!(refused(|c| c.env = vec![("A=B".into(), "".into())]).contains("A=B"));
+        assert!(refused(|c| c.env = vec![("A".into(), "a\0".into())]).contains("NUL"));
+        assert!(refused(|c| c.workdir = Some("tmp".into())).contains("relative"));
+        assert!(refused(|c| c.user = Some("".into())).contains("user"));
+        assert!(refused(|c| c.hostname = Some("a b".into())).contains("a b"));
+        assert!(refused(|c| c.version = 9).contains("version 9"));
+    }
+
+    #[test]
+    fn images_that_are_not_directories_are_refused() {
+        assert!(refused(|c| c.image = "alpine".into()).contains("not supported yet"));
+        assert!(refused(|c| c.image = "/etc/passwd".into()).contains("archives"));
+        assert!(refused(|c| c.image = "/nonexistent/x".into()).contains("No such file"));
+        assert!(refused(|c| c.image = "/a\0b".into()).contains("NUL"));
+    }
+}

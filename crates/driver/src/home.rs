@@ -1,0 +1,207 @@
+//! Where the state is.
+
+use crate::dirs::create_private_dir;
+use crate::error::{Error, Failure, Result};
+use crate::name::Name;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// The directory that holds the state of all sandboxes of one user.
+#[derive(Debug, Clone)]
+pub struct Home {
+    root: PathBuf,
+    runtime: PathBuf,
+}
+
+impl Home {
+    /// The home that the environment names: `MSB_HOME`, else `microsandbox` in `XDG_STATE_HOME`,
+    /// else in `.local/state` of `HOME`. It is created if needed.
+    pub fn from_env() -> Result<Self> {
+        let set = |key| std::env::var_os(key).filter(|value: &OsString| !value.is_empty());
+        let root = if let Some(home) = set("MSB_HOME") {
+            PathBuf::from(home)
+        } else if let Some(state) = set("XDG_STATE_HOME") {
+            Path::new(&state).join("microsandbox")
+        } else if let Some(home) = set("HOME") {
+            Path::new(&home).join(".local/state/microsandbox")
+        } else {
+            let message = "no place for the state: MSB_HOME, XDG_STATE_HOME and HOME are not set";
+            return Err(Failure::invalid_config(message).hint("set MSB_HOME").into());
+        };
+        let home = Home::at(&root)?;
+        Ok(match set("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| is_own(path)) {
+            Some(runtime) => Home { runtime: runtime.join("microsandbox"), ..home },
+            None => home,
+        })
+    }
+
+    /// The home at a path, with the sockets in it as well. It is created if needed.
+    pub fn at(root: &Path) -> Result<Self> {
+        create_private_dir(root)?;
+        let root = root.canonicalize().map_err(|error| Error::io("resolve", root, error))?;
+        Ok(Home { runtime: root.join("run"), root })
+    }
+
+    /// Its path, absolute and without symbolic links.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where results that can be computed again are kept.
+    pub fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
+    /// The directory that holds one directory per sandbox.
+    pub fn sandboxes(&self) -> PathBuf {
+        self.root.join("sandboxes")
+    }
+
+    /// The directory of one sandbox, there or not.
+    pub fn sandbox(&self, name: &Name) -> SandboxDir {
+        SandboxDir::new(self.sandboxes().join(name.as_str()), name.clone())
+    }
+
+    /// Creates the directory for the sockets of a sandbox, and the link that leads to it whatever
+    /// the environment of a later caller.
+    pub(crate) fn prepare_run(&self, sandbox: &SandboxDir) -> Result<()> {
+        let run = self.runtime.join(sandbox.id());
+        create_private_dir(&self.runtime)?;
+        create_private_dir(&run)?;
+        let link = sandbox.run();
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("replace", &link, error));
+            }
+            _ => {}
+        }
+        std::os::unix::fs::symlink(&run, &link).map_err(|error| Error::io("create", &link, error))
+    }
+}
+
+fn is_own(path: &Path) -> bool {
+    let ours = rustix::process::geteuid().as_raw();
+    path.is_absolute()
+        && fs::metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == ours)
+}
+
+/// The directory of one sandbox and the places in it.
+#[derive(Debug, Clone)]
+pub struct SandboxDir {
+    path: PathBuf,
+    name: Name,
+    id: String,
+}
+
+impl SandboxDir {
+    fn new(path: PathBuf, name: Name) -> Self {
+        let id = format!("{:016x}", fnv1a(path.as_os_str().as_bytes()));
+        SandboxDir { path, name, id }
+    }
+
+    /// The sandbox directory at an absolute path that a [`Home`] gave.
+    pub fn open(path: &Path) -> Result<Self> {
+        let name: Name = path.file_name().unwrap_or_default().to_string_lossy().parse()?;
+        Ok(SandboxDir::new(path.to_path_buf(), name))
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The sandbox's name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// A short text that stands for this sandbox in names of system-wide things. It is the same
+    /// at every start, so that leftovers are found.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The lock file.
+    pub fn lock(&self) -> PathBuf {
+        self.path.join("lock")
+    }
+
+    /// What it was asked to be.
+    pub fn config(&self) -> PathBuf {
+        self.path.join("config.json")
+    }
+
+    /// That it was started, and on what.
+    pub fn started(&self) -> PathBuf {
+        self.path.join("started.json")
+    }
+
+    /// How it ended.
+    pub fn outcome(&self) -> PathBuf {
+        self.path.join("outcome.json")
+    }
+
+    /// The writable layer of the root filesystem.
+    pub fn upper(&self) -> PathBuf {
+        self.path.join("upper")
+    }
+
+    /// Working space of the overlay.
+    pub fn work(&self) -> PathBuf {
+        self.path.join("work")
+    }
+
+    /// Where the runner, and nobody else, sees the assembled root filesystem.
+    pub fn rootfs(&self) -> PathBuf {
+        self.path.join("rootfs")
+    }
+
+    /// What the driver writes for its machine.
+    pub fn bundle(&self) -> PathBuf {
+        self.path.join("bundle")
+    }
+
+    /// What the runner reports.
+    pub fn runner_log(&self) -> PathBuf {
+        self.path.join("runner.log")
+    }
+
+    /// What the agent, or the machine's console, prints.
+    pub fn agent_log(&self) -> PathBuf {
+        self.path.join("agent.log")
+    }
+
+    /// A link to the directory of the sockets. It is there from before anything is started until
+    /// everything is cleaned up.
+    pub fn run(&self) -> PathBuf {
+        self.path.join("run")
+    }
+}
+
+/// FNV-1a: short, and the same in every version of this library, which the standard library's
+/// hashes do not promise.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_is_stable_and_depends_on_home_and_name() {
+        let scratch = tempfile::tempdir().unwrap();
+        let home = Home::at(scratch.path()).unwrap();
+        let (a, b): (Name, Name) = ("a".parse().unwrap(), "b".parse().unwrap());
+        assert_eq!(home.sandbox(&a).id(), home.sandbox(&a).id());
+        assert_ne!(home.sandbox(&a).id(), home.sandbox(&b).id());
+        let opened = SandboxDir::open(home.sandbox(&a).path()).unwrap();
+        assert_eq!((opened.id(), opened.name()), (home.sandbox(&a).id(), &a));
+        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+}

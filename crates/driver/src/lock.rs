@@ -1,0 +1,190 @@
+//! The lock that says whether a sandbox is running.
+//!
+//! The file `lock` carries two locks of the kind that belongs to an open file description, so
+//! that they pass to a child with the descriptor and end when the last copy of it is closed:
+//!
+//! - byte 0, *running*: held from before the start until the runner has cleaned up;
+//! - byte 1, *maintenance*: held for a moment by whoever changes the directory of a sandbox that
+//!   is not running. Whoever wants byte 0 takes byte 1 first, so that cleaning up after a dead
+//!   sandbox is never mistaken for a running one.
+
+use crate::error::{Error, Result};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+#[derive(Clone, Copy)]
+enum Byte {
+    Running = 0,
+    Maintenance = 1,
+}
+
+/// The open lock file of one sandbox, with the locks taken through it.
+#[derive(Debug)]
+pub struct SandboxLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl SandboxLock {
+    /// Opens the lock file and creates it if needed. Takes no lock.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| Error::io("open", path, error))?;
+        Ok(SandboxLock { file, path: path.to_path_buf() })
+    }
+
+    /// Takes over a descriptor that was inherited with its locks.
+    pub fn inherited(fd: OwnedFd, path: &Path) -> Self {
+        SandboxLock { file: File::from(fd), path: path.to_path_buf() }
+    }
+
+    /// Whether the path still leads to this file: its directory may have been removed, and
+    /// another created in its place, since it was opened.
+    pub fn is_current(&self) -> bool {
+        match (self.file.metadata(), fs::metadata(&self.path)) {
+            (Ok(ours), Ok(named)) => ours.dev() == named.dev() && ours.ino() == named.ino(),
+            _ => false,
+        }
+    }
+
+    /// Whether someone else holds the sandbox running. Takes nothing.
+    pub fn is_running(&self) -> Result<bool> {
+        let mut found = flock(Byte::Running, libc::F_WRLCK);
+        self.control(FcntlArg::F_OFD_GETLK(&mut found))?;
+        Ok(libc::c_int::from(found.l_type) != libc::F_UNLCK)
+    }
+
+    /// Holds the sandbox running, if nobody does.
+    pub fn try_running(&self) -> Result<bool> {
+        self.try_lock(Byte::Running)
+    }
+
+    /// Waits until nobody else changes the directory, and keeps others from it.
+    pub fn maintenance(&self) -> Result<()> {
+        self.control(FcntlArg::F_OFD_SETLKW(&flock(Byte::Maintenance, libc::F_WRLCK)))
+    }
+
+    /// As [`SandboxLock::maintenance`], but says `false` instead of waiting.
+    pub fn try_maintenance(&self) -> Result<bool> {
+        self.try_lock(Byte::Maintenance)
+    }
+
+    /// Lets others change the directory again.
+    pub fn end_maintenance(&self) -> Result<()> {
+        self.control(FcntlArg::F_OFD_SETLK(&flock(Byte::Maintenance, libc::F_UNLCK)))
+    }
+
+    /// Another descriptor for the same locks.
+    pub fn duplicate(&self) -> Result<OwnedFd> {
+        let copy = self.file.try_clone();
+        copy.map(OwnedFd::from).map_err(|error| Error::io("duplicate", &self.path, error))
+    }
+
+    fn try_lock(&self, byte: Byte) -> Result<bool> {
+        let flock = flock(byte, libc::F_WRLCK);
+        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&flock)) {
+            Ok(_) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+            Err(error) => Err(Error::io("lock", &self.path, error)),
+        }
+    }
+
+    fn control(&self, mut argument: FcntlArg<'_>) -> Result<()> {
+        loop {
+            let result = match &mut argument {
+                FcntlArg::F_OFD_SETLKW(flock) => fcntl(&self.file, FcntlArg::F_OFD_SETLKW(flock)),
+                FcntlArg::F_OFD_SETLK(flock) => fcntl(&self.file, FcntlArg::F_OFD_SETLK(flock)),
+                FcntlArg::F_OFD_GETLK(flock) => fcntl(&self.file, FcntlArg::F_OFD_GETLK(flock)),
+                _ => Err(Errno::EINVAL),
+            };
+            match result {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(Error::io("lock", &self.path, error)),
+            }
+        }
+    }
+}
+
+impl AsFd for SandboxLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn flock(byte: Byte, kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        // The constants are 0 to 2 and 0; the struct has narrower fields than the constants.
+        l_type: libc::c_short::try_from(kind).unwrap_or_default(),
+        l_whence: libc::c_short::try_from(libc::SEEK_SET).unwrap_or_default(),
+        l_start: byte as libc::off_t,
+        l_len: 1,
+        l_pid: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (tempfile::TempDir, SandboxLock, SandboxLock) {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("lock");
+        let (a, b) = (SandboxLock::open(&path).unwrap(), SandboxLock::open(&path).unwrap());
+        (scratch, a, b)
+    }
+
+    #[test]
+    fn one_holder_at_a_time_and_a_query_takes_nothing() {
+        let (_scratch, a, b) = pair();
+        assert!(!b.is_running().unwrap());
+        assert!(a.try_running().unwrap());
+        assert!(b.is_running().unwrap());
+        assert!(!a.is_running().unwrap(), "its own lock does not count");
+        assert!(!b.try_running().unwrap());
+        drop(a);
+        assert!(b.try_running().unwrap());
+    }
+
+    #[test]
+    fn the_lock_lives_as_long_as_any_copy_of_the_descriptor() {
+        let (_scratch, a, b) = pair();
+        assert!(a.try_running().unwrap());
+        let copy = a.duplicate().unwrap();
+        drop(a);
+        assert!(b.is_running().unwrap());
+        drop(copy);
+        assert!(!b.is_running().unwrap());
+    }
+
+    #[test]
+    fn maintenance_does_not_look_like_running() {
+        let (_scratch, a, b) = pair();
+        a.maintenance().unwrap();
+        assert!(!b.is_running().unwrap());
+        assert!(!b.try_maintenance().unwrap());
+        a.end_maintenance().unwrap();
+        assert!(b.try_maintenance().unwrap());
+    }
+
+    #[test]
+    fn a_lock_in_a_directory_that_was_replaced_is_not_current() {
+        let (scratch, a, _b) = pair();
+        assert!(a.is_current());
+        fs::remove_file(scratch.path().join("lock")).unwrap();
+        assert!(!a.is_current());
+        fs::write(scratch.path().join("lock"), "").unwrap();
+        assert!(!a.is_current());
+    }
+}

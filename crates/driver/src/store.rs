@@ -1,0 +1,277 @@
+//! All sandboxes of a home: look, remove, clean up.
+
+use crate::companions::Companions;
+use crate::config::SandboxConfig;
+use crate::control::{Control, Reply, Request};
+use crate::dirs::remove_tree;
+use crate::error::{Error, Failure, Result};
+use crate::home::{Home, SandboxDir};
+use crate::launch::{open_log, run_to_end, runner_command};
+use crate::lock::SandboxLock;
+use crate::name::Name;
+use crate::socket::connect_in;
+use crate::state::{Outcome, Started, Status, Stored};
+use command_fds::{CommandFdExt, FdMapping};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+use std::{fs, io};
+
+/// How long a forced removal waits for the end of the sandbox.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What is known about a sandbox.
+#[derive(Debug, Clone)]
+pub struct Info {
+    /// Its directory.
+    pub dir: SandboxDir,
+    /// Its state.
+    pub status: Status,
+    /// What it was asked to be.
+    pub config: SandboxConfig,
+    /// When it was created, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// Its last start.
+    pub started: Option<Started>,
+    /// How it ended, when it is not running.
+    pub outcome: Option<Outcome>,
+}
+
+impl Info {
+    /// Connects to the agent of a running sandbox.
+    pub fn connect_agent(&self) -> Result<UnixStream> {
+        self.dir.connect_agent()
+    }
+}
+
+impl SandboxDir {
+    /// Connects to the agent of a running sandbox.
+    pub fn connect_agent(&self) -> Result<UnixStream> {
+        match connect_in(&self.run(), "agent.sock") {
+            Err(Error::Io { source, .. }) if crate::control::is_absent(&source) => {
+                Err(Error::NotRunning(self.name().clone()))
+            }
+            result => result,
+        }
+    }
+}
+
+/// Looks at one sandbox. What a killed one left behind is cleaned up on the way.
+pub fn get(home: &Home, name: &Name, companions: Option<&Companions>) -> Result<Info> {
+    let dir = home.sandbox(name);
+    loop {
+        let lock = open_existing(&dir)?;
+        let running = lock.is_running()?;
+        if !running && let Some(companions) = companions {
+            tidy(&dir, &lock, companions)?;
+        }
+        let stored = dir.read_config()?;
+        let (started, outcome) = (dir.read_started()?, dir.read_outcome()?);
+        if running != lock.is_running()? || !lock.is_current() {
+            // It changed while being read.
+            continue;
+        }
+        let Stored { config, created_ms, .. } =
+            stored.ok_or_else(|| Error::NotFound(name.clone()))?;
+        let status = match (&started, &outcome) {
+            _ if running => Status::Running,
+            (None, _) => Status::Created,
+            (Some(_), Some(outcome)) => outcome.status(),
+            (Some(_), None) => Status::Crashed,
+        };
+        let outcome = outcome.filter(|_| !running);
+        return Ok(Info { dir, status, config, created_ms, started, outcome });
+    }
+}
+
+/// Lists all sandboxes by name. What killed ones left behind is cleaned up on the way. One that
+/// cannot be read is listed with its error, so that it hides no other.
+pub fn list(home: &Home, companions: Option<&Companions>) -> Result<Vec<(Name, Result<Info>)>> {
+    let mut found = Vec::new();
+    for name in names(home)? {
+        match get(home, &name, companions) {
+            // Removed meanwhile, or half-made.
+            Err(Error::NotFound(_)) => {}
+            result => found.push((name, result)),
+        }
+    }
+    Ok(found)
+}
+
+/// Cleans up after every sandbox that was killed.
+pub fn sweep(home: &Home, companions: &Companions) -> Result<()> {
+    list(home, Some(companions))?.into_iter().try_for_each(|(_, info)| info.map(drop))
+}
+
+/// Removes a sandbox; one that is running only by `force`.
+pub fn remove(home: &Home, name: &Name, force: bool, companions: &Companions) -> Result<()> {
+    let dir = home.sandbox(name);
+    loop {
+        let lock = open_existing(&dir)?;
+        lock.maintenance()?;
+        if !lock.is_current() {
+            continue;
+        }
+        if !lock.is_running()? {
+            if dir.read_config().is_ok_and(|stored| stored.is_none()) {
+                discard(&dir, &lock, companions)?;
+                return Err(Error::NotFound(name.clone()));
+            }
+            return discard(&dir, &lock, companions);
+        }
+        if !force {
+            return Err(Error::Running(name.clone()));
+        }
+        drop(lock);
+        match Control::connect(&dir) {
+            Ok(control) => match control.request(&Request::Kill, Some(REMOVE_TIMEOUT))? {
+                Reply::Ended { .. } => {}
+                reply => {
+                    return Err(Failure::boot(format!("the runner answered {reply:?}")).into());
+                }
+            },
+            // About to begin or to end; there is nothing to wait for.
+            Err(Error::NotRunning(_)) => std::thread::sleep(Duration::from_millis(5)),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn names(home: &Home) -> Result<Vec<Name>> {
+    let path = home.sandboxes();
+    let entries = match fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read", &path, error)),
+    };
+    let mut names: Vec<Name> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+fn open_existing(dir: &SandboxDir) -> Result<SandboxLock> {
+    match SandboxLock::open(&dir.lock()) {
+        Err(Error::Io { source, .. })
+            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Err(Error::NotFound(dir.name().clone()))
+        }
+        result => result,
+    }
+}
+
+fn is_there(path: &std::path::Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// Cleans up after a sandbox that was not running a moment ago, if there is anything to clean and
+/// nobody else is at it.
+fn tidy(dir: &SandboxDir, lock: &SandboxLock, companions: &Companions) -> Result<()> {
+    let orphaned = match dir.read_config() {
+        Ok(Some(stored)) => !stored.config.detached && stored.creator.is_gone(),
+        Ok(None) => true,
+        // What cannot be read is not removed: it may be from a later version.
+        Err(_) => false,
+    };
+    if !orphaned && !is_there(&dir.run()) {
+        return Ok(());
+    }
+    if !lock.try_maintenance()? {
+        return Ok(());
+    }
+    let still = lock.is_current() && !lock.is_running()?;
+    let result = match still {
+        true if orphaned => discard(dir, lock, companions),
+        true => clean_leftovers(dir, lock, companions),
+        false => Ok(()),
+    };
+    lock.end_maintenance()?;
+    result
+}
+
+/// Has the runner end and remove what a killed sandbox left on the host. The caller holds the
+/// maintenance lock.
+pub(crate) fn clean_leftovers(
+    dir: &SandboxDir,
+    lock: &SandboxLock,
+    companions: &Companions,
+) -> Result<()> {
+    if !is_there(&dir.run()) {
+        return Ok(());
+    }
+    run_on_directory("sweep", dir, lock, companions)
+}
+
+fn run_on_directory(
+    command_name: &str,
+    dir: &SandboxDir,
+    lock: &SandboxLock,
+    companions: &Companions,
+) -> Result<()> {
+    let runner = &companions.runner;
+    let mut command = runner_command(companions);
+    command.arg(command_name).arg("--dir").arg(dir.path());
+    let log = open_log(&dir.runner_log())?;
+    let log_copy =
+        log.try_clone().map_err(|error| Error::io("duplicate", &dir.runner_log(), error))?;
+    command.stdout(log).stderr(log_copy);
+    command
+        .fd_mappings(vec![FdMapping { parent_fd: lock.duplicate()?, child_fd: 3 }])
+        .map_err(|error| Error::io("pass descriptors to", runner, io::Error::other(error)))?;
+    if run_to_end(command, runner)? {
+        return Ok(());
+    }
+    let error = io::Error::other("the runner could not; see runner.log in it");
+    Err(Error::io("clean up", dir.path(), error))
+}
+
+/// Empties the directory of a sandbox that is not running, but for the lock that is held.
+pub(crate) fn wipe(dir: &SandboxDir, companions: &Companions) -> Result<()> {
+    // First, so that whatever happens next nobody takes the rest for a sandbox.
+    remove_file(&dir.config())?;
+    remove_file(&dir.started())?;
+    remove_file(&dir.outcome())?;
+    for tree in [dir.upper(), dir.work(), dir.rootfs(), dir.bundle()] {
+        match remove_tree(&tree) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                // Files of users that exist only in the sandbox's user namespace.
+                let lock = SandboxLock::open(&dir.lock())?;
+                run_on_directory("purge", dir, &lock, companions)?;
+            }
+            result => result?,
+        }
+    }
+    let mut old_log = dir.agent_log().into_os_string();
+    old_log.push(".old");
+    remove_file(std::path::Path::new(&old_log))?;
+    remove_file(&dir.agent_log())?;
+    remove_file(&dir.runner_log())
+}
+
+fn remove_file(path: &std::path::Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a sandbox that is not running. The caller holds the maintenance lock.
+fn discard(dir: &SandboxDir, lock: &SandboxLock, companions: &Companions) -> Result<()> {
+    clean_leftovers(dir, lock, companions)?;
+    wipe(dir, companions)?;
+    remove_tree(dir.path())
+}
+
+/// Removes a sandbox whose start failed.
+pub(crate) fn discard_unless_running(dir: &SandboxDir, companions: &Companions) -> Result<()> {
+    let lock = open_existing(dir)?;
+    lock.maintenance()?;
+    if lock.is_current() && !lock.is_running()? {
+        discard(dir, &lock, companions)?;
+    }
+    Ok(())
+}

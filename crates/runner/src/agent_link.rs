@@ -1,0 +1,92 @@
+//! The runner's own connection to the agent.
+
+use bytes::BytesMut;
+use msb_driver::SandboxDir;
+use msb_wire::{Decoder, Frame, Hello, Message, Peer, Shutdown, agree, encode};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+/// A connection to an agent that has answered.
+#[derive(Debug)]
+pub(crate) struct AgentLink {
+    stream: UnixStream,
+    decoder: Decoder,
+    buffer: BytesMut,
+    next_channel: u32,
+}
+
+impl AgentLink {
+    /// Connects, and waits until the agent answers.
+    pub(crate) async fn connect(dir: &SandboxDir) -> io::Result<Self> {
+        let stream = dir.connect_agent().map_err(io::Error::other)?;
+        stream.set_nonblocking(true)?;
+        let mut link = AgentLink {
+            stream: UnixStream::from_std(stream)?,
+            decoder: Decoder::new(Peer::Agent),
+            buffer: BytesMut::new(),
+            next_channel: 1,
+        };
+        let ours = Hello::ours(None);
+        link.send(0, Message::Hello(ours.clone())).await?;
+        match link.receive().await? {
+            Message::Hello(theirs) => {
+                agree(&ours, &theirs).map_err(io::Error::other)?;
+                Ok(link)
+            }
+            Message::Error(message) => Err(io::Error::other(message)),
+            other => Err(io::Error::other(format!("the agent said {other:?} first"))),
+        }
+    }
+
+    /// Asks the agent to end everything, and itself.
+    pub(crate) async fn shut_down(&mut self, grace: Duration) -> io::Result<()> {
+        let grace_ns = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
+        self.send(0, Message::Shutdown(Shutdown { grace_ns })).await
+    }
+
+    /// What shows that the agent was used: the sessions that run, and the newest one's name.
+    pub(crate) async fn activity(&mut self) -> io::Result<Activity> {
+        let channel = self.next_channel;
+        self.next_channel = channel.wrapping_add(1).max(1);
+        self.send(channel, Message::List).await?;
+        loop {
+            if let Message::Sessions(list) = self.receive().await? {
+                let newest = list.sessions.iter().min_by_key(|session| session.age_ns);
+                return Ok(Activity {
+                    running: list.sessions.iter().any(|session| session.exited.is_none()),
+                    newest: newest.map(|session| session.session.to_string()),
+                });
+            }
+        }
+    }
+
+    async fn send(&mut self, channel: u32, message: Message) -> io::Result<()> {
+        let mut bytes = BytesMut::new();
+        if !encode(&Frame { channel, message }, &mut bytes) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.stream.write_all(&bytes).await
+    }
+
+    async fn receive(&mut self) -> io::Result<Message> {
+        loop {
+            if let Some(frame) = self.decoder.next(&mut self.buffer).map_err(io::Error::other)? {
+                return Ok(frame.message);
+            }
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+/// How busy an agent is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Activity {
+    /// Whether a session runs.
+    pub(crate) running: bool,
+    /// The session that started last.
+    pub(crate) newest: Option<String>,
+}

@@ -1,0 +1,66 @@
+//! From the driver's choice to the agent's first answer.
+
+use crate::agent_link::AgentLink;
+use msb_driver::{Driver, Failure, Machine, MachineSpec, Ready, SandboxDir, choose};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How much of the agent's log goes into an error, in bytes.
+const LOG_TAIL: usize = 800;
+/// How long an agent that hung up may take to end.
+const EXIT_LIMIT: Duration = Duration::from_millis(500);
+
+/// Starts the machine and waits until its agent answers.
+///
+/// The machine goes into `slot` as soon as there is one, because one that does not come up has to
+/// be killed. Not to be resumed once it is dropped: the driver's sweep then removes what is half
+/// made.
+pub(crate) async fn come_up(
+    drivers: &[Box<dyn Driver>],
+    spec: &MachineSpec,
+    slot: &mut Option<Box<dyn Machine>>,
+) -> Result<(AgentLink, Ready), Failure> {
+    let driver = choose(&spec.config.driver, drivers).await?;
+    let machine = slot.insert(driver.start(spec).await?);
+    let link = match connect(&spec.dir, machine.as_mut()).await {
+        Ok(link) => link,
+        Err(what) => {
+            return Err(Failure::boot(format!("{what}; {}", tail(&spec.dir.agent_log()))));
+        }
+    };
+    let ready = Ready {
+        driver: driver.name().to_owned(),
+        isolation: driver.isolation(),
+        runner_pid: std::process::id(),
+    };
+    Ok((link, ready))
+}
+
+/// Waits for the agent's answer, or says what came instead.
+async fn connect(dir: &SandboxDir, machine: &mut dyn Machine) -> Result<AgentLink, String> {
+    let refusal = tokio::select! {
+        // The answer may have been given before the end; then the end is not the start's.
+        biased;
+        link = AgentLink::connect(dir) => match link {
+            Ok(link) => return Ok(link),
+            Err(error) => error,
+        },
+        exit = machine.exited() => return Err(format!("{} before it answered", exit.detail)),
+    };
+    // A broken connection is mostly the first that is seen of its end.
+    match timeout(EXIT_LIMIT, machine.exited()).await {
+        Ok(exit) => Err(format!("{} before it answered", exit.detail)),
+        Err(_) => Err(format!("the agent does not answer as it should: {refusal}")),
+    }
+}
+
+fn tail(log: &Path) -> String {
+    let bytes = fs::read(log).unwrap_or_default();
+    let last = bytes.get(bytes.len().saturating_sub(LOG_TAIL)..).unwrap_or_default();
+    match String::from_utf8_lossy(last).trim() {
+        "" => "it left no message".to_owned(),
+        text => text.to_owned(),
+    }
+}

@@ -1,0 +1,37 @@
+//! Removing what a sandbox leaves on the host.
+
+use msb_driver::{Driver, Failure, SandboxDir, remove_tree};
+use rustix::mount::{UnmountFlags, unmount};
+use std::path::Path;
+use std::{fs, io};
+
+/// Removes everything but what the sandbox keeps: its configuration, its files, its logs.
+///
+/// The link to the directory of the sockets goes last: as long as it is there, the next call
+/// knows that there is something to clean up.
+pub(crate) async fn clean(
+    drivers: &[Box<dyn Driver>],
+    dir: &SandboxDir,
+    mounted: Option<&Path>,
+) -> Result<(), Failure> {
+    for driver in drivers {
+        driver.sweep(dir).await?;
+    }
+    if let Some(rootfs) = mounted {
+        unmount(rootfs, UnmountFlags::DETACH)
+            .map_err(|error| Failure::boot_io("unmount", rootfs, error))?;
+    }
+    let text = |error: msb_driver::Error| Failure::boot(error.to_string());
+    for tree in [dir.work(), dir.rootfs(), dir.bundle()] {
+        remove_tree(&tree).map_err(text)?;
+    }
+    let link = dir.run();
+    match fs::read_link(&link) {
+        Ok(run) => {
+            remove_tree(&run).map_err(text)?;
+            fs::remove_file(&link).map_err(|error| Failure::boot_io("remove", &link, error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Failure::boot_io("read", &link, error)),
+    }
+}

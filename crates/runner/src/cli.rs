@@ -1,0 +1,190 @@
+//! What the runner is told to do.
+
+use crate::inherited::Inherited;
+use crate::namespaces::{Side, enter};
+use crate::{cleanup, run, sys};
+use clap::{Parser, Subcommand};
+use msb_driver::{Driver, DriverReport, SandboxDir, Users, remove_tree};
+use msb_driver_container::{ContainerDriver, Settings};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// The program that starts one sandbox and watches it. The library calls it; people need not.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Start a sandbox and stay with it.
+    Run {
+        /// The sandbox's directory.
+        #[arg(long)]
+        dir: PathBuf,
+        /// The agent's binary.
+        #[arg(long)]
+        agent: PathBuf,
+        /// End with the process whose descriptor was passed.
+        #[arg(long)]
+        attached: bool,
+    },
+    /// Clean up after a sandbox whose runner was killed.
+    Sweep {
+        /// The sandbox's directory.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Remove the files of a sandbox that belong to users of its own.
+    Purge {
+        /// The sandbox's directory.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Say which drivers can be used, as JSON.
+    Probe {
+        /// The directory of the state.
+        #[arg(long)]
+        home: PathBuf,
+        /// The agent's binary.
+        #[arg(long)]
+        agent: PathBuf,
+    },
+    /// Run a program that is killed when its parent ends.
+    Bound {
+        /// The parent's process id.
+        parent: i32,
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+}
+
+/// Does what the arguments say.
+pub(crate) fn run(arguments: Arguments) -> ExitCode {
+    let result = match arguments.task {
+        Task::Run { dir, agent, attached } => start(&dir, &agent, attached),
+        Task::Sweep { dir } => sweep(&dir),
+        Task::Purge { dir } => purge(&dir),
+        Task::Probe { home, agent } => probe(&home, agent),
+        Task::Bound { parent, command } => bound(parent, &command),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            // The library keeps this in the sandbox's log.
+            let _ = writeln!(io::stderr(), "msb-runner: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(dir: &Path, agent: &Path, attached: bool) -> Result<ExitCode, String> {
+    sys::close_from(if attached { 6 } else { 5 }).map_err(|error| error.to_string())?;
+    sys::reset_signals();
+    let dir = SandboxDir::open(dir).map_err(|error| error.to_string())?;
+    let inherited = Inherited::take(&dir, attached).map_err(|error| error.to_string())?;
+    run::run(dir, agent.to_path_buf(), inherited)
+}
+
+fn sweep(dir: &Path) -> Result<ExitCode, String> {
+    sys::close_from(4).map_err(|error| error.to_string())?;
+    sys::reset_signals();
+    start_log();
+    let dir = SandboxDir::open(dir).map_err(|error| error.to_string())?;
+    let users = if is_root() { Users::Host } else { Users::RootOnly };
+    let drivers = drivers(&cache_of(&dir), Path::new(""), users);
+    let clean = cleanup::clean(&drivers, &dir, None);
+    runtime()?.block_on(clean).map_err(|failure| failure.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn purge(dir: &Path) -> Result<ExitCode, String> {
+    sys::close_from(4).map_err(|error| error.to_string())?;
+    sys::reset_signals();
+    let dir = SandboxDir::open(dir).map_err(|error| error.to_string())?;
+    match enter(true).map_err(|failure| failure.to_string())? {
+        Side::Outside(code) => Ok(code),
+        Side::Inside(_) => {
+            for tree in [dir.upper(), dir.work()] {
+                remove_tree(&tree).map_err(|error| error.to_string())?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn probe(home: &Path, agent: PathBuf) -> Result<ExitCode, String> {
+    sys::close_from(3).map_err(|error| error.to_string())?;
+    sys::reset_signals();
+    let users = match enter(true).map_err(|failure| failure.to_string())? {
+        Side::Outside(code) => return Ok(code),
+        Side::Inside(users) => users,
+    };
+    let drivers = drivers(&home.join("cache"), &agent, users);
+    let reports = runtime()?.block_on(async {
+        let mut reports = Vec::new();
+        for driver in &drivers {
+            let probe = driver.probe(true).await;
+            let (name, isolation) = (driver.name().to_owned(), driver.isolation());
+            reports.push(DriverReport { name, isolation, probe });
+        }
+        reports
+    });
+    let text = serde_json::to_string(&reports).map_err(|error| error.to_string())?;
+    writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bound(parent: i32, command: &[OsString]) -> Result<ExitCode, String> {
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| error.to_string())?;
+    // If the parent ended before the line above, nothing will be signalled any more.
+    if getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent) {
+        return Err("the parent is gone".to_owned());
+    }
+    let [program, arguments @ ..] = command else { return Err("no program given".to_owned()) };
+    let error = Command::new(program).args(arguments).exec();
+    Err(format!("cannot run {}: {error}", program.display()))
+}
+
+/// Every driver that there is, in the order in which `auto` tries them.
+pub(crate) fn drivers(cache: &Path, agent: &Path, users: Users) -> Vec<Box<dyn Driver>> {
+    let launcher = match std::env::current_exe() {
+        Ok(program) => vec![program, "bound".into(), std::process::id().to_string().into()],
+        // Without it a half-made container may appear after a sweep; the next sweep finds it.
+        Err(_) => Vec::new(),
+    };
+    let settings =
+        Settings { cache: cache.to_path_buf(), agent: agent.to_path_buf(), launcher, users };
+    vec![Box::new(ContainerDriver::new(settings))]
+}
+
+/// Where results are remembered, for a sandbox of that home.
+pub(crate) fn cache_of(dir: &SandboxDir) -> PathBuf {
+    let home = dir.path().parent().and_then(Path::parent);
+    home.unwrap_or(Path::new("/nonexistent")).join("cache")
+}
+
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("cannot start: {error}"))
+}
+
+/// Sends what happens to standard error, which is the runner's log.
+pub(crate) fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MSB_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    // Fails only if it was started before, which is as good.
+    let _ = log.with_writer(io::stderr).try_init();
+}

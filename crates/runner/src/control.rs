@@ -1,0 +1,140 @@
+//! The control socket: one line of JSON in, one out, for the sandbox's own user.
+
+use msb_driver::{Reply, Request};
+use std::io;
+use std::os::unix::net::UnixListener as StdListener;
+use std::sync::Arc;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// Longest request, in bytes.
+const MAX_LINE: u64 = 64 * 1024;
+/// Connections at once (a count); more have to wait.
+const CONNECTIONS: usize = 64;
+/// Requests that wait for the runner's attention (a count).
+const REQUESTS: usize = 16;
+
+/// A request and where its answer goes.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) request: Request,
+    pub(crate) answer: Answer,
+}
+
+/// Where the answer to a request goes.
+#[derive(Debug)]
+pub(crate) struct Answer(oneshot::Sender<Reply>);
+
+impl Answer {
+    /// Answers. A caller that is gone is nobody's trouble.
+    pub(crate) fn send(self, reply: Reply) {
+        let _ = self.0.send(reply);
+    }
+}
+
+/// The control socket's requests.
+#[derive(Debug)]
+pub(crate) struct Control {
+    requests: mpsc::Receiver<Asked>,
+    writing: mpsc::Receiver<()>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl Control {
+    /// Listens from now on.
+    pub(crate) fn listen(listener: StdListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        let (request_sender, requests) = mpsc::channel(REQUESTS);
+        let (alive, writing) = mpsc::channel(1);
+        let accepting = tokio::spawn(accept(listener, request_sender, alive));
+        Ok(Control { requests, writing, accepting })
+    }
+
+    /// The next request. Cancel-safe: a request that is not returned stays queued.
+    pub(crate) async fn next(&mut self) -> Asked {
+        match self.requests.recv().await {
+            Some(asked) => asked,
+            // The accepting task has ended; there will be no more requests.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes no more requests, and waits until every answer that was given has been written.
+    pub(crate) async fn finish(self) {
+        let Control { mut requests, mut writing, accepting } = self;
+        accepting.abort();
+        requests.close();
+        while let Ok(asked) = requests.try_recv() {
+            drop(asked);
+        }
+        // Nothing is ever sent: it ends when the last connection that awaits an answer has.
+        let _ = writing.recv().await;
+    }
+}
+
+async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>, alive: mpsc::Sender<()>) {
+    let free = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a control connection was not accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        // The directory is closed to others already; this is the second line.
+        let ours = rustix::process::geteuid().as_raw();
+        if !stream.peer_cred().is_ok_and(|peer| peer.uid() == ours) {
+            tracing::warn!("a control connection of another user was refused");
+            continue;
+        }
+        let (requests, alive) = (requests.clone(), alive.downgrade());
+        tokio::spawn(async move {
+            if let Err(error) = serve(stream, &requests, &alive).await {
+                tracing::debug!(%error, "a control connection failed");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn serve(
+    stream: UnixStream,
+    requests: &mpsc::Sender<Asked>,
+    alive: &mpsc::WeakSender<()>,
+) -> io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        let length = (&mut stream).take(MAX_LINE).read_until(b'\n', &mut line).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        // Held until the answer is written, so that the runner does not end before.
+        let Some(_writing) = alive.upgrade() else { return Ok(()) };
+        let reply = match serde_json::from_slice(&line) {
+            Ok(request) => {
+                let (sender, answer) = oneshot::channel();
+                let asked = Asked { request, answer: Answer(sender) };
+                if requests.send(asked).await.is_err() {
+                    return Ok(());
+                }
+                match answer.await {
+                    Ok(reply) => reply,
+                    Err(_) => return Ok(()),
+                }
+            }
+            Err(error) => Reply::Refused { message: format!("not a request: {error}") },
+        };
+        let mut bytes = serde_json::to_vec(&reply)?;
+        bytes.push(b'\n');
+        stream.write_all(&bytes).await?;
+        if length as u64 == MAX_LINE {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Watching over one sandbox while it starts and runs.
+
+use crate::agent_link::{Activity, AgentLink};
+use crate::boot::come_up;
+use crate::control::{Answer, Asked, Control};
+use crate::creator::CreatorWatch;
+use crate::inherited::Status;
+use crate::life::{Action, Input, State};
+use crate::namespaces::mount_root;
+use crate::run::End;
+use crate::signals::Signals;
+use msb_driver::{
+    Driver, Failure, Machine, MachineSpec, Outcome, Ready, Reply, Request, SandboxConfig,
+    SandboxDir, Started, StatusRecord, Users, now_ms,
+};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// How long the agent has, beyond the grace that it gives to others, to end itself.
+const AGENT_GRACE: Duration = Duration::from_millis(250);
+/// How long a killed machine may take to disappear.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// How long the agent may take to take or give a message.
+const AGENT_LIMIT: Duration = Duration::from_secs(1);
+/// How often the agent is asked how busy it is, at most and at least.
+const ACTIVITY_PERIODS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What is needed to watch over a sandbox.
+pub(crate) struct Supervisor {
+    pub(crate) drivers: Vec<Box<dyn Driver>>,
+    pub(crate) dir: SandboxDir,
+    pub(crate) creator: CreatorWatch,
+    pub(crate) signals: Signals,
+    pub(crate) control: Control,
+    /// Who waits for the end.
+    pub(crate) waiting: Vec<Answer>,
+    /// Where readiness is reported, until it has been.
+    pub(crate) status: Option<Status>,
+    /// Whether the root filesystem has been mounted.
+    pub(crate) mounted: bool,
+}
+
+impl Supervisor {
+    /// Starts the sandbox and watches it until nothing of its machine is left.
+    pub(crate) async fn supervise(&mut self, agent: PathBuf, users: Users) -> End {
+        let mut slot = None;
+        let end = match self.start(agent, users, &mut slot).await {
+            Err(failure) => End::failed(failure),
+            Ok((link, ready, config)) => {
+                tracing::info!(driver = ready.driver, isolation = %ready.isolation, "it came up");
+                match slot.as_mut() {
+                    Some(machine) => {
+                        let mut watch = Watch::new(link, ready, &config);
+                        let outcome = watch.until_the_end(self, machine.as_mut()).await;
+                        End { outcome, failure: None }
+                    }
+                    None => End::failed(Failure::boot("the driver started nothing")),
+                }
+            }
+        };
+        if let Some(mut machine) = slot {
+            if let Err(failure) = machine.kill() {
+                tracing::error!(%failure, "the machine was not killed");
+            }
+            if timeout(KILL_LIMIT, machine.exited()).await.is_err() {
+                tracing::error!("the killed machine did not end");
+            }
+        }
+        end
+    }
+
+    async fn start(
+        &mut self,
+        agent: PathBuf,
+        users: Users,
+        slot: &mut Option<Box<dyn Machine>>,
+    ) -> Result<(AgentLink, Ready, SandboxConfig), Failure> {
+        let text = |error: msb_driver::Error| Failure::boot(error.to_string());
+        let stored = self.dir.read_config().map_err(text)?;
+        let config = stored.ok_or_else(|| Failure::boot("it has no configuration"))?.config;
+        mount_root(&self.dir, config.image.as_path(), users)?;
+        self.mounted = true;
+        let (dir, rootfs) = (self.dir.clone(), self.dir.rootfs());
+        let spec = MachineSpec { config, dir, rootfs, agent, users };
+        let limit = spec.config.boot_timeout();
+        let (link, ready) = tokio::select! {
+            came_up = timeout(limit, come_up(&self.drivers, &spec, slot)) => match came_up {
+                Ok(result) => result?,
+                Err(_) => return Err(Failure::boot(format!(
+                    "the agent did not answer within {} ms", limit.as_millis()
+                )).hint("allow more time, or look at agent.log")),
+            },
+            () = self.creator.gone() => {
+                return Err(Failure::boot("the process that created it has ended"));
+            }
+            () = self.signals.arrived() => {
+                return Err(Failure::boot("the system asked the runner to end"));
+            }
+            () = end_request(&mut self.control, &mut self.waiting) => {
+                return Err(Failure::boot("it was ended before it came up"));
+            }
+        };
+        let machine = Some((ready.driver.clone(), ready.isolation));
+        self.dir.write_started(&Started { at_ms: now_ms(), machine }).map_err(text)?;
+        if let Some(status) = self.status.take() {
+            status.report(&StatusRecord::Ready(ready.clone()));
+        }
+        Ok((link, ready, spec.config))
+    }
+}
+
+/// Answers requests during the start, until one wants the end.
+async fn end_request(control: &mut Control, waiting: &mut Vec<Answer>) {
+    loop {
+        let Asked { request, answer } = control.next().await;
+        match request {
+            Request::Stop { .. } | Request::Kill => {
+                waiting.push(answer);
+                return;
+            }
+            Request::Wait => waiting.push(answer),
+            _ => answer.send(Reply::Refused { message: "it is not up yet".to_owned() }),
+        }
+    }
+}
+
+/// The watch over a sandbox that has come up.
+struct Watch {
+    state: State,
+    link: Option<AgentLink>,
+    ready: Ready,
+    since_ms: u64,
+    /// When its time is over.
+    over: Option<Instant>,
+    /// When an orderly end has taken long enough.
+    grace_over: Option<Instant>,
+    idle: Option<IdleWatch>,
+}
+
+impl Watch {
+    fn new(link: AgentLink, ready: Ready, config: &SandboxConfig) -> Self {
+        let now = Instant::now();
+        Watch {
+            state: State::Running,
+            link: Some(link),
+            ready,
+            since_ms: now_ms(),
+            over: config.max_duration_ms.map(|limit| now + Duration::from_millis(limit)),
+            grace_over: None,
+            idle: config.idle_timeout_ms.map(|limit| IdleWatch::new(limit, now)),
+        }
+    }
+
+    async fn until_the_end(
+        &mut self,
+        around: &mut Supervisor,
+        machine: &mut dyn Machine,
+    ) -> Outcome {
+        loop {
+            let Some(input) = self.next_input(around, machine).await else { continue };
+            let (state, action) = self.state.on(input);
+            self.state = state;
+            match action {
+                Action::None => {}
+                Action::Kill => kill(machine),
+                Action::AskAgent(grace) => self.ask_agent(grace, machine).await,
+                Action::Finish(reason, detail) => return Outcome::now(reason, detail),
+            }
+        }
+    }
+
+    /// Waits for whatever happens first. Every arm may be given up at any time.
+    async fn next_input(
+        &mut self,
+        around: &mut Supervisor,
+        machine: &mut dyn Machine,
+    ) -> Option<Input> {
+        let open = self.state.is_open();
+        let check = self.idle.as_ref().map(|idle| idle.next_check);
+        tokio::select! {
+            exit = machine.exited() => Some(Input::Exited(exit.detail)),
+            asked = around.control.next() => self.take_request(asked, &mut around.waiting),
+            () = around.creator.gone(), if open => Some(Input::CreatorGone),
+            () = around.signals.arrived(), if open => Some(Input::Terminated),
+            () = at(self.over), if open => Some(Input::MaxDuration),
+            () = at(self.grace_over), if open => Some(Input::GraceOver),
+            () = at(check), if self.state == State::Running => self.check_idle().await,
+        }
+    }
+
+    fn take_request(&self, asked: Asked, waiting: &mut Vec<Answer>) -> Option<Input> {
+        let Asked { request, answer } = asked;
+        let input = match request {
+            Request::Stop { timeout_ms } => Input::Stop(Duration::from_millis(timeout_ms)),
+            Request::Kill => Input::Kill,
+            Request::Wait => {
+                waiting.push(answer);
+                return None;
+            }
+            Request::Info => {
+                answer.send(Reply::Info {
+                    pid: self.ready.runner_pid,
+                    driver: self.ready.driver.clone(),
+                    isolation: self.ready.isolation,
+                    since_ms: self.since_ms,
+                });
+                return None;
+            }
+            _ => {
+                answer.send(Reply::Refused { message: "unknown request".to_owned() });
+                return None;
+            }
+        };
+        waiting.push(answer);
+        Some(input)
+    }
+
+    async fn ask_agent(&mut self, grace: Duration, machine: &mut dyn Machine) {
+        let asked = match self.link.as_mut() {
+            Some(link) => timeout(AGENT_LIMIT, link.shut_down(grace)).await,
+            None => Ok(Err(std::io::ErrorKind::NotConnected.into())),
+        };
+        match asked {
+            Ok(Ok(())) => self.grace_over = Instant::now().checked_add(grace + AGENT_GRACE),
+            _ => {
+                tracing::warn!("the agent could not be asked to end");
+                kill(machine);
+            }
+        }
+    }
+
+    async fn check_idle(&mut self) -> Option<Input> {
+        let idle = self.idle.as_mut()?;
+        let activity = match self.link.as_mut() {
+            Some(link) => timeout(AGENT_LIMIT, link.activity()).await,
+            None => return None,
+        };
+        let now = Instant::now();
+        match activity {
+            Ok(Ok(activity)) => idle.on(activity, now).then_some(Input::Idle),
+            Ok(Err(_)) | Err(_) => {
+                // Half a message may be under way; nothing more can be said on this connection.
+                tracing::warn!("the agent did not say how busy it is; idle time is not watched");
+                self.idle = None;
+                self.link = None;
+                None
+            }
+        }
+    }
+}
+
+fn kill(machine: &mut dyn Machine) {
+    if let Err(failure) = machine.kill() {
+        tracing::error!(%failure, "the machine was not killed");
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Notices when nothing has run for too long.
+#[derive(Debug)]
+struct IdleWatch {
+    limit: Duration,
+    period: Duration,
+    next_check: Instant,
+    active: Instant,
+    last: Option<Activity>,
+}
+
+impl IdleWatch {
+    fn new(limit_ms: u64, now: Instant) -> Self {
+        let limit = Duration::from_millis(limit_ms);
+        let period = (limit / 4).clamp(ACTIVITY_PERIODS.0, ACTIVITY_PERIODS.1);
+        IdleWatch { limit, period, next_check: now + period, active: now, last: None }
+    }
+
+    /// Whether it has been idle for too long.
+    fn on(&mut self, activity: Activity, now: Instant) -> bool {
+        let is_news = self.last.as_ref().is_some_and(|last| last.newest != activity.newest);
+        if activity.running || is_news {
+            self.active = now;
+        }
+        self.last = Some(activity);
+        self.next_check = now + self.period;
+        now.saturating_duration_since(self.active) >= self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_between_two_looks_counts_as_activity() {
+        let start = Instant::now();
+        let mut idle = IdleWatch::new(1000, start);
+        let after = |ms| start + Duration::from_millis(ms);
+        let quiet = |newest: &str| Activity { running: false, newest: Some(newest.to_owned()) };
+        assert!(!idle.on(quiet("a"), after(250)));
+        assert!(!idle.on(quiet("b"), after(900)));
+        assert!(!idle.on(quiet("b"), after(1800)));
+        assert!(!idle.on(Activity { running: true, newest: None }, after(1850)));
+        assert!(!idle.on(quiet("b"), after(1900)), "the list changed");
+        assert!(idle.on(quiet("b"), after(2900)));
+    }
+}

@@ -1,0 +1,218 @@
+//! Promises B7 and G: whatever is killed at whatever moment, the next call finds a true state and
+//! nothing stays behind.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, also outside of the functions marked as tests"
+)]
+
+mod support;
+
+use msb_driver::{Control, ErrorKind, Reason, Reply, Request, Status, list};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use support::{LIMIT, Scene, eventually, processes};
+
+/// Creates a sandbox and stays: the body of a creating process that a test can kill.
+#[test]
+#[ignore = "started by other tests"]
+fn helper_creator() {
+    let home = msb_driver::Home::at(std::env::var_os("TEST_HOME").unwrap().as_ref()).unwrap();
+    let name = std::env::var("TEST_NAME").unwrap().parse().unwrap();
+    let image = std::path::PathBuf::from(std::env::var_os("TEST_IMAGE").unwrap());
+    let mut config = msb_driver::SandboxConfig::new(name, image);
+    config.driver = msb_driver::DriverChoice::Named("container".into());
+    config.detached = std::env::var_os("TEST_DETACHED").is_some();
+    let options = msb_driver::CreateOptions::default();
+    println!("begin");
+    let pending = msb_driver::create(&home, config, options, &support::companions()).unwrap();
+    let ready = pending.wait().unwrap();
+    println!("ready {}", ready.runner_pid);
+    std::thread::sleep(Duration::from_secs(600));
+}
+
+struct Creator(Child, BufReader<std::process::ChildStdout>);
+
+impl Creator {
+    fn spawn(scene: &Scene, detached: bool) -> Creator {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "helper_creator", "--ignored", "--nocapture"]);
+        command.env("TEST_HOME", scene.home.path()).env("TEST_IMAGE", scene.image());
+        command.env("TEST_NAME", "a").stdout(Stdio::piped());
+        if detached {
+            command.env("TEST_DETACHED", "1");
+        }
+        let mut child = command.spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Creator(child, output)
+    }
+
+    fn wait_for(&mut self, word: &str) {
+        let mut line = String::new();
+        while !line.contains(word) {
+            line.clear();
+            assert_ne!(self.1.read_line(&mut line).unwrap(), 0, "the creator never said {word}");
+        }
+    }
+
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn kill(pid: u32) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    // It may be gone already, which is what is wanted.
+    let _ = kill_process(pid, Signal::KILL);
+}
+
+fn runner_pid(scene: &Scene) -> u32 {
+    match Control::connect(&scene.dir("a")).unwrap().request(&Request::Info, Some(LIMIT)).unwrap() {
+        Reply::Info { pid, .. } => pid,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn g_an_attached_sandbox_dies_within_two_seconds_of_its_killed_creator() {
+    let scene = Scene::new();
+    let mut creator = Creator::spawn(&scene, false);
+    creator.wait_for("ready");
+    assert_eq!(scene.info("a").unwrap().status, Status::Running);
+    creator.kill();
+    let took = eventually("everything is gone", Duration::from_secs(2), || {
+        !scene.dir("a").path().exists() && processes(&scene.dir("a")).is_empty()
+    });
+    println!("gone after {took:?}");
+    scene.assert_nothing_left("a");
+}
+
+#[test]
+fn g_a_detached_sandbox_outlives_its_killed_creator() {
+    let scene = Scene::new();
+    let mut creator = Creator::spawn(&scene, true);
+    creator.wait_for("ready");
+    creator.kill();
+    let info = Control::connect(&scene.dir("a")).unwrap().request(&Request::Info, Some(LIMIT));
+    assert!(matches!(info, Ok(Reply::Info { .. })), "{info:?}");
+    assert_eq!(scene.info("a").unwrap().status, Status::Running);
+    scene.ask("a", &Request::Stop { timeout_ms: 1000 });
+    assert_eq!(scene.info("a").unwrap().status, Status::Stopped);
+    scene.assert_nothing_left("a");
+}
+
+#[test]
+fn b7_the_container_dies_with_a_killed_runner_and_the_next_call_cleans_up() {
+    let scene = Scene::new();
+    scene.create(scene.config("a")).unwrap();
+    let waiting = Control::connect(&scene.dir("a")).unwrap();
+    let dir = scene.dir("a");
+    assert_eq!(processes(&dir).len(), 2, "the runner and the agent: {:?}", processes(&dir));
+    kill(runner_pid(&scene));
+    // The client of a dead runner is told at once, and the lock is free by then.
+    let reply = waiting.request(&Request::Wait, Some(LIMIT)).unwrap();
+    assert_eq!(support::ended(reply).reason, Reason::Crashed);
+    let took =
+        eventually("the container is gone", Duration::from_secs(2), || processes(&dir).is_empty());
+    println!("the container was gone after {took:?}");
+    assert_eq!(scene.info("a").unwrap().status, Status::Crashed);
+    scene.assert_nothing_left("a");
+    scene.create(scene.config("a")).unwrap();
+    scene.ask("a", &Request::Kill);
+    scene.assert_nothing_left("a");
+}
+
+#[test]
+fn g_a_runner_that_the_system_asks_to_end_cleans_up() {
+    let scene = Scene::new();
+    scene.create(scene.config("a")).unwrap();
+    let waiting = Control::connect(&scene.dir("a")).unwrap();
+    let runner = Pid::from_raw(i32::try_from(runner_pid(&scene)).unwrap()).unwrap();
+    kill_process(runner, Signal::TERM).unwrap();
+    let outcome = support::ended(waiting.request(&Request::Wait, Some(LIMIT)).unwrap());
+    assert_eq!(outcome.reason, Reason::Killed);
+    scene.assert_nothing_left("a");
+}
+
+#[test]
+fn b7_a_killed_agent_is_a_crash_that_is_cleaned_up_at_once() {
+    let scene = Scene::new();
+    scene.create(scene.config("a")).unwrap();
+    let agent = agent_pid(&scene);
+    let waiting = Control::connect(&scene.dir("a")).unwrap();
+    kill(agent);
+    let outcome = support::ended(waiting.request(&Request::Wait, Some(LIMIT)).unwrap());
+    assert_eq!(outcome.reason, Reason::Crashed);
+    assert!(outcome.detail.as_ref().unwrap().contains("signal 9"), "{outcome:?}");
+    scene.assert_nothing_left("a");
+    assert_eq!(scene.info("a").unwrap().status, Status::Crashed);
+}
+
+/// The container's main process, as the OCI runtime wrote it down.
+fn agent_pid(scene: &Scene) -> u32 {
+    let path = scene.dir("a").bundle().join("pid");
+    std::fs::read_to_string(path).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn g_killed_at_random_moments_nothing_is_left_and_the_name_is_free() {
+    let scene = Scene::new();
+    let dir = scene.dir("a");
+    for round in 0..20_u64 {
+        let mut creator = Creator::spawn(&scene, false);
+        creator.wait_for("begin");
+        // Spread over the whole start, which takes about 70 ms.
+        std::thread::sleep(Duration::from_millis(round * 5));
+        let victims = processes(&dir);
+        match round % 3 {
+            0 => creator.kill(),
+            part => {
+                let mut pids = victims.iter().filter_map(|line| {
+                    line.strip_prefix("/proc/")?.split(':').next()?.parse().ok()
+                });
+                // The runner, or what came last of its descendants.
+                let victim = if part == 1 { pids.next() } else { pids.next_back() };
+                victim.into_iter().for_each(kill);
+                creator.kill();
+            }
+        }
+        eventually("the runner is gone", LIMIT, || {
+            !processes(&dir).iter().any(|line| line.contains("msb-runner"))
+        });
+        let left = list(&scene.home, Some(&scene.companions)).unwrap();
+        assert!(left.is_empty(), "round {round}: {left:?}");
+        assert!(!dir.path().exists(), "round {round}");
+        scene.assert_nothing_left("a");
+        scene.create(scene.config("a")).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        scene.ask("a", &Request::Kill);
+        scene.assert_nothing_left("a");
+    }
+}
+
+#[test]
+fn g_a_name_is_free_at_once_when_the_creator_of_an_attached_sandbox_was_killed() {
+    let scene = Scene::new();
+    for _ in 0..3 {
+        let mut creator = Creator::spawn(&scene, false);
+        creator.wait_for("ready");
+        creator.kill();
+        scene.create(scene.config("a")).unwrap();
+        assert_eq!(scene.info("a").unwrap().status, Status::Running);
+        scene.ask("a", &Request::Kill);
+    }
+    let name = "a".parse().unwrap();
+    msb_driver::remove(&scene.home, &name, false, &scene.companions).unwrap();
+    assert_eq!(scene.info("a").unwrap_err().kind(), ErrorKind::SandboxNotFound);
+    scene.assert_nothing_left("a");
+}
+
+#[test]
+fn g_all_of_this_holds_for_an_ordinary_user() {
+    if support::is_root() {
+        support::run_tests_as_ordinary_user();
+    }
+}

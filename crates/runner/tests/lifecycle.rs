@@ -1,0 +1,255 @@
+//! Promises G and I: sandboxes are created, looked at, ended and removed by name.
+
+mod support;
+
+use msb_driver::{
+    Control, CreateOptions, DriverChoice, ErrorKind, Isolation, Reason, Request, Status, create,
+    list, remove, start,
+};
+use std::fs;
+use std::time::Instant;
+use support::{LIMIT, Scene, snapshot};
+
+const STOP: Request = Request::Stop { timeout_ms: 5000 };
+
+#[test]
+fn g_a_sandbox_is_created_stopped_started_again_and_removed() {
+    let scene = Scene::new();
+    let begin = Instant::now();
+    let ready = scene.create(scene.config("a")).unwrap();
+    println!("ready after {:?}", begin.elapsed());
+    assert_eq!((ready.driver.as_str(), ready.isolation), ("container", Isolation::Container));
+    assert_eq!(scene.info("a").unwrap().status, Status::Running);
+
+    let begin = Instant::now();
+    assert_eq!(scene.ask("a", &STOP).reason, Reason::Stopped);
+    println!("stopped after {:?}", begin.elapsed());
+    let info = scene.info("a").unwrap();
+    assert_eq!((info.status, info.outcome.unwrap().reason), (Status::Stopped, Reason::Stopped));
+    scene.assert_nothing_left("a");
+
+    let name = "a".parse().unwrap();
+    let begin = Instant::now();
+    start(&scene.home, &name, &scene.companions).unwrap().wait().unwrap();
+    println!("ready again after {:?}", begin.elapsed());
+    assert_eq!(scene.info("a").unwrap().status, Status::Running);
+    assert_eq!(scene.ask("a", &Request::Kill).reason, Reason::Killed);
+    scene.assert_nothing_left("a");
+
+    remove(&scene.home, &name, false, &scene.companions).unwrap();
+    assert_eq!(scene.info("a").unwrap_err().kind(), ErrorKind::SandboxNotFound);
+    assert!(list(&scene.home, Some(&scene.companions)).unwrap().is_empty());
+    assert!(!scene.dir("a").path().exists());
+}
+
+#[test]
+fn g_names_are_taken_by_running_and_by_detached_sandboxes_only() {
+    let scene = Scene::new();
+    let again = |config| scene.create(config).map(|_| ()).map_err(|error| error.kind());
+    scene.create(scene.config("a")).unwrap();
+    assert_eq!(again(scene.config("a")), Err(ErrorKind::SandboxAlreadyExists));
+    scene.ask("a", &Request::Kill);
+    assert_eq!(again(scene.config("a")), Ok(()), "what is left of an attached one is no obstacle");
+    scene.ask("a", &STOP);
+
+    let mut detached = scene.config("d");
+    detached.detached = true;
+    scene.create(detached.clone()).unwrap();
+    scene.ask("d", &STOP);
+    assert_eq!(again(detached.clone()), Err(ErrorKind::SandboxAlreadyExists));
+    assert_eq!(scene.info("d").unwrap().status, Status::Stopped);
+
+    let replace = CreateOptions { replace: true };
+    for _ in 0..2 {
+        // The first time it is stopped, the second time it runs.
+        let pending = create(&scene.home, detached.clone(), replace, &scene.companions).unwrap();
+        pending.wait().unwrap();
+        assert_eq!(scene.info("d").unwrap().status, Status::Running);
+    }
+    let name = "d".parse().unwrap();
+    let refused = remove(&scene.home, &name, false, &scene.companions).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::SandboxRunning);
+    remove(&scene.home, &name, true, &scene.companions).unwrap();
+    scene.assert_nothing_left("d");
+}
+
+#[test]
+fn g_of_creators_that_race_for_a_name_exactly_one_wins() {
+    let scene = Scene::new();
+    for _ in 0..5 {
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let racers: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| scene.create(scene.config("a")))).collect();
+            racers.into_iter().map(|racer| racer.join().unwrap()).collect()
+        });
+        let won = results.iter().filter(|result| result.is_ok()).count();
+        assert_eq!(won, 1, "{results:?}");
+        for error in results.into_iter().filter_map(Result::err) {
+            assert_eq!(error.kind(), ErrorKind::SandboxAlreadyExists);
+        }
+        scene.ask("a", &Request::Kill);
+    }
+    scene.assert_nothing_left("a");
+}
+
+#[test]
+fn g_failures_to_start_are_typed_and_leave_nothing() {
+    let scene = Scene::new();
+    let kind = |change: &dyn Fn(&mut msb_driver::SandboxConfig)| {
+        let mut config = scene.config("a");
+        change(&mut config);
+        let error = scene.create(config).unwrap_err();
+        assert!(!error.to_string().contains('\n'), "{error}");
+        println!("{error}");
+        error.kind()
+    };
+    assert_eq!(kind(&|c| c.driver = DriverChoice::Auto), ErrorKind::NoDriver);
+    assert_eq!(kind(&|c| c.driver = DriverChoice::Named("x".into())), ErrorKind::NoDriver);
+    assert_eq!(kind(&|c| c.network = true), ErrorKind::InvalidConfig);
+    assert_eq!(kind(&|c| c.boot_timeout_ms = Some(1)), ErrorKind::BootFailed);
+    if !support::is_root() {
+        assert_eq!(kind(&|c| c.memory_mib = Some(64)), ErrorKind::InvalidConfig);
+    }
+    assert!(!scene.dir("a").path().exists());
+    scene.assert_nothing_left("a");
+}
+
+#[test]
+fn g_the_image_is_never_written() {
+    let scene = Scene::new();
+    for directory in ["etc", "proc", "usr/bin"] {
+        fs::create_dir_all(scene.image().join(directory)).unwrap();
+    }
+    fs::write(scene.image().join("etc/hosts"), "mine").unwrap();
+    let before = snapshot(&scene.image());
+    scene.create(scene.config("a")).unwrap();
+    scene.ask("a", &STOP);
+    assert_eq!(snapshot(&scene.image()), before);
+}
+
+#[test]
+fn i_odd_paths_of_images_and_long_paths_of_the_home_work() {
+    use std::os::unix::ffi::OsStrExt;
+    let long = format!("home {}/{}:,\\", "h".repeat(100), "i".repeat(100));
+    let scene = Scene::with_home(&long);
+    for name in ["with space", "with,comma", "with:colon", "back\\slash", "quote\"'", "lowerdir=x"]
+    {
+        let image = scene.scratch.path().join(name);
+        fs::create_dir(&image).unwrap();
+        let mut config = scene.config("a");
+        config.image = image.into();
+        scene.create(config).unwrap();
+        scene.ask("a", &Request::Kill);
+    }
+    let image = scene.scratch.path().join(std::ffi::OsStr::from_bytes(b"not\xffutf8\n"));
+    fs::create_dir(&image).unwrap();
+    let mut config = scene.config("a");
+    config.image = image.into();
+    scene.create(config).unwrap();
+    scene.ask("a", &Request::Kill);
+    scene.assert_nothing_left("a");
+}
+
+#[test]
+fn g_limits_hold_and_the_agent_has_a_control_group_of_its_own() {
+    if !support::is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let mut config = scene.config("a");
+    (config.cpus, config.memory_mib) = (Some(1), Some(64));
+    scene.create(config).unwrap();
+    let groups = support::groups(scene.dir("a").id());
+    let value = |names: [&str; 2]| {
+        let paths = groups.iter().flat_map(|group| names.map(|name| group.join(name)));
+        let found = paths.filter_map(|path| fs::read_to_string(path).ok()).next();
+        found.unwrap_or_default().trim().to_owned()
+    };
+    assert_eq!(value(["memory.max", "memory.limit_in_bytes"]), "67108864");
+    assert!(["100000", "100000 100000"].contains(&&*value(["cpu.max", "cpu.cfs_quota_us"])));
+    assert_eq!(value(["pids.max", "pids.max"]), "4096");
+    let pid = fs::read_to_string(scene.dir("a").bundle().join("pid")).unwrap();
+    let inside = std::path::PathBuf::from(format!("/proc/{}/root", pid.trim()));
+    let own = inside.join(".msb/cgroup");
+    if groups.iter().any(|group| group.join("cgroup.kill").exists()) {
+        assert!(own.join("cgroup.kill").exists(), "{own:?}");
+        assert!(!own.join("memory.max").exists(), "a limit can be reached from inside");
+        fs::create_dir(own.join("exec")).unwrap();
+        fs::write(own.join("exec/cgroup.procs"), pid.trim()).unwrap();
+        assert!(fs::read_dir(inside.join("sys/fs/cgroup")).unwrap().count() > 0);
+    }
+    scene.ask("a", &Request::Kill);
+    scene.assert_nothing_left("a");
+}
+
+#[test]
+fn g_what_cannot_be_read_hides_no_other_and_is_not_overwritten() {
+    let scene = Scene::new();
+    let mut config = scene.config("a");
+    config.detached = true;
+    scene.create(config.clone()).unwrap();
+    scene.ask("a", &STOP);
+    fs::write(scene.dir("a").config(), "{\"from\": \"the future\"}").unwrap();
+    scene.create(scene.config("b")).unwrap();
+    let listed = list(&scene.home, Some(&scene.companions)).unwrap();
+    let readable: Vec<_> =
+        listed.iter().map(|(name, info)| (name.as_str(), info.is_ok())).collect();
+    assert_eq!(readable, [("a", false), ("b", true)]);
+    let refused = scene.create(config).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::SandboxAlreadyExists);
+    remove(&scene.home, &"a".parse().unwrap(), false, &scene.companions).unwrap();
+    scene.ask("b", &Request::Kill);
+}
+
+#[test]
+fn g_the_doctor_knows_the_drivers() {
+    let scene = Scene::new();
+    let reports = msb_driver::doctor(&scene.home, &scene.companions).unwrap();
+    let container = reports.iter().find(|report| report.name == "container").unwrap();
+    assert_eq!(container.isolation, Isolation::Container);
+    assert!(matches!(container.probe, msb_driver::Probe::Usable(_)), "{container:?}");
+}
+
+#[test]
+fn g_a_sandbox_ends_when_its_time_is_over_and_when_it_is_idle() {
+    let scene = Scene::new();
+    let mut config = scene.config("a");
+    config.max_duration_ms = Some(300);
+    let mut idle = scene.config("b");
+    idle.idle_timeout_ms = Some(400);
+    scene.create(config).unwrap();
+    scene.create(idle).unwrap();
+    assert_eq!(scene.ask("a", &Request::Wait).reason, Reason::MaxDuration);
+    assert_eq!(scene.ask("b", &Request::Wait).reason, Reason::Idle);
+    for name in ["a", "b"] {
+        assert_eq!(scene.info(name).unwrap().status, Status::Stopped);
+        scene.assert_nothing_left(name);
+    }
+}
+
+#[test]
+fn i_garbage_on_the_control_socket_is_refused_and_harms_nothing() {
+    use std::io::{BufRead, BufReader, Write};
+    let scene = Scene::new();
+    scene.create(scene.config("a")).unwrap();
+    let connect = || Control::connect(&scene.dir("a")).unwrap();
+    for garbage in [&b"\n"[..], b"{}\n", b"\xff\xfe\n", b"{\"op\":\"fly\"}\n", &[b'x'; 70_000]] {
+        let mut stream = connect().into_stream();
+        // A line that is too long is cut off, which the writer may notice.
+        let _ = stream.write_all(garbage);
+        let mut answer = String::new();
+        let _ = BufReader::new(stream).read_line(&mut answer);
+        assert!(answer.contains("refused"), "{answer}");
+    }
+    let info = connect().request(&Request::Info, Some(LIMIT)).unwrap();
+    assert!(matches!(info, msb_driver::Reply::Info { .. }), "{info:?}");
+    scene.ask("a", &Request::Kill);
+}
+
+#[test]
+fn g_all_of_this_holds_for_an_ordinary_user() {
+    if !support::is_root() {
+        return;
+    }
+    support::run_tests_as_ordinary_user();
+}

@@ -1,0 +1,208 @@
+//! What the tests share: a home of their own, an image, and eyes for what is left behind.
+
+#![allow(dead_code, reason = "no test uses all of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, also in what it shares with others"
+)]
+
+use msb_driver::{
+    Companions, Control, CreateOptions, DriverChoice, Home, Info, Name, Outcome, Pending, Ready,
+    Reply, Request, SandboxConfig, SandboxDir, create, find_companion, get,
+};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A place for one test.
+pub(crate) struct Scene {
+    pub(crate) scratch: tempfile::TempDir,
+    pub(crate) home: Home,
+    pub(crate) companions: Companions,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Scene {
+        Scene::with_home("home")
+    }
+
+    pub(crate) fn with_home(path: &str) -> Scene {
+        let scratch = tempfile::tempdir().unwrap();
+        fs::create_dir(scratch.path().join("image")).unwrap();
+        let home = Home::at(&scratch.path().join(path)).unwrap();
+        Scene { scratch, home, companions: companions() }
+    }
+
+    pub(crate) fn image(&self) -> PathBuf {
+        self.scratch.path().join("image")
+    }
+
+    pub(crate) fn config(&self, name: &str) -> SandboxConfig {
+        let mut config = SandboxConfig::new(name.parse().unwrap(), self.image());
+        config.driver = DriverChoice::Named("container".to_owned());
+        config
+    }
+
+    pub(crate) fn begin(&self, config: SandboxConfig) -> msb_driver::Result<Pending> {
+        create(&self.home, config, CreateOptions::default(), &self.companions)
+    }
+
+    pub(crate) fn create(&self, config: SandboxConfig) -> msb_driver::Result<Ready> {
+        self.begin(config)?.wait()
+    }
+
+    pub(crate) fn dir(&self, name: &str) -> SandboxDir {
+        self.home.sandbox(&name.parse::<Name>().unwrap())
+    }
+
+    pub(crate) fn info(&self, name: &str) -> msb_driver::Result<Info> {
+        get(&self.home, &name.parse().unwrap(), Some(&self.companions))
+    }
+
+    pub(crate) fn ask(&self, name: &str, request: &Request) -> Outcome {
+        ended(Control::connect(&self.dir(name)).unwrap().request(request, Some(LIMIT)).unwrap())
+    }
+
+    /// Fails if anything but the directory of the sandbox is left on the host.
+    pub(crate) fn assert_nothing_left(&self, name: &str) {
+        let dir = self.dir(name);
+        let id = dir.id();
+        assert!(!dir.run().exists() && fs::symlink_metadata(dir.run()).is_err(), "a link is left");
+        assert_eq!(fs::read_dir(self.home.path().join("run")).map_or(0, Iterator::count), 0);
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        assert!(!mounts.contains(id) && !mounts.contains("msb"), "a mount is left: {mounts}");
+        assert_eq!(groups(id), Vec::<PathBuf>::new(), "control groups are left");
+        // A runner gives its last answer while it still exists.
+        eventually("no process is left", Duration::from_secs(2), || processes(&dir).is_empty());
+    }
+}
+
+/// Longer than anything takes that is not stuck.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+pub(crate) fn companions() -> Companions {
+    Companions {
+        runner: PathBuf::from(env!("CARGO_BIN_EXE_msb-runner")),
+        agent: find_companion("msb-agent", "MSB_AGENT", None)
+            .expect("build the agent first: make agent"),
+    }
+}
+
+pub(crate) fn ended(reply: Reply) -> Outcome {
+    match reply {
+        Reply::Ended { outcome } => outcome,
+        other => panic!("the runner answered {other:?}"),
+    }
+}
+
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The control groups of a sandbox.
+pub(crate) fn groups(id: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut waiting = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
+    while let Some((directory, depth)) = waiting.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if entry.file_name().to_string_lossy().contains(id) {
+                    found.push(entry.path());
+                } else if depth < 2 {
+                    waiting.push((entry.path(), depth + 1));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The processes that a sandbox consists of: runners, runtimes and what is in its container.
+pub(crate) fn processes(dir: &SandboxDir) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let path = entry.path();
+        let read = |name: &str| {
+            let bytes = fs::read(path.join(name)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).replace('\0', " ")
+        };
+        if path.file_name().unwrap().to_string_lossy().parse::<u32>().is_err() {
+            continue;
+        }
+        let stat = read("stat");
+        let is_zombie = stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'));
+        let (line, group) = (read("cmdline"), read("cgroup"));
+        let state = dir.path().to_string_lossy();
+        let mounts = read("mountinfo");
+        let ours = line.contains(&*state) || line.contains(dir.id()) || group.contains(dir.id());
+        // An ordinary user has no control groups and cannot look into the agent.
+        let agent = !is_root() && line.starts_with("/.msb/agent") && is_own(&read("status"));
+        let sees = agent || mounts.contains(&format!("{state}/rootfs"));
+        if (ours || sees) && !is_zombie {
+            found.push(format!("{}: {line}", path.display()));
+        }
+    }
+    found
+}
+
+fn is_own(status: &str) -> bool {
+    let ours = rustix::process::geteuid().as_raw();
+    status.lines().any(|line| line.split_whitespace().take(2).eq(["Uid:", &ours.to_string()]))
+}
+
+/// Waits until a condition holds that nothing can be waited on for; panics when it takes too long.
+pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    start.elapsed()
+}
+
+/// A directory's content with everything that a write would change.
+pub(crate) fn snapshot(root: &Path) -> Vec<String> {
+    use std::os::unix::fs::MetadataExt;
+    let mut found = Vec::new();
+    let mut waiting = vec![root.to_path_buf()];
+    while let Some(path) = waiting.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        found.push(format!(
+            "{} {:o} {} {} {} {}.{}",
+            path.display(),
+            meta.permissions().mode(),
+            meta.uid(),
+            meta.len(),
+            meta.ino(),
+            meta.ctime(),
+            meta.ctime_nsec()
+        ));
+        if meta.is_dir() {
+            waiting.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Runs the tests of this very program as an ordinary user.
+pub(crate) fn run_tests_as_ordinary_user() {
+    use std::os::unix::fs::chown;
+    const USER: u32 = 61_234;
+    let scratch = tempfile::tempdir().unwrap();
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let own = scratch.path().join("own");
+    fs::create_dir(&own).unwrap();
+    chown(&own, Some(USER), Some(USER)).unwrap();
+    let user = USER.to_string();
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
+    command.arg(std::env::current_exe().unwrap()).arg("--test-threads=1");
+    command.env("HOME", &own).env("TMPDIR", &own).env_remove("XDG_RUNTIME_DIR").current_dir("/");
+    let output = command.output().expect("setpriv is needed for this test");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}

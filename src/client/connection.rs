@@ -1,0 +1,197 @@
+//! A connection to the agent of one sandbox, shared by everything that runs in it.
+
+use crate::client::channel::Channel;
+use crate::client::completion::{Pending, Promise, completion};
+use crate::client::exec::{ExecCore, ExecRequest, StdinSource};
+use crate::client::link::{Link, Route, gone, receive, violation};
+use crate::client::queue::Queue;
+use crate::client::sink::{Input, SinkCore};
+use crate::error::{Error, ErrorKind, Origin};
+use crate::event::ExecLost;
+use crate::runtime;
+use bytes::BytesMut;
+use msb_transport::{Outbox, Stream};
+use msb_wire::{
+    Decoder, Failure, FailureKind, Frame, Hello, Message, Peer, ResizeRequest, Scope, SessionId,
+    SessionInfo, SignalRequest, Stage, StdinMode, TtySize, agree,
+};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the agent has for its greeting. It is up before anyone connects.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Linux's largest signal number.
+const MAX_SIGNAL: i32 = 64;
+/// Linux's number of "argument list too long".
+const E2BIG: i32 = 7;
+
+/// See the module. The last one to drop it ends it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    link: Arc<Link>,
+}
+
+impl Connection {
+    /// Takes over a socket that leads to an agent, and greets it.
+    pub(crate) fn establish(socket: UnixStream) -> Result<Pending<Arc<Connection>>, Error> {
+        let runtime = runtime::get()?;
+        let stream = runtime
+            .enter(|| Stream::from_unix(socket))
+            .map_err(|error| Error::io("cannot use the connection to the sandbox", error))?;
+        let (promise, pending) = completion();
+        runtime.spawn(live(stream, promise));
+        Ok(pending)
+    }
+
+    /// Why the connection is no more, if it is no more.
+    pub(crate) fn lost(&self) -> Option<ExecLost> {
+        self.link.lost()
+    }
+
+    /// Starts a command. Returns at once; whatever comes of it comes as events.
+    pub(crate) fn exec(self: &Arc<Self>, request: ExecRequest) -> Result<ExecCore, Error> {
+        let ExecRequest { mut exec, stdin } = request;
+        let (session, tty, window) = (exec.session, exec.tty.is_some(), exec.window);
+        let pipe = !matches!(stdin, StdinSource::Null);
+        exec.stdin = if pipe { StdinMode::Pipe } else { StdinMode::Null };
+        let program = exec.argv.first().map(|program| program.to_vec()).unwrap_or_default();
+        let make = |id| {
+            let link = Arc::clone(&self.link);
+            Arc::new(Channel::new(id, session, link, Queue::new(window), Input::new(pipe)))
+        };
+        let opened = self.link.open(Message::Exec(exec), |id| {
+            let channel = make(id);
+            (Route::Exec(Arc::clone(&channel)), channel)
+        })?;
+        let channel = match opened {
+            Some(channel) => channel,
+            None => {
+                let channel = make(0);
+                channel.on_message(Message::Failed(too_long(program))).map_err(Error::internal)?;
+                channel
+            }
+        };
+        tracing::debug!(session = %session, channel = channel.id, "exec requested");
+        if let StdinSource::Bytes(data) = stdin
+            && let Some(sink) = SinkCore::take(self, &channel)
+        {
+            runtime::get()?.spawn(sink.feed(data));
+        }
+        Ok(ExecCore::new(Arc::clone(self), channel, tty))
+    }
+
+    /// Sends a signal to a session.
+    pub(crate) fn signal(
+        &self,
+        session: SessionId,
+        signal: i32,
+        scope: Scope,
+    ) -> Result<Pending<()>, Error> {
+        if !(1..=MAX_SIGNAL).contains(&signal) {
+            return Err(Error::invalid(format!("{signal} is not the number of a signal")));
+        }
+        self.request(Message::Signal(SignalRequest { session, signal, scope }))
+    }
+
+    /// Changes the size of a session's terminal.
+    pub(crate) fn resize(
+        &self,
+        session: SessionId,
+        rows: u16,
+        cols: u16,
+    ) -> Result<Pending<()>, Error> {
+        let size = checked_size(rows, cols)?;
+        self.request(Message::Resize(ResizeRequest { session, size }))
+    }
+
+    /// Asks for the sessions.
+    pub(crate) fn sessions(&self) -> Result<Pending<Vec<SessionInfo>>, Error> {
+        let (promise, pending) = completion();
+        self.link.open(Message::List, |_| (Route::Sessions(promise), ()))?;
+        Ok(pending)
+    }
+
+    fn request(&self, message: Message) -> Result<Pending<()>, Error> {
+        let (promise, pending) = completion();
+        self.link.open(message, |_| (Route::Verdict(promise), ()))?;
+        Ok(pending)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.link.abandon();
+    }
+}
+
+/// A terminal's size that makes sense.
+pub(crate) fn checked_size(rows: u16, cols: u16) -> Result<TtySize, Error> {
+    if rows == 0 || cols == 0 {
+        return Err(Error::invalid(format!("a terminal of {rows} rows and {cols} columns")));
+    }
+    Ok(TtySize { rows, cols })
+}
+
+/// The life of a connection on the I/O thread.
+async fn live(stream: Stream, promise: Promise<Arc<Connection>>) {
+    let late = || ExecLost::broken("the agent did not greet in time");
+    let greeted = tokio::time::timeout(GREETING_TIMEOUT, greet(&stream)).await;
+    match greeted.unwrap_or_else(|_| Err(late())) {
+        Ok((decoder, buffer)) => {
+            let link = Arc::new(Link::new(stream));
+            promise.complete(Ok(Arc::new(Connection { link: Arc::clone(&link) })));
+            link.run(decoder, buffer).await;
+        }
+        Err(lost) => {
+            let kind = if lost.sandbox_gone { ErrorKind::StreamLost } else { ErrorKind::Protocol };
+            let error = Error::new(kind, lost.origin, lost.to_string());
+            promise.complete(Err(error.with_os_error(lost.os_error)));
+        }
+    }
+}
+
+async fn greet(stream: &Stream) -> Result<(Decoder, BytesMut), ExecLost> {
+    let ours = Hello::ours(None);
+    let mut outbox = Outbox::new();
+    if !outbox.push(&Frame { channel: 0, message: Message::Hello(ours.clone()) }) {
+        return Err(ExecLost::broken("the greeting is too long"));
+    }
+    let failed = |error: std::io::Error| gone("cannot greet the agent", &error);
+    while !outbox.flush(stream).map_err(failed)? {
+        stream.writable().await.map_err(failed)?;
+    }
+    let (mut decoder, mut buffer) = (Decoder::new(Peer::Agent), BytesMut::new());
+    loop {
+        match decoder.next(&mut buffer).map_err(|error| violation(&error))? {
+            None => {}
+            Some(Frame { message: Message::Hello(theirs), .. }) => {
+                agree(&ours, &theirs).map_err(|error| ExecLost::broken(error.to_string()))?;
+                return Ok((decoder, buffer));
+            }
+            Some(Frame { message: Message::Error(why), .. }) => {
+                return Err(ExecLost::broken(format!("the agent turned it away: {why}")));
+            }
+            Some(_) => return Err(ExecLost::broken("the agent did not greet")),
+        }
+        if receive(stream, &mut buffer).await.map_err(failed)? == 0 {
+            return Err(ExecLost::gone("it ended before the greeting", None));
+        }
+    }
+}
+
+/// What the kernel would say to arguments that do not even fit into a frame.
+fn too_long(path: Vec<u8>) -> Failure {
+    Failure {
+        kind: FailureKind::BadArgs,
+        stage: Stage::Execve,
+        errno: E2BIG,
+        path,
+        message: "the arguments and the environment are too long".to_owned(),
+    }
+}
+
+/// The error of reading twice at once.
+pub(super) fn busy() -> Error {
+    Error::new(ErrorKind::Busy, Origin::Caller, "another call reads from this handle already")
+}

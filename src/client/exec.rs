@@ -1,0 +1,171 @@
+//! One command, as its handle holds it.
+
+use crate::client::channel::{Channel, Credit};
+use crate::client::completion::Pending;
+use crate::client::connection::{Connection, busy};
+use crate::client::queue::{Next, Queue, Received, Refused, StreamEnd, Taken};
+use crate::client::sink::SinkCore;
+use crate::error::{Error, ErrorKind, Origin};
+use bytes::Bytes;
+use msb_wire::{Scope, SessionId};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// A command to start.
+#[derive(Debug)]
+pub(crate) struct ExecRequest {
+    /// What to run. Its `stdin` is set by the field beside it.
+    pub(crate) exec: msb_wire::Exec,
+    pub(crate) stdin: StdinSource,
+}
+
+/// Where standard input comes from.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum StdinSource {
+    /// `/dev/null`.
+    #[default]
+    Null,
+    /// A sink.
+    Pipe,
+    /// These bytes, then its end.
+    Bytes(Bytes),
+}
+
+/// See the module. Everything can be called from any thread; nothing but the calls that say so
+/// waits. Dropping it is closing it.
+#[derive(Debug)]
+pub(crate) struct ExecCore {
+    connection: Arc<Connection>,
+    channel: Arc<Channel>,
+    tty: bool,
+    closed: AtomicBool,
+}
+
+impl ExecCore {
+    pub(super) fn new(connection: Arc<Connection>, channel: Arc<Channel>, tty: bool) -> Self {
+        ExecCore { connection, channel, tty, closed: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn session(&self) -> SessionId {
+        self.channel.session
+    }
+
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// Whether the command has a terminal.
+    pub(crate) fn tty(&self) -> bool {
+        self.tty
+    }
+
+    /// Takes the next event if there is one. Busy while another call waits for one.
+    pub(crate) fn try_next(&self) -> Result<Next, Error> {
+        let look = |queue: &mut Queue| queue.may_read().map(|()| queue.take());
+        Ok(self.next_of(self.channel.queue.with(look).map_err(refused)?))
+    }
+
+    /// As [`ExecCore::try_next`], but sleeps until there is one; [`Next::Nothing`] when the time
+    /// is over. Closed as soon as another thread closes the handle.
+    pub(crate) fn wait_next(&self, deadline: Option<Instant>) -> Result<Next, Error> {
+        let turn = self.turn()?;
+        let taken = self.channel.queue.sleep(deadline, look_in_turn);
+        drop(turn);
+        match taken {
+            Some(taken) => Ok(self.next_of(Some(taken.map_err(refused)?))),
+            None => Ok(Next::Nothing),
+        }
+    }
+
+    /// As [`ExecCore::wait_next`], for a task. Dropping the future loses nothing.
+    pub(crate) async fn next(&self) -> Result<Next, Error> {
+        let _turn = self.turn()?;
+        let taken = self.channel.queue.until(look_in_turn).await;
+        Ok(self.next_of(Some(taken.map_err(refused)?)))
+    }
+
+    fn turn(&self) -> Result<Turn<'_>, Error> {
+        self.channel.queue.with(Queue::begin_wait).map_err(refused)?;
+        Ok(Turn(&self.channel))
+    }
+
+    fn next_of(&self, taken: Option<Result<Taken, StreamEnd>>) -> Next {
+        match taken {
+            None => Next::Nothing,
+            Some(Err(end)) => Next::End(end),
+            Some(Ok((event, cost))) => {
+                Next::Event(Received { event, credit: Credit::new(&self.channel, cost) })
+            }
+        }
+    }
+
+    /// Polls readable while [`ExecCore::try_next`] would find something.
+    pub(crate) fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        let fd = self.channel.queue.fd();
+        fd.map_err(|error| Error::io("cannot make an event descriptor", error))
+    }
+
+    /// Sends a signal to what the command started.
+    pub(crate) fn signal(&self, signal: i32, scope: Scope) -> Result<Pending<()>, Error> {
+        self.connection.signal(self.session(), signal, scope)
+    }
+
+    /// Changes the size of the command's terminal.
+    pub(crate) fn resize(&self, rows: u16, cols: u16) -> Result<Pending<()>, Error> {
+        if !self.tty {
+            let context = "the command has no terminal";
+            return Err(Error::new(ErrorKind::NotATerminal, Origin::Caller, context));
+        }
+        self.connection.resize(self.session(), rows, cols)
+    }
+
+    /// The writing end of the command's input; `None` when there is none or it was taken before.
+    pub(crate) fn take_sink(&self) -> Option<SinkCore> {
+        SinkCore::take(&self.connection, &self.channel)
+    }
+
+    /// No longer listens. Whoever waits is told so; the command runs on. Again does nothing.
+    pub(crate) fn close(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (events, grant) = self.channel.queue.with(Queue::close);
+        drop(events);
+        if let Some(limit) = grant {
+            self.channel.link.grant(self.channel.id, limit);
+        }
+        self.channel.let_go();
+    }
+}
+
+impl Drop for ExecCore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The right to wait; others are told that the handle is busy.
+struct Turn<'a>(&'a Channel);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.queue.with(Queue::end_wait);
+    }
+}
+
+/// A look by the one whose turn it is.
+fn look_in_turn(queue: &mut Queue) -> Option<Result<Result<Taken, StreamEnd>, Refused>> {
+    if queue.is_closed() {
+        return Some(Err(Refused::Closed));
+    }
+    queue.take().map(Ok)
+}
+
+fn refused(refused: Refused) -> Error {
+    match refused {
+        Refused::Busy => busy(),
+        Refused::Closed => Error::new(ErrorKind::Closed, Origin::Caller, "the handle was closed"),
+    }
+}

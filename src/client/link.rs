@@ -1,0 +1,385 @@
+//! The connection as its two tasks and everybody's frames share it.
+//!
+//! Owns: the stream, what waits to be written, and which channel belongs to whom. Invariant: a
+//! frame goes out in the order in which its lock was taken, by whoever has it if the socket has
+//! room, else by the I/O thread; and every open channel is told of the end exactly once.
+//!
+//! Locks are taken in this order: input of a channel, `out`, `table`.
+
+use crate::client::channel::Channel;
+use crate::client::completion::Promise;
+use crate::client::monitor::lock;
+use crate::error::{Error, ErrorKind, Origin};
+use crate::event::ExecLost;
+use crate::runtime;
+use bytes::BytesMut;
+use msb_transport::{Outbox, Stream};
+use msb_wire::limits::{CHANNELS, MAX_CONTROL, MAX_DATA};
+use msb_wire::{Decoder, Frame, Message, Refusal, SessionInfo, Verdict, WireError};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Room in the receive buffer when a new one is begun.
+const READ_BUFFER: usize = 256 * 1024;
+/// Requests are refused while this much waits to be written: the agent has stopped reading.
+const OUT_MAX: usize = 8 * MAX_CONTROL;
+/// How long what was written last may take to leave after everybody has let go.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Link {
+    stream: Stream,
+    pid: u32,
+    out: Mutex<Out>,
+    table: Mutex<Table>,
+    /// The socket was full; the writing task has work.
+    full: Notify,
+    /// The writing task has emptied the outbox.
+    drained: Notify,
+    /// Nobody holds the connection any more.
+    abandoned: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Out {
+    outbox: Outbox,
+    /// The socket is full, and the writing task goes on when it is not.
+    stuck: bool,
+    /// What the socket said to somebody who cannot end the connection.
+    error: Option<io::Error>,
+}
+
+#[derive(Debug)]
+struct Table {
+    routes: HashMap<u32, Route>,
+    next: u32,
+    lost: Option<ExecLost>,
+}
+
+/// Whom a channel belongs to.
+#[derive(Debug)]
+pub(super) enum Route {
+    Exec(Arc<Channel>),
+    Verdict(Promise<()>),
+    Sessions(Promise<Vec<SessionInfo>>),
+}
+
+impl Link {
+    pub(super) fn new(stream: Stream) -> Self {
+        Link {
+            stream,
+            pid: std::process::id(),
+            out: Mutex::default(),
+            table: Mutex::new(Table { routes: HashMap::new(), next: 1, lost: None }),
+            full: Notify::new(),
+            drained: Notify::new(),
+            abandoned: Notify::new(),
+        }
+    }
+
+    /// Why the connection is no more, if it is no more.
+    pub(super) fn lost(&self) -> Option<ExecLost> {
+        lock(&self.table).lost.clone()
+    }
+
+    /// Queues frames and writes them at once if nothing was waiting before them.
+    pub(super) fn submit<R>(&self, push: impl FnOnce(&mut Outbox) -> R) -> Result<R, Error> {
+        runtime::check_pid(self.pid)?;
+        let mut out = lock(&self.out);
+        if let Some(lost) = self.lost() {
+            return Err(lost.to_error());
+        }
+        let result = push(&mut out.outbox);
+        self.flush(&mut out);
+        Ok(result)
+    }
+
+    /// Sends a message on an open channel.
+    pub(super) fn send(&self, channel: u32, message: Message) -> Result<(), Error> {
+        match self.submit(|outbox| outbox.push(&Frame { channel, message }))? {
+            true => Ok(()),
+            false => Err(Error::internal("a message was longer than its kind may be")),
+        }
+    }
+
+    /// Tells the agent how much it may send on a channel.
+    pub(super) fn grant(&self, channel: u32, limit: u64) {
+        // Fails only when the connection is gone.
+        let _ = self.send(channel, Message::Credit(limit));
+    }
+
+    /// Opens a channel with its first message. `Ok(None)` when the message is too long to be sent;
+    /// there is no channel then.
+    pub(super) fn open<R>(
+        &self,
+        message: Message,
+        route: impl FnOnce(u32) -> (Route, R),
+    ) -> Result<Option<R>, Error> {
+        runtime::check_pid(self.pid)?;
+        let mut out = lock(&self.out);
+        let (channel, result) = self.reserve(&out, route)?;
+        // The number is used up before the frame is written: the answer may be here at once.
+        if out.outbox.push(&Frame { channel, message }) {
+            self.flush(&mut out);
+            return Ok(Some(result));
+        }
+        drop(out);
+        let unused = lock(&self.table).routes.remove(&channel);
+        drop(unused);
+        Ok(None)
+    }
+
+    fn reserve<R>(
+        &self,
+        out: &Out,
+        route: impl FnOnce(u32) -> (Route, R),
+    ) -> Result<(u32, R), Error> {
+        let mut table = lock(&self.table);
+        if let Some(lost) = &table.lost {
+            return Err(lost.to_later_error());
+        }
+        let limit = |what| Err(Error::new(ErrorKind::LimitReached, Origin::Host, what));
+        if table.routes.len() >= CHANNELS {
+            return limit("too many commands and requests are open on this connection");
+        }
+        if out.outbox.len() > OUT_MAX {
+            return limit("too much waits to be sent; the agent does not read");
+        }
+        let channel = table.next;
+        let Some(next) = channel.checked_add(1) else {
+            return limit("the channel numbers of this connection are used up");
+        };
+        table.next = next;
+        let (route, result) = route(channel);
+        table.routes.insert(channel, route);
+        Ok((channel, result))
+    }
+
+    /// Closes a channel, unless it has ended already.
+    pub(super) fn close(&self, channel: u32) {
+        let route = lock(&self.table).routes.remove(&channel);
+        if route.is_some() {
+            // Fails only when the connection is gone.
+            let _ = self.send(channel, Message::Close);
+        }
+    }
+
+    fn flush(&self, out: &mut Out) {
+        if out.stuck || out.error.is_some() {
+            return;
+        }
+        match out.outbox.flush(&self.stream) {
+            Ok(true) => return,
+            Ok(false) => out.stuck = true,
+            Err(error) => out.error = Some(error),
+        }
+        // The readiness of the socket is kept on the I/O thread: only there can it be waited for.
+        self.full.notify_one();
+    }
+
+    /// Lets the tasks end when all is written.
+    pub(super) fn abandon(&self) {
+        self.abandoned.notify_one();
+    }
+
+    /// Ends when everybody has let go and what they wrote is written, or cannot be.
+    async fn abandonment(&self) {
+        self.abandoned.notified().await;
+        let written = async {
+            while lock(&self.out).stuck {
+                self.drained.notified().await;
+            }
+        };
+        if tokio::time::timeout(LINGER, written).await.is_err() {
+            tracing::warn!("the last frames for a sandbox could not be written");
+        }
+    }
+
+    /// Writes what others could not, whenever the socket has room again.
+    async fn write(&self) -> Result<Infallible, ExecLost> {
+        loop {
+            self.full.notified().await;
+            while !self.unstick()? {
+                if let Err(error) = self.stream.writable().await {
+                    return Err(gone("cannot wait for room in it", &error));
+                }
+            }
+            self.drained.notify_one();
+        }
+    }
+
+    /// Tries once more; true when all is written.
+    fn unstick(&self) -> Result<bool, ExecLost> {
+        let mut out = lock(&self.out);
+        out.stuck = false;
+        self.flush(&mut out);
+        match out.error.take() {
+            Some(error) => Err(gone("cannot write to it", &error)),
+            None => Ok(!out.stuck),
+        }
+    }
+
+    async fn read(&self, mut decoder: Decoder, mut buffer: BytesMut) -> ExecLost {
+        let mut said = None;
+        loop {
+            loop {
+                match decoder.next(&mut buffer) {
+                    Ok(Some(Frame { channel: 0, message: Message::Bye })) => {
+                        said = Some(ExecLost::gone("the sandbox was stopped", None));
+                    }
+                    Ok(Some(frame)) => {
+                        if let Err(lost) = self.dispatch(frame) {
+                            return lost;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => return violation(&error),
+                }
+            }
+            match receive(&self.stream, &mut buffer).await {
+                Ok(0) => {
+                    let place = if buffer.is_empty() { "" } else { " in the middle of a frame" };
+                    let ended = || ExecLost::gone(format!("it ended{place}"), None);
+                    return said.unwrap_or_else(ended);
+                }
+                Ok(_) => {}
+                Err(error) => return gone("cannot read from it", &error),
+            }
+        }
+    }
+
+    fn dispatch(&self, frame: Frame) -> Result<(), ExecLost> {
+        let Frame { channel: number, message } = frame;
+        match message {
+            Message::Error(text) => {
+                let text: String = text.chars().take(200).filter(|c| !c.is_control()).collect();
+                Err(ExecLost::broken(format!("the agent gave it up: {text}")))
+            }
+            Message::Pong(_) => Ok(()),
+            message => {
+                let broken = |rule: String| {
+                    ExecLost::broken(format!("the agent broke the protocol: {rule}"))
+                };
+                self.deliver(number, message).map_err(broken)
+            }
+        }
+    }
+
+    fn deliver(&self, number: u32, message: Message) -> Result<(), String> {
+        let mut table = lock(&self.table);
+        let channel = match table.routes.get(&number) {
+            Some(Route::Exec(channel)) => Arc::clone(channel),
+            // Closed by us, or turned away: what was on its way is of no interest.
+            None if number < table.next => return Ok(()),
+            None => return Err("a frame on a channel that was never opened".to_owned()),
+            Some(Route::Verdict(_) | Route::Sessions(_)) => {
+                let route = table.routes.remove(&number);
+                drop(table);
+                return route.map_or(Ok(()), |route| answer(route, message));
+            }
+        };
+        drop(table);
+        if channel.on_message(message)? {
+            let ended = lock(&self.table).routes.remove(&number);
+            drop(ended);
+        }
+        Ok(())
+    }
+
+    /// Runs the connection to its end, and tells everybody.
+    pub(super) async fn run(&self, decoder: Decoder, buffer: BytesMut) {
+        let lost = tokio::select! {
+            lost = self.read(decoder, buffer) => lost,
+            Err(lost) = self.write() => lost,
+            () = self.abandonment() => ExecLost::gone("it was closed", None),
+        };
+        tracing::debug!(reason = %lost.message, "connection ended");
+        if !lost.sandbox_gone {
+            let message = Message::Error(lost.message.clone());
+            // The connection is over in any case; this only tells the other side why.
+            let _ = self.send(0, message);
+        }
+        let routes = {
+            let mut table = lock(&self.table);
+            table.lost = Some(lost.clone());
+            std::mem::take(&mut table.routes)
+        };
+        lock(&self.out).outbox = Outbox::new();
+        self.stream.shutdown();
+        for route in routes.into_values() {
+            match route {
+                Route::Exec(channel) => channel.on_lost(&lost),
+                Route::Verdict(promise) => promise.complete(Err(lost.to_error())),
+                Route::Sessions(promise) => promise.complete(Err(lost.to_error())),
+            }
+        }
+    }
+}
+
+/// Waits for bytes and appends them; `Ok(0)` is the end.
+pub(super) async fn receive(stream: &Stream, buffer: &mut BytesMut) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        // Not before the room is short: a fresh buffer for every read would pin much memory for
+        // few bytes.
+        if buffer.capacity() - buffer.len() < MAX_DATA {
+            buffer.reserve(READ_BUFFER);
+        }
+        match stream.try_read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+pub(super) fn gone(what: &str, error: &io::Error) -> ExecLost {
+    ExecLost::gone(format!("{what}: {error}"), error.raw_os_error())
+}
+
+pub(super) fn violation(error: &WireError) -> ExecLost {
+    ExecLost::broken(format!("the agent broke the protocol: {error}"))
+}
+
+/// Hands the answer to a request over.
+fn answer(route: Route, message: Message) -> Result<(), String> {
+    match (route, message) {
+        (Route::Exec(channel), message) => return channel.on_message(message).map(drop),
+        (Route::Verdict(promise), Message::Verdict(verdict)) => promise.complete(judged(verdict)),
+        (Route::Sessions(promise), Message::Sessions(list)) => promise.complete(Ok(list.sessions)),
+        (Route::Sessions(promise), Message::Verdict(verdict)) => {
+            let refused = judged(verdict).err();
+            let empty = || Error::internal("the agent agreed to list its sessions, and did not");
+            promise.complete(Err(refused.unwrap_or_else(empty)));
+        }
+        (Route::Verdict(promise), _) => return wrong(promise),
+        (Route::Sessions(promise), _) => return wrong(promise),
+    }
+    Ok(())
+}
+
+fn wrong<T>(promise: Promise<T>) -> Result<(), String> {
+    let rule = "an answer that does not belong to the request";
+    promise.complete(Err(ExecLost::broken(rule).to_error()));
+    Err(rule.to_owned())
+}
+
+fn judged(verdict: Verdict) -> Result<(), Error> {
+    let Some(refusal) = verdict.refusal else { return Ok(()) };
+    let (kind, otherwise) = match refusal {
+        Refusal::NoSuchSession => (ErrorKind::NoSuchSession, "no such session is known"),
+        Refusal::NoSuchProcess => (ErrorKind::NoSuchProcess, "the process is gone"),
+        Refusal::Invalid => (ErrorKind::InvalidArgument, "the request makes no sense"),
+        Refusal::NotATerminal => (ErrorKind::NotATerminal, "the session has no terminal"),
+        Refusal::TooMany => (ErrorKind::LimitReached, "a bound of the agent is reached"),
+        Refusal::System => (ErrorKind::Io, "the system in the sandbox refused it"),
+    };
+    let said = Some(verdict.message).filter(|message| !message.is_empty());
+    let context = said.unwrap_or_else(|| otherwise.to_owned());
+    Err(Error::new(kind, Origin::Agent, context).with_os_error(Some(verdict.errno)))
+}

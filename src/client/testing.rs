@@ -1,0 +1,188 @@
+//! A scripted agent, and the few pieces of an executor that tests need.
+
+use crate::client::connection::Connection;
+use crate::client::exec::{ExecCore, ExecRequest, StdinSource};
+use crate::client::queue::{Event, Next};
+use bytes::{Bytes, BytesMut};
+use msb_wire::limits::OUTPUT_WINDOW;
+use msb_wire::{
+    Decoder, End, Exec, Exited, Frame, Hello, Kind, Message, Peer, SessionId, Started, StdinMode,
+    data_header, encode,
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::future::Future;
+use std::io::{Read, Write};
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs a future to its end on this thread, without any runtime.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// One look at a future by a task that will not be there when it is woken.
+pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Whether a descriptor polls readable now.
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&now)).unwrap() == 1
+}
+
+/// The agent's end of a connection, played by the test.
+pub(crate) struct Agent {
+    socket: UnixStream,
+    decoder: Decoder,
+    buffer: BytesMut,
+}
+
+/// A connection, and the agent at its other end.
+pub(crate) fn connect() -> (Arc<Connection>, Agent) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let pending = Connection::establish(ours).unwrap();
+    let mut agent = Agent::new(theirs);
+    agent.greet();
+    (block_on(pending).unwrap(), agent)
+}
+
+/// A request that runs something.
+pub(crate) fn request(stdin: StdinSource) -> ExecRequest {
+    let exec = Exec {
+        session: SessionId::from_bytes([7; 16]),
+        argv: vec![b"true".to_vec().into()],
+        env: Vec::new(),
+        cwd: b"/".to_vec(),
+        user: None,
+        stdin: StdinMode::Null,
+        tty: None,
+        timeout_ns: None,
+        rlimits: Vec::new(),
+        drain_ns: None,
+        wait_for_eof: false,
+        window: OUTPUT_WINDOW,
+    };
+    ExecRequest { exec, stdin }
+}
+
+/// A connection with one command that has been asked for, and its channel.
+pub(crate) fn opened(stdin: StdinSource) -> (Arc<Connection>, Agent, ExecCore, u32) {
+    let (connection, mut agent) = connect();
+    let core = connection.exec(request(stdin)).unwrap();
+    let frame = agent.recv();
+    assert!(matches!(frame.message, Message::Exec(_)), "{frame:?}");
+    (connection, agent, core, frame.channel)
+}
+
+/// The next event, waited for.
+pub(crate) fn next(core: &ExecCore) -> Option<Event> {
+    match core.wait_next(None).unwrap() {
+        Next::Event(received) => Some(received.event),
+        Next::End(_) => None,
+        Next::Nothing => panic!("a wait without a deadline ended"),
+    }
+}
+
+/// All events that are still to come.
+pub(crate) fn rest(core: &ExecCore) -> Vec<Event> {
+    std::iter::from_fn(|| next(core)).collect()
+}
+
+impl Agent {
+    pub(crate) fn new(socket: UnixStream) -> Agent {
+        Agent { socket, decoder: Decoder::new(Peer::Host), buffer: BytesMut::new() }
+    }
+
+    pub(crate) fn greet(&mut self) {
+        self.send(0, Message::Hello(Hello::ours(Some([1; 16]))));
+        assert!(matches!(self.recv().message, Message::Hello(_)));
+    }
+
+    pub(crate) fn send(&mut self, channel: u32, message: Message) {
+        assert!(self.try_send(channel, message), "the host has gone");
+    }
+
+    /// Sends a message; false when the host has gone.
+    pub(crate) fn try_send(&mut self, channel: u32, message: Message) -> bool {
+        let mut out = BytesMut::new();
+        assert!(encode(&Frame { channel, message }, &mut out));
+        self.socket.write_all(&out).is_ok()
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        // The host may have had enough of it.
+        let _ = self.socket.write_all(bytes);
+    }
+
+    /// Sends the beginning of a data frame and ends the connection.
+    pub(crate) fn break_off(mut self, channel: u32) {
+        self.send_raw(&data_header(Kind::Stdout, channel, 100));
+        self.send_raw(b"not a hundred bytes");
+    }
+
+    pub(crate) fn started(&mut self, channel: u32) {
+        self.send(channel, Message::Started(Started { pid: 42 }));
+    }
+
+    pub(crate) fn out(&mut self, channel: u32, data: &[u8]) {
+        self.send(channel, Message::Stdout(Bytes::copy_from_slice(data)));
+    }
+
+    pub(crate) fn exited(&mut self, channel: u32, code: i32) {
+        self.send(channel, Message::Exited(Exited { code, ..Exited::default() }));
+    }
+
+    pub(crate) fn end(&mut self, channel: u32) {
+        self.send(channel, Message::End(End::default()));
+    }
+
+    /// The host's next frame.
+    pub(crate) fn recv(&mut self) -> Frame {
+        self.try_recv().expect("the host has gone")
+    }
+
+    /// The host's next frame; `None` when the host has ended the connection.
+    pub(crate) fn try_recv(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.decoder.next(&mut self.buffer).unwrap() {
+                return Some(frame);
+            }
+            let mut chunk = vec![0; 65536];
+            match self.socket.read(&mut chunk) {
+                Ok(0) | Err(_) => return None,
+                Ok(n) => self.buffer.extend_from_slice(&chunk[..n]),
+            }
+        }
+    }
+
+    /// The host's next frame that is no grant of credit.
+    pub(crate) fn recv_but_credit(&mut self) -> Frame {
+        loop {
+            let frame = self.recv();
+            if !matches!(frame.message, Message::Credit(_)) {
+                return frame;
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Where C values become Rust values, and results become statuses.
+
+use crate::error::Error;
+use crate::ffi::error::msb_error;
+use crate::ffi::status::{
+    MSB_E_INTERNAL, MSB_E_UNSUPPORTED, MSB_OK, MSB_ORIGIN_CALLER, msb_status,
+};
+use crate::runtime;
+use std::any::Any;
+use std::mem::{offset_of, size_of};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+
+/// Why an export fails: an error of the library, or of the call itself.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Library(Error),
+    Call(msb_status, String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Library(error)
+    }
+}
+
+/// A failure of the call itself.
+pub(super) fn wrong(status: msb_status, message: impl Into<String>) -> Failure {
+    Failure::Call(status, message.into())
+}
+
+/// Runs the body of an export: a panic becomes `MSB_E_INTERNAL`, a failure its status with the
+/// detail in `err`, and in a forked child nothing runs at all.
+pub(super) fn boundary(
+    err: ErrorOut,
+    body: impl FnOnce() -> Result<msb_status, Failure>,
+) -> msb_status {
+    let guarded = || runtime::check_fork().map_err(Failure::from).and_then(|()| body());
+    let failure = match catch_unwind(AssertUnwindSafe(guarded)) {
+        Ok(Ok(status)) => return status,
+        Ok(Err(failure)) => failure,
+        Err(panic) => Failure::Library(Error::internal(text_of(panic.as_ref()))),
+    };
+    match failure {
+        Failure::Library(error) => err.write(&error),
+        Failure::Call(status, message) => err.write_raw(status, 0, MSB_ORIGIN_CALLER, &message),
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("a panic inside the library: {}", text.unwrap_or("without a message"))
+}
+
+/// Where an export writes the detail of a failure; may be nowhere.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ErrorOut(Option<NonNull<msb_error>>);
+
+impl ErrorOut {
+    /// # Safety
+    /// `err` is NULL or valid for writing as many bytes as its `struct_size` says, for as long as
+    /// this value is used.
+    pub(super) unsafe fn new(err: *mut msb_error) -> ErrorOut {
+        ErrorOut(NonNull::new(err))
+    }
+
+    fn write(self, error: &Error) -> msb_status {
+        let status = super::status::of_kind(error.kind());
+        let origin = super::status::of_origin(error.origin());
+        self.write_raw(status, error.os_error().unwrap_or(0), origin, &error.to_string())
+    }
+
+    fn write_raw(self, status: msb_status, os: i32, origin: u32, message: &str) -> msb_status {
+        if let Some(place) = self.0 {
+            let value = msb_error::new(status, os, origin, message);
+            // SAFETY: valid by the contract of `new`. A size that is too small for anything but
+            // itself writes nothing, so this cannot fail in a way that matters here.
+            let _ = unsafe { copy_out(place.as_ptr(), &value) };
+        }
+        status
+    }
+}
+
+/// A struct of the header: starts with its size.
+///
+/// # Safety
+/// The type is `repr(C)`, its first field is `struct_size: u32`, and any bytes are a valid value.
+pub(super) unsafe trait Sized32: Copy {
+    /// Its name in C.
+    const NAME: &'static str;
+    /// The size of its first published form: no caller has a smaller one.
+    const FIRST_SIZE: usize;
+}
+
+/// Reads a caller's struct: a smaller one ends in zeros, a larger one must (the rule of openat2).
+///
+/// # Safety
+/// `place` is NULL or valid for reading as many bytes as its first four say.
+pub(super) unsafe fn copy_in<T: Sized32>(place: *const T) -> Result<T, Failure> {
+    if place.is_null() {
+        let text = format!("NULL instead of {}", T::NAME);
+        return Err(wrong(super::status::MSB_E_INVALID, text));
+    }
+    // SAFETY: not NULL, and every such struct starts with its size.
+    let size = unsafe { place.cast::<u32>().read_unaligned() };
+    let size = check_size::<T>(size)?;
+    let known = size.min(size_of::<T>());
+    // SAFETY: zeros are a valid value of these types.
+    let mut value: T = unsafe { std::mem::zeroed() };
+    // SAFETY: both are valid for `known` bytes: ours by its type, the caller's by its size.
+    unsafe { place.cast::<u8>().copy_to_nonoverlapping((&raw mut value).cast(), known) };
+    for offset in known..size {
+        // SAFETY: within the size that the caller's struct has.
+        let byte = unsafe { place.cast::<u8>().add(offset) };
+        // SAFETY: as above.
+        let byte = unsafe { byte.read() };
+        if byte != 0 {
+            let text = format!("{} has a field that this version does not know", T::NAME);
+            return Err(wrong(MSB_E_UNSUPPORTED, text));
+        }
+    }
+    Ok(value)
+}
+
+fn check_size<T: Sized32>(size: u32) -> Result<usize, Failure> {
+    let size = usize::try_from(size).unwrap_or(0);
+    // Far above any struct of ours: an uninitialised size, not a later version.
+    if (T::FIRST_SIZE..=4096).contains(&size) {
+        return Ok(size);
+    }
+    let text = format!("{} with struct_size {size}: start from its INIT macro", T::NAME);
+    Err(wrong(super::status::MSB_E_INVALID, text))
+}
+
+/// Where an export writes a struct. Checked before anything is dequeued for it.
+#[derive(Debug)]
+pub(super) struct Out<T> {
+    place: NonNull<T>,
+}
+
+impl<T: Sized32> Out<T> {
+    /// # Safety
+    /// `place` is NULL or valid for reading its first four bytes, and for writing as many bytes as
+    /// those say for as long as this value is used.
+    pub(super) unsafe fn new(place: *mut T) -> Result<Out<T>, Failure> {
+        let Some(found) = NonNull::new(place) else {
+            let text = format!("NULL instead of {}", T::NAME);
+            return Err(wrong(super::status::MSB_E_INVALID, text));
+        };
+        // SAFETY: not NULL, and every such struct starts with its size.
+        let size = unsafe { place.cast::<u32>().read_unaligned() };
+        check_size::<T>(size)?;
+        Ok(Out { place: found })
+    }
+
+    /// Writes the struct, cut at the caller's size, which stays as it is.
+    pub(super) fn write(self, value: &T) -> msb_status {
+        // SAFETY: valid by the contract of `new`, which has checked the size as well.
+        let _ = unsafe { copy_out(self.place.as_ptr(), value) };
+        MSB_OK
+    }
+}
+
+/// Writes all of `value` but its size that fits into the caller's struct.
+///
+/// # Safety
+/// `place` is valid for reading its first four bytes and for writing as many bytes as those say.
+unsafe fn copy_out<T: Copy>(place: *mut T, value: &T) -> Result<(), ()> {
+    const HEAD: usize = size_of::<u32>();
+    // SAFETY: by the contract.
+    let size = unsafe { place.cast::<u32>().read_unaligned() };
+    let size = usize::try_from(size).map_err(|_| ())?.min(size_of::<T>());
+    let rest = size.checked_sub(HEAD).ok_or(())?;
+    // SAFETY: at least four bytes long.
+    let from = unsafe { std::ptr::from_ref(value).cast::<u8>().add(HEAD) };
+    // SAFETY: as above.
+    let to = unsafe { place.cast::<u8>().add(HEAD) };
+    // SAFETY: both are valid for `rest` bytes, and ours is not the caller's.
+    unsafe { from.copy_to_nonoverlapping(to, rest) };
+    Ok(())
+}
+
+/// A place for a plain value.
+///
+/// # Safety
+/// `place` is NULL or valid for writing a `T` for as long as the result is used.
+pub(super) unsafe fn out<T>(place: *mut T, what: &str) -> Result<Place<T>, Failure> {
+    match NonNull::new(place) {
+        Some(place) => Ok(Place(place)),
+        None => {
+            Err(wrong(super::status::MSB_E_INVALID, format!("NULL instead of a place for {what}")))
+        }
+    }
+}
+
+/// See [`out`].
+#[derive(Debug)]
+pub(super) struct Place<T>(NonNull<T>);
+
+impl<T> Place<T> {
+    pub(super) fn write(self, value: T) {
+        // SAFETY: valid by the contract of `out`.
+        unsafe { self.0.as_ptr().write_unaligned(value) }
+    }
+}
+
+/// The size up to and including a field, for [`Sized32::FIRST_SIZE`].
+macro_rules! size_through {
+    ($type:ty, $field:ident, $field_type:ty) => {
+        std::mem::offset_of!($type, $field) + std::mem::size_of::<$field_type>()
+    };
+}
+pub(super) use size_through;
+
+const _: () = assert!(offset_of!(msb_error, struct_size) == 0);
+const _: () = assert!(MSB_E_INTERNAL < 0);

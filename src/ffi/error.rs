@@ -1,0 +1,67 @@
+//! The detail of a failure.
+
+use super::boundary::{Sized32, size_through};
+use super::status::msb_status;
+use std::ffi::c_char;
+
+/// Length of the text in an `msb_error`, its NUL included.
+pub const MSB_ERROR_MESSAGE_LEN: usize = 496;
+
+/// Why a call failed. The caller provides the storage; the library writes it only on failure. It
+/// owns nothing: there is nothing to free, and reuse is safe.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct msb_error {
+    /// `sizeof(msb_error)`.
+    pub struct_size: u32,
+    /// The status that the call returned.
+    pub status: msb_status,
+    /// `errno` where it went wrong (host or guest), else 0.
+    pub os_error: i32,
+    /// Who noticed: one of `MSB_ORIGIN_*`.
+    pub origin: u32,
+    /// One line of UTF-8, cut at a character if too long.
+    pub message: [c_char; MSB_ERROR_MESSAGE_LEN],
+}
+
+// SAFETY: `repr(C)`, starts with its size, and holds numbers only.
+unsafe impl Sized32 for msb_error {
+    const NAME: &'static str = "msb_error";
+    const FIRST_SIZE: usize = size_through!(msb_error, message, [c_char; MSB_ERROR_MESSAGE_LEN]);
+}
+
+impl msb_error {
+    pub(super) fn new(status: msb_status, os_error: i32, origin: u32, message: &str) -> msb_error {
+        let mut text = [0; MSB_ERROR_MESSAGE_LEN];
+        let mut end = message.len().min(MSB_ERROR_MESSAGE_LEN - 1);
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        let bytes = message.bytes().take(end).map(|byte| match byte {
+            // One line, and no end before its end.
+            b'\n' | b'\r' | 0 => b' ',
+            other => other,
+        });
+        for (place, byte) in text.iter_mut().zip(bytes) {
+            *place = c_char::from_ne_bytes([byte]);
+        }
+        msb_error { struct_size: 0, status, os_error, origin, message: text }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(error: &msb_error) -> String {
+        let bytes = error.message.iter().map(|c| c.to_ne_bytes()[0]).take_while(|b| *b != 0);
+        String::from_utf8(bytes.collect()).unwrap()
+    }
+
+    #[test]
+    fn a_long_message_is_cut_at_a_character_and_stays_one_line() {
+        let error = msb_error::new(-1, 0, 1, &"ä".repeat(400));
+        assert_eq!(text(&error), "ä".repeat(247));
+        assert_eq!(text(&msb_error::new(-1, 0, 1, "a\nb\0c")), "a b c");
+    }
+}

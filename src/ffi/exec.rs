@@ -1,0 +1,273 @@
+//! Commands.
+
+use super::boundary::{ErrorOut, Failure, Sized32, boundary, copy_in, out, size_through, wrong};
+use super::error::msb_error;
+use super::handle::{get, msb_exec, msb_sandbox, msb_sink, open, remove};
+use super::input::{array, bytes, lent, pair, text, texts};
+use super::sandbox::SandboxObject;
+use super::status::{MSB_E_INVALID, MSB_OK, msb_status};
+use super::wait::run;
+use crate::client::ExecCore;
+use crate::options::{ExecOptions, ExecOptionsBuilder, RlimitResource};
+use crate::sandbox::{Program, Sandbox};
+use msb_wire::Scope;
+use std::ffi::c_char;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The command gets a terminal; its standard error then comes as standard output.
+pub const MSB_EXEC_TTY: u32 = 1;
+/// Forward output until every process that holds it has closed it, however long that takes.
+pub const MSB_EXEC_WAIT_FOR_EOF: u32 = 2;
+/// `cmd` is a script for the sandbox's shell; `args` come behind it.
+pub const MSB_EXEC_SHELL: u32 = 4;
+
+const FLAGS: u32 = MSB_EXEC_TTY | MSB_EXEC_WAIT_FOR_EOF | MSB_EXEC_SHELL;
+
+/// Session id and its NUL: 32 hexadecimal digits.
+pub const MSB_SESSION_ID_LEN: usize = 33;
+
+/// A limit on a resource. `UINT64_MAX` is no limit.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct msb_rlimit {
+    /// Linux's `RLIMIT_*` number, 0 to 15.
+    pub resource: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The limit in force.
+    pub soft: u64,
+    /// What the command may raise it to.
+    pub hard: u64,
+}
+
+/// What to run. Zero means default, except for `cmd`. All pointers are lent.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct msb_exec_options {
+    /// `sizeof(msb_exec_options)`.
+    pub struct_size: u32,
+    /// `MSB_EXEC_*`.
+    pub flags: u32,
+    /// Lent. The program: a path, or a name to look up in the command's own `PATH`.
+    pub cmd: *const c_char,
+    /// Lent. `args_len` arguments, without the program.
+    pub args: *const *const c_char,
+    /// How many.
+    pub args_len: usize,
+    /// Lent. `env_len` texts `NAME=value`, on top of the sandbox's.
+    pub env: *const *const c_char,
+    /// How many.
+    pub env_len: usize,
+    /// Lent. Working directory; NULL: the sandbox's.
+    pub cwd: *const c_char,
+    /// Lent. `name`, `uid`, `name:group` or `uid:gid`; NULL: the sandbox's.
+    pub user: *const c_char,
+    /// Lent. Fixed standard input of `stdin_len` bytes, and then its end. Copied.
+    pub stdin_data: *const u8,
+    /// How many.
+    pub stdin_len: usize,
+    /// Lent. `rlimits_len` resource limits.
+    pub rlimits: *const msb_rlimit,
+    /// How many.
+    pub rlimits_len: usize,
+    /// Kill it, and all that it started, after this many nanoseconds; 0: never.
+    pub timeout_ns: u64,
+    /// How long others' output is still forwarded after the exit, in nanoseconds; 0: 250 ms.
+    pub drain_ns: u64,
+    /// Rows of the terminal; 0: 24.
+    pub rows: u16,
+    /// Columns of the terminal; 0: 80.
+    pub cols: u16,
+    /// Zero.
+    pub reserved: u32,
+}
+
+// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
+unsafe impl Sized32 for msb_exec_options {
+    const NAME: &'static str = "msb_exec_options";
+    const FIRST_SIZE: usize = size_through!(msb_exec_options, reserved, u32);
+}
+
+/// Start a command and return at once; `msb_exec_recv` tells how it goes, also that it could not
+/// be started.
+///
+/// With `out_stdin` its input is written by `msb_sink_write`; with `out_stdin` NULL it is
+/// `stdin_data` if given, else `/dev/null`.
+///
+/// `MSB_OK`: `*out_exec` and, if asked for, `*out_stdin` are owned. `MSB_E_INVALID`: an option
+/// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_exec_stream(
+    sandbox: *mut msb_sandbox,
+    options: *const msb_exec_options,
+    out_exec: *mut *mut msb_exec,
+    out_stdin: *mut *mut msb_sink,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_exec = unsafe { out(out_exec, "an exec") };
+    // SAFETY: as above.
+    let out_stdin = (!out_stdin.is_null()).then(|| unsafe { out(out_stdin, "a sink") });
+    // SAFETY: as above; what the fields point to is lent for this call.
+    let options = unsafe { copy_in(options) };
+    let pipe = out_stdin.is_some();
+    // SAFETY: as above.
+    let request = options.and_then(|options| unsafe { request(&options, pipe) });
+    boundary(err, || {
+        let sandbox = get::<SandboxObject, _>(sandbox)?.sandbox()?;
+        let (out_exec, (program, options)) = (out_exec?, request?);
+        let exec = Arc::new(start(&sandbox, program, options)?);
+        let sink = exec.take_sink();
+        let exec_handle = open(Arc::clone(&exec))?;
+        if let (Some(out_stdin), Some(sink)) = (out_stdin, sink) {
+            match open(Arc::new(sink)) {
+                Ok(sink_handle) => out_stdin?.write(sink_handle),
+                Err(failure) => {
+                    drop(remove::<ExecCore, msb_exec>(exec_handle));
+                    return Err(failure);
+                }
+            }
+        }
+        out_exec.write(exec_handle);
+        Ok(MSB_OK)
+    })
+}
+
+fn start(sandbox: &Sandbox, program: Program, options: ExecOptions) -> Result<ExecCore, Failure> {
+    let (request, _) = sandbox.request_for(program, options)?;
+    let connection = match sandbox.live_connection() {
+        Some(connection) => connection,
+        None => {
+            let sandbox = sandbox.clone();
+            run(async move { sandbox.connect().await })?
+        }
+    };
+    Ok(connection.exec(request)?)
+}
+
+/// # Safety
+/// The pointers in `options` are NULL or valid for what their comments say.
+unsafe fn request(
+    options: &msb_exec_options,
+    pipe: bool,
+) -> Result<(Program, ExecOptions), Failure> {
+    if options.flags & !FLAGS != 0 || options.reserved != 0 {
+        let text = format!("unknown exec flags {:#x}", options.flags & !FLAGS);
+        return Err(wrong(MSB_E_INVALID, text));
+    }
+    // SAFETY: by the contract, as for every pointer below.
+    let cmd = unsafe { bytes(options.cmd) };
+    let cmd = cmd.ok_or_else(|| wrong(MSB_E_INVALID, "an exec without a command"))?;
+    let program = match options.flags & MSB_EXEC_SHELL {
+        0 => Program::Command(cmd),
+        _ => Program::Script(cmd),
+    };
+    let mut builder = ExecOptionsBuilder::new()
+        .tty(options.flags & MSB_EXEC_TTY != 0)
+        .wait_for_eof(options.flags & MSB_EXEC_WAIT_FOR_EOF != 0);
+    // SAFETY: as above.
+    for argument in unsafe { texts(options.args, options.args_len, "arguments") }? {
+        builder = builder.arg_bytes(argument);
+    }
+    // SAFETY: as above.
+    for entry in unsafe { texts(options.env, options.env_len, "variables") }? {
+        let (key, value) = pair(&entry, "the variable")?;
+        builder = builder.env_bytes(key, value);
+    }
+    // SAFETY: as above.
+    if let Some(cwd) = unsafe { bytes(options.cwd) } {
+        builder = builder.cwd_bytes(cwd);
+    }
+    // SAFETY: as above.
+    if let Some(user) = unsafe { text(options.user, "the user") }? {
+        builder = builder.user(user);
+    }
+    // SAFETY: as above.
+    let stdin = unsafe { lent(options.stdin_data, options.stdin_len, "input") }?;
+    builder = match (pipe, options.stdin_data.is_null()) {
+        (true, true) => builder.stdin_pipe(),
+        (false, true) => builder,
+        (false, false) => builder.stdin_bytes(stdin),
+        (true, false) => {
+            return Err(wrong(MSB_E_INVALID, "both a sink and fixed bytes as standard input"));
+        }
+    };
+    // SAFETY: as above.
+    for limit in unsafe { array(options.rlimits, options.rlimits_len, "resource limits") }? {
+        let resource = u8::try_from(limit.resource).ok().and_then(RlimitResource::from_number);
+        let resource = resource.ok_or_else(|| {
+            wrong(MSB_E_INVALID, format!("{} is not a resource limit", limit.resource))
+        })?;
+        builder = builder.rlimit_range(resource, limit.soft, limit.hard);
+    }
+    if options.timeout_ns != 0 {
+        builder = builder.timeout(Duration::from_nanos(options.timeout_ns));
+    }
+    if options.drain_ns != 0 {
+        builder = builder.drain(Duration::from_nanos(options.drain_ns));
+    }
+    if options.rows != 0 || options.cols != 0 {
+        let or = |value: u16, default: u16| if value == 0 { default } else { value };
+        builder = builder.tty_size(or(options.rows, 24), or(options.cols, 80));
+    }
+    Ok((program, builder.build()?))
+}
+
+/// Session id of a command: 32 hexadecimal digits and a NUL, never used again. It is the same in
+/// every language, in logs and in `msb`.
+///
+/// `MSB_OK`: `out_id` holds `MSB_SESSION_ID_LEN` bytes. `MSB_E_HANDLE`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_exec_id(
+    exec: *const msb_exec,
+    out_id: *mut c_char,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_id = unsafe { out(out_id.cast::<[u8; MSB_SESSION_ID_LEN]>(), "an id") };
+    boundary(err, || {
+        let (exec, out_id) = (get::<ExecCore, _>(exec)?, out_id?);
+        let mut id = [0; MSB_SESSION_ID_LEN];
+        for (place, byte) in id.iter_mut().zip(exec.session().to_string().bytes()) {
+            *place = byte;
+        }
+        out_id.write(id);
+        Ok(MSB_OK)
+    })
+}
+
+/// Only the command's process group. The default, 0.
+pub const MSB_SIGNAL_GROUP: u32 = 0;
+/// Everything that the command started, also what left its group.
+pub const MSB_SIGNAL_TREE: u32 = 1;
+
+/// Send a signal to a command, and wait until the sandbox has done so. Killing all that a command
+/// started is `SIGKILL` with `MSB_SIGNAL_TREE`. Never waits for a reader.
+///
+/// `MSB_OK`: sent. `MSB_E_INVALID`: no such signal. `MSB_E_NO_PROCESS`: it has ended.
+/// `MSB_E_LOST`: the sandbox is gone.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_exec_signal(
+    exec: *const msb_exec,
+    signal: i32,
+    flags: u32,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    boundary(err, || {
+        let exec = get::<ExecCore, _>(exec)?;
+        let scope = match flags {
+            MSB_SIGNAL_GROUP => Scope::Group,
+            MSB_SIGNAL_TREE => Scope::Everything,
+            _ => return Err(wrong(MSB_E_INVALID, format!("unknown signal flags {flags:#x}"))),
+        };
+        run(async move { exec.signal(signal, scope)?.await })?;
+        Ok(MSB_OK)
+    })
+}

@@ -1,0 +1,34 @@
+//! The C ABI.
+//!
+//! Owns: handles, and the way of every value across the boundary. Does not own: what the calls do;
+//! that is the client's. Invariant: whatever a caller passes, a call ends in a status, and outputs
+//! are written only on success.
+//!
+//! The contract of every export, on which the `SAFETY` comments rest: a pointer is NULL, or valid
+//! for what its documentation says until the call returns; a handle is any value at all. It is
+//! written for C readers in each function's comment, which the header takes over.
+
+#![allow(clippy::missing_safety_doc, reason = "the C comment is the contract")]
+#![allow(non_camel_case_types, reason = "these are the names in C")]
+
+mod boundary;
+mod error;
+mod event;
+mod exec;
+mod handle;
+mod input;
+mod sandbox;
+mod sink;
+mod status;
+mod table;
+mod version;
+mod wait;
+
+pub use error::{MSB_ERROR_MESSAGE_LEN, msb_error};
+pub use event::*;
+pub use exec::*;
+pub use handle::*;
+pub use sandbox::*;
+pub use sink::*;
+pub use status::*;
+pub use version::*;

@@ -1,0 +1,43 @@
+//! Standard input.
+
+use super::boundary::{ErrorOut, boundary, out};
+use super::error::msb_error;
+use super::handle::{get, msb_sink};
+use super::input::lent;
+use super::status::{MSB_AGAIN, MSB_OK, msb_status};
+use super::wait::Timeout;
+use crate::client::SinkCore;
+
+/// Write to a command's standard input. Waits for room up to `timeout_ms`: 0 only looks, -1 waits
+/// for ever. `data` is copied. No bytes are a success that does nothing.
+///
+/// `MSB_OK`: `*out_written` bytes were taken, at least 1 unless `len` is 0, perhaps fewer than
+/// `len`: call again with the rest. `MSB_AGAIN`: none were. `MSB_E_PIPE`: the command no longer
+/// reads. `MSB_E_CLOSED`: the sink was closed meanwhile. `MSB_E_LOST`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_sink_write(
+    sink: *mut msb_sink,
+    data: *const u8,
+    len: usize,
+    timeout_ms: i64,
+    out_written: *mut usize,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_written = unsafe { out(out_written, "the number of bytes") };
+    // SAFETY: as above; lent for this call.
+    let data = unsafe { lent(data, len, "input") };
+    boundary(err, || {
+        let (sink, data, out_written) = (get::<SinkCore, _>(sink)?, data?, out_written?);
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        match sink.write_until(data, deadline) {
+            Some(written) => {
+                out_written.write(written?);
+                Ok(MSB_OK)
+            }
+            None => Ok(MSB_AGAIN),
+        }
+    })
+}

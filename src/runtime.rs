@@ -1,0 +1,127 @@
+//! The library's own threads.
+//!
+//! Owns: the I/O thread `msb-io`, made on first use, and the short-lived threads for work that
+//! blocks. Does not own: what runs on them. Invariant: no thread of the library ever receives a
+//! signal of the host program, and no call waits for a thread that does not exist, be it because
+//! it could not be made or because the process is a forked child.
+
+use crate::error::{Error, ErrorKind, Origin};
+use nix::sys::signal::{SigSet, SigmaskHow};
+use once_cell::sync::OnceCell;
+use std::future::Future;
+use std::sync::mpsc;
+use std::thread;
+use tokio::runtime::{Builder, Handle};
+
+static RUNTIME: OnceCell<Runtime> = OnceCell::new();
+
+/// The I/O thread.
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    handle: Handle,
+    pid: u32,
+}
+
+/// The I/O thread; made now if there is none yet.
+pub(crate) fn get() -> Result<&'static Runtime, Error> {
+    let runtime = RUNTIME.get_or_try_init(Runtime::start)?;
+    check_pid(runtime.pid)?;
+    Ok(runtime)
+}
+
+/// An error in a child that was forked from a process which uses the library.
+pub(crate) fn check_fork() -> Result<(), Error> {
+    RUNTIME.get().map_or(Ok(()), |runtime| check_pid(runtime.pid))
+}
+
+/// An error unless this is the process with that id: after a fork the child has no I/O thread, and
+/// shares its descriptors with its parent.
+pub(crate) fn check_pid(pid: u32) -> Result<(), Error> {
+    if std::process::id() == pid {
+        return Ok(());
+    }
+    let context = "this process was forked from the one that uses the library; it may only exec";
+    Err(Error::new(ErrorKind::Unsupported, Origin::Caller, context))
+}
+
+impl Runtime {
+    fn start() -> Result<Runtime, Error> {
+        let (report, reported) = mpsc::channel();
+        spawn_thread("msb-io", move || {
+            let runtime = match Builder::new_current_thread().enable_io().enable_time().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = report.send(Err(error));
+                    return;
+                }
+            };
+            if report.send(Ok(runtime.handle().clone())).is_ok() {
+                runtime.block_on(std::future::pending::<()>());
+            }
+        })?;
+        let handle = reported
+            .recv()
+            .map_err(|_| Error::internal("the I/O thread ended during its start"))?
+            .map_err(|error| Error::io("cannot start the I/O thread", error))?;
+        Ok(Runtime { handle, pid: std::process::id() })
+    }
+
+    /// Runs a task on the I/O thread. It must never block.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.handle.spawn(task));
+    }
+
+    /// Runs a function in the context of the I/O thread, to register descriptors there.
+    pub(crate) fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _context = self.handle.enter();
+        f()
+    }
+}
+
+/// Starts a thread that no signal of the host program reaches.
+pub(crate) fn spawn_thread(name: &str, f: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    let failed = |error: std::io::Error| Error::io("cannot make a thread", error);
+    // A new thread inherits the mask, so that there is no moment in which it could be interrupted.
+    let before = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+        .map_err(|errno| failed(errno.into()))?;
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(f);
+    // Cannot fail with a mask that was in force a moment ago.
+    let _ = before.thread_set_mask();
+    spawned.map(drop).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_io_thread_has_its_name_and_blocks_every_signal() {
+        let (sender, receiver) = mpsc::channel();
+        get().unwrap().spawn(async move {
+            let name = thread::current().name().map(str::to_owned);
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            sender.send((name, status)).unwrap();
+        });
+        let (name, status) = receiver.recv().unwrap();
+        assert_eq!(name.as_deref(), Some("msb-io"));
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap();
+        let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
+        for signal in [1, 2, 13, 15, 17] {
+            assert_ne!(mask & (1 << (signal - 1)), 0, "signal {signal}");
+        }
+    }
+
+    #[test]
+    fn the_callers_own_signals_stay_as_they_were() {
+        let before = SigSet::thread_get_mask().unwrap();
+        spawn_thread("msb-test", || {}).unwrap();
+        assert_eq!(SigSet::thread_get_mask().unwrap(), before);
+    }
+
+    #[test]
+    fn another_process_is_told_so() {
+        let error = check_pid(std::process::id() + 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
+}

@@ -1,0 +1,228 @@
+//! What a new sandbox is to be.
+
+use crate::client::Pending;
+use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
+use crate::sandbox::{Sandbox, with_name};
+use msb_driver::{ByteString, CreateOptions, DriverChoice, SandboxConfig};
+use std::path::Path;
+use std::time::Duration;
+
+/// Describes a new sandbox; made by [`Sandbox::builder`].
+#[derive(Debug, Clone)]
+pub struct SandboxBuilder {
+    name: String,
+    image: Option<ByteString>,
+    driver: Option<DriverChoice>,
+    replace: bool,
+    /// Everything else, under a name that is no one's.
+    rest: Rest,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Rest {
+    cpus: Option<u32>,
+    memory_mib: Option<u32>,
+    env: Vec<(ByteString, ByteString)>,
+    workdir: Option<ByteString>,
+    shell: Option<ByteString>,
+    user: Option<ByteString>,
+    hostname: Option<String>,
+    labels: Vec<(String, String)>,
+    detached: bool,
+    network: bool,
+    max_duration: Option<Duration>,
+    idle_timeout: Option<Duration>,
+    boot_timeout: Option<Duration>,
+}
+
+impl SandboxBuilder {
+    pub(super) fn new(name: String) -> Self {
+        let rest = Rest::default();
+        SandboxBuilder { name, image: None, driver: None, replace: false, rest }
+    }
+
+    /// Sets the root filesystem: the path of a directory, which is never written to.
+    #[must_use]
+    pub fn image(mut self, image: impl AsRef<Path>) -> Self {
+        self.image = Some(image.as_ref().into());
+        self
+    }
+
+    /// Sets how many processors it may use.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.rest.cpus = Some(cpus);
+        self
+    }
+
+    /// Sets how much memory it may use, in MiB.
+    #[must_use]
+    pub fn memory(mut self, mib: u32) -> Self {
+        self.rest.memory_mib = Some(mib);
+        self
+    }
+
+    /// Sets an environment variable of everything that runs in it.
+    #[must_use]
+    pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.rest.env.push((key.into().into(), value.into().into()));
+        self
+    }
+
+    /// Sets environment variables of everything that runs in it.
+    #[must_use]
+    pub fn envs(
+        self,
+        vars: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Self {
+        vars.into_iter().fold(self, |builder, (key, value)| builder.env(key, value))
+    }
+
+    /// Sets the working directory of commands that set none; `/` without it.
+    #[must_use]
+    pub fn workdir(mut self, workdir: impl Into<String>) -> Self {
+        self.rest.workdir = Some(workdir.into().into());
+        self
+    }
+
+    /// Sets the shell that runs scripts; `/bin/sh` without it.
+    #[must_use]
+    pub fn shell(mut self, shell: impl Into<String>) -> Self {
+        self.rest.shell = Some(shell.into().into());
+        self
+    }
+
+    /// Sets the user of commands that set none; root without it.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.rest.user = Some(user.into().into());
+        self
+    }
+
+    /// Sets its host name.
+    #[must_use]
+    pub fn hostname(mut self, hostname: impl Into<String>) -> Self {
+        self.rest.hostname = Some(hostname.into());
+        self
+    }
+
+    /// Attaches a note of the caller's own.
+    #[must_use]
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.rest.labels.push((key.into(), value.into()));
+        self
+    }
+
+    /// Attaches notes of the caller's own.
+    #[must_use]
+    pub fn labels(
+        self,
+        labels: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Self {
+        labels.into_iter().fold(self, |builder, (key, value)| builder.label(key, value))
+    }
+
+    /// Ends and removes a sandbox that has the name already.
+    #[must_use]
+    pub fn replace(mut self) -> Self {
+        self.replace = true;
+        self
+    }
+
+    /// Lets it outlive the process that creates it.
+    #[must_use]
+    pub fn detached(mut self, detached: bool) -> Self {
+        self.rest.detached = detached;
+        self
+    }
+
+    /// Lets it reach the network; off without it.
+    #[must_use]
+    pub fn network(mut self, enabled: bool) -> Self {
+        self.rest.network = enabled;
+        self
+    }
+
+    /// Ends it after this time.
+    #[must_use]
+    pub fn max_duration(mut self, time: Duration) -> Self {
+        self.rest.max_duration = Some(time);
+        self
+    }
+
+    /// Ends it when nothing has run in it for this time.
+    #[must_use]
+    pub fn idle_timeout(mut self, time: Duration) -> Self {
+        self.rest.idle_timeout = Some(time);
+        self
+    }
+
+    /// Names the driver. Without it, and without `MSB_DRIVER`, the first usable one with hardware
+    /// isolation is taken.
+    #[must_use]
+    pub fn driver(mut self, driver: impl Into<String>) -> Self {
+        self.driver = Some(driver.into().into());
+        self
+    }
+
+    /// Sets how long the start may take; 30 seconds without it.
+    #[must_use]
+    pub fn boot_timeout(mut self, time: Duration) -> Self {
+        self.rest.boot_timeout = Some(time);
+        self
+    }
+
+    /// Creates the sandbox and starts it.
+    ///
+    /// Giving the future up does not undo what has begun: the sandbox is found by its name.
+    pub async fn create(self) -> MicrosandboxResult<Sandbox> {
+        self.begin().await
+    }
+
+    /// Begins to create the sandbox.
+    pub(crate) fn begin(self) -> Pending<Sandbox> {
+        let name = self.name.clone();
+        // Read by the caller, as the rest of the environment is.
+        let driver = DriverChoice::resolve(self.driver.clone());
+        with_name(&name, "msb-create", move |home, name, companions| {
+            let options = CreateOptions { replace: self.replace };
+            let config = self.config(name.clone(), driver)?;
+            msb_driver::create(&home, config, options, &companions)?.wait()?;
+            tracing::info!(sandbox = %name, "sandbox created");
+            let info = msb_driver::get(&home, &name, None)?;
+            let sandbox = Sandbox::of(home, info);
+            sandbox.connect_now()?;
+            Ok(sandbox)
+        })
+    }
+
+    fn config(self, name: msb_driver::Name, driver: DriverChoice) -> Result<SandboxConfig, Error> {
+        let Some(image) = self.image else {
+            let context = "the sandbox has no image; give the path of a directory";
+            return Err(Error::new(ErrorKind::InvalidConfig, Origin::Caller, context));
+        };
+        let rest = self.rest;
+        Ok(SandboxConfig {
+            cpus: rest.cpus,
+            memory_mib: rest.memory_mib,
+            env: rest.env,
+            workdir: rest.workdir,
+            shell: rest.shell,
+            user: rest.user,
+            hostname: rest.hostname,
+            labels: rest.labels.into_iter().collect(),
+            detached: rest.detached,
+            network: rest.network,
+            max_duration_ms: rest.max_duration.map(millis),
+            idle_timeout_ms: rest.idle_timeout.map(millis),
+            boot_timeout_ms: rest.boot_timeout.map(millis),
+            driver,
+            ..SandboxConfig::new(name, image)
+        })
+    }
+}
+
+/// Whole milliseconds; a part of one counts as one, so that no time becomes none.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}

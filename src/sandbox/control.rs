@@ -1,0 +1,128 @@
+//! Ending a sandbox, and learning of its end.
+
+use crate::client::{Pending, Promise, completion};
+use crate::error::{Error, ErrorKind, Origin};
+use crate::exec::SIGKILL;
+use crate::output::ExitStatus;
+use crate::runtime;
+use crate::sandbox::builder::millis;
+use crate::sandbox::{Inner, Sandbox, on_thread};
+use msb_driver::{Control, Outcome, Reason, Reply, Request, Status};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+
+/// How long past its own time limit a runner may take to answer.
+const GRACE: Duration = Duration::from_secs(20);
+/// Longest answer of a runner.
+const MAX_ANSWER: u64 = 64 * 1024;
+
+impl Sandbox {
+    pub(crate) fn begin_stop(&self, timeout: Duration) -> Pending<ExitStatus> {
+        let request = Request::Stop { timeout_ms: millis(timeout) };
+        self.request(request, timeout.saturating_add(GRACE))
+    }
+
+    pub(crate) fn begin_kill(&self) -> Pending<ExitStatus> {
+        self.request(Request::Kill, GRACE)
+    }
+
+    /// Waits for the end, on the I/O thread: a wait may be long, and no thread is to sit in it.
+    pub(crate) fn begin_wait(&self) -> Pending<ExitStatus> {
+        let (promise, pending) = completion();
+        let inner = Arc::clone(&self.inner);
+        let begun = runtime::get().and_then(|runtime| {
+            runtime::spawn_thread("msb-control", move || match Control::connect(&inner.dir) {
+                Ok(control) => runtime.spawn(wait(control.into_stream(), inner, promise)),
+                Err(_) => promise.complete(inner.outcome()),
+            })
+        });
+        match begun {
+            Ok(()) => pending,
+            Err(error) => Pending::ready(Err(error)),
+        }
+    }
+
+    fn request(&self, request: Request, timeout: Duration) -> Pending<ExitStatus> {
+        let inner = Arc::clone(&self.inner);
+        on_thread("msb-control", move || {
+            let reply = Control::connect(&inner.dir)?.request(&request, Some(timeout))?;
+            inner.concluded(reply)
+        })
+    }
+}
+
+impl Inner {
+    fn concluded(&self, reply: Reply) -> Result<ExitStatus, Error> {
+        match reply {
+            Reply::Ended { outcome } => self.status_of(&outcome),
+            Reply::Refused { message } => {
+                Err(Error::new(ErrorKind::Internal, Origin::Driver, message))
+            }
+            _ => Err(Error::internal("the runner answered another question")),
+        }
+    }
+
+    fn status_of(&self, outcome: &Outcome) -> Result<ExitStatus, Error> {
+        match outcome.reason {
+            Reason::Killed => Ok(ExitStatus::of_sandbox(Some(SIGKILL))),
+            Reason::Crashed | Reason::BootFailed => {
+                let detail = outcome.detail.as_deref().unwrap_or("it left no message");
+                let context = format!("sandbox {} crashed: {detail}", self.config.name);
+                Err(Error::new(ErrorKind::SandboxCrashed, Origin::Driver, context))
+            }
+            _ => Ok(ExitStatus::of_sandbox(None)),
+        }
+    }
+
+    /// How a sandbox that is not running ended. Blocks.
+    fn outcome(&self) -> Result<ExitStatus, Error> {
+        let info = msb_driver::get(&self.home, &self.config.name, None)?;
+        match (info.status, info.outcome) {
+            (_, Some(outcome)) => self.status_of(&outcome),
+            (Status::Crashed, None) => self.status_of(&Outcome::now(Reason::Crashed, None)),
+            _ => Err(msb_driver::Error::NotRunning(self.config.name.clone()).into()),
+        }
+    }
+}
+
+async fn wait(socket: UnixStream, inner: Arc<Inner>, promise: Promise<ExitStatus>) {
+    match ask(socket).await {
+        Some(reply) => promise.complete(inner.concluded(reply)),
+        // The runner was killed, and with it the sandbox. To look blocks for a moment.
+        None => {
+            let looked = runtime::spawn_thread("msb-control", move || {
+                let result = match Control::connect(&inner.dir) {
+                    // Its last connection closes before its lock does.
+                    Ok(control) => control.request(&Request::Wait, None).map_err(Error::from),
+                    Err(_) => Ok(Reply::Ended {
+                        outcome: Outcome::now(
+                            Reason::Crashed,
+                            Some("the runner was killed".to_owned()),
+                        ),
+                    }),
+                };
+                promise.complete(result.and_then(|reply| inner.concluded(reply)));
+            });
+            if let Err(error) = looked {
+                tracing::warn!(%error, "the end of a sandbox could not be looked at");
+            }
+        }
+    }
+}
+
+/// Asks the runner for the end; `None` when it ended without a word.
+async fn ask(socket: UnixStream) -> Option<Reply> {
+    socket.set_nonblocking(true).ok()?;
+    let mut stream = tokio::net::UnixStream::from_std(socket).ok()?;
+    let mut line = serde_json::to_vec(&Request::Wait).ok()?;
+    line.push(b'\n');
+    // The line fits into the empty buffer of the socket, so that no signal can come of it unless
+    // the runner is gone already; the thread blocks that signal.
+    stream.write_all(&line).await.ok()?;
+    let mut answer = Vec::new();
+    let mut reader = BufReader::new(stream).take(MAX_ANSWER);
+    reader.read_until(b'\n', &mut answer).await.ok()?;
+    serde_json::from_slice(&answer).ok()
+}

@@ -1,0 +1,107 @@
+//! What is known about sandboxes and what runs in them.
+
+use crate::output::ExitStatus;
+use msb_driver::{Info, Isolation, Reason, Status};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What is known about a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SandboxInfo {
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub status: Status,
+    /// The root filesystem it was made from.
+    pub image: PathBuf,
+    /// The driver that runs it, or ran it last.
+    pub driver: Option<String>,
+    /// What isolates it.
+    pub isolation: Option<Isolation>,
+    /// How many processors it may use; `None` is the driver's default.
+    pub cpus: Option<u32>,
+    /// How much memory it may use, in MiB; `None` is the driver's default.
+    pub memory: Option<u32>,
+    /// Whether it outlives the process that created it.
+    pub detached: bool,
+    /// The caller's own notes.
+    pub labels: BTreeMap<String, String>,
+    /// When it was created.
+    pub created_at: SystemTime,
+    /// When it was last started.
+    pub started_at: Option<SystemTime>,
+    /// Why it ended, when it is not running.
+    pub end_reason: Option<Reason>,
+    /// More about its end, for people.
+    pub end_detail: Option<String>,
+}
+
+impl From<Info> for SandboxInfo {
+    fn from(info: Info) -> Self {
+        let Info { status, config, created_ms, started, outcome, .. } = info;
+        let started_at = started.as_ref().map(|started| time(started.at_ms));
+        let (driver, isolation) = started.and_then(|started| started.machine).unzip();
+        let (end_reason, end_detail) = match outcome {
+            Some(outcome) => (Some(outcome.reason), outcome.detail),
+            None => (None, None),
+        };
+        SandboxInfo {
+            name: config.name.into(),
+            status,
+            image: config.image.as_path().to_path_buf(),
+            driver,
+            isolation,
+            cpus: config.cpus,
+            memory: config.memory_mib,
+            detached: config.detached,
+            labels: config.labels,
+            created_at: time(created_ms),
+            started_at,
+            end_reason,
+            end_detail,
+        }
+    }
+}
+
+fn time(ms: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(ms)
+}
+
+/// One run of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionInfo {
+    /// Its id.
+    pub id: String,
+    /// Its process id in the guest.
+    pub pid: u32,
+    /// Program and arguments, cut when they are very long.
+    pub command: Vec<Vec<u8>>,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// How it ended; `None` while it runs.
+    pub status: Option<ExitStatus>,
+    /// How long ago it started.
+    pub age: Duration,
+    /// How many bytes it has put out.
+    pub output_total: u64,
+    /// How many readers follow it.
+    pub followers: u32,
+}
+
+impl From<msb_wire::SessionInfo> for SessionInfo {
+    fn from(info: msb_wire::SessionInfo) -> Self {
+        SessionInfo {
+            id: info.session.to_string(),
+            pid: info.pid,
+            command: info.argv.into_iter().map(Into::into).collect(),
+            tty: info.tty,
+            status: info.exited.as_ref().map(ExitStatus::from),
+            age: Duration::from_nanos(info.age_ns),
+            output_total: info.total,
+            followers: info.followers,
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Writing to a command's standard input.
+
+use crate::client::SinkCore;
+use crate::error::MicrosandboxResult;
+
+/// The writing end of a command's standard input, taken by
+/// [`ExecHandle::take_stdin`](crate::ExecHandle::take_stdin).
+///
+/// It and the handle have lives of their own: dropping one leaves the other working. Dropping the
+/// sink ends the input.
+#[derive(Debug)]
+pub struct ExecSink {
+    core: SinkCore,
+}
+
+impl ExecSink {
+    pub(crate) fn new(core: SinkCore) -> Self {
+        ExecSink { core }
+    }
+
+    /// Writes all of `data`, and waits while the command does not read. An empty write does
+    /// nothing.
+    ///
+    /// When the future is dropped, what was written until then stays written. Writes from several
+    /// tasks at once may arrive interleaved.
+    pub async fn write(&self, data: impl AsRef<[u8]>) -> MicrosandboxResult<()> {
+        self.core.write_all(data.as_ref()).await
+    }
+
+    /// Ends the input: the command reads end-of-file, or on a terminal the key that means it.
+    /// Doing it again does nothing.
+    pub async fn close(&self) -> MicrosandboxResult<()> {
+        self.core.close();
+        Ok(())
+    }
+}
