@@ -438,7 +438,7 @@ const char *msb_status_name(msb_status status);
 /// what it polls. Call until `MSB_AGAIN` before polling again.
 ///
 /// `MSB_OK`: `*out_fd` is the descriptor. `MSB_E_HANDLE`; `MSB_E_IO`: none could be made.
-msb_status msb_handle_fd(const void *handle, int32_t *out_fd, struct msb_error *err);
+MSB_MUST_USE msb_status msb_handle_fd(const void *handle, int32_t *out_fd, struct msb_error *err);
 
 /// Close any handle. Calls that wait on it return `MSB_E_CLOSED` at once. In any order, from any
 /// thread; NULL is fine and does nothing.
@@ -456,6 +456,7 @@ msb_status msb_handle_close(void *handle);
 /// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: an option that makes no sense.
 /// `MSB_E_IO`: a thread or descriptor could not be made. What goes wrong later, such as a name
 /// that exists (`MSB_E_EXISTS`), `msb_sandbox_wait_ready` reports.
+MSB_MUST_USE
 msb_status msb_sandbox_create(const struct msb_sandbox_options *options,
                               struct msb_sandbox **out_sandbox,
                               struct msb_error *err);
@@ -464,6 +465,7 @@ msb_status msb_sandbox_create(const struct msb_sandbox_options *options,
 ///
 /// `MSB_OK`: it does. `MSB_AGAIN`: not yet. Anything else: it never will, and why; `MSB_E_EXISTS`,
 /// `MSB_E_NO_DRIVER` and `MSB_E_BOOT` are to be expected. Asked again, it says the same.
+MSB_MUST_USE
 msb_status msb_sandbox_wait_ready(struct msb_sandbox *sandbox,
                                   int64_t timeout_ms,
                                   struct msb_error *err);
@@ -473,12 +475,15 @@ msb_status msb_sandbox_wait_ready(struct msb_sandbox *sandbox,
 ///
 /// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before, or is not ready yet.
 /// `MSB_E_CRASHED`: it ended by itself first.
-msb_status msb_sandbox_stop(struct msb_sandbox *sandbox, uint32_t grace_ms, struct msb_error *err);
+MSB_MUST_USE
+msb_status msb_sandbox_stop(struct msb_sandbox *sandbox,
+                            uint32_t grace_ms,
+                            struct msb_error *err);
 
 /// Remove a sandbox that is not running, and its files.
 ///
 /// `MSB_OK`. `MSB_E_NOT_FOUND`. `MSB_E_RUNNING`: stop it first.
-msb_status msb_sandbox_remove(const char *name, struct msb_error *err);
+MSB_MUST_USE msb_status msb_sandbox_remove(const char *name, struct msb_error *err);
 
 /// Start a command and return at once; `msb_exec_recv` tells how it goes, also that it could not
 /// be started.
@@ -488,6 +493,7 @@ msb_status msb_sandbox_remove(const char *name, struct msb_error *err);
 ///
 /// `MSB_OK`: `*out_exec` and, if asked for, `*out_stdin` are owned. `MSB_E_INVALID`: an option
 /// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet.
+MSB_MUST_USE
 msb_status msb_exec_stream(struct msb_sandbox *sandbox,
                            const struct msb_exec_options *options,
                            struct msb_exec **out_exec,
@@ -498,13 +504,17 @@ msb_status msb_exec_stream(struct msb_sandbox *sandbox,
 /// every language, in logs and in `msb`.
 ///
 /// `MSB_OK`: `out_id` holds `MSB_SESSION_ID_LEN` bytes. `MSB_E_HANDLE`.
-msb_status msb_exec_id(const struct msb_exec *exec, char *out_id, struct msb_error *err);
+MSB_MUST_USE
+msb_status msb_exec_id(const struct msb_exec *exec,
+                       char *out_id,
+                       struct msb_error *err);
 
 /// Send a signal to a command, and wait until the sandbox has done so. Killing all that a command
 /// started is `SIGKILL` with `MSB_SIGNAL_TREE`. Never waits for a reader.
 ///
 /// `MSB_OK`: sent. `MSB_E_INVALID`: no such signal. `MSB_E_NO_PROCESS`: it has ended.
 /// `MSB_E_LOST`: the sandbox is gone.
+MSB_MUST_USE
 msb_status msb_exec_signal(const struct msb_exec *exec,
                            int32_t signal,
                            uint32_t flags,
@@ -519,6 +529,7 @@ msb_status msb_exec_signal(const struct msb_exec *exec,
 /// `MSB_OK`: `*out_event` is filled; give it back with `msb_event_release`. `MSB_AGAIN`: nothing
 /// yet. `MSB_EOF`: nothing more, ever; `out_event->flags` tells about the end. `MSB_E_BUSY`:
 /// another thread waits. `MSB_E_CLOSED`: the handle was closed meanwhile.
+MSB_MUST_USE
 msb_status msb_exec_recv(struct msb_exec *exec,
                          int64_t timeout_ms,
                          struct msb_event *out_event,
@@ -536,6 +547,7 @@ void msb_event_release(struct msb_event *event);
 /// `MSB_OK`: `*out_written` bytes were taken, at least 1 unless `len` is 0, perhaps fewer than
 /// `len`: call again with the rest. `MSB_AGAIN`: none were. `MSB_E_PIPE`: the command no longer
 /// reads. `MSB_E_CLOSED`: the sink was closed meanwhile. `MSB_E_LOST`.
+MSB_MUST_USE
 msb_status msb_sink_write(struct msb_sink *sink,
                           const uint8_t *data,
                           size_t len,

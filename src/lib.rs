@@ -25,6 +25,7 @@ mod event;
 mod exec;
 #[allow(unsafe_code, reason = "the boundary to C")]
 pub mod ffi;
+mod library;
 mod options;
 mod output;
 mod runtime;

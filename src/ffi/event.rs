@@ -283,6 +283,7 @@ fn end(end: StreamEnd) -> msb_event {
 /// yet. `MSB_EOF`: nothing more, ever; `out_event->flags` tells about the end. `MSB_E_BUSY`:
 /// another thread waits. `MSB_E_CLOSED`: the handle was closed meanwhile.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn msb_exec_recv(
     exec: *mut msb_exec,
     timeout_ms: i64,

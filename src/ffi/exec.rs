@@ -98,6 +98,7 @@ unsafe impl Sized32 for msb_exec_options {
 /// `MSB_OK`: `*out_exec` and, if asked for, `*out_stdin` are owned. `MSB_E_INVALID`: an option
 /// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn msb_exec_stream(
     sandbox: *mut msb_sandbox,
     options: *const msb_exec_options,
@@ -221,6 +222,7 @@ unsafe fn request(
 ///
 /// `MSB_OK`: `out_id` holds `MSB_SESSION_ID_LEN` bytes. `MSB_E_HANDLE`.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn msb_exec_id(
     exec: *const msb_exec,
     out_id: *mut c_char,
@@ -252,6 +254,7 @@ pub const MSB_SIGNAL_TREE: u32 = 1;
 /// `MSB_OK`: sent. `MSB_E_INVALID`: no such signal. `MSB_E_NO_PROCESS`: it has ended.
 /// `MSB_E_LOST`: the sandbox is gone.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn msb_exec_signal(
     exec: *const msb_exec,
     signal: i32,

@@ -105,6 +105,7 @@ fn stale(what: &str, id: Id) -> Failure {
 ///
 /// `MSB_OK`: `*out_fd` is the descriptor. `MSB_E_HANDLE`; `MSB_E_IO`: none could be made.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn msb_handle_fd(
     handle: *const c_void,
     out_fd: *mut i32,

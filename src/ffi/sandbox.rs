@@ -150,6 +150,7 @@ impl SandboxObject {
 /// `MSB_E_IO`: a thread or descriptor could not be made. What goes wrong later, such as a name
 /// that exists (`MSB_E_EXISTS`), `msb_sandbox_wait_ready` reports.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn msb_sandbox_create(
     options: *const msb_sandbox_options,
     out_sandbox: *mut *mut msb_sandbox,
@@ -263,6 +264,7 @@ fn utf8_pair(entry: &[u8], what: &str) -> Result<(String, String), Failure> {
 /// `MSB_OK`: it does. `MSB_AGAIN`: not yet. Anything else: it never will, and why; `MSB_E_EXISTS`,
 /// `MSB_E_NO_DRIVER` and `MSB_E_BOOT` are to be expected. Asked again, it says the same.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn msb_sandbox_wait_ready(
     sandbox: *mut msb_sandbox,
     timeout_ms: i64,
@@ -286,6 +288,7 @@ pub unsafe extern "C" fn msb_sandbox_wait_ready(
 /// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before, or is not ready yet.
 /// `MSB_E_CRASHED`: it ended by itself first.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn msb_sandbox_stop(
     sandbox: *mut msb_sandbox,
     grace_ms: u32,
@@ -305,6 +308,7 @@ pub unsafe extern "C" fn msb_sandbox_stop(
 ///
 /// `MSB_OK`. `MSB_E_NOT_FOUND`. `MSB_E_RUNNING`: stop it first.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn msb_sandbox_remove(
     name: *const c_char,
     err: *mut msb_error,

@@ -15,6 +15,7 @@ use crate::client::SinkCore;
 /// `len`: call again with the rest. `MSB_AGAIN`: none were. `MSB_E_PIPE`: the command no longer
 /// reads. `MSB_E_CLOSED`: the sink was closed meanwhile. `MSB_E_LOST`.
 #[unsafe(no_mangle)]
+#[must_use]
 pub unsafe extern "C" fn msb_sink_write(
     sink: *mut msb_sink,
     data: *const u8,

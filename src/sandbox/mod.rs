@@ -142,7 +142,7 @@ impl Sandbox {
         let home = Home::from_env();
         on_thread("msb-control", move || {
             // Without the companions nothing can be cleaned up, but all can be told.
-            let companions = Companions::find(None).ok();
+            let companions = crate::library::companions().ok();
             let all = msb_driver::list(&home?, companions.as_ref())?;
             let readable = |(name, info)| match info {
                 Ok(info) => Some(SandboxInfo::from(info)),
@@ -165,7 +165,7 @@ impl Sandbox {
     pub(crate) fn begin_info(&self) -> Pending<SandboxInfo> {
         let inner = Arc::clone(&self.inner);
         on_thread("msb-control", move || {
-            let companions = Companions::find(None).ok();
+            let companions = crate::library::companions().ok();
             let info = msb_driver::get(&inner.home, &inner.config.name, companions.as_ref())?;
             Ok(info.into())
         })
@@ -226,7 +226,7 @@ fn with_name<T: Send + 'static>(
 ) -> Pending<T> {
     let found = || -> Result<(Home, Name, Companions), msb_driver::Error> {
         let name = name.parse()?;
-        Ok((Home::from_env()?, name, Companions::find(None)?))
+        Ok((Home::from_env()?, name, crate::library::companions()?))
     };
     match found() {
         Ok((home, name, companions)) => on_thread(thread, move || f(home, name, companions)),
