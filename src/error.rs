@@ -20,7 +20,6 @@ pub enum Error {
     /// The command never started.
     ExecFailed(ExecFailed),
     /// The command's time ran out, and it was killed.
-    #[non_exhaustive]
     ExecTimeout {
         /// The time that it had.
         timeout: Duration,

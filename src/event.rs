@@ -16,7 +16,6 @@ use std::fmt;
 #[non_exhaustive]
 pub enum ExecEvent {
     /// The command runs.
-    #[non_exhaustive]
     Started {
         /// Its process id in the guest.
         pid: u32,

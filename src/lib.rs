@@ -20,6 +20,7 @@
 mod abi;
 #[cfg_attr(not(test), allow(dead_code, reason = "some ways of waiting are for the C layer only"))]
 mod client;
+mod doctor;
 mod error;
 mod event;
 mod exec;
@@ -33,6 +34,7 @@ pub mod sandbox;
 mod sink;
 
 pub use abi::ABI_VERSION;
+pub use doctor::{DriverReport, doctor};
 pub use error::{Error, ErrorKind, MicrosandboxError, MicrosandboxResult, Origin};
 pub use event::{ExecEvent, ExecFailed, ExecLost, ExecStdinError};
 pub use exec::{ExecControl, ExecHandle};

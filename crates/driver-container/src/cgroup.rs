@@ -8,12 +8,16 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 /// How many groups the agent may make: one for each command that runs, with room to spare.
 const MAX_DESCENDANTS: &str = "20000";
 /// How often a group that is still being filled is emptied before giving up.
 const KILL_ROUNDS: usize = 100;
+/// How long an empty group may stay busy, and how often it is asked.
+const BUSY_LIMIT: Duration = Duration::from_secs(5);
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// How long killed processes may take to disappear, in seconds.
 const KILL_SECONDS: i64 = 5;
 
@@ -47,11 +51,31 @@ pub(crate) fn remove(id: &str) -> Result<(), Failure> {
     for hierarchy in hierarchies().map_err(|error| failure("read", Path::new("/proc"), error))? {
         let group = hierarchy.path.join(name(id));
         if group.is_dir() {
-            empty(&group).map_err(|error| failure("empty", &group, error))?;
-            remove_groups(&group).map_err(|error| failure("remove", &group, error))?;
+            remove_one(&group)?;
         }
     }
     Ok(())
+}
+
+/// Empties and removes a group.
+///
+/// A process that has ended counts for a moment longer than it is listed (cgroup v1 has no event
+/// for it), so that the kernel may call an empty group busy: that is asked again.
+fn remove_one(group: &Path) -> Result<(), Failure> {
+    let begun = Instant::now();
+    loop {
+        empty(group).map_err(|error| failure("empty", group, error))?;
+        match remove_groups(group) {
+            Err(error) if is_busy(&error) && begun.elapsed() < BUSY_LIMIT => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            result => return result.map_err(|error| failure("remove", group, error)),
+        }
+    }
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::BUSY.raw_os_error())
 }
 
 fn failure(action: &str, path: &Path, error: io::Error) -> Failure {

@@ -1,0 +1,89 @@
+//! Standard input on its way to a command.
+
+use crate::stdio;
+use microsandbox::ExecSink;
+use std::fs::File;
+use std::future::pending;
+use std::{io, thread};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::task::JoinHandle;
+
+/// How much is read at once.
+const CHUNK: usize = 64 * 1024;
+/// How many chunks may wait: one on its way while the next is read.
+const WAITING: usize = 1;
+
+type Chunk = io::Result<Vec<u8>>;
+
+/// Passes this process's input on, until one of the two ends has enough.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    task: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Feed {
+    /// Nothing to pass on.
+    pub(crate) fn none() -> Self {
+        Feed { task: None }
+    }
+
+    /// Begins to pass it on.
+    pub(crate) fn begin(sink: ExecSink) -> io::Result<Self> {
+        let (sender, receiver) = channel(WAITING);
+        let file = stdio::input()?;
+        // A thread of its own, since a read of a terminal or a pipe may never end and must not
+        // keep anything else waiting.
+        thread::Builder::new().name("msb-stdin".to_owned()).spawn(move || read(&file, &sender))?;
+        Ok(Feed { task: Some(tokio::spawn(pass(receiver, sink))) })
+    }
+
+    /// Waits for a failure to read, which is not the input's end and must not pass for it.
+    pub(crate) async fn failed(&mut self) -> io::Error {
+        if let Some(task) = &mut self.task {
+            let result = task.await;
+            self.task = None;
+            if let Ok(Err(error)) = result {
+                return error;
+            }
+        }
+        pending().await
+    }
+}
+
+fn read(file: &File, sender: &Sender<Chunk>) {
+    loop {
+        let mut buffer = vec![0; CHUNK];
+        let result = stdio::read(file, &mut buffer);
+        let last = !matches!(result, Ok(1..));
+        let chunk = result.map(|length| {
+            buffer.truncate(length);
+            buffer
+        });
+        if sender.blocking_send(chunk).is_err() || last {
+            return;
+        }
+    }
+}
+
+/// An empty chunk is the end.
+async fn pass(mut receiver: Receiver<Chunk>, sink: ExecSink) -> io::Result<()> {
+    while let Some(chunk) = receiver.recv().await {
+        match chunk {
+            Ok(data) if data.is_empty() => break,
+            // That the command stopped reading, or is gone, shows in its events.
+            Ok(data) => {
+                if sink.write(data).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Err(error) => {
+                // The sink is kept open: its end would tell the command that it has had it all.
+                let _open = sink;
+                return hold(error, _open).await;
+            }
+        }
+    }
+    // Fails only when the command is gone.
+    let _ = sink.close().await;
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! `msb`: sandboxes and what runs in them, from a shell.
+//!
+//! Owns: the command line, this process's standard streams and its signals. Does not own: anything
+//! about sandboxes; all of that is the library's, through its public interface. Invariant: what a
+//! program in a sandbox writes arrives unchanged on the same stream here, and its end is this
+//! process's end, or it is said that its end is not known.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod doctor;
+mod failure;
+mod feed;
+mod list;
+mod manage;
+mod run;
+mod signals;
+mod stdio;
+mod stream;
+mod table;
+mod values;
+
+use args::{Arguments, Task};
+use clap::Parser;
+use failure::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let result = match Arguments::try_parse() {
+        Ok(arguments) => perform(arguments),
+        Err(error) => failure::usage(&error),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            if let Some(message) = &failure.message {
+                stdio::complain(message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn perform(arguments: Arguments) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::own(format!("cannot start: {error}")))?;
+    let quiet = arguments.quiet;
+    let result = runtime.block_on(async {
+        match arguments.task {
+            Task::Run(args) => run::run(args, quiet).await,
+            Task::Exec(args) => run::exec(args, quiet).await,
+            Task::Create(args) => manage::create(args, quiet).await,
+            Task::Start { name } => manage::start(&name).await,
+            Task::Stop { names, timeout } => manage::stop(&names, timeout).await,
+            Task::Kill { names } => manage::kill(&names).await,
+            Task::Rm { names, force } => manage::remove(&names, force).await,
+            Task::Ls { json } => list::sandboxes(json, quiet).await,
+            Task::Sessions { name, json } => list::sessions(&name, json, quiet).await,
+            Task::Doctor { json } => doctor::doctor(json).await,
+        }
+    });
+    // A thread may still sit in a read of our input or a write of our output, for ever.
+    runtime.shutdown_background();
+    result
+}

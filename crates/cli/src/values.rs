@@ -1,0 +1,175 @@
+//! The values of options: times, sizes, limits, variables, labels.
+
+use microsandbox::RlimitResource;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
+
+/// An environment variable; without a value when it was to be passed on and is not set here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Variable {
+    pub(crate) key: OsString,
+    pub(crate) value: Option<OsString>,
+}
+
+/// A note on a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Label {
+    pub(crate) key: String,
+    pub(crate) value: String,
+}
+
+/// A limit on a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) resource: RlimitResource,
+    pub(crate) soft: u64,
+    pub(crate) hard: u64,
+}
+
+/// A time: a whole number and one of ms, s, m, h.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || "give a whole number and a unit, such as 500ms, 30s, 5m or 1h".to_owned();
+    let (number, unit) = split_number(text).ok_or_else(bad)?;
+    let factor = match unit {
+        "ms" => return Ok(Duration::from_millis(number)),
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(bad()),
+    };
+    number.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| "it is too long".to_owned())
+}
+
+/// An amount of memory in MiB: a whole number, and M or nothing for MiB, G for GiB.
+pub(crate) fn memory(text: &str) -> Result<u32, String> {
+    let bad = || "give a whole number of MiB, such as 512 or 512M, or of GiB, such as 1G";
+    let (number, unit) = split_number(text).ok_or_else(bad)?;
+    let factor = match unit.to_ascii_lowercase().as_str() {
+        "" | "m" | "mib" => 1,
+        "g" | "gib" => 1024,
+        _ => return Err(bad().to_owned()),
+    };
+    let mib = number.checked_mul(factor).and_then(|mib| u32::try_from(mib).ok());
+    mib.ok_or_else(|| "it is too much".to_owned())
+}
+
+/// A limit: `NAME=SOFT` or `NAME=SOFT:HARD`, where each may be `unlimited`.
+pub(crate) fn rlimit(text: &str) -> Result<Limit, String> {
+    let bad = || "give it as NAME=SOFT or NAME=SOFT:HARD, such as nofile=1024:2048".to_owned();
+    let (name, limits) = text.split_once('=').ok_or_else(bad)?;
+    let resource: RlimitResource = name.parse().map_err(|_| {
+        let names: Vec<_> = RlimitResource::ALL.into_iter().map(RlimitResource::name).collect();
+        format!("there is no limit {name:?}; known are {}", names.join(", "))
+    })?;
+    let value = |text: &str| match text {
+        "unlimited" => Ok(u64::MAX),
+        number => plain_number(number).ok_or_else(bad),
+    };
+    let (soft, hard) = match limits.split_once(':') {
+        Some((soft, hard)) => (value(soft)?, value(hard)?),
+        None => (value(limits)?, value(limits)?),
+    };
+    if soft > hard {
+        return Err("the soft limit is above the hard one".to_owned());
+    }
+    Ok(Limit { resource, soft, hard })
+}
+
+/// A variable: `KEY=VALUE`, or `KEY` for the value that it has here. Values are bytes.
+pub(crate) fn variable(text: OsString) -> Result<Variable, String> {
+    let bytes = text.as_bytes();
+    let (key, value) = match bytes.iter().position(|byte| *byte == b'=') {
+        Some(at) => {
+            let (key, value) = bytes.split_at(at);
+            let value = value.get(1..).unwrap_or_default().to_vec();
+            (OsStr::from_bytes(key).to_owned(), Some(OsString::from_vec(value)))
+        }
+        None => (text.clone(), std::env::var_os(&text)),
+    };
+    if key.is_empty() {
+        return Err("its name is empty".to_owned());
+    }
+    Ok(Variable { key, value })
+}
+
+/// A label: `KEY=VALUE`, or `KEY` for an empty value.
+pub(crate) fn label(text: &str) -> Result<Label, String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() {
+        return Err("its key is empty".to_owned());
+    }
+    Ok(Label { key: key.to_owned(), value: value.to_owned() })
+}
+
+fn split_number(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    Some((plain_number(number)?, unit))
+}
+
+/// Digits only: `parse` alone would take a sign.
+fn plain_number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_a_number_and_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(duration("0s"), Ok(Duration::ZERO));
+        for bad in ["", "5", "s", "-1s", "+1s", "1.5s", "1 s", "1d", "99999999999999999999s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert!(duration("18446744073709551615h").unwrap_err().contains("too long"));
+    }
+
+    #[test]
+    fn memory_is_in_mib_unless_it_says_otherwise() {
+        for (text, mib) in [("512", 512), ("512M", 512), ("512MiB", 512), ("1G", 1024), ("2g", 2048)]
+        {
+            assert_eq!(memory(text), Ok(mib), "{text}");
+        }
+        for bad in ["", "M", "-1", "1K", "1.5G", "5000000000", "4194304G"] {
+            assert!(memory(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a9_limits_have_one_value_or_two() {
+        let resource = RlimitResource::Nofile;
+        assert_eq!(rlimit("nofile=1024"), Ok(Limit { resource, soft: 1024, hard: 1024 }));
+        assert_eq!(rlimit("nofile=1:2"), Ok(Limit { resource, soft: 1, hard: 2 }));
+        let hard = u64::MAX;
+        assert_eq!(rlimit("nofile=1:unlimited"), Ok(Limit { resource, soft: 1, hard }));
+        for bad in ["nofile", "nofile=", "nofile=x", "nofile=1:", "nofile=-1", "nofile=2:1"] {
+            assert!(rlimit(bad).is_err(), "{bad}");
+        }
+        assert!(rlimit("files=1").unwrap_err().contains("nofile"));
+    }
+
+    #[test]
+    fn a7_variables_have_a_value_or_take_the_one_here() {
+        let of = |text: &str| variable(text.into()).unwrap();
+        assert_eq!(of("A=b=c"), Variable { key: "A".into(), value: Some("b=c".into()) });
+        assert_eq!(of("A="), Variable { key: "A".into(), value: Some("".into()) });
+        assert_eq!(of("PATH").value, std::env::var_os("PATH"));
+        assert_eq!(of("MSB_TEST_NOT_SET").value, None);
+        assert!(variable("=x".into()).is_err() && variable("".into()).is_err());
+        let bytes = variable(OsString::from_vec(b"A=\xff".to_vec())).unwrap();
+        assert_eq!(bytes.value, Some(OsString::from_vec(vec![0xff])));
+    }
+
+    #[test]
+    fn labels_may_have_no_value() {
+        assert_eq!(label("a=b=c"), Ok(Label { key: "a".into(), value: "b=c".into() }));
+        assert_eq!(label("a"), Ok(Label { key: "a".into(), value: String::new() }));
+        assert!(label("=x").is_err());
+    }
+}

@@ -1,0 +1,47 @@
+//! Which drivers can be used on this host.
+
+use crate::client::completion;
+use crate::error::{Error, MicrosandboxResult};
+use crate::runtime;
+use crate::sandbox::Isolation;
+use msb_driver::{Companions, Home, Probe};
+
+/// What is known about one driver on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DriverReport {
+    /// Its name, by which it is asked for.
+    pub driver: String,
+    /// What it isolates with.
+    pub isolation: Isolation,
+    /// Whether it can be used.
+    pub usable: bool,
+    /// On what it stands when it can be used, else why it cannot.
+    pub why: String,
+    /// What would make it usable, where that is known.
+    pub hint: Option<String>,
+}
+
+/// Tries every driver and tells which can be used, in the order in which they are chosen. Nothing
+/// that was remembered from earlier trials counts.
+pub async fn doctor() -> MicrosandboxResult<Vec<DriverReport>> {
+    let home = Home::from_env()?;
+    let companions = Companions::find(None)?;
+    let (promise, pending) = completion();
+    runtime::get()?;
+    runtime::spawn_thread("msb-control", move || {
+        let reports = msb_driver::doctor(&home, &companions).map_err(Error::from);
+        promise.complete(reports.map(|all| all.into_iter().map(DriverReport::from).collect()));
+    })?;
+    pending.await
+}
+
+impl From<msb_driver::DriverReport> for DriverReport {
+    fn from(report: msb_driver::DriverReport) -> Self {
+        let (usable, why, hint) = match report.probe {
+            Probe::Usable(why) => (true, why, None),
+            Probe::Unusable { reason, remedy } => (false, reason, remedy),
+        };
+        DriverReport { driver: report.name, isolation: report.isolation, usable, why, hint }
+    }
+}

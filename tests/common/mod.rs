@@ -1,0 +1,150 @@
+//! What every test with a real sandbox needs: a small root filesystem, a home of its own, and one
+//! sandbox that tests may share.
+
+#![allow(dead_code, reason = "not every test uses every part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed helper is a failed test")]
+
+use microsandbox::{ExecEvent, ExecHandle, ExecOutput, Sandbox, SandboxBuilder};
+use std::fs::{self, Permissions};
+use std::future::Future;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
+use std::process::Command;
+use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs a future to its end. The library needs no executor, and this is none.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// One look at a future.
+pub(crate) fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn scratch() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+}
+
+/// Points the library at a home for this test program alone.
+pub(crate) fn setup() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let program = std::env::current_exe().unwrap();
+        let home = scratch().join("home").join(program.file_stem().unwrap());
+        fs::create_dir_all(&home).unwrap();
+        // SAFETY: every test comes through here before it or the library reads the environment.
+        unsafe { std::env::set_var("MSB_HOME", &home) };
+    });
+}
+
+/// The root filesystem: busybox, its applets, and files that cannot be run.
+pub(crate) fn rootfs() -> &'static Path {
+    static ROOTFS: OnceLock<PathBuf> = OnceLock::new();
+    ROOTFS.get_or_init(|| {
+        let rootfs = scratch().join("rootfs-1");
+        if !rootfs.exists() {
+            let building = tempfile::tempdir_in(scratch()).unwrap();
+            let root = building.path().join("root");
+            build_rootfs(&root);
+            // Another test program may have been faster.
+            let _ = fs::rename(&root, &rootfs);
+        }
+        rootfs
+    })
+}
+
+fn build_rootfs(root: &Path) {
+    for dir in ["bin", "dev", "proc", "sys", "etc", "root", "tmp", "work", "home/me"] {
+        fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    fs::set_permissions(root, Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(root.join("tmp"), Permissions::from_mode(0o1777)).unwrap();
+    let busybox = ["/usr/bin/busybox", "/bin/busybox"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .expect("busybox-static is needed: apt-get install busybox-static");
+    fs::copy(busybox, root.join("bin/busybox")).unwrap();
+    let list = Command::new(busybox).arg("--list").output().unwrap().stdout;
+    for applet in String::from_utf8(list).unwrap().lines().filter(|name| *name != "busybox") {
+        symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    let write = |path: &str, mode: u32, content: &[u8]| {
+        fs::write(root.join(path), content).unwrap();
+        fs::set_permissions(root.join(path), Permissions::from_mode(mode)).unwrap();
+    };
+    write("etc/passwd", 0o644, b"root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\n");
+    write("etc/group", 0o644, b"root:x:0:\nme:x:1000:\nextra:x:2000:me\n");
+    write("bin/not-permitted", 0o644, b"#!/bin/sh\n");
+    write("bin/not-a-program", 0o755, &[0x7f, b'E', b'L', b'F', 0, 1, 2, 3]);
+    write("bin/no-interpreter", 0o755, b"#!/nonexistent/interpreter\n");
+    write("work/hello", 0o755, b"#!/bin/sh\necho hello from $PWD\n");
+}
+
+/// A sandbox to be made, with a root filesystem and a driver that runs everywhere.
+pub(crate) fn builder(name: &str) -> SandboxBuilder {
+    setup();
+    let driver = std::env::var("MSB_DRIVER").unwrap_or_else(|_| "container".to_owned());
+    Sandbox::builder(name).image(rootfs()).driver(driver).replace()
+}
+
+/// A sandbox of the test's own.
+pub(crate) fn sandbox(name: &str) -> Sandbox {
+    block_on(builder(name).create()).unwrap()
+}
+
+/// The sandbox that tests of one program share. No test may change what others see.
+pub(crate) fn shared() -> Sandbox {
+    static SHARED: Mutex<Option<Sandbox>> = Mutex::new(None);
+    let mut shared = SHARED.lock().unwrap();
+    shared.get_or_insert_with(|| sandbox("shared")).clone()
+}
+
+/// Runs a script to its end; it must succeed.
+pub(crate) fn shell(sandbox: &Sandbox, script: &str) -> String {
+    let output = block_on(sandbox.shell(script)).unwrap();
+    assert!(output.status().success, "{script}: {output:?}");
+    output.stdout().unwrap()
+}
+
+/// Waits, inside the sandbox, until a condition of the shell holds.
+pub(crate) fn wait_until(sandbox: &Sandbox, condition: &str) {
+    shell(sandbox, &format!("until {condition}; do usleep 10000; done"));
+}
+
+/// All events that are still to come.
+pub(crate) fn rest(handle: &mut ExecHandle) -> Vec<ExecEvent> {
+    std::iter::from_fn(|| block_on(handle.recv())).collect()
+}
+
+/// What the events carry of standard output.
+pub(crate) fn stdout_of(events: &[ExecEvent]) -> Vec<u8> {
+    let data = |event: &ExecEvent| match event {
+        ExecEvent::Stdout(data) => data.to_vec(),
+        _ => Vec::new(),
+    };
+    events.iter().flat_map(data).collect()
+}
+
+/// The lines of standard output.
+pub(crate) fn lines(output: &ExecOutput) -> Vec<String> {
+    output.stdout().unwrap().lines().map(str::to_owned).collect()
+}

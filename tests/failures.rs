@@ -1,0 +1,81 @@
+//! Promises E: why a command did not start.
+
+mod common;
+
+use common::{block_on, shared};
+use microsandbox::{
+    Error, ExecFailed, ExecFailureKind, ExecOptionsBuilder, ExecStage, RlimitResource,
+};
+
+#[allow(clippy::panic, reason = "a failed helper is a failed test")]
+fn failed(
+    cmd: &str,
+    tty: bool,
+    f: impl Fn(ExecOptionsBuilder) -> ExecOptionsBuilder,
+) -> ExecFailed {
+    let result = block_on(shared().exec_with(cmd, |o| f(o.tty(tty))));
+    let Err(Error::ExecFailed(failed)) = result else { panic!("{cmd}: {result:?}") };
+    assert!(!failed.message.is_empty() && !failed.message.contains('\n'), "{failed:?}");
+    failed
+}
+
+fn same(o: ExecOptionsBuilder) -> ExecOptionsBuilder {
+    o
+}
+
+#[test]
+fn e_programs_that_cannot_be_run_fail_in_their_own_ways() {
+    use ExecFailureKind::{NotExecutable, NotFound, PermissionDenied};
+    let table = [
+        ("nonexistent", NotFound, "ENOENT"),
+        ("/bin/nonexistent", NotFound, "ENOENT"),
+        ("not-permitted", PermissionDenied, "EACCES"),
+        ("/bin/not-permitted", PermissionDenied, "EACCES"),
+        ("/bin/not-a-program", NotExecutable, "ENOEXEC"),
+        ("/bin/no-interpreter", NotExecutable, "ENOENT"),
+    ];
+    for tty in [false, true] {
+        for (cmd, kind, errno_name) in table {
+            let failed = failed(cmd, tty, same);
+            assert_eq!((failed.kind, failed.stage), (kind, ExecStage::Execve), "{cmd} {failed:?}");
+            assert_eq!(failed.errno_name, errno_name, "{cmd}");
+            assert!(!failed.path.is_empty(), "{cmd}");
+        }
+    }
+}
+
+#[test]
+fn e_a_directory_that_cannot_be_entered_is_bad_cwd() {
+    for (cwd, errno_name) in [("/nonexistent", "ENOENT"), ("/etc/passwd", "ENOTDIR")] {
+        let failed = failed("true", false, |o| o.cwd(cwd));
+        assert_eq!((failed.kind, failed.stage), (ExecFailureKind::BadCwd, ExecStage::Chdir));
+        assert_eq!(
+            (failed.errno_name.as_str(), failed.path.as_slice()),
+            (errno_name, cwd.as_bytes())
+        );
+    }
+}
+
+#[test]
+fn e_a_user_that_nobody_knows_is_a_user_setup_failure() {
+    for user in ["nobody-knows", "me:no-such-group"] {
+        let failed = failed("true", false, |o| o.user(user));
+        assert_eq!(failed.kind, ExecFailureKind::UserSetupFailed);
+        assert_eq!(failed.stage, ExecStage::ResolveUser);
+    }
+}
+
+#[test]
+fn e_arguments_that_the_kernel_does_not_take_are_bad_args() {
+    for size in [200 << 10, 9 << 20] {
+        let failed = failed("true", false, |o| o.arg("x".repeat(size)));
+        assert_eq!((failed.kind, failed.errno_name.as_str()), (ExecFailureKind::BadArgs, "E2BIG"));
+    }
+}
+
+#[test]
+fn e_a_limit_that_may_not_be_raised_is_a_resource_limit() {
+    let failed = failed("true", false, |o| o.rlimit(RlimitResource::Nofile, u64::MAX));
+    assert_eq!((failed.kind, failed.stage), (ExecFailureKind::ResourceLimit, ExecStage::Rlimit));
+    assert_eq!(failed.errno_name, "EPERM");
+}

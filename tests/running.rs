@@ -1,0 +1,196 @@
+//! Promises A: running commands.
+
+mod common;
+
+use common::{block_on, builder, lines, shared, shell};
+use microsandbox::{Error, ErrorKind, RlimitResource};
+use std::time::Duration;
+
+#[test]
+fn a1_an_exit_other_than_zero_is_a_result_and_a_failure_to_start_is_an_error() {
+    let sb = shared();
+    let output = block_on(sb.exec("sh", ["-c", "echo out; echo err >&2; exit 3"])).unwrap();
+    assert_eq!((output.status().code, output.status().success), (3, false));
+    assert_eq!(output.stdout().unwrap(), "out\n");
+    assert_eq!(output.stderr().unwrap(), "err\n");
+    let error = block_on(sb.exec("nonexistent", ["x"])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ExecFailed);
+    assert_eq!(error.os_error(), Some(libc::ENOENT));
+}
+
+#[test]
+fn a2_arguments_arrive_unchanged_whatever_they_contain() {
+    let sb = shared();
+    let args = ["", " ", "$HOME", "*", ";", "a\nb", "'\"\\", "ü"];
+    let output = block_on(sb.exec_with("printf", |o| o.arg("[%s]").args(args))).unwrap();
+    assert_eq!(output.stdout().unwrap(), args.map(|arg| format!("[{arg}]")).concat());
+    let output =
+        block_on(sb.exec_with("printf", |o| o.arg("%s").arg_bytes([0xff, 0xfe, b'x']))).unwrap();
+    assert_eq!(output.stdout_bytes().as_ref(), [0xff, 0xfe, b'x']);
+    assert_eq!(Error::from(output.stdout().unwrap_err()).kind(), ErrorKind::InvalidUtf8);
+    let error = block_on(sb.exec("ec\0ho", ["x"])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn a3_a_program_is_looked_up_in_the_childs_path_and_one_with_a_slash_in_its_directory() {
+    let sb = shared();
+    let output = block_on(sb.exec_with("hello", |o| o.env("PATH", "/bin:/work"))).unwrap();
+    assert_eq!(output.stdout().unwrap(), "hello from /\n");
+    let output = block_on(sb.exec_with("./hello", |o| o.cwd("/work"))).unwrap();
+    assert_eq!(output.stdout().unwrap(), "hello from /work\n");
+    assert!(block_on(sb.exec_with("ls", |o| o.env("PATH", "/work"))).is_err());
+}
+
+#[test]
+fn a4_large_output_on_both_streams_arrives_byte_for_byte() {
+    const SIZE: u64 = 256 << 20;
+    let script = format!(
+        "head -c {SIZE} /dev/zero | tr '\\0' a & head -c {SIZE} /dev/zero | tr '\\0' b >&2; wait"
+    );
+    let output = block_on(shared().shell(script)).unwrap();
+    assert_eq!((output.stdout_total(), output.stderr_total()), (SIZE, SIZE));
+    assert!(output.stdout_bytes().iter().all(|byte| *byte == b'a'));
+    assert!(output.stderr_bytes().iter().all(|byte| *byte == b'b'));
+    assert_eq!(output.stdout_bytes().len() as u64, SIZE);
+    assert!(!output.truncated());
+}
+
+#[test]
+fn a4_output_is_cut_at_a_limit_and_the_true_total_is_told() {
+    let output = block_on(
+        shared().exec_with("head", |o| o.args(["-c", "3000000", "/dev/zero"]).max_output(1000)),
+    )
+    .unwrap();
+    assert!(output.truncated());
+    assert_eq!((output.stdout_bytes().len(), output.stdout_total()), (1000, 3_000_000));
+}
+
+#[test]
+fn a5_options_of_one_command_do_not_reach_another() {
+    let sb = shared();
+    let first = |o: microsandbox::ExecOptionsBuilder| {
+        o.env("ONLY", "here").cwd("/work").user("me").rlimit(RlimitResource::Nofile, 64)
+    };
+    block_on(sb.shell_with("true", first)).unwrap();
+    let output = shell(&sb, "echo $ONLY; pwd; id -u; ulimit -n");
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines.get(..3).unwrap(), ["", "/", "0"]);
+    assert_ne!(lines.get(3), Some(&"64"));
+}
+
+#[test]
+fn a6_the_configured_shell_runs_the_script() {
+    let output = block_on(shared().shell_with("echo $0 $1 | cat", |o| o.args(["me", "you"])));
+    assert_eq!(output.unwrap().stdout().unwrap(), "me you\n");
+    let sb = block_on(builder("a6").shell("/bin/echo").create()).unwrap();
+    assert_eq!(block_on(sb.shell("script")).unwrap().stdout().unwrap(), "-c script\n");
+    block_on(sb.kill()).unwrap();
+}
+
+#[test]
+fn a7_the_environment_is_the_sandboxs_then_the_commands_and_nothing_else() {
+    let sb = block_on(builder("a7").env("A", "sandbox").env("B", "sandbox").create()).unwrap();
+    let output = block_on(sb.exec_with("env", |o| o.env("B", "one").env("B", "two"))).unwrap();
+    let mut env = lines(&output);
+    env.sort();
+    assert!(env.contains(&"A=sandbox".to_owned()) && env.contains(&"B=two".to_owned()), "{env:?}");
+    let mut names: Vec<&str> = env.iter().filter_map(|e| e.split('=').next()).collect();
+    assert!(names.iter().all(|n| ["A", "B", "HOME", "LOGNAME", "PATH", "USER"].contains(n)));
+    let all = names.len();
+    names.dedup();
+    assert_eq!(names.len(), all, "a name appears twice: {env:?}");
+    let output = block_on(sb.exec_with("env", |o| o.user("me"))).unwrap();
+    for entry in ["HOME=/home/me", "USER=me", "LOGNAME=me"] {
+        assert!(lines(&output).contains(&entry.to_owned()), "{output:?}");
+    }
+    block_on(sb.kill()).unwrap();
+}
+
+#[test]
+fn a8_directory_and_user_come_from_the_command_else_the_sandbox() {
+    let sb = block_on(builder("a8").workdir("/work").user("me").create()).unwrap();
+    let script = "pwd; id -u; id -g; id -G";
+    assert_eq!(shell(&sb, script), "/work\n1000\n1000\n1000 2000\n");
+    let of = |user: &str| {
+        let options = |o: microsandbox::ExecOptionsBuilder| o.cwd("/tmp").user(user);
+        block_on(sb.shell_with(script, options)).unwrap().stdout().unwrap()
+    };
+    assert_eq!(of("root"), "/tmp\n0\n0\n0\n");
+    assert_eq!(of("1000"), "/tmp\n1000\n1000\n1000 2000\n");
+    assert!(of("me:extra").starts_with("/tmp\n1000\n2000\n"));
+    assert!(of("7:8").starts_with("/tmp\n7\n8\n"));
+    block_on(sb.kill()).unwrap();
+}
+
+#[test]
+fn a9_limits_hold_in_the_command() {
+    let options = |o: microsandbox::ExecOptionsBuilder| {
+        o.rlimit(RlimitResource::Nofile, 123).rlimit_range(RlimitResource::Core, 0, 1024)
+    };
+    let output = block_on(shared().shell_with("ulimit -n; cat /proc/self/limits", options));
+    let output = output.unwrap().stdout().unwrap();
+    assert!(output.starts_with("123\n"), "{output}");
+    let core = output.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let core: Vec<&str> = core.split_whitespace().collect();
+    assert_eq!(core.get(4..6).unwrap(), ["0", "1024"]);
+    let refused =
+        block_on(shared().exec_with("true", |o| o.rlimit_range(RlimitResource::Nofile, 2, 1)));
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn a10_standard_input_is_the_null_device_unless_asked_for() {
+    let sb = shared();
+    assert_eq!(shell(&sb, "readlink /proc/self/fd/0; cat"), "/dev/null\n");
+}
+
+#[test]
+fn a10_no_signal_of_the_command_is_blocked_or_ignored() {
+    let output = shell(&shared(), "grep -E '^Sig(Blk|Ign):' /proc/self/status");
+    assert_eq!(output, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+}
+
+#[test]
+fn a11_the_network_is_off() {
+    let output = shell(&shared(), "cat /proc/net/dev");
+    let other = |line: &&str| !line.trim_start().starts_with("lo:");
+    assert_eq!(output.lines().skip(2).filter(other).count(), 0, "{output}");
+}
+
+#[test]
+fn a12_many_commands_at_once_and_one_after_another_leave_nothing_behind() {
+    let sb = shared();
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let at_once: Vec<_> =
+        (0..1000).map(|i| block_on(sb.exec_stream("echo", [i.to_string()])).unwrap()).collect();
+    for (i, mut handle) in at_once.into_iter().enumerate() {
+        assert_eq!(block_on(handle.collect()).unwrap().stdout().unwrap(), format!("{i}\n"));
+    }
+    let before = descriptors();
+    for _ in 0..300 {
+        assert!(block_on(sb.exec_with("true", |o| o)).unwrap().status().success);
+    }
+    // Tests run beside each other; what each command left behind would be hundreds.
+    assert!(descriptors() < before + 100);
+    let zombies = shell(&sb, "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z ' || true");
+    assert!(zombies.trim().parse::<u32>().unwrap() < 50, "{zombies}");
+}
+
+#[test]
+fn d3_a_timeout_kills_and_carries_the_output_so_far() {
+    let sb = shared();
+    let script = "echo started; sleep 600 & echo $!; wait";
+    let limit = Duration::from_millis(300);
+    let Err(Error::ExecTimeout { timeout, output, .. }) =
+        block_on(sb.shell_with(script, |o| o.timeout(limit)))
+    else {
+        panic!("no timeout");
+    };
+    assert_eq!(timeout, limit);
+    let lines = lines(&output);
+    assert_eq!(lines.first().unwrap(), "started");
+    let pid = lines.get(1).unwrap();
+    common::wait_until(&sb, &format!("! kill -0 {pid} 2>/dev/null"));
+    assert!(output.status().timed_out);
+}

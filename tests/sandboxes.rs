@@ -1,0 +1,67 @@
+//! Promises G: sandboxes around the commands.
+
+mod common;
+
+use common::{block_on, builder, sandbox, setup, shell};
+use microsandbox::{ErrorKind, Sandbox, SandboxStatus};
+
+#[test]
+fn g_a_sandbox_is_made_found_listed_stopped_started_and_removed() {
+    let sb = block_on(builder("life").label("k", "v").hostname("box").create()).unwrap();
+    assert_eq!(sb.name(), "life");
+    assert_eq!(shell(&sb, "hostname; echo kept > /root/file"), "box\n");
+    let info = block_on(sb.info()).unwrap();
+    assert_eq!(info.status, SandboxStatus::Running);
+    assert_eq!(info.labels.get("k").map(String::as_str), Some("v"));
+    let found = block_on(Sandbox::get("life")).unwrap();
+    assert_eq!(shell(&found, "cat /root/file"), "kept\n");
+    assert!(block_on(Sandbox::list()).unwrap().iter().any(|info| info.name == "life"));
+    let error = block_on(Sandbox::remove("life")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SandboxRunning);
+    assert!(block_on(sb.stop_and_wait()).unwrap().success);
+    assert_eq!(block_on(sb.status()).unwrap(), SandboxStatus::Stopped);
+    let error = block_on(found.shell("true")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SandboxNotRunning, "{error}");
+    let started = block_on(Sandbox::start("life")).unwrap();
+    assert_eq!(shell(&started, "cat /root/file"), "kept\n");
+    assert_eq!(shell(&found, "cat /root/file"), "kept\n", "an older handle finds it again");
+    block_on(started.kill()).unwrap();
+    block_on(Sandbox::remove("life")).unwrap();
+    assert_eq!(block_on(Sandbox::get("life")).unwrap_err().kind(), ErrorKind::SandboxNotFound);
+}
+
+#[test]
+fn g_a_name_that_is_taken_is_refused_unless_replaced() {
+    let first = sandbox("taken");
+    shell(&first, "touch /root/first");
+    let again = Sandbox::builder("taken").image(common::rootfs()).driver("container");
+    let error = block_on(again.create()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SandboxAlreadyExists);
+    let second = sandbox("taken");
+    assert_eq!(shell(&second, "ls /root"), "");
+    block_on(second.kill()).unwrap();
+}
+
+#[test]
+fn g_waiting_tells_how_a_sandbox_ended() {
+    let sb = sandbox("waited");
+    let waiter = sb.clone();
+    let waiter = std::thread::spawn(move || block_on(waiter.wait()));
+    block_on(sb.kill()).unwrap();
+    let status = waiter.join().unwrap().unwrap();
+    assert_eq!((status.success, status.signal), (false, Some(libc::SIGKILL)));
+    assert_eq!(block_on(sb.wait()).unwrap().signal, Some(libc::SIGKILL));
+}
+
+#[test]
+fn g_what_cannot_be_is_refused_with_its_kind() {
+    setup();
+    let kind =
+        |builder: microsandbox::SandboxBuilder| block_on(builder.create()).unwrap_err().kind();
+    assert_eq!(kind(Sandbox::builder("no image")), ErrorKind::InvalidConfig);
+    assert_eq!(kind(Sandbox::builder("no-image")), ErrorKind::InvalidConfig);
+    assert_eq!(kind(builder("bad").image("/nonexistent/x")), ErrorKind::InvalidConfig);
+    assert_eq!(kind(builder("bad").cpus(0)), ErrorKind::InvalidConfig);
+    assert_eq!(kind(builder("bad").env("A=B", "")), ErrorKind::InvalidConfig);
+    assert_eq!(block_on(Sandbox::get("never")).unwrap_err().kind(), ErrorKind::SandboxNotFound);
+}
