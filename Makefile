@@ -33,7 +33,7 @@ bench: setup build $(ROOTFS)
 build: agent
 	@echo "== building library, runner and msb (release)"
 	@$(CARGO) build --release --quiet -p microsandbox -p msb-runner -p msb-cli
-	@cp $(AGENT) target/release/msb-agent
+	@ln -sf libmicrosandbox.so target/release/libmicrosandbox.so.0
 
 agent: setup
 	@echo "== building the static agent"

@@ -2,9 +2,9 @@
 
 use crate::client::completion;
 use crate::error::{Error, MicrosandboxResult};
-use crate::runtime;
 use crate::sandbox::Isolation;
-use msb_driver::{Companions, Home, Probe};
+use crate::{library, runtime};
+use msb_driver::{Home, Probe};
 
 /// What is known about one driver on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct DriverReport {
 /// that was remembered from earlier trials counts.
 pub async fn doctor() -> MicrosandboxResult<Vec<DriverReport>> {
     let home = Home::from_env()?;
-    let companions = Companions::find(None)?;
+    let companions = library::companions()?;
     let (promise, pending) = completion();
     runtime::get()?;
     runtime::spawn_thread("msb-control", move || {

@@ -3,7 +3,23 @@
 mod common;
 
 use common::{block_on, builder, sandbox, setup, shell};
-use microsandbox::{ErrorKind, Sandbox, SandboxStatus};
+use microsandbox::{ErrorKind, ExecEvent, Sandbox, SandboxStatus};
+
+/// The process that watches a sandbox of this test program.
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed helper is a failed test")]
+fn runner_of(name: &str) -> i32 {
+    let dir = format!("{}/sandboxes/{name}\0", std::env::var("MSB_HOME").unwrap());
+    let is_runner = |pid: &i32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).into_owned();
+        command.contains("msb-runner\0") && command.contains(&dir)
+    };
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .find(is_runner)
+        .expect("no runner")
+}
 
 #[test]
 fn g_a_sandbox_is_made_found_listed_stopped_started_and_removed() {
@@ -51,6 +67,22 @@ fn g_waiting_tells_how_a_sandbox_ended() {
     let status = waiter.join().unwrap().unwrap();
     assert_eq!((status.success, status.signal), (false, Some(libc::SIGKILL)));
     assert_eq!(block_on(sb.wait()).unwrap().signal, Some(libc::SIGKILL));
+}
+
+#[test]
+fn b7_a_runner_that_is_killed_takes_the_sandbox_along_and_everybody_is_told() {
+    let sb = sandbox("murdered");
+    let mut handle = block_on(sb.exec_stream("sleep", ["600"])).unwrap();
+    assert!(matches!(block_on(handle.recv()), Some(ExecEvent::Started { .. })));
+    let waiter = sb.clone();
+    let waiter = std::thread::spawn(move || block_on(waiter.wait()));
+    let runner = runner_of("murdered");
+    // SAFETY: sends a signal to a process that this test's own sandbox made.
+    assert_eq!(unsafe { libc::kill(runner, libc::SIGKILL) }, 0);
+    let events = common::rest(&mut handle);
+    assert!(matches!(events.as_slice(), [ExecEvent::Lost(_)]), "{events:?}");
+    assert_eq!(waiter.join().unwrap().unwrap_err().kind(), ErrorKind::SandboxCrashed);
+    assert_eq!(block_on(sb.status()).unwrap(), SandboxStatus::Crashed);
 }
 
 #[test]

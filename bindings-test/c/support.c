@@ -205,11 +205,11 @@ void finish(msb_exec *exec, struct outcome *outcome)
     int64_t since = now_ms();
     msb_status rc;
 
-    while ((rc = msb_exec_recv(exec, -1, &event, &err)) == MSB_OK) {
+    while (harness_arm(), (rc = msb_exec_recv(exec, -1, &event, &err)) == MSB_OK) {
         note(outcome, &event, since);
         msb_event_release(&event);
     }
-    harness_status(__FILE__, __LINE__, "msb_exec_recv", (harness_arm(), rc), MSB_EOF);
+    harness_status(__FILE__, __LINE__, "msb_exec_recv", rc, MSB_EOF);
     outcome->end_flags = event.flags;
     outcome->end_ms = now_ms() - since;
     CHECK(outcome->ending != 0);

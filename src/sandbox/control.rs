@@ -76,15 +76,30 @@ impl Inner {
         }
     }
 
-    /// How a sandbox that is not running ended. Blocks.
+    /// How a sandbox ended whose runner does not listen. Blocks.
     fn outcome(&self) -> Result<ExitStatus, Error> {
-        let info = msb_driver::get(&self.home, &self.config.name, None)?;
-        match (info.status, info.outcome) {
-            (_, Some(outcome)) => self.status_of(&outcome),
-            (Status::Crashed, None) => self.status_of(&Outcome::now(Reason::Crashed, None)),
+        // Written before the runner lets go of its lock, and removed by the next start.
+        if let Some(outcome) = self.dir.read_outcome()? {
+            return self.status_of(&outcome);
+        }
+        match msb_driver::get(&self.home, &self.config.name, None)?.status {
+            Status::Crashed => self.status_of(&killed()),
             _ => Err(msb_driver::Error::NotRunning(self.config.name.clone()).into()),
         }
     }
+
+    /// How a sandbox ended whose runner closed a connection without a word. Blocks.
+    fn outcome_after_silence(&self) -> Result<ExitStatus, Error> {
+        match Control::connect(&self.dir) {
+            // It may be the next start's already, or the old one on its way out.
+            Ok(control) => self.concluded(control.request(&Request::Wait, None)?),
+            Err(_) => self.status_of(&self.dir.read_outcome()?.unwrap_or_else(killed)),
+        }
+    }
+}
+
+fn killed() -> Outcome {
+    Outcome::now(Reason::Crashed, Some("the runner was killed".to_owned()))
 }
 
 async fn wait(socket: UnixStream, inner: Arc<Inner>, promise: Promise<ExitStatus>) {
@@ -93,17 +108,7 @@ async fn wait(socket: UnixStream, inner: Arc<Inner>, promise: Promise<ExitStatus
         // The runner was killed, and with it the sandbox. To look blocks for a moment.
         None => {
             let looked = runtime::spawn_thread("msb-control", move || {
-                let result = match Control::connect(&inner.dir) {
-                    // Its last connection closes before its lock does.
-                    Ok(control) => control.request(&Request::Wait, None).map_err(Error::from),
-                    Err(_) => Ok(Reply::Ended {
-                        outcome: Outcome::now(
-                            Reason::Crashed,
-                            Some("the runner was killed".to_owned()),
-                        ),
-                    }),
-                };
-                promise.complete(result.and_then(|reply| inner.concluded(reply)));
+                promise.complete(inner.outcome_after_silence());
             });
             if let Err(error) = looked {
                 tracing::warn!(%error, "the end of a sandbox could not be looked at");

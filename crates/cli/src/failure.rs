@@ -100,6 +100,9 @@ pub(crate) fn usage(error: &clap::Error) -> Result<u8, Failure> {
         UsageKind::DisplayHelpOnMissingArgumentOrSubcommand | UsageKind::MissingSubcommand => {
             Err(Failure::own("no task given; msb --help lists them"))
         }
+        UsageKind::UnknownArgument => {
+            Err(Failure::own(format!("{}; a command comes after --", usage_line(&text))))
+        }
         _ => Err(Failure::own(usage_line(&text))),
     }
 }

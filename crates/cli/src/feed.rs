@@ -15,18 +15,18 @@ const WAITING: usize = 1;
 
 type Chunk = io::Result<Vec<u8>>;
 
+/// What became of passing it on: a failure to read comes with the sink.
+type Passed = Result<(), (io::Error, ExecSink)>;
+
 /// Passes this process's input on, until one of the two ends has enough.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Feed {
-    task: Option<JoinHandle<io::Result<()>>>,
+    task: Option<JoinHandle<Passed>>,
+    /// Kept open after a failure: its end would tell the command that it has had everything.
+    held: Option<ExecSink>,
 }
 
 impl Feed {
-    /// Nothing to pass on.
-    pub(crate) fn none() -> Self {
-        Feed { task: None }
-    }
-
     /// Begins to pass it on.
     pub(crate) fn begin(sink: ExecSink) -> io::Result<Self> {
         let (sender, receiver) = channel(WAITING);
@@ -34,7 +34,7 @@ impl Feed {
         // A thread of its own, since a read of a terminal or a pipe may never end and must not
         // keep anything else waiting.
         thread::Builder::new().name("msb-stdin".to_owned()).spawn(move || read(&file, &sender))?;
-        Ok(Feed { task: Some(tokio::spawn(pass(receiver, sink))) })
+        Ok(Feed { task: Some(tokio::spawn(pass(receiver, sink))), held: None })
     }
 
     /// Waits for a failure to read, which is not the input's end and must not pass for it.
@@ -42,7 +42,8 @@ impl Feed {
         if let Some(task) = &mut self.task {
             let result = task.await;
             self.task = None;
-            if let Ok(Err(error)) = result {
+            if let Ok(Err((error, sink))) = result {
+                self.held = Some(sink);
                 return error;
             }
         }
@@ -66,24 +67,15 @@ fn read(file: &File, sender: &Sender<Chunk>) {
 }
 
 /// An empty chunk is the end.
-async fn pass(mut receiver: Receiver<Chunk>, sink: ExecSink) -> io::Result<()> {
+async fn pass(mut receiver: Receiver<Chunk>, sink: ExecSink) -> Passed {
     while let Some(chunk) = receiver.recv().await {
         match chunk {
+            Err(error) => return Err((error, sink)),
             Ok(data) if data.is_empty() => break,
             // That the command stopped reading, or is gone, shows in its events.
-            Ok(data) => {
-                if sink.write(data).await.is_err() {
-                    return Ok(());
-                }
-            }
-            Err(error) => {
-                // The sink is kept open: its end would tell the command that it has had it all.
-                let _open = sink;
-                return hold(error, _open).await;
-            }
+            Ok(data) if sink.write(&data).await.is_err() => break,
+            Ok(_) => {}
         }
     }
-    // Fails only when the command is gone.
-    let _ = sink.close().await;
     Ok(())
 }

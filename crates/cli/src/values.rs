@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn memory_is_in_mib_unless_it_says_otherwise() {
-        for (text, mib) in [("512", 512), ("512M", 512), ("512MiB", 512), ("1G", 1024), ("2g", 2048)]
+        for (text, mib) in
+            [("512", 512), ("512M", 512), ("512MiB", 512), ("1G", 1024), ("2g", 2048)]
         {
             assert_eq!(memory(text), Ok(mib), "{text}");
         }

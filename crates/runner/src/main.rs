@@ -31,5 +31,6 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    signals::unblock();
     cli::run(cli::Arguments::parse())
 }

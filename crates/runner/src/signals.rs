@@ -10,6 +10,13 @@ use tokio::io::unix::AsyncFd;
 #[derive(Debug)]
 pub(crate) struct Signals(AsyncFd<SignalFd>);
 
+/// Lets every signal through: the thread that started this program may have blocked them all, and
+/// programs that this one starts would inherit that.
+pub(crate) fn unblock() {
+    // Fails only for a mask that the kernel cannot read.
+    let _ = SigSet::empty().thread_set_mask();
+}
+
 impl Signals {
     /// Holds the signals back from now on.
     #[allow(

@@ -1,0 +1,177 @@
+//! A command's events on their way to this process's streams, and its end.
+
+use crate::failure::{Failure, signal_code};
+use crate::feed::Feed;
+use crate::signals::{Signals, Wish};
+use crate::stdio;
+use microsandbox::{ErrorKind, ExecControl, ExecEvent, ExecHandle};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+
+/// How long the agent may take to kill a command that nobody listens to any more.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// Follows a command to the end of its output, and gives the exit code that stands for its end.
+pub(crate) async fn follow(
+    handle: &mut ExecHandle,
+    signals: &mut Signals,
+    time: Option<Duration>,
+) -> Result<u8, Failure> {
+    let control = handle.control();
+    if let Err(failure) = pump(handle, &control, signals).await {
+        // It would otherwise run on for nobody; that it has ended meanwhile is as good.
+        let _ = timeout(KILL_LIMIT, control.kill()).await;
+        return Err(failure);
+    }
+    let status = handle.wait().await?;
+    if status.timed_out {
+        let time = time.unwrap_or_default();
+        return Err(Failure::timed_out(format!(
+            "the command did not end within {time:?} and was killed"
+        )));
+    }
+    Ok(match status.signal {
+        Some(signal) => signal_code(signal),
+        // What the kernel keeps of an exit code is a byte.
+        None => u8::try_from(status.code & 0xff).unwrap_or(u8::MAX),
+    })
+}
+
+/// Moves the output until its end.
+///
+/// One piece of output is being written at any time, and the next is taken only then: whoever does
+/// not read our output stops the command, and no memory fills up.
+async fn pump(
+    handle: &mut ExecHandle,
+    control: &ExecControl,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let mut outputs = Outputs::open()?;
+    let mut feed = match handle.take_stdin() {
+        Some(sink) => Feed::begin(sink).map_err(|error| read_failure(&error))?,
+        None => Feed::default(),
+    };
+    loop {
+        // Every arm may be given up: an event stays, a write goes on, a signal is kept.
+        tokio::select! {
+            wish = signals.next() => act(wish, control)?,
+            error = feed.failed() => return Err(read_failure(&error)),
+            written = outputs.written(), if outputs.busy() => written?,
+            event = handle.recv(), if !outputs.busy() => match event {
+                Some(ExecEvent::Stdout(data)) => outputs.write(Stream::Output, data),
+                Some(ExecEvent::Stderr(data)) => outputs.write(Stream::Errors, data),
+                Some(_) => {}
+                None => return Ok(()),
+            },
+        }
+    }
+}
+
+fn read_failure(error: &io::Error) -> Failure {
+    Failure::own(format!("cannot read standard input: {error}"))
+}
+
+fn act(wish: Wish, control: &ExecControl) -> Result<(), Failure> {
+    let control = control.clone();
+    match wish {
+        Wish::Leave(signal) => return Err(Failure::left(signal)),
+        // Tasks of their own, for the output goes on while the agent answers.
+        Wish::Pass(signal) => drop(tokio::spawn(async move {
+            note(control.signal(signal).await);
+        })),
+        Wish::Kill(_) => drop(tokio::spawn(async move {
+            note(control.kill().await);
+        })),
+    }
+    Ok(())
+}
+
+fn note(result: microsandbox::MicrosandboxResult<()>) {
+    match result {
+        // It ended by itself at that moment, or the end of the stream will tell.
+        Err(error)
+            if !matches!(
+                error.kind(),
+                ErrorKind::NoSuchProcess | ErrorKind::NoSuchSession | ErrorKind::StreamLost
+            ) =>
+        {
+            stdio::complain(&format!("the signal did not reach the command: {error}"));
+        }
+        _ => {}
+    }
+}
+
+/// Waits until a command that is to run on by itself has started.
+pub(crate) async fn started(handle: &mut ExecHandle, signals: &mut Signals) -> Result<(), Failure> {
+    loop {
+        tokio::select! {
+            wish = signals.next() => match wish {
+                Wish::Pass(signal) | Wish::Kill(signal) | Wish::Leave(signal) => {
+                    let _ = timeout(KILL_LIMIT, handle.kill()).await;
+                    return Err(Failure::signalled(signal));
+                }
+            },
+            event = handle.recv() => match event {
+                Some(ExecEvent::Started { .. }) => return Ok(()),
+                Some(ExecEvent::Failed(failed)) => return Err(failed.into()),
+                Some(_) => {}
+                None => return handle.wait().await.map(drop).map_err(Failure::from),
+            },
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stream {
+    Output,
+    Errors,
+}
+
+/// Both outputs. One writer for both keeps the order in which they came, where they lead to the
+/// same place.
+#[derive(Debug)]
+struct Outputs {
+    output: Arc<File>,
+    errors: Arc<File>,
+    writing: Option<(Stream, JoinHandle<io::Result<()>>)>,
+}
+
+impl Outputs {
+    fn open() -> Result<Self, Failure> {
+        let failed = |error| Failure::write("to the standard streams", &error);
+        let output = Arc::new(stdio::output().map_err(failed)?);
+        let errors = Arc::new(stdio::errors().map_err(failed)?);
+        Ok(Outputs { output, errors, writing: None })
+    }
+
+    fn busy(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// Begins to write, on a thread that may block.
+    fn write(&mut self, stream: Stream, data: impl AsRef<[u8]> + Send + 'static) {
+        let file = match stream {
+            Stream::Output => Arc::clone(&self.output),
+            Stream::Errors => Arc::clone(&self.errors),
+        };
+        let task = spawn_blocking(move || stdio::write_all(&file, data.as_ref()));
+        self.writing = Some((stream, task));
+    }
+
+    /// Waits until what was begun is written.
+    async fn written(&mut self) -> Result<(), Failure> {
+        let Some((stream, task)) = &mut self.writing else { return Ok(()) };
+        let (stream, result) = (*stream, task.await);
+        self.writing = None;
+        let name = match stream {
+            Stream::Output => "standard output",
+            Stream::Errors => "standard error",
+        };
+        let result = result.unwrap_or_else(|error| Err(io::Error::other(error)));
+        result.map_err(|error| Failure::write(name, &error))
+    }
+}
