@@ -56,13 +56,11 @@ fn time(f: impl FnOnce()) -> f64 {
     begun.elapsed().as_secs_f64()
 }
 
+/// What is measured, and one turn of it.
+type Variant<'a> = (&'a str, Box<dyn FnMut() + 'a>);
+
 /// Runs the variants in turns; prints each one's median time and its ratio to the first.
-fn compare(
-    turns: usize,
-    unit: f64,
-    unit_name: &str,
-    variants: &mut [(&str, Box<dyn FnMut() + '_>)],
-) {
+fn compare(turns: usize, unit: f64, unit_name: &str, variants: &mut [Variant<'_>]) {
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); variants.len()];
     for turn in 0..turns + 1 {
         for ((_, run), times) in variants.iter_mut().zip(&mut times) {
@@ -175,7 +173,7 @@ fn main() {
 
     println!("One command, start to end ({TURNS} turns):");
     let runc = Runc::start(&rootfs);
-    let mut variants: Vec<(&str, Box<dyn FnMut()>)> = vec![
+    let mut variants: Vec<Variant<'_>> = vec![
         (
             "posix_spawn + wait of the same binary",
             Box::new(|| assert!(Command::new(&busybox).arg("true").status().unwrap().success())),

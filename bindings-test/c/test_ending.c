@@ -131,10 +131,11 @@ TEST(test_b7_a_sandbox_that_is_stopped_ends_its_commands_and_never_with_success)
     msb_sandbox *sandbox = sandbox_of_own("stopped");
     msb_exec_options patient = script("trap '' TERM; echo up; sleep 600 & wait; sleep 600");
     msb_exec_options quick = script("echo up; sleep 600");
-    struct outcome outcomes[2] = {{0}, {0}};
+    struct outcome outcomes[2];
     msb_exec *execs[2] = {start(sandbox, &patient, NULL), start(sandbox, &quick, NULL)};
     helper thread;
 
+    memset(outcomes, 0, sizeof outcomes);
     for (int i = 0; i < 2; i++)
         while (outcomes[i].out.len < 3 && take(execs[i], &outcomes[i], 10000))
             ;

@@ -4,8 +4,10 @@ mod support;
 
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
-use support::{Scene, bytes, image, said, signal};
+use std::time::Duration;
+use support::{Scene, bytes, errors_of, image, said, signal, wait_for_line};
 
 #[test]
 fn e_the_exit_code_is_the_programs_own() {
@@ -127,7 +129,8 @@ fn a_reader_that_goes_away_ends_the_program_as_sigpipe_would() {
     for arguments in [&["exec", "w", "--", "yes"][..], &["run", image(), "--", "yes"][..]] {
         let mut child = scene.spawn(arguments);
         wait_for_line(&mut child, "y");
-        let said = said(child.wait_with_output_after_closing());
+        drop(child.stdout.take());
+        let said = said(child.wait_with_output().unwrap());
         assert_eq!((said.code, said.err.as_str()), (141, ""), "{arguments:?}");
     }
     let sessions = scene.json(&["sessions", "w", "--json"]);
@@ -140,7 +143,7 @@ fn an_output_that_takes_nothing_is_told() {
     let scene = Scene::with_sandbox();
     let mut command = scene.command(&["exec", "w", "--", "yes"]);
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let said = said(command.stdout(full).output_with_piped_errors());
+    let said = said(errors_of(command.stdout(full)));
     assert_eq!(said.code, 125);
     assert!(said.err.contains("standard output"), "{}", said.err);
 }
@@ -183,7 +186,7 @@ fn an_input_that_cannot_be_read_is_told_and_never_passes_for_its_end() {
     let scene = Scene::with_sandbox();
     let mut command = scene.command(&["exec", "-i", "w", "--", "cat"]);
     command.stdin(std::fs::File::open("/").unwrap());
-    let said = said(command.output_with_piped_errors());
+    let said = said(errors_of(&mut command));
     assert_eq!(said.code, 125);
     assert!(said.err.contains("standard input"), "{}", said.err);
 }
@@ -354,6 +357,20 @@ fn a_request_to_terminate_goes_to_the_program_and_run_cleans_up() {
 }
 
 #[test]
+fn an_interrupt_at_any_moment_leaves_nothing_behind() {
+    let scene = Scene::new();
+    // From before msb listens until after the program runs; the times are only a spread.
+    for moment in (0..400).step_by(25) {
+        let mut child = scene.spawn(&["run", image(), "--", "sleep", "600"]);
+        std::thread::sleep(Duration::from_millis(moment));
+        signal(&child, Signal::INT);
+        let status = child.wait().unwrap();
+        assert!(status.code() == Some(130) || status.signal() == Some(2), "{moment}: {status}");
+        assert_eq!(scene.names(), [""; 0], "after {moment} ms");
+    }
+}
+
+#[test]
 fn an_interrupt_reaches_the_program_while_nobody_reads_the_output() {
     let scene = Scene::with_sandbox();
     let mut child = scene.spawn(&["exec", "w", "--", "yes"]);
@@ -370,7 +387,7 @@ fn an_interrupt_reaches_the_program_while_nobody_reads_the_output() {
 #[test]
 fn signals_that_were_ignored_stay_ignored() {
     let scene = Scene::with_sandbox();
-    let msb = scene.command(&["exec", "w", "--", "sh", "-c", "echo up; read x; echo done"]);
+    let msb = scene.command(&[]);
     let mut command = std::process::Command::new("sh");
     command
         .args(["-c", "trap '' INT; exec \"$0\" exec -i w -- sh -c 'echo up; read x; echo done'"]);
@@ -404,35 +421,4 @@ fn help_and_version_are_answers_and_not_failures() {
     let scene = Scene::new();
     assert!(scene.ok(&["--version"]).starts_with("msb "));
     assert!(scene.ok(&["exec", "--help"]).contains("--rlimit"));
-}
-
-/// Waits until it has written this line, and leaves what comes behind it.
-fn wait_for_line(child: &mut std::process::Child, line: &str) {
-    let stdout = child.stdout.as_mut().unwrap();
-    let mut found = vec![0; line.len() + 1];
-    stdout.read_exact(&mut found).unwrap();
-    assert_eq!(found, format!("{line}\n").into_bytes());
-}
-
-trait ChildExt {
-    fn wait_with_output_after_closing(self) -> std::process::Output;
-}
-
-impl ChildExt for std::process::Child {
-    /// Nobody reads its standard output any more.
-    fn wait_with_output_after_closing(mut self) -> std::process::Output {
-        drop(self.stdout.take());
-        self.wait_with_output().unwrap()
-    }
-}
-
-trait CommandExt {
-    fn output_with_piped_errors(&mut self) -> std::process::Output;
-}
-
-impl CommandExt for std::process::Command {
-    /// As `output`, which would leave what was set for the other streams as it is.
-    fn output_with_piped_errors(&mut self) -> std::process::Output {
-        self.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap()
-    }
 }

@@ -38,11 +38,13 @@ pub(crate) fn name(id: &str) -> String {
 /// where there is no cgroup v2.
 pub(crate) fn create_for_agent(id: &str) -> Option<PathBuf> {
     let unified = hierarchies().ok()?.into_iter().find(|hierarchy| hierarchy.unified)?;
-    let group = unified.path.join(name(id)).join("agent");
+    let outer = unified.path.join(name(id));
+    let group = outer.join("agent");
     fs::create_dir_all(&group).ok()?;
-    // Without it a container could make groups until the host has no memory left. Where it
-    // cannot be set, the agent does without a group.
-    fs::write(group.join("cgroup.max.descendants"), MAX_DESCENDANTS).ok()?;
+    // Without it a container could make groups until the host has no memory left. Set above what
+    // the container sees, so that it cannot be lifted there; where it cannot be set, the agent
+    // does without a group.
+    fs::write(outer.join("cgroup.max.descendants"), MAX_DESCENDANTS).ok()?;
     Some(group)
 }
 

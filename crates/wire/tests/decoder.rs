@@ -1,6 +1,6 @@
 //! I: whatever bytes come, decoding ends in a frame, in "not yet", or in a typed error.
 
-#![allow(clippy::cast_possible_truncation, reason = "test data")]
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "a test may panic")]
 
 use bytes::{BufMut, Bytes, BytesMut};
 use msb_wire::limits::{COPY_BELOW, MAX_DATA};

@@ -9,10 +9,10 @@ use crate::client::testing::{
 use crate::error::{Error, ErrorKind};
 use crate::exec::{ExecHandle, Settings};
 use bytes::Bytes;
-use msb_wire::limits::{MAX_DATA, OUTPUT_WINDOW, STDIN_WINDOW};
+use msb_wire::limits::{MAX_DATA, OUTPUT_WINDOW};
 use msb_wire::{
     End, Exited, Failure, FailureKind, Frame, Hello, Message, OutputStream, Refusal, Scope,
-    SendCredit, SessionId, SessionInfo, Sessions, SignalRequest, Stage, StdinError, Verdict, cost,
+    SendCredit, SessionId, SessionInfo, Sessions, SignalRequest, Stage, Verdict, cost,
 };
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;

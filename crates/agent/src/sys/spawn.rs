@@ -145,12 +145,16 @@ fn prepare(plan: &Plan<'_>) -> Result<(), Report> {
 
 /// Puts every signal back to its default and unblocks all: the agent ignores and blocks some.
 fn reset_signals() {
+    // Raw calls, since libc's keep two signals for themselves. All zeros is the default action, no
+    // flags and an empty mask, in the kernel's form of the structure.
+    let default = [0u64; 4];
     for signal in 1..=64 {
-        // SAFETY: sets a disposition; numbers that cannot be set are refused and left alone.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        let nothing = ptr::null_mut::<u64>();
+        // SAFETY: reads `default`, which is as long as the structure; the old action is not asked
+        // for; numbers that cannot be set are refused and left alone.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), nothing, 8usize) };
     }
     let empty = 0u64;
-    // The raw call, since libc's keeps two signals for itself.
     // SAFETY: reads eight bytes from `empty`, the size of the kernel's set.
     unsafe {
         libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const empty, 0usize, 8usize)

@@ -7,7 +7,7 @@
     reason = "a test that cannot go on fails, also in what it shares with others"
 )]
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -140,6 +140,18 @@ pub(crate) fn said(output: Output) -> Said {
 /// Sends a signal to a call.
 pub(crate) fn signal(child: &Child, signal: rustix::process::Signal) {
     rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+}
+
+/// Waits until a call has written this line, and leaves what comes behind it.
+pub(crate) fn wait_for_line(child: &mut Child, line: &str) {
+    let mut found = vec![0; line.len() + 1];
+    child.stdout.as_mut().unwrap().read_exact(&mut found).unwrap();
+    assert_eq!(found, format!("{line}\n").into_bytes());
+}
+
+/// As `output`, which would set the other streams as well, for standard error alone.
+pub(crate) fn errors_of(command: &mut Command) -> Output {
+    command.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap()
 }
 
 /// An argument that is not UTF-8.
