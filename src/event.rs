@@ -71,12 +71,17 @@ impl From<Failure> for ExecFailed {
 
 impl fmt::Display for ExecFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.message.is_empty() {
-            let path = String::from_utf8_lossy(&self.path);
-            write!(f, "{path}: {} at {}", self.kind.name(), self.stage.name())?;
-            return if self.errno == 0 { Ok(()) } else { write!(f, " ({})", self.errno_name) };
+        let path = String::from_utf8_lossy(&self.path);
+        let why = if self.message.is_empty() { self.kind.name() } else { &self.message };
+        // An agent's own sentence may name it already.
+        if path.is_empty() || why.contains(path.as_ref()) {
+            return f.write_str(why);
         }
-        f.write_str(&self.message)
+        match self.kind {
+            FailureKind::BadCwd => write!(f, "cannot enter the working directory {path}: {why}"),
+            FailureKind::UserSetupFailed => write!(f, "cannot become the user {path}: {why}"),
+            _ => write!(f, "cannot run {path}: {why}"),
+        }
     }
 }
 

@@ -189,6 +189,7 @@ TEST(test_i_a_handle_with_any_bit_flipped_is_refused)
 
 TEST(test_i_a_handle_of_another_kind_is_refused)
 {
+    struct outcome outcome = {0};
     msb_event event = MSB_EVENT_INIT;
     int32_t fd = -77;
 
@@ -211,12 +212,15 @@ TEST(test_i_a_handle_of_another_kind_is_refused)
     event.owner = open_handles.exec;
     msb_event_release(&event);
     CHECK_OK(msb_handle_fd(open_handles.exec, &fd, &err));
-    close_all();
+    CHECK_INT(msb_handle_close(open_handles.sink), MSB_OK);
+    outcome.started = 1;
+    finish(open_handles.exec, &outcome);
+    CHECK_INT(outcome.exit.code, 0);
+    forget(&outcome);
 }
 
 TEST(test_i_a_closed_handle_is_refused_also_when_others_were_opened_since)
 {
-    struct outcome outcome = {0};
     void *exec, *sink;
 
     open_all();
@@ -232,7 +236,6 @@ TEST(test_i_a_closed_handle_is_refused_also_when_others_were_opened_since)
         refuse_all(sink);
         close_all();
     }
-    forget(&outcome);
 }
 
 TEST(test_i_flags_and_numbers_that_make_no_sense_are_refused)
@@ -289,7 +292,8 @@ TEST(test_i_flags_and_numbers_that_make_no_sense_are_refused)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         harness_arm();
         msb_status rc = msb_sandbox_remove(names[i], &err);
-        CHECK_SAY(rc == MSB_E_INVALID, "%s: %s", names[i], msb_status_name(rc));
+        CHECK_SAY(rc == MSB_E_INVALID || rc == MSB_E_CONFIG, "%s: %s", names[i],
+                  msb_status_name(rc));
     }
     CHECK(!exec && !sink && !sandbox);
     open_all();

@@ -128,9 +128,9 @@ TEST(test_i_a_message_is_one_line_that_ends_whatever_it_is_about)
 
     memset(name, 'x', sizeof name - 1);
     name[sizeof name - 1] = 0;
-    CHECK_STATUS(msb_sandbox_remove(name, &err), MSB_E_INVALID);
+    CHECK_STATUS(msb_sandbox_remove(name, &err), MSB_E_CONFIG);
     memset(name, '\n', 100);
-    CHECK_STATUS(msb_sandbox_remove(name, &err), MSB_E_INVALID);
+    CHECK_STATUS(msb_sandbox_remove(name, &err), MSB_E_CONFIG);
     SET_ARRAY(exec_options, env, env);
     CHECK_STATUS(msb_exec_stream(shared(), &exec_options, &exec, NULL, &err), MSB_E_INVALID);
     CHECK(!strchr(err.message, 0x1b));

@@ -202,6 +202,9 @@ unsafe fn request(
         let resource = resource.ok_or_else(|| {
             wrong(MSB_E_INVALID, format!("{} is not a resource limit", limit.resource))
         })?;
+        if limit.reserved != 0 {
+            return Err(wrong(MSB_E_INVALID, "a resource limit whose `reserved` is not zero"));
+        }
         builder = builder.rlimit_range(resource, limit.soft, limit.hard);
     }
     if options.timeout_ns != 0 {

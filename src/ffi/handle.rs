@@ -85,7 +85,10 @@ pub(super) fn open<T: Object, H>(object: Arc<T>) -> Result<*mut H, Failure> {
 
 /// The object of a handle; the value is looked up, never followed.
 pub(super) fn get<T: Object, H>(handle: *const H) -> Result<Arc<T>, Failure> {
-    T::table().get(id_of(handle)).ok_or_else(|| stale(T::WHAT, id_of(handle)))
+    T::table().get(id_of(handle)).ok_or_else(|| {
+        let what = T::WHAT;
+        wrong(MSB_E_HANDLE, format!("{:#x} is not an open {what} handle", id_of(handle)))
+    })
 }
 
 /// Closes a handle without the object's own way of closing.
@@ -93,8 +96,8 @@ pub(super) fn remove<T: Object, H>(handle: *const H) -> Option<Arc<T>> {
     T::table().remove(id_of(handle))
 }
 
-fn stale(what: &str, id: Id) -> Failure {
-    wrong(MSB_E_HANDLE, format!("{id:#x} is not an open {what} handle"))
+fn stale(id: Id) -> Failure {
+    wrong(MSB_E_HANDLE, format!("{id:#x} is not an open handle"))
 }
 
 /// Descriptor that polls readable when a call on `handle` would not say `MSB_AGAIN`: an exec that
@@ -121,7 +124,7 @@ pub unsafe extern "C" fn msb_handle_fd(
             Some(Kind::Sandbox) => get::<SandboxObject, _>(handle)?.fd()?.as_raw_fd(),
             Some(Kind::Exec) => get::<ExecCore, _>(handle)?.fd()?.as_raw_fd(),
             Some(Kind::Sink) => get::<SinkCore, _>(handle)?.fd()?.as_raw_fd(),
-            Some(Kind::Event) | None => return Err(stale("", id_of(handle))),
+            Some(Kind::Event) | None => return Err(stale(id_of(handle))),
         };
         out_fd.write(fd);
         Ok(MSB_OK)
@@ -151,6 +154,6 @@ pub extern "C" fn msb_handle_close(handle: *mut c_void) -> msb_status {
             Some(Kind::Sink) => SINKS.remove(id).map(|sink| sink.close()),
             Some(Kind::Event) | None => None,
         };
-        closed.map(|()| MSB_OK).ok_or_else(|| stale("", id))
+        closed.map(|()| MSB_OK).ok_or_else(|| stale(id))
     })
 }

@@ -64,21 +64,7 @@ impl From<ExecFailed> for Failure {
             ExecFailureKind::PermissionDenied | ExecFailureKind::NotExecutable => NOT_EXECUTABLE,
             _ => OWN,
         };
-        Failure { code, message: Some(told(&failed)), leaves: false }
-    }
-}
-
-/// What could not be done, on what, and why.
-fn told(failed: &ExecFailed) -> String {
-    let path = String::from_utf8_lossy(&failed.path);
-    let why = failed.to_string();
-    if path.is_empty() || why.contains(path.as_ref()) {
-        return format!("the command did not start: {why}");
-    }
-    match failed.kind {
-        ExecFailureKind::BadCwd => format!("cannot enter the working directory {path}: {why}"),
-        ExecFailureKind::UserSetupFailed => format!("cannot become the user {path}: {why}"),
-        _ => format!("cannot run {path}: {why}"),
+        Failure { code, message: Some(failed.to_string()), leaves: false }
     }
 }
 
