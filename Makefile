@@ -6,7 +6,11 @@ AGENT := target/static/msb-agent
 ROOTFS := target/rootfs
 CFLAGS_STRICT := -std=c11 -Wall -Wextra -Wpedantic -Werror -O1 -g
 
-.PHONY: demo test check bench build agent setup setup-test header lint test-rust test-c clean
+.PHONY: help demo test check bench build agent setup setup-test header lint test-rust test-c clean
+
+## help: this list
+help:
+	@sed -n 's/^## //p' Makefile
 
 ## demo: build everything and run a command in a sandbox through the C library
 demo: setup build $(ROOTFS)

@@ -97,3 +97,18 @@ fn g_what_cannot_be_is_refused_with_its_kind() {
     assert_eq!(kind(builder("bad").env("A=B", "")), ErrorKind::InvalidConfig);
     assert_eq!(block_on(Sandbox::get("never")).unwrap_err().kind(), ErrorKind::SandboxNotFound);
 }
+
+#[test]
+fn g_an_image_that_holds_nothing_but_one_static_binary_is_enough() {
+    let image = tempfile::tempdir().unwrap();
+    std::fs::copy(common::rootfs().join("bin/busybox"), image.path().join("busybox")).unwrap();
+    let bare = builder("bare").image(image.path());
+    let sb = block_on(bare.create()).unwrap();
+    let output = block_on(sb.exec("/busybox", ["echo", "alone"])).unwrap();
+    assert_eq!(output.stdout().unwrap(), "alone\n");
+    let output = block_on(sb.exec("/busybox", ["readlink", "/proc/self/fd/0"])).unwrap();
+    assert_eq!(output.stdout().unwrap(), "/dev/null\n");
+    block_on(sb.kill()).unwrap();
+    let left: Vec<_> = std::fs::read_dir(image.path()).unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "the image is as it was");
+}

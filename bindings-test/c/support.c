@@ -50,6 +50,10 @@ msb_sandbox_options sandbox_named(const char *name)
 
     options.name = name;
     options.image = getenv("MSB_TEST_ROOTFS");
+    if (getenv("MSB_TEST_DETACHED")) {
+        options.flags = MSB_SANDBOX_DETACHED;
+        options.max_duration_ms = 600000; /* should this program not live to end it */
+    }
     return options;
 }
 
@@ -58,7 +62,7 @@ msb_sandbox *sandbox_of_own(const char *name)
     msb_sandbox_options options = sandbox_named(name);
     msb_sandbox *sandbox = NULL;
 
-    options.flags = MSB_SANDBOX_REPLACE;
+    options.flags |= MSB_SANDBOX_REPLACE;
     CHECK_OK(msb_sandbox_create(&options, &sandbox, &err));
     CHECK_OK(msb_sandbox_wait_ready(sandbox, -1, &err));
     return sandbox;

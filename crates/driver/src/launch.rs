@@ -11,6 +11,7 @@ use crate::lock::SandboxLock;
 use crate::state::{Creator, Started, Stored, now_ms};
 use crate::store::{clean_leftovers, discard_unless_running, wipe};
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// The environment variables that the runner may see. Everything else of the host program's
@@ -306,9 +308,7 @@ fn spawn_runner(
     let mut command = runner_command(companions);
     command.arg("run").arg("--dir").arg(dir.path()).arg("--agent").arg(&companions.agent);
     if !detached {
-        // A descriptor of this process itself: neither its number nor a pipe, which a forked
-        // child of the host program could keep open.
-        let creator = pidfd_open(getpid(), PidfdFlags::empty())
+        let creator = own_life()
             .map_err(|error| Error::io("open a descriptor of this process for", runner, error))?;
         fds.push(FdMapping { parent_fd: creator, child_fd: 5 });
         command.arg("--attached");
@@ -325,6 +325,25 @@ fn spawn_runner(
     } else {
         Err(Failure::boot(format!("the runner did not start: {}", log_tail(dir))).into())
     }
+}
+
+/// A descriptor that polls readable once this process has ended.
+///
+/// A descriptor of the process itself: neither its number, nor a pipe, which a forked child of the
+/// host program could keep open. Where there is no such thing (Linux before 5.3, programs under an
+/// older valgrind) it is a pipe all the same.
+fn own_life() -> std::result::Result<OwnedFd, Errno> {
+    static LIFELINE: OnceLock<(OwnedFd, OwnedFd)> = OnceLock::new();
+    match pidfd_open(getpid(), PidfdFlags::empty()) {
+        Err(Errno::NOSYS) => {}
+        result => return result,
+    }
+    if LIFELINE.get().is_none() {
+        // Should another thread be faster, its pipe is as good.
+        let _ = LIFELINE.set(pipe_with(PipeFlags::CLOEXEC)?);
+    }
+    let (read, _) = LIFELINE.get().ok_or(Errno::IO)?;
+    fcntl_dupfd_cloexec(read, 3)
 }
 
 /// The last lines of the runner's log.
