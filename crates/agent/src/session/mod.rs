@@ -53,6 +53,8 @@ pub(crate) struct Session {
     terminal: RefCell<Option<Rc<AsyncFd<OwnedFd>>>>,
     cgroup: RefCell<Option<Cgroup>>,
     timed_out: Cell<bool>,
+    /// Whether a larger pipe was asked for.
+    wide: Cell<bool>,
     state: RefCell<State>,
 }
 
@@ -92,6 +94,7 @@ impl Session {
             terminal: RefCell::new(None),
             cgroup: RefCell::new(cgroup),
             timed_out: Cell::new(false),
+            wide: Cell::new(false),
             state: RefCell::new(State {
                 running: false,
                 reaped: None,

@@ -21,6 +21,9 @@ const SIGKILL: i32 = 9;
 const EPIPE: i32 = 32;
 /// What a terminal can hold when its session ends (N_TTY_BUF_SIZE and the flip buffers), and more.
 const TERMINAL_REST: u64 = 256 * 1024;
+/// Size of the pipe of a program that has put out this much.
+const WIDE_PIPE: usize = 1024 * 1024;
+const WIDE_FROM: usize = 512 * 1024;
 /// Further ahead than any timeout that a clock can take.
 const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
 
@@ -251,6 +254,15 @@ async fn writable(end: &Option<Rc<AsyncFd<OwnedFd>>>) -> Wakeup<'_> {
     }
 }
 
+/// A program that puts out much gets a larger pipe: fewer turns for the same bytes. Only then, for
+/// the kernel grants each user a limited number of pages for pipes (pipe(7)).
+fn widen(session: &Session, end: &OwnedFd) {
+    if !session.tty && !session.wide.replace(true) {
+        // Refused where the user's pages are used up; the pipe stays as it is.
+        let _ = rustix::pipe::fcntl_setpipe_size(end, WIDE_PIPE);
+    }
+}
+
 /// Reads once and delivers; says what that means for the machine.
 fn read(
     session: &Session,
@@ -263,6 +275,9 @@ fn read(
         Ok(data) if data.is_empty() => Some(Input::Over(stream)),
         Ok(data) => {
             session.deliver(stream, &data);
+            if session.kept() >= WIDE_FROM {
+                widen(session, end);
+            }
             Some(Input::Read(stream, data.len() as u64))
         }
         Err(Errno::AGAIN) => Some(Input::Empty(stream)),
