@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MOST_TESTS = 256, HANG_SECONDS = 120, POISON = 0x55 };
+enum { MOST_TESTS = 256, HANG_SECONDS = 60, POISON = 0x55 };
 
 struct test {
     const char *name;
@@ -170,7 +170,7 @@ static bool run(const struct test *test)
     notes[0] = 0;
     atomic_store(&failures, 0);
     atomic_store(&helpers, 0);
-    alarm(HANG_SECONDS * harness_scale());
+    alarm(HANG_SECONDS * (harness_scale() > 1 ? 3 : 1));
     if (setjmp(end_of_test) == 0)
         test->run();
     alarm(0);
