@@ -493,6 +493,40 @@ fn d1_d5_a_lost_connection_kills_nothing_and_the_session_is_taken_up_from_a_posi
 }
 
 #[test]
+fn d5_one_who_joins_before_the_start_hears_of_it_in_its_own_way_and_once() {
+    let agent = Agent::start();
+    let mut client = agent.connect();
+    for (command, expected) in [
+        (sh("echo hi"), ["attached", "stdout", "exited", "end"].as_slice()),
+        (exec(&["/nonexistent"]), ["failed"].as_slice()),
+    ] {
+        let attach = Attach { session: command.session, from: Some(0), window: OUTPUT_WINDOW };
+        client.exec(command);
+        let joined = client.channel();
+        client.send(joined, Message::Attach(attach));
+        let mut order = Vec::new();
+        let mut over = 0;
+        while over < 2 {
+            let frame = client.receive();
+            let name = match frame.message {
+                Message::Started(_) => "started",
+                Message::Attached(_) => "attached",
+                Message::Stdout(_) => "stdout",
+                Message::Exited(_) => "exited",
+                Message::End(_) => "end",
+                Message::Failed(_) => "failed",
+                other => panic!("{other:?}"),
+            };
+            over += u32::from(["end", "failed"].contains(&name));
+            if frame.channel == joined {
+                order.push(name);
+            }
+        }
+        assert_eq!(order, expected);
+    }
+}
+
+#[test]
 fn d5_what_is_no_longer_kept_is_counted() {
     let agent = Agent::start();
     let command = sh("head -c 3000000 /dev/zero");

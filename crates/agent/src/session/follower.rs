@@ -16,11 +16,21 @@ pub(super) enum Told {
     All,
 }
 
+/// How a channel came to follow a session, and so what it is told first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It started the session.
+    Exec,
+    /// It joined.
+    Attach,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Follower {
     connection: Rc<Connection>,
     channel: u32,
+    pub(super) origin: Origin,
     cursor: u64,
     exit_told: bool,
     pub(super) credit: SendCredit,
@@ -31,11 +41,12 @@ impl Follower {
     pub(super) fn new(
         connection: Rc<Connection>,
         channel: u32,
+        origin: Origin,
         cursor: u64,
         credit: SendCredit,
     ) -> Follower {
         let stdin = ReceiveCredit::new(STDIN_WINDOW);
-        Follower { connection, channel, cursor, exit_told: false, credit, stdin }
+        Follower { connection, channel, origin, cursor, exit_told: false, credit, stdin }
     }
 
     pub(super) fn is(&self, connection: u64, channel: u32) -> bool {

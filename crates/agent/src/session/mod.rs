@@ -16,7 +16,7 @@ mod stdin;
 use crate::cgroup::Cgroup;
 use crate::connection::Connection;
 use crate::sys::Reaped;
-use follower::{Follower, Told};
+use follower::{Follower, Origin, Told};
 use msb_wire::limits::{MAX_DATA, OUTPUT_WINDOW_MAX, OUTPUT_WINDOW_MIN};
 use msb_wire::{
     Attached, End, Exec, Exited, Message, Refusal, Scope, SendCredit, SessionId, SessionInfo,
@@ -112,11 +112,12 @@ impl Session {
     /// Adds the channel that started the session. What comes first is told by the pump.
     pub(crate) fn follow_from_start(&self, connection: &Rc<Connection>, channel: u32, window: u64) {
         let credit = SendCredit::new(window.clamp(OUTPUT_WINDOW_MIN, OUTPUT_WINDOW_MAX));
-        let follower = Follower::new(Rc::clone(connection), channel, 0, credit);
+        let follower = Follower::new(Rc::clone(connection), channel, Origin::Exec, 0, credit);
         self.state.borrow_mut().followers.push(follower);
     }
 
-    /// Adds a channel that joins later, from a position, or from now on.
+    /// Adds a channel that joins later, from a position, or from now on. Before the program runs it
+    /// is told nothing: it may still turn out that it cannot.
     pub(crate) fn follow(
         &self,
         connection: &Rc<Connection>,
@@ -128,20 +129,25 @@ impl Session {
         let end = state.replay.end();
         let wanted = from.unwrap_or(end).min(end);
         let cursor = wanted.max(state.replay.start());
-        connection.send(
-            channel,
-            Message::Attached(Attached {
-                pid: u32::try_from(self.pid).unwrap_or(0),
-                from: cursor,
-                missed: cursor - wanted,
-                stdin_open: state.stdin.accepts(),
-                tty: self.tty,
-            }),
-        );
         let credit = SendCredit::new(window.clamp(OUTPUT_WINDOW_MIN, OUTPUT_WINDOW_MAX));
-        state.followers.push(Follower::new(Rc::clone(connection), channel, cursor, credit));
+        let connection = Rc::clone(connection);
+        let follower = Follower::new(connection, channel, Origin::Attach, cursor, credit);
+        if state.running {
+            follower.send(self.attached(&state, cursor, cursor - wanted));
+        }
+        state.followers.push(follower);
         drop(state);
         self.poke();
+    }
+
+    fn attached(&self, state: &State, from: u64, missed: u64) -> Message {
+        Message::Attached(Attached {
+            pid: u32::try_from(self.pid).unwrap_or(0),
+            from,
+            missed,
+            stdin_open: state.stdin.accepts(),
+            tty: self.tty,
+        })
     }
 
     /// Removes a channel: it was closed, or its connection was lost.
@@ -288,7 +294,10 @@ impl Session {
         state.running = true;
         let pid = u32::try_from(self.pid).unwrap_or(0);
         for follower in &state.followers {
-            follower.send(Message::Started(Started { pid }));
+            follower.send(match follower.origin {
+                Origin::Exec => Message::Started(Started { pid }),
+                Origin::Attach => self.attached(&state, 0, 0),
+            });
         }
         let held = std::mem::take(&mut state.held_signals);
         drop(state);
