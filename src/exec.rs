@@ -1,6 +1,6 @@
 //! A command as its caller holds it.
 
-use crate::client::{Connection, Event, ExecCore, Next, Pending, Received, StreamEnd};
+use crate::client::{Connection, Event, ExecCore, Joined, Next, Pending, Received, StreamEnd};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::event::{Ending, ExecEvent};
 use crate::output::{ExecOutput, ExitStatus};
@@ -24,6 +24,32 @@ pub struct ExecHandle {
     ending: Option<Ending>,
     end: Option<StreamEnd>,
     kill_on_drop: bool,
+    position: u64,
+    missed: u64,
+}
+
+/// From where the output of a session is wanted.
+///
+/// Positions count the bytes of both outputs together, in the order in which they came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReattachFrom {
+    /// From the first byte on.
+    Start,
+    /// Only what is still to come.
+    Now,
+    /// From this position on, as [`ExecHandle::position`] tells it; one that the output has not
+    /// reached yet is the same as `Now`.
+    Position(u64),
+}
+
+impl ReattachFrom {
+    pub(crate) fn position(self) -> Option<u64> {
+        match self {
+            ReattachFrom::Start => Some(0),
+            ReattachFrom::Now => None,
+            ReattachFrom::Position(position) => Some(position),
+        }
+    }
 }
 
 /// What collecting needs to know about the command's options.
@@ -59,7 +85,23 @@ impl Stream {
 impl ExecHandle {
     pub(crate) fn new(core: ExecCore, settings: Settings) -> Self {
         let gathered = Gathered::default();
-        ExecHandle { core, settings, gathered, ending: None, end: None, kill_on_drop: false }
+        ExecHandle {
+            core,
+            settings,
+            gathered,
+            ending: None,
+            end: None,
+            kill_on_drop: false,
+            position: 0,
+            missed: 0,
+        }
+    }
+
+    /// For a session that was joined.
+    pub(crate) fn joined(core: ExecCore, joined: &Joined) -> Self {
+        let mut handle = ExecHandle::new(core.joined(joined), Settings::default());
+        (handle.position, handle.missed) = (joined.from, joined.missed);
+        handle
     }
 
     /// For a command that nobody could reach any more: it ends with this handle.
@@ -135,6 +177,18 @@ impl ExecHandle {
         self.core.session().to_string()
     }
 
+    /// Where in the output this handle is: behind the last byte that it has handed out, collected or
+    /// thrown away. [`Sandbox::reattach`](crate::Sandbox::reattach) goes on there.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// How many bytes of output were asked for and are no longer kept; those that follow begin
+    /// behind them. Always 0 for a handle that started its command.
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
     /// A handle for signals and sizes that can be cloned and used beside this one.
     pub fn control(&self) -> ExecControl {
         let (session, tty) = (self.core.session(), self.core.tty());
@@ -181,6 +235,7 @@ impl ExecHandle {
 
     fn note(&mut self, event: &Event) {
         match event {
+            Event::Output(_, data) => self.position += data.len() as u64,
             Event::Exited(exited) => self.ending = Some(Ending::Exited(exited.into())),
             Event::Failed(failure) => self.ending = Some(Ending::Failed(failure.clone().into())),
             Event::Lost(lost) => self.ending = Some(Ending::Lost(lost.clone())),

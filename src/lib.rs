@@ -37,7 +37,7 @@ pub use abi::ABI_VERSION;
 pub use doctor::{DriverReport, doctor};
 pub use error::{Error, ErrorKind, MicrosandboxError, MicrosandboxResult, Origin};
 pub use event::{ExecEvent, ExecFailed, ExecLost, ExecStdinError};
-pub use exec::{ExecControl, ExecHandle};
+pub use exec::{ExecControl, ExecHandle, ReattachFrom};
 pub use msb_wire::{FailureKind as ExecFailureKind, Stage as ExecStage};
 pub use options::{ExecOptions, ExecOptionsBuilder, Rlimit, RlimitResource};
 pub use output::{ExecOutput, ExitStatus, ResourceUsage};

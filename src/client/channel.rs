@@ -5,7 +5,7 @@ use crate::client::monitor::Monitor;
 use crate::client::queue::Queue;
 use crate::client::sink::Input;
 use crate::event::ExecLost;
-use msb_wire::{Message, SessionId};
+use msb_wire::{Attached, Message, SessionId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -40,6 +40,7 @@ impl Channel {
         // The input first: whoever learns from an event that it is broken finds it so.
         match message {
             Message::Credit(limit) => self.input.with(|input| input.raise(limit)),
+            Message::Attached(Attached { stdin_open: true, .. }) => self.input.with(Input::open),
             Message::StdinError(_) | Message::Exited(_) | Message::Failed(_) => {
                 self.input.with(Input::on_broken);
             }

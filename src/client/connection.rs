@@ -3,7 +3,7 @@
 use crate::client::channel::Channel;
 use crate::client::completion::{Pending, Promise, completion};
 use crate::client::exec::{ExecCore, ExecRequest, StdinSource};
-use crate::client::link::{Link, Route, gone, receive, violation};
+use crate::client::link::{Joined, Link, Route, gone, receive, violation};
 use crate::client::queue::Queue;
 use crate::client::sink::{Input, SinkCore};
 use crate::error::{Error, ErrorKind, Origin};
@@ -11,9 +11,10 @@ use crate::event::ExecLost;
 use crate::runtime;
 use bytes::BytesMut;
 use msb_transport::{Outbox, Stream};
+use msb_wire::limits::OUTPUT_WINDOW;
 use msb_wire::{
-    Decoder, Failure, FailureKind, Frame, Hello, Message, Peer, ResizeRequest, Scope, SessionId,
-    SessionInfo, SignalRequest, Stage, StdinMode, TtySize, agree,
+    Attach, Decoder, Failure, FailureKind, Frame, Hello, Message, Peer, ResizeRequest, Scope,
+    SessionId, SessionInfo, SignalRequest, Stage, StdinMode, TtySize, agree,
 };
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -79,6 +80,26 @@ impl Connection {
             runtime::get()?.spawn(sink.feed(data));
         }
         Ok(ExecCore::new(Arc::clone(self), channel, tty))
+    }
+
+    /// Follows a session from a position, or from now on. The command comes as its handle will hold
+    /// it; the answer tells whether there is such a session.
+    pub(crate) fn attach(
+        self: &Arc<Self>,
+        session: SessionId,
+        from: Option<u64>,
+    ) -> Result<(ExecCore, Pending<Joined>), Error> {
+        let (promise, pending) = completion();
+        let attach = Attach { session, from, window: OUTPUT_WINDOW };
+        let opened = self.link.open(Message::Attach(attach), |id| {
+            let (link, queue) = (Arc::clone(&self.link), Queue::joining(OUTPUT_WINDOW));
+            let channel = Arc::new(Channel::new(id, session, link, queue, Input::new(false)));
+            (Route::Join(Arc::clone(&channel), promise), channel)
+        })?;
+        let channel =
+            opened.ok_or_else(|| Error::internal("a request was longer than its kind may be"))?;
+        tracing::debug!(session = %session, channel = channel.id, "attach requested");
+        Ok((ExecCore::new(Arc::clone(self), channel, false), pending))
     }
 
     /// Sends a signal to a session.

@@ -3,6 +3,7 @@
 use crate::client::channel::{Channel, Credit};
 use crate::client::completion::Pending;
 use crate::client::connection::{Connection, busy};
+use crate::client::link::Joined;
 use crate::client::queue::{Next, Queue, Received, Refused, StreamEnd, Taken};
 use crate::client::sink::SinkCore;
 use crate::error::{Error, ErrorKind, Origin};
@@ -46,6 +47,12 @@ pub(crate) struct ExecCore {
 impl ExecCore {
     pub(super) fn new(connection: Arc<Connection>, channel: Arc<Channel>, tty: bool) -> Self {
         ExecCore { connection, channel, tty, closed: AtomicBool::new(false) }
+    }
+
+    /// Takes in what was learned by joining the session.
+    pub(crate) fn joined(mut self, joined: &Joined) -> Self {
+        self.tty = joined.tty;
+        self
     }
 
     pub(crate) fn session(&self) -> SessionId {

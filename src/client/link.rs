@@ -15,7 +15,7 @@ use crate::runtime;
 use bytes::BytesMut;
 use msb_transport::{Outbox, Stream};
 use msb_wire::limits::{CHANNELS, MAX_CONTROL, MAX_DATA};
-use msb_wire::{Decoder, Frame, Message, Refusal, SessionInfo, Verdict, WireError};
+use msb_wire::{Attached, Decoder, Frame, Message, Refusal, SessionInfo, Verdict, WireError};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
@@ -61,10 +61,23 @@ struct Table {
     lost: Option<ExecLost>,
 }
 
+/// What is learned by joining a session.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Joined {
+    /// Where the output that follows begins.
+    pub(crate) from: u64,
+    /// How many bytes before that were wanted and are no longer kept.
+    pub(crate) missed: u64,
+    /// Whether it has a terminal.
+    pub(crate) tty: bool,
+}
+
 /// Whom a channel belongs to.
 #[derive(Debug)]
 pub(super) enum Route {
     Exec(Arc<Channel>),
+    /// As `Exec`, while it is not known yet whether there is such a session.
+    Join(Arc<Channel>, Promise<Joined>),
     Verdict(Promise<()>),
     Sessions(Promise<Vec<SessionInfo>>),
 }
@@ -277,8 +290,12 @@ impl Link {
             // Closed by us, or turned away: what was on its way is of no interest.
             None if number < table.next => return Ok(()),
             None => return Err("a frame on a channel that was never opened".to_owned()),
-            Some(Route::Verdict(_) | Route::Sessions(_)) => {
+            Some(Route::Verdict(_) | Route::Sessions(_) | Route::Join(..)) => {
                 let route = table.routes.remove(&number);
+                // In one step: whoever gives the channel up in between must find it.
+                if let (Some(Route::Join(channel, _)), Message::Attached(_)) = (&route, &message) {
+                    table.routes.insert(number, Route::Exec(Arc::clone(channel)));
+                }
                 drop(table);
                 return route.map_or(Ok(()), |route| answer(route, message));
             }
@@ -314,6 +331,7 @@ impl Link {
         for route in routes.into_values() {
             match route {
                 Route::Exec(channel) => channel.on_lost(&lost),
+                Route::Join(_, promise) => promise.complete(Err(lost.to_error())),
                 Route::Verdict(promise) => promise.complete(Err(lost.to_error())),
                 Route::Sessions(promise) => promise.complete(Err(lost.to_error())),
             }
@@ -350,6 +368,20 @@ pub(super) fn violation(error: &WireError) -> ExecLost {
 fn answer(route: Route, message: Message) -> Result<(), String> {
     match (route, message) {
         (Route::Exec(channel), message) => return channel.on_message(message).map(drop),
+        (Route::Join(channel, promise), Message::Attached(attached)) => {
+            let Attached { from, missed, tty, .. } = attached;
+            channel.on_message(Message::Attached(attached))?;
+            promise.complete(Ok(Joined { from, missed, tty }));
+        }
+        // It was to be joined before it ran, and it never did.
+        (Route::Join(channel, promise), Message::Failed(failure)) => {
+            channel.on_message(Message::Failed(failure))?;
+            promise.complete(Ok(Joined::default()));
+        }
+        (Route::Join(_, promise), Message::Verdict(verdict)) => {
+            let empty = || Error::internal("the agent agreed to let a session be joined, no more");
+            promise.complete(Err(judged(verdict).err().unwrap_or_else(empty)));
+        }
         (Route::Verdict(promise), Message::Verdict(verdict)) => promise.complete(judged(verdict)),
         (Route::Sessions(promise), Message::Sessions(list)) => promise.complete(Ok(list.sessions)),
         (Route::Sessions(promise), Message::Verdict(verdict)) => {
@@ -357,6 +389,7 @@ fn answer(route: Route, message: Message) -> Result<(), String> {
             let empty = || Error::internal("the agent agreed to list its sessions, and did not");
             promise.complete(Err(refused.unwrap_or_else(empty)));
         }
+        (Route::Join(_, promise), _) => return wrong(promise),
         (Route::Verdict(promise), _) => return wrong(promise),
         (Route::Sessions(promise), _) => return wrong(promise),
     }

@@ -1,18 +1,26 @@
 //! The order in which an agent may tell about one command.
 //!
 //! ```text
-//!            Started             Exited             End
+//!  Joining
+//!     | Attached
+//!     +------------------+
+//!            Started     v       Exited             End
 //!  Opening ----------> Running ----------> Draining ----------> Ended
 //!     |                   |                    |                  ^
 //!     | Failed, Lost      | Lost               | Lost             |
 //!     +-------------------+--------------------+------------------+
 //! ```
+//!
+//! A command that is asked for begins in `Opening`, a session that is followed in `Joining`, which
+//! `Failed` and `Lost` end in the same way.
 
 /// How far the story of a command has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Machine {
     /// Asked for; not a word yet.
     Opening,
+    /// To be followed; not a word yet.
+    Joining,
     /// Started.
     Running,
     /// Exited; others may still write to its output.
@@ -25,6 +33,7 @@ pub(crate) enum Machine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Input {
     Started,
+    Attached,
     Output,
     StdinError,
     StdinCredit,
@@ -57,11 +66,11 @@ pub(crate) enum Action {
 impl Machine {
     pub(crate) fn on(self, input: Input) -> (Machine, Action) {
         use Action::{Apply, Deliver, DeliverLast, Finish, Ignore, Violation};
-        use Machine::{Draining, Ended, Opening, Running};
+        use Machine::{Draining, Ended, Joining, Opening, Running};
         match (self, input) {
             // The ending of a command is told once: after an exit, a lost connection only cuts
             // off what others might have written.
-            (Opening | Running, Input::Lost) => (Ended, DeliverLast),
+            (Opening | Joining | Running, Input::Lost) => (Ended, DeliverLast),
             (Draining, Input::Lost) => (Ended, Finish),
             (Ended, Input::Lost) => (Ended, Ignore),
             (state, Input::Foreign) => (state, Violation("a frame of another kind of channel")),
@@ -71,10 +80,15 @@ impl Machine {
             (Opening, Input::StdinCredit) => (Opening, Apply),
             (Opening, _) => (Opening, Violation("a frame before the start")),
 
+            (Joining, Input::Attached) => (Running, Deliver),
+            (Joining, Input::Failed) => (Ended, DeliverLast),
+            (Joining, _) => (Joining, Violation("a frame before the session was joined")),
+
             (Running, Input::Output | Input::StdinError) => (Running, Deliver),
             (Running, Input::StdinCredit) => (Running, Apply),
             (Running, Input::Exited) => (Draining, Deliver),
             (Running, Input::Started) => (Running, Violation("a second start")),
+            (Running, Input::Attached) => (Running, Violation("a join after the start")),
             (Running, Input::Failed) => (Running, Violation("a failure to start after the start")),
             (Running, Input::End) => (Running, Violation("an end of output before the exit")),
 
@@ -83,6 +97,7 @@ impl Machine {
             (Draining, Input::StdinError | Input::StdinCredit) => (Draining, Ignore),
             (Draining, Input::End) => (Ended, Finish),
             (Draining, Input::Started) => (Draining, Violation("a start after the exit")),
+            (Draining, Input::Attached) => (Draining, Violation("a join after the exit")),
             (Draining, Input::Exited) => (Draining, Violation("a second exit")),
             (Draining, Input::Failed) => (Draining, Violation("a failure to start after the exit")),
 
@@ -97,8 +112,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const INPUTS: [Input; 9] = [
+    const INPUTS: [Input; 10] = [
         Input::Started,
+        Input::Attached,
         Input::Output,
         Input::StdinError,
         Input::StdinCredit,
@@ -110,7 +126,10 @@ mod tests {
     ];
 
     fn actions(inputs: &[Input]) -> Vec<Action> {
-        let mut machine = Machine::Opening;
+        actions_from(Machine::Opening, inputs)
+    }
+
+    fn actions_from(mut machine: Machine, inputs: &[Input]) -> Vec<Action> {
         let step = |input: &Input| {
             let (next, action) = machine.on(*input);
             machine = next;
@@ -160,12 +179,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn d5_a_session_that_is_followed_begins_by_being_joined_and_goes_on_like_any_other() {
+        use Action::{Deliver, DeliverLast, Finish};
+        use Input::{Attached, End, Exited, Failed, Lost, Output, Started};
+        let table: [(&[Input], &[Action]); 4] = [
+            (&[Attached, Output, Exited, End], &[Deliver, Deliver, Deliver, Finish]),
+            (&[Attached, Lost], &[Deliver, DeliverLast]),
+            (&[Failed], &[DeliverLast]),
+            (&[Lost], &[DeliverLast]),
+        ];
+        for (inputs, expected) in table {
+            assert_eq!(actions_from(Machine::Joining, inputs), expected, "{inputs:?}");
+        }
+        let wrong: [&[Input]; 5] = [
+            &[Output],
+            &[Started],
+            &[Attached, Started],
+            &[Attached, Attached],
+            &[Attached, Exited, Attached],
+        ];
+        for inputs in wrong {
+            let last = *actions_from(Machine::Joining, inputs).last().unwrap();
+            assert!(matches!(last, Action::Violation(_)), "{inputs:?}");
+        }
+        assert!(matches!(actions(&[Attached])[0], Action::Violation(_)));
+    }
+
     proptest! {
         #[test]
         fn b1_whatever_comes_there_is_one_start_one_ending_and_nothing_behind_it(
+            joins: bool,
             picks in proptest::collection::vec(0..INPUTS.len(), 0..40)
         ) {
-            let (mut machine, mut starts, mut endings, mut over) = (Machine::Opening, 0, 0, false);
+            let first = if joins { Machine::Joining } else { Machine::Opening };
+            let (mut machine, mut starts, mut endings, mut over) = (first, 0, 0, false);
             for pick in picks {
                 let input = INPUTS[pick];
                 let (next, action) = machine.on(input);
@@ -176,7 +224,7 @@ mod tests {
                 prop_assert!(!(over && delivered), "an event after the end");
                 if delivered {
                     match input {
-                        Input::Started => {
+                        Input::Started | Input::Attached => {
                             prop_assert_eq!((starts, endings), (0, 0));
                             starts += 1;
                         }

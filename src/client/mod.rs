@@ -26,6 +26,7 @@ pub(crate) use channel::Credit;
 pub(crate) use completion::{Pending, Promise, completion};
 pub(crate) use connection::{Connection, checked_size};
 pub(crate) use exec::{ExecCore, ExecRequest, StdinSource};
+pub(crate) use link::Joined;
 pub(crate) use monitor::{Monitor, Ready, lock};
 pub(crate) use queue::{Event, Next, Received, StreamEnd};
 pub(crate) use sink::SinkCore;

@@ -112,9 +112,19 @@ impl Ready for Queue {
 }
 
 impl Queue {
+    /// For a command that is asked for.
     pub(super) fn new(window: u64) -> Self {
+        Queue::beginning(Machine::Opening, window)
+    }
+
+    /// For a session that is to be followed.
+    pub(super) fn joining(window: u64) -> Self {
+        Queue::beginning(Machine::Joining, window)
+    }
+
+    fn beginning(machine: Machine, window: u64) -> Self {
         Queue {
-            machine: Machine::Opening,
+            machine,
             events: VecDeque::new(),
             credit: ReceiveCredit::new(window),
             end: None,
@@ -142,6 +152,7 @@ impl Queue {
             // It is for the command's input, which is not kept here.
             Message::Credit(_) => {}
             Message::Started(started) => self.push(Event::Started { pid: started.pid }),
+            Message::Attached(attached) => self.push(Event::Started { pid: attached.pid }),
             Message::StdinError(error) => self.push(Event::StdinError(error)),
             Message::Exited(exited) => self.push(Event::Exited(exited)),
             Message::Failed(failure) => {
@@ -274,6 +285,7 @@ impl Body {
 fn input_of(message: &Message) -> Input {
     match message {
         Message::Started(_) => Input::Started,
+        Message::Attached(_) => Input::Attached,
         Message::Stdout(_) | Message::Stderr(_) => Input::Output,
         Message::StdinError(_) => Input::StdinError,
         Message::Credit(_) => Input::StdinCredit,

@@ -58,6 +58,11 @@ impl Input {
         Input { end, reach: Reach::Open, credit: SendCredit::new(STDIN_WINDOW) }
     }
 
+    /// There is an input after all: that of a session that was joined.
+    pub(super) fn open(&mut self) {
+        self.end = WritingEnd::Untaken;
+    }
+
     pub(super) fn raise(&mut self, limit: u64) {
         self.credit.raise(limit);
     }
@@ -83,10 +88,10 @@ impl Input {
         there
     }
 
-    /// Ends the input; false when that was done before.
-    fn close(&mut self, channel: &Channel) -> bool {
+    /// Closes the writing end, and with `ends` the input; false when that was done before.
+    fn close(&mut self, channel: &Channel, ends: bool) -> bool {
         let was_open = std::mem::replace(&mut self.end, WritingEnd::Closed) == WritingEnd::Taken;
-        if was_open && matches!(self.reach, Reach::Open) {
+        if was_open && ends && matches!(self.reach, Reach::Open) {
             // Fails only when the connection is gone, and then there is nothing to end.
             let _ = channel.link.send(channel.id, Message::StdinEof);
         }
@@ -130,6 +135,8 @@ impl Input {
 /// The writing end of a command's input. Dropping it closes it.
 #[derive(Debug)]
 pub(crate) struct SinkCore {
+    /// Whether closing it ends the input.
+    ends: bool,
     /// Keeps the connection as long as there may be something to send.
     _connection: Arc<Connection>,
     channel: Arc<Channel>,
@@ -142,8 +149,14 @@ impl SinkCore {
         taken.then(|| {
             channel.hold();
             let channel = Arc::clone(channel);
-            SinkCore { _connection: Arc::clone(connection), channel }
+            SinkCore { ends: true, _connection: Arc::clone(connection), channel }
         })
+    }
+
+    /// One whose end is not the end of the input: the session waits for somebody else to go on.
+    pub(crate) fn leaving_input_open(mut self) -> SinkCore {
+        self.ends = false;
+        self
     }
 
     /// Writes what there is room for now: how many bytes were taken, or `None` for not even one.
@@ -198,10 +211,10 @@ impl SinkCore {
         fd.map_err(|error| Error::io("cannot make an event descriptor", error))
     }
 
-    /// Ends the input. Doing it again does nothing. Whoever waits in a write is told.
+    /// Closes it, and so ends the input. Doing it again does nothing. Whoever waits in a write is told.
     pub(crate) fn close(&self) {
         let channel = &self.channel;
-        if channel.input.with(|input| input.close(channel)) {
+        if channel.input.with(|input| input.close(channel, self.ends)) {
             channel.let_go();
         }
     }

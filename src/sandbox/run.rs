@@ -2,7 +2,7 @@
 
 use crate::client::ExecRequest;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
-use crate::exec::{ExecHandle, Settings};
+use crate::exec::{ExecHandle, ReattachFrom, Settings};
 use crate::options::{ExecOptions, ExecOptionsBuilder, no_nul, not_empty};
 use crate::output::ExecOutput;
 use crate::sandbox::Sandbox;
@@ -80,6 +80,27 @@ impl Sandbox {
         f: impl FnOnce(ExecOptionsBuilder) -> ExecOptionsBuilder,
     ) -> MicrosandboxResult<ExecHandle> {
         self.streamed(Program::Script(script.into().into_bytes()), f).await
+    }
+
+    /// Follows a session: one that was started by this or another process and runs, or one that
+    /// ended a short while ago.
+    ///
+    /// Its events are `Started`, its output from `from` on, its ending as it was or will be told to
+    /// everybody. What is no longer kept of the output, [`ExecHandle::missed`] counts.
+    /// [`ExecHandle::take_stdin`] gives a sink while the session's input is open. Any number of
+    /// handles may follow one session; a slow reader slows the session for all of them. Fails with
+    /// [`ErrorKind::NoSuchSession`] when the id is not known in this sandbox.
+    pub async fn reattach(
+        &self,
+        session_id: impl AsRef<str>,
+        from: ReattachFrom,
+    ) -> MicrosandboxResult<ExecHandle> {
+        let session = session_named(session_id.as_ref())?;
+        let connection = self.connect().await?;
+        let (core, answer) = connection.attach(session, from.position())?;
+        // The core first, so that giving up the wait gives up the session's channel as well.
+        let joined = answer.await?;
+        Ok(ExecHandle::joined(core, &joined))
     }
 
     async fn collected(
@@ -203,6 +224,11 @@ fn own_user(config: &SandboxConfig) -> Result<Option<String>, Error> {
             Err(Error::new(ErrorKind::InvalidConfig, Origin::Caller, context))
         }
     }
+}
+
+/// The session id that a text means.
+pub(crate) fn session_named(text: &str) -> Result<SessionId, Error> {
+    text.parse().map_err(|error| Error::invalid(format!("{text:?} is no session: {error}")))
 }
 
 /// A session id that was never used before.
