@@ -219,8 +219,8 @@ fn g_a_sandbox_ends_when_its_time_is_over_and_when_it_is_idle() {
     idle.idle_timeout_ms = Some(400);
     scene.create(config).unwrap();
     scene.create(idle).unwrap();
-    assert_eq!(scene.ask("a", &Request::Wait).reason, Reason::MaxDuration);
-    assert_eq!(scene.ask("b", &Request::Wait).reason, Reason::Idle);
+    assert_eq!(scene.end_of("a").reason, Reason::MaxDuration);
+    assert_eq!(scene.end_of("b").reason, Reason::Idle);
     for name in ["a", "b"] {
         assert_eq!(scene.info(name).unwrap().status, Status::Stopped);
         scene.assert_nothing_left(name);

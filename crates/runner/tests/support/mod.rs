@@ -66,6 +66,14 @@ impl Scene {
         ended(Control::connect(&self.dir(name)).unwrap().request(request, Some(LIMIT)).unwrap())
     }
 
+    /// Waits for the end of a sandbox that may have ended already.
+    pub(crate) fn end_of(&self, name: &str) -> Outcome {
+        match Control::connect(&self.dir(name)) {
+            Ok(control) => ended(control.request(&Request::Wait, Some(LIMIT)).unwrap()),
+            Err(_) => self.info(name).unwrap().outcome.expect("it ended and left no outcome"),
+        }
+    }
+
     /// Fails if anything but the directory of the sandbox is left on the host.
     pub(crate) fn assert_nothing_left(&self, name: &str) {
         let dir = self.dir(name);
