@@ -1,0 +1,99 @@
+//! Who may use whom: the layers of the code, and where unsafe code may be.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Each package of the workspace, and the others of it that it may depend on.
+const MAY_USE: [(&str, &[&str]); 9] = [
+    (".", &["msb-driver", "msb-transport", "msb-wire"]),
+    ("crates/agent", &["msb-transport", "msb-wire"]),
+    ("crates/cli", &["microsandbox"]),
+    ("crates/driver", &[]),
+    ("crates/driver-container", &["msb-driver"]),
+    ("crates/runner", &["msb-driver", "msb-driver-container", "msb-wire"]),
+    ("crates/transport", &["msb-wire"]),
+    ("crates/wire", &[]),
+    ("crates/xtask", &[]),
+];
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn packages_use_only_what_lies_below_them() {
+    for (folder, allowed) in MAY_USE {
+        let manifest = read(&Path::new(ROOT).join(folder).join("Cargo.toml"));
+        let own = manifest.split("\n[dependencies]").nth(1).unwrap_or_default();
+        let own = own.split("\n[").next().unwrap_or_default();
+        for line in own.lines() {
+            let name = line.split(['.', ' ', '=']).next().unwrap_or_default();
+            let ours = name.starts_with("msb-") || name == "microsandbox";
+            assert!(!ours || allowed.contains(&name), "{folder} must not use {name}");
+        }
+    }
+    let folders = std::fs::read_dir(Path::new(ROOT).join("crates")).unwrap().count();
+    assert_eq!(folders + 1, MAY_USE.len(), "a package is missing in the list");
+}
+
+#[test]
+fn the_client_knows_nothing_of_what_stands_on_it() {
+    let files = rust_files(&Path::new(ROOT).join("src/client"));
+    // Tests may look at it from above.
+    for file in files.iter().filter(|file| !file.to_string_lossy().contains("tests")) {
+        for line in read(file).lines().filter(|line| line.trim_start().starts_with("use crate::")) {
+            let upward = ["crate::sandbox", "crate::exec", "crate::sink", "crate::ffi"];
+            assert!(!upward.iter().any(|up| line.contains(up)), "{}: {line}", file.display());
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_is_in_the_c_boundary_and_in_the_sys_modules_only() {
+    for folder in ["src", "crates"] {
+        for file in rust_files(&Path::new(ROOT).join(folder)) {
+            let place = file.strip_prefix(ROOT).unwrap().to_string_lossy().into_owned();
+            let allowed = place.starts_with("src/ffi/")
+                || place.contains("/sys/")
+                || place.ends_with("/sys.rs")
+                || place.contains("/tests/");
+            let has = read(&file).lines().any(|line| {
+                let code = line.split("//").next().unwrap_or_default();
+                code.contains("unsafe {")
+                    || code.contains("unsafe fn")
+                    || code.contains("unsafe impl")
+            });
+            assert!(allowed || !has, "unsafe code in {place}");
+        }
+    }
+}
+
+#[test]
+fn every_export_ends_at_the_boundary() {
+    for file in rust_files(&Path::new(ROOT).join("src/ffi")) {
+        let text = read(&file);
+        for export in text.split("#[unsafe(no_mangle)]").skip(1) {
+            let name = export.split("fn ").nth(1).and_then(|rest| rest.split('(').next()).unwrap();
+            // These look nothing up, and cannot fail.
+            let constant = ["msb_abi_version", "msb_version_string", "msb_status_name"];
+            let body = export.split("\n}\n").next().unwrap_or_default();
+            assert!(constant.contains(&name) || body.contains("boundary(err"), "{name}");
+        }
+    }
+}
