@@ -1,7 +1,7 @@
 //! Frames: taking them apart and putting them together.
 
 use crate::error::{Peer, WireError};
-use crate::limits::{COPY_BELOW, MAX_CONTROL, MAX_DATA, MAX_HELLO};
+use crate::limits::{AGENT_CHANNELS, COPY_BELOW, MAX_CONTROL, MAX_DATA, MAX_HELLO};
 use crate::message::Message;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use minicbor::{Decode, Encode};
@@ -85,6 +85,8 @@ kinds! {
     Close = 23, Host, Channel;
     /// See [`Message::Credit`].
     Credit = 24, Both, Channel;
+    /// See [`Message::FollowAll`].
+    FollowAll = 25, Host, Channel;
     /// See [`Message::Started`].
     Started = 32, Agent, Channel;
     /// See [`Message::Attached`].
@@ -105,6 +107,8 @@ kinds! {
     Sessions = 40, Agent, Channel;
     /// See [`Message::Verdict`].
     Verdict = 41, Agent, Channel;
+    /// See [`Message::Opened`].
+    Opened = 42, Agent, Channel;
 }
 
 impl Kind {
@@ -182,6 +186,9 @@ impl Decoder {
         if (kind.place() == Place::Connection) != (channel == 0) {
             return wrong("not on this channel");
         }
+        if kind == Kind::Opened && channel < AGENT_CHANNELS {
+            return wrong("on a channel that only the host opens");
+        }
         // An error instead of a greeting is how a full agent turns a caller away.
         match (self.greeted, kind) {
             (false, Kind::Hello | Kind::Error) => Ok(()),
@@ -219,6 +226,8 @@ fn parse(kind: Kind, payload: BytesMut) -> Result<Message, WireError> {
         Kind::End => Message::End(cbor(kind, &payload)?),
         Kind::Sessions => Message::Sessions(cbor(kind, &payload)?),
         Kind::Verdict => Message::Verdict(cbor(kind, &payload)?),
+        Kind::FollowAll => Message::FollowAll(cbor(kind, &payload)?),
+        Kind::Opened => Message::Opened(cbor(kind, &payload)?),
     })
 }
 
@@ -299,6 +308,8 @@ fn put_payload(message: &Message, out: &mut BytesMut) -> Kind {
         Message::End(m) => put_cbor(Kind::End, m, out),
         Message::Sessions(m) => put_cbor(Kind::Sessions, m, out),
         Message::Verdict(m) => put_cbor(Kind::Verdict, m, out),
+        Message::FollowAll(m) => put_cbor(Kind::FollowAll, m, out),
+        Message::Opened(m) => put_cbor(Kind::Opened, m, out),
     }
 }
 

@@ -7,8 +7,10 @@ use minicbor::{Decode, Encode};
 pub const PROTOCOL_MIN: u32 = 1;
 /// Newest protocol version that this code speaks.
 pub const PROTOCOL_MAX: u32 = 1;
-/// Optional abilities that this code has, as bits. None is defined yet.
-pub const FEATURES: u64 = 0;
+/// Feature bit: the agent opens a channel for every session when it is asked to by `FollowAll`.
+pub const FEATURE_FOLLOW_ALL: u64 = 1;
+/// Optional abilities that this code has, as bits.
+pub const FEATURES: u64 = FEATURE_FOLLOW_ALL;
 
 /// The first frame of each side.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -58,6 +60,13 @@ pub struct Agreed {
     pub version: u32,
     /// The features that both have.
     pub features: u64,
+}
+
+impl Agreed {
+    /// Whether both sides have a feature.
+    pub const fn has(&self, feature: u64) -> bool {
+        self.features & feature == feature
+    }
 }
 
 /// Finds common ground, or says why there is none. Symmetric: both sides come to the same result.

@@ -3,7 +3,8 @@
 //! A connection carries many *channels*. The host opens a channel by sending a request on a number
 //! it has not used before: an [`Exec`], an [`Attach`], a [`SignalRequest`] and so on; everything
 //! that belongs to the request, in both directions, travels on that number. Channel 0 is the
-//! connection itself. A *session* (one run of a command) is named by a [`SessionId`] and outlives
+//! connection itself. A host that asked by [`FollowAll`] is told of every session on a channel
+//! that the agent opens, with a number of the upper half. A *session* (one run of a command) is named by a [`SessionId`] and outlives
 //! every channel.
 //!
 //! ```text
@@ -34,10 +35,12 @@ pub use credit::{ReceiveCredit, SendCredit, cost};
 pub use error::{Peer, WireError};
 pub use failure::{Failure, FailureKind, Stage, classify};
 pub use frame::{Decoder, Frame, HEADER_LEN, Kind, data_header, encode};
-pub use handshake::{Agreed, FEATURES, Hello, PROTOCOL_MAX, PROTOCOL_MIN, agree};
+pub use handshake::{
+    Agreed, FEATURE_FOLLOW_ALL, FEATURES, Hello, PROTOCOL_MAX, PROTOCOL_MIN, agree,
+};
 pub use message::{
-    Attach, Attached, End, Exec, Exited, Message, OutputStream, Refusal, ResizeRequest, Rlimit,
-    Scope, SessionInfo, Sessions, Shutdown, SignalRequest, Started, StdinError, StdinMode, TtySize,
-    Verdict,
+    Attach, Attached, End, Exec, Exited, FollowAll, Message, Opened, OutputStream, Refusal,
+    ResizeRequest, Rlimit, Scope, SessionInfo, Sessions, Shutdown, SignalRequest, Started,
+    StdinError, StdinMode, TtySize, Verdict,
 };
 pub use session_id::{InvalidSessionId, SessionId};

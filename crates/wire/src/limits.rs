@@ -39,6 +39,13 @@ pub const CONNECTION_OUT: usize = 2 * 1024 * 1024;
 /// Channels that may be open at once on one connection (a count).
 pub const CHANNELS: usize = 16 * 1024;
 
+/// The first number of the channels that an agent opens; see `FollowAll` (a number, not a size).
+pub const AGENT_CHANNELS: u32 = 1 << 31;
+
+/// Bytes that may wait in the agent for a connection that follows all sessions. Output stops at
+/// [`CONNECTION_OUT`] already; beyond this, which only announcements reach, no session is started.
+pub const FOLLOW_ALL_OUT: usize = 16 * 1024 * 1024;
+
 /// Sessions that may run at once in one agent (a count).
 pub const SESSIONS: usize = 8 * 1024;
 

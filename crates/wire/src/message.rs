@@ -26,6 +26,9 @@ pub enum Message {
     Exec(Exec),
     /// Host: follow a session that runs or ran; opens a channel.
     Attach(Attach),
+    /// Host: follow every session that starts from now on. Answered by `Verdict` on the same channel;
+    /// only for peers that agreed on [`crate::FEATURE_FOLLOW_ALL`].
+    FollowAll(FollowAll),
     /// Host: which sessions are there? Answered by `Sessions` on the same channel.
     List,
     /// Host: send a signal. Answered by `Verdict` on the same channel.
@@ -60,6 +63,8 @@ pub enum Message {
     Sessions(Sessions),
     /// Agent: the answer to a request that has no other. Last on its channel.
     Verdict(Verdict),
+    /// Agent: a session starts, and this channel, which the agent opens by it, follows the session.
+    Opened(Opened),
 }
 
 /// Which of the two outputs.
@@ -172,6 +177,35 @@ pub struct Attach {
     /// Credit for output at the start.
     #[n(2)]
     pub window: u64,
+}
+
+/// Follow every session that starts from now on, until the connection ends.
+///
+/// For each the agent opens a channel of its own, numbered from [`crate::limits::AGENT_CHANNELS`]
+/// up, and announces it with [`Opened`]; then come `Started` or `Failed` and the rest, as for the
+/// one who started it. A host that has sent this opens no channels with such numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct FollowAll {
+    /// Credit for output at the start, for each session.
+    #[n(0)]
+    pub window: u64,
+}
+
+/// A session starts, and is followed on this channel.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Opened {
+    /// Its name.
+    #[n(0)]
+    pub session: SessionId,
+    /// Program and arguments, cut at 4 KiB.
+    #[n(1)]
+    pub argv: Vec<ByteVec>,
+    /// Whether it has a terminal.
+    #[n(2)]
+    #[cbor(default)]
+    pub tty: bool,
 }
 
 /// The command runs.

@@ -83,6 +83,27 @@ fn unknown_kinds_reserved_bits_and_excessive_lengths_are_refused_from_the_header
 }
 
 #[test]
+fn an_agent_announces_sessions_only_on_channels_of_its_own() {
+    let session = SessionId::from_bytes([1; 16]);
+    let opened = |channel| Frame {
+        channel,
+        message: Message::Opened(Opened { session, argv: vec![], tty: false }),
+    };
+    for channel in [limits::AGENT_CHANNELS, u32::MAX] {
+        let got = greeted(Peer::Agent).next(&mut bytes(&[opened(channel)]));
+        assert_eq!(got, Ok(Some(opened(channel))));
+    }
+    for channel in [0, 1, limits::AGENT_CHANNELS - 1] {
+        let got = greeted(Peer::Agent).next(&mut bytes(&[opened(channel)]));
+        assert!(matches!(got, Err(WireError::OutOfState { kind: Kind::Opened, .. })), "{channel}");
+    }
+    let high = bytes(&[opened(u32::MAX)]);
+    assert!(greeted(Peer::Host).next(&mut high.clone()).is_err());
+    let follow = Frame { channel: 1, message: Message::FollowAll(FollowAll { window: 0 }) };
+    assert!(greeted(Peer::Agent).next(&mut bytes(&[follow])).is_err());
+}
+
+#[test]
 fn unknown_fields_of_a_message_are_skipped() {
     let mut payload = vec![0xa2]; // a map of two: 0 => pid 7, 99 => "later"
     payload.extend([0x00, 0x07, 0x18, 99, 0x65]);
@@ -166,6 +187,19 @@ proptest! {
             }
         }
         prop_assert_eq!(got, frames);
+    }
+
+    #[test]
+    fn announcements_of_any_content_come_out_as_they_went_in(
+        id: [u8; 16], window: u64, tty: bool, high in limits::AGENT_CHANNELS..,
+        argv in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..20),
+    ) {
+        let argv = argv.into_iter().map(Into::into).collect();
+        let opened = Opened { session: SessionId::from_bytes(id), argv, tty };
+        let opened = Frame { channel: high, message: Message::Opened(opened) };
+        let follow = Frame { channel: 1, message: Message::FollowAll(FollowAll { window }) };
+        prop_assert_eq!(greeted(Peer::Agent).next(&mut bytes(&[opened.clone()])), Ok(Some(opened)));
+        prop_assert_eq!(greeted(Peer::Host).next(&mut bytes(&[follow.clone()])), Ok(Some(follow)));
     }
 
     #[test]

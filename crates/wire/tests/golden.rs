@@ -94,6 +94,19 @@ fn samples() -> Vec<(&'static str, Peer, Frame)> {
             Peer::Host,
             on(2, Message::Attach(Attach { session, from: Some(4096), window: 1 << 20 })),
         ),
+        ("follow_all", Peer::Host, on(6, Message::FollowAll(FollowAll { window: 1 << 20 }))),
+        (
+            "opened",
+            Peer::Agent,
+            on(
+                0x8000_0000,
+                Message::Opened(Opened {
+                    session,
+                    argv: vec![b"sh".to_vec().into(), vec![0xff].into()],
+                    tty: true,
+                }),
+            ),
+        ),
         ("list", Peer::Host, on(3, Message::List)),
         (
             "signal",
