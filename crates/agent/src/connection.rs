@@ -5,8 +5,11 @@ use crate::session::Session;
 use crate::sys;
 use bytes::{Bytes, BytesMut};
 use msb_transport::{Outbox, Stream};
-use msb_wire::limits::{CHANNELS, CONNECTION_OUT, MAX_DATA};
-use msb_wire::{Decoder, Frame, Hello, Kind, Message, Peer, WireError, agree};
+use msb_wire::limits::{AGENT_CHANNELS, CHANNELS, CONNECTION_OUT, FOLLOW_ALL_OUT, MAX_DATA};
+use msb_wire::{
+    Agreed, Decoder, FEATURE_FOLLOW_ALL, FollowAll, Frame, Hello, Kind, Message, Opened, Peer,
+    Verdict, WireError, agree,
+};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
@@ -24,7 +27,18 @@ pub(crate) struct Connection {
     flushed: Notify,
     channels: RefCell<HashMap<u32, Rc<Session>>>,
     highest: Cell<u32>,
+    agreed: Cell<Option<Agreed>>,
+    /// How it follows all sessions, if it asked to.
+    following: Cell<Option<Following>>,
     closing: Cell<bool>,
+}
+
+/// How a connection follows all sessions.
+#[derive(Debug, Clone, Copy)]
+struct Following {
+    window: u64,
+    /// The channel of the next session.
+    next: u32,
 }
 
 /// Why a connection ended.
@@ -48,6 +62,8 @@ impl Connection {
             flushed: Notify::new(),
             channels: RefCell::new(HashMap::new()),
             highest: Cell::new(0),
+            agreed: Cell::new(None),
+            following: Cell::new(None),
             closing: Cell::new(false),
         })
     }
@@ -61,6 +77,7 @@ impl Connection {
             self.flush_now().await;
         }
         writer.abort();
+        registry.unwatch(self.id);
         let channels = std::mem::take(&mut *self.channels.borrow_mut());
         for (channel, session) in channels {
             session.unfollow(self.id, channel);
@@ -84,7 +101,7 @@ impl Connection {
             while let Some(frame) = decoder.next(&mut buffer)? {
                 match frame.message {
                     Message::Hello(theirs) => {
-                        agree(&ours, &theirs)?;
+                        self.agreed.set(Some(agree(&ours, &theirs)?));
                         sys::die_with_parent();
                     }
                     message => self.handle(registry, frame.channel, message)?,
@@ -110,6 +127,13 @@ impl Connection {
             Message::Attach(attach) => {
                 self.open(channel, Kind::Attach)?;
                 registry.attach(self, channel, &attach);
+            }
+            Message::FollowAll(request) => {
+                self.open(channel, Kind::FollowAll)?;
+                self.follow_all(&request)?;
+                registry.watch(self);
+                // Only with this does the host know that no session starts unseen any more.
+                self.send(channel, Message::Verdict(Verdict::default()));
             }
             Message::List => {
                 self.open(channel, Kind::List)?;
@@ -156,6 +180,9 @@ impl Connection {
         if channel <= self.highest.get() {
             return wrong("on a channel that was used before");
         }
+        if channel >= AGENT_CHANNELS && self.following.get().is_some() {
+            return wrong("on a channel that only the agent opens");
+        }
         if self.channels.borrow().len() >= CHANNELS {
             return wrong("with too many channels open");
         }
@@ -163,9 +190,41 @@ impl Connection {
         Ok(())
     }
 
+    fn follow_all(&self, request: &FollowAll) -> Result<(), WireError> {
+        let kind = Kind::FollowAll;
+        let wrong = |why| Err(WireError::OutOfState { kind, peer: Peer::Host, why });
+        if !self.agreed.get().is_some_and(|agreed| agreed.has(FEATURE_FOLLOW_ALL)) {
+            return wrong("without the feature that it belongs to");
+        }
+        if self.following.get().is_some() {
+            return wrong("a second time");
+        }
+        if self.highest.get() >= AGENT_CHANNELS {
+            return wrong("with the agent's channels in use");
+        }
+        self.following.set(Some(Following { window: request.window, next: AGENT_CHANNELS }));
+        Ok(())
+    }
+
+    /// Whether one more session can be announced to a connection that follows all.
+    pub(crate) fn may_announce(&self) -> bool {
+        let numbers_left = self.following.get().is_some_and(|following| following.next != u32::MAX);
+        numbers_left && self.outbox.borrow().len() < FOLLOW_ALL_OUT
+    }
+
+    /// Announces a session, if this connection follows all: on which channel, and with what credit.
+    pub(crate) fn announce(&self, opened: Opened) -> Option<(u32, u64)> {
+        let Following { window, next } = self.following.get()?;
+        self.following.set(Some(Following { window, next: next.checked_add(1)? }));
+        self.send(next, Message::Opened(opened));
+        Some((next, window))
+    }
+
     /// The session of a channel; `None` when it is over, which the host may not know yet.
     fn session(&self, channel: u32, kind: Kind) -> Result<Option<Rc<Session>>, WireError> {
-        if channel > self.highest.get() {
+        let own = self.following.get().map_or(AGENT_CHANNELS, |following| following.next);
+        let is_own = (AGENT_CHANNELS..own).contains(&channel);
+        if channel > self.highest.get() && !is_own {
             let why = "on a channel that was never opened";
             return Err(WireError::OutOfState { kind, peer: Peer::Host, why });
         }

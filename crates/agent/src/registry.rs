@@ -5,7 +5,7 @@ use crate::session::{self, Session, refuse};
 use crate::sys::{self, Reaped};
 use msb_wire::limits::{ENDED_REPLAY, ENDED_SESSION_SECONDS, ENDED_SESSIONS, SESSIONS};
 use msb_wire::{
-    Attach, Exec, Failure, Message, Refusal, ResizeRequest, SessionId, Sessions, Shutdown,
+    Attach, Exec, Failure, Message, Opened, Refusal, ResizeRequest, SessionId, Sessions, Shutdown,
     SignalRequest, Verdict,
 };
 use std::cell::{Cell, RefCell};
@@ -19,6 +19,8 @@ use tokio::sync::Notify;
 pub(crate) struct Registry {
     pub(crate) boot_id: [u8; 16],
     tables: RefCell<Tables>,
+    /// Connections that follow every session.
+    watchers: RefCell<Vec<Rc<Connection>>>,
     scratch: RefCell<Vec<u8>>,
     shutdown: Cell<Option<Duration>>,
     /// A shutdown was asked for, or a session ended while one goes on.
@@ -40,6 +42,7 @@ impl Registry {
         Rc::new(Registry {
             boot_id,
             tables: RefCell::default(),
+            watchers: RefCell::default(),
             scratch: RefCell::default(),
             shutdown: Cell::new(None),
             stirred: Notify::new(),
@@ -53,13 +56,24 @@ impl Registry {
 
     /// Starts a command.
     pub(crate) fn exec(self: &Rc<Self>, connection: &Rc<Connection>, channel: u32, exec: Exec) {
-        let started = self.admit(&exec).and_then(|()| session::start(&exec));
-        let (session, embryo) = match started {
+        if let Err(failure) = self.admit(&exec) {
+            return connection.send(channel, Message::Failed(failure));
+        }
+        let mut followers = self.announce(&exec);
+        followers.push((Rc::clone(connection), channel, exec.window));
+        let (session, embryo) = match session::start(&exec) {
             Ok(started) => started,
-            Err(failure) => return connection.send(channel, Message::Failed(failure)),
+            Err(failure) => {
+                for (connection, channel, _) in followers {
+                    connection.send(channel, Message::Failed(failure.clone()));
+                }
+                return;
+            }
         };
-        session.follow_from_start(connection, channel, exec.window);
-        connection.channel_opened(channel, &session);
+        for (connection, channel, window) in followers {
+            session.follow_from_start(&connection, channel, window);
+            connection.channel_opened(channel, &session);
+        }
         let mut tables = self.tables.borrow_mut();
         tables.by_id.insert(session.id, Rc::clone(&session));
         tables.by_pid.insert(session.pid, Rc::clone(&session));
@@ -90,7 +104,33 @@ impl Registry {
         if tables.by_id.contains_key(&exec.session) {
             return Err(session::not_admitted("a session with this id exists"));
         }
+        if !self.watchers.borrow().iter().all(|watcher| watcher.may_announce()) {
+            // To go on would be to lose what is told about sessions, or to hold it without bound.
+            return Err(session::not_admitted("whoever follows all sessions does not keep up"));
+        }
         Ok(())
+    }
+
+    /// Tells every session that starts from now on to a connection.
+    pub(crate) fn watch(&self, connection: &Rc<Connection>) {
+        self.watchers.borrow_mut().push(Rc::clone(connection));
+    }
+
+    /// Forgets a connection that has ended.
+    pub(crate) fn unwatch(&self, connection: u64) {
+        self.watchers.borrow_mut().retain(|watcher| watcher.id != connection);
+    }
+
+    /// Announces a session to whoever follows all of them.
+    fn announce(&self, exec: &Exec) -> Vec<(Rc<Connection>, u32, u64)> {
+        let watchers = self.watchers.borrow();
+        let announced = watchers.iter().filter_map(|watcher| {
+            let argv = session::shown(exec).into_iter().map(Into::into).collect();
+            let opened = Opened { session: exec.session, argv, tty: exec.tty.is_some() };
+            let (channel, window) = watcher.announce(opened)?;
+            Some((Rc::clone(watcher), channel, window))
+        });
+        announced.collect()
     }
 
     /// Lets a channel follow a session.

@@ -51,6 +51,10 @@ impl Agent {
     }
 
     fn connect(&self) -> Client {
+        self.connect_with(FEATURES)
+    }
+
+    fn connect_with(&self, features: u64) -> Client {
         let stream = UnixStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut client = Client {
@@ -59,7 +63,7 @@ impl Agent {
             buffer: BytesMut::new(),
             next_channel: 0,
         };
-        client.send(0, Message::Hello(Hello::ours(None)));
+        client.send(0, Message::Hello(Hello { features, ..Hello::ours(None) }));
         let Message::Hello(hello) = client.receive().message else { panic!("no greeting") };
         assert!(hello.boot_id.is_some());
         client
@@ -651,4 +655,122 @@ fn a_shutdown_ends_every_session_says_bye_and_ends_the_agent() {
     client.wait_for(|m| matches!(m, Message::Bye));
     assert!(client.try_receive().is_none());
     assert!(agent.process.wait().unwrap().success());
+}
+
+impl Client {
+    /// Asks for every session that starts from now on, and waits until that holds.
+    fn follow_all(&mut self, window: u64) {
+        let verdict = self.verdict(Message::FollowAll(FollowAll { window }));
+        assert_eq!(verdict, Verdict::default());
+    }
+
+    /// The next session that is announced, and its channel.
+    fn announced(&mut self) -> (u32, Opened) {
+        let frame = self.receive();
+        let Message::Opened(opened) = frame.message else { panic!("{:?}", frame.message) };
+        assert!(frame.channel >= limits::AGENT_CHANNELS, "{}", frame.channel);
+        (frame.channel, opened)
+    }
+}
+
+#[test]
+fn d6_every_session_is_told_to_whoever_follows_all_as_to_who_started_it() {
+    let agent = Agent::start();
+    let (mut user, mut log) = (agent.connect(), agent.connect());
+    user.run(sh("echo unseen"));
+    log.follow_all(OUTPUT_WINDOW);
+    for round in 0..2 {
+        let mut command = sh("printf 'a\\377'; echo b >&2; exit 3");
+        command.argv.push(vec![0xff].into());
+        let (session, argv) = (command.session, command.argv.clone());
+        let own = user.run(command);
+        let (channel, opened) = log.announced();
+        assert_eq!(channel, limits::AGENT_CHANNELS + round);
+        assert_eq!(opened, Opened { session, argv, tty: false });
+        let told = log.collect(channel);
+        assert_eq!(told.order.first(), Some(&"started"));
+        assert_eq!((told.stdout, told.stderr), (own.stdout, own.stderr));
+        assert_eq!((told.exited, told.end), (own.exited, own.end));
+    }
+    let mut missing = exec(&["/nonexistent"]);
+    missing.tty = Some(TtySize { rows: 1, cols: 1 });
+    assert!(user.run(missing).failed.is_some());
+    let (channel, opened) = log.announced();
+    assert!(opened.tty);
+    assert_eq!(log.collect(channel).failed.unwrap().kind, FailureKind::NotFound);
+    let mut nobody = exec(&["true"]);
+    nobody.user = Some("nobody-here".into());
+    assert!(user.run(nobody).failed.is_some());
+    let (channel, _) = log.announced();
+    assert_eq!(log.collect(channel).failed.unwrap().kind, FailureKind::UserSetupFailed);
+}
+
+#[test]
+fn d6_who_follows_all_slows_a_program_and_lets_it_go_when_it_leaves() {
+    let agent = Agent::start();
+    let (mut user, mut log) = (agent.connect(), agent.connect());
+    log.follow_all(limits::OUTPUT_WINDOW_MIN);
+    let channel = user.exec(sh("head -c 500000 /dev/zero; echo done >&2"));
+    let (own, _) = log.announced();
+    // Only what the log has credit for comes, at the user as well.
+    let mut got = 0;
+    while got < MAX_DATA_FOR_ONE_WINDOW {
+        let Message::Stdout(data) = user.wait_for(|m| matches!(m, Message::Stdout(_))) else {
+            unreachable!()
+        };
+        got += data.len();
+    }
+    assert!(user.run_is_quiet(), "more was read than the log has room for");
+    assert!(own >= limits::AGENT_CHANNELS);
+    drop(log);
+    let told = user.collect(channel);
+    assert_eq!(told.stdout.len() + got, 500_000);
+    assert_eq!(told.stderr, b"done\n");
+}
+
+/// With the smallest window nearly one whole data frame fits.
+const MAX_DATA_FOR_ONE_WINDOW: usize = 60_000;
+
+impl Client {
+    /// Whether the agent answers, and has sent nothing else before the answer.
+    fn run_is_quiet(&mut self) -> bool {
+        (0..3).all(|number| {
+            self.send(0, Message::Ping(number));
+            let frame = self.receive();
+            match frame.message {
+                Message::Pong(_) => true,
+                // The rest of the one window.
+                Message::Stdout(data) => data.len() < 8 * 1024,
+                _ => false,
+            }
+        })
+    }
+}
+
+#[test]
+fn d6_following_all_keeps_to_its_rules() {
+    let agent = Agent::start();
+    let refused = |client: &mut Client, channel, message| {
+        client.send(channel, message);
+        let last = std::iter::from_fn(|| client.try_receive()).last().unwrap();
+        assert!(matches!(last.message, Message::Error(_)), "{last:?}");
+    };
+    let follow = || Message::FollowAll(FollowAll { window: OUTPUT_WINDOW });
+    let mut twice = agent.connect();
+    twice.follow_all(OUTPUT_WINDOW);
+    let channel = twice.channel();
+    refused(&mut twice, channel, follow());
+    let mut upper = agent.connect();
+    upper.follow_all(OUTPUT_WINDOW);
+    refused(&mut upper, limits::AGENT_CHANNELS, Message::List);
+    let mut late = agent.connect();
+    late.send(limits::AGENT_CHANNELS, Message::List);
+    refused(&mut late, u32::MAX, follow());
+    let mut unknown = agent.connect();
+    unknown.follow_all(OUTPUT_WINDOW);
+    refused(&mut unknown, limits::AGENT_CHANNELS, Message::Credit(1));
+
+    let mut old = agent.connect_with(0);
+    refused(&mut old, 1, follow());
+    assert_eq!(agent.connect().run(sh("echo still")).stdout, b"still\n");
 }

@@ -74,16 +74,7 @@ struct State {
 
 impl Session {
     fn new(exec: &Exec, pid: i32, cgroup: Option<Cgroup>) -> Session {
-        let mut shown = 0;
-        let argv = exec
-            .argv
-            .iter()
-            .map(|argument| argument.to_vec())
-            .take_while(|argument| {
-                shown += argument.len() + 1;
-                shown <= ARGV_SHOWN
-            })
-            .collect();
+        let argv = shown(exec);
         Session {
             id: exec.session,
             pid,
@@ -381,6 +372,17 @@ impl Session {
         state.stdin.finish();
         self.terminal.replace(None);
     }
+}
+
+/// Arguments as lists and announcements show them: cut.
+pub(crate) fn shown(exec: &Exec) -> Vec<Vec<u8>> {
+    let mut length = 0;
+    let arguments = exec.argv.iter().map(|argument| argument.to_vec());
+    let short = arguments.take_while(|argument| {
+        length += argument.len() + 1;
+        length <= ARGV_SHOWN
+    });
+    short.collect()
 }
 
 fn nanos(duration: Duration) -> u64 {
