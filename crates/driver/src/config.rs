@@ -16,6 +16,10 @@ pub const CONFIG_VERSION: u32 = 1;
 const MAX_CPUS: u32 = 4096;
 /// Least memory that may be asked for: below it not even the agent starts reliably.
 const MIN_MEMORY_MIB: u32 = 16;
+/// Least that a file of the log may be limited to: more than the longest record.
+const MIN_LOG_BYTES: u64 = 512 * 1024;
+/// Most files of the log.
+const MAX_LOG_FILES: u32 = 10_000;
 /// Boot time limit unless one is set.
 const DEFAULT_BOOT_TIMEOUT_MS: u64 = 30_000;
 
@@ -70,6 +74,25 @@ pub struct SandboxConfig {
     /// How long the start may take; `None` is 30 seconds.
     #[serde(default)]
     pub boot_timeout_ms: Option<u64>,
+    /// How the output of its sessions is kept; `None` keeps none.
+    #[serde(default)]
+    pub log: Option<LogConfig>,
+}
+
+/// How much of the output of sessions is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogConfig {
+    /// The most that a file may grow to, in bytes.
+    pub max_bytes: u64,
+    /// The most files that are kept (a count).
+    pub files: u32,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig { max_bytes: 16 * 1024 * 1024, files: 4 }
+    }
 }
 
 /// Which driver was asked for.
@@ -137,6 +160,7 @@ impl SandboxConfig {
             driver: DriverChoice::Auto,
             network: false,
             boot_timeout_ms: None,
+            log: None,
         }
     }
 
@@ -176,6 +200,7 @@ impl SandboxConfig {
         if let Some((what, _)) = times.iter().find(|(_, time)| *time == Some(0)) {
             return invalid(format!("{what} is zero; leave it out or give it a time"));
         }
+        self.check_log()?;
         if let Some(hostname) = self.hostname.as_deref().filter(|name| !is_hostname(name)) {
             return invalid(format!(
                 "hostname {hostname:?} is not valid; use 1 to 64 letters, digits, '-' and '.'"
@@ -188,6 +213,19 @@ impl SandboxConfig {
         }
         if self.labels.keys().any(|key| key.is_empty()) {
             return invalid("a label has an empty key");
+        }
+        Ok(())
+    }
+
+    fn check_log(&self) -> Result<()> {
+        let Some(LogConfig { max_bytes, files }) = self.log else { return Ok(()) };
+        if max_bytes < MIN_LOG_BYTES {
+            return invalid(format!(
+                "a file of the log may have {max_bytes} bytes; it must be at least {MIN_LOG_BYTES}"
+            ));
+        }
+        if !(2..=MAX_LOG_FILES).contains(&files) {
+            return invalid(format!("the log has {files} files; it must be 2 to {MAX_LOG_FILES}"));
         }
         Ok(())
     }
@@ -289,6 +327,9 @@ mod tests {
         assert!(refused(|c| c.workdir = Some("tmp".into())).contains("relative"));
         assert!(refused(|c| c.user = Some("".into())).contains("user"));
         assert!(refused(|c| c.hostname = Some("a b".into())).contains("a b"));
+        let log = |max_bytes, files| Some(LogConfig { max_bytes, files });
+        assert!(refused(|c| c.log = log(1000, 4)).contains("1000 bytes"));
+        assert!(refused(|c| c.log = log(1 << 20, 1)).contains("1 files"));
         assert!(refused(|c| c.version = 9).contains("version 9"));
     }
 

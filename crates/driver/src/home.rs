@@ -144,6 +144,11 @@ impl SandboxDir {
         self.path.join("outcome.json")
     }
 
+    /// What its sessions put out, if it keeps that.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
     /// The writable layer of the root filesystem.
     pub fn upper(&self) -> PathBuf {
         self.path.join("upper")

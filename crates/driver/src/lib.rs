@@ -23,6 +23,7 @@ mod error;
 mod home;
 mod launch;
 mod lock;
+mod log;
 mod name;
 mod socket;
 mod state;
@@ -30,7 +31,7 @@ mod store;
 
 pub use byte_string::ByteString;
 pub use companions::{Companions, find_companion};
-pub use config::{CONFIG_VERSION, DriverChoice, SandboxConfig};
+pub use config::{CONFIG_VERSION, DriverChoice, LogConfig, SandboxConfig};
 pub use control::{Control, Reply, Request};
 pub use dirs::{create_private_dir, remove_tree, write_atomically};
 pub use driver::{
@@ -40,6 +41,7 @@ pub use error::{Error, ErrorKind, Failure, FailureKind, Result};
 pub use home::{Home, SandboxDir};
 pub use launch::{CreateOptions, Pending, Ready, StatusRecord, create, doctor, start};
 pub use lock::SandboxLock;
+pub use log::{LogEvent, LogOptions, LogReader, LogRecord, LogSource, LogStep, LogWriter};
 pub use name::{InvalidName, Name};
 pub use socket::{bind_in, connect_in};
 pub use state::{Creator, Outcome, Reason, Started, Status, Stored, now_ms};

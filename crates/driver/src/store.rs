@@ -233,7 +233,7 @@ pub(crate) fn wipe(dir: &SandboxDir, companions: &Companions) -> Result<()> {
     remove_file(&dir.config())?;
     remove_file(&dir.started())?;
     remove_file(&dir.outcome())?;
-    for tree in [dir.upper(), dir.work(), dir.rootfs(), dir.bundle()] {
+    for tree in [dir.log(), dir.upper(), dir.work(), dir.rootfs(), dir.bundle()] {
         match remove_tree(&tree) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
                 // Files of users that exist only in the sandbox's user namespace.

@@ -19,6 +19,7 @@ mod control;
 mod creator;
 mod inherited;
 mod life;
+mod log;
 mod namespaces;
 mod run;
 mod signals;

@@ -6,6 +6,7 @@ use crate::control::{Answer, Asked, Control};
 use crate::creator::CreatorWatch;
 use crate::inherited::Status;
 use crate::life::{Action, Input, State};
+use crate::log::Log;
 use crate::namespaces::mount_root;
 use crate::run::End;
 use crate::signals::Signals;
@@ -44,8 +45,8 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     /// Starts the sandbox and watches it until nothing of its machine is left.
     pub(crate) async fn supervise(&mut self, agent: PathBuf, users: Users) -> End {
-        let mut slot = None;
-        let end = match self.start(agent, users, &mut slot).await {
+        let (mut slot, mut log) = (None, None);
+        let end = match self.start(agent, users, &mut slot, &mut log).await {
             Err(failure) => End::failed(failure),
             Ok((link, ready, config)) => {
                 tracing::info!(driver = ready.driver, isolation = %ready.isolation, "it came up");
@@ -67,6 +68,10 @@ impl Supervisor {
                 tracing::error!("the killed machine did not end");
             }
         }
+        if let Some(log) = log {
+            // What the sessions put out last is still on its way.
+            log.finished().await;
+        }
         end
     }
 
@@ -75,6 +80,7 @@ impl Supervisor {
         agent: PathBuf,
         users: Users,
         slot: &mut Option<Box<dyn Machine>>,
+        log: &mut Option<Log>,
     ) -> Result<(AgentLink, Ready, SandboxConfig), Failure> {
         let text = |error: msb_driver::Error| Failure::boot(error.to_string());
         let stored = self.dir.read_config().map_err(text)?;
@@ -85,7 +91,7 @@ impl Supervisor {
         let spec = MachineSpec { config, dir, rootfs, agent, users };
         let limit = spec.config.boot_timeout();
         let (link, ready) = tokio::select! {
-            came_up = timeout(limit, come_up(&self.drivers, &spec, slot)) => match came_up {
+            came_up = timeout(limit, begin(&self.drivers, &spec, slot, log)) => match came_up {
                 Ok(result) => result?,
                 Err(_) => return Err(Failure::boot(format!(
                     "the agent did not answer within {} ms", limit.as_millis()
@@ -108,6 +114,20 @@ impl Supervisor {
         }
         Ok((link, ready, spec.config))
     }
+}
+
+/// Brings the machine up, and the log before anybody can run something.
+async fn begin(
+    drivers: &[Box<dyn Driver>],
+    spec: &MachineSpec,
+    slot: &mut Option<Box<dyn Machine>>,
+    log: &mut Option<Log>,
+) -> Result<(AgentLink, Ready), Failure> {
+    let up = come_up(drivers, spec, slot).await?;
+    if let Some(config) = spec.config.log {
+        *log = Some(Log::begin(&spec.dir, config).await?);
+    }
+    Ok(up)
 }
 
 /// Answers requests during the start, until one wants the end.

@@ -40,8 +40,10 @@ pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
 /// ignored SIGCHLD, for one, makes waiting for a child impossible.
 pub(crate) fn reset_signals() {
     for signal in 1..=libc::SIGRTMAX() {
-        // A broken pipe stays an error of the call, as in every Rust program.
-        let action = if signal == libc::SIGPIPE { libc::SIG_IGN } else { libc::SIG_DFL };
+        // A broken pipe stays an error of the call, as in every Rust program; so does a file that
+        // may not grow further, since a log that cannot be written must not end the sandbox.
+        let ignored = matches!(signal, libc::SIGPIPE | libc::SIGXFSZ);
+        let action = if ignored { libc::SIG_IGN } else { libc::SIG_DFL };
         // SAFETY: no handler of ours is involved; signals that cannot be set are refused.
         unsafe { libc::signal(signal, action) };
     }

@@ -198,8 +198,10 @@ proptest! {
         let opened = Opened { session: SessionId::from_bytes(id), argv, tty };
         let opened = Frame { channel: high, message: Message::Opened(opened) };
         let follow = Frame { channel: 1, message: Message::FollowAll(FollowAll { window }) };
-        prop_assert_eq!(greeted(Peer::Agent).next(&mut bytes(&[opened.clone()])), Ok(Some(opened)));
-        prop_assert_eq!(greeted(Peer::Host).next(&mut bytes(&[follow.clone()])), Ok(Some(follow)));
+        let sent = bytes(&[opened.clone(), follow.clone()]);
+        let mut sent_by_host = sent.clone().split_off(bytes(std::slice::from_ref(&opened)).len());
+        prop_assert_eq!(greeted(Peer::Agent).next(&mut sent.clone()), Ok(Some(opened)));
+        prop_assert_eq!(greeted(Peer::Host).next(&mut sent_by_host), Ok(Some(follow)));
     }
 
     #[test]

@@ -1,0 +1,34 @@
+//! The files of the log by their numbers.
+
+use crate::error::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// Where a note stands that the log could not be written any more.
+pub(super) const FAILURE: &str = "failed";
+/// Room that is kept for the note, since it is written when there may be no room for anything.
+pub(super) const FAILURE_ROOM: usize = 512;
+
+/// The path of a file.
+pub(super) fn path_of(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{number:08}.log"))
+}
+
+/// The numbers of all files that are there, ascending.
+pub(super) fn numbers(folder: &Path) -> Result<Vec<u64>> {
+    let failed = |error| Error::io("read", folder, error);
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        let number: Option<u64> =
+            name.to_str().and_then(|name| name.strip_suffix(".log")?.parse().ok());
+        found.extend(number);
+    }
+    found.sort_unstable();
+    Ok(found)
+}

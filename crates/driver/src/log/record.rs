@@ -1,0 +1,258 @@
+//! One line of the log.
+//!
+//! ```text
+//! {"t":"2026-01-31T12:00:00.000000001Z","session":"0f…","stream":"stdout","text":"hello\n"}
+//! {"t":"2026-01-31T12:00:00.000000002Z","session":"0f…","stream":"stderr","base64":"//4="}
+//! {"t":"2026-01-31T12:00:00.000000003Z","session":"0f…","stream":"event","event":{"kind":…}}
+//! ```
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+/// One record of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogRecord {
+    /// When it reached the log, by the clock of the host.
+    pub time: SystemTime,
+    /// The session that it belongs to.
+    pub session: String,
+    /// Where the bytes come from.
+    pub stream: LogSource,
+    /// The bytes; none for an event.
+    pub data: Vec<u8>,
+    /// What happened, for an event.
+    pub event: Option<LogEvent>,
+}
+
+/// Where a record comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LogSource {
+    /// Standard output, or the terminal.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// The session itself.
+    Event,
+}
+
+/// What happened to a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LogEvent {
+    /// It began to run.
+    Started {
+        /// Its process id in the sandbox.
+        pid: u32,
+        /// Program and arguments; what is not UTF-8 in them is replaced.
+        argv: Vec<String>,
+        /// Whether it has a terminal.
+        tty: bool,
+    },
+    /// It ended; all that it wrote itself stands before this.
+    Exited {
+        /// Its code; -1 for a death by signal.
+        code: i32,
+        /// The signal that killed it.
+        signal: Option<u8>,
+        /// Whether it left a core dump.
+        core_dumped: bool,
+        /// Whether its time had run out.
+        timed_out: bool,
+    },
+    /// It never ran.
+    Failed {
+        /// What was to be run; what is not UTF-8 in it is replaced.
+        argv: Vec<String>,
+        /// The kind of the failure, such as `not_found`.
+        failure: String,
+        /// At which stage of the start it failed.
+        stage: String,
+        /// The error number of the sandbox's system, or 0.
+        errno: i32,
+        /// Why, in one line.
+        message: String,
+    },
+    /// Nothing more is known of it: the connection to the sandbox ended first.
+    Lost,
+    /// What a later version of this library wrote.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A record as it stands in a line.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line<'a> {
+    t: Cow<'a, str>,
+    session: Cow<'a, str>,
+    stream: LogSource,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    event: Option<Cow<'a, LogEvent>>,
+}
+
+impl LogRecord {
+    /// The record as the log has it: one JSON object, without an end of line.
+    pub fn to_json(&self) -> String {
+        let mut line = Vec::new();
+        match &self.event {
+            Some(event) => put_event(&mut line, self.time, &self.session, event),
+            None => put(&mut line, self.time, &self.session, self.stream, &self.data),
+        }
+        line.pop();
+        String::from_utf8_lossy(&line).into_owned()
+    }
+
+    /// Reads a line; `None` when it is not a whole record.
+    pub(super) fn parse(line: &[u8]) -> Option<LogRecord> {
+        let line: Line<'_> = serde_json::from_slice(line).ok()?;
+        let data = match (line.text, line.base64, &line.event) {
+            (Some(text), None, None) => text.into_owned().into_bytes(),
+            (None, Some(base64), None) => STANDARD.decode(base64).ok()?,
+            (None, None, Some(_)) => Vec::new(),
+            _ => return None,
+        };
+        Some(LogRecord {
+            time: humantime::parse_rfc3339(&line.t).ok()?,
+            session: line.session.into_owned(),
+            stream: line.stream,
+            data,
+            event: line.event.map(Cow::into_owned),
+        })
+    }
+}
+
+/// Appends the lines for bytes of a stream: one, or up to three where a character is cut.
+pub(super) fn put_data(
+    out: &mut Vec<u8>,
+    time: SystemTime,
+    session: &str,
+    stream: LogSource,
+    data: &[u8],
+) {
+    for piece in readable_pieces(data) {
+        if !piece.is_empty() {
+            put(out, time, session, stream, piece);
+        }
+    }
+}
+
+fn put(out: &mut Vec<u8>, time: SystemTime, session: &str, stream: LogSource, data: &[u8]) {
+    let (text, base64) = match std::str::from_utf8(data) {
+        Ok(text) => (Some(Cow::Borrowed(text)), None),
+        Err(_) => (None, Some(STANDARD.encode(data))),
+    };
+    put_line(
+        out,
+        &Line { t: stamp(time), session: session.into(), stream, text, base64, event: None },
+    );
+}
+
+/// Appends the line for an event.
+pub(super) fn put_event(out: &mut Vec<u8>, time: SystemTime, session: &str, event: &LogEvent) {
+    put_line(
+        out,
+        &Line {
+            t: stamp(time),
+            session: session.into(),
+            stream: LogSource::Event,
+            text: None,
+            base64: None,
+            event: Some(Cow::Borrowed(event)),
+        },
+    );
+}
+
+fn stamp(time: SystemTime) -> Cow<'static, str> {
+    humantime::format_rfc3339_nanos(time).to_string().into()
+}
+
+fn put_line(out: &mut Vec<u8>, line: &Line<'_>) {
+    // Neither the types nor a vector can fail; were one to, the line would not be read as a record.
+    let _ = serde_json::to_writer(&mut *out, line);
+    out.push(b'\n');
+}
+
+/// Cuts off, at both ends, what a cut between two chunks left of a character, so that one such
+/// character does not make a whole chunk unreadable.
+fn readable_pieces(data: &[u8]) -> [&[u8]; 3] {
+    const REST: usize = 3;
+    let is_rest = |byte: &&u8| **byte & 0xc0 == 0x80;
+    let head = data.iter().take(REST).take_while(is_rest).count();
+    let (head, rest) = data.split_at(head);
+    match std::str::from_utf8(rest) {
+        Ok(_) => [head, rest, &[]],
+        Err(error) if error.error_len().is_none() => {
+            let (text, tail) = rest.split_at(error.valid_up_to());
+            [head, text, tail]
+        }
+        Err(_) => [data, &[], &[]],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn read_back(data: &[u8]) -> (usize, Vec<u8>) {
+        let mut out = Vec::new();
+        let time = UNIX_EPOCH + Duration::new(1_700_000_000, 1);
+        put_data(&mut out, time, "ab", LogSource::Stderr, data);
+        let mut records = Vec::new();
+        for line in out.split_inclusive(|byte| *byte == b'\n') {
+            let record = LogRecord::parse(line).unwrap();
+            assert_eq!((record.time, record.session.as_str()), (time, "ab"));
+            assert_eq!(record.stream, LogSource::Stderr);
+            assert_eq!(format!("{}\n", record.to_json()).as_bytes(), line);
+            records.push(record.data);
+        }
+        (records.len(), records.concat())
+    }
+
+    #[test]
+    fn d6_any_bytes_come_back_as_they_were() {
+        let all: Vec<u8> = (0..=255).collect();
+        for data in [&all[..], b"", b"plain\n", b"\0\x1b[2J\"\\\r\n", "grün €".as_bytes()] {
+            assert_eq!(read_back(data).1, data);
+        }
+    }
+
+    #[test]
+    fn d6_a_character_cut_between_chunks_spoils_neither_of_them() {
+        let text = "ä€😀ä€😀".as_bytes();
+        for cut in 0..=text.len() {
+            let (first, second) = text.split_at(cut);
+            let ((n, a), (m, b)) = (read_back(first), read_back(second));
+            assert_eq!([a, b].concat(), text);
+            assert!(n <= 2 && m <= 2);
+        }
+        let mut out = Vec::new();
+        put_data(&mut out, UNIX_EPOCH, "s", LogSource::Stdout, &"x€y€".as_bytes()[..7]);
+        assert!(String::from_utf8(out).unwrap().contains("\"text\":\"x€y\""));
+    }
+
+    #[test]
+    fn d6_no_prefix_of_a_line_is_a_record_and_unknown_events_are_no_error() {
+        let mut out = Vec::new();
+        let event =
+            LogEvent::Exited { code: -1, signal: Some(9), core_dumped: false, timed_out: true };
+        put_event(&mut out, UNIX_EPOCH, "s", &event);
+        out.pop();
+        assert_eq!(LogRecord::parse(&out).unwrap().event, Some(event));
+        for end in 0..out.len() {
+            assert_eq!(LogRecord::parse(&out[..end]), None);
+        }
+        let later = br#"{"t":"2026-01-01T00:00:00Z","session":"s","stream":"event","event":{"kind":"x","y":1}}"#;
+        assert_eq!(LogRecord::parse(later).unwrap().event, Some(LogEvent::Unknown));
+    }
+}
