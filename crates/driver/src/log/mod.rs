@@ -10,6 +10,8 @@
 mod files;
 mod reader;
 mod record;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use reader::{LogOptions, LogReader, LogStep};
