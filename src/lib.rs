@@ -41,5 +41,8 @@ pub use exec::{ExecControl, ExecHandle, ReattachFrom};
 pub use msb_wire::{FailureKind as ExecFailureKind, Stage as ExecStage};
 pub use options::{ExecOptions, ExecOptionsBuilder, Rlimit, RlimitResource};
 pub use output::{ExecOutput, ExitStatus, ResourceUsage};
-pub use sandbox::{Sandbox, SandboxBuilder, SandboxInfo, SandboxStatus, SessionInfo};
+pub use sandbox::{
+    LogEvent, LogOptions, LogRecord, LogSource, LogStream, Sandbox, SandboxBuilder, SandboxInfo,
+    SandboxStatus, SessionInfo, logs,
+};
 pub use sink::ExecSink;

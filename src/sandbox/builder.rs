@@ -3,7 +3,7 @@
 use crate::client::Pending;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::sandbox::{Sandbox, with_name};
-use msb_driver::{ByteString, CreateOptions, DriverChoice, SandboxConfig};
+use msb_driver::{ByteString, CreateOptions, DriverChoice, LogConfig, SandboxConfig};
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ struct Rest {
     max_duration: Option<Duration>,
     idle_timeout: Option<Duration>,
     boot_timeout: Option<Duration>,
+    log: Option<LogConfig>,
 }
 
 impl SandboxBuilder {
@@ -157,6 +158,24 @@ impl SandboxBuilder {
         self
     }
 
+    /// Keeps what its sessions put out in a log; off without it. See [`Sandbox::logs`].
+    ///
+    /// The log loses nothing: a disk that is slow slows the programs that write. A disk that is
+    /// full ends the log, and nothing else.
+    #[must_use]
+    pub fn log(mut self, enabled: bool) -> Self {
+        self.rest.log = enabled.then(|| self.rest.log.unwrap_or_default());
+        self
+    }
+
+    /// Keeps a log, as [`SandboxBuilder::log`] does, in at most so many files of at most so many
+    /// bytes each; without it in 4 of 16 MiB. The oldest is removed for a new one.
+    #[must_use]
+    pub fn log_limits(mut self, max_bytes: u64, files: u32) -> Self {
+        self.rest.log = Some(LogConfig { max_bytes, files });
+        self
+    }
+
     /// Names the driver. Without it, and without `MSB_DRIVER`, the first usable one with hardware
     /// isolation is taken.
     #[must_use]
@@ -216,6 +235,7 @@ impl SandboxBuilder {
             max_duration_ms: rest.max_duration.map(millis),
             idle_timeout_ms: rest.idle_timeout.map(millis),
             boot_timeout_ms: rest.boot_timeout.map(millis),
+            log: rest.log,
             driver,
             ..SandboxConfig::new(name, image)
         })

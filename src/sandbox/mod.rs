@@ -7,6 +7,7 @@
 mod builder;
 mod control;
 mod info;
+mod logs;
 mod run;
 
 use crate::client::{Connection, Pending};
@@ -22,7 +23,9 @@ pub(crate) use run::Program;
 
 pub use builder::SandboxBuilder;
 pub use info::{SandboxInfo, SessionInfo};
+pub use logs::{LogStream, logs};
 pub use msb_driver::{Isolation, Reason as SandboxEndReason, Status as SandboxStatus};
+pub use msb_driver::{LogEvent, LogOptions, LogRecord, LogSource};
 
 /// How long the commands in a sandbox have to end by themselves when it is stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
