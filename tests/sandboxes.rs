@@ -2,24 +2,8 @@
 
 mod common;
 
-use common::{block_on, builder, sandbox, setup, shell};
+use common::{block_on, builder, runner_of, sandbox, setup, shell};
 use microsandbox::{ErrorKind, ExecEvent, Sandbox, SandboxStatus};
-
-/// The process that watches a sandbox of this test program.
-#[allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed helper is a failed test")]
-fn runner_of(name: &str) -> i32 {
-    let dir = format!("{}/sandboxes/{name}\0", std::env::var("MSB_HOME").unwrap());
-    let is_runner = |pid: &i32| {
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).into_owned();
-        command.contains("msb-runner\0") && command.contains(&dir)
-    };
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .find(is_runner)
-        .expect("no runner")
-}
 
 #[test]
 fn g_a_sandbox_is_made_found_listed_stopped_started_and_removed() {

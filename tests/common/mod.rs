@@ -118,6 +118,21 @@ pub(crate) fn shared() -> Sandbox {
     shared.get_or_insert_with(|| sandbox("shared")).clone()
 }
 
+/// The process that watches a sandbox of this test program.
+pub(crate) fn runner_of(name: &str) -> i32 {
+    let dir = format!("{}/sandboxes/{name}\0", std::env::var("MSB_HOME").unwrap());
+    let is_runner = |pid: &i32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).into_owned();
+        command.contains("msb-runner\0") && command.contains(&dir)
+    };
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .find(is_runner)
+        .expect("no runner")
+}
+
 /// Runs a script to its end; it must succeed.
 pub(crate) fn shell(sandbox: &Sandbox, script: &str) -> String {
     let output = block_on(sandbox.shell(script)).unwrap();
