@@ -5,7 +5,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Run commands in isolated sandboxes.
 ///
@@ -73,6 +73,8 @@ pub(crate) enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Print what the sessions of a sandbox have put out, if it keeps a log
+    Logs(Logs),
     /// Tell which drivers can be used here
     Doctor {
         /// Print one JSON document
@@ -130,6 +132,24 @@ pub(crate) struct Create {
     pub(crate) context: Context,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The sandbox, running or not
+    pub(crate) name: String,
+    /// Only this session, by its id
+    #[arg(long, value_name = "ID", value_parser = values::session)]
+    pub(crate) session: Option<String>,
+    /// Go on with what is still to come, until the sandbox ends
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only from this time on: 10m is ten minutes ago, or 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = values::since)]
+    pub(crate) since: Option<SystemTime>,
+    /// Print the records, one JSON object a line, with time, session and stream
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// What a sandbox is made of.
 #[derive(Debug, Args)]
 pub(crate) struct Machine {
@@ -148,6 +168,9 @@ pub(crate) struct Machine {
     /// A note of your own; may be given again
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label)]
     pub(crate) labels: Vec<Label>,
+    /// Keep what its sessions put out, for msb logs
+    #[arg(long)]
+    pub(crate) log: bool,
     /// End and remove a sandbox that has the name already
     #[arg(long)]
     pub(crate) replace: bool,

@@ -12,6 +12,7 @@ mod doctor;
 mod failure;
 mod feed;
 mod list;
+mod logs;
 mod manage;
 mod run;
 mod signals;
@@ -58,6 +59,7 @@ fn perform(arguments: Arguments) -> Result<u8, Failure> {
             Task::Rm { names, force } => manage::remove(&names, force).await,
             Task::Ls { json } => list::sandboxes(json, quiet).await,
             Task::Sessions { name, json } => list::sessions(&name, json, quiet).await,
+            Task::Logs(args) => logs::print(args).await,
             Task::Doctor { json } => doctor::doctor(json).await,
         }
     });

@@ -103,6 +103,7 @@ pub(crate) fn described(
     if let Some(user) = context.user {
         builder = builder.user(user);
     }
+    builder = builder.log(machine.log);
     Ok(if machine.replace { builder.replace() } else { builder })
 }
 

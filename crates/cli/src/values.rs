@@ -3,7 +3,7 @@
 use microsandbox::RlimitResource;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// An environment variable; without a value when it was to be passed on and is not set here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,25 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(bad()),
     };
     number.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| "it is too long".to_owned())
+}
+
+/// A moment: so long ago, or a date and a time of day in UTC.
+pub(crate) fn since(text: &str) -> Result<SystemTime, String> {
+    if let Ok(ago) = duration(text) {
+        return SystemTime::now().checked_sub(ago).ok_or_else(|| "it is too long".to_owned());
+    }
+    humantime::parse_rfc3339_weak(text).map_err(|_| {
+        "give how long ago, such as 30s, 5m or 1h, or a time such as 2026-01-31T12:00:00Z"
+            .to_owned()
+    })
+}
+
+/// The id of a session.
+pub(crate) fn session(text: &str) -> Result<String, String> {
+    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err("it has 32 hexadecimal digits; msb sessions lists them".to_owned());
+    }
+    Ok(text.to_ascii_lowercase())
 }
 
 /// An amount of memory in MiB: a whole number, and M or nothing for MiB, G for GiB.
@@ -165,6 +184,17 @@ mod tests {
         assert!(variable("=x".into()).is_err() && variable("".into()).is_err());
         let bytes = variable(OsString::from_vec(b"A=\xff".to_vec())).unwrap();
         assert_eq!(bytes.value, Some(OsString::from_vec(vec![0xff])));
+    }
+
+    #[test]
+    fn d6_a_moment_is_so_long_ago_or_a_date() {
+        let date = since("1970-01-02T00:00:00Z").unwrap();
+        assert_eq!(date, SystemTime::UNIX_EPOCH + Duration::from_secs(86_400));
+        assert_eq!(since("1970-01-02 00:00:00").unwrap(), date);
+        let then = since("1h").unwrap();
+        let ago = SystemTime::now().duration_since(then).unwrap();
+        assert!((3600..3700).contains(&ago.as_secs()));
+        assert!(since("yesterday").unwrap_err().contains("30s"));
     }
 
     #[test]

@@ -1,0 +1,54 @@
+//! `msb logs`.
+
+use crate::args::Logs;
+use crate::failure::Failure;
+use crate::stdio;
+use microsandbox::{LogOptions, LogRecord, LogSource, LogStream, logs};
+use std::fs::File;
+
+/// Prints what the sessions of a sandbox have put out: bytes as they were, each on its stream, or
+/// records as the log has them.
+pub(crate) async fn print(args: Logs) -> Result<u8, Failure> {
+    let Logs { name, session, follow, since, json } = args;
+    let mut stream = logs(&name, LogOptions { session, since, follow }).await?;
+    let outputs = Outputs::open()?;
+    let result = outputs.all(&mut stream, json).await;
+    if let Some(warning) = stream.warning() {
+        stdio::complain(warning);
+    }
+    result.map(|()| 0)
+}
+
+struct Outputs {
+    stdout: File,
+    stderr: File,
+}
+
+impl Outputs {
+    fn open() -> Result<Self, Failure> {
+        let stdout = stdio::output().map_err(|error| Failure::write("standard output", &error))?;
+        let stderr = stdio::errors().map_err(|error| Failure::write("standard error", &error))?;
+        Ok(Outputs { stdout, stderr })
+    }
+
+    async fn all(&self, stream: &mut LogStream, json: bool) -> Result<(), Failure> {
+        while let Some(record) = stream.next().await {
+            self.one(&record?, json)?;
+        }
+        Ok(())
+    }
+
+    fn one(&self, record: &LogRecord, json: bool) -> Result<(), Failure> {
+        if json {
+            let line = format!("{}\n", record.to_json());
+            return stdio::write_all(&self.stdout, line.as_bytes())
+                .map_err(|error| Failure::write("standard output", &error));
+        }
+        let (file, what) = match record.stream {
+            LogSource::Stdout => (&self.stdout, "standard output"),
+            LogSource::Stderr => (&self.stderr, "standard error"),
+            _ => return Ok(()),
+        };
+        stdio::write_all(file, &record.data).map_err(|error| Failure::write(what, &error))
+    }
+}
