@@ -2,11 +2,13 @@
 
 mod common;
 
-use common::{block_on, builder, rest, runner_of, sandbox, shell};
+use common::{block_on, builder, poll_once, rest, runner_of, sandbox, shell};
 use microsandbox::{
     ErrorKind, ExecEvent, LogEvent, LogOptions, LogRecord, LogSource, LogStream, Sandbox, logs,
 };
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 /// More than enough files for what the tests write.
@@ -271,4 +273,32 @@ fn d6_a_hundred_sessions_at_once_are_all_in_the_log() {
         };
         assert_eq!(usize::try_from(code).unwrap(), i);
     }
+}
+
+#[test]
+fn d6_a_log_that_is_slow_slows_the_program_and_loses_nothing() {
+    let sb = logged("log-slow");
+    let runner = Pid::from_raw(runner_of("log-slow")).unwrap();
+    kill_process(runner, Signal::STOP).unwrap();
+    let mut handle = block_on(sb.shell_stream("head -c 5000000 /dev/urandom; echo >&2")).unwrap();
+    let mut got = Vec::new();
+    // With nobody to write it, the log has its window and no more, and so has everybody.
+    while got.len() < 900_000 {
+        if let ExecEvent::Stdout(data) = block_on(handle.recv()).unwrap() {
+            got.extend_from_slice(&data);
+        }
+    }
+    assert_eq!(shell(&sb, "echo other sessions start"), "other sessions start\n");
+    while let Poll::Ready(Some(event)) = poll_once(pin!(handle.recv())) {
+        if let ExecEvent::Stdout(data) = event {
+            got.extend_from_slice(&data);
+        }
+    }
+    assert!(got.len() <= 1 << 20, "{}", got.len());
+    kill_process(runner, Signal::CONT).unwrap();
+    got.extend(common::stdout_of(&rest(&mut handle)));
+    let records = log_to_the_end_of(&sb, &handle.id());
+    assert_eq!(got.len(), 5_000_000);
+    assert!(bytes(&records, &handle.id(), LogSource::Stdout) == got);
+    block_on(sb.kill()).unwrap();
 }

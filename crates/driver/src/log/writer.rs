@@ -59,14 +59,15 @@ impl LogWriter {
 
     /// Leaves a note that the log ends here, and why.
     pub fn give_up(&self, why: &str) {
-        let room = FAILURE_ROOM - 1;
         let time = humantime::format_rfc3339_seconds(SystemTime::now());
         let mut text: String = format!("{time} {why}").replace('\n', " ");
-        while text.len() > room {
+        while text.len() >= FAILURE_ROOM {
             text.pop();
         }
+        let mut note = text.into_bytes();
+        note.resize(FAILURE_ROOM, b' ');
         // The note is for people; that the log ends shows without it as well.
-        let _ = self.note.write_all_at(format!("{text:room$}\n").as_bytes(), 0);
+        let _ = self.note.write_all_at(&note, 0);
     }
 
     fn flush(&mut self) -> Result<()> {
