@@ -3,6 +3,7 @@
 //! Wants the static binary: `make agent` builds it, `MSB_AGENT` names another one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
 use bytes::{Bytes, BytesMut};
 use command_fds::{CommandFdExt, FdMapping};
@@ -773,4 +774,41 @@ fn d6_following_all_keeps_to_its_rules() {
     let mut old = agent.connect_with(0);
     refused(&mut old, 1, follow());
     assert_eq!(agent.connect().run(sh("echo still")).stdout, b"still\n");
+}
+
+#[test]
+fn d6_who_follows_all_and_does_not_read_costs_bounded_memory() {
+    let agent = Agent::start();
+    let (mut user, mut log) = (agent.connect(), agent.connect());
+    log.follow_all(OUTPUT_WINDOW);
+    let fails_early = || {
+        let mut command = exec(&["x", &"y".repeat(4000)]);
+        command.user = Some("nobody-here".into());
+        command.session = random_id();
+        command
+    };
+    let mut announced = 0;
+    let refusal = loop {
+        let failure = user.run(fails_early()).failed.unwrap();
+        match failure.stage {
+            Stage::ResolveUser => announced += 1,
+            _ => break failure,
+        }
+        assert!(announced < 3 * limits::FOLLOW_ALL_OUT / 4000, "nothing bounds it");
+    };
+    assert_eq!((refusal.stage, refusal.kind), (Stage::Admit, FailureKind::ResourceLimit));
+    assert_eq!(user.run(exec(&["true"])).failed.unwrap().stage, Stage::Admit);
+    // What was announced is all there, and once it is read sessions start again.
+    for number in 0..announced {
+        let (channel, _) = log.announced();
+        assert_eq!(channel, limits::AGENT_CHANNELS + number as u32);
+        assert_eq!(log.collect(channel).failed.unwrap().stage, Stage::ResolveUser);
+    }
+    assert_eq!(user.run(exec(&["true"])).exited.unwrap().code, 0);
+}
+
+fn random_id() -> SessionId {
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom").unwrap().read_exact(&mut bytes).unwrap();
+    SessionId::from_bytes(bytes)
 }

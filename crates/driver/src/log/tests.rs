@@ -138,7 +138,7 @@ fn d6_a_file_that_is_removed_while_it_is_read_is_read_to_its_end_and_gaps_are_co
         writer.data("s", LogSource::Stderr, &[0xff; 60_000]).unwrap();
     }
     assert_eq!(reader.next().unwrap().unwrap().data, b"second");
-    while let Some(record) = reader.next() {
+    for record in reader.by_ref() {
         assert_eq!(record.unwrap().stream, LogSource::Stderr);
     }
     assert_eq!(reader.missed_files(), 2);
