@@ -1,5 +1,7 @@
 //! Promise D5: sessions are taken up again by their id.
 
+#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
 mod common;
 
 use common::{block_on, rest, shared, stdout_of};

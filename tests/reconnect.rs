@@ -1,6 +1,8 @@
 //! Promises D1 and D5 when the connection to a sandbox is lost. Alone in its program, because it
 //! cuts every connection that the program has.
 
+#![allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
+
 mod common;
 
 use common::{block_on, rest, sandbox, stdout_of};

@@ -87,6 +87,7 @@ TEST(test_b7_an_agent_that_dies_is_a_loss_and_never_an_exit)
     struct outcome outcome = {0};
     msb_sink *sink = NULL;
     msb_exec *exec, *late = NULL;
+    msb_status signalled, rc;
     size_t written = 0;
     int64_t begin;
 
@@ -108,15 +109,19 @@ TEST(test_b7_an_agent_that_dies_is_a_loss_and_never_an_exit)
         CHECK(now_ms() - begin < 2000);
     CHECK_INT(outcome.end_flags, 0);
     CHECK_STATUS(msb_sink_write(sink, (const uint8_t *)"x", 1, -1, &written, &err), MSB_E_LOST);
-    CHECK_STATUS(msb_exec_signal(exec, SIGTERM, MSB_SIGNAL_GROUP, &err), MSB_E_LOST);
-    CHECK_STATUS(msb_exec_stream(sandbox, &options, &late, NULL, &err), MSB_E_NOT_RUNNING);
+    signalled = msb_exec_signal(exec, SIGTERM, MSB_SIGNAL_GROUP, &err);
+    /* What is known of the end at this very moment is a race. */
+    rc = msb_exec_stream(sandbox, &options, &late, NULL, &err);
+    CHECK_SAY(rc == MSB_E_NOT_RUNNING || rc == MSB_E_LOST, "%s", msb_status_name(rc));
     CHECK(late == NULL);
-    CHECK_STATUS(msb_sandbox_stop(sandbox, 0, &err), MSB_E_CRASHED);
+    rc = msb_sandbox_stop(sandbox, 0, &err);
+    CHECK_SAY(rc == MSB_E_CRASHED || rc == MSB_E_NOT_RUNNING, "%s", msb_status_name(rc));
     CHECK_INT(msb_handle_close(exec), MSB_OK);
     CHECK_INT(msb_handle_close(sink), MSB_OK);
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
     CHECK_OK(msb_sandbox_remove("b7", &err));
     forget(&outcome);
+    CHECK_INT(signalled, MSB_E_LOST);
 }
 
 static void *stops(void *sandbox)

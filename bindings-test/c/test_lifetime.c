@@ -15,6 +15,7 @@ struct waiting {
     void *handle;
     msb_status rc;
     int64_t woken;
+    atomic_bool begun;
 };
 
 static void *waits_in_recv(void *argument)
@@ -22,6 +23,7 @@ static void *waits_in_recv(void *argument)
     struct waiting *waiting = argument;
     msb_event event = MSB_EVENT_INIT;
 
+    atomic_store(&waiting->begun, true);
     while (harness_arm(), (waiting->rc = msb_exec_recv(waiting->handle, -1, &event, &err)) == MSB_OK)
         msb_event_release(&event);
     waiting->woken = now_ms();
@@ -34,6 +36,7 @@ static void *waits_in_write(void *argument)
     struct waiting *waiting = argument;
     size_t written;
 
+    atomic_store(&waiting->begun, true);
     while ((waiting->rc = msb_sink_write(waiting->handle, piece, sizeof piece, -1, &written,
                                          &err)) == MSB_OK)
         ;
@@ -45,6 +48,7 @@ static void *waits_until_ready(void *argument)
 {
     struct waiting *waiting = argument;
 
+    atomic_store(&waiting->begun, true);
     waiting->rc = msb_sandbox_wait_ready(waiting->handle, -1, &err);
     waiting->woken = now_ms();
     return NULL;
@@ -54,6 +58,7 @@ static void *waits_in_stop(void *argument)
 {
     struct waiting *waiting = argument;
 
+    atomic_store(&waiting->begun, true);
     waiting->rc = msb_sandbox_stop(waiting->handle, 3000, &err);
     waiting->woken = now_ms();
     return NULL;
@@ -61,10 +66,12 @@ static void *waits_in_stop(void *argument)
 
 static int64_t closed_while(void *(*waits)(void *), void *handle, int64_t after_ms)
 {
-    struct waiting waiting = {handle, 77, 0};
+    struct waiting waiting = {handle, 77, 0, false};
     helper thread = helper_start(waits, &waiting);
     int64_t closed;
 
+    while (!atomic_load(&waiting.begun))
+        sleep_ms(1);
     sleep_ms(after_ms);
     closed = now_ms();
     CHECK_INT(msb_handle_close(handle), MSB_OK);
@@ -109,7 +116,7 @@ TEST(test_i_closing_a_sandbox_wakes_whoever_stops_it)
     msb_exec_options options = script("trap '' TERM; echo up; while :; do sleep 1; done");
     msb_exec *exec = start(sandbox, &options, NULL);
     struct outcome outcome = {0};
-    struct waiting waiting = {sandbox, 77, 0};
+    struct waiting waiting = {sandbox, 77, 0, false};
     helper thread;
     int64_t closed;
 
@@ -120,12 +127,12 @@ TEST(test_i_closing_a_sandbox_wakes_whoever_stops_it)
     closed = now_ms();
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
     helper_join(thread);
-    CHECK_INT(waiting.rc, MSB_E_CLOSED);
-    CHECK_SAY(waiting.woken - closed < 1000, "%" PRId64 " ms", waiting.woken - closed);
     finish(exec, &outcome);
     CHECK(outcome.ending == MSB_EVENT_LOST || outcome.exit.signal == SIGKILL);
     forget(&outcome);
     sandbox_end(sandbox_of_own("slow"), "slow");
+    CHECK_INT(waiting.rc, MSB_E_CLOSED);
+    CHECK_SAY(waiting.woken - closed < 1000, "%" PRId64 " ms", waiting.woken - closed);
 }
 
 static void *closes(void *argument)
