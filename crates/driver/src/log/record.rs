@@ -5,6 +5,9 @@
 //! {"t":"2026-01-31T12:00:00.000000002Z","session":"0f…","stream":"stderr","base64":"//4="}
 //! {"t":"2026-01-31T12:00:00.000000003Z","session":"0f…","stream":"event","event":{"kind":…}}
 //! ```
+//!
+//! `text` is for bytes that are valid UTF-8; `base64` for those that are not, and for those of which
+//! most would have to be escaped. Either way they are the very bytes.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -148,13 +151,20 @@ pub(super) fn put_data(
 
 fn put(out: &mut Vec<u8>, time: SystemTime, session: &str, stream: LogSource, data: &[u8]) {
     let (text, base64) = match std::str::from_utf8(data) {
-        Ok(text) => (Some(Cow::Borrowed(text)), None),
-        Err(_) => (None, Some(STANDARD.encode(data))),
+        Ok(text) if !is_mostly_escapes(data) => (Some(Cow::Borrowed(text)), None),
+        _ => (None, Some(STANDARD.encode(data))),
     };
     put_line(
         out,
         &Line { t: stamp(time), session: session.into(), stream, text, base64, event: None },
     );
+}
+
+/// Whether bytes would take more room as text: JSON needs six for most control characters.
+fn is_mostly_escapes(data: &[u8]) -> bool {
+    const FEW: usize = 64;
+    let is_long = |byte: &&u8| **byte < 0x20 && !matches!(**byte, b'\t' | b'\n' | b'\r');
+    data.iter().filter(is_long).count() * 5 > data.len() / 3 + FEW
 }
 
 /// Appends the line for an event.
@@ -225,6 +235,17 @@ mod tests {
         for data in [&all[..], b"", b"plain\n", b"\0\x1b[2J\"\\\r\n", "grün €".as_bytes()] {
             assert_eq!(read_back(data).1, data);
         }
+    }
+
+    #[test]
+    fn d6_zeros_do_not_take_six_times_their_room() {
+        let mut out = Vec::new();
+        put_data(&mut out, UNIX_EPOCH, "s", LogSource::Stdout, &[0; 65_536]);
+        assert!(out.len() < 90_000, "{}", out.len());
+        assert_eq!(read_back(&[0; 65_536]).1, [0; 65_536]);
+        out.clear();
+        put_data(&mut out, UNIX_EPOCH, "s", LogSource::Stdout, b"\x1b[1mbold\x1b[0m");
+        assert!(String::from_utf8_lossy(&out).contains("\"text\""));
     }
 
     #[test]
