@@ -99,7 +99,7 @@ impl ExecHandle {
 
     /// For a session that was joined.
     pub(crate) fn joined(core: ExecCore, joined: &Joined) -> Self {
-        let mut handle = ExecHandle::new(core.joined(joined), Settings::default());
+        let mut handle = ExecHandle::new(core, Settings::default());
         (handle.position, handle.missed) = (joined.from, joined.missed);
         handle
     }

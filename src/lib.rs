@@ -18,6 +18,7 @@
 #![deny(unsafe_code)]
 
 mod abi;
+mod attach;
 #[cfg_attr(not(test), allow(dead_code, reason = "some ways of waiting are for the C layer only"))]
 mod client;
 mod doctor;
@@ -34,6 +35,7 @@ pub mod sandbox;
 mod sink;
 
 pub use abi::ABI_VERSION;
+pub use attach::{AttachOptions, AttachOptionsBuilder};
 pub use doctor::{DriverReport, doctor};
 pub use error::{Error, ErrorKind, MicrosandboxError, MicrosandboxResult, Origin};
 pub use event::{ExecEvent, ExecFailed, ExecLost, ExecStdinError};

@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use once_cell::sync::OnceCell;
 use std::future::Future;
 use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, Handle};
 
 static RUNTIME: OnceCell<Runtime> = OnceCell::new();
@@ -80,6 +80,14 @@ impl Runtime {
 
 /// Starts a thread that no signal of the host program reaches.
 pub(crate) fn spawn_thread(name: &str, f: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    spawn_joinable(name, f).map(drop)
+}
+
+/// As [`spawn_thread`], for one whose end is waited for.
+pub(crate) fn spawn_joinable(
+    name: &str,
+    f: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, Error> {
     let failed = |error: std::io::Error| Error::io("cannot make a thread", error);
     // A new thread inherits the mask, so that there is no moment in which it could be interrupted.
     let before = SigSet::all()
@@ -88,7 +96,7 @@ pub(crate) fn spawn_thread(name: &str, f: impl FnOnce() + Send + 'static) -> Res
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(f);
     // Cannot fail with a mask that was in force a moment ago.
     let _ = before.thread_set_mask();
-    spawned.map(drop).map_err(failed)
+    spawned.map_err(failed)
 }
 
 #[cfg(test)]

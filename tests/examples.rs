@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the examples print")]
 
 use microsandbox::sandbox::RlimitResource;
-use microsandbox::{ExecEvent, MicrosandboxResult, Sandbox};
+use microsandbox::{ExecEvent, MicrosandboxResult, ReattachFrom, Sandbox};
 use std::time::Duration;
 
 async fn typical_flow() -> MicrosandboxResult<()> {
@@ -77,6 +77,37 @@ async fn stdin(sb: &Sandbox) -> MicrosandboxResult<()> {
     Ok(())
 }
 
+async fn attached(sb: &Sandbox) -> MicrosandboxResult<()> {
+    let _exit_code = sb.attach("bash", ["-l"]).await?;
+    let _exit_code = sb
+        .attach_with("zsh", |a| a.env("TERM", "xterm-256color").detach_keys("ctrl-p,ctrl-q"))
+        .await?;
+    let exit_code = sb.attach_shell().await?;
+    println!("{exit_code}");
+    let _exit_code =
+        sb.attach_with("python", |a| a.env("DEBUG", "1").cwd("/app").detach_keys("ctrl-q")).await?;
+    let _exit_code = sb
+        .attach_with("./worker", |a| {
+            a.arg("-v")
+                .args(["--jobs", "2"])
+                .user("app")
+                .envs([("A", "1"), ("B", "2")])
+                .rlimit(RlimitResource::Nofile, 1024)
+                .rlimit_range(RlimitResource::Nproc, 64, 128)
+        })
+        .await?;
+    let _options = microsandbox::AttachOptionsBuilder::new().detach_keys("q").build()?;
+    Ok(())
+}
+
+async fn again(sb: &Sandbox, session_id: String) -> MicrosandboxResult<()> {
+    let mut handle = sb.reattach(&session_id, ReattachFrom::Start).await?;
+    while handle.recv().await.is_some() {}
+    println!("{} bytes, {} missed", handle.position(), handle.missed());
+    let _exit_code: i32 = sb.attach_session(session_id).await?;
+    Ok(())
+}
+
 fn sendable<T: Send>(_: T) {}
 
 #[test]
@@ -86,6 +117,8 @@ fn the_futures_of_the_library_can_move_between_threads() {
         sendable(options(&sb));
         sendable(streams(&sb));
         sendable(stdin(&sb));
+        sendable(attached(&sb));
+        sendable(again(&sb, String::new()));
     };
     let _ = with;
 }

@@ -50,9 +50,8 @@ impl ExecCore {
     }
 
     /// Takes in what was learned by joining the session.
-    pub(crate) fn joined(mut self, joined: &Joined) -> Self {
+    pub(crate) fn note(&mut self, joined: &Joined) {
         self.tty = joined.tty;
-        self
     }
 
     pub(crate) fn session(&self) -> SessionId {

@@ -4,6 +4,7 @@
 //! the machine, which the driver crates keep. Invariant: nothing about a sandbox is remembered
 //! here that another process could change; whether it runs is asked anew each time.
 
+mod attach;
 mod builder;
 mod control;
 mod info;

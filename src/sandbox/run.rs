@@ -1,6 +1,6 @@
 //! Running commands in a sandbox.
 
-use crate::client::ExecRequest;
+use crate::client::{ExecCore, ExecRequest, Joined};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::exec::{ExecHandle, ReattachFrom, Settings};
 use crate::options::{ExecOptions, ExecOptionsBuilder, no_nul, not_empty};
@@ -95,12 +95,23 @@ impl Sandbox {
         session_id: impl AsRef<str>,
         from: ReattachFrom,
     ) -> MicrosandboxResult<ExecHandle> {
-        let session = session_named(session_id.as_ref())?;
-        let connection = self.connect().await?;
-        let (core, answer) = connection.attach(session, from.position())?;
-        // The core first, so that giving up the wait gives up the session's channel as well.
-        let joined = answer.await?;
+        let (core, joined) = self.join(session_id.as_ref(), from).await?;
         Ok(ExecHandle::joined(core, &joined))
+    }
+
+    /// Follows a session by its id.
+    pub(crate) async fn join(
+        &self,
+        session_id: &str,
+        from: ReattachFrom,
+    ) -> MicrosandboxResult<(ExecCore, Joined)> {
+        let session = session_named(session_id)?;
+        let connection = self.connect().await?;
+        // Whoever gives up the wait drops the core, and with it the channel.
+        let (mut core, answer) = connection.attach(session, from.position())?;
+        let joined = answer.await?;
+        core.note(&joined);
+        Ok((core, joined))
     }
 
     async fn collected(
@@ -120,6 +131,11 @@ impl Sandbox {
         let (request, settings) = self.request_for(program, options)?;
         let connection = self.connect().await?;
         Ok(ExecHandle::new(connection.exec(request)?, settings))
+    }
+
+    /// The shell for scripts, and for whoever attaches without a command.
+    pub(crate) fn own_shell(&self) -> &[u8] {
+        shell_of(&self.inner.config)
     }
 
     /// What to send for a command with its options and this sandbox's defaults.
@@ -154,8 +170,7 @@ fn compose(
         }
         Program::Script(script) => {
             no_nul("the script", &script)?;
-            let shell = config.shell.as_ref().map_or(DEFAULT_SHELL, |shell| shell.as_bytes());
-            vec![shell.to_vec(), b"-c".to_vec(), script]
+            vec![shell_of(config).to_vec(), b"-c".to_vec(), script]
         }
     };
     argv.extend(options.args);
@@ -189,6 +204,10 @@ fn compose(
         window: OUTPUT_WINDOW,
     };
     Ok((ExecRequest { exec, stdin: options.stdin }, settings))
+}
+
+fn shell_of(config: &SandboxConfig) -> &[u8] {
+    config.shell.as_ref().map_or(DEFAULT_SHELL, |shell| shell.as_bytes())
 }
 
 fn nanos(time: Duration) -> Option<u64> {
@@ -227,7 +246,7 @@ fn own_user(config: &SandboxConfig) -> Result<Option<String>, Error> {
 }
 
 /// The session id that a text means.
-pub(crate) fn session_named(text: &str) -> Result<SessionId, Error> {
+fn session_named(text: &str) -> Result<SessionId, Error> {
     text.parse().map_err(|error| Error::invalid(format!("{text:?} is no session: {error}")))
 }
 

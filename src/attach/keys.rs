@@ -1,0 +1,202 @@
+//! The keys that part a terminal from its session.
+//!
+//! ```text
+//!                 the next key               the last key
+//!  Holding(n) ------------------> ... ------------------------> Detached
+//!     ^   | any other byte
+//!     +---+  what can no longer become the keys is delivered; what still can is held
+//! ```
+
+use crate::error::{Error, MicrosandboxResult};
+use std::str::FromStr;
+
+/// What `ctrl-]` sends.
+const DEFAULT: u8 = 0x1d;
+
+/// The bytes that the keys send; at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DetachKeys(Vec<u8>);
+
+/// How much of the keys was typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Typed {
+    /// This many bytes of them, which are held back; fewer than all.
+    Holding(usize),
+    /// All of them.
+    Detached,
+}
+
+impl Default for DetachKeys {
+    fn default() -> Self {
+        DetachKeys(vec![DEFAULT])
+    }
+}
+
+impl Default for Typed {
+    fn default() -> Self {
+        Typed::Holding(0)
+    }
+}
+
+impl DetachKeys {
+    /// Takes one typed byte in. Appends what the session is to get to `deliver`.
+    pub(crate) fn on(&self, typed: Typed, byte: u8, deliver: &mut Vec<u8>) -> Typed {
+        let Typed::Holding(held) = typed else { return Typed::Detached };
+        let mut text = self.0.get(..held).unwrap_or_default().to_vec();
+        text.push(byte);
+        // The longest end of what was typed that the keys begin with.
+        let kept = (0..=text.len()).find_map(|start| {
+            let end = text.get(start..)?;
+            self.0.starts_with(end).then_some(end.len())
+        });
+        let kept = kept.unwrap_or_default();
+        deliver.extend_from_slice(text.get(..text.len() - kept).unwrap_or_default());
+        if kept == self.0.len() { Typed::Detached } else { Typed::Holding(kept) }
+    }
+
+    /// How many bytes can be read without taking one that was typed behind the keys.
+    pub(crate) fn at_most(&self, typed: Typed) -> usize {
+        match typed {
+            Typed::Holding(held) => self.0.len().saturating_sub(held),
+            Typed::Detached => 0,
+        }
+    }
+}
+
+impl FromStr for DetachKeys {
+    type Err = Error;
+
+    /// Keys with commas between them: `ctrl-` and a letter or one of `@[\]^_`, or a character.
+    fn from_str(text: &str) -> MicrosandboxResult<Self> {
+        let mut bytes = Vec::new();
+        for key in text.split(',') {
+            let mut characters = key.chars();
+            match (characters.next(), characters.next()) {
+                (Some(character), None) => {
+                    bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                }
+                _ => bytes.push(control(key).ok_or_else(|| {
+                    let known = "ctrl-a to ctrl-z, ctrl-@, ctrl-[, ctrl-\\, ctrl-], ctrl-^, ctrl-_";
+                    Error::invalid(format!(
+                        "the detach keys {text:?} contain {key:?}, which is neither a character \
+                         nor one of {known}"
+                    ))
+                })?),
+            }
+        }
+        Ok(DetachKeys(bytes))
+    }
+}
+
+/// The byte that a key sends with the control key.
+fn control(key: &str) -> Option<u8> {
+    let (name, key) = key.split_at_checked(5)?;
+    let [key] = key.as_bytes() else { return None };
+    let key = key.to_ascii_uppercase();
+    let known = name.eq_ignore_ascii_case("ctrl-") && (b'@'..=b'_').contains(&key);
+    known.then_some(key & 0x1f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use proptest::prelude::*;
+
+    /// What is delivered of what was typed, and whether it detaches, and behind how many bytes.
+    fn type_in(keys: &DetachKeys, bytes: &[u8]) -> (Vec<u8>, Option<usize>) {
+        let (mut typed, mut delivered) = (Typed::default(), Vec::new());
+        for (at, byte) in bytes.iter().enumerate() {
+            assert!(keys.at_most(typed) > 0);
+            typed = keys.on(typed, *byte, &mut delivered);
+            if typed == Typed::Detached {
+                assert_eq!(keys.at_most(typed), 0);
+                return (delivered, Some(at + 1));
+            }
+        }
+        (delivered, None)
+    }
+
+    fn parsed(text: &str) -> Vec<u8> {
+        text.parse::<DetachKeys>().unwrap().0
+    }
+
+    #[test]
+    fn h1_keys_are_written_as_in_the_documentation() {
+        assert_eq!(DetachKeys::default().0, parsed("ctrl-]"));
+        let table: [(&str, &[u8]); 9] = [
+            ("ctrl-]", b"\x1d"),
+            ("ctrl-p,ctrl-q", b"\x10\x11"),
+            ("q", b"q"),
+            ("ctrl-@", b"\0"),
+            ("ctrl-_,a", b"\x1fa"),
+            ("Ctrl-A,CTRL-z", b"\x01\x1a"),
+            ("ctrl-\\,ctrl-[,ctrl-^", b"\x1c\x1b\x1e"),
+            ("\u{e9},-", "\u{e9}-".as_bytes()),
+            ("a,a,b", b"aab"),
+        ];
+        for (text, bytes) in table {
+            assert_eq!(parsed(text), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn h1_keys_that_do_not_exist_are_refused() {
+        for text in [
+            "",
+            ",",
+            "a,",
+            ",a",
+            "ctrl-",
+            "ctrl-1",
+            "ctrl-aa",
+            "ctrl-{",
+            "ab",
+            "alt-a",
+            "ctrl-\u{e9}",
+        ] {
+            let error = text.parse::<DetachKeys>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{text}");
+            assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn h1_what_turns_out_not_to_be_the_keys_is_delivered() {
+        let table: [(&str, &str, &str, Option<usize>); 8] = [
+            ("ctrl-]", "ls\n", "ls\n", None),
+            ("ctrl-]", "ls\x1dx", "ls", Some(3)),
+            ("ctrl-p,ctrl-q", "a\x10", "a", None),
+            ("ctrl-p,ctrl-q", "a\x10b", "a\x10b", None),
+            ("ctrl-p,ctrl-q", "\x10\x10\x11x", "\x10", Some(3)),
+            ("a,a,b", "aaab", "a", Some(4)),
+            ("a,b,a,c", "ababac", "ab", Some(6)),
+            ("q", "q", "", Some(1)),
+        ];
+        for (keys, bytes, delivered, detached) in table {
+            let result = type_in(&keys.parse().unwrap(), bytes.as_bytes());
+            assert_eq!(result, (delivered.into(), detached), "{keys} {bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn h1_everything_before_the_first_keys_is_delivered_and_nothing_else(
+            keys in proptest::collection::vec(0u8..3, 1..6),
+            bytes in proptest::collection::vec(0u8..3, 0..60),
+        ) {
+            let first = bytes.windows(keys.len()).position(|window| window == keys);
+            let (delivered, detached) = type_in(&DetachKeys(keys.clone()), &bytes);
+            prop_assert_eq!(detached, first.map(|at| at + keys.len()));
+            match first {
+                Some(at) => prop_assert_eq!(&delivered, &bytes[..at]),
+                None => {
+                    // What is held back could still become the keys.
+                    prop_assert!(bytes.starts_with(&delivered));
+                    prop_assert!(keys.starts_with(&bytes[delivered.len()..]));
+                    prop_assert!(bytes.len() - delivered.len() < keys.len());
+                }
+            }
+        }
+    }
+}

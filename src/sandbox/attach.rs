@@ -1,0 +1,73 @@
+//! Tying the host's terminal to what runs in a sandbox.
+
+use crate::attach::{AttachOptionsBuilder, Claim, DetachKeys, Session};
+use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
+use crate::exec::ReattachFrom;
+use crate::sandbox::{Program, Sandbox};
+
+impl Sandbox {
+    /// Runs a command on this process's terminal.
+    ///
+    /// While it runs, the terminal is in raw mode, what is typed goes to the command, what the
+    /// command puts out goes to standard output, and the command's terminal has the size of this
+    /// one, which is looked at ten times a second. However this ends, the terminal gets its
+    /// settings back.
+    ///
+    /// Returns the command's exit code, or 128 and the signal's number when a signal killed it, as
+    /// a shell would show it; -1 when the detach keys were typed, `ctrl-]` unless set, or the
+    /// terminal was hung up: the command then runs on, and [`Sandbox::attach_session`] takes it up
+    /// again. It also runs on when the future is dropped. Fails with [`ErrorKind::NotATerminal`]
+    /// when standard input is not a terminal, and with [`ErrorKind::Busy`] while another attach has
+    /// it.
+    pub async fn attach(
+        &self,
+        cmd: impl Into<String>,
+        args: impl IntoIterator<Item = impl Into<String>>,
+    ) -> MicrosandboxResult<i32> {
+        self.attach_with(cmd, |options| options.args(args)).await
+    }
+
+    /// As [`Sandbox::attach`], with options.
+    pub async fn attach_with(
+        &self,
+        cmd: impl Into<String>,
+        f: impl FnOnce(AttachOptionsBuilder) -> AttachOptionsBuilder,
+    ) -> MicrosandboxResult<i32> {
+        self.attached(Program::Command(cmd.into().into_bytes()), f).await
+    }
+
+    /// As [`Sandbox::attach`], with the sandbox's shell.
+    pub async fn attach_shell(&self) -> MicrosandboxResult<i32> {
+        self.attached(Program::Command(self.own_shell().to_vec()), |options| options).await
+    }
+
+    /// As [`Sandbox::attach`], with a session that is there already, from now on. What it put out
+    /// before can be had from [`Sandbox::reattach`].
+    ///
+    /// Fails with [`ErrorKind::NoSuchSession`] when the id is not known in this sandbox, and with
+    /// [`ErrorKind::NotATerminal`] when the session has no terminal.
+    pub async fn attach_session(&self, session_id: impl AsRef<str>) -> MicrosandboxResult<i32> {
+        let claim = Claim::new()?;
+        let (core, joined) = self.join(session_id.as_ref(), ReattachFrom::Now).await?;
+        if !joined.tty {
+            let context = format!("the session {} has no terminal", core.session());
+            return Err(Error::new(ErrorKind::NotATerminal, Origin::Caller, context));
+        }
+        crate::attach::attach(claim, Session { core, keys: DetachKeys::default(), size: None })
+            .await
+    }
+
+    async fn attached(
+        &self,
+        program: Program,
+        f: impl FnOnce(AttachOptionsBuilder) -> AttachOptionsBuilder,
+    ) -> MicrosandboxResult<i32> {
+        let mut options = f(AttachOptionsBuilder::new()).build()?;
+        let claim = Claim::new()?;
+        let size = claim.size();
+        options.exec.tty = size.or(options.exec.tty);
+        let (request, _) = self.request_for(program, options.exec)?;
+        let core = self.connect().await?.exec(request)?;
+        crate::attach::attach(claim, Session { core, keys: options.keys, size }).await
+    }
+}
