@@ -5,7 +5,9 @@ use crate::session::Session;
 use crate::sys;
 use bytes::{Bytes, BytesMut};
 use msb_transport::{Outbox, Stream};
-use msb_wire::limits::{AGENT_CHANNELS, CHANNELS, CONNECTION_OUT, FOLLOW_ALL_OUT, MAX_DATA};
+use msb_wire::limits::{
+    AGENT_CHANNELS, CHANNELS, CONNECTION_OUT, CONNECTION_OUT_MAX, FOLLOW_ALL_OUT, MAX_DATA,
+};
 use msb_wire::{
     Agreed, Decoder, FEATURE_FOLLOW_ALL, FollowAll, Frame, Hello, Kind, Message, Opened, Peer,
     Verdict, WireError, agree,
@@ -106,6 +108,7 @@ impl Connection {
                     }
                     message => self.handle(registry, frame.channel, message)?,
                 }
+                self.room().await;
             }
         }
     }
@@ -259,6 +262,18 @@ impl Connection {
         self.outbox.borrow().len() >= CONNECTION_OUT
     }
 
+    /// Whether so much waits that no more requests should be answered.
+    fn is_backlogged(&self) -> bool {
+        self.outbox.borrow().len() > CONNECTION_OUT_MAX && !self.closing.get()
+    }
+
+    /// Waits until answers have gone out, so that they do not pile up for one who does not read.
+    async fn room(&self) {
+        while self.is_backlogged() {
+            self.flushed.notified().await;
+        }
+    }
+
     /// Waits until everything has gone out, or it no longer can.
     pub(crate) async fn flush_now(&self) {
         while !self.closing.get() && !self.outbox.borrow().is_empty() {
@@ -280,17 +295,20 @@ impl Connection {
                 if congested && !self.is_congested() {
                     self.decongested();
                 }
+                if !self.is_backlogged() {
+                    self.flushed.notify_waiters();
+                }
                 match result {
                     Ok(true) => break,
                     Ok(false) if self.stream.writable().await.is_ok() => {}
                     // The reader finds out too, and ends the connection.
                     _ => {
                         self.closing.set(true);
+                        self.flushed.notify_waiters();
                         return;
                     }
                 }
             }
-            self.flushed.notify_waiters();
         }
     }
 

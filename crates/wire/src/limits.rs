@@ -36,6 +36,10 @@ pub const COPY_BELOW: usize = 8 * 1024;
 /// Bytes waiting in the agent for one connection beyond which it stops reading from pipes.
 pub const CONNECTION_OUT: usize = 2 * 1024 * 1024;
 
+/// Bytes waiting in the agent for one connection beyond which it takes no more requests from it.
+/// Output alone never comes that far, so only a caller that asks and does not read is held up.
+pub const CONNECTION_OUT_MAX: usize = 2 * CONNECTION_OUT;
+
 /// Channels that may be open at once on one connection (a count).
 pub const CHANNELS: usize = 16 * 1024;
 
