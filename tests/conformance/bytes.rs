@@ -1,0 +1,120 @@
+//! Bytes as cases write them, and what is said of bytes.
+
+use crate::format::{Bytes, Form, Match, Matches};
+use sha2::{Digest, Sha256};
+
+/// What stands for the run's own path in every text.
+pub(crate) const OWN_PATH: &str = "@T@";
+
+impl Bytes {
+    /// The bytes, with the run's own path put in.
+    pub(crate) fn value(&self, own_path: &str) -> Vec<u8> {
+        match self {
+            Bytes::Plain(text) | Bytes::Form(Form::Text(text)) => {
+                text.replace(OWN_PATH, own_path).into_bytes()
+            }
+            Bytes::Form(Form::Hex(hex)) => unhex(hex),
+            Bytes::Form(Form::Repeat { of, count }) => of.value(own_path).repeat(*count),
+            Bytes::Form(Form::Cycle(count)) => (0..=250).cycle().take(*count).collect(),
+            Bytes::Form(Form::Concat(parts)) => {
+                parts.iter().flat_map(|part| part.value(own_path)).collect()
+            }
+        }
+    }
+
+    /// As a text, for what only takes one.
+    pub(crate) fn text(&self, own_path: &str) -> String {
+        String::from_utf8(self.value(own_path)).unwrap()
+    }
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b' ').collect();
+    assert!(digits.len().is_multiple_of(2), "odd number of digits: {text}");
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    digits.chunks(2).map(pair).collect()
+}
+
+impl Match {
+    /// What is wrong with `got`.
+    pub(crate) fn problem(&self, got: &[u8], own_path: &str) -> Option<String> {
+        match self {
+            Match::Exact(bytes) => unequal(got, &bytes.value(own_path)),
+            Match::All(all) => all.problem(got, own_path),
+        }
+    }
+}
+
+fn unequal(got: &[u8], wanted: &[u8]) -> Option<String> {
+    (got != wanted).then(|| format!("expected {}, got {}", show(wanted), show(got)))
+}
+
+impl Matches {
+    fn problem(&self, got: &[u8], own_path: &str) -> Option<String> {
+        let exact = || unequal(got, &self.exact.as_ref()?.value(own_path));
+        let len = || {
+            let len = self.len.filter(|len| *len != got.len())?;
+            Some(format!("expected {len} bytes, got {}: {}", got.len(), show(got)))
+        };
+        let sum = || {
+            let digest: String =
+                Sha256::digest(got).iter().map(|byte| format!("{byte:02x}")).collect();
+            let wanted = self.sha256.as_ref().filter(|wanted| **wanted != digest)?;
+            Some(format!("expected SHA-256 {wanted}, got {digest} of {}", show(got)))
+        };
+        let holds = |bytes: &Bytes| find(got, &bytes.value(own_path)).is_some();
+        let contains = || {
+            let missing = self.contains.iter().find(|bytes| !holds(bytes))?;
+            Some(format!("expected {} in {}", show(&missing.value(own_path)), show(got)))
+        };
+        let absent = || {
+            let present = self.absent.iter().find(|bytes| holds(bytes))?;
+            Some(format!("expected no {} in {}", show(&present.value(own_path)), show(got)))
+        };
+        exact().or_else(len).or_else(sum).or_else(contains).or_else(absent).or_else(|| {
+            self.matches_problem(got, own_path).or_else(|| self.lines_problem(got, own_path))
+        })
+    }
+
+    fn matches_problem(&self, got: &[u8], own_path: &str) -> Option<String> {
+        let pattern = self.matches.as_ref()?.replace(OWN_PATH, own_path);
+        // The whole of it, with `.` for any byte but a line's end.
+        let regex = regex::bytes::Regex::new(&format!("(?-u)^(?:{pattern})$")).unwrap();
+        let wrong = || format!("expected a match of {pattern:?}, got {}", show(got));
+        (!regex.is_match(got)).then(wrong)
+    }
+
+    fn lines_problem(&self, got: &[u8], own_path: &str) -> Option<String> {
+        let mut wanted: Vec<Vec<u8>> = self
+            .lines
+            .as_ref()?
+            .iter()
+            .map(|line| line.replace(OWN_PATH, own_path).into_bytes())
+            .collect();
+        let mut lines: Vec<Vec<u8>> = got.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        // The end of the last line begins no other.
+        let ended = lines.pop_if(|last| last.is_empty()).is_some() || got.is_empty();
+        wanted.sort();
+        lines.sort();
+        let wrong = || format!("expected these lines in any order {:?}, got {}", self.lines, show(got));
+        (!ended || wanted != lines).then(wrong)
+    }
+}
+
+/// Where `part` is in `whole`.
+pub(crate) fn find(whole: &[u8], part: &[u8]) -> Option<usize> {
+    if part.is_empty() {
+        return Some(0);
+    }
+    whole.windows(part.len()).position(|window| window == part)
+}
+
+/// For people: not all of what is long.
+pub(crate) fn show(bytes: &[u8]) -> String {
+    const SHOWN: usize = 300;
+    let start = bytes.get(..SHOWN).unwrap_or(bytes).escape_ascii();
+    match bytes.len().checked_sub(SHOWN) {
+        Some(1..) => format!("\"{start}\"... ({} bytes)", bytes.len()),
+        _ => format!("\"{start}\""),
+    }
+}

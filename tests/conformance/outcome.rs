@@ -1,0 +1,181 @@
+//! What came of a case, held against what was to come of it.
+
+use crate::bytes::show;
+use crate::format::{Case, Expect, Failure, Kind, Match, Mode, Usage};
+use crate::run::scaled;
+use microsandbox::{ErrorKind, ExecFailed, ExitStatus};
+use std::time::Duration;
+
+/// How a command, or the call that ran it, ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    Exited(ExitStatus),
+    Failed(ExecFailed),
+    Error(ErrorKind, String),
+    /// Nobody waited for it.
+    Closed,
+}
+
+/// Everything that a case can say something about.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) end: End,
+    /// Standard output and error; `None` where the mode does not gather them.
+    pub(crate) output: Option<(Vec<u8>, Vec<u8>)>,
+    pub(crate) totals: Option<(u64, u64)>,
+    pub(crate) truncated: bool,
+    pub(crate) writer_left: Option<bool>,
+    /// The kinds in order, equal neighbours once; `None` where events were not looked at.
+    pub(crate) events: Option<Vec<Kind>>,
+    pub(crate) stdin_errors: u32,
+    pub(crate) took: Duration,
+}
+
+/// Everything that is not as expected, one sentence each.
+pub(crate) fn problems(case: &Case, outcome: &Outcome, own_path: &str) -> Vec<String> {
+    let expect = &case.expect;
+    let mut problems = Vec::new();
+    problems.extend(end_problem(expect, &outcome.end, own_path));
+    if let (Some((stdout, stderr)), false) = (&outcome.output, expect.closed) {
+        let silent = Match::Exact(crate::format::Bytes::Plain(String::new()));
+        for (name, wanted, got) in
+            [("stdout", &expect.stdout, stdout), ("stderr", &expect.stderr, stderr)]
+        {
+            let wanted = wanted.as_ref().unwrap_or(&silent);
+            problems.extend(wanted.problem(got, own_path).map(|why| format!("{name}: {why}")));
+        }
+    }
+    let mut compare = |name: &str, wanted: String, got: String| {
+        if wanted != got {
+            problems.push(format!("{name}: expected {wanted}, got {got}"));
+        }
+    };
+    if let Some((stdout, stderr)) = outcome.totals {
+        let wanted = (expect.stdout_total.unwrap_or(stdout), expect.stderr_total.unwrap_or(stderr));
+        compare("totals", format!("{wanted:?}"), format!("{:?}", (stdout, stderr)));
+        compare("truncated", expect.truncated.to_string(), outcome.truncated.to_string());
+    }
+    if let Some(writer_left) = outcome.writer_left {
+        compare("writer_left", expect.writer_left.to_string(), writer_left.to_string());
+    }
+    if let Some(events) = &outcome.events {
+        compare("stdin errors", expect.stdin_errors.to_string(), outcome.stdin_errors.to_string());
+        let wanted = expect.events.as_ref().unwrap_or(events);
+        compare("events", format!("{wanted:?}"), format!("{events:?}"));
+        if let Err(why) = grammar(events) {
+            problems.push(format!("{why}: {events:?}"));
+        }
+    }
+    problems.extend(time_problem(expect, outcome.took));
+    problems
+}
+
+fn end_problem(expect: &Expect, end: &End, own_path: &str) -> Option<String> {
+    match (expect, end) {
+        (Expect { closed: true, .. }, End::Closed) => None,
+        (Expect { failure: Some(wanted), .. }, End::Failed(got)) => {
+            failure_problem(wanted, got, own_path)
+        }
+        (Expect { error: Some(wanted), .. }, End::Error(kind, message)) => {
+            let wrong = || format!("expected the error {wanted}, got {}: {message}", kind.name());
+            (kind.name() != wanted).then(wrong)
+        }
+        (Expect { closed: false, failure: None, error: None, .. }, End::Exited(status)) => {
+            status_problem(expect, status)
+        }
+        _ => {
+            let wanted = match expect {
+                Expect { closed: true, .. } => "nobody to wait".to_owned(),
+                Expect { failure: Some(failure), .. } => format!("{failure:?}"),
+                Expect { error: Some(error), .. } => format!("the error {error}"),
+                _ => "an exit".to_owned(),
+            };
+            Some(format!("expected {wanted}, got {end:?}"))
+        }
+    }
+}
+
+fn failure_problem(wanted: &Failure, got: &ExecFailed, own_path: &str) -> Option<String> {
+    let same = wanted.kind == got.kind.name()
+        && wanted.stage == got.stage.name()
+        && wanted.errno_name == got.errno_name
+        && (got.errno == 0) == wanted.errno_name.is_empty()
+        && wanted.path.as_ref().is_none_or(|path| path.value(own_path) == got.path);
+    if !same {
+        let got = (got.kind.name(), got.stage.name(), &got.errno_name, show(&got.path));
+        return Some(format!("expected {wanted:?}, got {got:?}"));
+    }
+    let bad = got.message.is_empty() || got.message.contains('\n');
+    bad.then(|| format!("the message is not one line: {:?}", got.message))
+}
+
+fn status_problem(expect: &Expect, status: &ExitStatus) -> Option<String> {
+    let signal = expect.signal.or(expect.timed_out.then_some(9).filter(|_| expect.code.is_none()));
+    let code = expect.code.unwrap_or(if signal.is_some() { -1 } else { 0 });
+    let wanted = (code, signal, expect.timed_out, expect.core.unwrap_or(status.core_dumped));
+    let got = (status.code, status.signal, status.timed_out, status.core_dumped);
+    if wanted != got {
+        let names = "(code, signal, timed out, core)";
+        return Some(format!("expected {names} {wanted:?}, got {got:?}"));
+    }
+    if status.success != (code == 0 && signal.is_none()) {
+        return Some(format!("success is {} with {got:?}", status.success));
+    }
+    let usage = expect.usage?;
+    let got = status.usage.unwrap_or_default();
+    let at_least = |ms: Option<u64>| Duration::from_millis(ms.unwrap_or(0));
+    let Usage { cpu_ms_min, rss_min, wall_ms_min } = usage;
+    let enough = got.user_time + got.system_time >= at_least(cpu_ms_min)
+        && got.wall_time >= at_least(wall_ms_min)
+        && got.max_rss >= rss_min.unwrap_or(0);
+    (!enough).then(|| format!("expected {usage:?}, got {got:?}"))
+}
+
+/// B1: `Started` once and first, unless it never did; one ending; then the end, and nothing more.
+fn grammar(events: &[Kind]) -> Result<(), &'static str> {
+    use Kind::{End, Exited, Failed, Lost, Started, StdinError};
+    let count = |kinds: &[Kind]| events.iter().filter(|kind| kinds.contains(kind)).count();
+    if count(&[Exited, Failed, Lost]) != 1 {
+        return Err("there is not one ending");
+    }
+    if events.last() != Some(&End) || count(&[End]) != 1 {
+        return Err("there is not one end");
+    }
+    let before_end = events.len().checked_sub(2).and_then(|at| events.get(at));
+    if count(&[Failed, Lost]) == 1 && !matches!(before_end, Some(Failed | Lost)) {
+        return Err("a failure or loss is not the last event");
+    }
+    if count(&[Failed]) == 1 && events.len() != 2 {
+        return Err("something came before the failure");
+    }
+    if count(&[Exited]) == 1 && (events.first() != Some(&Started) || count(&[Started]) != 1) {
+        return Err("started is not the first event, once");
+    }
+    let exited = events.iter().position(|kind| *kind == Exited);
+    let late = events.iter().rposition(|kind| *kind == StdinError);
+    if exited.is_some() && late > exited {
+        return Err("an error of the input after the exit");
+    }
+    Ok(())
+}
+
+fn time_problem(expect: &Expect, took: Duration) -> Option<String> {
+    let least = Duration::from_millis(expect.at_least_ms.unwrap_or(0));
+    if took < least {
+        return Some(format!("expected at least {least:?}, took {took:?}"));
+    }
+    let most = scaled(Duration::from_millis(expect.within_ms?));
+    (took > most).then(|| format!("expected at most {most:?}, took {took:?}"))
+}
+
+/// On a terminal, every line ends in two characters, and both outputs are one.
+pub(crate) fn as_if_piped(outcome: &mut Outcome, mode: Mode) {
+    if let (Some((stdout, _)), true) = (&mut outcome.output, mode != Mode::Wait) {
+        let mut rest = std::mem::take(stdout).into_iter().peekable();
+        while let Some(byte) = rest.next() {
+            if byte != b'\r' || rest.peek() != Some(&b'\n') {
+                stdout.push(byte);
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! That the runner notices what is wrong.
