@@ -271,6 +271,11 @@ fn read(
     end: &OwnedFd,
     at_most: usize,
 ) -> Option<Input> {
+    // The allowance may have been used up by others since it was looked at, and a read of no bytes
+    // would look like the end of the output.
+    if at_most == 0 {
+        return None;
+    }
     match registry.with_scratch(|scratch| read_some(end, at_most.min(MAX_DATA), scratch)) {
         Ok(data) if data.is_empty() => Some(Input::Over(stream)),
         Ok(data) => {
