@@ -225,11 +225,41 @@ pub(crate) struct Expect {
     #[serde(default)]
     pub(crate) writer_left: bool,
     #[serde(default)]
-    pub(crate) stdin_errors: u32,
+    pub(crate) stdin_errors: StdinErrors,
     pub(crate) events: Option<Vec<Kind>>,
     pub(crate) usage: Option<Usage>,
     pub(crate) within_ms: Option<u64>,
     pub(crate) at_least_ms: Option<u64>,
+}
+
+/// How many errors of the input are told.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum StdinErrors {
+    Number(u32),
+    Word(AtMostOne),
+}
+
+/// The program may end before or after the failing write is seen.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AtMostOne {
+    AtMostOne,
+}
+
+impl Default for StdinErrors {
+    fn default() -> Self {
+        StdinErrors::Number(0)
+    }
+}
+
+impl StdinErrors {
+    pub(crate) fn allow(self, got: u32) -> bool {
+        match self {
+            StdinErrors::Number(number) => got == number,
+            StdinErrors::Word(AtMostOne::AtMostOne) => got <= 1,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
