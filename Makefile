@@ -1,12 +1,14 @@
 # Two commands do everything: `make demo` and `make test`. See README.md.
 
+.DEFAULT_GOAL := help
+
 CARGO ?= cargo
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 AGENT := target/static/msb-agent
 ROOTFS := target/rootfs
 CFLAGS_STRICT := -std=c11 -Wall -Wextra -Wpedantic -Werror -O1 -g
 
-.PHONY: help demo test check bench build agent setup setup-test header lint test-rust test-c clean
+.PHONY: help demo test check bench fuzz build agent setup setup-test header lint test-rust test-c clean
 
 ## help: this list
 help:
@@ -33,6 +35,10 @@ check: setup-test test
 ## bench: ratios against a baseline in the same run
 bench: setup build $(ROOTFS)
 	@$(CARGO) bench --quiet --bench ratios
+
+## fuzz: each fuzz target for MSB_FUZZ_SECONDS (60); needs nightly and cargo-fuzz
+fuzz:
+	@scripts/fuzz
 
 build: agent
 	@echo "== building library, runner and msb (release)"

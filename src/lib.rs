@@ -27,6 +27,9 @@ mod event;
 mod exec;
 #[allow(unsafe_code, reason = "the boundary to C")]
 pub mod ffi;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod library;
 mod options;
 mod output;

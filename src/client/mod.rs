@@ -12,6 +12,8 @@ mod channel;
 mod completion;
 mod connection;
 mod exec;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod link;
 mod machine;
 mod monitor;

@@ -80,6 +80,11 @@ impl Connection {
         }
         writer.abort();
         registry.unwatch(self.id);
+        self.abandon();
+    }
+
+    /// Nobody follows anything on this connection any more.
+    pub(crate) fn abandon(&self) {
         let channels = std::mem::take(&mut *self.channels.borrow_mut());
         for (channel, session) in channels {
             session.unfollow(self.id, channel);
@@ -113,7 +118,7 @@ impl Connection {
         }
     }
 
-    fn handle(
+    pub(crate) fn handle(
         self: &Rc<Self>,
         registry: &Rc<Registry>,
         channel: u32,
@@ -317,5 +322,22 @@ impl Connection {
         for session in sessions {
             session.poke();
         }
+    }
+}
+
+/// The steps of the two tasks one by one.
+#[cfg(any(test, feature = "fuzzing"))]
+impl Connection {
+    /// Marks a channel as opened by the host; false when it may not be.
+    pub(crate) fn used(&self, channel: u32) -> bool {
+        self.open(channel, Kind::Exec).is_ok()
+    }
+
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.outbox.borrow().is_empty()
+    }
+
+    pub(crate) fn release_congestion(&self) {
+        self.decongested();
     }
 }

@@ -18,6 +18,9 @@ mod accounts;
 mod cgroup;
 mod connection;
 mod environment;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod program;
 mod reaper;
 mod registry;

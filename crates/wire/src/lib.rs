@@ -26,6 +26,9 @@ mod credit;
 mod error;
 mod failure;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 pub mod limits;
 mod message;

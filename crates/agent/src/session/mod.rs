@@ -6,6 +6,8 @@
 //! that was not sent is ever dropped from the replay.
 
 mod follower;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod kill;
 mod machine;
 mod pump;
