@@ -111,6 +111,7 @@ impl Screen {
         let slave = ioctl_tiocgptpeer(&master, flags).unwrap();
         let size = Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&slave, size).unwrap();
+        let before = tcgetattr(&slave).unwrap();
         let scratch = tempfile::tempdir().unwrap();
         let result = scratch.path().join("result");
         let child = Command::new(std::env::current_exe().unwrap())
@@ -122,7 +123,6 @@ impl Screen {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let before = tcgetattr(&slave).unwrap();
         let (master, seen) = (Some(File::from(master)), Vec::new());
         Screen { child, master, slave, before, result, _scratch: scratch, seen }
     }

@@ -38,7 +38,15 @@ impl Sandbox {
 
     /// As [`Sandbox::attach`], with the sandbox's shell.
     pub async fn attach_shell(&self) -> MicrosandboxResult<i32> {
-        self.attached(Program::Command(self.own_shell().to_vec()), |options| options).await
+        self.attach_shell_with(|options| options).await
+    }
+
+    /// As [`Sandbox::attach_shell`], with options.
+    pub async fn attach_shell_with(
+        &self,
+        f: impl FnOnce(AttachOptionsBuilder) -> AttachOptionsBuilder,
+    ) -> MicrosandboxResult<i32> {
+        self.attached(Program::Command(self.own_shell().to_vec()), f).await
     }
 
     /// As [`Sandbox::attach`], with a session that is there already, from now on. What it put out
