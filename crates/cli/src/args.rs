@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 ///
 /// Exit codes of run and exec: the program's own; 128+n when signal n killed it; 124 when its time
 /// ran out; 125 when msb itself failed; 126 when the program is not executable; 127 when it was
-/// not found.
+/// not found. With a terminal, 0 also when it was left running.
 #[derive(Debug, Parser)]
 #[command(name = "msb", version)]
 pub(crate) struct Arguments {
@@ -28,6 +28,13 @@ pub(crate) enum Task {
     Run(Run),
     /// Run a command in a sandbox that is running
     Exec(Exec),
+    /// Take up again, on this terminal, a command that was left running
+    Attach {
+        /// The sandbox
+        name: String,
+        /// The session's id, as msb sessions lists it
+        session: String,
+    },
     /// Create a sandbox and start it; it runs until it is stopped
     Create(Create),
     /// Start a sandbox again, with the files it was left with
@@ -114,8 +121,14 @@ pub(crate) struct Exec {
     pub(crate) context: Context,
     #[command(flatten)]
     pub(crate) how: How,
+    /// Run it on this terminal; without a command, the sandbox's shell
+    #[arg(short, long, conflicts_with_all = ["detach", "timeout"])]
+    pub(crate) tty: bool,
+    /// The keys that leave it running, such as ctrl-p,ctrl-q; ctrl-] without this
+    #[arg(long, value_name = "KEYS", requires = "tty")]
+    pub(crate) detach_keys: Option<String>,
     /// The command and its arguments, after --
-    #[arg(last = true, required = true, value_name = "CMD")]
+    #[arg(last = true, required_unless_present = "tty", value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 }
 

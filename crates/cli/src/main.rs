@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod attach;
 mod doctor;
 mod failure;
 mod feed;
@@ -52,6 +53,7 @@ fn perform(arguments: Arguments) -> Result<u8, Failure> {
         match arguments.task {
             Task::Run(args) => run::run(args, quiet).await,
             Task::Exec(args) => run::exec(args, quiet).await,
+            Task::Attach { name, session } => attach::session(&name, &session, quiet).await,
             Task::Create(args) => manage::create(args, quiet).await,
             Task::Start { name } => manage::start(&name).await,
             Task::Stop { names, timeout } => manage::stop(&names, timeout).await,

@@ -107,8 +107,10 @@ pub(crate) fn described(
     Ok(if machine.replace { builder.replace() } else { builder })
 }
 
-fn text(what: &str, value: OsString) -> Result<String, Failure> {
+pub(crate) fn text(what: &str, value: OsString) -> Result<String, Failure> {
     value.into_string().map_err(|value| {
-        Failure::own(format!("{what} is not valid UTF-8: {value:?}; only exec takes such bytes"))
+        Failure::own(format!(
+            "{what} is not valid UTF-8: {value:?}; only exec without a terminal takes such bytes"
+        ))
     })
 }

@@ -4,7 +4,7 @@ use crate::args::{Context, Exec, How, Run};
 use crate::failure::Failure;
 use crate::manage::described;
 use crate::signals::{Signals, Wish};
-use crate::{stdio, stream};
+use crate::{attach, stdio, stream};
 use microsandbox::{ErrorKind, ExecHandle, ExecOptionsBuilder, Sandbox, SandboxBuilder};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -12,6 +12,9 @@ use std::time::SystemTime;
 
 /// Runs a command in a sandbox that is there.
 pub(crate) async fn exec(args: Exec, quiet: bool) -> Result<u8, Failure> {
+    if args.tty {
+        return attach::command(args, quiet).await;
+    }
     let mut signals = Signals::take()?;
     let command = Command::new(args.command)?;
     let sandbox = unless_signalled(&mut signals, Sandbox::get(&args.name)).await??;
@@ -193,7 +196,7 @@ async fn created(builder: SandboxBuilder, signals: &mut Signals) -> Result<Sandb
 }
 
 /// Waits for what may be given up at any time, and gives it up at the first signal.
-async fn unless_signalled<T>(
+pub(crate) async fn unless_signalled<T>(
     signals: &mut Signals,
     waiting: impl Future<Output = T>,
 ) -> Result<T, Failure> {

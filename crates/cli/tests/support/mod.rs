@@ -1,5 +1,6 @@
 //! What the tests share: a home and an image of their own, and ways to run `msb` in them.
 
+#![allow(dead_code, reason = "not every test uses every part")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
