@@ -212,15 +212,18 @@ impl Pump {
         if !self.session.state.borrow().stdin.is_finished() {
             return;
         }
-        let Some(stdin) = self.ends.stdin.take() else { return };
+        let Some(stdin) = &self.ends.stdin else { return };
         if self.session.tty {
-            // A terminal has no end of file but the character that stands for it.
+            // A terminal has no end of file but the character that stands for it. It goes through
+            // the queue: a terminal that is full for the moment may still have a reader.
             let eof = rustix::termios::tcgetattr(stdin.get_ref()).map_or(4, |settings| {
                 settings.special_codes[rustix::termios::SpecialCodeIndex::VEOF]
             });
-            // A terminal that takes no more input has nobody who waits for its end either.
-            let _ = rustix::io::write(stdin.get_ref(), &[eof]);
+            if self.session.state.borrow_mut().stdin.push_end(eof) {
+                return;
+            }
         }
+        self.ends.stdin = None;
     }
 
     /// What other processes still write goes nowhere, but it neither blocks nor kills them.
@@ -326,6 +329,11 @@ fn write(session: &Session, end: &OwnedFd) -> Result<(), Errno> {
             Ok(())
         }
         Err(error @ (Errno::AGAIN | Errno::INTR)) => Err(error),
+        // Nobody is left who could want the end.
+        Err(_) if session.state.borrow().stdin.only_end_left() => {
+            session.state.borrow_mut().stdin.give_up();
+            Ok(())
+        }
         Err(error) => {
             let errno = if error == Errno::IO { EPIPE } else { error.raw_os_error() };
             session.stdin_failed(errno);
