@@ -36,8 +36,8 @@ fn folder() -> PathBuf {
 fn load(file: &str) -> Vec<Case> {
     let path = folder().join("cases").join(file).with_extension("json");
     let text = std::fs::read_to_string(&path).unwrap();
-    let file: CaseFile = serde_json::from_str(&text)
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let file: CaseFile =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     for case in &file.cases {
         case.check().unwrap_or_else(|why| panic!("{}: {why}", path.display()));
     }

@@ -91,12 +91,14 @@ impl Matches {
             .iter()
             .map(|line| line.replace(OWN_PATH, own_path).into_bytes())
             .collect();
-        let mut lines: Vec<Vec<u8>> = got.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        let mut lines: Vec<Vec<u8>> =
+            got.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
         // The end of the last line begins no other.
         let ended = lines.pop_if(|last| last.is_empty()).is_some() || got.is_empty();
         wanted.sort();
         lines.sort();
-        let wrong = || format!("expected these lines in any order {:?}, got {}", self.lines, show(got));
+        let wrong =
+            || format!("expected these lines in any order {:?}, got {}", self.lines, show(got));
         (!ended || wanted != lines).then(wrong)
     }
 }

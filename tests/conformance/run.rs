@@ -49,7 +49,11 @@ fn by<F: Future>(deadline: Instant, future: F) -> Verdict<F::Output> {
 }
 
 /// Runs a case once and tells everything that was wrong, and what came of it.
-pub(crate) fn once(case: &Case, sandbox: &Sandbox, own_path: &str) -> (Vec<String>, Option<Outcome>) {
+pub(crate) fn once(
+    case: &Case,
+    sandbox: &Sandbox,
+    own_path: &str,
+) -> (Vec<String>, Option<Outcome>) {
     let deadline = Instant::now() + scaled(LIMIT);
     let mut running = Running::new(case, sandbox, own_path, deadline);
     let result = running.run();
@@ -350,7 +354,10 @@ impl<'a> Running<'a> {
             Step::Run(run) => self.beside(run),
             Step::Until(condition) => {
                 let script = format!("until {condition}; do usleep 10000; done");
-                self.beside(&Run { script, stdout: Some(crate::format::Match::All(Default::default())) })
+                self.beside(&Run {
+                    script,
+                    stdout: Some(crate::format::Match::All(Default::default())),
+                })
             }
             Step::Listed(wanted) => self.listed(*wanted),
         }

@@ -61,9 +61,8 @@ fn b1_wrong_expectations_of_events_are_noticed() {
     assert_eq!(expect(r#""events": ["started", "stdout", "exited", "end"]"#), [""; 0]);
     assert_eq!(expect(r#""events": ["started", "exited", "stdout", "end"]"#).len(), 1);
     assert_eq!(expect(r#""stdin_errors": 1"#).len(), 1);
-    let steps = |text: &str| {
-        run(&format!(r#"{echo}, "steps": [{text}], "expect": {{ "stdout": "x\n" }}"#))
-    };
+    let steps =
+        |text: &str| run(&format!(r#"{echo}, "steps": [{text}], "expect": {{ "stdout": "x\n" }}"#));
     assert_eq!(steps(r#"{ "wait_stdout": "x" }"#), [""; 0]);
     let wrong = [
         r#"{ "wait_stdout": "y" }"#,
