@@ -3,6 +3,8 @@
 //! A fault that would touch other tests (limits of the process, mounts, a fork) happens in this
 //! program run once more for that test alone.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
 mod common;
 
 use bytes::{Bytes, BytesMut};

@@ -3,6 +3,14 @@
 //!
 //! `MSB_GRAMMAR_SECONDS` (15) says how long; `MSB_GRAMMAR_SEED` repeats a run.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may panic"
+)]
+
 mod common;
 
 use common::{block_on, poll_once, sandbox};

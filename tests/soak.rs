@@ -3,6 +3,9 @@
 //!
 //! `MSB_SOAK_EXECS` (100000) and `MSB_SOAK_PAUSE` (60, in seconds) say how long.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::print_stdout, reason = "the numbers are what it is for")]
+
 mod common;
 
 use common::{block_on, sandbox};
@@ -243,7 +246,7 @@ fn b6_a_reader_that_pauses_costs_nobody_anything() {
         match block_on(handle.recv()) {
             Some(ExecEvent::Stdout(data)) => {
                 // Whole lines of one letter: nothing was lost in between.
-                let expected = |at: u64| if at % 2 == 0 { b'y' } else { b'\n' };
+                let expected = |at: u64| if at.is_multiple_of(2) { b'y' } else { b'\n' };
                 assert!((read..).zip(data.iter()).all(|(at, byte)| *byte == expected(at)));
                 read += data.len() as u64;
             }
