@@ -4,6 +4,7 @@ use crate::client::{Connection, Event, ExecCore, Joined, Next, Pending, Received
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::event::{Ending, ExecEvent};
 use crate::output::{ExecOutput, ExitStatus};
+use crate::runtime;
 use crate::sink::ExecSink;
 use bytes::Bytes;
 use msb_wire::{OutputStream, Scope, SessionId};
@@ -216,7 +217,8 @@ impl ExecHandle {
     }
 
     async fn next(&mut self) -> Option<Received> {
-        if self.end.is_some() {
+        // In a forked child nothing would ever come, and a lock may be held for ever.
+        if self.end.is_some() || runtime::check_fork().is_err() {
             return None;
         }
         match self.core.next().await {
@@ -248,7 +250,10 @@ impl ExecHandle {
             Some(Ending::Exited(status)) => Ok(*status),
             Some(Ending::Failed(failed)) => Err(Error::ExecFailed(failed.clone())),
             Some(Ending::Lost(lost)) => Err(lost.to_error()),
-            None => Err(Error::internal("the events ended without an ending")),
+            None => {
+                runtime::check_fork()?;
+                Err(Error::internal("the events ended without an ending"))
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::client::SinkCore;
 use crate::error::MicrosandboxResult;
+use crate::runtime;
 
 /// The writing end of a command's standard input, taken by
 /// [`ExecHandle::take_stdin`](crate::ExecHandle::take_stdin).
@@ -24,12 +25,14 @@ impl ExecSink {
     /// When the future is dropped, what was written until then stays written. Writes from several
     /// tasks at once may arrive interleaved.
     pub async fn write(&self, data: impl AsRef<[u8]>) -> MicrosandboxResult<()> {
+        runtime::check_fork()?;
         self.core.write_all(data.as_ref()).await
     }
 
     /// Ends the input: the command reads end-of-file, or on a terminal the key that means it.
     /// Doing it again does nothing.
     pub async fn close(&self) -> MicrosandboxResult<()> {
+        runtime::check_fork()?;
         self.core.close();
         Ok(())
     }

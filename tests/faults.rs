@@ -669,6 +669,9 @@ fn i_a_forked_child_is_told_so_and_its_parent_goes_on() {
                 block_on(sb.sessions()).is_err_and(unsupported),
                 block_on(quiet.kill()).is_err_and(unsupported),
                 block_on(sink.write("from the child")).is_err_and(unsupported),
+                block_on(noise.recv()).is_none(),
+                block_on(noise.wait()).is_err_and(unsupported),
+                block_on(quiet.collect()).is_err_and(unsupported),
             ];
             let wrong = told.iter().position(|told| !told).map_or(0, |place| place + 1);
             // SAFETY: ends the child without running anything of the parent's.

@@ -177,6 +177,10 @@ impl Sandbox {
 
     /// The connection to the agent; made anew when there is none or the last one was lost.
     pub(crate) fn connect(&self) -> Pending<Arc<Connection>> {
+        // Before any lock: in a forked child one may be held for ever.
+        if let Err(error) = runtime::check_fork() {
+            return Pending::ready(Err(error));
+        }
         if let Some(connection) = self.live_connection() {
             return Pending::ready(Ok(connection));
         }
