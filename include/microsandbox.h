@@ -48,7 +48,7 @@
 /// Nothing more, ever.
 #define MSB_EOF 2
 
-/// An argument makes no sense: NULL where it is not allowed, an unknown flag, a bad name.
+/// An argument makes no sense: NULL where it is not allowed, an unknown flag.
 #define MSB_E_INVALID -1
 
 /// Not a handle of this kind that is open: stale, foreign, closed, or of another kind.
@@ -78,7 +78,7 @@
 /// An answer did not come in time.
 #define MSB_E_TIMED_OUT -10
 
-/// The sandbox cannot be what it was asked to be.
+/// The sandbox cannot be what it was asked to be, by its name for example.
 #define MSB_E_CONFIG -20
 
 /// No sandbox has this name.
@@ -471,7 +471,8 @@ msb_status msb_sandbox_wait_ready(struct msb_sandbox *sandbox,
                                   struct msb_error *err);
 
 /// Stop the sandbox: its commands are asked to end, killed after `grace_ms`, and then it is gone
-/// with everything that ran in it. Waits for that, however long it takes. The handle stays open.
+/// with everything that ran in it. Waits for that, however long it takes. The handle stays open;
+/// closing it meanwhile ends the wait, not the stop.
 ///
 /// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before, or is not ready yet.
 /// `MSB_E_CRASHED`: it ended by itself first.
@@ -492,7 +493,7 @@ MSB_MUST_USE msb_status msb_sandbox_remove(const char *name, struct msb_error *e
 /// `stdin_data` if given, else `/dev/null`.
 ///
 /// `MSB_OK`: `*out_exec` and, if asked for, `*out_stdin` are owned. `MSB_E_INVALID`: an option
-/// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet.
+/// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet; `MSB_E_LOST`: it ends right now.
 MSB_MUST_USE
 msb_status msb_exec_stream(struct msb_sandbox *sandbox,
                            const struct msb_exec_options *options,

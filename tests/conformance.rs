@@ -3,6 +3,17 @@
 //! `MSB_CONFORMANCE=text` runs only cases whose name, file, promises or refs contain the text;
 //! `MSB_TEST_TIME_SCALE=number` stretches every time on a slow machine.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test may panic and talk"
+)]
+
 #[path = "conformance/bytes.rs"]
 mod bytes;
 mod common;

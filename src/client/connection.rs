@@ -133,7 +133,11 @@ impl Connection {
         Ok(pending)
     }
 
+    /// Asks for something about a session. With the connection, what is known of it is lost.
     fn request(&self, message: Message) -> Result<Pending<()>, Error> {
+        if let Some(lost) = self.lost() {
+            return Err(lost.to_error());
+        }
         let (promise, pending) = completion();
         self.link.open(message, |_| (Route::Verdict(promise), ()))?;
         Ok(pending)

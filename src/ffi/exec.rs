@@ -2,11 +2,12 @@
 
 use super::boundary::{ErrorOut, Failure, Sized32, boundary, copy_in, out, size_through, wrong};
 use super::error::msb_error;
-use super::handle::{get, msb_exec, msb_sandbox, msb_sink, open, remove};
+use super::handle::{get, get_open, msb_exec, msb_sandbox, msb_sink, open, remove};
 use super::input::{array, bytes, lent, pair, text, texts};
 use super::sandbox::SandboxObject;
 use super::status::{MSB_E_INVALID, MSB_OK, msb_status};
-use super::wait::run;
+use super::table::Open;
+use super::wait::Waits;
 use crate::client::ExecCore;
 use crate::options::{ExecOptions, ExecOptionsBuilder, RlimitResource};
 use crate::sandbox::{Program, Sandbox};
@@ -96,7 +97,7 @@ unsafe impl Sized32 for msb_exec_options {
 /// `stdin_data` if given, else `/dev/null`.
 ///
 /// `MSB_OK`: `*out_exec` and, if asked for, `*out_stdin` are owned. `MSB_E_INVALID`: an option
-/// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet.
+/// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet; `MSB_E_LOST`: it ends right now.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_stream(
@@ -118,9 +119,10 @@ pub unsafe extern "C" fn msb_exec_stream(
     // SAFETY: as above.
     let request = options.and_then(|options| unsafe { request(&options, pipe) });
     boundary(err, || {
-        let sandbox = get::<SandboxObject, _>(sandbox)?.sandbox()?;
+        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
+        let sandbox = object.sandbox()?;
         let (out_exec, (program, options)) = (out_exec?, request?);
-        let exec = Arc::new(start(&sandbox, program, options)?);
+        let exec = Arc::new(start(&sandbox, &waits, program, options)?);
         let sink = exec.take_sink();
         let exec_handle = open(Arc::clone(&exec))?;
         if let (Some(out_stdin), Some(sink)) = (out_stdin, sink) {
@@ -137,13 +139,18 @@ pub unsafe extern "C" fn msb_exec_stream(
     })
 }
 
-fn start(sandbox: &Sandbox, program: Program, options: ExecOptions) -> Result<ExecCore, Failure> {
+fn start(
+    sandbox: &Sandbox,
+    waits: &Waits,
+    program: Program,
+    options: ExecOptions,
+) -> Result<ExecCore, Failure> {
     let (request, _) = sandbox.request_for(program, options)?;
     let connection = match sandbox.live_connection() {
         Some(connection) => connection,
         None => {
             let sandbox = sandbox.clone();
-            run(async move { sandbox.connect().await })?
+            waits.run(async move { sandbox.connect().await })?
         }
     };
     Ok(connection.exec(request)?)
@@ -267,13 +274,13 @@ pub unsafe extern "C" fn msb_exec_signal(
     // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
     let err = unsafe { ErrorOut::new(err) };
     boundary(err, || {
-        let exec = get::<ExecCore, _>(exec)?;
+        let Open { object: exec, waits } = get_open::<ExecCore, _>(exec)?;
         let scope = match flags {
             MSB_SIGNAL_GROUP => Scope::Group,
             MSB_SIGNAL_TREE => Scope::Everything,
             _ => return Err(wrong(MSB_E_INVALID, format!("unknown signal flags {flags:#x}"))),
         };
-        run(async move { exec.signal(signal, scope)?.await })?;
+        waits.run(async move { exec.signal(signal, scope)?.await })?;
         Ok(MSB_OK)
     })
 }

@@ -5,7 +5,7 @@ use super::error::msb_error;
 use super::event::Loan;
 use super::sandbox::SandboxObject;
 use super::status::{MSB_E_HANDLE, MSB_E_LIMIT, MSB_OK, msb_status};
-use super::table::{Id, Kind, Table, kind_of};
+use super::table::{Id, Kind, Open, Table, kind_of};
 use crate::client::{ExecCore, SinkCore};
 use std::ffi::c_void;
 use std::os::fd::AsRawFd;
@@ -85,7 +85,12 @@ pub(super) fn open<T: Object, H>(object: Arc<T>) -> Result<*mut H, Failure> {
 
 /// The object of a handle; the value is looked up, never followed.
 pub(super) fn get<T: Object, H>(handle: *const H) -> Result<Arc<T>, Failure> {
-    T::table().get(id_of(handle)).ok_or_else(|| {
+    get_open(handle).map(|open| open.object)
+}
+
+/// As [`get`], with the calls that wait on the handle.
+pub(super) fn get_open<T: Object, H>(handle: *const H) -> Result<Open<T>, Failure> {
+    T::table().open(id_of(handle)).ok_or_else(|| {
         let what = T::WHAT;
         wrong(MSB_E_HANDLE, format!("{:#x} is not an open {what} handle", id_of(handle)))
     })

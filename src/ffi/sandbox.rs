@@ -2,11 +2,12 @@
 
 use super::boundary::{ErrorOut, Failure, Sized32, boundary, copy_in, out, size_through, wrong};
 use super::error::msb_error;
-use super::handle::{get, msb_sandbox, open};
+use super::handle::{get, get_open, msb_sandbox, open};
 use super::input::{pair, text, texts};
 use super::status::{
     MSB_AGAIN, MSB_E_CLOSED, MSB_E_INVALID, MSB_E_NOT_RUNNING, MSB_OK, msb_status,
 };
+use super::table::Open;
 use super::wait::{Timeout, run};
 use crate::client::{Monitor, Ready};
 use crate::error::{Error, ErrorKind, Origin};
@@ -283,7 +284,8 @@ pub unsafe extern "C" fn msb_sandbox_wait_ready(
 }
 
 /// Stop the sandbox: its commands are asked to end, killed after `grace_ms`, and then it is gone
-/// with everything that ran in it. Waits for that, however long it takes. The handle stays open.
+/// with everything that ran in it. Waits for that, however long it takes. The handle stays open;
+/// closing it meanwhile ends the wait, not the stop.
 ///
 /// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before, or is not ready yet.
 /// `MSB_E_CRASHED`: it ended by itself first.
@@ -297,9 +299,10 @@ pub unsafe extern "C" fn msb_sandbox_stop(
     // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
     let err = unsafe { ErrorOut::new(err) };
     boundary(err, || {
-        let sandbox = get::<SandboxObject, _>(sandbox)?.sandbox()?;
+        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
+        let sandbox = object.sandbox()?;
         let grace = Duration::from_millis(u64::from(grace_ms));
-        run(async move { sandbox.stop_with_timeout(grace).await })?;
+        waits.run(async move { sandbox.stop_with_timeout(grace).await })?;
         Ok(MSB_OK)
     })
 }

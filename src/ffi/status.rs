@@ -13,7 +13,7 @@ pub const MSB_AGAIN: i32 = 1;
 /// Nothing more, ever.
 pub const MSB_EOF: i32 = 2;
 
-/// An argument makes no sense: NULL where it is not allowed, an unknown flag, a bad name.
+/// An argument makes no sense: NULL where it is not allowed, an unknown flag.
 pub const MSB_E_INVALID: i32 = -1;
 /// Not a handle of this kind that is open: stale, foreign, closed, or of another kind.
 pub const MSB_E_HANDLE: i32 = -2;
@@ -33,7 +33,7 @@ pub const MSB_E_INTERNAL: i32 = -8;
 pub const MSB_E_PROTOCOL: i32 = -9;
 /// An answer did not come in time.
 pub const MSB_E_TIMED_OUT: i32 = -10;
-/// The sandbox cannot be what it was asked to be.
+/// The sandbox cannot be what it was asked to be, by its name for example.
 pub const MSB_E_CONFIG: i32 = -20;
 /// No sandbox has this name.
 pub const MSB_E_NOT_FOUND: i32 = -21;

@@ -10,6 +10,7 @@
 //! The tag makes the value a non-canonical address, so an accidental dereference faults at once. A
 //! slot's generation rises whenever its handle is closed; one that would wrap is retired.
 
+use super::wait::Waits;
 use crate::client::lock;
 use std::sync::{Arc, Mutex};
 
@@ -60,7 +61,20 @@ struct Inner<T> {
 #[derive(Debug)]
 struct Slot<T> {
     generation: u32,
-    value: Option<Arc<T>>,
+    value: Option<Open<T>>,
+}
+
+/// An open handle: its object, and the calls that closing it has to wake.
+#[derive(Debug)]
+pub(super) struct Open<T> {
+    pub(super) object: Arc<T>,
+    pub(super) waits: Arc<Waits>,
+}
+
+impl<T> Clone for Open<T> {
+    fn clone(&self) -> Self {
+        Open { object: Arc::clone(&self.object), waits: Arc::clone(&self.waits) }
+    }
 }
 
 impl<T> Table<T> {
@@ -80,7 +94,7 @@ impl<T> Table<T> {
             None => return None,
         };
         let slot = inner.slots.get_mut(index)?;
-        slot.value = Some(value);
+        slot.value = Some(Open { object: value, waits: Arc::default() });
         let generation = u64::from(slot.generation) << SLOT_BITS;
         Some(TAG | (self.kind as u64) << 48 | generation | index as u64)
     }
@@ -91,8 +105,8 @@ impl<T> Table<T> {
         inner.free.len() + (SLOTS - inner.slots.len()) > RESERVE
     }
 
-    /// The object of an open handle.
-    pub(super) fn get(&self, id: Id) -> Option<Arc<T>> {
+    /// The object of an open handle, with its calls that wait.
+    pub(super) fn open(&self, id: Id) -> Option<Open<T>> {
         let (index, generation) = self.parts(id)?;
         let inner = lock(&self.inner);
         let slot = inner.slots.get(index).filter(|slot| slot.generation == generation)?;
@@ -104,12 +118,14 @@ impl<T> Table<T> {
         let (index, generation) = self.parts(id)?;
         let mut inner = lock(&self.inner);
         let slot = inner.slots.get_mut(index).filter(|slot| slot.generation == generation)?;
-        let value = slot.value.take()?;
+        let Open { object, waits } = slot.value.take()?;
         if slot.generation < LAST_GENERATION {
             slot.generation += 1;
             inner.free.push(index);
         }
-        Some(value)
+        drop(inner);
+        waits.close();
+        Some(object)
     }
 
     fn parts(&self, id: Id) -> Option<(usize, u32)> {
@@ -133,8 +149,8 @@ mod tests {
         assert_eq!(table.remove(first).as_deref(), Some(&"first"));
         let second = table.insert(Arc::new("second")).unwrap();
         assert_ne!(first, second);
-        assert!(table.get(first).is_none() && table.remove(first).is_none());
-        assert_eq!(table.get(second).as_deref(), Some(&"second"));
+        assert!(table.open(first).is_none() && table.remove(first).is_none());
+        assert_eq!(table.open(second).map(|open| *open.object), Some("second"));
     }
 
     #[test]
@@ -144,9 +160,9 @@ mod tests {
         // Canonical addresses have bits 63 to 47 all alike.
         assert!(exec >> 47 != 0 && exec >> 47 != (1 << 17) - 1);
         assert!(sinks.insert(Arc::new(())).is_some());
-        assert!(sinks.get(exec).is_none());
+        assert!(sinks.open(exec).is_none());
         for foreign in [0, 1, u64::MAX, exec ^ (1 << 63), exec ^ (1 << 30)] {
-            assert!(execs.get(foreign).is_none(), "{foreign:#x}");
+            assert!(execs.open(foreign).is_none(), "{foreign:#x}");
         }
     }
 
@@ -155,7 +171,7 @@ mod tests {
         let table = Table::new(Kind::Exec);
         let id = table.insert(Arc::new(())).unwrap();
         lock(&table.inner).slots[0].generation = LAST_GENERATION;
-        assert!(table.get(id).is_none());
+        assert!(table.open(id).is_none());
         let last = id | u64::from(LAST_GENERATION) << SLOT_BITS;
         assert!(table.remove(last).is_some());
         let next = table.insert(Arc::new(())).unwrap();

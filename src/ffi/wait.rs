@@ -2,10 +2,12 @@
 
 use super::boundary::{Failure, wrong};
 use super::status::MSB_E_INVALID;
-use crate::client::completion;
+use crate::client::{Pending, completion, lock};
 use crate::error::Error;
 use crate::runtime;
+use std::fmt::Debug;
 use std::future::Future;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A `timeout_ms` of the header: 0 looks, a positive one waits that long, -1 for ever.
@@ -42,16 +44,72 @@ impl Timeout {
     }
 }
 
-/// Runs a future on the I/O thread and sleeps until it is done. Never called on that thread.
-pub(super) fn run<T: Send + 'static>(
+/// The calls that wait on a handle for the I/O thread; closing the handle wakes them.
+#[derive(Debug, Default)]
+pub(super) struct Waits(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    next: u64,
+    calls: Vec<(u64, Arc<dyn Wake>)>,
+}
+
+/// Something that a thread sleeps on.
+trait Wake: Debug + Send + Sync {
+    fn wake(&self);
+}
+
+impl<T: Debug + Send> Wake for Pending<T> {
+    fn wake(&self) {
+        self.close();
+    }
+}
+
+impl Waits {
+    /// Runs a future on the I/O thread and sleeps until it is done, or the handle is closed. The
+    /// operation itself goes on then. Never called on that thread.
+    pub(super) fn run<T: Debug + Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (promise, pending) = completion();
+        let pending = Arc::new(pending);
+        let number = self.enter(Arc::clone(&pending) as Arc<dyn Wake>);
+        runtime::get()?.spawn(async move { promise.complete(future.await) });
+        let result = pending.wait(None);
+        lock(&self.0).calls.retain(|(other, _)| *other != number);
+        result.unwrap_or_else(|| Err(Error::internal("a wait without an end came to one")))
+    }
+
+    fn enter(&self, call: Arc<dyn Wake>) -> u64 {
+        let mut state = lock(&self.0);
+        state.next += 1;
+        let number = state.next;
+        if state.closed {
+            drop(state);
+            call.wake();
+        } else {
+            state.calls.push((number, call));
+        }
+        number
+    }
+
+    /// Wakes every call that waits, and every later one at once.
+    pub(super) fn close(&self) {
+        let mut state = lock(&self.0);
+        state.closed = true;
+        let calls = std::mem::take(&mut state.calls);
+        drop(state);
+        calls.into_iter().for_each(|(_, call)| call.wake());
+    }
+}
+
+/// Runs a future on the I/O thread and sleeps until it is done; for calls without a handle.
+pub(super) fn run<T: Debug + Send + 'static>(
     future: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
-    let (promise, pending) = completion();
-    runtime::get()?.spawn(async move { promise.complete(future.await) });
-    match pending.wait(None) {
-        Some(result) => result,
-        None => Err(Error::internal("a wait without an end came to one")),
-    }
+    Waits::default().run(future)
 }
 
 #[cfg(test)]
@@ -67,5 +125,21 @@ mod tests {
             Instant::now().checked_add(Duration::from_millis(i64::MAX.unsigned_abs())).is_none()
         });
         assert!(Timeout::from_ms(-2).is_err());
+    }
+
+    #[test]
+    fn closing_wakes_whoever_waits_and_whoever_comes_later() {
+        let waits = Arc::new(Waits::default());
+        let waiting = Arc::clone(&waits);
+        let waiter =
+            std::thread::spawn(move || waiting.run(std::future::pending::<Result<(), Error>>()));
+        while lock(&waits.0).calls.is_empty() {
+            std::thread::yield_now();
+        }
+        waits.close();
+        let kind = |result: Result<(), Error>| result.unwrap_err().kind();
+        assert_eq!(kind(waiter.join().unwrap()), crate::ErrorKind::Closed);
+        let later = waits.run(std::future::pending::<Result<(), Error>>());
+        assert_eq!(kind(later), crate::ErrorKind::Closed);
     }
 }

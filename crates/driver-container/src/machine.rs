@@ -229,16 +229,19 @@ impl Container {
         }
         // Fails only when the runtime's machinery is shut down, and then the wait is over too.
         let _ = self.init.readable().await;
-        let detail = match waitid(WaitId::PidFd(self.init.get_ref().as_fd()), WaitIdOptions::EXITED)
-        {
-            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => format!("the agent exited with {code}"),
-                (_, Some(signal)) => format!("the agent was killed by signal {signal}"),
-                _ => "the agent ended".to_owned(),
-            },
+        let ended = waitid(WaitId::PidFd(self.init.get_ref().as_fd()), WaitIdOptions::EXITED);
+        let code = ended
+            .as_ref()
+            .ok()
+            .and_then(Option::as_ref)
+            .map(|status| (status.exit_status(), status.terminating_signal()));
+        let detail = match code {
+            Some((Some(code), _)) => format!("the agent exited with {code}"),
+            Some((_, Some(signal))) => format!("the agent was killed by signal {signal}"),
             _ => "the agent ended".to_owned(),
         };
-        let exit = Exit { detail };
+        let orderly = matches!(code, Some((Some(0), _)));
+        let exit = Exit { detail, orderly };
         self.exit = Some(exit.clone());
         exit
     }

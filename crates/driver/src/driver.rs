@@ -92,6 +92,8 @@ pub enum Users {
 pub struct Exit {
     /// For people: the exit code or the signal of its main process.
     pub detail: String,
+    /// Whether it ended by itself and in order, as an agent does that was asked to.
+    pub orderly: bool,
 }
 
 /// A way to run a sandbox.

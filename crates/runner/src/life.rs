@@ -6,7 +6,8 @@
 //!     │   Kill, CreatorGone,  │   Kill, CreatorGone,    │
 //!     │   MaxDuration, Term   │   MaxDuration, Term     │
 //!     ├───────────────────────┼────────────────────────▶│
-//!     │ Exited: crashed       │ Exited: its reason      │ Exited: its reason
+//!     │ Exited: crashed       │ Exited: its reason,     │ Exited: its reason
+//!     │                       │ crashed if disorderly   │
 //!     ▼                       ▼                         ▼
 //!                            the end
 //! ```
@@ -45,8 +46,13 @@ pub(crate) enum Input {
     Terminated,
     /// The time for an orderly end is over, or the agent cannot be asked.
     GraceOver,
-    /// The machine has ended.
-    Exited(String),
+    /// The machine has ended: how, and whether in order, as after an agent that was asked to end.
+    Exited {
+        /// For people.
+        detail: String,
+        /// Whether it ended by itself, without an error.
+        orderly: bool,
+    },
 }
 
 /// What is to be done about it.
@@ -68,11 +74,15 @@ impl State {
         use State::{Ending, Running, Stopping};
         match (self, input) {
             // Running ─Exited─▶ end
-            (Running, Input::Exited(detail)) => {
+            (Running, Input::Exited { detail, .. }) => {
+                (self, Action::Finish(Reason::Crashed, Some(detail)))
+            }
+            // Stopping ─Exited─▶ end: asked to end, it may have crashed all the same.
+            (Stopping(_), Input::Exited { detail, orderly: false }) => {
                 (self, Action::Finish(Reason::Crashed, Some(detail)))
             }
             // Stopping, Ending ─Exited─▶ end
-            (Stopping(reason) | Ending(reason), Input::Exited(_)) => {
+            (Stopping(reason) | Ending(reason), Input::Exited { .. }) => {
                 (self, Action::Finish(reason, None))
             }
             // Ending ─anything else─▶ Ending
@@ -104,7 +114,19 @@ mod tests {
     use super::*;
 
     fn exited() -> Input {
-        Input::Exited("x".to_owned())
+        Input::Exited { detail: "x".to_owned(), orderly: true }
+    }
+
+    #[test]
+    fn a_crash_is_a_crash_also_when_an_end_was_just_asked_for() {
+        let crashed = Input::Exited { detail: "signal 9".to_owned(), orderly: false };
+        for state in [State::Running, State::Stopping(Reason::Stopped)] {
+            let (_, action) = state.on(crashed.clone());
+            assert_eq!(action, Action::Finish(Reason::Crashed, Some("signal 9".to_owned())));
+        }
+        // Killed by us, it cannot end in order.
+        let (_, action) = State::Ending(Reason::Stopped).on(crashed);
+        assert_eq!(action, Action::Finish(Reason::Stopped, None));
     }
 
     #[test]

@@ -178,14 +178,16 @@ impl Watch {
         machine: &mut dyn Machine,
     ) -> Outcome {
         loop {
-            let Some(input) = self.next_input(around, machine).await else { continue };
-            let (state, action) = self.state.on(input);
-            self.state = state;
-            match action {
-                Action::None => {}
-                Action::Kill => kill(machine),
-                Action::AskAgent(grace) => self.ask_agent(grace, machine).await,
-                Action::Finish(reason, detail) => return Outcome::now(reason, detail),
+            let mut next = self.next_input(around, machine).await;
+            while let Some(input) = next.take() {
+                let (state, action) = self.state.on(input);
+                self.state = state;
+                match action {
+                    Action::None => {}
+                    Action::Kill => kill(machine),
+                    Action::AskAgent(grace) => next = self.ask_agent(grace).await,
+                    Action::Finish(reason, detail) => return Outcome::now(reason, detail),
+                }
             }
         }
     }
@@ -199,7 +201,9 @@ impl Watch {
         let open = self.state.is_open();
         let check = self.idle.as_ref().map(|idle| idle.next_check);
         tokio::select! {
-            exit = machine.exited() => Some(Input::Exited(exit.detail)),
+            exit = machine.exited() => {
+                Some(Input::Exited { detail: exit.detail, orderly: exit.orderly })
+            }
             asked = around.control.next() => self.take_request(asked, &mut around.waiting),
             () = around.creator.gone(), if open => Some(Input::CreatorGone),
             () = around.signals.arrived(), if open => Some(Input::Terminated),
@@ -236,16 +240,26 @@ impl Watch {
         Some(input)
     }
 
-    async fn ask_agent(&mut self, grace: Duration, machine: &mut dyn Machine) {
+    /// Asks the agent to end. What comes back is that the time for it is over already.
+    async fn ask_agent(&mut self, grace: Duration) -> Option<Input> {
         let asked = match self.link.as_mut() {
             Some(link) => timeout(AGENT_LIMIT, link.shut_down(grace)).await,
-            None => Ok(Err(std::io::ErrorKind::NotConnected.into())),
+            None => return Some(Input::GraceOver),
         };
         match asked {
-            Ok(Ok(())) => self.grace_over = Instant::now().checked_add(grace + AGENT_GRACE),
-            _ => {
-                tracing::warn!("the agent could not be asked to end");
-                kill(machine);
+            Ok(Ok(())) => {
+                self.grace_over = Instant::now().checked_add(grace + AGENT_GRACE);
+                None
+            }
+            // The agent is gone; the machine's own end says why.
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the agent could not be asked to end");
+                self.grace_over = Instant::now().checked_add(AGENT_GRACE);
+                None
+            }
+            Err(_) => {
+                tracing::warn!("the agent did not take the request to end");
+                Some(Input::GraceOver)
             }
         }
     }
