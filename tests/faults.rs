@@ -515,7 +515,8 @@ fn i_without_descriptors_calls_fail_with_emfile_and_work_again_with_them() {
     let limit = libc::rlimit { rlim_cur: 128, rlim_max: 4096 };
     // SAFETY: reads a struct that lives here.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
-    // From none left to a few: each step of each call is the one that fails.
+    // From none left to enough: each step of each call is the one that fails.
+    let (mut failed, mut worked) = (0, 0);
     for left in 0..12 {
         let mut taken: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
         taken.truncate(taken.len() - left);
@@ -527,13 +528,18 @@ fn i_without_descriptors_calls_fail_with_emfile_and_work_again_with_them() {
             block_on(builder("emfile-2").create()).and_then(|sb| block_on(sb.kill())),
             block_on(Sandbox::list()).map(drop),
         ] {
-            if let Err(error) = result {
-                assert_system_error(&error, libc::EMFILE);
+            match result {
+                Ok(()) => worked += 1,
+                Err(error) => {
+                    failed += 1;
+                    assert_system_error(&error, libc::EMFILE);
+                }
             }
         }
         drop(taken);
         descriptors_are_back_to(before);
     }
+    assert!(failed > 8 && worked > 8, "{failed} failed, {worked} worked");
     let again = sandbox("emfile-2");
     assert_eq!(shell(&again, "echo works"), "works\n");
     block_on(again.kill()).unwrap();
