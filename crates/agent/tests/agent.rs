@@ -453,6 +453,14 @@ fn d3_the_guests_own_clock_kills_and_says_so_also_without_a_client() {
     let exited = told.exited.unwrap();
     assert_eq!((exited.code, exited.signal, exited.timed_out), (-1, Some(9), true));
 
+    // A shell that sees its child die first must not get to say so, nor to go on.
+    for _ in 0..40 {
+        let mut command = sh("sleep 600; sleep 600; exit 3");
+        command.timeout_ns = Some(10_000_000);
+        let exited = agent.connect().run(command).exited.unwrap();
+        assert_eq!((exited.code, exited.signal, exited.timed_out), (-1, Some(9), true));
+    }
+
     command.session = SessionId::from_bytes([0xfe; 16]);
     let mut client = agent.connect();
     client.exec(command.clone());

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::io;
 
 const SIGKILL: i32 = 9;
+const SIGSTOP: i32 = 19;
 const ESRCH: i32 = 3;
 
 /// Sends a signal. `reaped`: the session's own process has ended and its number is nobody's.
@@ -59,7 +60,10 @@ fn in_cgroup(cgroup: &Cgroup, signal: i32) -> Verdict {
 /// Without a cgroup: the process group, and whoever descends from the session's process or stayed
 /// in its session. A process that did neither any more cannot be told from a stranger.
 fn everything(pid: i32, signal: i32) -> io::Result<()> {
-    // Killed in rounds: a process that forks while it is being listed leaves a child for the next.
+    // In rounds: a process that forks while it is being listed leaves a child for the next. Who is
+    // to be killed is stopped first, so that nobody sees a child die and goes on or exits by
+    // itself, and no orphan loses the ancestor by which it would have been found.
+    let first = if signal == SIGKILL { SIGSTOP } else { signal };
     let mut seen = HashSet::new();
     for _ in 0..16 {
         let fresh: Vec<i32> = family(pid).into_iter().filter(|pid| seen.insert(*pid)).collect();
@@ -67,6 +71,11 @@ fn everything(pid: i32, signal: i32) -> io::Result<()> {
             break;
         }
         for pid in fresh {
+            let _ = sys::kill_process(pid, first);
+        }
+    }
+    if signal == SIGKILL {
+        for pid in seen {
             let _ = sys::kill_process(pid, signal);
         }
     }
