@@ -3,16 +3,7 @@
 //! `MSB_CONFORMANCE=text` runs only cases whose name, file, promises or refs contain the text;
 //! `MSB_TEST_TIME_SCALE=number` stretches every time on a slow machine.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a test may panic and talk"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed helper is a failed test")]
 
 #[path = "conformance/bytes.rs"]
 mod bytes;
@@ -25,6 +16,8 @@ mod guest;
 mod outcome;
 #[path = "conformance/run.rs"]
 mod run;
+#[path = "conformance/seen.rs"]
+mod seen;
 #[path = "conformance/tests.rs"]
 mod tests;
 

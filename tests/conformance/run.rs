@@ -3,9 +3,10 @@
 use crate::bytes::{find, show};
 use crate::format::{Call, Case, Infinity, Kind, Limit, Listed, Mode, Run, Stdin, Step};
 use crate::outcome::{End, Outcome};
+use crate::seen::Seen;
 use microsandbox::{
-    Error, ErrorKind, ExecControl, ExecEvent, ExecFailed, ExecHandle, ExecOptionsBuilder,
-    ExecOutput, ExecSink, MicrosandboxResult, Sandbox,
+    Error, ErrorKind, ExecControl, ExecHandle, ExecOptionsBuilder, ExecOutput, ExecSink,
+    MicrosandboxResult, Sandbox,
 };
 use std::future::Future;
 use std::pin::pin;
@@ -64,18 +65,6 @@ pub(crate) fn once(
     }
     running.clean_up();
     (problems, outcome)
-}
-
-/// What a reader has seen.
-#[derive(Default)]
-struct Seen {
-    events: Vec<Kind>,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-    /// Up to where `wait_stdout` and `wait_stderr` have looked.
-    looked: [usize; 2],
-    stdin_errors: u32,
-    failed: Option<ExecFailed>,
 }
 
 struct Running<'a> {
@@ -442,51 +431,6 @@ impl<'a> Running<'a> {
         }
         self.handle = None;
         self.sink = None;
-    }
-}
-
-impl Seen {
-    fn ended(&self) -> bool {
-        self.events.last() == Some(&Kind::End)
-    }
-
-    fn output(&self, at: usize) -> &[u8] {
-        if at == 0 { &self.stdout } else { &self.stderr }
-    }
-
-    fn tell(&self) -> String {
-        let (stdout, stderr) = (show(&self.stdout), show(&self.stderr));
-        format!("{:?}, stdout {stdout}, stderr {stderr}, {:?}", self.events, self.failed)
-    }
-
-    fn take(&mut self, event: Option<ExecEvent>) {
-        let kind = match event {
-            None => Kind::End,
-            Some(ExecEvent::Started { .. }) => Kind::Started,
-            Some(ExecEvent::Stdout(data)) => {
-                self.stdout.extend_from_slice(&data);
-                Kind::Stdout
-            }
-            Some(ExecEvent::Stderr(data)) => {
-                self.stderr.extend_from_slice(&data);
-                Kind::Stderr
-            }
-            Some(ExecEvent::StdinError(_)) => {
-                self.stdin_errors += 1;
-                Kind::StdinError
-            }
-            Some(ExecEvent::Exited { .. }) => Kind::Exited,
-            Some(ExecEvent::Failed(failed)) => {
-                self.failed = Some(failed);
-                Kind::Failed
-            }
-            Some(_) => Kind::Lost,
-        };
-        // Output comes in pieces of any size; everything else counts each time.
-        let output = matches!(kind, Kind::Stdout | Kind::Stderr);
-        if !(output && self.events.last() == Some(&kind)) {
-            self.events.push(kind);
-        }
     }
 }
 
