@@ -62,6 +62,8 @@ pub(crate) struct Case {
     pub(crate) times: Option<u32>,
     pub(crate) at_once: Option<u32>,
     #[serde(default)]
+    pub(crate) before: Vec<Step>,
+    #[serde(default)]
     pub(crate) steps: Vec<Step>,
     #[serde(default)]
     pub(crate) expect: Expect,

@@ -91,6 +91,7 @@ impl<'a> Running<'a> {
     }
 
     fn run(&mut self) -> Verdict<Outcome> {
+        self.steps(&self.case.before).map_err(|why| format!("before: {why}"))?;
         let begun = Instant::now();
         if let (Mode::Collect, true) = (self.case.mode, self.case.steps.is_empty()) {
             return self.collected(begun);
