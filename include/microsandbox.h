@@ -514,7 +514,7 @@ msb_status msb_exec_id(const struct msb_exec *exec,
 /// started is `SIGKILL` with `MSB_SIGNAL_TREE`. Never waits for a reader.
 ///
 /// `MSB_OK`: sent. `MSB_E_INVALID`: no such signal. `MSB_E_NO_PROCESS`: it has ended.
-/// `MSB_E_LOST`: the sandbox is gone.
+/// `MSB_E_LOST`: the sandbox is gone. `MSB_E_CLOSED`: the handle was closed meanwhile.
 MSB_MUST_USE
 msb_status msb_exec_signal(const struct msb_exec *exec,
                            int32_t signal,

@@ -262,7 +262,7 @@ pub const MSB_SIGNAL_TREE: u32 = 1;
 /// started is `SIGKILL` with `MSB_SIGNAL_TREE`. Never waits for a reader.
 ///
 /// `MSB_OK`: sent. `MSB_E_INVALID`: no such signal. `MSB_E_NO_PROCESS`: it has ended.
-/// `MSB_E_LOST`: the sandbox is gone.
+/// `MSB_E_LOST`: the sandbox is gone. `MSB_E_CLOSED`: the handle was closed meanwhile.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_signal(
