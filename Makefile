@@ -28,9 +28,16 @@ demo: setup build $(ROOTFS)
 test: setup-test lint test-rust test-c
 	@echo "== all tests passed"
 
-## check: the deep run (sanitizers, valgrind, soak)
+## check: the deep run: every test, sanitizers, valgrind, kills, soak, and fuzzers where they can be had
 check: setup-test test
 	@scripts/check
+	@echo "== a hundred kills at random moments"
+	@MSB_TEST_KILLS=100 $(CARGO) test --quiet -p msb-runner --test killing g_killed
+	@echo "== soak: 100,000 commands, 1,000 at once, a reader that stops for a minute"
+	@$(CARGO) test --quiet -p microsandbox --test soak -- --ignored --nocapture --test-threads=1
+	@if cargo +nightly fuzz --version >/dev/null 2>&1; then scripts/fuzz; \
+		else echo "== SKIPPED: fuzzers, which need nightly and cargo-fuzz"; fi
+	@echo "== the deep run is green"
 
 ## bench: ratios against a baseline in the same run
 bench: setup build $(ROOTFS)
