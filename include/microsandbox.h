@@ -493,7 +493,7 @@ MSB_MUST_USE msb_status msb_sandbox_remove(const char *name, struct msb_error *e
 /// `stdin_data` if given, else `/dev/null`.
 ///
 /// `MSB_OK`: `*out_exec` and, if asked for, `*out_stdin` are owned. `MSB_E_INVALID`: an option
-/// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet; `MSB_E_LOST`: it ends right now.
+/// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet.
 MSB_MUST_USE
 msb_status msb_exec_stream(struct msb_sandbox *sandbox,
                            const struct msb_exec_options *options,

@@ -169,7 +169,11 @@ async fn live(stream: Stream, promise: Promise<Arc<Connection>>) {
             link.run(decoder, buffer).await;
         }
         Err(lost) => {
-            let kind = if lost.sandbox_gone { ErrorKind::StreamLost } else { ErrorKind::Protocol };
+            // One that hangs up before it has greeted is on its way out: nothing was begun with it.
+            let kind = match lost.sandbox_gone {
+                true => ErrorKind::SandboxNotRunning,
+                false => ErrorKind::Protocol,
+            };
             let error = Error::new(kind, lost.origin, lost.to_string());
             promise.complete(Err(error.with_os_error(lost.os_error)));
         }

@@ -97,7 +97,7 @@ unsafe impl Sized32 for msb_exec_options {
 /// `stdin_data` if given, else `/dev/null`.
 ///
 /// `MSB_OK`: `*out_exec` and, if asked for, `*out_stdin` are owned. `MSB_E_INVALID`: an option
-/// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet; `MSB_E_LOST`: it ends right now.
+/// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_stream(

@@ -198,7 +198,7 @@ fn i_an_agent_without_a_common_version_or_without_a_greeting_is_refused() {
         let (other, _) = UnixStream::pair().unwrap();
         *agent = Agent::new(other);
     });
-    assert_eq!(error.kind(), ErrorKind::StreamLost);
+    assert_eq!(error.kind(), ErrorKind::SandboxNotRunning);
 }
 
 #[test]
