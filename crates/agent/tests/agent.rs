@@ -5,228 +5,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
+mod support;
+
 use bytes::{Bytes, BytesMut};
-use command_fds::{CommandFdExt, FdMapping};
 use msb_wire::limits::{OUTPUT_WINDOW, REPLAY, STDIN_WINDOW};
 use msb_wire::*;
 use std::io::{Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::process::Command;
 use std::time::{Duration, Instant};
-
-fn binary() -> PathBuf {
-    std::env::var_os("MSB_AGENT").map_or_else(
-        || {
-            PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/static/msb-agent"))
-                .canonicalize()
-                .expect("the static agent is not built: run `make agent`")
-        },
-        PathBuf::from,
-    )
-}
-
-struct Agent {
-    process: Child,
-    address: PathBuf,
-    _folder: tempfile::TempDir,
-}
-
-impl Agent {
-    fn start() -> Agent {
-        let folder = tempfile::tempdir().unwrap();
-        let address = folder.path().join("agent.sock");
-        let listener = UnixListener::bind(&address).unwrap();
-        let mapping = FdMapping { parent_fd: listener.into(), child_fd: 3 };
-        let process = Command::new(binary())
-            .args(["--listen-fd", "3"])
-            .env_clear()
-            .env("SECRET", "of the agent")
-            .stdin(Stdio::null())
-            .fd_mappings(vec![mapping])
-            .unwrap()
-            .spawn()
-            .unwrap();
-        Agent { process, address, _folder: folder }
-    }
-
-    fn connect(&self) -> Client {
-        self.connect_with(FEATURES)
-    }
-
-    fn connect_with(&self, features: u64) -> Client {
-        let stream = UnixStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let mut client = Client {
-            stream,
-            decoder: Decoder::new(Peer::Agent),
-            buffer: BytesMut::new(),
-            next_channel: 0,
-        };
-        client.send(0, Message::Hello(Hello { features, ..Hello::ours(None) }));
-        let Message::Hello(hello) = client.receive().message else { panic!("no greeting") };
-        assert!(hello.boot_id.is_some());
-        client
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-struct Client {
-    stream: UnixStream,
-    decoder: Decoder,
-    buffer: BytesMut,
-    next_channel: u32,
-}
-
-/// What came on one channel until it was done.
-#[derive(Debug, Default)]
-struct Told {
-    order: Vec<&'static str>,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-    exited: Option<Exited>,
-    end: Option<End>,
-    failed: Option<Failure>,
-}
-
-impl Client {
-    fn send(&mut self, channel: u32, message: Message) {
-        let mut out = BytesMut::new();
-        assert!(encode(&Frame { channel, message }, &mut out));
-        self.stream.write_all(&out).unwrap();
-    }
-
-    fn try_receive(&mut self) -> Option<Frame> {
-        loop {
-            if let Some(frame) = self.decoder.next(&mut self.buffer).unwrap() {
-                return Some(frame);
-            }
-            let mut bytes = [0; 65536];
-            match self.stream.read(&mut bytes).expect("the agent answers in time") {
-                0 => return None,
-                count => self.buffer.extend_from_slice(&bytes[..count]),
-            }
-        }
-    }
-
-    fn receive(&mut self) -> Frame {
-        self.try_receive().expect("the connection is open")
-    }
-
-    fn channel(&mut self) -> u32 {
-        self.next_channel += 1;
-        self.next_channel
-    }
-
-    fn exec(&mut self, exec: Exec) -> u32 {
-        let channel = self.channel();
-        self.send(channel, Message::Exec(exec));
-        channel
-    }
-
-    /// Reads a channel to its end, giving all credit back at once.
-    fn collect(&mut self, channel: u32) -> Told {
-        let (mut told, mut credit) = (Told::default(), ReceiveCredit::new(OUTPUT_WINDOW));
-        loop {
-            let frame = self.receive();
-            assert_eq!(frame.channel, channel, "{:?}", frame.message);
-            let mut data = |client: &mut Client, bytes: &Bytes| {
-                credit.receive(bytes.len()).unwrap();
-                if let Some(limit) = credit.release(cost(bytes.len())) {
-                    client.send(channel, Message::Credit(limit));
-                }
-            };
-            let name = match frame.message {
-                Message::Started(_) => "started",
-                Message::Attached(_) => "attached",
-                Message::Credit(_) => continue,
-                Message::StdinError(_) => "stdin_error",
-                Message::Stdout(bytes) => {
-                    data(self, &bytes);
-                    told.stdout.extend_from_slice(&bytes);
-                    "stdout"
-                }
-                Message::Stderr(bytes) => {
-                    data(self, &bytes);
-                    told.stderr.extend_from_slice(&bytes);
-                    "stderr"
-                }
-                Message::Exited(exited) => {
-                    told.exited = Some(exited);
-                    "exited"
-                }
-                Message::Failed(failure) => {
-                    told.failed = Some(failure);
-                    return told;
-                }
-                Message::End(end) => {
-                    told.end = Some(end);
-                    return told;
-                }
-                other => panic!("{other:?}"),
-            };
-            if told.order.last() != Some(&name) {
-                told.order.push(name);
-            }
-        }
-    }
-
-    fn run(&mut self, exec: Exec) -> Told {
-        let channel = self.exec(exec);
-        self.collect(channel)
-    }
-
-    fn verdict(&mut self, message: Message) -> Verdict {
-        let channel = self.channel();
-        self.send(channel, message);
-        loop {
-            let frame = self.receive();
-            match frame.message {
-                Message::Verdict(verdict) if frame.channel == channel => return verdict,
-                // Kept for whoever reads that channel next.
-                message => assert!(!matches!(message, Message::End(_)), "{message:?}"),
-            }
-        }
-    }
-
-    fn wait_for(&mut self, wanted: impl Fn(&Message) -> bool) -> Message {
-        loop {
-            let frame = self.receive();
-            if wanted(&frame.message) {
-                return frame.message;
-            }
-        }
-    }
-}
-
-fn exec(argv: &[&str]) -> Exec {
-    static NEXT: AtomicU8 = AtomicU8::new(0);
-    Exec {
-        session: SessionId::from_bytes([NEXT.fetch_add(1, Ordering::Relaxed); 16]),
-        argv: argv.iter().map(|text| text.as_bytes().to_vec().into()).collect(),
-        env: vec![],
-        cwd: b"/".to_vec(),
-        user: None,
-        stdin: StdinMode::Null,
-        tty: None,
-        timeout_ns: None,
-        rlimits: vec![],
-        drain_ns: None,
-        wait_for_eof: false,
-        window: OUTPUT_WINDOW,
-    }
-}
-
-fn sh(script: &str) -> Exec {
-    exec(&["/bin/sh", "-c", script])
-}
+use support::*;
 
 #[test]
 fn the_binary_is_static() {
@@ -470,7 +259,8 @@ fn d3_the_guests_own_clock_kills_and_says_so_also_without_a_client() {
     let channel = client.channel();
     let attach = Attach { session: command.session, from: Some(0), window: OUTPUT_WINDOW };
     client.send(channel, Message::Attach(attach));
-    assert!(client.collect(channel).exited.unwrap().timed_out);
+    let told = client.collect(channel);
+    assert!(told.exited.as_ref().is_some_and(|exited| exited.timed_out), "{told:?}");
     assert_ne!(session, command.session);
 }
 

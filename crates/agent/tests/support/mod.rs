@@ -1,0 +1,233 @@
+//! The agent as a process of its own, and a host that speaks to it frame by frame.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may panic, also in what it shares with others"
+)]
+
+use bytes::{Bytes, BytesMut};
+use command_fds::{CommandFdExt, FdMapping};
+use msb_wire::limits::OUTPUT_WINDOW;
+use msb_wire::*;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("MSB_AGENT").map_or_else(
+        || {
+            PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/static/msb-agent"))
+                .canonicalize()
+                .expect("the static agent is not built: run `make agent`")
+        },
+        PathBuf::from,
+    )
+}
+
+pub(crate) struct Agent {
+    pub(crate) process: Child,
+    pub(crate) address: PathBuf,
+    pub(crate) _folder: tempfile::TempDir,
+}
+
+impl Agent {
+    pub(crate) fn start() -> Agent {
+        let folder = tempfile::tempdir().unwrap();
+        let address = folder.path().join("agent.sock");
+        let listener = UnixListener::bind(&address).unwrap();
+        let mapping = FdMapping { parent_fd: listener.into(), child_fd: 3 };
+        let process = Command::new(binary())
+            .args(["--listen-fd", "3"])
+            .env_clear()
+            .env("SECRET", "of the agent")
+            .stdin(Stdio::null())
+            .fd_mappings(vec![mapping])
+            .unwrap()
+            .spawn()
+            .unwrap();
+        Agent { process, address, _folder: folder }
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        self.connect_with(FEATURES)
+    }
+
+    pub(crate) fn connect_with(&self, features: u64) -> Client {
+        let stream = UnixStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut client = Client {
+            stream,
+            decoder: Decoder::new(Peer::Agent),
+            buffer: BytesMut::new(),
+            next_channel: 0,
+        };
+        client.send(0, Message::Hello(Hello { features, ..Hello::ours(None) }));
+        let Message::Hello(hello) = client.receive().message else { panic!("no greeting") };
+        assert!(hello.boot_id.is_some());
+        client
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+pub(crate) struct Client {
+    pub(crate) stream: UnixStream,
+    pub(crate) decoder: Decoder,
+    pub(crate) buffer: BytesMut,
+    pub(crate) next_channel: u32,
+}
+
+/// What came on one channel until it was done.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) order: Vec<&'static str>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+    pub(crate) exited: Option<Exited>,
+    pub(crate) end: Option<End>,
+    pub(crate) failed: Option<Failure>,
+}
+
+impl Client {
+    pub(crate) fn send(&mut self, channel: u32, message: Message) {
+        let mut out = BytesMut::new();
+        assert!(encode(&Frame { channel, message }, &mut out));
+        self.stream.write_all(&out).unwrap();
+    }
+
+    pub(crate) fn try_receive(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.decoder.next(&mut self.buffer).unwrap() {
+                return Some(frame);
+            }
+            let mut bytes = [0; 65536];
+            match self.stream.read(&mut bytes).expect("the agent answers in time") {
+                0 => return None,
+                count => self.buffer.extend_from_slice(&bytes[..count]),
+            }
+        }
+    }
+
+    pub(crate) fn receive(&mut self) -> Frame {
+        self.try_receive().expect("the connection is open")
+    }
+
+    pub(crate) fn channel(&mut self) -> u32 {
+        self.next_channel += 1;
+        self.next_channel
+    }
+
+    pub(crate) fn exec(&mut self, exec: Exec) -> u32 {
+        let channel = self.channel();
+        self.send(channel, Message::Exec(exec));
+        channel
+    }
+
+    /// Reads a channel to its end, giving all credit back at once.
+    pub(crate) fn collect(&mut self, channel: u32) -> Told {
+        let (mut told, mut credit) = (Told::default(), ReceiveCredit::new(OUTPUT_WINDOW));
+        loop {
+            let frame = self.receive();
+            assert_eq!(frame.channel, channel, "{:?}", frame.message);
+            let mut data = |client: &mut Client, bytes: &Bytes| {
+                credit.receive(bytes.len()).unwrap();
+                if let Some(limit) = credit.release(cost(bytes.len())) {
+                    client.send(channel, Message::Credit(limit));
+                }
+            };
+            let name = match frame.message {
+                Message::Started(_) => "started",
+                Message::Attached(_) => "attached",
+                Message::Credit(_) => continue,
+                Message::StdinError(_) => "stdin_error",
+                Message::Stdout(bytes) => {
+                    data(self, &bytes);
+                    told.stdout.extend_from_slice(&bytes);
+                    "stdout"
+                }
+                Message::Stderr(bytes) => {
+                    data(self, &bytes);
+                    told.stderr.extend_from_slice(&bytes);
+                    "stderr"
+                }
+                Message::Exited(exited) => {
+                    told.exited = Some(exited);
+                    "exited"
+                }
+                Message::Failed(failure) => {
+                    told.failed = Some(failure);
+                    return told;
+                }
+                Message::End(end) => {
+                    told.end = Some(end);
+                    return told;
+                }
+                other => panic!("{other:?}"),
+            };
+            if told.order.last() != Some(&name) {
+                told.order.push(name);
+            }
+        }
+    }
+
+    pub(crate) fn run(&mut self, exec: Exec) -> Told {
+        let channel = self.exec(exec);
+        self.collect(channel)
+    }
+
+    pub(crate) fn verdict(&mut self, message: Message) -> Verdict {
+        let channel = self.channel();
+        self.send(channel, message);
+        loop {
+            let frame = self.receive();
+            match frame.message {
+                Message::Verdict(verdict) if frame.channel == channel => return verdict,
+                // Kept for whoever reads that channel next.
+                message => assert!(!matches!(message, Message::End(_)), "{message:?}"),
+            }
+        }
+    }
+
+    pub(crate) fn wait_for(&mut self, wanted: impl Fn(&Message) -> bool) -> Message {
+        loop {
+            let frame = self.receive();
+            if wanted(&frame.message) {
+                return frame.message;
+            }
+        }
+    }
+}
+
+pub(crate) fn exec(argv: &[&str]) -> Exec {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    Exec {
+        session: SessionId::from_bytes(
+            u128::from(NEXT.fetch_add(1, Ordering::Relaxed)).to_be_bytes(),
+        ),
+        argv: argv.iter().map(|text| text.as_bytes().to_vec().into()).collect(),
+        env: vec![],
+        cwd: b"/".to_vec(),
+        user: None,
+        stdin: StdinMode::Null,
+        tty: None,
+        timeout_ns: None,
+        rlimits: vec![],
+        drain_ns: None,
+        wait_for_eof: false,
+        window: OUTPUT_WINDOW,
+    }
+}
+
+pub(crate) fn sh(script: &str) -> Exec {
+    exec(&["/bin/sh", "-c", script])
+}
