@@ -31,6 +31,10 @@ impl Seen {
     }
 
     pub(crate) fn take(&mut self, event: Option<ExecEvent>) {
+        if event.is_none() && self.ended() {
+            // The end is told for ever after, to whoever asks again.
+            return;
+        }
         let kind = match event {
             None => Kind::End,
             Some(ExecEvent::Started { .. }) => Kind::Started,

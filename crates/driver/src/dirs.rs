@@ -1,11 +1,13 @@
 //! Directories and files of the state.
 
 use crate::error::{Error, Result};
+use crate::state::now_ms;
 use rustix::fs::Mode;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Creates a directory for its owner alone, with the parents it lacks, or makes sure that an
 /// existing one is ours and closed to others.
@@ -44,6 +46,30 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
         fs::rename(temporary, path)
     };
     write().map_err(|error| Error::io("write", path, error))
+}
+
+/// How the directory of a sandbox is called while it is being removed: no sandbox has such a name.
+const RETIRED: &str = ".removed-";
+
+/// Removes the directory of a sandbox, whose lock the caller holds.
+///
+/// First out of the way as a whole: the name is free from that moment on, and whoever takes it
+/// finds nothing of the old sandbox, nor does the removal find anything of theirs.
+pub fn retire(path: &Path) -> Result<()> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("{RETIRED}{}-{}-{count}", std::process::id(), now_ms());
+    let aside = path.with_file_name(name);
+    match fs::rename(path, &aside) {
+        Ok(()) => remove_tree(&aside),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("remove", path, error)),
+    }
+}
+
+/// Whether a directory is what a removal that was killed has left.
+pub(crate) fn is_retired(name: &str) -> bool {
+    name.starts_with(RETIRED)
 }
 
 /// Removes a directory with all it contains; nothing there is fine.

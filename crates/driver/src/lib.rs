@@ -33,7 +33,7 @@ pub use byte_string::ByteString;
 pub use companions::{Companions, find_companion};
 pub use config::{CONFIG_VERSION, DriverChoice, LogConfig, SandboxConfig};
 pub use control::{Control, Reply, Request};
-pub use dirs::{create_private_dir, remove_tree, write_atomically};
+pub use dirs::{create_private_dir, remove_tree, retire, write_atomically};
 pub use driver::{
     BoxFuture, Driver, DriverReport, Exit, Isolation, Machine, MachineSpec, Probe, Users, choose,
 };

@@ -3,7 +3,7 @@
 use crate::companions::Companions;
 use crate::config::SandboxConfig;
 use crate::control::{Control, Reply, Request};
-use crate::dirs::remove_tree;
+use crate::dirs::{is_retired, remove_tree, retire};
 use crate::error::{Error, Failure, Result};
 use crate::home::{Home, SandboxDir};
 use crate::launch::{open_log, run_to_end, runner_command};
@@ -143,10 +143,16 @@ fn names(home: &Home) -> Result<Vec<Name>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::io("read", &path, error)),
     };
-    let mut names: Vec<Name> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
-        .collect();
+    let mut names: Vec<Name> = Vec::new();
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if is_retired(&name) {
+            // What a removal that was killed has left; one that goes on is only helped along.
+            let _ = remove_tree(&entry.path());
+        }
+        names.extend(name.parse::<Name>().ok());
+    }
     names.sort();
     Ok(names)
 }
@@ -263,7 +269,7 @@ fn remove_file(path: &std::path::Path) -> Result<()> {
 fn discard(dir: &SandboxDir, lock: &SandboxLock, companions: &Companions) -> Result<()> {
     clean_leftovers(dir, lock, companions)?;
     wipe(dir, companions)?;
-    remove_tree(dir.path())
+    retire(dir.path())
 }
 
 /// Removes a sandbox whose start failed.

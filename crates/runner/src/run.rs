@@ -10,7 +10,7 @@ use crate::signals::Signals;
 use crate::supervise::Supervisor;
 use msb_driver::{
     Driver, Failure, Outcome, Reason, Reply, SandboxDir, SandboxLock, StatusRecord, Users, bind_in,
-    remove_tree,
+    retire,
 };
 use rustix::process::{getpid, set_child_subreaper, setsid};
 use std::path::PathBuf;
@@ -106,7 +106,7 @@ async fn leave(
     }
     if creator_is_gone && cleaned.is_ok() {
         // An attached sandbox's life is bound to its creator's, also on disk.
-        match remove_tree(dir.path()) {
+        match retire(dir.path()) {
             Ok(()) => return,
             Err(error) => tracing::error!(%error, "the sandbox's directory was not removed"),
         }
