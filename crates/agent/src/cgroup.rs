@@ -38,11 +38,10 @@ impl Cgroup {
         std::fs::write(self.path.join("cgroup.kill"), "1").is_ok()
     }
 
-    /// The processes in it.
-    pub(crate) fn members(&self) -> Vec<i32> {
-        std::fs::read_to_string(self.path.join("cgroup.procs"))
-            .map(|text| text.lines().filter_map(|line| line.parse().ok()).collect())
-            .unwrap_or_default()
+    /// The processes in it. That they cannot be listed does not mean that there are none.
+    pub(crate) fn members(&self) -> std::io::Result<Vec<i32>> {
+        let text = std::fs::read_to_string(self.path.join("cgroup.procs"))?;
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
     /// Removes the directory if nothing is in it any more.

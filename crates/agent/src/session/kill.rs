@@ -43,10 +43,11 @@ fn verdict(result: io::Result<()>) -> Verdict {
 }
 
 fn in_cgroup(cgroup: &Cgroup, signal: i32) -> Verdict {
-    let members = cgroup.members();
-    if members.is_empty() {
-        return gone();
-    }
+    let members = match cgroup.members() {
+        Ok(members) if members.is_empty() => return gone(),
+        Ok(members) => members,
+        Err(error) => return verdict(Err(error)),
+    };
     if signal == SIGKILL && cgroup.kill() {
         return Verdict::default();
     }
