@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{block_on, shared};
+use common::{block_on, sandbox, shared};
 use microsandbox::{
     Error, ExecFailed, ExecFailureKind, ExecOptionsBuilder, ExecStage, RlimitResource,
 };
@@ -78,4 +78,18 @@ fn e_a_limit_that_may_not_be_raised_is_a_resource_limit() {
     let failed = failed("true", false, |o| o.rlimit(RlimitResource::Nofile, u64::MAX));
     assert_eq!((failed.kind, failed.stage), (ExecFailureKind::ResourceLimit, ExecStage::Rlimit));
     assert_eq!(failed.errno_name, "EPERM");
+}
+
+#[test]
+fn e_a_terminal_that_cannot_be_had_is_a_pty_setup_failure() {
+    let sandbox = sandbox("failures-pty");
+    let removed = block_on(sandbox.exec("rm", ["/dev/ptmx"])).unwrap();
+    assert!(removed.status().success, "{removed:?}");
+    let result = block_on(sandbox.exec_with("true", |o| o.tty(true)));
+    let Err(Error::ExecFailed(failed)) = result else { panic!("{result:?}") };
+    assert_eq!((failed.kind, failed.stage), (ExecFailureKind::PtySetupFailed, ExecStage::OpenPty));
+    assert_eq!((failed.errno_name.as_str(), failed.path.as_slice()), ("ENOENT", &b"/dev/ptmx"[..]));
+    // Pipes need no terminal.
+    assert!(block_on(sandbox.exec("true", [""; 0])).unwrap().status().success);
+    block_on(sandbox.kill()).unwrap();
 }

@@ -97,25 +97,61 @@ fn control(key: &str) -> Option<u8> {
     known.then_some(key & 0x1f)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::ErrorKind;
-    use proptest::prelude::*;
+/// Keys as anybody may write them, and what anybody may type; see `make fuzz`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing {
+    use super::{DetachKeys, Typed};
 
-    /// What is delivered of what was typed, and whether it detaches, and behind how many bytes.
-    fn type_in(keys: &DetachKeys, bytes: &[u8]) -> (Vec<u8>, Option<usize>) {
+    /// What is delivered of what was typed, and behind how many bytes it detaches, if it does.
+    pub(crate) fn type_in(keys: &DetachKeys, bytes: &[u8]) -> (Vec<u8>, Option<usize>) {
         let (mut typed, mut delivered) = (Typed::default(), Vec::new());
         for (at, byte) in bytes.iter().enumerate() {
-            assert!(keys.at_most(typed) > 0);
+            assert!(keys.at_most(typed) > 0, "nothing may be read and nothing was detached");
             typed = keys.on(typed, *byte, &mut delivered);
             if typed == Typed::Detached {
-                assert_eq!(keys.at_most(typed), 0);
+                assert_eq!(keys.at_most(typed), 0, "read past the keys");
                 return (delivered, Some(at + 1));
             }
         }
         (delivered, None)
     }
+
+    /// Holds the parser to what a search through the whole text finds.
+    pub(crate) fn check(keys: &DetachKeys, bytes: &[u8]) {
+        let wanted = keys.0.as_slice();
+        let first = bytes.windows(wanted.len()).position(|window| window == wanted);
+        let (delivered, detached) = type_in(keys, bytes);
+        assert_eq!(detached, first.map(|at| at + wanted.len()), "{keys:?} {bytes:?}");
+        assert!(bytes.starts_with(&delivered), "{keys:?} {bytes:?}");
+        let rest = bytes.get(delivered.len()..).unwrap_or_default();
+        match first {
+            Some(at) => assert_eq!(delivered.len(), at, "{keys:?} {bytes:?}"),
+            // What is held back could still become the keys.
+            None => assert!(rest.len() < wanted.len() && wanted.starts_with(rest)),
+        }
+    }
+
+    /// A first line that names the keys, and behind it what is typed.
+    pub(crate) fn run(data: &[u8]) {
+        let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+        let (text, typed) = data.split_at(end);
+        let Ok(text) = std::str::from_utf8(text) else { return };
+        match text.parse::<DetachKeys>() {
+            Ok(keys) => {
+                assert!(keys.0.len() > text.matches(',').count(), "{text:?}: a key sends nothing");
+                check(&keys, typed.get(1..).unwrap_or_default());
+            }
+            Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fuzzing::{check, type_in};
+    use super::*;
+    use crate::error::ErrorKind;
+    use proptest::prelude::*;
 
     fn parsed(text: &str) -> Vec<u8> {
         text.parse::<DetachKeys>().unwrap().0
@@ -185,18 +221,7 @@ mod tests {
             keys in proptest::collection::vec(0u8..3, 1..6),
             bytes in proptest::collection::vec(0u8..3, 0..60),
         ) {
-            let first = bytes.windows(keys.len()).position(|window| window == keys);
-            let (delivered, detached) = type_in(&DetachKeys(keys.clone()), &bytes);
-            prop_assert_eq!(detached, first.map(|at| at + keys.len()));
-            match first {
-                Some(at) => prop_assert_eq!(&delivered, &bytes[..at]),
-                None => {
-                    // What is held back could still become the keys.
-                    prop_assert!(bytes.starts_with(&delivered));
-                    prop_assert!(keys.starts_with(&bytes[delivered.len()..]));
-                    prop_assert!(bytes.len() - delivered.len() < keys.len());
-                }
-            }
+            check(&DetachKeys(keys), &bytes);
         }
     }
 }

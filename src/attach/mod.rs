@@ -16,5 +16,7 @@ mod terminal;
 
 pub(crate) use bridge::{Session, attach};
 pub(crate) use keys::DetachKeys;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use keys::fuzzing;
 pub use options::{AttachOptions, AttachOptionsBuilder};
 pub(crate) use terminal::Claim;

@@ -382,7 +382,15 @@ fn answer(route: Route, message: Message) -> Result<(), String> {
             let empty = || Error::internal("the agent agreed to let a session be joined, no more");
             promise.complete(Err(judged(verdict).err().unwrap_or_else(empty)));
         }
-        (Route::Verdict(promise), Message::Verdict(verdict)) => promise.complete(judged(verdict)),
+        (Route::Verdict(promise), Message::Verdict(mut verdict)) => {
+            // Who asks has a handle on the session, so it did exist: it never started, or ended so
+            // long ago that the agent has forgotten it.
+            if verdict.refusal == Some(Refusal::NoSuchSession) {
+                verdict.refusal = Some(Refusal::NoSuchProcess);
+                verdict.message.clear();
+            }
+            promise.complete(judged(verdict));
+        }
         (Route::Sessions(promise), Message::Sessions(list)) => promise.complete(Ok(list.sessions)),
         (Route::Sessions(promise), Message::Verdict(verdict)) => {
             let refused = judged(verdict).err();

@@ -15,8 +15,11 @@ use msb_wire::{
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 /// See the module.
 #[derive(Debug)]
@@ -35,6 +38,10 @@ pub(crate) struct Connection {
     closing: Cell<bool>,
 }
 
+/// How long a host may take over its greeting. A caller that never speaks would hold one of the
+/// agent's connections for ever.
+const GREETING: Duration = Duration::from_secs(30);
+
 /// How a connection follows all sessions.
 #[derive(Debug, Clone, Copy)]
 struct Following {
@@ -52,6 +59,8 @@ enum Ending {
     Io(#[from] io::Error),
     #[error("closed by the host")]
     Closed,
+    #[error("no greeting came within {} s", GREETING.as_secs())]
+    Silent,
 }
 
 impl Connection {
@@ -74,8 +83,8 @@ impl Connection {
     pub(crate) async fn run(self: Rc<Self>, registry: Rc<Registry>) {
         let writer = tokio::task::spawn_local(Rc::clone(&self).write());
         let ending = self.read(&registry).await;
-        if let Err(Ending::Wire(error)) = ending {
-            self.send(0, Message::Error(error.to_string()));
+        if let Err(ending @ (Ending::Wire(_) | Ending::Silent)) = ending {
+            self.send(0, Message::Error(ending.to_string()));
             self.flush_now().await;
         }
         writer.abort();
@@ -96,8 +105,12 @@ impl Connection {
         self.send(0, Message::Hello(ours.clone()));
         let mut decoder = Decoder::new(Peer::Host);
         let mut buffer = BytesMut::new();
+        let mut silence = pin!(sleep(GREETING));
         loop {
-            self.stream.readable().await?;
+            tokio::select! {
+                ready = self.stream.readable() => ready?,
+                () = &mut silence, if self.agreed.get().is_none() => return Err(Ending::Silent),
+            }
             buffer.reserve(2 * MAX_DATA);
             match self.stream.try_read(&mut buffer) {
                 Ok(0) => return Err(Ending::Closed),
@@ -339,5 +352,34 @@ impl Connection {
 
     pub(crate) fn release_congestion(&self) {
         self.decongested();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn i_a_caller_that_never_speaks_is_told_so_and_let_go() {
+        let everything = async {
+            let (ours, theirs) = msb_transport::memory::pair().unwrap();
+            let connection = Connection::new(1, ours);
+            connection.run(Registry::new([0; 16])).await;
+            let (mut buffer, mut decoder) = (BytesMut::new(), Decoder::new(Peer::Agent));
+            loop {
+                theirs.readable().await.unwrap();
+                match theirs.try_read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                }
+            }
+            let greeting = decoder.next(&mut buffer).unwrap().unwrap().message;
+            assert!(matches!(greeting, Message::Hello(_)));
+            let reason = decoder.next(&mut buffer).unwrap().unwrap().message;
+            assert_eq!(reason, Message::Error("no greeting came within 30 s".into()));
+        };
+        tokio::task::LocalSet::new().run_until(everything).await;
     }
 }

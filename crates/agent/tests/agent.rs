@@ -398,6 +398,57 @@ fn e_each_obstacle_has_its_kind_stage_and_errno() {
     assert_eq!(client.run(sh("echo on")).stdout, b"on\n");
 }
 
+/// Has the kernel say `errno` to every fork that the process tries from now on.
+fn no_forks(errno: u16) -> std::io::Result<()> {
+    use libc::*;
+    let at = |code: u32, jt: u8, jf: u8, k: u32| sock_filter { code: code as u16, jt, jf, k };
+    let load = |offset: u32| at(BPF_LD | BPF_W | BPF_ABS, 0, 0, offset);
+    let equals = |value: i64, jt: u8, jf: u8| at(BPF_JMP | BPF_JEQ | BPF_K, jt, jf, value as u32);
+    let answer = |value: u32| at(BPF_RET | BPF_K, 0, 0, value);
+    let mut filter = [
+        load(0), // the number of the call
+        #[cfg(target_arch = "x86_64")]
+        equals(SYS_fork, 2, 0),
+        #[cfg(not(target_arch = "x86_64"))]
+        equals(-1, 2, 0),
+        equals(SYS_clone, 1, 0),
+        answer(SECCOMP_RET_ALLOW),
+        answer(SECCOMP_RET_ERRNO | u32::from(errno)),
+    ];
+    let program = sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the filter lives while the kernel copies it; the rest are numbers.
+    let result = unsafe {
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &raw const program)
+    };
+    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[test]
+fn e_a_process_that_cannot_be_made_says_whether_memory_or_a_limit_is_in_the_way() {
+    use std::os::unix::process::CommandExt;
+    let table = [
+        (libc::ENOMEM, FailureKind::OutOfMemory),
+        (libc::EAGAIN, FailureKind::ResourceLimit),
+        (libc::ENOSYS, FailureKind::Other),
+    ];
+    for (errno, kind) in table {
+        let agent = Agent::start_as(|command| {
+            // SAFETY: makes two system calls and no allocation between fork and exec.
+            unsafe { command.pre_exec(move || no_forks(errno as u16)) };
+        });
+        let mut client = agent.connect();
+        for tty in [None, Some(TtySize { rows: 24, cols: 80 })] {
+            let mut command = exec(&["true"]);
+            command.tty = tty;
+            let failure = client.run(command).failed.unwrap();
+            assert_eq!((failure.kind, failure.stage), (kind, Stage::Fork), "{failure:?}");
+            assert_eq!((failure.errno, failure.path), (errno, b"true".to_vec()));
+            assert!(!failure.message.is_empty());
+        }
+    }
+}
+
 #[test]
 fn b8_a_terminal_merges_the_outputs_and_has_a_size_that_changes() {
     let agent = Agent::start();

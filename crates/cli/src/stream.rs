@@ -93,12 +93,7 @@ fn act(wish: Wish, control: &ExecControl) -> Result<(), Failure> {
 fn note(result: microsandbox::MicrosandboxResult<()>) {
     match result {
         // It ended by itself at that moment, or the end of the stream will tell.
-        Err(error)
-            if !matches!(
-                error.kind(),
-                ErrorKind::NoSuchProcess | ErrorKind::NoSuchSession | ErrorKind::StreamLost
-            ) =>
-        {
+        Err(error) if !matches!(error.kind(), ErrorKind::NoSuchProcess | ErrorKind::StreamLost) => {
             stdio::complain(&format!("the signal did not reach the command: {error}"));
         }
         _ => {}

@@ -519,7 +519,7 @@ fn d2_signals_are_answered_by_typed_verdicts() {
     let (connection, mut agent, core, channel) = opened(StdinSource::Null);
     for (refusal, kind) in [
         (Refusal::NoSuchProcess, ErrorKind::NoSuchProcess),
-        (Refusal::NoSuchSession, ErrorKind::NoSuchSession),
+        (Refusal::NoSuchSession, ErrorKind::NoSuchProcess),
         (Refusal::Invalid, ErrorKind::InvalidArgument),
         (Refusal::NotATerminal, ErrorKind::NotATerminal),
         (Refusal::TooMany, ErrorKind::LimitReached),

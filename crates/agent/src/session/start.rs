@@ -127,8 +127,9 @@ struct Streams {
 impl Streams {
     fn open(exec: &Exec, account: &Account) -> Result<Streams, Failure> {
         match exec.tty {
-            Some(size) => Streams::terminal(size, account)
-                .map_err(|errno| failure(Stage::OpenPty, errno, Vec::new(), describe(errno))),
+            Some(size) => Streams::terminal(size, account).map_err(|errno| {
+                failure(Stage::OpenPty, errno, b"/dev/ptmx".to_vec(), describe(errno))
+            }),
             None => Streams::pipes(exec.stdin)
                 .map_err(|errno| failure(Stage::Pipe, errno, Vec::new(), describe(errno))),
         }

@@ -53,6 +53,7 @@ impl Report {
         let stage = u32::from_ne_bytes(stage.try_into().ok()?);
         let errno = i32::from_ne_bytes(errno.try_into().ok()?);
         let known = [
+            Stage::Pipe,
             Stage::Setsid,
             Stage::Chdir,
             Stage::Rlimit,

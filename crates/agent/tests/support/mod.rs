@@ -37,11 +37,18 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn start() -> Agent {
+        Agent::start_as(|_| {})
+    }
+
+    /// Starts an agent with something about its process changed.
+    pub(crate) fn start_as(change: impl FnOnce(&mut Command)) -> Agent {
         let folder = tempfile::tempdir().unwrap();
         let address = folder.path().join("agent.sock");
         let listener = UnixListener::bind(&address).unwrap();
         let mapping = FdMapping { parent_fd: listener.into(), child_fd: 3 };
-        let process = Command::new(binary())
+        let mut command = Command::new(binary());
+        change(&mut command);
+        let process = command
             .args(["--listen-fd", "3"])
             .env_clear()
             .env("SECRET", "of the agent")
