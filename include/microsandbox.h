@@ -2,7 +2,7 @@
  *
  * MODEL     A sandbox is a virtual machine or, if asked for by name, a container. An exec
  *           is a command inside it. An exec is watched by pulling events; its input is fed
- *           through a sink. The library never calls you back.
+ *           through a sink. The library never calls you back, except to log.
  * HANDLES   Opaque and typed. Never dereferenced: a stale handle is MSB_E_HANDLE, never
  *           undefined behaviour. Close each once, in any order, on any thread.
  * OWNERSHIP "owned": yours, close or release it.  "borrowed": valid until the moment
@@ -141,11 +141,83 @@
 /// Length of the text in an `msb_error`, its NUL included.
 #define MSB_ERROR_MESSAGE_LEN 496
 
+/// Something failed that nobody else is told of.
+#define MSB_LOG_ERROR 1
+
+/// Something is not as it should be, and it goes on.
+#define MSB_LOG_WARN 2
+
+/// What happens, in few lines.
+#define MSB_LOG_INFO 3
+
+/// What happens, in many.
+#define MSB_LOG_DEBUG 4
+
+/// Everything.
+#define MSB_LOG_TRACE 5
+
 /// The sandbox outlives the process that creates it.
 #define MSB_SANDBOX_DETACHED 1
 
 /// A sandbox that has the name already is ended and removed first.
 #define MSB_SANDBOX_REPLACE 2
+
+/// It may reach the network.
+#define MSB_SANDBOX_NETWORK 4
+
+/// The output of its sessions is kept in a log, which `msb logs` reads.
+#define MSB_SANDBOX_LOG 8
+
+/// Start it, with the files it was left with.
+#define MSB_OPEN_START 1
+
+/// A sandbox that is running is killed first.
+#define MSB_REMOVE_FORCE 1
+
+/// Never started.
+#define MSB_STATE_CREATED 1
+
+/// Running.
+#define MSB_STATE_RUNNING 2
+
+/// It ended as it was told, or as its options said.
+#define MSB_STATE_STOPPED 3
+
+/// It ended by itself.
+#define MSB_STATE_CRASHED 4
+
+/// A virtual machine that the processor isolates.
+#define MSB_ISOLATION_HARDWARE 1
+
+/// A virtual machine in software.
+#define MSB_ISOLATION_EMULATED 2
+
+/// A container: the kernel is shared.
+#define MSB_ISOLATION_CONTAINER 3
+
+/// It was asked to stop.
+#define MSB_REASON_STOPPED 1
+
+/// It was killed on request.
+#define MSB_REASON_KILLED 2
+
+/// It was not detached, and the process that created it ended.
+#define MSB_REASON_CREATOR_GONE 3
+
+/// Its time was over.
+#define MSB_REASON_MAX_DURATION 4
+
+/// Nothing ran in it for too long.
+#define MSB_REASON_IDLE 5
+
+/// It ended by itself.
+#define MSB_REASON_CRASHED 6
+
+/// It did not come up.
+#define MSB_REASON_BOOT_FAILED 7
+
+/// Of a session: it has a terminal.
+#define MSB_SESSION_TTY 1
 
 /// The command gets a terminal; its standard error then comes as standard output.
 #define MSB_EXEC_TTY 1
@@ -164,6 +236,9 @@
 
 /// Everything that the command started, also what left its group.
 #define MSB_SIGNAL_TREE 1
+
+/// Only what is still to come: a position for `msb_exec_reattach`.
+#define MSB_FROM_NOW -1
 
 /// Running; `value` is its process id in the guest.
 #define MSB_EVENT_STARTED 1
@@ -229,6 +304,15 @@
 /// Anything else.
 #define MSB_FAILURE_OTHER 10
 
+/// Most events that one call of `msb_exec_recv_many` takes.
+#define MSB_RECV_MAX 256
+
+/// Of an output: `max_output` cut something off.
+#define MSB_OUTPUT_TRUNCATED 4
+
+/// Of an attach: the session lives on, since the keys were typed or the terminal hung up.
+#define MSB_ATTACH_DETACHED 1
+
 /// One command in it, from start to exit.
 typedef struct msb_exec msb_exec;
 
@@ -256,6 +340,13 @@ typedef struct msb_error {
     /// One line of UTF-8, cut at a character if too long.
     char message[MSB_ERROR_MESSAGE_LEN];
 } msb_error;
+
+/// Takes a message of the library. `level` is one of `MSB_LOG_*`; `target`, a part of the library,
+/// and `message`, one line of UTF-8, are lent.
+typedef void (*msb_log_fn)(void *user_data, uint32_t level, const char *target, const char *message);
+
+/// Told that `user_data` is not used any more.
+typedef void (*msb_drop_fn)(void *user_data);
 
 /// What a new sandbox is to be. Zero means default, except for `name` and `image`.
 ///
@@ -298,7 +389,154 @@ typedef struct msb_sandbox_options {
     uint64_t idle_timeout_ms;
     /// How long the start may take, in milliseconds; 0: 30,000.
     uint64_t boot_timeout_ms;
+    /// With `MSB_SANDBOX_LOG`: most bytes of one file of the log. 0, and no `log_files`: 4 files of
+    /// 16 MiB.
+    uint64_t log_max_bytes;
+    /// With `MSB_SANDBOX_LOG`: most files, of which the oldest goes for a new one.
+    uint32_t log_files;
+    /// Zero.
+    uint32_t reserved;
 } msb_sandbox_options;
+
+/// What is known about a sandbox. All pointers are borrowed until the list is released.
+typedef struct msb_sandbox_entry {
+    /// `sizeof(msb_sandbox_entry)` of the library.
+    uint32_t struct_size;
+    /// One of `MSB_STATE_*`.
+    uint32_t state;
+    /// One of `MSB_ISOLATION_*`; 0 when it was never started.
+    uint32_t isolation;
+    /// Why it ended: one of `MSB_REASON_*`; 0 when it did not.
+    uint32_t reason;
+    /// `MSB_SANDBOX_DETACHED` or 0.
+    uint32_t flags;
+    /// Processors; 0: the driver's default.
+    uint32_t cpus;
+    /// Memory in MiB; 0: the driver's default.
+    uint32_t memory_mib;
+    /// Zero.
+    uint32_t reserved;
+    /// When it was created, in milliseconds since 1970.
+    int64_t created_ms;
+    /// When it was last started, in milliseconds since 1970; 0: never.
+    int64_t started_ms;
+    /// Borrowed. Its name.
+    const char *name;
+    /// Borrowed. The root filesystem that it was made from: bytes.
+    const char *image;
+    /// Borrowed. The driver that runs it, or ran it last; NULL when it was never started.
+    const char *driver;
+    /// Borrowed. More about its end, one line for people; NULL when there is nothing to say.
+    const char *detail;
+    /// Borrowed. `labels_len` texts `KEY=value`.
+    const char *const *labels;
+    /// How many.
+    size_t labels_len;
+} msb_sandbox_entry;
+
+/// Sandboxes.
+typedef struct msb_sandbox_entries {
+    /// `sizeof(msb_sandbox_entries)`.
+    uint32_t struct_size;
+    /// Zero.
+    uint32_t reserved;
+    /// Borrowed until `msb_sandbox_entries_release`. `len` pointers.
+    const struct msb_sandbox_entry *const *entries;
+    /// How many.
+    size_t len;
+    /// The library's. Do not touch.
+    void *owner;
+} msb_sandbox_entries;
+
+/// How a command ended, and what it used; the children that it waited for included.
+typedef struct msb_exec_exit {
+    /// `sizeof(msb_exec_exit)` of the library.
+    uint32_t struct_size;
+    /// Exit code; -1 for a death by signal.
+    int32_t code;
+    /// Number of the signal that killed it; 0 for none.
+    int32_t signal;
+    /// `MSB_EXIT_*`.
+    uint32_t flags;
+    /// CPU time in user mode, in nanoseconds.
+    uint64_t user_ns;
+    /// CPU time in the kernel, in nanoseconds.
+    uint64_t system_ns;
+    /// Time from start to exit, in nanoseconds.
+    uint64_t wall_ns;
+    /// Largest resident size, in bytes.
+    uint64_t max_rss;
+} msb_exec_exit;
+
+/// One run of a command. All pointers are borrowed until the list is released.
+typedef struct msb_exec_entry {
+    /// `sizeof(msb_exec_entry)` of the library.
+    uint32_t struct_size;
+    /// `MSB_SESSION_TTY` or 0.
+    uint32_t flags;
+    /// Process id in the guest.
+    uint32_t pid;
+    /// How many readers follow it.
+    uint32_t followers;
+    /// How long ago it started, in nanoseconds.
+    uint64_t age_ns;
+    /// How many bytes it has put out.
+    uint64_t output_total;
+    /// Borrowed. Session id.
+    const char *id;
+    /// Borrowed. `argv_len` texts: the program and its arguments, cut when they are very long.
+    const char *const *argv;
+    /// How many.
+    size_t argv_len;
+    /// Borrowed. How it ended; NULL while it runs.
+    const struct msb_exec_exit *exit;
+} msb_exec_entry;
+
+/// Sessions.
+typedef struct msb_exec_entries {
+    /// `sizeof(msb_exec_entries)`.
+    uint32_t struct_size;
+    /// Zero.
+    uint32_t reserved;
+    /// Borrowed until `msb_exec_entries_release`. `len` pointers.
+    const struct msb_exec_entry *const *entries;
+    /// How many.
+    size_t len;
+    /// The library's. Do not touch.
+    void *owner;
+} msb_exec_entries;
+
+/// What is known about a driver on this host. All pointers are borrowed until the list is released.
+typedef struct msb_driver_entry {
+    /// `sizeof(msb_driver_entry)` of the library.
+    uint32_t struct_size;
+    /// One of `MSB_ISOLATION_*`.
+    uint32_t isolation;
+    /// 1 when it can be used, else 0.
+    uint32_t usable;
+    /// Zero.
+    uint32_t reserved;
+    /// Borrowed. Its name.
+    const char *name;
+    /// Borrowed. On what it stands when it can be used, else why it cannot; one line.
+    const char *why;
+    /// Borrowed. What would make it usable; NULL when that is not known.
+    const char *hint;
+} msb_driver_entry;
+
+/// Drivers.
+typedef struct msb_driver_entries {
+    /// `sizeof(msb_driver_entries)`.
+    uint32_t struct_size;
+    /// Zero.
+    uint32_t reserved;
+    /// Borrowed until `msb_driver_entries_release`. `len` pointers.
+    const struct msb_driver_entry *const *entries;
+    /// How many.
+    size_t len;
+    /// The library's. Do not touch.
+    void *owner;
+} msb_driver_entries;
 
 /// A limit on a resource. `UINT64_MAX` is no limit.
 typedef struct msb_rlimit {
@@ -350,27 +588,9 @@ typedef struct msb_exec_options {
     uint16_t cols;
     /// Zero.
     uint32_t reserved;
+    /// `msb_exec_collect` keeps at most so many bytes of each output, and counts on; 0: all.
+    uint64_t max_output;
 } msb_exec_options;
-
-/// How a command ended, and what it used; the children that it waited for included.
-typedef struct msb_exec_exit {
-    /// `sizeof(msb_exec_exit)` of the library.
-    uint32_t struct_size;
-    /// Exit code; -1 for a death by signal.
-    int32_t code;
-    /// Number of the signal that killed it; 0 for none.
-    int32_t signal;
-    /// `MSB_EXIT_*`.
-    uint32_t flags;
-    /// CPU time in user mode, in nanoseconds.
-    uint64_t user_ns;
-    /// CPU time in the kernel, in nanoseconds.
-    uint64_t system_ns;
-    /// Time from start to exit, in nanoseconds.
-    uint64_t wall_ns;
-    /// Largest resident size, in bytes.
-    uint64_t max_rss;
-} msb_exec_exit;
 
 /// Why a command never ran. All pointers are borrowed until `msb_event_release`, and never NULL.
 typedef struct msb_exec_failure {
@@ -418,6 +638,56 @@ typedef struct msb_event {
     void *owner;
 } msb_event;
 
+/// How a command ended, and what it had put out. All pointers are borrowed until
+/// `msb_output_release`.
+typedef struct msb_output {
+    /// `sizeof(msb_output)`.
+    uint32_t struct_size;
+    /// How it ended: `MSB_EVENT_EXITED`, `MSB_EVENT_FAILED` or `MSB_EVENT_LOST`.
+    uint32_t kind;
+    /// With `MSB_EVENT_EXITED`; else NULL. Its `MSB_EXIT_TIMED_OUT` says that the time ran out.
+    const struct msb_exec_exit *exit;
+    /// With `MSB_EVENT_FAILED`; else NULL.
+    const struct msb_exec_failure *failure;
+    /// With `MSB_EVENT_LOST`, the reason, one line of `lost_len` bytes; else NULL.
+    const uint8_t *lost;
+    /// How many bytes.
+    size_t lost_len;
+    /// What it wrote to standard output; with a terminal, everything.
+    const uint8_t *stdout_data;
+    /// How many bytes.
+    size_t stdout_len;
+    /// How many bytes it wrote there, also beyond `max_output`.
+    uint64_t stdout_total;
+    /// What it wrote to standard error.
+    const uint8_t *stderr_data;
+    /// How many bytes.
+    size_t stderr_len;
+    /// How many bytes it wrote there, also beyond `max_output`.
+    uint64_t stderr_total;
+    /// `MSB_OUTPUT_TRUNCATED`, `MSB_EVENT_WRITER_LEFT`, `MSB_EVENT_CUT`.
+    uint32_t flags;
+    /// Zero.
+    uint32_t reserved;
+    /// The library's. Do not touch.
+    void *owner;
+} msb_output;
+
+/// What to tie the terminal to. Zero means default. All pointers are lent.
+typedef struct msb_attach_options {
+    /// `sizeof(msb_attach_options)`.
+    uint32_t struct_size;
+    /// Zero.
+    uint32_t flags;
+    /// Lent. The command, which gets a terminal of this one's size; NULL: the sandbox's shell.
+    const struct msb_exec_options *exec;
+    /// Lent. Instead of a command: the id of a session with a terminal, to be taken up.
+    const char *session;
+    /// Lent. What parts them: characters and names such as `ctrl-p`, with commas between them;
+    /// NULL: `ctrl-]`.
+    const char *detach_keys;
+} msb_attach_options;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -428,11 +698,17 @@ uint32_t msb_abi_version(void);
 /// Version of the library: `"0.1.0"`. Static.
 const char *msb_version_string(void);
 
+/// Whether this library has an ability, which is lent by its name: 1 or 0, and 0 for NULL and for
+/// what it has never heard of. Names: `"attach"`, `"log"`, `"reattach"`, `"recv_many"` and
+/// `"session_log"`. Which drivers there are, `msb_doctor` says.
+int32_t msb_has(const char *ability);
+
 /// Name of a status: `"MSB_E_HANDLE"`. Static; `"MSB_E_UNKNOWN"` for a number that is none.
 const char *msb_status_name(msb_status status);
 
 /// Descriptor that polls readable when a call on `handle` would not say `MSB_AGAIN`: an exec that
-/// has an event or its end, a sink that has room or is broken, a sandbox that is ready or failed.
+/// has an event or its end, a sink that has room or is broken, a sandbox that is ready or failed
+/// (`msb_sandbox_wait_ready`) or, once `msb_sandbox_wait` was called on it, has ended.
 ///
 /// Borrowed: it closes with the handle. Only poll it, never read it; `dup` it if your loop closes
 /// what it polls. Call until `MSB_AGAIN` before polling again.
@@ -449,6 +725,24 @@ MSB_MUST_USE msb_status msb_handle_fd(const void *handle, int32_t *out_fd, struc
 /// `MSB_OK`. `MSB_E_HANDLE`: not open; closing twice is this, never undefined behaviour.
 msb_status msb_handle_close(void *handle);
 
+/// Have messages of the library, up to `level`, told to `log`, on a thread of its own and one at a
+/// time; or to nobody when `log` is NULL. `log` must not call any `msb_*` function, and may run as
+/// long as it likes: messages that come too fast for it are counted and dropped.
+///
+/// When this returns, the function that was set before has told all that came before this call, is
+/// not running and will not be called again, and its `drop`, which may be NULL, was called. A call
+/// that fails leaves `user_data` to the caller.
+///
+/// `MSB_OK`. `MSB_E_INVALID`: no such level. `MSB_E_BUSY`: another thread is in this call.
+/// `MSB_E_UNSUPPORTED`: called by `log`; or the host is a Rust program that takes the messages
+/// itself (a subscriber of the `tracing` crate).
+MSB_MUST_USE
+msb_status msb_log_set(uint32_t level,
+                       msb_log_fn log,
+                       void *user_data,
+                       msb_drop_fn drop,
+                       struct msb_error *err);
+
 /// Create a sandbox and start it. Returns at once; `msb_sandbox_wait_ready` tells how it goes.
 ///
 /// Without `MSB_SANDBOX_DETACHED` it ends, within two seconds, when this process does.
@@ -460,6 +754,18 @@ MSB_MUST_USE
 msb_status msb_sandbox_create(const struct msb_sandbox_options *options,
                               struct msb_sandbox **out_sandbox,
                               struct msb_error *err);
+
+/// Find a sandbox by its name, which is lent, running or not. Returns at once;
+/// `msb_sandbox_wait_ready` tells how it goes.
+///
+/// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: `name` is NULL, or an unknown flag. That
+/// there is none (`MSB_E_NOT_FOUND`) or, with `MSB_OPEN_START`, that it runs already
+/// (`MSB_E_RUNNING`), `msb_sandbox_wait_ready` reports.
+MSB_MUST_USE
+msb_status msb_sandbox_open(const char *name,
+                            uint32_t flags,
+                            struct msb_sandbox **out_sandbox,
+                            struct msb_error *err);
 
 /// Wait until the sandbox runs commands. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
 ///
@@ -481,10 +787,71 @@ msb_status msb_sandbox_stop(struct msb_sandbox *sandbox,
                             uint32_t grace_ms,
                             struct msb_error *err);
 
-/// Remove a sandbox that is not running, and its files.
+/// End the sandbox at once, with everything that runs in it. The handle stays open; closing it
+/// meanwhile ends the wait, not the kill.
 ///
-/// `MSB_OK`. `MSB_E_NOT_FOUND`. `MSB_E_RUNNING`: stop it first.
-MSB_MUST_USE msb_status msb_sandbox_remove(const char *name, struct msb_error *err);
+/// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before, or is not ready yet.
+/// `MSB_E_CRASHED`: it ended by itself first.
+MSB_MUST_USE msb_status msb_sandbox_kill(struct msb_sandbox *sandbox, struct msb_error *err);
+
+/// Wait until the sandbox has ended. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+/// From the first call on, the descriptor of the handle polls readable when it has.
+///
+/// `MSB_OK`: it was stopped or killed, or its options ended it: `msb_sandbox_info` says which.
+/// `MSB_AGAIN`: not yet. `MSB_E_CRASHED`: it ended by itself. `MSB_E_NOT_RUNNING`: it did not run
+/// when this was first called. Asked again, it says the same.
+MSB_MUST_USE
+msb_status msb_sandbox_wait(struct msb_sandbox *sandbox,
+                            int64_t timeout_ms,
+                            struct msb_error *err);
+
+/// What is known about the sandbox now: a list of one.
+///
+/// `MSB_OK`: `*out_list` is filled; give it back with `msb_sandbox_entries_release`.
+/// `MSB_E_NOT_FOUND`: it was removed. `MSB_E_NOT_RUNNING`: it is not ready yet.
+MSB_MUST_USE
+msb_status msb_sandbox_info(struct msb_sandbox *sandbox,
+                            struct msb_sandbox_entries *out_list,
+                            struct msb_error *err);
+
+/// All sandboxes, by name, running or not.
+///
+/// `MSB_OK`: `*out_list` is filled; give it back with `msb_sandbox_entries_release`. `MSB_E_IO`:
+/// they cannot be read.
+MSB_MUST_USE
+msb_status msb_sandbox_list(struct msb_sandbox_entries *out_list,
+                            struct msb_error *err);
+
+/// The commands that run in a sandbox, and those that ended a short while ago.
+///
+/// `MSB_OK`: `*out_list` is filled; give it back with `msb_exec_entries_release`.
+/// `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet. `MSB_E_LOST`.
+MSB_MUST_USE
+msb_status msb_exec_list(struct msb_sandbox *sandbox,
+                         struct msb_exec_entries *out_list,
+                         struct msb_error *err);
+
+/// Remove a sandbox that is not running, and its files. `name` is lent.
+///
+/// `MSB_OK`. `MSB_E_NOT_FOUND`. `MSB_E_RUNNING`: stop it first, or pass `MSB_REMOVE_FORCE`.
+MSB_MUST_USE msb_status msb_sandbox_remove(const char *name, uint32_t flags, struct msb_error *err);
+
+/// Which drivers can be used on this host, in the order in which they are chosen. Tries each.
+///
+/// `MSB_OK`: `*out_list` is filled; give it back with `msb_driver_entries_release`.
+MSB_MUST_USE msb_status msb_doctor(struct msb_driver_entries *out_list, struct msb_error *err);
+
+/// Give back a list of sandboxes. NULL and one that was released before are fine; afterwards it is
+/// empty. Any thread.
+void msb_sandbox_entries_release(struct msb_sandbox_entries *list);
+
+/// Give back a list of sessions. NULL and one that was released before are fine; afterwards it is
+/// empty. Any thread.
+void msb_exec_entries_release(struct msb_exec_entries *list);
+
+/// Give back a list of drivers. NULL and one that was released before are fine; afterwards it is
+/// empty. Any thread.
+void msb_driver_entries_release(struct msb_driver_entries *list);
 
 /// Start a command and return at once; `msb_exec_recv` tells how it goes, also that it could not
 /// be started.
@@ -521,6 +888,45 @@ msb_status msb_exec_signal(const struct msb_exec *exec,
                            uint32_t flags,
                            struct msb_error *err);
 
+/// Change the size of a command's terminal.
+///
+/// `MSB_OK`. `MSB_E_NOT_A_TERMINAL`: it has none. `MSB_E_NO_PROCESS`: it has ended.
+MSB_MUST_USE
+msb_status msb_exec_resize(const struct msb_exec *exec,
+                           uint16_t rows,
+                           uint16_t cols,
+                           struct msb_error *err);
+
+/// Where in the output this handle is: behind the last byte that it has handed out, collected or
+/// thrown away, counting both outputs together. `msb_exec_reattach` goes on there. `*out_missed`,
+/// which may be NULL, is how many bytes were asked for by `msb_exec_reattach` and are no longer
+/// kept; those that came are behind them.
+///
+/// `MSB_OK`. `MSB_E_HANDLE`.
+MSB_MUST_USE
+msb_status msb_exec_position(const struct msb_exec *exec,
+                             uint64_t *out_position,
+                             uint64_t *out_missed,
+                             struct msb_error *err);
+
+/// Follow a session that runs, or that ended a short while ago: one of this process or another's.
+///
+/// `id` is lent. `from` is a position as `msb_exec_position` tells it, 0 for the first byte, or
+/// `MSB_FROM_NOW`. The events are STARTED, the output from there on, and the ending as everybody
+/// is told it. Any number of handles may follow one session; a reader that stops, stops the
+/// command for all of them.
+///
+/// `MSB_OK`: `*out_exec` is owned, and so is `*out_stdin` if `out_stdin` is not NULL; it is NULL
+/// when the session's input is not open. `MSB_E_NO_SESSION`: not known in this sandbox.
+/// `MSB_E_INVALID`: not a session id.
+MSB_MUST_USE
+msb_status msb_exec_reattach(struct msb_sandbox *sandbox,
+                             const char *id,
+                             int64_t from,
+                             struct msb_exec **out_exec,
+                             struct msb_sink **out_stdin,
+                             struct msb_error *err);
+
 /// Take the next event. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
 ///
 /// The events of a command are STARTED, any number of STDOUT, STDERR and STDIN_ERROR, and one of
@@ -536,11 +942,61 @@ msb_status msb_exec_recv(struct msb_exec *exec,
                          struct msb_event *out_event,
                          struct msb_error *err);
 
+/// Take the events that are there, up to `capacity` and `MSB_RECV_MAX`, and wait for the first as
+/// `msb_exec_recv` does. `events` is an array, each element started from `MSB_EVENT_INIT`. One
+/// thread at a time.
+///
+/// `MSB_OK`: the first `*out_len` elements are filled, at least one; give each back, or all with
+/// `msb_event_release_many`. `MSB_AGAIN`: nothing yet. `MSB_EOF`: nothing more, ever;
+/// `events[0].flags` tells about the end. `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
+MSB_MUST_USE
+msb_status msb_exec_recv_many(struct msb_exec *exec,
+                              int64_t timeout_ms,
+                              struct msb_event *events,
+                              size_t capacity,
+                              size_t *out_len,
+                              struct msb_error *err);
+
+/// Wait until the command has ended, and throw away what it puts out until then. Waits up to
+/// `timeout_ms`: 0 only looks, -1 waits for ever. One thread at a time.
+///
+/// `MSB_OK`: `*out_event` is its EXITED, FAILED or LOST, also when it was received before; give it
+/// back with `msb_event_release`. What other processes still write can be received afterwards.
+/// `MSB_AGAIN`: not yet. `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
+MSB_MUST_USE
+msb_status msb_exec_wait(struct msb_exec *exec,
+                         int64_t timeout_ms,
+                         struct msb_event *out_event,
+                         struct msb_error *err);
+
 /// Give back an event's bytes, and with them the command's leave to send more. Any thread, any
 /// order, also after the exec was closed. NULL and an event that was released before are fine.
 ///
 /// Afterwards the event's pointers are NULL.
 void msb_event_release(struct msb_event *event);
+
+/// Give back the first `len` events of an array, as `msb_event_release` does with each.
+void msb_event_release_many(struct msb_event *events, size_t len);
+
+/// Wait for the end of a command and of its output, and collect what was not received before.
+/// Waits up to `timeout_ms`: 0 only looks, -1 waits for ever. One thread at a time.
+///
+/// A command that failed to start or whose time ran out is not a failure of this call:
+/// `out_output->kind` and `out_output->exit` say how it went, and the output so far is there.
+/// Giving the call up leaves the command running: `msb_exec_signal` ends it.
+///
+/// `MSB_OK`: `*out_output` is filled; give it back with `msb_output_release`. `MSB_AGAIN`: not yet;
+/// what was collected is kept for the next call. `MSB_E_BUSY` and `MSB_E_CLOSED` as
+/// `msb_exec_recv`.
+MSB_MUST_USE
+msb_status msb_exec_collect(struct msb_exec *exec,
+                            int64_t timeout_ms,
+                            struct msb_output *out_output,
+                            struct msb_error *err);
+
+/// Give back an output. NULL and one that was released before are fine; afterwards its pointers
+/// are NULL. Any thread, also after the exec was closed.
+void msb_output_release(struct msb_output *output);
 
 /// Write to a command's standard input. Waits for room up to `timeout_ms`: 0 only looks, -1 waits
 /// for ever. `data` is copied. No bytes are a success that does nothing.
@@ -556,6 +1012,22 @@ msb_status msb_sink_write(struct msb_sink *sink,
                           size_t *out_written,
                           struct msb_error *err);
 
+/// Tie this process's terminal, its standard input and output, to a command or a session until it
+/// ends or the detach keys part them; waits for that. The terminal is in raw mode meanwhile, and
+/// has its settings back when this returns, however it returns. `options` may be NULL.
+///
+/// `MSB_OK`: `*out_code` is the exit code, or 128 and the signal's number, as a shell would show
+/// it; -1 with `MSB_ATTACH_DETACHED` in `*out_flags`, which may be NULL. `MSB_E_NOT_A_TERMINAL`:
+/// standard input is none, or the session has none. `MSB_E_EXEC_FAILED`: the command never
+/// started. `MSB_E_BUSY`: another attach has the terminal. `MSB_E_CLOSED`: the handle was closed
+/// meanwhile; the command runs on.
+MSB_MUST_USE
+msb_status msb_attach(struct msb_sandbox *sandbox,
+                      const struct msb_attach_options *options,
+                      int32_t *out_code,
+                      uint32_t *out_flags,
+                      struct msb_error *err);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
@@ -568,10 +1040,16 @@ msb_status msb_sink_write(struct msb_sink *sink,
 #else
 #define MSB_ERROR_INIT {sizeof(msb_error), 0, 0, 0, {0}}
 #endif
-#define MSB_EVENT_INIT {sizeof(msb_event), 0, 0, NULL, 0, NULL, NULL, 0, 0, NULL}
 #define MSB_SANDBOX_OPTIONS_INIT \
     {sizeof(msb_sandbox_options), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL, 0, \
-     0, 0, 0, 0, 0}
+     0, 0, 0, 0, 0, 0, 0, 0}
 #define MSB_EXEC_OPTIONS_INIT \
     {sizeof(msb_exec_options), 0, NULL, NULL, 0, NULL, 0, NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0, \
-     0, 0}
+     0, 0, 0}
+#define MSB_ATTACH_OPTIONS_INIT {sizeof(msb_attach_options), 0, NULL, NULL, NULL}
+#define MSB_EVENT_INIT {sizeof(msb_event), 0, 0, NULL, 0, NULL, NULL, 0, 0, NULL}
+#define MSB_OUTPUT_INIT \
+    {sizeof(msb_output), 0, NULL, NULL, NULL, 0, NULL, 0, 0, NULL, 0, 0, 0, 0, NULL}
+#define MSB_SANDBOX_ENTRIES_INIT {sizeof(msb_sandbox_entries), 0, NULL, 0, NULL}
+#define MSB_EXEC_ENTRIES_INIT {sizeof(msb_exec_entries), 0, NULL, 0, NULL}
+#define MSB_DRIVER_ENTRIES_INIT {sizeof(msb_driver_entries), 0, NULL, 0, NULL}

@@ -1,15 +1,14 @@
 //! A command as its caller holds it.
 
-use crate::client::{Connection, Event, ExecCore, Joined, Next, Pending, Received, StreamEnd};
+use crate::client::{Connection, Event, ExecCore, Joined, Next, Pending, Received};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::event::{Ending, ExecEvent};
 use crate::output::{ExecOutput, ExitStatus};
 use crate::runtime;
 use crate::sink::ExecSink;
-use bytes::Bytes;
+use crate::story::{Settings, Story};
 use msb_wire::{OutputStream, Scope, SessionId};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Linux's number of SIGKILL.
 pub(crate) const SIGKILL: i32 = 9;
@@ -20,13 +19,8 @@ pub(crate) const SIGKILL: i32 = 9;
 #[derive(Debug)]
 pub struct ExecHandle {
     core: ExecCore,
-    settings: Settings,
-    gathered: Gathered,
-    ending: Option<Ending>,
-    end: Option<StreamEnd>,
+    story: Story,
     kill_on_drop: bool,
-    position: u64,
-    missed: u64,
 }
 
 /// From where the output of a session is wanted.
@@ -53,56 +47,15 @@ impl ReattachFrom {
     }
 }
 
-/// What collecting needs to know about the command's options.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Settings {
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) max_output: Option<u64>,
-    pub(crate) wait_for_eof: bool,
-}
-
-/// What was collected so far. It outlives a call that is given up.
-#[derive(Debug, Default)]
-struct Gathered {
-    stdout: Stream,
-    stderr: Stream,
-}
-
-#[derive(Debug, Default)]
-struct Stream {
-    data: Vec<u8>,
-    total: u64,
-}
-
-impl Stream {
-    fn add(&mut self, data: &[u8], max: Option<u64>) {
-        self.total += data.len() as u64;
-        let room = max.map_or(u64::MAX, |max| max.saturating_sub(self.data.len() as u64));
-        let room = usize::try_from(room).unwrap_or(usize::MAX);
-        self.data.extend_from_slice(data.get(..room).unwrap_or(data));
-    }
-}
-
 impl ExecHandle {
     pub(crate) fn new(core: ExecCore, settings: Settings) -> Self {
-        let gathered = Gathered::default();
-        ExecHandle {
-            core,
-            settings,
-            gathered,
-            ending: None,
-            end: None,
-            kill_on_drop: false,
-            position: 0,
-            missed: 0,
-        }
+        ExecHandle { core, story: Story::new(settings), kill_on_drop: false }
     }
 
     /// For a session that was joined.
     pub(crate) fn joined(core: ExecCore, joined: &Joined) -> Self {
-        let mut handle = ExecHandle::new(core, Settings::default());
-        (handle.position, handle.missed) = (joined.from, joined.missed);
-        handle
+        let story = Story::joined(joined.from, joined.missed);
+        ExecHandle { core, story, kill_on_drop: false }
     }
 
     /// For a command that nobody could reach any more: it ends with this handle.
@@ -116,6 +69,7 @@ impl ExecHandle {
     /// Dropping the future loses no event.
     pub async fn recv(&mut self) -> Option<ExecEvent> {
         let Received { event, credit } = self.next().await?;
+        self.story.note(&event);
         // Taking an event is using it up: its room goes back to the command.
         drop(credit);
         Some(match event {
@@ -132,45 +86,22 @@ impl ExecHandle {
     /// Waits until the command has exited, and throws away output that comes until then. What
     /// other processes still write can be received afterwards.
     pub async fn wait(&mut self) -> MicrosandboxResult<ExitStatus> {
-        while self.ending.is_none() && self.next().await.is_some() {}
-        self.status()
+        while self.story.ending().is_none()
+            && let Some(received) = self.next().await
+        {
+            self.story.note(&received.event);
+        }
+        self.checked()?.status()
     }
 
     /// Waits for the end of the events and collects what is left of the output.
     ///
     /// When the future is dropped, what was collected stays here for the next call.
     pub async fn collect(&mut self) -> MicrosandboxResult<ExecOutput> {
-        while let Some(Received { event, credit }) = self.next().await {
-            if let Event::Output(stream, data) = event {
-                let gathered = match stream {
-                    OutputStream::Stdout => &mut self.gathered.stdout,
-                    OutputStream::Stderr => &mut self.gathered.stderr,
-                };
-                gathered.add(&data, self.settings.max_output);
-            }
-            drop(credit);
+        while let Some(received) = self.next().await {
+            self.story.gather(&received.event);
         }
-        let end = self.end.unwrap_or_default();
-        let status = self.status()?;
-        if end.cut && self.settings.wait_for_eof {
-            let context = "the connection to the sandbox was lost before the end of the output";
-            return Err(Error::new(ErrorKind::StreamLost, Origin::Transport, context));
-        }
-        let Gathered { stdout, stderr } = std::mem::take(&mut self.gathered);
-        let output = ExecOutput {
-            status,
-            stdout_total: stdout.total,
-            stderr_total: stderr.total,
-            stdout: Bytes::from(stdout.data),
-            stderr: Bytes::from(stderr.data),
-            writer_left: end.writer_left,
-        };
-        match self.settings.timeout {
-            Some(timeout) if status.timed_out => {
-                Err(Error::ExecTimeout { timeout, output: Box::new(output) })
-            }
-            _ => Ok(output),
-        }
+        self.checked()?.output()
     }
 
     /// The session's id: 32 hexadecimal digits, never used again.
@@ -181,13 +112,13 @@ impl ExecHandle {
     /// Where in the output this handle is: behind the last byte that it has handed out, collected or
     /// thrown away. [`Sandbox::reattach`](crate::Sandbox::reattach) goes on there.
     pub fn position(&self) -> u64 {
-        self.position
+        self.story.position()
     }
 
     /// How many bytes of output were asked for and are no longer kept; those that follow begin
     /// behind them. Always 0 for a handle that started its command.
     pub fn missed(&self) -> u64 {
-        self.missed
+        self.story.missed()
     }
 
     /// A handle for signals and sizes that can be cloned and used beside this one.
@@ -218,16 +149,13 @@ impl ExecHandle {
 
     async fn next(&mut self) -> Option<Received> {
         // In a forked child nothing would ever come, and a lock may be held for ever.
-        if self.end.is_some() || runtime::check_fork().is_err() {
+        if self.story.end().is_some() || runtime::check_fork().is_err() {
             return None;
         }
         match self.core.next().await {
-            Ok(Next::Event(received)) => {
-                self.note(&received.event);
-                Some(received)
-            }
+            Ok(Next::Event(received)) => Some(received),
             Ok(Next::End(end)) => {
-                self.end = Some(end);
+                self.story.ended(end);
                 None
             }
             // Neither can be: the wait has no deadline, and nobody else has this handle's core.
@@ -235,35 +163,23 @@ impl ExecHandle {
         }
     }
 
-    fn note(&mut self, event: &Event) {
-        match event {
-            Event::Output(_, data) => self.position += data.len() as u64,
-            Event::Exited(exited) => self.ending = Some(Ending::Exited(exited.into())),
-            Event::Failed(failure) => self.ending = Some(Ending::Failed(failure.clone().into())),
-            Event::Lost(lost) => self.ending = Some(Ending::Lost(lost.clone())),
-            _ => {}
+    /// What was told, unless this is a forked child, to which nothing is.
+    fn checked(&mut self) -> MicrosandboxResult<&mut Story> {
+        if self.story.ending().is_none() {
+            runtime::check_fork()?;
         }
-    }
-
-    fn status(&self) -> MicrosandboxResult<ExitStatus> {
-        match &self.ending {
-            Some(Ending::Exited(status)) => Ok(*status),
-            Some(Ending::Failed(failed)) => Err(Error::ExecFailed(failed.clone())),
-            Some(Ending::Lost(lost)) => Err(lost.to_error()),
-            None => {
-                runtime::check_fork()?;
-                Err(Error::internal("the events ended without an ending"))
-            }
-        }
+        Ok(&mut self.story)
     }
 }
 
 impl Drop for ExecHandle {
     fn drop(&mut self) {
-        let alive = match &self.ending {
+        let alive = match self.story.ending() {
             None => true,
             // It said that it waits for all of them.
-            Some(Ending::Exited(_)) => self.settings.wait_for_eof && self.end.is_none(),
+            Some(Ending::Exited(_)) => {
+                self.story.settings().wait_for_eof && self.story.end().is_none()
+            }
             Some(_) => false,
         };
         if self.kill_on_drop && alive {

@@ -36,6 +36,7 @@ mod output;
 mod runtime;
 pub mod sandbox;
 mod sink;
+mod story;
 
 pub use abi::ABI_VERSION;
 pub use attach::{AttachOptions, AttachOptionsBuilder};

@@ -11,8 +11,16 @@ int header_is_usable(void)
     msb_event event = MSB_EVENT_INIT;
     msb_sandbox_options sandbox_options = MSB_SANDBOX_OPTIONS_INIT;
     msb_exec_options exec_options = MSB_EXEC_OPTIONS_INIT;
+    msb_attach_options attach_options = MSB_ATTACH_OPTIONS_INIT;
+    msb_output output = MSB_OUTPUT_INIT;
+    msb_sandbox_entries sandboxes = MSB_SANDBOX_ENTRIES_INIT;
+    msb_exec_entries execs = MSB_EXEC_ENTRIES_INIT;
+    msb_driver_entries drivers = MSB_DRIVER_ENTRIES_INIT;
 
     return error.struct_size == sizeof error && event.struct_size == sizeof event &&
            sandbox_options.struct_size == sizeof sandbox_options &&
-           exec_options.struct_size == sizeof exec_options && sizeof(void *) == 8;
+           exec_options.struct_size == sizeof exec_options &&
+           attach_options.struct_size == sizeof attach_options &&
+           output.struct_size == sizeof output && sandboxes.struct_size == sizeof sandboxes &&
+           execs.struct_size == sizeof execs && drivers.struct_size == sizeof drivers && sizeof(void *) == 8;
 }

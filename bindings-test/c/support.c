@@ -72,7 +72,7 @@ void sandbox_end(msb_sandbox *sandbox, const char *name)
 {
     CHECK_OK(msb_sandbox_stop(sandbox, 0, &err));
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
-    CHECK_OK(msb_sandbox_remove(name, &err));
+    CHECK_OK(msb_sandbox_remove(name, 0, &err));
 }
 
 msb_sandbox *shared(void)

@@ -118,7 +118,7 @@ TEST(test_b7_an_agent_that_dies_is_a_loss_and_never_an_exit)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
     CHECK_INT(msb_handle_close(sink), MSB_OK);
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
-    CHECK_OK(msb_sandbox_remove("b7", &err));
+    CHECK_OK(msb_sandbox_remove("b7", 0, &err));
     forget(&outcome);
     /* Last, so that a failure leaves nothing behind for other tests to stumble over. */
     CHECK_SAY(stopped == MSB_E_CRASHED || stopped == MSB_E_NOT_RUNNING, "%s",
@@ -159,8 +159,8 @@ TEST(test_b7_a_sandbox_that_is_stopped_ends_its_commands_and_never_with_success)
     helper_join(thread);
     CHECK_STATUS(msb_sandbox_stop(sandbox, 0, &err), MSB_E_NOT_RUNNING);
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
-    CHECK_OK(msb_sandbox_remove("stopped", &err));
-    CHECK_STATUS(msb_sandbox_remove("stopped", &err), MSB_E_NOT_FOUND);
+    CHECK_OK(msb_sandbox_remove("stopped", 0, &err));
+    CHECK_STATUS(msb_sandbox_remove("stopped", 0, &err), MSB_E_NOT_FOUND);
 }
 
 TEST(test_g_a_closed_sandbox_lives_on_under_its_name_with_its_commands)
@@ -179,7 +179,7 @@ TEST(test_g_a_closed_sandbox_lives_on_under_its_name_with_its_commands)
     finish(exec, &outcome);
     CHECK_TEXT(outcome.out.data, "through\n");
     CHECK_INT(outcome.exit.code, 0);
-    CHECK_STATUS(msb_sandbox_remove("closed", &err), MSB_E_RUNNING);
+    CHECK_STATUS(msb_sandbox_remove("closed", 0, &err), MSB_E_RUNNING);
     CHECK_OK(msb_sandbox_create(&options, &other, &err));
     CHECK_STATUS(msb_sandbox_wait_ready(other, -1, &err), MSB_E_EXISTS);
     CHECK_STATUS(msb_sandbox_wait_ready(other, 0, &err), MSB_E_EXISTS);

@@ -104,7 +104,7 @@ TEST(test_i_an_error_is_written_only_within_its_size)
 
         memset(&later, 0x55, sizeof later);
         later.known.struct_size = sizes[i];
-        CHECK_INT(msb_sandbox_remove(NULL, &later.known), MSB_E_INVALID);
+        CHECK_INT(msb_sandbox_remove(NULL, 0, &later.known), MSB_E_INVALID);
         CHECK_INT(later.known.struct_size, sizes[i]);
         if (sizes[i] >= 8)
             CHECK_INT(later.known.status, MSB_E_INVALID);
@@ -128,9 +128,9 @@ TEST(test_i_a_message_is_one_line_that_ends_whatever_it_is_about)
 
     memset(name, 'x', sizeof name - 1);
     name[sizeof name - 1] = 0;
-    CHECK_STATUS(msb_sandbox_remove(name, &err), MSB_E_CONFIG);
+    CHECK_STATUS(msb_sandbox_remove(name, 0, &err), MSB_E_CONFIG);
     memset(name, '\n', 100);
-    CHECK_STATUS(msb_sandbox_remove(name, &err), MSB_E_CONFIG);
+    CHECK_STATUS(msb_sandbox_remove(name, 0, &err), MSB_E_CONFIG);
     SET_ARRAY(exec_options, env, env);
     CHECK_STATUS(msb_exec_stream(shared(), &exec_options, &exec, NULL, &err), MSB_E_INVALID);
     CHECK(!strchr(err.message, 0x1b));

@@ -111,7 +111,7 @@ int main(int argc, char **argv)
     if (msb_sandbox_stop(sandbox, 1000, &err) < 0)
         die("stopping the sandbox", &err);
     msb_handle_close(sandbox);
-    if (msb_sandbox_remove(name, &err) < 0)
+    if (msb_sandbox_remove(name, 0, &err) < 0)
         die("removing the sandbox", &err);
     return code;
 }

@@ -4,7 +4,7 @@ use crate::client::channel::{Channel, Credit};
 use crate::client::completion::Pending;
 use crate::client::connection::{Connection, busy};
 use crate::client::link::Joined;
-use crate::client::queue::{Next, Queue, Received, Refused, StreamEnd, Taken};
+use crate::client::queue::{Batch, Next, Queue, Received, Refused, StreamEnd, Taken};
 use crate::client::sink::SinkCore;
 use crate::error::{Error, ErrorKind, Origin};
 use bytes::Bytes;
@@ -73,37 +73,29 @@ impl ExecCore {
         Ok(self.next_of(self.channel.queue.with(look).map_err(refused)?))
     }
 
-    /// As [`ExecCore::try_next`], but sleeps until there is one; [`Next::Nothing`] when the time
-    /// is over. Closed as soon as another thread closes the handle.
-    pub(crate) fn wait_next(&self, deadline: Option<Instant>) -> Result<Next, Error> {
-        let turn = self.turn()?;
-        let taken = self.channel.queue.sleep(deadline, look_in_turn);
-        drop(turn);
-        match taken {
-            Some(taken) => Ok(self.next_of(Some(taken.map_err(refused)?))),
-            None => Ok(Next::Nothing),
-        }
-    }
-
-    /// As [`ExecCore::wait_next`], for a task. Dropping the future loses nothing.
+    /// As [`ExecCore::try_next`], for a task that waits. Dropping the future loses nothing.
     pub(crate) async fn next(&self) -> Result<Next, Error> {
         let _turn = self.turn()?;
-        let taken = self.channel.queue.until(look_in_turn).await;
-        Ok(self.next_of(Some(taken.map_err(refused)?)))
+        let look = |queue: &mut Queue| queue.look_in_turn(Queue::take);
+        Ok(self.next_of(Some(self.channel.queue.until(look).await.map_err(refused)?)))
     }
 
-    fn turn(&self) -> Result<Turn<'_>, Error> {
+    /// The right to take events, for one call that sleeps as often as it likes. Busy while another
+    /// has it.
+    pub(crate) fn turn(&self) -> Result<Turn<'_>, Error> {
         self.channel.queue.with(Queue::begin_wait).map_err(refused)?;
-        Ok(Turn(&self.channel))
+        Ok(Turn(self))
+    }
+
+    fn received(&self, (event, cost): Taken) -> Received {
+        Received { event, credit: Credit::new(&self.channel, cost) }
     }
 
     fn next_of(&self, taken: Option<Result<Taken, StreamEnd>>) -> Next {
         match taken {
             None => Next::Nothing,
             Some(Err(end)) => Next::End(end),
-            Some(Ok((event, cost))) => {
-                Next::Event(Received { event, credit: Credit::new(&self.channel, cost) })
-            }
+            Some(Ok(taken)) => Next::Event(self.received(taken)),
         }
     }
 
@@ -152,21 +144,44 @@ impl Drop for ExecCore {
     }
 }
 
-/// The right to wait; others are told that the handle is busy.
-struct Turn<'a>(&'a Channel);
+/// The right to take events; others are told that the handle is busy.
+#[derive(Debug)]
+pub(crate) struct Turn<'a>(&'a ExecCore);
 
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.queue.with(Queue::end_wait);
+impl Turn<'_> {
+    /// Sleeps until there is an event; [`Next::Nothing`] when the time is over. Closed as soon as
+    /// another thread closes the handle.
+    pub(crate) fn next(&self, deadline: Option<Instant>) -> Result<Next, Error> {
+        let look = |queue: &mut Queue| queue.look_in_turn(Queue::take);
+        let taken = self.0.channel.queue.sleep(deadline, look).transpose().map_err(refused)?;
+        Ok(self.0.next_of(taken))
+    }
+
+    /// As [`Turn::next`], and takes up to `max` events that are there, appending them to `events`.
+    /// The result is about the first of them.
+    pub(crate) fn batch(
+        &self,
+        deadline: Option<Instant>,
+        max: usize,
+        events: &mut Vec<Received>,
+    ) -> Result<Batch, Error> {
+        let look = |queue: &mut Queue| queue.look_in_turn(|queue| queue.take_many(max));
+        let taken = self.0.channel.queue.sleep(deadline, look).transpose().map_err(refused)?;
+        Ok(match taken {
+            None => Batch::Nothing,
+            Some(Err(end)) => Batch::End(end),
+            Some(Ok(taken)) => {
+                events.extend(taken.into_iter().map(|taken| self.0.received(taken)));
+                Batch::Events
+            }
+        })
     }
 }
 
-/// A look by the one whose turn it is.
-fn look_in_turn(queue: &mut Queue) -> Option<Result<Result<Taken, StreamEnd>, Refused>> {
-    if queue.is_closed() {
-        return Some(Err(Refused::Closed));
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.channel.queue.with(Queue::end_wait);
     }
-    queue.take().map(Ok)
 }
 
 fn refused(refused: Refused) -> Error {

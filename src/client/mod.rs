@@ -30,5 +30,5 @@ pub(crate) use connection::{Connection, checked_size};
 pub(crate) use exec::{ExecCore, ExecRequest, StdinSource};
 pub(crate) use link::Joined;
 pub(crate) use monitor::{Monitor, Ready, lock};
-pub(crate) use queue::{Event, Next, Received, StreamEnd};
+pub(crate) use queue::{Batch, Event, Next, Received, StreamEnd};
 pub(crate) use sink::SinkCore;

@@ -43,6 +43,17 @@ pub(crate) enum Next {
     End(StreamEnd),
 }
 
+/// What a look for several events finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Batch {
+    /// At least one.
+    Events,
+    /// None yet.
+    Nothing,
+    /// None more, ever.
+    End(StreamEnd),
+}
+
 /// How a stream came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct StreamEnd {
@@ -210,12 +221,29 @@ impl Queue {
     /// Takes the next event out.
     pub(super) fn take(&mut self) -> Option<Result<Taken, StreamEnd>> {
         match self.events.pop_front() {
-            Some(Queued { body: Body::Event(event), cost }) => Some(Ok((event, cost))),
-            Some(Queued { body: Body::Growing(stream, data), cost }) => {
-                Some(Ok((Event::Output(stream, data.freeze()), cost)))
-            }
+            Some(queued) => Some(Ok(queued.taken())),
             None => self.end.map(Err),
         }
+    }
+
+    /// Takes the next events out, up to `max`; the end only when it is all there is.
+    pub(super) fn take_many(&mut self, max: usize) -> Option<Result<Vec<Taken>, StreamEnd>> {
+        if self.events.is_empty() {
+            return self.end.map(Err);
+        }
+        let count = max.min(self.events.len());
+        Some(Ok(self.events.drain(..count).map(Queued::taken).collect()))
+    }
+
+    /// A look by the one whose turn it is.
+    pub(super) fn look_in_turn<T>(
+        &mut self,
+        look: impl FnOnce(&mut Queue) -> Option<T>,
+    ) -> Option<Result<T, Refused>> {
+        if self.is_closed() {
+            return Some(Err(Refused::Closed));
+        }
+        look(self).map(Ok)
     }
 
     /// Gives credit back. `Some` is a limit to grant now.
@@ -259,6 +287,16 @@ impl Queue {
         let events = std::mem::take(&mut self.events);
         let cost = events.iter().map(|queued| queued.cost).sum();
         (events, self.release(cost))
+    }
+}
+
+impl Queued {
+    fn taken(self) -> Taken {
+        let event = match self.body {
+            Body::Event(event) => event,
+            Body::Growing(stream, data) => Event::Output(stream, data.freeze()),
+        };
+        (event, self.cost)
     }
 }
 

@@ -96,7 +96,7 @@ pub(crate) fn opened(stdin: StdinSource) -> (Arc<Connection>, Agent, ExecCore, u
 
 /// The next event, waited for.
 pub(crate) fn next(core: &ExecCore) -> Option<Event> {
-    match core.wait_next(None).unwrap() {
+    match core.turn().unwrap().next(None).unwrap() {
         Next::Event(received) => Some(received.event),
         Next::End(_) => None,
         Next::Nothing => panic!("a wait without a deadline ended"),

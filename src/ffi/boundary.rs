@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::ffi::error::msb_error;
+use crate::ffi::log::Inside;
 use crate::ffi::status::{
     MSB_E_INTERNAL, MSB_E_UNSUPPORTED, MSB_OK, MSB_ORIGIN_CALLER, msb_status,
 };
@@ -35,8 +36,11 @@ pub(super) fn boundary(
     err: ErrorOut,
     body: impl FnOnce() -> Result<msb_status, Failure>,
 ) -> msb_status {
+    let inside = Inside::enter();
     let guarded = || runtime::check_fork().map_err(Failure::from).and_then(|()| body());
-    let failure = match catch_unwind(AssertUnwindSafe(guarded)) {
+    let result = catch_unwind(AssertUnwindSafe(guarded));
+    drop(inside);
+    let failure = match result {
         Ok(Ok(status)) => return status,
         Ok(Err(failure)) => failure,
         Err(panic) => Failure::Library(Error::internal(text_of(panic.as_ref()))),
@@ -159,6 +163,46 @@ impl<T: Sized32> Out<T> {
         // SAFETY: valid by the contract of `new`, which has checked the size as well.
         let _ = unsafe { copy_out(self.place.as_ptr(), value) };
         MSB_OK
+    }
+}
+
+/// As [`Out`], for the elements of an array, which all have the size of the first.
+#[derive(Debug)]
+pub(super) struct OutArray<T> {
+    first: NonNull<T>,
+    stride: usize,
+}
+
+impl<T: Sized32> OutArray<T> {
+    /// # Safety
+    /// `first` is NULL or the first of `len` structs, each valid as for [`Out::new`].
+    pub(super) unsafe fn new(first: *mut T, len: usize) -> Result<OutArray<T>, Failure> {
+        let Some(found) = NonNull::new(first).filter(|_| len > 0) else {
+            let text = format!("{len} {} at {first:p}", T::NAME);
+            return Err(wrong(super::status::MSB_E_INVALID, text));
+        };
+        // SAFETY: not NULL, and every such struct starts with its size.
+        let size = unsafe { first.cast::<u32>().read_unaligned() };
+        let array = OutArray { first: found, stride: check_size::<T>(size)? };
+        for index in 1..len {
+            // SAFETY: within the array.
+            if unsafe { array.place(index).cast::<u32>().read_unaligned() } != size {
+                let text = format!("{} of different sizes in one array", T::NAME);
+                return Err(wrong(super::status::MSB_E_INVALID, text));
+            }
+        }
+        Ok(array)
+    }
+
+    pub(super) fn place(&self, index: usize) -> *mut T {
+        // Never read or written beyond the array by those who keep to its length.
+        self.first.as_ptr().cast::<u8>().wrapping_add(index * self.stride).cast()
+    }
+
+    /// Writes an element within the length that the array was made with.
+    pub(super) fn write(&self, index: usize, value: &T) {
+        // SAFETY: valid by the contract of `new`.
+        let _ = unsafe { copy_out(self.place(index), value) };
     }
 }
 

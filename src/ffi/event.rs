@@ -1,17 +1,22 @@
 //! What commands tell.
 
-use super::boundary::{ErrorOut, Failure, Out, Sized32, boundary, size_through, wrong};
+use super::boundary::{
+    ErrorOut, Failure, Out, OutArray, Sized32, boundary, out, size_through, wrong,
+};
 use super::error::msb_error;
-use super::handle::{Object, as_handle, get, msb_exec, open, remove};
+use super::exec::ExecObject;
+use super::handle::{get, msb_exec};
+use super::loan::{self, Arena, Loan, Released, nobody, size_of_u32};
 use super::status::{MSB_AGAIN, MSB_E_LIMIT, MSB_EOF, MSB_OK, msb_status};
 use super::wait::Timeout;
-use crate::client::{Credit, Event, ExecCore, Next, Received, StreamEnd};
-use crate::event::ExecFailed;
-use bytes::Bytes;
-use msb_wire::{Exited, OutputStream};
-use std::ffi::{CString, c_char, c_void};
+use crate::client::{Batch, Event, Next, Received, StreamEnd, lock};
+use crate::event::{Ending, ExecFailed, ExecLost};
+use crate::output::ExitStatus;
+use msb_wire::OutputStream;
+use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Running; `value` is its process id in the guest.
 pub const MSB_EVENT_STARTED: u32 = 1;
@@ -138,19 +143,21 @@ unsafe impl Sized32 for msb_event {
     const FIRST_SIZE: usize = size_through!(msb_event, owner, *mut c_void);
 }
 
-/// What an event's pointers point to, and the credit that goes back with it.
-#[derive(Debug)]
-pub(super) struct Loan {
-    data: Bytes,
-    exit: Option<msb_exec_exit>,
-    failure: Option<OwnedFailure>,
-    _credit: Credit,
+impl Released for msb_event {
+    fn owner(&self) -> *mut c_void {
+        self.owner
+    }
+
+    fn emptied(&self) -> msb_event {
+        msb_event { kind: self.kind, value: self.value, owner: nobody(), ..NO_EVENT }
+    }
 }
 
+/// A failure in the caller's form, and its texts.
 #[derive(Debug)]
-struct OwnedFailure {
+pub(super) struct OwnedFailure {
     shown: msb_exec_failure,
-    _texts: [CString; 5],
+    _texts: Arena,
 }
 
 // SAFETY: the raw pointers in `shown` point into `_texts`, whose heap memory is never changed or
@@ -161,30 +168,53 @@ unsafe impl Sync for OwnedFailure {}
 
 impl OwnedFailure {
     fn new(failed: &ExecFailed) -> OwnedFailure {
-        let text = |bytes: &[u8]| {
-            let until_nul = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-            CString::new(until_nul).unwrap_or_default()
-        };
-        let texts = [
-            text(failed.kind.name().as_bytes()),
-            text(failed.stage.name().as_bytes()),
-            text(failed.errno_name.as_bytes()),
-            text(failed.message.as_bytes()),
-            text(&failed.path),
-        ];
-        let [kind_name, stage, os_error_name, message, path] = &texts;
+        let mut texts = Arena::default();
         let shown = msb_exec_failure {
             struct_size: size_of_u32::<msb_exec_failure>(),
             kind: kind_number(failed.kind),
             os_error: failed.errno,
             reserved: 0,
-            kind_name: kind_name.as_ptr(),
-            stage: stage.as_ptr(),
-            os_error_name: os_error_name.as_ptr(),
-            message: message.as_ptr(),
-            path: path.as_ptr(),
+            kind_name: texts.text(failed.kind.name()),
+            stage: texts.text(failed.stage.name()),
+            os_error_name: texts.text(&failed.errno_name),
+            message: texts.text(&failed.message),
+            path: texts.text(&failed.path),
         };
         OwnedFailure { shown, _texts: texts }
+    }
+}
+
+/// How a command ended, in the caller's form. What it points to lives as long as it does.
+#[derive(Debug)]
+pub(super) struct OwnedEnding {
+    exit: Option<msb_exec_exit>,
+    failure: Option<OwnedFailure>,
+    lost: Option<String>,
+}
+
+impl OwnedEnding {
+    pub(super) fn new(ending: &Ending) -> OwnedEnding {
+        let mut owned = OwnedEnding { exit: None, failure: None, lost: None };
+        match ending {
+            Ending::Exited(status) => owned.exit = Some(exit_of(status)),
+            Ending::Failed(failed) => owned.failure = Some(OwnedFailure::new(failed)),
+            Ending::Lost(ExecLost { message, .. }) => owned.lost = Some(message.clone()),
+        }
+        owned
+    }
+
+    /// The event without an owner. Its pointers are good once this has come to rest.
+    pub(super) fn event(&self) -> msb_event {
+        if let Some(exit) = &self.exit {
+            let (kind, value) = (MSB_EVENT_EXITED, i64::from(exit.code));
+            return msb_event { kind, value, exit: ptr::from_ref(exit), ..NO_EVENT };
+        }
+        if let Some(OwnedFailure { shown, .. }) = &self.failure {
+            let (kind, value) = (MSB_EVENT_FAILED, i64::from(shown.os_error));
+            return msb_event { kind, value, failure: ptr::from_ref(shown), ..NO_EVENT };
+        }
+        let why = self.lost.as_deref().unwrap_or_default();
+        msb_event { kind: MSB_EVENT_LOST, data: why.as_ptr(), len: why.len(), ..NO_EVENT }
     }
 }
 
@@ -204,22 +234,21 @@ fn kind_number(kind: crate::ExecFailureKind) -> u32 {
     }
 }
 
-fn size_of_u32<T>() -> u32 {
-    u32::try_from(size_of::<T>()).unwrap_or(0)
-}
-
-fn exit_of(exited: &Exited) -> msb_exec_exit {
+/// An exit in the caller's form.
+pub(super) fn exit_of(status: &ExitStatus) -> msb_exec_exit {
     let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let usage = status.usage.unwrap_or_default();
     msb_exec_exit {
         struct_size: size_of_u32::<msb_exec_exit>(),
-        code: exited.code,
-        signal: exited.signal.map_or(0, i32::from),
-        flags: flag(exited.core_dumped, MSB_EXIT_CORE_DUMPED)
-            | flag(exited.timed_out, MSB_EXIT_TIMED_OUT),
-        user_ns: exited.user_ns,
-        system_ns: exited.system_ns,
-        wall_ns: exited.wall_ns,
-        max_rss: exited.max_rss,
+        code: status.code,
+        signal: status.signal.unwrap_or(0),
+        flags: flag(status.core_dumped, MSB_EXIT_CORE_DUMPED)
+            | flag(status.timed_out, MSB_EXIT_TIMED_OUT),
+        user_ns: nanos(usage.user_time),
+        system_ns: nanos(usage.system_time),
+        wall_ns: nanos(usage.wall_time),
+        max_rss: usage.max_rss,
     }
 }
 
@@ -239,38 +268,50 @@ const NO_EVENT: msb_event = msb_event {
 /// Puts an event into the caller's form. What it points to is kept until it is released.
 fn lend(received: Received) -> Result<msb_event, Failure> {
     let Received { event, credit } = received;
-    let (kind, value, data) = match &event {
+    let ending = match event {
         Event::Started { pid } => {
-            return Ok(msb_event { kind: MSB_EVENT_STARTED, value: i64::from(*pid), ..NO_EVENT });
+            return Ok(msb_event { kind: MSB_EVENT_STARTED, value: i64::from(pid), ..NO_EVENT });
         }
         Event::StdinError(error) => {
             let (kind, value) = (MSB_EVENT_STDIN_ERROR, i64::from(error.errno));
             return Ok(msb_event { kind, value, ..NO_EVENT });
         }
-        Event::Output(OutputStream::Stdout, data) => (MSB_EVENT_STDOUT, 0, data.clone()),
-        Event::Output(OutputStream::Stderr, data) => (MSB_EVENT_STDERR, 0, data.clone()),
-        Event::Exited(exited) => (MSB_EVENT_EXITED, i64::from(exited.code), Bytes::new()),
-        Event::Failed(failure) => (MSB_EVENT_FAILED, i64::from(failure.errno), Bytes::new()),
-        Event::Lost(lost) => (MSB_EVENT_LOST, 0, Bytes::from(lost.message.clone())),
+        Event::Output(stream, bytes) => {
+            let kind = match stream {
+                OutputStream::Stdout => MSB_EVENT_STDOUT,
+                OutputStream::Stderr => MSB_EVENT_STDERR,
+            };
+            // The bytes stay where they are when their owner moves.
+            let (data, len) = (bytes.as_ptr(), bytes.len());
+            let owner = loan::lend(Arc::new(Loan::Bytes(bytes, credit)))?;
+            return Ok(msb_event { kind, data, len, owner, ..NO_EVENT });
+        }
+        Event::Exited(exited) => Ending::Exited((&exited).into()),
+        Event::Failed(failure) => Ending::Failed(failure.into()),
+        Event::Lost(lost) => Ending::Lost(lost),
     };
-    let exit = if let Event::Exited(exited) = &event { Some(exit_of(exited)) } else { None };
-    let failure = match event {
-        Event::Failed(failure) => Some(OwnedFailure::new(&failure.into())),
-        _ => None,
-    };
-    let loan = Arc::new(Loan { data, exit, failure, _credit: credit });
-    // Pointers into the loan stay good while the table keeps it, which is until the release.
-    let (data, len) = (loan.data.as_ptr(), loan.data.len());
-    let exit = loan.exit.as_ref().map_or(ptr::null(), ptr::from_ref);
-    let failure = loan.failure.as_ref().map_or(ptr::null(), |owned| ptr::from_ref(&owned.shown));
-    let owner = open(loan)?;
-    Ok(msb_event { kind, value, data, len, exit, failure, owner, ..NO_EVENT })
+    lend_ending(&ending)
 }
 
-fn end(end: StreamEnd) -> msb_event {
+fn lend_ending(ending: &Ending) -> Result<msb_event, Failure> {
+    let owned = Box::new(OwnedEnding::new(ending));
+    let event = owned.event();
+    let owner = loan::lend(Arc::new(Loan::Other(owned)))?;
+    Ok(msb_event { owner, ..event })
+}
+
+/// The flags of the end of a stream.
+pub(super) fn end_flags(end: StreamEnd) -> u32 {
     let flag = |set: bool, flag: u32| if set { flag } else { 0 };
-    let flags = flag(end.writer_left, MSB_EVENT_WRITER_LEFT) | flag(end.cut, MSB_EVENT_CUT);
-    msb_event { flags, ..NO_EVENT }
+    flag(end.writer_left, MSB_EVENT_WRITER_LEFT) | flag(end.cut, MSB_EVENT_CUT)
+}
+
+/// An error unless so many events can be lent. Asked before anything is taken out of the queue.
+fn check_room(events: usize) -> Result<(), Failure> {
+    match loan::has_room(events) {
+        true => Ok(()),
+        false => Err(wrong(MSB_E_LIMIT, "hundreds of thousands of events are not released")),
+    }
 }
 
 /// Take the next event. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
@@ -296,20 +337,116 @@ pub unsafe extern "C" fn msb_exec_recv(
     let out_event = unsafe { Out::new(out_event) };
     boundary(err, || {
         // Before anything is taken out of the queue: a place that cannot be written to loses none.
-        let (exec, out_event) = (get::<ExecCore, _>(exec)?, out_event?);
-        if !Loan::table().has_room() {
-            return Err(wrong(MSB_E_LIMIT, "a million events are not released"));
-        }
-        let next = match Timeout::from_ms(timeout_ms)? {
-            Timeout::Look => exec.try_next()?,
-            timeout => exec.wait_next(timeout.deadline())?,
-        };
-        match next {
-            Next::Event(received) => Ok(out_event.write(&lend(received)?)),
+        let (exec, out_event) = (get::<ExecObject, _>(exec)?, out_event?);
+        check_room(1)?;
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        match exec.core.turn()?.next(deadline)? {
+            Next::Event(received) => {
+                lock(&exec.story).note(&received.event);
+                Ok(out_event.write(&lend(received)?))
+            }
             Next::Nothing => Ok(MSB_AGAIN),
-            Next::End(how) => {
-                out_event.write(&end(how));
+            Next::End(end) => {
+                lock(&exec.story).ended(end);
+                out_event.write(&msb_event { flags: end_flags(end), ..NO_EVENT });
                 Ok(MSB_EOF)
+            }
+        }
+    })
+}
+
+/// Most events that one call of `msb_exec_recv_many` takes.
+pub const MSB_RECV_MAX: usize = 256;
+
+/// Take the events that are there, up to `capacity` and `MSB_RECV_MAX`, and wait for the first as
+/// `msb_exec_recv` does. `events` is an array, each element started from `MSB_EVENT_INIT`. One
+/// thread at a time.
+///
+/// `MSB_OK`: the first `*out_len` elements are filled, at least one; give each back, or all with
+/// `msb_event_release_many`. `MSB_AGAIN`: nothing yet. `MSB_EOF`: nothing more, ever;
+/// `events[0].flags` tells about the end. `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_recv_many(
+    exec: *mut msb_exec,
+    timeout_ms: i64,
+    events: *mut msb_event,
+    capacity: usize,
+    out_len: *mut usize,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_len = unsafe { out(out_len, "the number of events") };
+    let capacity = capacity.min(MSB_RECV_MAX);
+    // SAFETY: as above; the array has at least `capacity` elements.
+    let array = unsafe { OutArray::new(events, capacity) };
+    boundary(err, || {
+        let (exec, array, out_len) = (get::<ExecObject, _>(exec)?, array?, out_len?);
+        check_room(capacity)?;
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        let mut taken = Vec::new();
+        let turn = exec.core.turn()?;
+        match turn.batch(deadline, capacity, &mut taken)? {
+            Batch::Events => {
+                let mut story = lock(&exec.story);
+                taken.iter().for_each(|received| story.note(&received.event));
+                drop(story);
+                let mut filled = 0;
+                for received in taken {
+                    array.write(filled, &lend(received)?);
+                    filled += 1;
+                }
+                out_len.write(filled);
+                Ok(MSB_OK)
+            }
+            Batch::Nothing => Ok(MSB_AGAIN),
+            Batch::End(end) => {
+                lock(&exec.story).ended(end);
+                array.write(0, &msb_event { flags: end_flags(end), ..NO_EVENT });
+                out_len.write(0);
+                Ok(MSB_EOF)
+            }
+        }
+    })
+}
+
+/// Wait until the command has ended, and throw away what it puts out until then. Waits up to
+/// `timeout_ms`: 0 only looks, -1 waits for ever. One thread at a time.
+///
+/// `MSB_OK`: `*out_event` is its EXITED, FAILED or LOST, also when it was received before; give it
+/// back with `msb_event_release`. What other processes still write can be received afterwards.
+/// `MSB_AGAIN`: not yet. `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_wait(
+    exec: *mut msb_exec,
+    timeout_ms: i64,
+    out_event: *mut msb_event,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_event = unsafe { Out::new(out_event) };
+    boundary(err, || {
+        let (exec, out_event) = (get::<ExecObject, _>(exec)?, out_event?);
+        check_room(1)?;
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        let turn = exec.core.turn()?;
+        loop {
+            if let Some(ending) = lock(&exec.story).ending() {
+                return Ok(out_event.write(&lend_ending(ending)?));
+            }
+            match turn.next(deadline)? {
+                Next::Event(received) => lock(&exec.story).note(&received.event),
+                Next::Nothing => return Ok(MSB_AGAIN),
+                Next::End(end) => {
+                    let mut story = lock(&exec.story);
+                    story.ended(end);
+                    story.told()?;
+                }
             }
         }
     })
@@ -321,21 +458,17 @@ pub unsafe extern "C" fn msb_exec_recv(
 /// Afterwards the event's pointers are NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_event_release(event: *mut msb_event) {
-    // SAFETY: NULL is always allowed.
-    let err = unsafe { ErrorOut::new(ptr::null_mut()) };
-    if event.is_null() {
-        return;
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    unsafe { loan::release(event) }
+}
+
+/// Give back the first `len` events of an array, as `msb_event_release` does with each.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_event_release_many(events: *mut msb_event, len: usize) {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let Ok(array) = (unsafe { OutArray::new(events, len) }) else { return };
+    for index in 0..len {
+        // SAFETY: within the array.
+        unsafe { loan::release(array.place(index)) }
     }
-    // SAFETY: not NULL, so valid by the contract of every export.
-    let Ok(place) = (unsafe { Out::<msb_event>::new(event) }) else {
-        return;
-    };
-    // SAFETY: as above; `new` has checked that it is an event of our size at least.
-    let held = unsafe { event.read_unaligned() };
-    boundary(err, || {
-        drop(remove::<Loan, c_void>(held.owner));
-        Ok(MSB_OK)
-    });
-    let (kind, value) = (held.kind, held.value);
-    place.write(&msb_event { kind, value, owner: as_handle(0), ..NO_EVENT });
 }

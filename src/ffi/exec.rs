@@ -1,6 +1,8 @@
 //! Commands.
 
-use super::boundary::{ErrorOut, Failure, Sized32, boundary, copy_in, out, size_through, wrong};
+use super::boundary::{
+    ErrorOut, Failure, Place, Sized32, boundary, copy_in, out, size_through, wrong,
+};
 use super::error::msb_error;
 use super::handle::{get, get_open, msb_exec, msb_sandbox, msb_sink, open, remove};
 use super::input::{array, bytes, lent, pair, text, texts};
@@ -8,12 +10,14 @@ use super::sandbox::SandboxObject;
 use super::status::{MSB_E_INVALID, MSB_OK, msb_status};
 use super::table::Open;
 use super::wait::Waits;
-use crate::client::ExecCore;
+use crate::client::{ExecCore, lock};
+use crate::exec::ReattachFrom;
 use crate::options::{ExecOptions, ExecOptionsBuilder, RlimitResource};
 use crate::sandbox::{Program, Sandbox};
+use crate::story::Story;
 use msb_wire::Scope;
 use std::ffi::c_char;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The command gets a terminal; its standard error then comes as standard output.
@@ -27,6 +31,14 @@ const FLAGS: u32 = MSB_EXEC_TTY | MSB_EXEC_WAIT_FOR_EOF | MSB_EXEC_SHELL;
 
 /// Session id and its NUL: 32 hexadecimal digits.
 pub const MSB_SESSION_ID_LEN: usize = 33;
+
+/// What an exec handle stands for.
+#[derive(Debug)]
+pub(super) struct ExecObject {
+    pub(super) core: ExecCore,
+    /// Locked for moments only, by whoever has the turn.
+    pub(super) story: Mutex<Story>,
+}
 
 /// A limit on a resource. `UINT64_MAX` is no limit.
 #[repr(C)]
@@ -82,12 +94,14 @@ pub struct msb_exec_options {
     pub cols: u16,
     /// Zero.
     pub reserved: u32,
+    /// `msb_exec_collect` keeps at most so many bytes of each output, and counts on; 0: all.
+    pub max_output: u64,
 }
 
 // SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
 unsafe impl Sized32 for msb_exec_options {
     const NAME: &'static str = "msb_exec_options";
-    const FIRST_SIZE: usize = size_through!(msb_exec_options, reserved, u32);
+    const FIRST_SIZE: usize = size_through!(msb_exec_options, max_output, u64);
 }
 
 /// Start a command and return at once; `msb_exec_recv` tells how it goes, also that it could not
@@ -122,21 +136,32 @@ pub unsafe extern "C" fn msb_exec_stream(
         let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
         let sandbox = object.sandbox()?;
         let (out_exec, (program, options)) = (out_exec?, request?);
-        let exec = Arc::new(start(&sandbox, &waits, program, options)?);
-        let sink = exec.take_sink();
-        let exec_handle = open(Arc::clone(&exec))?;
-        if let (Some(out_stdin), Some(sink)) = (out_stdin, sink) {
-            match open(Arc::new(sink)) {
-                Ok(sink_handle) => out_stdin?.write(sink_handle),
-                Err(failure) => {
-                    drop(remove::<ExecCore, msb_exec>(exec_handle));
-                    return Err(failure);
-                }
-            }
-        }
-        out_exec.write(exec_handle);
+        let exec = start(&sandbox, &waits, program, options)?;
+        hand_over(exec, out_exec, out_stdin)?;
         Ok(MSB_OK)
     })
+}
+
+/// Opens the handles of an exec and of its sink, if one is wanted and there is one.
+fn hand_over(
+    exec: ExecObject,
+    out_exec: Place<*mut msb_exec>,
+    out_stdin: Option<Result<Place<*mut msb_sink>, Failure>>,
+) -> Result<(), Failure> {
+    let out_stdin = out_stdin.transpose()?;
+    let sink = out_stdin.as_ref().and_then(|_| exec.core.take_sink());
+    let exec_handle = open(Arc::new(exec))?;
+    if let Some(out_stdin) = out_stdin {
+        match sink.map(|sink| open(Arc::new(sink))).transpose() {
+            Ok(sink_handle) => out_stdin.write(sink_handle.unwrap_or(std::ptr::null_mut())),
+            Err(failure) => {
+                drop(remove::<ExecObject, msb_exec>(exec_handle));
+                return Err(failure);
+            }
+        }
+    }
+    out_exec.write(exec_handle);
+    Ok(())
 }
 
 fn start(
@@ -144,8 +169,8 @@ fn start(
     waits: &Waits,
     program: Program,
     options: ExecOptions,
-) -> Result<ExecCore, Failure> {
-    let (request, _) = sandbox.request_for(program, options)?;
+) -> Result<ExecObject, Failure> {
+    let (request, settings) = sandbox.request_for(program, options)?;
     let connection = match sandbox.live_connection() {
         Some(connection) => connection,
         None => {
@@ -153,12 +178,13 @@ fn start(
             waits.run(async move { sandbox.connect().await })?
         }
     };
-    Ok(connection.exec(request)?)
+    let story = Mutex::new(Story::new(settings));
+    Ok(ExecObject { core: connection.exec(request)?, story })
 }
 
 /// # Safety
 /// The pointers in `options` are NULL or valid for what their comments say.
-unsafe fn request(
+pub(super) unsafe fn request(
     options: &msb_exec_options,
     pipe: bool,
 ) -> Result<(Program, ExecOptions), Failure> {
@@ -220,11 +246,26 @@ unsafe fn request(
     if options.drain_ns != 0 {
         builder = builder.drain(Duration::from_nanos(options.drain_ns));
     }
+    if options.max_output != 0 {
+        builder = builder.max_output(options.max_output);
+    }
     if options.rows != 0 || options.cols != 0 {
         let or = |value: u16, default: u16| if value == 0 { default } else { value };
         builder = builder.tty_size(or(options.rows, 24), or(options.cols, 80));
     }
     Ok((program, builder.build()?))
+}
+
+/// As [`request`], for a command that gets the host's terminal.
+///
+/// # Safety
+/// As [`request`].
+pub(super) unsafe fn terminal_request(
+    options: &msb_exec_options,
+) -> Result<(Program, ExecOptions), Failure> {
+    let options = msb_exec_options { flags: options.flags | MSB_EXEC_TTY, ..*options };
+    // SAFETY: the same contract.
+    unsafe { request(&options, true) }
 }
 
 /// Session id of a command: 32 hexadecimal digits and a NUL, never used again. It is the same in
@@ -243,9 +284,9 @@ pub unsafe extern "C" fn msb_exec_id(
     // SAFETY: as above.
     let out_id = unsafe { out(out_id.cast::<[u8; MSB_SESSION_ID_LEN]>(), "an id") };
     boundary(err, || {
-        let (exec, out_id) = (get::<ExecCore, _>(exec)?, out_id?);
+        let (exec, out_id) = (get::<ExecObject, _>(exec)?, out_id?);
         let mut id = [0; MSB_SESSION_ID_LEN];
-        for (place, byte) in id.iter_mut().zip(exec.session().to_string().bytes()) {
+        for (place, byte) in id.iter_mut().zip(exec.core.session().to_string().bytes()) {
             *place = byte;
         }
         out_id.write(id);
@@ -274,13 +315,113 @@ pub unsafe extern "C" fn msb_exec_signal(
     // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
     let err = unsafe { ErrorOut::new(err) };
     boundary(err, || {
-        let Open { object: exec, waits } = get_open::<ExecCore, _>(exec)?;
+        let Open { object: exec, waits } = get_open::<ExecObject, _>(exec)?;
         let scope = match flags {
             MSB_SIGNAL_GROUP => Scope::Group,
             MSB_SIGNAL_TREE => Scope::Everything,
             _ => return Err(wrong(MSB_E_INVALID, format!("unknown signal flags {flags:#x}"))),
         };
-        waits.run(async move { exec.signal(signal, scope)?.await })?;
+        waits.run(async move { exec.core.signal(signal, scope)?.await })?;
+        Ok(MSB_OK)
+    })
+}
+
+/// Change the size of a command's terminal.
+///
+/// `MSB_OK`. `MSB_E_NOT_A_TERMINAL`: it has none. `MSB_E_NO_PROCESS`: it has ended.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_resize(
+    exec: *const msb_exec,
+    rows: u16,
+    cols: u16,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    boundary(err, || {
+        let Open { object: exec, waits } = get_open::<ExecObject, _>(exec)?;
+        waits.run(async move { exec.core.resize(rows, cols)?.await })?;
+        Ok(MSB_OK)
+    })
+}
+
+/// Where in the output this handle is: behind the last byte that it has handed out, collected or
+/// thrown away, counting both outputs together. `msb_exec_reattach` goes on there. `*out_missed`,
+/// which may be NULL, is how many bytes were asked for by `msb_exec_reattach` and are no longer
+/// kept; those that came are behind them.
+///
+/// `MSB_OK`. `MSB_E_HANDLE`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_position(
+    exec: *const msb_exec,
+    out_position: *mut u64,
+    out_missed: *mut u64,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_position = unsafe { out(out_position, "a position") };
+    // SAFETY: as above.
+    let out_missed = (!out_missed.is_null()).then(|| unsafe { out(out_missed, "a number") });
+    boundary(err, || {
+        let (exec, out_position) = (get::<ExecObject, _>(exec)?, out_position?);
+        let story = lock(&exec.story);
+        out_position.write(story.position());
+        if let Some(out_missed) = out_missed {
+            out_missed?.write(story.missed());
+        }
+        Ok(MSB_OK)
+    })
+}
+
+/// Only what is still to come: a position for `msb_exec_reattach`.
+pub const MSB_FROM_NOW: i64 = -1;
+
+/// Follow a session that runs, or that ended a short while ago: one of this process or another's.
+///
+/// `id` is lent. `from` is a position as `msb_exec_position` tells it, 0 for the first byte, or
+/// `MSB_FROM_NOW`. The events are STARTED, the output from there on, and the ending as everybody
+/// is told it. Any number of handles may follow one session; a reader that stops, stops the
+/// command for all of them.
+///
+/// `MSB_OK`: `*out_exec` is owned, and so is `*out_stdin` if `out_stdin` is not NULL; it is NULL
+/// when the session's input is not open. `MSB_E_NO_SESSION`: not known in this sandbox.
+/// `MSB_E_INVALID`: not a session id.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_reattach(
+    sandbox: *mut msb_sandbox,
+    id: *const c_char,
+    from: i64,
+    out_exec: *mut *mut msb_exec,
+    out_stdin: *mut *mut msb_sink,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_exec = unsafe { out(out_exec, "an exec") };
+    // SAFETY: as above.
+    let out_stdin = (!out_stdin.is_null()).then(|| unsafe { out(out_stdin, "a sink") });
+    // SAFETY: as above.
+    let id = unsafe { text(id, "the session id") };
+    boundary(err, || {
+        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
+        let sandbox = object.sandbox()?;
+        let (out_exec, id) = (out_exec?, id?);
+        let id = id.ok_or_else(|| wrong(MSB_E_INVALID, "NULL instead of a session id"))?;
+        let from = match from {
+            MSB_FROM_NOW => ReattachFrom::Now,
+            from => ReattachFrom::Position(u64::try_from(from).map_err(|_| {
+                wrong(MSB_E_INVALID, format!("{from} is neither a position nor MSB_FROM_NOW"))
+            })?),
+        };
+        let (core, joined) = waits.run(async move { sandbox.join(&id, from).await })?;
+        let story = Mutex::new(Story::joined(joined.from, joined.missed));
+        hand_over(ExecObject { core, story }, out_exec, out_stdin)?;
         Ok(MSB_OK)
     })
 }

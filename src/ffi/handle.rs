@@ -2,11 +2,11 @@
 
 use super::boundary::{ErrorOut, Failure, boundary, out, wrong};
 use super::error::msb_error;
-use super::event::Loan;
+use super::exec::ExecObject;
 use super::sandbox::SandboxObject;
 use super::status::{MSB_E_HANDLE, MSB_E_LIMIT, MSB_OK, msb_status};
 use super::table::{Id, Kind, Open, Table, kind_of};
-use crate::client::{ExecCore, SinkCore};
+use crate::client::SinkCore;
 use std::ffi::c_void;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -27,9 +27,8 @@ pub struct msb_sink {
 }
 
 static SANDBOXES: Table<SandboxObject> = Table::new(Kind::Sandbox);
-static EXECS: Table<ExecCore> = Table::new(Kind::Exec);
+static EXECS: Table<ExecObject> = Table::new(Kind::Exec);
 static SINKS: Table<SinkCore> = Table::new(Kind::Sink);
-static LOANS: Table<Loan> = Table::new(Kind::Event);
 
 /// An object that handles name.
 pub(super) trait Object: Sized + 'static {
@@ -46,7 +45,7 @@ impl Object for SandboxObject {
     }
 }
 
-impl Object for ExecCore {
+impl Object for ExecObject {
     const WHAT: &'static str = "exec";
     fn table() -> &'static Table<Self> {
         &EXECS
@@ -57,13 +56,6 @@ impl Object for SinkCore {
     const WHAT: &'static str = "sink";
     fn table() -> &'static Table<Self> {
         &SINKS
-    }
-}
-
-impl Object for Loan {
-    const WHAT: &'static str = "event";
-    fn table() -> &'static Table<Self> {
-        &LOANS
     }
 }
 
@@ -106,7 +98,8 @@ fn stale(id: Id) -> Failure {
 }
 
 /// Descriptor that polls readable when a call on `handle` would not say `MSB_AGAIN`: an exec that
-/// has an event or its end, a sink that has room or is broken, a sandbox that is ready or failed.
+/// has an event or its end, a sink that has room or is broken, a sandbox that is ready or failed
+/// (`msb_sandbox_wait_ready`) or, once `msb_sandbox_wait` was called on it, has ended.
 ///
 /// Borrowed: it closes with the handle. Only poll it, never read it; `dup` it if your loop closes
 /// what it polls. Call until `MSB_AGAIN` before polling again.
@@ -127,9 +120,9 @@ pub unsafe extern "C" fn msb_handle_fd(
         let out_fd = out_fd?;
         let fd = match kind_of(id_of(handle)) {
             Some(Kind::Sandbox) => get::<SandboxObject, _>(handle)?.fd()?.as_raw_fd(),
-            Some(Kind::Exec) => get::<ExecCore, _>(handle)?.fd()?.as_raw_fd(),
+            Some(Kind::Exec) => get::<ExecObject, _>(handle)?.core.fd()?.as_raw_fd(),
             Some(Kind::Sink) => get::<SinkCore, _>(handle)?.fd()?.as_raw_fd(),
-            Some(Kind::Event) | None => return Err(stale(id_of(handle))),
+            Some(Kind::Loan) | None => return Err(stale(id_of(handle))),
         };
         out_fd.write(fd);
         Ok(MSB_OK)
@@ -155,9 +148,9 @@ pub extern "C" fn msb_handle_close(handle: *mut c_void) -> msb_status {
         let id = id_of(handle);
         let closed = match kind_of(id) {
             Some(Kind::Sandbox) => SANDBOXES.remove(id).map(|sandbox| sandbox.close()),
-            Some(Kind::Exec) => EXECS.remove(id).map(|exec| exec.close()),
+            Some(Kind::Exec) => EXECS.remove(id).map(|exec| exec.core.close()),
             Some(Kind::Sink) => SINKS.remove(id).map(|sink| sink.close()),
-            Some(Kind::Event) | None => None,
+            Some(Kind::Loan) | None => None,
         };
         closed.map(|()| MSB_OK).ok_or_else(|| stale(id))
     })

@@ -11,12 +11,17 @@
 #![allow(clippy::missing_safety_doc, reason = "the C comment is the contract")]
 #![allow(non_camel_case_types, reason = "these are the names in C")]
 
+mod attach;
 mod boundary;
 mod error;
 mod event;
 mod exec;
 mod handle;
 mod input;
+mod list;
+mod loan;
+mod log;
+mod output;
 mod sandbox;
 mod sink;
 mod status;
@@ -24,10 +29,14 @@ mod table;
 mod version;
 mod wait;
 
+pub use attach::*;
 pub use error::{MSB_ERROR_MESSAGE_LEN, msb_error};
 pub use event::*;
 pub use exec::*;
 pub use handle::*;
+pub use list::*;
+pub use log::*;
+pub use output::*;
 pub use sandbox::*;
 pub use sink::*;
 pub use status::*;

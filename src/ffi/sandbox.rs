@@ -1,15 +1,18 @@
 //! Sandboxes.
 
-use super::boundary::{ErrorOut, Failure, Sized32, boundary, copy_in, out, size_through, wrong};
+use super::boundary::{
+    ErrorOut, Failure, Out, Sized32, boundary, copy_in, out, size_through, wrong,
+};
 use super::error::msb_error;
 use super::handle::{get, get_open, msb_sandbox, open};
 use super::input::{pair, text, texts};
+use super::list::{self, msb_driver_entries, msb_exec_entries, msb_sandbox_entries};
 use super::status::{
     MSB_AGAIN, MSB_E_CLOSED, MSB_E_INVALID, MSB_E_NOT_RUNNING, MSB_OK, msb_status,
 };
 use super::table::Open;
 use super::wait::{Timeout, run};
-use crate::client::{Monitor, Ready};
+use crate::client::{Monitor, Pending, Ready};
 use crate::error::{Error, ErrorKind, Origin};
 use crate::runtime;
 use crate::sandbox::Sandbox;
@@ -22,8 +25,13 @@ use std::time::Duration;
 pub const MSB_SANDBOX_DETACHED: u32 = 1;
 /// A sandbox that has the name already is ended and removed first.
 pub const MSB_SANDBOX_REPLACE: u32 = 2;
+/// It may reach the network.
+pub const MSB_SANDBOX_NETWORK: u32 = 4;
+/// The output of its sessions is kept in a log, which `msb logs` reads.
+pub const MSB_SANDBOX_LOG: u32 = 8;
 
-const FLAGS: u32 = MSB_SANDBOX_DETACHED | MSB_SANDBOX_REPLACE;
+const FLAGS: u32 =
+    MSB_SANDBOX_DETACHED | MSB_SANDBOX_REPLACE | MSB_SANDBOX_NETWORK | MSB_SANDBOX_LOG;
 
 /// What a new sandbox is to be. Zero means default, except for `name` and `image`.
 ///
@@ -68,78 +76,169 @@ pub struct msb_sandbox_options {
     pub idle_timeout_ms: u64,
     /// How long the start may take, in milliseconds; 0: 30,000.
     pub boot_timeout_ms: u64,
+    /// With `MSB_SANDBOX_LOG`: most bytes of one file of the log. 0, and no `log_files`: 4 files of
+    /// 16 MiB.
+    pub log_max_bytes: u64,
+    /// With `MSB_SANDBOX_LOG`: most files, of which the oldest goes for a new one.
+    pub log_files: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 // SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
 unsafe impl Sized32 for msb_sandbox_options {
     const NAME: &'static str = "msb_sandbox_options";
-    const FIRST_SIZE: usize = size_through!(msb_sandbox_options, boot_timeout_ms, u64);
+    const FIRST_SIZE: usize = size_through!(msb_sandbox_options, reserved, u32);
 }
 
-/// What a sandbox handle stands for: a creation, and what came of it.
+/// What a sandbox handle stands for: a creation, what came of it, and its end.
 #[derive(Debug)]
-pub(super) struct SandboxObject {
-    creation: Monitor<Creation>,
-}
+pub(super) struct SandboxObject(Monitor<State>);
 
 #[derive(Debug)]
-enum Creation {
-    Running,
-    Ready(Sandbox),
-    Failed { kind: ErrorKind, origin: Origin, os_error: Option<i32>, message: String },
-    Closed,
+struct State {
+    sandbox: Option<Result<Sandbox, Told>>,
+    /// The end, once somebody has asked for it.
+    end: Option<End>,
+    closed: bool,
 }
 
-impl Ready for Creation {
-    fn is_ready(&self) -> bool {
-        !matches!(self, Creation::Running)
+#[derive(Debug)]
+enum End {
+    Awaited,
+    Over(Result<(), Told>),
+}
+
+/// An error that is told as often as it is asked for.
+#[derive(Debug)]
+struct Told {
+    kind: ErrorKind,
+    origin: Origin,
+    os_error: Option<i32>,
+    message: String,
+}
+
+impl From<Error> for Told {
+    fn from(error: Error) -> Told {
+        let (kind, origin, os_error) = (error.kind(), error.origin(), error.os_error());
+        Told { kind, origin, os_error, message: error.to_string() }
     }
 }
 
-impl Creation {
-    fn done(result: Result<Sandbox, Error>) -> Creation {
-        match result {
-            Ok(sandbox) => Creation::Ready(sandbox),
-            Err(error) => Creation::Failed {
-                kind: error.kind(),
-                origin: error.origin(),
-                os_error: error.os_error(),
-                message: error.to_string(),
-            },
+impl From<&Told> for Failure {
+    fn from(told: &Told) -> Failure {
+        let error = Error::new(told.kind, told.origin, told.message.clone());
+        error.with_os_error(told.os_error).into()
+    }
+}
+
+impl Ready for State {
+    fn is_ready(&self) -> bool {
+        let ready = match self.end {
+            None => self.sandbox.is_some(),
+            Some(End::Awaited) => false,
+            Some(End::Over(_)) => true,
+        };
+        ready || self.closed
+    }
+}
+
+impl State {
+    fn open(&self) -> Result<(), Failure> {
+        match self.closed {
+            true => Err(wrong(MSB_E_CLOSED, "the sandbox handle was closed")),
+            false => Ok(()),
         }
     }
 
     /// The sandbox, once it is known whether there is one. As often as it is asked for.
-    fn result(&mut self) -> Option<Result<Sandbox, Failure>> {
-        match self {
-            Creation::Running => None,
-            Creation::Ready(sandbox) => Some(Ok(sandbox.clone())),
-            Creation::Failed { kind, origin, os_error, message } => {
-                let error = Error::new(*kind, *origin, message.clone()).with_os_error(*os_error);
-                Some(Err(error.into()))
-            }
-            Creation::Closed => Some(Err(wrong(MSB_E_CLOSED, "the sandbox handle was closed"))),
+    fn sandbox(&mut self) -> Option<Result<Sandbox, Failure>> {
+        if let Err(closed) = self.open() {
+            return Some(Err(closed));
+        }
+        self.sandbox.as_ref().map(|known| match known {
+            Ok(sandbox) => Ok(sandbox.clone()),
+            Err(told) => Err(told.into()),
+        })
+    }
+
+    /// Its end, once it is known.
+    fn over(&mut self) -> Option<Result<(), Failure>> {
+        if let Err(closed) = self.open() {
+            return Some(Err(closed));
+        }
+        match &self.end {
+            Some(End::Over(Ok(()))) => Some(Ok(())),
+            Some(End::Over(Err(told))) => Some(Err(told.into())),
+            _ => None,
         }
     }
 }
 
 impl SandboxObject {
+    /// A handle on what an operation yields, which goes on by itself.
+    fn begin(operation: impl FnOnce() -> Pending<Sandbox>) -> Result<*mut msb_sandbox, Failure> {
+        let runtime = runtime::get()?;
+        let state = State { sandbox: None, end: None, closed: false };
+        let object = Arc::new(SandboxObject(Monitor::new(state)));
+        let handle = open(Arc::clone(&object))?;
+        let pending = operation();
+        runtime.spawn(async move {
+            let result = pending.await.map_err(Told::from);
+            // Dropped outside the lock when nobody wants it any more.
+            let mut result = Some(result);
+            object.0.with(|state| {
+                if !state.closed {
+                    state.sandbox = result.take();
+                }
+            });
+        });
+        Ok(handle)
+    }
+
     pub(super) fn fd(&self) -> Result<BorrowedFd<'_>, Failure> {
-        let fd = self.creation.fd();
+        let fd = self.0.fd();
         Ok(fd.map_err(|error| Error::io("cannot make an event descriptor", error))?)
     }
 
     pub(super) fn close(&self) {
-        let old = self.creation.with(|creation| std::mem::replace(creation, Creation::Closed));
+        let old = self.0.with(|state| {
+            state.closed = true;
+            state.sandbox.take()
+        });
         drop(old);
     }
 
     /// The sandbox of a handle whose creation is over.
     pub(super) fn sandbox(&self) -> Result<Sandbox, Failure> {
-        self.creation.with(Creation::result).unwrap_or_else(|| {
+        self.0.with(State::sandbox).unwrap_or_else(|| {
             let text = "the sandbox is not ready: msb_sandbox_wait_ready says when it is";
             Err(wrong(MSB_E_NOT_RUNNING, text))
         })
+    }
+
+    /// Begins to wait for the end, unless that was done before.
+    fn await_end(self: &Arc<Self>) -> Result<(), Failure> {
+        let sandbox = self.sandbox()?;
+        let runtime = runtime::get()?;
+        let begun = self.0.with(|state| match state.end {
+            Some(_) => true,
+            None => {
+                state.end = Some(End::Awaited);
+                false
+            }
+        });
+        if !begun {
+            let pending = sandbox.begin_wait();
+            let object = Arc::downgrade(self);
+            runtime.spawn(async move {
+                let result = pending.await.map(drop).map_err(Told::from);
+                if let Some(object) = object.upgrade() {
+                    object.0.with(|state| state.end = Some(End::Over(result)));
+                }
+            });
+        }
+        Ok(())
     }
 }
 
@@ -167,36 +266,76 @@ pub unsafe extern "C" fn msb_sandbox_create(
     let builder = options.and_then(|options| unsafe { builder(&options) });
     boundary(err, || {
         let (out_sandbox, builder) = (out_sandbox?, builder?);
-        let runtime = runtime::get()?;
-        let creation = Monitor::new(Creation::Running);
-        let object = Arc::new(SandboxObject { creation });
-        let handle = open(Arc::clone(&object))?;
-        let pending = builder.begin();
-        runtime.spawn(async move {
-            let result = pending.await;
-            object.creation.with(|creation| {
-                if let Creation::Running = creation {
-                    *creation = Creation::done(result);
-                }
-            });
-        });
+        out_sandbox.write(SandboxObject::begin(|| builder.begin())?);
+        Ok(MSB_OK)
+    })
+}
+
+/// Start it, with the files it was left with.
+pub const MSB_OPEN_START: u32 = 1;
+
+/// Find a sandbox by its name, which is lent, running or not. Returns at once;
+/// `msb_sandbox_wait_ready` tells how it goes.
+///
+/// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: `name` is NULL, or an unknown flag. That
+/// there is none (`MSB_E_NOT_FOUND`) or, with `MSB_OPEN_START`, that it runs already
+/// (`MSB_E_RUNNING`), `msb_sandbox_wait_ready` reports.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_open(
+    name: *const c_char,
+    flags: u32,
+    out_sandbox: *mut *mut msb_sandbox,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_sandbox = unsafe { out(out_sandbox, "a sandbox") };
+    // SAFETY: as above.
+    let name = unsafe { name_in(name) };
+    boundary(err, || {
+        let (out_sandbox, name) = (out_sandbox?, name?);
+        let handle = match flags {
+            0 => SandboxObject::begin(|| Sandbox::begin_get(&name))?,
+            MSB_OPEN_START => SandboxObject::begin(|| Sandbox::begin_start(&name))?,
+            _ => return Err(wrong(MSB_E_INVALID, format!("unknown open flags {flags:#x}"))),
+        };
         out_sandbox.write(handle);
         Ok(MSB_OK)
     })
 }
 
 /// # Safety
+/// `name` is NULL or points to a NUL-terminated string.
+unsafe fn name_in(name: *const c_char) -> Result<String, Failure> {
+    // SAFETY: the same contract.
+    let name = unsafe { text(name, "the name") }?;
+    name.ok_or_else(|| wrong(MSB_E_INVALID, "NULL instead of a name"))
+}
+
+/// # Safety
 /// The pointers in `options` are NULL or valid for what their comments say.
 unsafe fn builder(options: &msb_sandbox_options) -> Result<crate::SandboxBuilder, Failure> {
-    if options.flags & !FLAGS != 0 {
+    if options.flags & !FLAGS != 0 || options.reserved != 0 {
         let text = format!("unknown sandbox flags {:#x}", options.flags & !FLAGS);
         return Err(wrong(MSB_E_INVALID, text));
     }
     // SAFETY: by the contract, as for every text below.
     let name = unsafe { text(options.name, "the name") }?;
     let name = name.ok_or_else(|| wrong(MSB_E_INVALID, "a sandbox without a name"))?;
-    let mut builder = Sandbox::builder(name).detached(options.flags & MSB_SANDBOX_DETACHED != 0);
-    if options.flags & MSB_SANDBOX_REPLACE != 0 {
+    let is_set = |flag: u32| options.flags & flag != 0;
+    let mut builder = Sandbox::builder(name)
+        .detached(is_set(MSB_SANDBOX_DETACHED))
+        .network(is_set(MSB_SANDBOX_NETWORK));
+    builder = match (is_set(MSB_SANDBOX_LOG), options.log_max_bytes, options.log_files) {
+        (log, 0, 0) => builder.log(log),
+        (true, max_bytes, files) if max_bytes != 0 && files != 0 => {
+            builder.log_limits(max_bytes, files)
+        }
+        _ => return Err(wrong(MSB_E_INVALID, "a log has both its limits, or none")),
+    };
+    if is_set(MSB_SANDBOX_REPLACE) {
         builder = builder.replace();
     }
     // SAFETY: as above.
@@ -276,7 +415,7 @@ pub unsafe extern "C" fn msb_sandbox_wait_ready(
     boundary(err, || {
         let object = get::<SandboxObject, _>(sandbox)?;
         let deadline = Timeout::from_ms(timeout_ms)?.deadline();
-        match object.creation.sleep(deadline, Creation::result) {
+        match object.0.sleep(deadline, State::sandbox) {
             Some(result) => result.map(|_| MSB_OK),
             None => Ok(MSB_AGAIN),
         }
@@ -307,22 +446,161 @@ pub unsafe extern "C" fn msb_sandbox_stop(
     })
 }
 
-/// Remove a sandbox that is not running, and its files.
+/// End the sandbox at once, with everything that runs in it. The handle stays open; closing it
+/// meanwhile ends the wait, not the kill.
 ///
-/// `MSB_OK`. `MSB_E_NOT_FOUND`. `MSB_E_RUNNING`: stop it first.
+/// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before, or is not ready yet.
+/// `MSB_E_CRASHED`: it ended by itself first.
 #[unsafe(no_mangle)]
 #[must_use]
-pub unsafe extern "C" fn msb_sandbox_remove(
-    name: *const c_char,
+pub unsafe extern "C" fn msb_sandbox_kill(
+    sandbox: *mut msb_sandbox,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    boundary(err, || {
+        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
+        let sandbox = object.sandbox()?;
+        waits.run(async move { sandbox.kill().await })?;
+        Ok(MSB_OK)
+    })
+}
+
+/// Wait until the sandbox has ended. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+/// From the first call on, the descriptor of the handle polls readable when it has.
+///
+/// `MSB_OK`: it was stopped or killed, or its options ended it: `msb_sandbox_info` says which.
+/// `MSB_AGAIN`: not yet. `MSB_E_CRASHED`: it ended by itself. `MSB_E_NOT_RUNNING`: it did not run
+/// when this was first called. Asked again, it says the same.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_wait(
+    sandbox: *mut msb_sandbox,
+    timeout_ms: i64,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    boundary(err, || {
+        let object = get::<SandboxObject, _>(sandbox)?;
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        object.await_end()?;
+        match object.0.sleep(deadline, State::over) {
+            Some(result) => result.map(|()| MSB_OK),
+            None => Ok(MSB_AGAIN),
+        }
+    })
+}
+
+/// What is known about the sandbox now: a list of one.
+///
+/// `MSB_OK`: `*out_list` is filled; give it back with `msb_sandbox_entries_release`.
+/// `MSB_E_NOT_FOUND`: it was removed. `MSB_E_NOT_RUNNING`: it is not ready yet.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_info(
+    sandbox: *mut msb_sandbox,
+    out_list: *mut msb_sandbox_entries,
     err: *mut msb_error,
 ) -> msb_status {
     // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
-    let name = unsafe { text(name, "the name") };
+    let out_list = unsafe { Out::new(out_list) };
     boundary(err, || {
-        let name = name?.ok_or_else(|| wrong(MSB_E_INVALID, "NULL instead of a name"))?;
-        run(async move { Sandbox::remove(name).await })?;
+        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
+        let (sandbox, out_list) = (object.sandbox()?, out_list?);
+        let info = waits.run(async move { sandbox.info().await })?;
+        list::sandboxes(vec![info], out_list)
+    })
+}
+
+/// All sandboxes, by name, running or not.
+///
+/// `MSB_OK`: `*out_list` is filled; give it back with `msb_sandbox_entries_release`. `MSB_E_IO`:
+/// they cannot be read.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_list(
+    out_list: *mut msb_sandbox_entries,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_list = unsafe { Out::new(out_list) };
+    boundary(err, || {
+        let out_list = out_list?;
+        list::sandboxes(run(Sandbox::list())?, out_list)
+    })
+}
+
+/// The commands that run in a sandbox, and those that ended a short while ago.
+///
+/// `MSB_OK`: `*out_list` is filled; give it back with `msb_exec_entries_release`.
+/// `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet. `MSB_E_LOST`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_list(
+    sandbox: *mut msb_sandbox,
+    out_list: *mut msb_exec_entries,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_list = unsafe { Out::new(out_list) };
+    boundary(err, || {
+        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
+        let (sandbox, out_list) = (object.sandbox()?, out_list?);
+        list::sessions(waits.run(async move { sandbox.sessions().await })?, out_list)
+    })
+}
+
+/// A sandbox that is running is killed first.
+pub const MSB_REMOVE_FORCE: u32 = 1;
+
+/// Remove a sandbox that is not running, and its files. `name` is lent.
+///
+/// `MSB_OK`. `MSB_E_NOT_FOUND`. `MSB_E_RUNNING`: stop it first, or pass `MSB_REMOVE_FORCE`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_remove(
+    name: *const c_char,
+    flags: u32,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let name = unsafe { name_in(name) };
+    boundary(err, || {
+        let name = name?;
+        match flags {
+            0 => run(async move { Sandbox::remove(name).await })?,
+            MSB_REMOVE_FORCE => run(async move { Sandbox::remove_forced(name).await })?,
+            _ => return Err(wrong(MSB_E_INVALID, format!("unknown remove flags {flags:#x}"))),
+        }
         Ok(MSB_OK)
+    })
+}
+
+/// Which drivers can be used on this host, in the order in which they are chosen. Tries each.
+///
+/// `MSB_OK`: `*out_list` is filled; give it back with `msb_driver_entries_release`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_doctor(
+    out_list: *mut msb_driver_entries,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_list = unsafe { Out::new(out_list) };
+    boundary(err, || {
+        let out_list = out_list?;
+        list::drivers(run(crate::doctor::doctor())?, out_list)
     })
 }

@@ -18,8 +18,7 @@ const TAG: u64 = 0x4d << 56;
 const SLOT_BITS: u32 = 20;
 const GENERATION_BITS: u32 = 28;
 const SLOTS: usize = 1 << SLOT_BITS;
-/// Slots that [`Table::has_room`] keeps back: more than threads that can be between asking it and
-/// opening a handle.
+/// Threads that can be between asking [`Table::has_room`] and opening handles.
 const RESERVE: usize = 1024;
 const LAST_GENERATION: u32 = (1 << GENERATION_BITS) - 1;
 
@@ -30,8 +29,8 @@ pub(super) enum Kind {
     Sandbox = 1,
     Exec = 2,
     Sink = 3,
-    /// What an event owns; not a handle that callers see as such.
-    Event = 4,
+    /// What a lent struct owns; not a handle that callers see as such.
+    Loan = 4,
 }
 
 /// A handle's value.
@@ -40,7 +39,7 @@ pub(super) type Id = u64;
 /// The kind that a value claims to have, if it is of our making at all.
 pub(super) fn kind_of(id: Id) -> Option<Kind> {
     let kind = (id >> 48) & 0xff;
-    [Kind::Sandbox, Kind::Exec, Kind::Sink, Kind::Event]
+    [Kind::Sandbox, Kind::Exec, Kind::Sink, Kind::Loan]
         .into_iter()
         .find(|known| id >> 56 == TAG >> 56 && *known as u64 == kind)
 }
@@ -99,10 +98,10 @@ impl<T> Table<T> {
         Some(TAG | (self.kind as u64) << 48 | generation | index as u64)
     }
 
-    /// Whether a handle can be opened for sure, also when some other threads open one each.
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether so many handles can be opened for sure, also when some other threads open as many.
+    pub(super) fn has_room(&self, handles: usize) -> bool {
         let inner = lock(&self.inner);
-        inner.free.len() + (SLOTS - inner.slots.len()) > RESERVE
+        inner.free.len() + (SLOTS - inner.slots.len()) > RESERVE * handles
     }
 
     /// The object of an open handle, with its calls that wait.

@@ -1,6 +1,6 @@
 //! What version this is.
 
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
 
 /// Version of the ABI that this header describes; the number in the library's soname.
 pub const MSB_ABI_VERSION: u32 = 0;
@@ -17,4 +17,20 @@ pub extern "C" fn msb_abi_version() -> u32 {
 pub extern "C" fn msb_version_string() -> *const c_char {
     const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
     VERSION.as_ptr().cast()
+}
+
+/// What `msb_has` knows.
+const ABILITIES: [&CStr; 5] = [c"attach", c"log", c"reattach", c"recv_many", c"session_log"];
+
+/// Whether this library has an ability, which is lent by its name: 1 or 0, and 0 for NULL and for
+/// what it has never heard of. Names: `"attach"`, `"log"`, `"reattach"`, `"recv_many"` and
+/// `"session_log"`. Which drivers there are, `msb_doctor` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_has(ability: *const c_char) -> i32 {
+    if ability.is_null() {
+        return 0;
+    }
+    // SAFETY: not NULL, so NUL-terminated by the contract of every export (see `ffi`).
+    let ability = unsafe { CStr::from_ptr(ability) };
+    i32::from(ABILITIES.contains(&ability))
 }

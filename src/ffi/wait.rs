@@ -82,6 +82,28 @@ impl Waits {
         result.unwrap_or_else(|| Err(Error::internal("a wait without an end came to one")))
     }
 
+    /// As [`Waits::run`], but the operation ends with the wait: when the handle is closed it is
+    /// given up, and this returns when that is done.
+    pub(super) fn run_tied<T: Debug + Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (stay, left) = tokio::sync::oneshot::channel::<()>();
+        let (done, gone) = std::sync::mpsc::channel::<()>();
+        let result = self.run(async move {
+            let result = tokio::select! {
+                result = future => result,
+                _ = left => Err(Error::internal("nobody waits for this any more")),
+            };
+            drop(done);
+            result
+        });
+        drop(stay);
+        // Ends when the task does; nothing is ever sent.
+        let _ = gone.recv();
+        result
+    }
+
     fn enter(&self, call: Arc<dyn Wake>) -> u64 {
         let mut state = lock(&self.0);
         state.next += 1;

@@ -1,6 +1,6 @@
 //! Tying the host's terminal to what runs in a sandbox.
 
-use crate::attach::{AttachOptionsBuilder, Claim, DetachKeys, Session};
+use crate::attach::{AttachOptions, AttachOptionsBuilder, Claim, DetachKeys, Session};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::exec::ReattachFrom;
 use crate::sandbox::{Program, Sandbox};
@@ -55,14 +55,22 @@ impl Sandbox {
     /// Fails with [`ErrorKind::NoSuchSession`] when the id is not known in this sandbox, and with
     /// [`ErrorKind::NotATerminal`] when the session has no terminal.
     pub async fn attach_session(&self, session_id: impl AsRef<str>) -> MicrosandboxResult<i32> {
+        self.attach_to(session_id.as_ref(), DetachKeys::default()).await
+    }
+
+    /// As [`Sandbox::attach_session`], with other keys.
+    pub(crate) async fn attach_to(
+        &self,
+        session_id: &str,
+        keys: DetachKeys,
+    ) -> MicrosandboxResult<i32> {
         let claim = Claim::new()?;
-        let (core, joined) = self.join(session_id.as_ref(), ReattachFrom::Now).await?;
+        let (core, joined) = self.join(session_id, ReattachFrom::Now).await?;
         if !joined.tty {
             let context = format!("the session {} has no terminal", core.session());
             return Err(Error::new(ErrorKind::NotATerminal, Origin::Caller, context));
         }
-        crate::attach::attach(claim, Session { core, keys: DetachKeys::default(), size: None })
-            .await
+        crate::attach::attach(claim, Session { core, keys, size: None }).await
     }
 
     async fn attached(
@@ -70,7 +78,15 @@ impl Sandbox {
         program: Program,
         f: impl FnOnce(AttachOptionsBuilder) -> AttachOptionsBuilder,
     ) -> MicrosandboxResult<i32> {
-        let mut options = f(AttachOptionsBuilder::new()).build()?;
+        self.attach_program(program, f(AttachOptionsBuilder::new()).build()?).await
+    }
+
+    /// Runs a program on this process's terminal.
+    pub(crate) async fn attach_program(
+        &self,
+        program: Program,
+        mut options: AttachOptions,
+    ) -> MicrosandboxResult<i32> {
         let claim = Claim::new()?;
         let size = claim.size();
         options.exec.tty = size.or(options.exec.tty);

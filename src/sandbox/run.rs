@@ -2,10 +2,11 @@
 
 use crate::client::{ExecCore, ExecRequest, Joined};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
-use crate::exec::{ExecHandle, ReattachFrom, Settings};
+use crate::exec::{ExecHandle, ReattachFrom};
 use crate::options::{ExecOptions, ExecOptionsBuilder, no_nul, not_empty};
 use crate::output::ExecOutput;
 use crate::sandbox::Sandbox;
+use crate::story::Settings;
 use msb_driver::SandboxConfig;
 use msb_wire::limits::OUTPUT_WINDOW;
 use msb_wire::{Exec, Rlimit, SessionId, StdinMode};

@@ -3,7 +3,7 @@
 //! Wants the static binary: `make agent` builds it, `MSB_AGENT` names another one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
-#![allow(clippy::cast_possible_truncation, reason = "small numbers")]
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
 
 mod support;
 
@@ -399,28 +399,29 @@ fn e_each_obstacle_has_its_kind_stage_and_errno() {
 }
 
 /// Has the kernel say `errno` to every fork that the process tries from now on.
-fn no_forks(errno: u16) -> std::io::Result<()> {
+fn no_forks(errno: i32) -> std::io::Result<()> {
     use libc::*;
     let at = |code: u32, jt: u8, jf: u8, k: u32| sock_filter { code: code as u16, jt, jf, k };
-    let load = |offset: u32| at(BPF_LD | BPF_W | BPF_ABS, 0, 0, offset);
-    let equals = |value: i64, jt: u8, jf: u8| at(BPF_JMP | BPF_JEQ | BPF_K, jt, jf, value as u32);
+    let equals = |call: i64, jt: u8| {
+        at(BPF_JMP | BPF_JEQ | BPF_K, jt, 0, u32::try_from(call).unwrap_or(u32::MAX))
+    };
     let answer = |value: u32| at(BPF_RET | BPF_K, 0, 0, value);
+    #[cfg(target_arch = "x86_64")]
+    let fork = SYS_fork;
+    #[cfg(not(target_arch = "x86_64"))]
+    let fork = -1;
     let mut filter = [
-        load(0), // the number of the call
-        #[cfg(target_arch = "x86_64")]
-        equals(SYS_fork, 2, 0),
-        #[cfg(not(target_arch = "x86_64"))]
-        equals(-1, 2, 0),
-        equals(SYS_clone, 1, 0),
+        at(BPF_LD | BPF_W | BPF_ABS, 0, 0, 0), // the number of the call
+        equals(fork, 2),
+        equals(SYS_clone, 1),
         answer(SECCOMP_RET_ALLOW),
-        answer(SECCOMP_RET_ERRNO | u32::from(errno)),
+        answer(SECCOMP_RET_ERRNO | u32::from(errno as u16)),
     ];
     let program = sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: the filter lives while the kernel copies it; the rest are numbers.
-    let result = unsafe {
-        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &raw const program)
-    };
+    // SAFETY: only numbers.
+    unsafe { prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    // SAFETY: the filter lives while the kernel copies it.
+    let result = unsafe { prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &raw const program) };
     if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -435,7 +436,7 @@ fn e_a_process_that_cannot_be_made_says_whether_memory_or_a_limit_is_in_the_way(
     for (errno, kind) in table {
         let agent = Agent::start_as(|command| {
             // SAFETY: makes two system calls and no allocation between fork and exec.
-            unsafe { command.pre_exec(move || no_forks(errno as u16)) };
+            unsafe { command.pre_exec(move || no_forks(errno)) };
         });
         let mut client = agent.connect();
         for tty in [None, Some(TtySize { rows: 24, cols: 80 })] {

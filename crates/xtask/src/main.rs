@@ -3,6 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+/// The files of `src/ffi` with exports, in the order in which a reader wants them.
+const FILES: [&str; 12] = [
+    "version", "status", "error", "handle", "log", "sandbox", "list", "exec", "event", "output",
+    "sink", "attach",
+];
 const HEADER: &str = "include/microsandbox.h";
 
 fn main() -> ExitCode {
@@ -34,8 +39,7 @@ fn generate() -> Result<Vec<u8>, String> {
     let root = root();
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml"))?;
     let mut builder = cbindgen::Builder::new().with_config(config);
-    // In the order in which a reader wants them.
-    for file in ["version", "status", "error", "handle", "sandbox", "exec", "event", "sink"] {
+    for file in FILES {
         builder = builder.with_src(root.join(format!("src/ffi/{file}.rs")));
     }
     let bindings = builder.generate().map_err(|error| error.to_string())?;

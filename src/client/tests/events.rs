@@ -7,7 +7,8 @@ use crate::client::testing::{
     Agent, block_on, connect, is_readable, next, opened, poll_once, request, rest,
 };
 use crate::error::{Error, ErrorKind};
-use crate::exec::{ExecHandle, Settings};
+use crate::exec::ExecHandle;
+use crate::story::Settings;
 use bytes::Bytes;
 use msb_wire::limits::{MAX_DATA, OUTPUT_WINDOW};
 use msb_wire::{
@@ -268,7 +269,7 @@ fn b5_random_cancels_over_a_million_numbered_lines_leave_no_gap_and_one_ending()
 fn b5_a_wait_that_runs_out_of_time_loses_nothing() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
     let now = || Some(std::time::Instant::now());
-    assert!(matches!(core.wait_next(now()).unwrap(), Next::Nothing));
+    assert!(matches!(core.turn().unwrap().next(now()).unwrap(), Next::Nothing));
     assert!(matches!(core.try_next().unwrap(), Next::Nothing));
     agent.started(channel);
     agent.out(channel, b"x");
@@ -288,7 +289,7 @@ fn b6_credit_goes_back_when_events_are_released_and_not_before() {
     let frames = OUTPUT_WINDOW / cost(MAX_DATA);
     let mut held = Vec::new();
     for _ in 0..frames {
-        let Next::Event(received) = core.wait_next(None).unwrap() else { panic!() };
+        let Next::Event(received) = core.turn().unwrap().next(None).unwrap() else { panic!() };
         held.push(received.credit);
     }
     // Nothing was granted for what is only held: the next frame is what comes of this request.
@@ -317,7 +318,7 @@ fn b6_an_agent_that_sends_more_than_was_granted_loses_the_connection() {
         agent.out(channel, &[7; MAX_DATA]);
     }
     let (mut held, mut events) = (Vec::new(), Vec::new());
-    while let Next::Event(received) = core.wait_next(None).unwrap() {
+    while let Next::Event(received) = core.turn().unwrap().next(None).unwrap() {
         held.push(received.credit);
         events.push(received.event);
     }
@@ -332,7 +333,7 @@ fn credit_that_is_released_after_everything_was_closed_is_harmless() {
     agent.started(channel);
     agent.out(channel, b"kept");
     next(&core);
-    let Next::Event(kept) = core.wait_next(None).unwrap() else { panic!() };
+    let Next::Event(kept) = core.turn().unwrap().next(None).unwrap() else { panic!() };
     drop(core);
     drop(connection);
     assert_eq!(agent.recv().message, Message::Close);
@@ -348,7 +349,7 @@ fn b9_a_second_reader_is_told_that_the_handle_is_busy_and_control_is_not_disturb
     let mut first = Box::pin(core.next());
     assert!(poll_once(&mut first).is_pending());
     assert_eq!(core.try_next().unwrap_err().kind(), ErrorKind::Busy);
-    assert_eq!(core.wait_next(None).unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(core.turn().map(drop).unwrap_err().kind(), ErrorKind::Busy);
     assert_eq!(block_on(core.next()).unwrap_err().kind(), ErrorKind::Busy);
     let signal = core.signal(15, Scope::Group).unwrap();
     let frame = agent.recv();
@@ -380,7 +381,7 @@ fn d1_closing_wakes_a_sleeper_and_a_task() {
     let (_connection, _agent, core, _) = opened(StdinSource::Null);
     let core = Arc::new(core);
     let sleeper = Arc::clone(&core);
-    let sleeper = thread::spawn(move || sleeper.wait_next(None).map(drop));
+    let sleeper = thread::spawn(move || sleeper.turn().and_then(|turn| turn.next(None)).map(drop));
     core.close();
     core.close();
     assert_eq!(sleeper.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);

@@ -1,0 +1,187 @@
+//! What a command had put out when it ended.
+
+use super::boundary::{ErrorOut, Out, Sized32, boundary, size_through, wrong};
+use super::error::msb_error;
+use super::event::{OwnedEnding, end_flags, msb_exec_exit, msb_exec_failure};
+use super::exec::ExecObject;
+use super::handle::{get, msb_exec};
+use super::loan::{self, Loan, Released, nobody};
+use super::status::{MSB_AGAIN, MSB_E_LIMIT, msb_status};
+use super::wait::Timeout;
+use crate::client::{Batch, lock};
+use crate::story::{Gathered, Stream};
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::Arc;
+
+/// Of an output: `max_output` cut something off.
+pub const MSB_OUTPUT_TRUNCATED: u32 = 4;
+const _: () =
+    assert!(MSB_OUTPUT_TRUNCATED & (super::MSB_EVENT_WRITER_LEFT | super::MSB_EVENT_CUT) == 0);
+
+/// Events that are taken at a time.
+const BATCH: usize = 64;
+
+/// How a command ended, and what it had put out. All pointers are borrowed until
+/// `msb_output_release`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct msb_output {
+    /// `sizeof(msb_output)`.
+    pub struct_size: u32,
+    /// How it ended: `MSB_EVENT_EXITED`, `MSB_EVENT_FAILED` or `MSB_EVENT_LOST`.
+    pub kind: u32,
+    /// With `MSB_EVENT_EXITED`; else NULL. Its `MSB_EXIT_TIMED_OUT` says that the time ran out.
+    pub exit: *const msb_exec_exit,
+    /// With `MSB_EVENT_FAILED`; else NULL.
+    pub failure: *const msb_exec_failure,
+    /// With `MSB_EVENT_LOST`, the reason, one line of `lost_len` bytes; else NULL.
+    pub lost: *const u8,
+    /// How many bytes.
+    pub lost_len: usize,
+    /// What it wrote to standard output; with a terminal, everything.
+    pub stdout_data: *const u8,
+    /// How many bytes.
+    pub stdout_len: usize,
+    /// How many bytes it wrote there, also beyond `max_output`.
+    pub stdout_total: u64,
+    /// What it wrote to standard error.
+    pub stderr_data: *const u8,
+    /// How many bytes.
+    pub stderr_len: usize,
+    /// How many bytes it wrote there, also beyond `max_output`.
+    pub stderr_total: u64,
+    /// `MSB_OUTPUT_TRUNCATED`, `MSB_EVENT_WRITER_LEFT`, `MSB_EVENT_CUT`.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The library's. Do not touch.
+    pub owner: *mut c_void,
+}
+
+// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
+unsafe impl Sized32 for msb_output {
+    const NAME: &'static str = "msb_output";
+    const FIRST_SIZE: usize = size_through!(msb_output, owner, *mut c_void);
+}
+
+const NO_OUTPUT: msb_output = msb_output {
+    struct_size: 0,
+    kind: 0,
+    exit: ptr::null(),
+    failure: ptr::null(),
+    lost: ptr::null(),
+    lost_len: 0,
+    stdout_data: ptr::null(),
+    stdout_len: 0,
+    stdout_total: 0,
+    stderr_data: ptr::null(),
+    stderr_len: 0,
+    stderr_total: 0,
+    flags: 0,
+    reserved: 0,
+    owner: ptr::null_mut(),
+};
+
+impl Released for msb_output {
+    fn owner(&self) -> *mut c_void {
+        self.owner
+    }
+
+    fn emptied(&self) -> msb_output {
+        msb_output { kind: self.kind, owner: nobody(), ..NO_OUTPUT }
+    }
+}
+
+/// What an output's pointers point to.
+#[derive(Debug)]
+struct Collected {
+    ending: OwnedEnding,
+    output: Gathered,
+}
+
+impl Collected {
+    /// The output without an owner. Its pointers are good once this has come to rest.
+    fn shown(&self) -> msb_output {
+        let event = self.ending.event();
+        let Gathered { stdout, stderr } = &self.output;
+        let cut = |stream: &Stream| if stream.is_cut() { MSB_OUTPUT_TRUNCATED } else { 0 };
+        msb_output {
+            kind: event.kind,
+            exit: event.exit,
+            failure: event.failure,
+            lost: event.data,
+            lost_len: event.len,
+            stdout_data: stdout.data.as_ptr(),
+            stdout_len: stdout.data.len(),
+            stdout_total: stdout.total,
+            stderr_data: stderr.data.as_ptr(),
+            stderr_len: stderr.data.len(),
+            stderr_total: stderr.total,
+            flags: cut(stdout) | cut(stderr),
+            ..NO_OUTPUT
+        }
+    }
+}
+
+/// Wait for the end of a command and of its output, and collect what was not received before.
+/// Waits up to `timeout_ms`: 0 only looks, -1 waits for ever. One thread at a time.
+///
+/// A command that failed to start or whose time ran out is not a failure of this call:
+/// `out_output->kind` and `out_output->exit` say how it went, and the output so far is there.
+/// Giving the call up leaves the command running: `msb_exec_signal` ends it.
+///
+/// `MSB_OK`: `*out_output` is filled; give it back with `msb_output_release`. `MSB_AGAIN`: not yet;
+/// what was collected is kept for the next call. `MSB_E_BUSY` and `MSB_E_CLOSED` as
+/// `msb_exec_recv`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_collect(
+    exec: *mut msb_exec,
+    timeout_ms: i64,
+    out_output: *mut msb_output,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_output = unsafe { Out::new(out_output) };
+    boundary(err, || {
+        let (exec, out_output) = (get::<ExecObject, _>(exec)?, out_output?);
+        if !loan::has_room(1) {
+            return Err(wrong(MSB_E_LIMIT, "hundreds of thousands of outputs are not released"));
+        }
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        let turn = exec.core.turn()?;
+        let mut taken = Vec::new();
+        let end = loop {
+            match turn.batch(deadline, BATCH, &mut taken)? {
+                Batch::Events => {
+                    let mut story = lock(&exec.story);
+                    taken.iter().for_each(|received| story.gather(&received.event));
+                    drop(story);
+                    taken.clear();
+                }
+                Batch::Nothing => return Ok(MSB_AGAIN),
+                Batch::End(end) => break end,
+            }
+        };
+        let mut story = lock(&exec.story);
+        story.ended(end);
+        let ending = OwnedEnding::new(story.told()?);
+        let collected = Box::new(Collected { ending, output: story.take_gathered() });
+        drop(story);
+        let shown = collected.shown();
+        let owner = loan::lend(Arc::new(Loan::Other(collected)))?;
+        let flags = shown.flags | end_flags(end);
+        Ok(out_output.write(&msb_output { flags, owner, ..shown }))
+    })
+}
+
+/// Give back an output. NULL and one that was released before are fine; afterwards its pointers
+/// are NULL. Any thread, also after the exec was closed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_output_release(output: *mut msb_output) {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    unsafe { loan::release(output) }
+}
