@@ -501,7 +501,7 @@ fn stream(pick: u8) -> OutputStream {
     if pick & 1 == 0 { OutputStream::Stdout } else { OutputStream::Stderr }
 }
 
-fn reaped() -> Reaped {
+pub(super) fn reaped() -> Reaped {
     Reaped {
         pid: 1,
         code: Some(0),
@@ -513,7 +513,7 @@ fn reaped() -> Reaped {
     }
 }
 
-fn exec(guest: usize, options: u8) -> Exec {
+pub(super) fn exec(guest: usize, options: u8) -> Exec {
     Exec {
         session: SessionId::from_bytes([if guest == 0 { 1 } else { 2 }; 16]),
         argv: vec![b"true".to_vec().into()],

@@ -163,6 +163,35 @@ impl Pump {
         }
     }
 
+    /// Takes what stands in the pipes, and their ends: an agent that had to wait for a processor may
+    /// learn of all that at the same moment as of the time that has passed.
+    fn look_once_more(&mut self) {
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            let Some(end) = self.end_of(stream) else { continue };
+            let terminal = self.session.tty;
+            let mut left = if terminal { TERMINAL_REST } else { sys::bytes_waiting(fd(&end)) };
+            let mut empty = left == 0;
+            while left > 0 && !empty && self.machine.wants(stream) {
+                let at_most = usize::try_from(left).unwrap_or(usize::MAX);
+                let at_most = self.session.allowance().min(at_most);
+                if at_most == 0 {
+                    break;
+                }
+                let input = read(&self.session, &self.registry, stream, end.get_ref(), at_most);
+                match input {
+                    Some(Input::Read(_, count)) => left = left.saturating_sub(count),
+                    Some(Input::Empty(_)) => empty = true,
+                    _ => {}
+                }
+                self.take(input);
+            }
+            let drained = empty || (!terminal && sys::bytes_waiting(fd(&end)) == 0);
+            if drained && self.machine.wants(stream) && sys::is_hung_up(fd(&end)) {
+                self.take(Some(Input::Over(stream)));
+            }
+        }
+    }
+
     fn end_of(&self, stream: OutputStream) -> Option<Rc<AsyncFd<OwnedFd>>> {
         let [out, err] = &self.ends.outputs;
         match stream {
@@ -197,6 +226,7 @@ impl Pump {
     fn time_passed(&mut self) {
         let now = Instant::now();
         if self.drain_until.is_some_and(|until| until <= now) {
+            self.look_once_more();
             self.take(Some(Input::DrainTimeOver));
         }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
@@ -353,6 +383,57 @@ async fn discard(end: Rc<AsyncFd<OwnedFd>>, registry: Rc<Registry>) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => guard.clear_ready(),
             Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::session::fuzzing::{exec, reaped};
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    /// A pump whose process has ended, with what it left in its pipes and whether each is open.
+    fn drained(left: [(&[u8], bool); 2]) -> (Pump, Vec<OwnedFd>) {
+        let mut open = Vec::new();
+        let outputs = left.map(|(bytes, stays)| {
+            let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+            // As if written by others, after the exit.
+            rustix::io::write(&theirs, bytes).unwrap();
+            open.extend(stays.then_some(theirs));
+            Some(Rc::new(sys::watch(ours).unwrap()))
+        });
+        let session = Rc::new(Session::new(&exec(0, 0), 1, None));
+        session.begun();
+        session.state.borrow_mut().reaped = Some((reaped(), std::time::Instant::now()));
+        let mut pump = Pump {
+            machine: Machine::new(false),
+            session,
+            registry: Registry::new([0; 16]),
+            ends: Ends { outputs, stdin: None },
+            deadline: None,
+            drain: Some(Duration::ZERO),
+            drain_until: None,
+        };
+        pump.take(Some(Input::Exited { waiting: [0, 0] }));
+        (pump, open)
+    }
+
+    #[tokio::test]
+    async fn b4_a_drain_time_that_is_noticed_late_cuts_nothing_and_blames_nobody() {
+        let table = [
+            ([(&b""[..], false), (&b""[..], false)], 0, false),
+            ([(&b"late"[..], false), (&b"later"[..], false)], 9, false),
+            ([(&b"late"[..], false), (&b""[..], true)], 4, true),
+            ([(&b"late"[..], true), (&b""[..], false)], 4, true),
+        ];
+        for (left, total, writer_left) in table {
+            let (mut pump, open) = drained(left);
+            pump.time_passed();
+            let end = pump.session.state.borrow().end.clone();
+            assert_eq!(end, Some(msb_wire::End { writer_left, total }), "{left:?}");
+            drop(open);
         }
     }
 }

@@ -5,7 +5,7 @@ mod spawn;
 
 pub use process::{Inherited, adopt, be_init};
 pub(crate) use process::{
-    Reaped, bytes_waiting, child_signals, descriptor_limit, die_with_parent, kill_all, kill_group,
-    kill_process, reap, valid_signal, watch,
+    Reaped, bytes_waiting, child_signals, descriptor_limit, die_with_parent, is_hung_up, kill_all,
+    kill_group, kill_process, reap, valid_signal, watch,
 };
 pub(crate) use spawn::{Plan, Report, spawn};

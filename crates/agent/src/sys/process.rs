@@ -175,3 +175,11 @@ pub(crate) fn bytes_waiting(fd: BorrowedFd<'_>) -> u64 {
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut count) };
     if result < 0 { 0 } else { u64::try_from(count).unwrap_or(0) }
 }
+
+/// Whether nobody holds the other end any more.
+pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
+    let mut poll = [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::empty())];
+    let now = rustix::event::Timespec::default();
+    rustix::event::poll(&mut poll, Some(&now)).is_ok()
+        && poll.iter().any(|fd| fd.revents().contains(rustix::event::PollFlags::HUP))
+}
