@@ -39,9 +39,9 @@ check: setup-test test
 		else echo "== SKIPPED: fuzzers, which need nightly and cargo-fuzz"; fi
 	@echo "== the deep run is green"
 
-## bench: ratios against a baseline in the same run
+## bench: ratios against a baseline in the same run, written to benches/RESULTS.md
 bench: setup build $(ROOTFS)
-	@$(CARGO) bench --quiet --bench ratios
+	@scripts/bench
 
 ## fuzz: each fuzz target for MSB_FUZZ_SECONDS (60); needs nightly and cargo-fuzz
 fuzz:
