@@ -11,13 +11,17 @@ use msb_wire::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::future::Future;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what has to come, so that one that waits in vain fails by itself.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Unpark(Thread);
 
@@ -29,12 +33,17 @@ impl Wake for Unpark {
 
 /// Runs a future to its end on this thread, without any runtime.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let begun = Instant::now();
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
+            Poll::Pending => {
+                thread::park_timeout(PATIENCE.saturating_sub(begun.elapsed()));
+                // Before another look, which might find what nobody woke this thread for.
+                assert!(begun.elapsed() < PATIENCE, "nothing came for {PATIENCE:?}");
+            }
         }
     }
 }
@@ -96,10 +105,12 @@ pub(crate) fn opened(stdin: StdinSource) -> (Arc<Connection>, Agent, ExecCore, u
 
 /// The next event, waited for.
 pub(crate) fn next(core: &ExecCore) -> Option<Event> {
-    match core.turn().unwrap().next(None).unwrap() {
+    let begun = Instant::now();
+    let next = core.turn().unwrap().next(Some(begun + PATIENCE)).unwrap();
+    assert!(begun.elapsed() < PATIENCE, "nothing came for {PATIENCE:?}");
+    match next {
         Next::Event(received) => Some(received.event),
-        Next::End(_) => None,
-        Next::Nothing => panic!("a wait without a deadline ended"),
+        Next::End(_) | Next::Nothing => None,
     }
 }
 
@@ -110,6 +121,7 @@ pub(crate) fn rest(core: &ExecCore) -> Vec<Event> {
 
 impl Agent {
     pub(crate) fn new(socket: UnixStream) -> Agent {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Agent { socket, decoder: Decoder::new(Peer::Host), buffer: BytesMut::new() }
     }
 
@@ -170,6 +182,9 @@ impl Agent {
             }
             let mut chunk = vec![0; 65536];
             match self.socket.read(&mut chunk) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    panic!("nothing came for {PATIENCE:?}")
+                }
                 Ok(0) | Err(_) => return None,
                 Ok(n) => self.buffer.extend_from_slice(&chunk[..n]),
             }

@@ -14,6 +14,10 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+/// How long a test waits for one thing, so that one that waits in vain fails by itself.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 struct Unpark(Thread);
 
@@ -25,12 +29,17 @@ impl Wake for Unpark {
 
 /// Runs a future to its end. The library needs no executor, and this is none.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let begun = Instant::now();
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
+            Poll::Pending => {
+                thread::park_timeout(PATIENCE.saturating_sub(begun.elapsed()));
+                // Before another look, which might find what nobody woke this thread for.
+                assert!(begun.elapsed() < PATIENCE, "nothing came for {PATIENCE:?}");
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::client::connection::Connection;
 use crate::client::exec::{ExecCore, StdinSource};
 use crate::client::queue::{Event, Next, Received};
 use crate::client::testing::{
-    Agent, block_on, connect, is_readable, next, opened, poll_once, request, rest,
+    Agent, PATIENCE, block_on, connect, is_readable, next, opened, poll_once, request, rest,
 };
 use crate::error::{Error, ErrorKind};
 use crate::exec::ExecHandle;
@@ -19,7 +19,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn is_lost(event: Option<&Event>) -> bool {
     matches!(event, Some(Event::Lost(_)))
@@ -268,7 +268,7 @@ fn b5_random_cancels_over_a_million_numbered_lines_leave_no_gap_and_one_ending()
 #[test]
 fn b5_a_wait_that_runs_out_of_time_loses_nothing() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
-    let now = || Some(std::time::Instant::now());
+    let now = || Some(Instant::now());
     assert!(matches!(core.turn().unwrap().next(now()).unwrap(), Next::Nothing));
     assert!(matches!(core.try_next().unwrap(), Next::Nothing));
     agent.started(channel);
@@ -318,7 +318,8 @@ fn b6_an_agent_that_sends_more_than_was_granted_loses_the_connection() {
         agent.out(channel, &[7; MAX_DATA]);
     }
     let (mut held, mut events) = (Vec::new(), Vec::new());
-    while let Next::Event(received) = core.turn().unwrap().next(None).unwrap() {
+    let deadline = Some(Instant::now() + PATIENCE);
+    while let Next::Event(received) = core.turn().unwrap().next(deadline).unwrap() {
         held.push(received.credit);
         events.push(received.event);
     }
@@ -349,8 +350,10 @@ fn b9_a_second_reader_is_told_that_the_handle_is_busy_and_control_is_not_disturb
     let mut first = Box::pin(core.next());
     assert!(poll_once(&mut first).is_pending());
     assert_eq!(core.try_next().unwrap_err().kind(), ErrorKind::Busy);
-    assert_eq!(core.turn().map(drop).unwrap_err().kind(), ErrorKind::Busy);
-    assert_eq!(block_on(core.next()).unwrap_err().kind(), ErrorKind::Busy);
+    let at_once = core.turn().map(drop);
+    assert_eq!(at_once.unwrap_err().kind(), ErrorKind::Busy);
+    let second = poll_once(&mut Box::pin(core.next()));
+    assert!(matches!(second, Poll::Ready(Err(error)) if error.kind() == ErrorKind::Busy));
     let signal = core.signal(15, Scope::Group).unwrap();
     let frame = agent.recv();
     agent.send(frame.channel, Message::Verdict(Verdict::default()));
@@ -381,10 +384,17 @@ fn d1_closing_wakes_a_sleeper_and_a_task() {
     let (_connection, _agent, core, _) = opened(StdinSource::Null);
     let core = Arc::new(core);
     let sleeper = Arc::clone(&core);
-    let sleeper = thread::spawn(move || sleeper.turn().and_then(|turn| turn.next(None)).map(drop));
+    let begun = Instant::now();
+    let sleeper = thread::spawn(move || {
+        sleeper.turn().and_then(|turn| turn.next(Some(begun + PATIENCE))).map(drop)
+    });
+    while core.try_next().is_ok() {
+        thread::yield_now();
+    }
     core.close();
     core.close();
     assert_eq!(sleeper.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    assert!(begun.elapsed() < PATIENCE, "it was not woken, its time was over");
     let (_connection, _agent, core, _) = opened(StdinSource::Null);
     let mut task = Box::pin(core.next());
     assert!(poll_once(&mut task).is_pending());
@@ -452,12 +462,12 @@ fn b10_a_collect_that_is_given_up_keeps_what_it_had_for_the_next() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
     let mut handle = handle(core);
     agent.started(channel);
-    agent.out(channel, b"one");
-    for data in [b"two", b"tri"] {
-        let mut collect = Box::pin(handle.collect());
-        assert!(poll_once(&mut collect).is_pending());
-        drop(collect);
+    for (data, taken) in [(b"one", 3), (b"two", 6), (b"tri", 9)] {
         agent.out(channel, data);
+        // Given up again and again, also after it has taken the bytes.
+        while handle.position() < taken {
+            assert!(poll_once(&mut Box::pin(handle.collect())).is_pending());
+        }
     }
     agent.exited(channel, 0);
     agent.end(channel);
