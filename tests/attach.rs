@@ -250,7 +250,10 @@ fn h1_h2_each_kind_of_detach_keys_leaves_the_program_running() {
             .enumerate()
     {
         let file = format!("/tmp/before-{at}");
-        let script = format!("stty raw -echo; echo ready; head -c 3 > {file}; exec sleep 600");
+        let script = format!(
+            "stty raw -echo; echo ready; dd bs=1 count=3 of={file}; \
+             dd bs=1 count=1 of={file}.next; exec sleep 600"
+        );
         let mut screen = Screen::ready(&sb, keys, &script);
         screen.type_in(format!("xyz{typed}"));
         assert_eq!(screen.ended(), "-1", "{keys}");
@@ -258,6 +261,11 @@ fn h1_h2_each_kind_of_detach_keys_leaves_the_program_running() {
         wait_until(&sb, &format!("[ \"$(cat {file})\" = xyz ]"));
         let left = session(&sb, &file);
         assert_eq!((left.status, left.tty), (None, true));
+        // And nothing of the keys: the next byte is what the next one types.
+        let mut next = block_on(sb.reattach(&left.id, ReattachFrom::Now)).unwrap();
+        block_on(next.take_stdin().unwrap().write("!")).unwrap();
+        wait_until(&sb, &format!("[ -s {file}.next ]"));
+        assert_eq!(shell(&sb, &format!("cat {file}.next")), "!", "{keys}");
         kill(&sb, &left);
     }
 }

@@ -45,6 +45,15 @@ fn e_programs_that_cannot_be_run_fail_in_their_own_ways() {
 }
 
 #[test]
+fn d5_e_what_never_started_is_in_no_list() {
+    let sb = shared();
+    let mut handle = block_on(sb.exec_stream("nonexistent", [""; 0])).unwrap();
+    assert!(matches!(block_on(handle.wait()), Err(Error::ExecFailed(_))));
+    let sessions = block_on(sb.sessions()).unwrap();
+    assert!(sessions.iter().all(|session| session.id != handle.id()), "{sessions:?}");
+}
+
+#[test]
 fn e_a_directory_that_cannot_be_entered_is_bad_cwd() {
     for (cwd, errno_name) in [("/nonexistent", "ENOENT"), ("/etc/passwd", "ENOTDIR")] {
         let failed = failed("true", false, |o| o.cwd(cwd));

@@ -182,6 +182,8 @@ fn a12_many_commands_at_once_and_one_after_another_leave_nothing_behind() {
     assert!(descriptors() < before + 100);
     let zombies = shell(&sb, "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z ' || true");
     assert!(zombies.trim().parse::<u32>().unwrap() < 50, "{zombies}");
+    let groups = shell(&sb, "ls -d /.msb/cgroup/*/ 2>/dev/null | wc -l");
+    assert!(groups.trim().parse::<u32>().unwrap() < 50, "{groups} control groups");
 }
 
 #[test]

@@ -319,6 +319,13 @@ fn d5_exec_detached_prints_the_id_under_which_the_session_is_listed() {
 }
 
 #[test]
+fn d5_no_two_processes_give_the_same_id() {
+    let scene = Scene::with_sandbox();
+    let ids = ["600", "601", "602"].map(|time| scene.ok(&["exec", "-d", "w", "--", "sleep", time]));
+    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "{ids:?}");
+}
+
+#[test]
 fn the_first_interrupt_goes_to_the_program() {
     let scene = Scene::new();
     let script = "trap 'echo caught; exit 5' INT; echo up; while :; do sleep 0.05; done";
