@@ -43,6 +43,21 @@ fn d5_a_session_goes_on_exactly_at_the_position_where_a_handle_stopped() {
 }
 
 #[test]
+fn d5_a_position_counts_both_outputs() {
+    let sb = shared();
+    let mut first = block_on(sb.shell_stream("echo out; echo errors >&2")).unwrap();
+    rest(&mut first);
+    assert_eq!(first.position(), 11);
+    let mut again = reattach(&sb, &first, ReattachFrom::Position(11));
+    assert_eq!((again.missed(), again.position()), (0, 11));
+    let events = rest(&mut again);
+    assert!(matches!(
+        events.as_slice(),
+        [ExecEvent::Started { .. }, ExecEvent::Exited { code: 0 }]
+    ));
+}
+
+#[test]
 fn d5_what_is_no_longer_kept_is_counted_and_the_rest_follows() {
     const TOTAL: u64 = 3_000_000;
     let sb = shared();
