@@ -455,6 +455,10 @@ static int family(char **argv)
         char path[512];
         snprintf(path, sizeof path, "%s.part", argv[3]);
         FILE *file = fopen(path, "w");
+        int moved[2];
+        char byte = 0;
+        if (pipe(moved) != 0)
+            return 1;
         for (long i = 0; i < n; i++) {
             pid_t child = fork();
             if (child == 0) {
@@ -462,8 +466,13 @@ static int family(char **argv)
                     setsid();
                 else
                     setpgid(0, 0);
+                if (write(moved[1], &byte, 1) != 1)
+                    _exit(1);
                 forever();
             }
+            /* Until it is there, a signal to our group is one to it. */
+            if (read(moved[0], &byte, 1) != 1)
+                return 1;
             fprintf(file, "%d ", child);
         }
         fprintf(file, "%d\n", getpid());
