@@ -2,7 +2,8 @@
 
 use crate::values::{self, Label, Limit, Variable};
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -88,6 +89,11 @@ pub(crate) enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Print what makes a shell complete the arguments of msb
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +169,13 @@ pub(crate) struct Logs {
     pub(crate) json: bool,
 }
 
+/// The script for a shell, which it reads when it starts or when it is asked to complete.
+pub(crate) fn completion(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "msb", &mut script);
+    script
+}
+
 /// What a sandbox is made of.
 #[derive(Debug, Args)]
 pub(crate) struct Machine {
@@ -224,7 +237,6 @@ pub(crate) struct How {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {

@@ -63,6 +63,7 @@ fn perform(arguments: Arguments) -> Result<u8, Failure> {
             Task::Sessions { name, json } => list::sessions(&name, json, quiet).await,
             Task::Logs(args) => logs::print(args).await,
             Task::Doctor { json } => doctor::doctor(json).await,
+            Task::Completion { shell } => stdio::print(&args::completion(shell)).map(|()| 0),
         }
     });
     // A thread may still sit in a read of our input or a write of our output, for ever.

@@ -475,3 +475,19 @@ fn d6_logs_follows_until_the_sandbox_ends_and_says_what_is_wrong() {
     assert!(scene.fails(125, &["logs", "l", "--session", "x"]).contains("32"));
     assert!(scene.fails(125, &["logs", "l", "--since", "noon"]).contains("30s"));
 }
+
+#[test]
+fn completion_completes_what_msb_knows() {
+    let scene = Scene::new();
+    for (shell, first) in [("bash", "_msb()"), ("zsh", "#compdef msb"), ("fish", "#")] {
+        let script = scene.ok(&["completion", shell]);
+        assert!(script.starts_with(first), "{shell}: {script}");
+        assert!(script.contains("sessions"), "{shell}");
+    }
+    assert!(scene.fails(125, &["completion", "none"]).contains("fish"));
+    let script = scene.home.path().join("completion");
+    std::fs::write(&script, scene.ok(&["completion", "bash"])).unwrap();
+    let ask = "source \"$0\"; COMP_WORDS=(msb se) COMP_CWORD=1; _msb msb se msb; echo $COMPREPLY";
+    let asked = std::process::Command::new("bash").arg("-c").arg(ask).arg(&script).output();
+    assert_eq!(said(asked.unwrap()).out, "sessions\n");
+}

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// The programs that the library starts or puts into a sandbox.
@@ -23,8 +24,11 @@ impl Companions {
     }
 }
 
-/// Finds one program: what `variable` names, else beside the running program, in the directory
-/// above it, beside the library, in the usual places of an installation, and in `PATH`.
+/// Finds one program: what `variable` names, else beside the library, beside the running program,
+/// and where `PATH` leads.
+///
+/// Beside means in the same directory, or in the places below that an installation or the build
+/// tree has for it. The library comes first, since its companions have to be of its version.
 pub fn find_companion(
     program: &'static str,
     variable: &'static str,
@@ -38,35 +42,53 @@ pub fn find_companion(
         let looked = named.display().to_string();
         return Err(Error::CompanionNotFound { program, variable, looked });
     }
-    let mut candidates = Vec::new();
     let executable = env::current_exe().ok();
-    let beside = executable.as_deref().and_then(Path::parent);
-    // Cargo puts tests and examples into a directory below the one with the programs.
-    let above = beside.and_then(Path::parent);
-    for directory in [beside, above, library].into_iter().flatten() {
-        candidates.push(directory.join(program));
-        // The development build: the agent is linked statically, into a directory of its own.
-        candidates.push(directory.join("static").join(program));
-        candidates.push(directory.join("../static").join(program));
-        candidates.push(directory.join("../libexec/microsandbox").join(program));
-        candidates.push(directory.join("../lib/microsandbox").join(program));
-    }
     let search = env::var_os("PATH").unwrap_or_default();
-    candidates.extend(env::split_paths(&search).map(|directory| directory.join(program)));
-    // Found in this order, so that the static agent wins over a dynamic one of the same build.
-    let is_static = |path: &&PathBuf| path.parent().is_some_and(|p| p.ends_with("static"));
-    let found = candidates
-        .iter()
-        .filter(is_static)
-        .chain(candidates.iter().filter(|path| !is_static(path)))
-        .find(|path| path.is_file());
-    if let Some(found) = found {
+    let candidates =
+        candidates(program, library, executable.as_deref().and_then(Path::parent), &search);
+    if let Some(found) = candidates.iter().find(|path| path.is_file()) {
         return absolute(found.clone());
     }
     let looked =
         candidates.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
     Err(Error::CompanionNotFound { program, variable, looked })
 }
+
+/// Every path that may be the program, in the order in which they are tried.
+fn candidates(
+    program: &str,
+    library: Option<&Path>,
+    beside: Option<&Path>,
+    search: &OsStr,
+) -> Vec<PathBuf> {
+    // Cargo puts tests and examples into a directory below the one with the programs.
+    let above = beside
+        .filter(|folder| folder.ends_with("deps") || folder.ends_with("examples"))
+        .and_then(Path::parent);
+    let mut found = Vec::new();
+    for folder in [library, beside, above].into_iter().flatten() {
+        // The build tree: the agent is linked statically, into a directory of its own. The one
+        // beside the library is linked dynamically there, and runs in few sandboxes.
+        found.push(folder.join("../static").join(program));
+        found.push(folder.join(program));
+        for place in INSTALLED {
+            found.push(folder.join(place).join(program));
+        }
+    }
+    // For programs that hold the library themselves: PATH leads to an installed `msb`, and its
+    // companions lie beside it. What is relative would depend on the working directory.
+    for folder in env::split_paths(search).filter(|folder| folder.is_absolute()) {
+        found.push(folder.join(program));
+        for place in INSTALLED {
+            found.push(folder.join(place).join(program));
+        }
+    }
+    found
+}
+
+/// Where an installation has the companions, seen from its `bin`, its `lib`, and the `lib` of one
+/// architecture.
+const INSTALLED: [&str; 2] = ["../libexec/microsandbox", "../../libexec/microsandbox"];
 
 fn absolute(path: PathBuf) -> Result<PathBuf> {
     path.canonicalize().map_err(|error| Error::io("resolve", &path, error))
@@ -87,5 +109,43 @@ mod tests {
         std::fs::write(library.join("msb-none"), "").unwrap();
         let found = find_companion("msb-none", variable, Some(&library)).unwrap();
         assert_eq!(found, library.join("msb-none"));
+    }
+
+    #[test]
+    fn an_installation_is_found_from_its_library_its_programs_and_the_path() {
+        let scratch = tempfile::tempdir().unwrap();
+        let prefix = scratch.path().canonicalize().unwrap();
+        let runner = prefix.join("libexec/microsandbox/msb-runner");
+        for folder in ["bin", "lib/x86_64-linux-gnu", "libexec/microsandbox"] {
+            std::fs::create_dir_all(prefix.join(folder)).unwrap();
+        }
+        std::fs::write(&runner, "").unwrap();
+        let find = |library: Option<&str>, beside: Option<&str>, search: &str| {
+            let library = library.map(|folder| prefix.join(folder));
+            let beside = beside.map(|folder| prefix.join(folder));
+            candidates("msb-runner", library.as_deref(), beside.as_deref(), OsStr::new(search))
+                .into_iter()
+                .find(|path| path.is_file())
+                .map(|path| path.canonicalize().unwrap())
+        };
+        assert_eq!(find(Some("lib"), None, ""), Some(runner.clone()));
+        assert_eq!(find(Some("lib/x86_64-linux-gnu"), None, ""), Some(runner.clone()));
+        assert_eq!(find(None, Some("bin"), ""), Some(runner.clone()));
+        let path = format!("/nonexistent:{}", prefix.join("bin").display());
+        assert_eq!(find(None, None, &path), Some(runner));
+        assert_eq!(find(None, None, ""), None);
+    }
+
+    #[test]
+    fn the_librarys_own_come_first_and_nothing_is_looked_for_in_unrelated_directories() {
+        let [library, beside] = ["/opt/msb/lib", "/srv/x/bin"].map(Path::new);
+        let all = candidates("msb-runner", Some(library), Some(beside), OsStr::new(".:bin:"));
+        let owner = |path: &PathBuf| path.starts_with(library);
+        assert!(all.iter().skip_while(|path| owner(path)).all(|path| path.starts_with(beside)));
+        assert!(!all.contains(&PathBuf::from("/srv/x/msb-runner")), "{all:?}");
+        let built = Path::new("/src/target/debug/deps");
+        let all = candidates("msb-agent", None, Some(built), OsStr::new(""));
+        let at = |path: &str| all.iter().position(|one| one == Path::new(path)).unwrap();
+        assert!(at("/src/target/debug/../static/msb-agent") < at("/src/target/debug/msb-agent"));
     }
 }
