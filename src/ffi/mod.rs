@@ -11,6 +11,9 @@
 #![allow(clippy::missing_safety_doc, reason = "the C comment is the contract")]
 #![allow(non_camel_case_types, reason = "these are the names in C")]
 
+// A panic ends at the boundary as a status. Were it to abort, it would end the caller's process.
+const _: () = assert!(cfg!(panic = "unwind"), "the library needs panic = \"unwind\"");
+
 mod attach;
 mod boundary;
 mod error;

@@ -1,4 +1,7 @@
-//! `cargo run -p xtask -- header [--check]`: makes `include/microsandbox.h` from `src/ffi`.
+//! `cargo run -p xtask -- header [--check]`: makes `include/microsandbox.h` from `src/ffi`, and
+//! `bindings-test/abi/layout.c`, which checks that a C compiler sees the same structs.
+
+mod layout;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,14 +11,19 @@ const FILES: [&str; 12] = [
     "version", "status", "error", "handle", "log", "sandbox", "list", "exec", "event", "output",
     "sink", "attach",
 ];
-const HEADER: &str = "include/microsandbox.h";
+
+type Maker = fn() -> Result<Vec<u8>, String>;
+
+/// What is made, and by what.
+const MADE: [(&str, Maker); 2] =
+    [("include/microsandbox.h", header), ("bindings-test/abi/layout.c", layout::generate)];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments.as_slice() {
-        ["header"] => write_header(),
-        ["header", "--check"] => check_header(),
+        ["header"] => MADE.iter().try_for_each(|(file, make)| write(file, make()?)),
+        ["header", "--check"] => MADE.iter().try_for_each(|(file, make)| check(file, &make()?)),
         _ => Err("usage: xtask header [--check]".to_owned()),
     };
     match result {
@@ -35,7 +43,7 @@ fn root() -> PathBuf {
     own.ancestors().nth(2).unwrap_or(own).to_path_buf()
 }
 
-fn generate() -> Result<Vec<u8>, String> {
+fn header() -> Result<Vec<u8>, String> {
     let root = root();
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml"))?;
     let mut builder = cbindgen::Builder::new().with_config(config);
@@ -48,17 +56,16 @@ fn generate() -> Result<Vec<u8>, String> {
     Ok(header)
 }
 
-fn write_header() -> Result<(), String> {
-    let path = root().join(HEADER);
-    let header = generate()?;
-    std::fs::write(&path, header).map_err(|error| format!("{}: {error}", path.display()))
+fn write(file: &str, content: Vec<u8>) -> Result<(), String> {
+    let path = root().join(file);
+    std::fs::write(&path, content).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn check_header() -> Result<(), String> {
-    let path = root().join(HEADER);
+fn check(file: &str, content: &[u8]) -> Result<(), String> {
+    let path = root().join(file);
     let committed = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    if committed == generate()? {
+    if committed == content {
         return Ok(());
     }
-    Err(format!("{HEADER} is not what src/ffi says: run `make header` and look at the difference"))
+    Err(format!("{file} is not what src/ffi says: run `make header` and look at the difference"))
 }

@@ -1,0 +1,94 @@
+/* Made by `make header` from src/ffi: the layout of every struct, as Rust has it. */
+#include <microsandbox.h>
+#include <assert.h>
+#include <stddef.h>
+
+#define IS_AT(type, field, offset, size) \
+    static_assert(offsetof(type, field) == offset && sizeof(((type *)0)->field) == size, \
+                  #type "." #field)
+
+static_assert(sizeof(msb_error) == 512, "msb_error");
+IS_AT(msb_error, struct_size, 0, 4);
+IS_AT(msb_error, status, 4, 4);
+IS_AT(msb_error, os_error, 8, 4);
+IS_AT(msb_error, origin, 12, 4);
+IS_AT(msb_error, message, 16, 496);
+
+static_assert(sizeof(msb_exec_exit) == 48, "msb_exec_exit");
+IS_AT(msb_exec_exit, struct_size, 0, 4);
+IS_AT(msb_exec_exit, code, 4, 4);
+IS_AT(msb_exec_exit, signal, 8, 4);
+IS_AT(msb_exec_exit, flags, 12, 4);
+IS_AT(msb_exec_exit, user_ns, 16, 8);
+IS_AT(msb_exec_exit, system_ns, 24, 8);
+IS_AT(msb_exec_exit, wall_ns, 32, 8);
+IS_AT(msb_exec_exit, max_rss, 40, 8);
+
+static_assert(sizeof(msb_exec_failure) == 56, "msb_exec_failure");
+IS_AT(msb_exec_failure, struct_size, 0, 4);
+IS_AT(msb_exec_failure, kind, 4, 4);
+IS_AT(msb_exec_failure, os_error, 8, 4);
+IS_AT(msb_exec_failure, reserved, 12, 4);
+IS_AT(msb_exec_failure, kind_name, 16, 8);
+IS_AT(msb_exec_failure, stage, 24, 8);
+IS_AT(msb_exec_failure, os_error_name, 32, 8);
+IS_AT(msb_exec_failure, message, 40, 8);
+IS_AT(msb_exec_failure, path, 48, 8);
+
+static_assert(sizeof(msb_event) == 64, "msb_event");
+IS_AT(msb_event, struct_size, 0, 4);
+IS_AT(msb_event, kind, 4, 4);
+IS_AT(msb_event, value, 8, 8);
+IS_AT(msb_event, data, 16, 8);
+IS_AT(msb_event, len, 24, 8);
+IS_AT(msb_event, exit, 32, 8);
+IS_AT(msb_event, failure, 40, 8);
+IS_AT(msb_event, flags, 48, 4);
+IS_AT(msb_event, reserved, 52, 4);
+IS_AT(msb_event, owner, 56, 8);
+
+static_assert(sizeof(msb_rlimit) == 24, "msb_rlimit");
+IS_AT(msb_rlimit, resource, 0, 4);
+IS_AT(msb_rlimit, reserved, 4, 4);
+IS_AT(msb_rlimit, soft, 8, 8);
+IS_AT(msb_rlimit, hard, 16, 8);
+
+static_assert(sizeof(msb_exec_options) == 120, "msb_exec_options");
+IS_AT(msb_exec_options, struct_size, 0, 4);
+IS_AT(msb_exec_options, flags, 4, 4);
+IS_AT(msb_exec_options, cmd, 8, 8);
+IS_AT(msb_exec_options, args, 16, 8);
+IS_AT(msb_exec_options, args_len, 24, 8);
+IS_AT(msb_exec_options, env, 32, 8);
+IS_AT(msb_exec_options, env_len, 40, 8);
+IS_AT(msb_exec_options, cwd, 48, 8);
+IS_AT(msb_exec_options, user, 56, 8);
+IS_AT(msb_exec_options, stdin_data, 64, 8);
+IS_AT(msb_exec_options, stdin_len, 72, 8);
+IS_AT(msb_exec_options, rlimits, 80, 8);
+IS_AT(msb_exec_options, rlimits_len, 88, 8);
+IS_AT(msb_exec_options, timeout_ns, 96, 8);
+IS_AT(msb_exec_options, drain_ns, 104, 8);
+IS_AT(msb_exec_options, rows, 112, 2);
+IS_AT(msb_exec_options, cols, 114, 2);
+IS_AT(msb_exec_options, reserved, 116, 4);
+
+static_assert(sizeof(msb_sandbox_options) == 128, "msb_sandbox_options");
+IS_AT(msb_sandbox_options, struct_size, 0, 4);
+IS_AT(msb_sandbox_options, flags, 4, 4);
+IS_AT(msb_sandbox_options, name, 8, 8);
+IS_AT(msb_sandbox_options, image, 16, 8);
+IS_AT(msb_sandbox_options, driver, 24, 8);
+IS_AT(msb_sandbox_options, workdir, 32, 8);
+IS_AT(msb_sandbox_options, shell, 40, 8);
+IS_AT(msb_sandbox_options, user, 48, 8);
+IS_AT(msb_sandbox_options, hostname, 56, 8);
+IS_AT(msb_sandbox_options, env, 64, 8);
+IS_AT(msb_sandbox_options, env_len, 72, 8);
+IS_AT(msb_sandbox_options, labels, 80, 8);
+IS_AT(msb_sandbox_options, labels_len, 88, 8);
+IS_AT(msb_sandbox_options, cpus, 96, 4);
+IS_AT(msb_sandbox_options, memory_mib, 100, 4);
+IS_AT(msb_sandbox_options, max_duration_ms, 104, 8);
+IS_AT(msb_sandbox_options, idle_timeout_ms, 112, 8);
+IS_AT(msb_sandbox_options, boot_timeout_ms, 120, 8);
