@@ -8,7 +8,8 @@ AGENT := target/static/msb-agent
 ROOTFS := target/rootfs
 CFLAGS_STRICT := -std=c11 -Wall -Wextra -Wpedantic -Werror -O1 -g
 
-.PHONY: help demo test check bench fuzz build agent setup setup-test header lint test-rust test-c clean
+.PHONY: help demo test check bench fuzz build agent install uninstall deb setup setup-test \
+	header abi-baseline lint test-rust test-c test-install clean
 
 ## help: this list
 help:
@@ -25,12 +26,14 @@ demo: setup build $(ROOTFS)
 	@echo "   that far. target/release/msb doctor says what other isolation this machine offers."
 
 ## test: every test
-test: setup-test lint test-rust test-c
+test: setup-test lint test-rust test-c test-install
 	@echo "== all tests passed"
 
 ## check: the deep run: every test, sanitizers, valgrind, kills, soak, and fuzzers where they can be had
-check: setup-test test
+check: setup-test test build
 	@scripts/check
+	@echo "== the installation, of the release build"
+	@BUILD=target/release scripts/test-install
 	@echo "== a hundred kills at random moments"
 	@MSB_TEST_KILLS=100 $(CARGO) test --quiet -p msb-runner --test killing g_killed
 	@echo "== soak: 100,000 commands, 1,000 at once, a reader that stops for a minute"
@@ -47,10 +50,23 @@ bench: setup build $(ROOTFS)
 fuzz:
 	@scripts/fuzz
 
+## build: library, agent, runner and msb, as `make install` installs them
 build: agent
 	@echo "== building library, runner and msb (release)"
 	@$(CARGO) build --release --quiet -p microsandbox -p msb-runner -p msb-cli
 	@ln -sf libmicrosandbox.so target/release/libmicrosandbox.so.0
+
+## install: what `make build` builds; PREFIX (/usr/local), DESTDIR, LIBDIR as usual
+install: build
+	@scripts/install
+
+## uninstall: what `make install` installed
+uninstall:
+	@scripts/install --uninstall
+
+## deb: a Debian package in target/deb
+deb: setup-test build
+	@scripts/deb
 
 agent: setup
 	@echo "== building the static agent"
@@ -70,9 +86,13 @@ setup:
 setup-test:
 	@scripts/setup test
 
-## header: write include/microsandbox.h anew from src/ffi
+## header: write include/microsandbox.h and bindings-test/abi/layout.c anew from src/ffi
 header:
 	@$(CARGO) run --quiet -p xtask -- header
+
+## abi-baseline: take the header's ABI as the one to keep; scripts/abi says when that is right
+abi-baseline: setup-test
+	@scripts/abi --renew
 
 lint:
 	@echo "== formatting and lints"
@@ -89,6 +109,10 @@ test-rust: agent $(ROOTFS)
 test-c: agent $(ROOTFS)
 	@$(CARGO) build --quiet --workspace
 	@scripts/test-c
+
+test-install: agent $(ROOTFS)
+	@$(CARGO) build --quiet --workspace
+	@scripts/test-install
 
 clean:
 	@$(CARGO) clean

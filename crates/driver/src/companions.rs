@@ -65,6 +65,8 @@ fn candidates(
     let above = beside
         .filter(|folder| folder.ends_with("deps") || folder.ends_with("examples"))
         .and_then(Path::parent);
+    // A program that is linked with the archive is its own library.
+    let beside = beside.filter(|folder| Some(*folder) != library);
     let mut found = Vec::new();
     for folder in [library, beside, above].into_iter().flatten() {
         // The build tree: the agent is linked statically, into a directory of its own. The one
