@@ -7,6 +7,13 @@
     static_assert(offsetof(type, field) == offset && sizeof(((type *)0)->field) == size, \
                   #type "." #field)
 
+static_assert(sizeof(msb_attach_options) == 32, "msb_attach_options");
+IS_AT(msb_attach_options, struct_size, 0, 4);
+IS_AT(msb_attach_options, flags, 4, 4);
+IS_AT(msb_attach_options, exec, 8, 8);
+IS_AT(msb_attach_options, session, 16, 8);
+IS_AT(msb_attach_options, detach_keys, 24, 8);
+
 static_assert(sizeof(msb_error) == 512, "msb_error");
 IS_AT(msb_error, struct_size, 0, 4);
 IS_AT(msb_error, status, 4, 4);
@@ -53,7 +60,7 @@ IS_AT(msb_rlimit, reserved, 4, 4);
 IS_AT(msb_rlimit, soft, 8, 8);
 IS_AT(msb_rlimit, hard, 16, 8);
 
-static_assert(sizeof(msb_exec_options) == 120, "msb_exec_options");
+static_assert(sizeof(msb_exec_options) == 128, "msb_exec_options");
 IS_AT(msb_exec_options, struct_size, 0, 4);
 IS_AT(msb_exec_options, flags, 4, 4);
 IS_AT(msb_exec_options, cmd, 8, 8);
@@ -72,8 +79,86 @@ IS_AT(msb_exec_options, drain_ns, 104, 8);
 IS_AT(msb_exec_options, rows, 112, 2);
 IS_AT(msb_exec_options, cols, 114, 2);
 IS_AT(msb_exec_options, reserved, 116, 4);
+IS_AT(msb_exec_options, max_output, 120, 8);
 
-static_assert(sizeof(msb_sandbox_options) == 128, "msb_sandbox_options");
+static_assert(sizeof(msb_sandbox_entry) == 96, "msb_sandbox_entry");
+IS_AT(msb_sandbox_entry, struct_size, 0, 4);
+IS_AT(msb_sandbox_entry, state, 4, 4);
+IS_AT(msb_sandbox_entry, isolation, 8, 4);
+IS_AT(msb_sandbox_entry, reason, 12, 4);
+IS_AT(msb_sandbox_entry, flags, 16, 4);
+IS_AT(msb_sandbox_entry, cpus, 20, 4);
+IS_AT(msb_sandbox_entry, memory_mib, 24, 4);
+IS_AT(msb_sandbox_entry, reserved, 28, 4);
+IS_AT(msb_sandbox_entry, created_ms, 32, 8);
+IS_AT(msb_sandbox_entry, started_ms, 40, 8);
+IS_AT(msb_sandbox_entry, name, 48, 8);
+IS_AT(msb_sandbox_entry, image, 56, 8);
+IS_AT(msb_sandbox_entry, driver, 64, 8);
+IS_AT(msb_sandbox_entry, detail, 72, 8);
+IS_AT(msb_sandbox_entry, labels, 80, 8);
+IS_AT(msb_sandbox_entry, labels_len, 88, 8);
+
+static_assert(sizeof(msb_sandbox_entries) == 32, "msb_sandbox_entries");
+IS_AT(msb_sandbox_entries, struct_size, 0, 4);
+IS_AT(msb_sandbox_entries, reserved, 4, 4);
+IS_AT(msb_sandbox_entries, entries, 8, 8);
+IS_AT(msb_sandbox_entries, len, 16, 8);
+IS_AT(msb_sandbox_entries, owner, 24, 8);
+
+static_assert(sizeof(msb_exec_entry) == 64, "msb_exec_entry");
+IS_AT(msb_exec_entry, struct_size, 0, 4);
+IS_AT(msb_exec_entry, flags, 4, 4);
+IS_AT(msb_exec_entry, pid, 8, 4);
+IS_AT(msb_exec_entry, followers, 12, 4);
+IS_AT(msb_exec_entry, age_ns, 16, 8);
+IS_AT(msb_exec_entry, output_total, 24, 8);
+IS_AT(msb_exec_entry, id, 32, 8);
+IS_AT(msb_exec_entry, argv, 40, 8);
+IS_AT(msb_exec_entry, argv_len, 48, 8);
+IS_AT(msb_exec_entry, exit, 56, 8);
+
+static_assert(sizeof(msb_exec_entries) == 32, "msb_exec_entries");
+IS_AT(msb_exec_entries, struct_size, 0, 4);
+IS_AT(msb_exec_entries, reserved, 4, 4);
+IS_AT(msb_exec_entries, entries, 8, 8);
+IS_AT(msb_exec_entries, len, 16, 8);
+IS_AT(msb_exec_entries, owner, 24, 8);
+
+static_assert(sizeof(msb_driver_entry) == 40, "msb_driver_entry");
+IS_AT(msb_driver_entry, struct_size, 0, 4);
+IS_AT(msb_driver_entry, isolation, 4, 4);
+IS_AT(msb_driver_entry, usable, 8, 4);
+IS_AT(msb_driver_entry, reserved, 12, 4);
+IS_AT(msb_driver_entry, name, 16, 8);
+IS_AT(msb_driver_entry, why, 24, 8);
+IS_AT(msb_driver_entry, hint, 32, 8);
+
+static_assert(sizeof(msb_driver_entries) == 32, "msb_driver_entries");
+IS_AT(msb_driver_entries, struct_size, 0, 4);
+IS_AT(msb_driver_entries, reserved, 4, 4);
+IS_AT(msb_driver_entries, entries, 8, 8);
+IS_AT(msb_driver_entries, len, 16, 8);
+IS_AT(msb_driver_entries, owner, 24, 8);
+
+static_assert(sizeof(msb_output) == 104, "msb_output");
+IS_AT(msb_output, struct_size, 0, 4);
+IS_AT(msb_output, kind, 4, 4);
+IS_AT(msb_output, exit, 8, 8);
+IS_AT(msb_output, failure, 16, 8);
+IS_AT(msb_output, lost, 24, 8);
+IS_AT(msb_output, lost_len, 32, 8);
+IS_AT(msb_output, stdout_data, 40, 8);
+IS_AT(msb_output, stdout_len, 48, 8);
+IS_AT(msb_output, stdout_total, 56, 8);
+IS_AT(msb_output, stderr_data, 64, 8);
+IS_AT(msb_output, stderr_len, 72, 8);
+IS_AT(msb_output, stderr_total, 80, 8);
+IS_AT(msb_output, flags, 88, 4);
+IS_AT(msb_output, reserved, 92, 4);
+IS_AT(msb_output, owner, 96, 8);
+
+static_assert(sizeof(msb_sandbox_options) == 144, "msb_sandbox_options");
 IS_AT(msb_sandbox_options, struct_size, 0, 4);
 IS_AT(msb_sandbox_options, flags, 4, 4);
 IS_AT(msb_sandbox_options, name, 8, 8);
@@ -92,3 +177,6 @@ IS_AT(msb_sandbox_options, memory_mib, 100, 4);
 IS_AT(msb_sandbox_options, max_duration_ms, 104, 8);
 IS_AT(msb_sandbox_options, idle_timeout_ms, 112, 8);
 IS_AT(msb_sandbox_options, boot_timeout_ms, 120, 8);
+IS_AT(msb_sandbox_options, log_max_bytes, 128, 8);
+IS_AT(msb_sandbox_options, log_files, 136, 4);
+IS_AT(msb_sandbox_options, reserved, 140, 4);
