@@ -1,0 +1,86 @@
+//! The C ABI called from inside a host's own tokio runtime: nothing in it enters another one.
+
+#![allow(clippy::unwrap_used, unsafe_code, reason = "a test may panic, and calls C functions")]
+
+mod common;
+
+use microsandbox::ffi::*;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::ptr;
+
+fn zeroed<T>() -> T {
+    // SAFETY: used for structs of the header only, of which zeros are a valid value.
+    unsafe { std::mem::zeroed() }
+}
+
+fn size<T>() -> u32 {
+    u32::try_from(size_of::<T>()).unwrap()
+}
+
+/// Creates a sandbox, collects a command, and removes it, all by blocking calls.
+fn whole_life(name: &str) {
+    common::setup();
+    let text = |text: &str| CString::new(text).unwrap();
+    let (name, driver, cmd, arg) = (text(name), text("container"), text("echo"), text("hello"));
+    let image = CString::new(common::rootfs().as_os_str().as_bytes()).unwrap();
+    let mut err: msb_error = zeroed();
+    err.struct_size = size::<msb_error>();
+    let err = &raw mut err;
+    let options = msb_sandbox_options {
+        struct_size: size::<msb_sandbox_options>(),
+        name: name.as_ptr(),
+        image: image.as_ptr(),
+        driver: driver.as_ptr(),
+        flags: MSB_SANDBOX_REPLACE,
+        ..zeroed()
+    };
+    let (mut sandbox, mut exec) = (ptr::null_mut(), ptr::null_mut());
+    // SAFETY: here and below, every pointer is to something that lives during the call.
+    assert_eq!(unsafe { msb_sandbox_create(&raw const options, &raw mut sandbox, err) }, MSB_OK);
+    // SAFETY: as above.
+    assert_eq!(unsafe { msb_sandbox_wait_ready(sandbox, -1, err) }, MSB_OK);
+    let args = [arg.as_ptr()];
+    let options = msb_exec_options {
+        struct_size: size::<msb_exec_options>(),
+        cmd: cmd.as_ptr(),
+        args: args.as_ptr(),
+        args_len: 1,
+        ..zeroed()
+    };
+    // SAFETY: as above.
+    let started = unsafe {
+        msb_exec_stream(sandbox, &raw const options, &raw mut exec, ptr::null_mut(), err)
+    };
+    assert_eq!(started, MSB_OK);
+    let mut output = msb_output { struct_size: size::<msb_output>(), ..zeroed() };
+    // SAFETY: as above.
+    assert_eq!(unsafe { msb_exec_collect(exec, -1, &raw mut output, err) }, MSB_OK);
+    // SAFETY: so many bytes, until the release.
+    let said = unsafe { std::slice::from_raw_parts(output.stdout_data, output.stdout_len) };
+    assert_eq!((output.kind, said), (MSB_EVENT_EXITED, &b"hello\n"[..]));
+    // SAFETY: as above.
+    unsafe { msb_output_release(&raw mut output) };
+    // SAFETY: as above.
+    assert_eq!(unsafe { msb_sandbox_kill(sandbox, err) }, MSB_OK);
+    assert_eq!((msb_handle_close(exec.cast()), msb_handle_close(sandbox.cast())), (MSB_OK, MSB_OK));
+    // SAFETY: as above.
+    assert_eq!(unsafe { msb_sandbox_remove(name.as_ptr(), 0, err) }, MSB_OK);
+}
+
+#[tokio::test]
+async fn abi_calls_work_inside_a_tokio_runtime_of_one_thread() {
+    whole_life("tokio-one");
+    let inside = tokio::task::LocalSet::new();
+    inside.run_until(async { whole_life("tokio-local") }).await;
+}
+
+#[test]
+fn abi_calls_work_on_the_threads_of_a_tokio_runtime_that_has_many() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let blocking = tokio::task::spawn_blocking(|| whole_life("tokio-blocking"));
+        tokio::spawn(async { whole_life("tokio-worker") }).await.unwrap();
+        blocking.await.unwrap();
+    });
+}
