@@ -277,7 +277,7 @@ impl Play {
         let Some((host, connection)) = self.live(host) else { return };
         let Some(channel) = host.fresh(&connection) else { return };
         host.channels.insert(channel, Followed::new(window, Some(0)));
-        let session = Rc::new(Session::new(&exec, 1, None));
+        let session = Rc::new(Session::new(&exec, 1, None, std::time::Instant::now()));
         session.follow_from_start(&connection, channel, exec.window);
         connection.channel_opened(channel, &session);
         session.begun();

@@ -75,14 +75,14 @@ struct State {
 }
 
 impl Session {
-    fn new(exec: &Exec, pid: i32, cgroup: Option<Cgroup>) -> Session {
+    fn new(exec: &Exec, pid: i32, cgroup: Option<Cgroup>, began: Instant) -> Session {
         let argv = shown(exec);
         Session {
             id: exec.session,
             pid,
             tty: exec.tty.is_some(),
             argv,
-            began: Instant::now(),
+            began,
             wake: Notify::new(),
             terminal: RefCell::new(None),
             cgroup: RefCell::new(cgroup),

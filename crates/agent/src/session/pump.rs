@@ -404,7 +404,7 @@ mod tests {
             open.extend(stays.then_some(theirs));
             Some(Rc::new(sys::watch(ours).unwrap()))
         });
-        let session = Rc::new(Session::new(&exec(0, 0), 1, None));
+        let session = Rc::new(Session::new(&exec(0, 0), 1, None, std::time::Instant::now()));
         session.begun();
         session.state.borrow_mut().reaped = Some((reaped(), std::time::Instant::now()));
         let mut pump = Pump {

@@ -61,6 +61,8 @@ pub(crate) fn start(exec: &Exec) -> Result<(Rc<Session>, Embryo), Failure> {
         terminal: exec.tty.is_some(),
         cgroup: entrance.as_ref().map(AsFd::as_fd),
     };
+    // Before the fork: the child may be far ahead when the agent gets its processor back.
+    let began = std::time::Instant::now();
     let (pid, report) = sys::spawn(&plan)
         .map_err(|(stage, errno)| failure(stage, errno, program.clone(), describe(errno)))?;
     let report = sys::watch(report).map_err(|error| {
@@ -69,7 +71,7 @@ pub(crate) fn start(exec: &Exec) -> Result<(Rc<Session>, Embryo), Failure> {
         let errno = error.raw_os_error().unwrap_or(0);
         failure(Stage::Pipe, errno, program.clone(), describe(errno))
     })?;
-    let session = Rc::new(Session::new(exec, pid, cgroup));
+    let session = Rc::new(Session::new(exec, pid, cgroup, began));
     session.terminal.replace(ends.terminal);
     let (candidates, cwd) = (plan.candidates, exec.cwd.clone());
     Ok((session, Embryo { ends: ends.ours, report, program, cwd, candidates }))
