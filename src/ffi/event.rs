@@ -8,7 +8,7 @@ use super::exec::ExecObject;
 use super::handle::{get, msb_exec};
 use super::loan::{self, Arena, Loan, Released, nobody, size_of_u32};
 use super::status::{MSB_AGAIN, MSB_E_LIMIT, MSB_EOF, MSB_OK, msb_status};
-use super::wait::Timeout;
+use super::wait::{Patience, Timeout};
 use crate::client::{Batch, Event, Next, Received, StreamEnd, lock};
 use crate::event::{Ending, ExecFailed, ExecLost};
 use crate::output::ExitStatus;
@@ -214,7 +214,7 @@ impl OwnedEnding {
             return msb_event { kind, value, failure: ptr::from_ref(shown), ..NO_EVENT };
         }
         let why = self.lost.as_deref().unwrap_or_default();
-        msb_event { kind: MSB_EVENT_LOST, data: why.as_ptr(), len: why.len(), ..NO_EVENT }
+        msb_event { kind: MSB_EVENT_LOST, data: loan::start_of(why.as_bytes()), len: why.len(), ..NO_EVENT }
     }
 }
 
@@ -434,13 +434,19 @@ pub unsafe extern "C" fn msb_exec_wait(
         let (exec, out_event) = (get::<ExecObject, _>(exec)?, out_event?);
         check_room(1)?;
         let deadline = Timeout::from_ms(timeout_ms)?.deadline();
-        let turn = exec.core.turn()?;
+        let (turn, mut patience) = (exec.core.turn()?, Patience::until(deadline));
         loop {
             if let Some(ending) = lock(&exec.story).ending() {
                 return Ok(out_event.write(&lend_ending(ending)?));
             }
             match turn.next(deadline)? {
-                Next::Event(received) => lock(&exec.story).note(&received.event),
+                Next::Event(received) => {
+                    let mut story = lock(&exec.story);
+                    story.note(&received.event);
+                    if story.ending().is_none() && patience.is_over(story.position()) {
+                        return Ok(MSB_AGAIN);
+                    }
+                }
                 Next::Nothing => return Ok(MSB_AGAIN),
                 Next::End(end) => {
                     let mut story = lock(&exec.story);

@@ -7,7 +7,7 @@ use super::exec::ExecObject;
 use super::handle::{get, msb_exec};
 use super::loan::{self, Loan, Released, nobody};
 use super::status::{MSB_AGAIN, MSB_E_LIMIT, msb_status};
-use super::wait::Timeout;
+use super::wait::{Patience, Timeout};
 use crate::client::{Batch, lock};
 use crate::story::{Gathered, Stream};
 use std::ffi::c_void;
@@ -112,10 +112,10 @@ impl Collected {
             failure: event.failure,
             lost: event.data,
             lost_len: event.len,
-            stdout_data: stdout.data.as_ptr(),
+            stdout_data: loan::start_of(&stdout.data),
             stdout_len: stdout.data.len(),
             stdout_total: stdout.total,
-            stderr_data: stderr.data.as_ptr(),
+            stderr_data: loan::start_of(&stderr.data),
             stderr_len: stderr.data.len(),
             stderr_total: stderr.total,
             flags: cut(stdout) | cut(stderr),
@@ -152,15 +152,19 @@ pub unsafe extern "C" fn msb_exec_collect(
             return Err(wrong(MSB_E_LIMIT, "hundreds of thousands of outputs are not released"));
         }
         let deadline = Timeout::from_ms(timeout_ms)?.deadline();
-        let turn = exec.core.turn()?;
+        let (turn, mut patience) = (exec.core.turn()?, Patience::until(deadline));
         let mut taken = Vec::new();
         let end = loop {
             match turn.batch(deadline, BATCH, &mut taken)? {
                 Batch::Events => {
                     let mut story = lock(&exec.story);
                     taken.iter().for_each(|received| story.gather(&received.event));
+                    let position = story.position();
                     drop(story);
                     taken.clear();
+                    if patience.is_over(position) {
+                        return Ok(MSB_AGAIN);
+                    }
                 }
                 Batch::Nothing => return Ok(MSB_AGAIN),
                 Batch::End(end) => break end,
