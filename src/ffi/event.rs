@@ -214,7 +214,12 @@ impl OwnedEnding {
             return msb_event { kind, value, failure: ptr::from_ref(shown), ..NO_EVENT };
         }
         let why = self.lost.as_deref().unwrap_or_default();
-        msb_event { kind: MSB_EVENT_LOST, data: loan::start_of(why.as_bytes()), len: why.len(), ..NO_EVENT }
+        msb_event {
+            kind: MSB_EVENT_LOST,
+            data: loan::start_of(why.as_bytes()),
+            len: why.len(),
+            ..NO_EVENT
+        }
     }
 }
 
