@@ -257,8 +257,11 @@ TEST(test_g_a_kill_ends_all_at_once)
     msb_sandbox *sandbox = sandbox_of_own("killed"), *other = opened("killed", 0);
     msb_exec_options options = script("trap '' TERM; while :; do sleep 1; done");
     msb_exec *exec = start(sandbox, &options, NULL), *late = NULL;
+    msb_exec_entries list = MSB_EXEC_ENTRIES_INIT;
     struct outcome outcome = {0};
+    char id[MSB_SESSION_ID_LEN];
 
+    CHECK_OK(msb_exec_id(exec, id, &err));
     take(exec, &outcome, -1);
     CHECK_OK(msb_sandbox_kill(sandbox, &err));
     finish(exec, &outcome);
@@ -268,7 +271,9 @@ TEST(test_g_a_kill_ends_all_at_once)
     CHECK_STATUS(msb_sandbox_stop(sandbox, 0, &err), MSB_E_NOT_RUNNING);
     CHECK_STATUS(msb_sandbox_kill(other, &err), MSB_E_NOT_RUNNING);
     CHECK_STATUS(msb_exec_stream(sandbox, &options, &late, NULL, &err), MSB_E_NOT_RUNNING);
-    CHECK(late == NULL);
+    CHECK_STATUS(msb_exec_reattach(sandbox, id, 0, &late, NULL, &err), MSB_E_NOT_RUNNING);
+    CHECK_STATUS(msb_exec_list(sandbox, &list, &err), MSB_E_NOT_RUNNING);
+    CHECK(late == NULL && list.owner == NULL);
     CHECK_INT(msb_handle_close(other), MSB_OK);
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
     CHECK_OK(msb_sandbox_remove("killed", 0, &err));

@@ -179,12 +179,18 @@ impl Logger {
 
 fn serve(host: &Host, records: &Receiver<Record>) {
     for record in records {
-        let dropped = DROPPED.swap(0, Ordering::AcqRel);
-        if dropped > 0 {
-            let text = format!("{dropped} messages came too fast and were dropped");
-            host.tell(MSB_LOG_WARN, "msb::log", &text);
-        }
+        tell_dropped(host);
         host.tell(record.level, record.target, &record.message);
+    }
+    // Nothing comes any more, so that the next function is told of its own losses only.
+    tell_dropped(host);
+}
+
+fn tell_dropped(host: &Host) {
+    let dropped = DROPPED.swap(0, Ordering::AcqRel);
+    if dropped > 0 {
+        let text = format!("{dropped} messages came too fast and were dropped");
+        host.tell(MSB_LOG_WARN, "msb::log", &text);
     }
 }
 
