@@ -39,13 +39,13 @@ pub struct msb_output {
     pub lost: *const u8,
     /// How many bytes.
     pub lost_len: usize,
-    /// What it wrote to standard output; with a terminal, everything.
+    /// What it wrote to standard output; with a terminal, everything. NULL when that is nothing.
     pub stdout_data: *const u8,
     /// How many bytes.
     pub stdout_len: usize,
     /// How many bytes it wrote there, also beyond `max_output`.
     pub stdout_total: u64,
-    /// What it wrote to standard error.
+    /// What it wrote to standard error. NULL when that is nothing.
     pub stderr_data: *const u8,
     /// How many bytes.
     pub stderr_len: usize,
@@ -127,13 +127,14 @@ impl Collected {
 /// Wait for the end of a command and of its output, and collect what was not received before.
 /// Waits up to `timeout_ms`: 0 only looks, -1 waits for ever. One thread at a time.
 ///
-/// A command that failed to start or whose time ran out is not a failure of this call:
-/// `out_output->kind` and `out_output->exit` say how it went, and the output so far is there.
-/// Giving the call up leaves the command running: `msb_exec_signal` ends it.
+/// A command that failed to start, whose time ran out or whose sandbox went is not a failure of
+/// this call: `out_output->kind` and `out_output->exit` say how it went, and the output so far is
+/// there. Giving the call up leaves the command running: `msb_exec_signal` ends it.
 ///
-/// `MSB_OK`: `*out_output` is filled; give it back with `msb_output_release`. `MSB_AGAIN`: not yet;
-/// what was collected is kept for the next call. `MSB_E_BUSY` and `MSB_E_CLOSED` as
-/// `msb_exec_recv`.
+/// `MSB_OK`: `*out_output` is filled; give it back with `msb_output_release`. Afterwards
+/// `msb_exec_recv` says `MSB_EOF`, and a second output has the same end and no bytes. `MSB_AGAIN`:
+/// not yet; what was collected is kept for the next call of this function. `MSB_E_BUSY` and
+/// `MSB_E_CLOSED` as `msb_exec_recv`.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_collect(
