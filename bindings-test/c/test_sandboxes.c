@@ -480,6 +480,34 @@ TEST(test_d6_a_log_has_both_its_limits_or_none_and_is_asked_for)
     }
 }
 
+TEST(test_d6_the_output_of_sessions_is_logged_when_asked_for_and_else_not)
+{
+    for (int logged = 0; logged < 2; logged++) {
+        msb_sandbox_options options = sandbox_named("with-log");
+        msb_exec_options exec_options = script("echo for the log");
+        msb_event event = MSB_EVENT_INIT;
+        char text[256], id[MSB_SESSION_ID_LEN];
+        msb_sandbox *sandbox = NULL;
+        msb_exec *exec;
+
+        options.flags |= logged ? MSB_SANDBOX_LOG : 0;
+        CHECK_OK(msb_sandbox_create(&options, &sandbox, &err));
+        CHECK_OK(msb_sandbox_wait_ready(sandbox, -1, &err));
+        exec = start(sandbox, &exec_options, NULL);
+        CHECK_OK(msb_exec_id(exec, id, &err));
+        CHECK_OK(msb_exec_wait(exec, -1, &event, &err));
+        msb_event_release(&event);
+        CHECK_INT(msb_handle_close(exec), MSB_OK);
+        /* All of it is there when the sandbox has ended. */
+        CHECK_OK(msb_sandbox_stop(sandbox, 1000, &err));
+        snprintf(text, sizeof text, "grep -rqs %s '%s/sandboxes/with-log/log'", id,
+                 getenv("MSB_HOME"));
+        CHECK_SAY((system(text) == 0) == logged, "%s", text);
+        CHECK_INT(msb_handle_close(sandbox), MSB_OK);
+        CHECK_OK(msb_sandbox_remove("with-log", 0, &err));
+    }
+}
+
 TEST(test_a11_the_network_is_there_only_when_asked_for)
 {
     static const char count[] = "ip link | grep -c '^[0-9]'";
