@@ -6,16 +6,18 @@
  *           One run of a command is a session. It has an id, belongs to its sandbox and not to
  *           this process, and may be followed by several exec handles, also of others.
  * FLOW      Output waits for whoever takes it: a command stands still when about a mebibyte of
- *           its output was not received, or not released. Nothing is dropped.
+ *           its output was not received, or not released. Nothing is dropped. A handle that is
+ *           closed holds nothing up.
  * HANDLES   Opaque and typed. Never dereferenced: a stale handle is MSB_E_HANDLE, never
  *           undefined behaviour. Close each once, in any order, on any thread.
  * OWNERSHIP "owned": yours, close or release it.  "borrowed": valid until the moment
  *           named, do not free.  "copied": the library kept its own; yours is free when
  *           the call returns.  "lent": the library reads yours during the call.
  *           "static": never freed.
- * ERRORS    Every fallible call returns msb_status and takes a last `err`, which is lent
- *           and may be NULL. `rc < 0` is a failure, whichever. A comment names the ones to
- *           expect; any call may also say MSB_E_HANDLE, MSB_E_INVALID, MSB_E_IO, MSB_E_LIMIT.
+ * ERRORS    Every fallible call returns msb_status and takes a last `err`, which may be
+ *           NULL and is written on failure only. `rc < 0` is a failure; a comment names those
+ *           to expect, and any call may also say MSB_E_HANDLE, MSB_E_INVALID, MSB_E_IO or
+ *           MSB_E_LIMIT.
  *           Outputs, `out_*`, are written when a comment says so and left alone otherwise.
  * TIMES     int64_t milliseconds: 0 only looks, -1 waits for ever.
  * THREADS   Every function may be called from any thread at any time, unless its own
@@ -24,8 +26,9 @@
  * STRUCTS   Start each from its MSB_*_INIT. Fields are only ever added at the end. What a call
  *           fills is written over: release what it held before. A pointer with a length of
  *           0 is NULL. Ignore kinds, states, reasons and flags that you do not know.
- * TEXT      In: NUL-terminated. Commands, arguments, variables and directories are bytes;
- *           names are UTF-8.
+ * TEXT      In: NUL-terminated. A command, its arguments, variables and directory are bytes,
+ *           and so is `image`; everything else is UTF-8, also a sandbox's own variables and
+ *           directory. Out: as it went in.
  * FORK      After fork(), the child may only exec or _exit; a call says
  *           MSB_E_UNSUPPORTED there.
  * FILES     Sandboxes are kept in $MSB_HOME, else $XDG_STATE_HOME/microsandbox, else

@@ -102,6 +102,36 @@ TEST(test_abi_numbers_that_make_no_sense_are_refused)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
 }
 
+TEST(test_abi_texts_are_bytes_or_utf8_as_the_header_says)
+{
+    const char *bytes[] = {"\xff=\xfe"};
+    const char *args[] = {"/proc/self/environ"};
+    msb_exec_options options = command("cat");
+    msb_sandbox_options wrong = sandbox_named("bytes");
+    struct outcome outcome;
+    msb_sandbox *sandbox = NULL;
+
+    SET_ARRAY(options, env, bytes);
+    SET_ARRAY(options, args, args);
+    outcome = run_command(&options);
+    CHECK(memmem(outcome.out.data, outcome.out.len, "\xff=\xfe", 4) != NULL); /* its NUL too */
+    forget(&outcome);
+    SET_ARRAY(wrong, env, bytes);
+    CHECK_STATUS(msb_sandbox_create(&wrong, &sandbox, &err), MSB_E_INVALID);
+    wrong = sandbox_named("bytes");
+    SET_ARRAY(wrong, labels, bytes);
+    CHECK_STATUS(msb_sandbox_create(&wrong, &sandbox, &err), MSB_E_INVALID);
+    wrong = sandbox_named("bytes");
+    wrong.workdir = "/\xff";
+    CHECK_STATUS(msb_sandbox_create(&wrong, &sandbox, &err), MSB_E_INVALID);
+    CHECK(sandbox == NULL);
+    wrong = sandbox_named("bytes");
+    wrong.image = "/nonexistent/\xff";
+    CHECK_OK(msb_sandbox_create(&wrong, &sandbox, &err));
+    CHECK_STATUS(msb_sandbox_wait_ready(sandbox, -1, &err), MSB_E_CONFIG);
+    CHECK_INT(msb_handle_close(sandbox), MSB_OK);
+}
+
 TEST(test_abi_a_release_takes_only_what_it_is_for)
 {
     msb_exec_options options = script("echo text");

@@ -285,7 +285,8 @@ TEST(test_h1_a_change_of_size_is_passed_on)
     struct screen screen;
 
     open_screen(&screen);
-    run_on(&screen, "run", "trap 'stty size; exit 0' WINCH; echo ready; while :; do usleep 10000; done");
+    run_on(&screen, "run", "trap 'stty size; exit 0' WINCH; echo ready; while :; do "
+                           "usleep 10000; done");
     see(&screen, "ready");
     CHECK_INT(ioctl(screen.master, TIOCSWINSZ, &size), 0);
     see(&screen, "50 132");
@@ -319,7 +320,8 @@ TEST(test_h2_a_half_typed_sequence_is_delivered_and_a_whole_one_parts)
     struct screen screen;
 
     open_screen(&screen);
-    run_on(&screen, "keys", "stty -echo raw; echo ready; head -c 3 | od -c | head -n 1; echo next; cat");
+    run_on(&screen, "keys", "stty -echo raw; echo ready; head -c 3 | od -c | head -n 1; echo next; "
+                            "cat");
     see(&screen, "ready");
     type(&screen, "\x10"
                   "ab");

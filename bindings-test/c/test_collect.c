@@ -1,4 +1,4 @@
-/* test_collect.c - promises A1, A4, B4, B5, B7, B9, B10, D3: collecting output, waiting for the end. */
+/* test_collect.c - promises A1, A4, B4, B5, B7, B9, B10, D3: collecting, waiting for the end. */
 #include "support.h"
 
 #include <signal.h>

@@ -1,4 +1,4 @@
-/* test_log.c - the log (promises I and B9 where they touch it): who is told what, and until when. */
+/* test_log.c - the log: who is told what, and until when. */
 #include "support.h"
 
 #include <pthread.h>
@@ -219,7 +219,8 @@ TEST(test_log_a_call_that_fails_leaves_everything_as_it_was)
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         CHECK_STATUS(msb_log_set(wrong[i], tell, &other, dropped, &err), MSB_E_INVALID);
     provoke(2);
-    CHECK_OK(msb_log_set(12345, NULL, &other, dropped, &err)); /* nobody: the rest is not looked at */
+    /* Nobody: the rest is not looked at. */
+    CHECK_OK(msb_log_set(12345, NULL, &other, dropped, &err));
     CHECK_INT(find(&told, MSB_LOG_DEBUG, "attach requested"), 2);
     CHECK_INT(told.drops, 1);
     CHECK_INT(other.count + other.drops, 0);
