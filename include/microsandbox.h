@@ -3,6 +3,11 @@
  * MODEL     A sandbox is a virtual machine or, if asked for by name, a container. An exec
  *           is a command inside it. An exec is watched by pulling events; its input is fed
  *           through a sink. The library never calls you back, except to log.
+ *           One run of a command is a session. It has an id, belongs to its sandbox and not to
+ *           this process, and may be followed by several exec handles, also of others.
+ * FLOW      Output waits for whoever takes it: a command stands still when about a mebibyte of
+ *           its output was not received, or not released. Nothing is dropped. A handle that is
+ *           closed holds nothing up.
  * HANDLES   Opaque and typed. Never dereferenced: a stale handle is MSB_E_HANDLE, never
  *           undefined behaviour. Close each once, in any order, on any thread.
  * OWNERSHIP "owned": yours, close or release it.  "borrowed": valid until the moment
@@ -10,17 +15,28 @@
  *           the call returns.  "lent": the library reads yours during the call.
  *           "static": never freed.
  * ERRORS    Every fallible call returns msb_status and takes a last `err`, which may be
- *           NULL. Outputs are written on success and left alone otherwise.
+ *           NULL and is written on failure only. `rc < 0` is a failure; a comment names those
+ *           to expect, and any call may also say MSB_E_HANDLE, MSB_E_INVALID, MSB_E_IO or
+ *           MSB_E_LIMIT.
+ *           Outputs, `out_*`, are written when a comment says so and left alone otherwise.
  * TIMES     int64_t milliseconds: 0 only looks, -1 waits for ever.
  * THREADS   Every function may be called from any thread at any time, unless its own
  *           comment says "one thread at a time". No call holds a lock while it waits. The
  *           library's own threads are named msb-* and block every signal.
- * STRUCTS   Start each from its MSB_*_INIT. Fields are only ever added at the end.
- * TEXT      In: NUL-terminated. Commands, arguments, variables and directories are bytes;
- *           names are UTF-8.
+ * STRUCTS   Start each from its MSB_*_INIT. Fields are only ever added at the end. What a call
+ *           fills is written over: release what it held before. A pointer with a length of
+ *           0 is NULL. Ignore kinds, states, reasons and flags that you do not know.
+ * TEXT      In: NUL-terminated. A command, its arguments, variables and directory are bytes,
+ *           and so is `image`; everything else is UTF-8, also a sandbox's own variables and
+ *           directory. Out: as it went in.
  * FORK      After fork(), the child may only exec or _exit; a call says
  *           MSB_E_UNSUPPORTED there.
- * PLATFORM  64-bit Linux.
+ * FILES     Sandboxes are kept in $MSB_HOME, else $XDG_STATE_HOME/microsandbox, else
+ *           ~/.local/state/microsandbox, where every process finds them by name. The programs
+ *           msb-runner and msb-agent are looked for beside this program, beside this library
+ *           (also in ../libexec/microsandbox) and in $PATH; $MSB_RUNNER and $MSB_AGENT name
+ *           others.
+ * PLATFORM  64-bit Linux. Numbers of signals, errno and limits are Linux's.
  */
 
 #ifndef MICROSANDBOX_H
@@ -162,7 +178,7 @@
 /// A sandbox that has the name already is ended and removed first.
 #define MSB_SANDBOX_REPLACE 2
 
-/// It may reach the network.
+/// It may reach the network. A driver that cannot give it that refuses: `MSB_E_CONFIG`.
 #define MSB_SANDBOX_NETWORK 4
 
 /// The output of its sessions is kept in a log, which `msb logs` reads.
@@ -225,7 +241,8 @@
 /// Forward output until every process that holds it has closed it, however long that takes.
 #define MSB_EXEC_WAIT_FOR_EOF 2
 
-/// `cmd` is a script for the sandbox's shell; `args` come behind it.
+/// `cmd` is a script for the sandbox's shell, as with `sh -c`: the first of `args` is its `$0`, the
+/// next one its `$1`.
 #define MSB_EXEC_SHELL 4
 
 /// Session id and its NUL: 32 hexadecimal digits.
@@ -375,13 +392,14 @@ typedef struct msb_sandbox_options {
     const char *const *env;
     /// How many.
     size_t env_len;
-    /// Lent. `labels_len` texts `KEY=value`: notes of the caller's own.
+    /// Lent. `labels_len` texts `KEY=value`: notes of the caller's own. Of two with the same key
+    /// the last one counts.
     const char *const *labels;
     /// How many.
     size_t labels_len;
-    /// Processors; 0: no limit of our own.
+    /// Processors, at most 4096; 0: the driver's default.
     uint32_t cpus;
-    /// Memory in MiB; 0: no limit of our own.
+    /// Memory in MiB, at least 16; 0: the driver's default.
     uint32_t memory_mib;
     /// Ended after this many milliseconds; 0: never.
     uint64_t max_duration_ms;
@@ -389,10 +407,10 @@ typedef struct msb_sandbox_options {
     uint64_t idle_timeout_ms;
     /// How long the start may take, in milliseconds; 0: 30,000.
     uint64_t boot_timeout_ms;
-    /// With `MSB_SANDBOX_LOG`: most bytes of one file of the log. 0, and no `log_files`: 4 files of
-    /// 16 MiB.
+    /// With `MSB_SANDBOX_LOG`: most bytes of one file of the log, at least 524,288. 0, and no
+    /// `log_files`: 4 files of 16 MiB.
     uint64_t log_max_bytes;
-    /// With `MSB_SANDBOX_LOG`: most files, of which the oldest goes for a new one.
+    /// With `MSB_SANDBOX_LOG`: most files, 2 to 10,000, of which the oldest goes for a new one.
     uint32_t log_files;
     /// Zero.
     uint32_t reserved;
@@ -562,7 +580,7 @@ typedef struct msb_exec_options {
     const char *const *args;
     /// How many.
     size_t args_len;
-    /// Lent. `env_len` texts `NAME=value`, on top of the sandbox's.
+    /// Lent. `env_len` texts `NAME=value`, on top of the sandbox's; the last of a name counts.
     const char *const *env;
     /// How many.
     size_t env_len;
@@ -570,7 +588,8 @@ typedef struct msb_exec_options {
     const char *cwd;
     /// Lent. `name`, `uid`, `name:group` or `uid:gid`; NULL: the sandbox's.
     const char *user;
-    /// Lent. Fixed standard input of `stdin_len` bytes, and then its end. Copied.
+    /// Copied. Fixed standard input of `stdin_len` bytes, and then its end; not together with a
+    /// sink.
     const uint8_t *stdin_data;
     /// How many.
     size_t stdin_len;
@@ -622,7 +641,7 @@ typedef struct msb_event {
     uint32_t kind;
     /// A number whose meaning `kind` gives.
     int64_t value;
-    /// Bytes, borrowed until `msb_event_release`.
+    /// Bytes, not text: borrowed until `msb_event_release`. NULL when there are none.
     const uint8_t *data;
     /// How many bytes.
     size_t len;
@@ -653,13 +672,13 @@ typedef struct msb_output {
     const uint8_t *lost;
     /// How many bytes.
     size_t lost_len;
-    /// What it wrote to standard output; with a terminal, everything.
+    /// What it wrote to standard output; with a terminal, everything. NULL when that is nothing.
     const uint8_t *stdout_data;
     /// How many bytes.
     size_t stdout_len;
     /// How many bytes it wrote there, also beyond `max_output`.
     uint64_t stdout_total;
-    /// What it wrote to standard error.
+    /// What it wrote to standard error. NULL when that is nothing.
     const uint8_t *stderr_data;
     /// How many bytes.
     size_t stderr_len;
@@ -679,7 +698,8 @@ typedef struct msb_attach_options {
     uint32_t struct_size;
     /// Zero.
     uint32_t flags;
-    /// Lent. The command, which gets a terminal of this one's size; NULL: the sandbox's shell.
+    /// Lent. The command, which gets a terminal of this one's size whatever its flags, and no
+    /// `stdin_data`; NULL: the sandbox's shell.
     const struct msb_exec_options *exec;
     /// Lent. Instead of a command: the id of a session with a terminal, to be taken up.
     const char *session;
@@ -710,8 +730,10 @@ const char *msb_status_name(msb_status status);
 /// has an event or its end, a sink that has room or is broken, a sandbox that is ready or failed
 /// (`msb_sandbox_wait_ready`) or, once `msb_sandbox_wait` was called on it, has ended.
 ///
-/// Borrowed: it closes with the handle. Only poll it, never read it; `dup` it if your loop closes
-/// what it polls. Call until `MSB_AGAIN` before polling again.
+/// Borrowed until the handle is closed: take it out of your loop before that, since the library may
+/// need it for a moment longer. Only poll it, never read it; `dup` it if your loop closes what it
+/// polls. Call until `MSB_AGAIN` before polling again. It may poll readable for nothing, and is
+/// the same one each time.
 ///
 /// `MSB_OK`: `*out_fd` is the descriptor. `MSB_E_HANDLE`; `MSB_E_IO`: none could be made.
 MSB_MUST_USE msb_status msb_handle_fd(const void *handle, int32_t *out_fd, struct msb_error *err);
@@ -726,8 +748,10 @@ MSB_MUST_USE msb_status msb_handle_fd(const void *handle, int32_t *out_fd, struc
 msb_status msb_handle_close(void *handle);
 
 /// Have messages of the library, up to `level`, told to `log`, on a thread of its own and one at a
-/// time; or to nobody when `log` is NULL. `log` must not call any `msb_*` function, and may run as
-/// long as it likes: messages that come too fast for it are counted and dropped.
+/// time; or to nobody when `log` is NULL, as at the start. `log` must not call any `msb_*`
+/// function, and may run as long as it likes: messages that come too fast for it are counted and
+/// dropped. What commands read and write, their arguments and variables are never told.
+/// `user_data` is lent until `drop` is called.
 ///
 /// When this returns, the function that was set before has told all that came before this call, is
 /// not running and will not be called again, and its `drop`, which may be NULL, was called. A call
@@ -745,32 +769,36 @@ msb_status msb_log_set(uint32_t level,
 
 /// Create a sandbox and start it. Returns at once; `msb_sandbox_wait_ready` tells how it goes.
 ///
-/// Without `MSB_SANDBOX_DETACHED` it ends, within two seconds, when this process does.
+/// `options` is lent. Without `MSB_SANDBOX_DETACHED` the sandbox ends, within two seconds, when
+/// this process does. Closing the handle ends nothing, and does not undo what has begun.
 ///
 /// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: an option that makes no sense.
 /// `MSB_E_IO`: a thread or descriptor could not be made. What goes wrong later, such as a name
-/// that exists (`MSB_E_EXISTS`), `msb_sandbox_wait_ready` reports.
+/// that exists (`MSB_E_EXISTS`) or cannot be (`MSB_E_CONFIG`), `msb_sandbox_wait_ready` reports.
 MSB_MUST_USE
 msb_status msb_sandbox_create(const struct msb_sandbox_options *options,
                               struct msb_sandbox **out_sandbox,
                               struct msb_error *err);
 
-/// Find a sandbox by its name, which is lent, running or not. Returns at once;
+/// Find a sandbox by its name, which is lent, running or not, whoever created it. Returns at once;
 /// `msb_sandbox_wait_ready` tells how it goes.
 ///
 /// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: `name` is NULL, or an unknown flag. That
-/// there is none (`MSB_E_NOT_FOUND`) or, with `MSB_OPEN_START`, that it runs already
-/// (`MSB_E_RUNNING`), `msb_sandbox_wait_ready` reports.
+/// there is none (`MSB_E_NOT_FOUND`), that it cannot be a name (`MSB_E_CONFIG`) or, with
+/// `MSB_OPEN_START`, that it runs already (`MSB_E_RUNNING`), `msb_sandbox_wait_ready` reports.
 MSB_MUST_USE
 msb_status msb_sandbox_open(const char *name,
                             uint32_t flags,
                             struct msb_sandbox **out_sandbox,
                             struct msb_error *err);
 
-/// Wait until the sandbox runs commands. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+/// Wait until a sandbox is created, started or found. Waits up to `timeout_ms`: 0 only looks, -1
+/// waits for ever.
 ///
-/// `MSB_OK`: it does. `MSB_AGAIN`: not yet. Anything else: it never will, and why; `MSB_E_EXISTS`,
-/// `MSB_E_NO_DRIVER` and `MSB_E_BOOT` are to be expected. Asked again, it says the same.
+/// `MSB_OK`: created or started, it runs commands; only found, it may be running or not, which
+/// `msb_sandbox_info` tells. `MSB_AGAIN`: not yet. Anything else: it never will be, and why;
+/// `MSB_E_EXISTS`, `MSB_E_NO_DRIVER` and `MSB_E_BOOT` are to be expected. Asked again, it says the
+/// same, and so does every other call on the handle.
 MSB_MUST_USE
 msb_status msb_sandbox_wait_ready(struct msb_sandbox *sandbox,
                                   int64_t timeout_ms,
@@ -795,11 +823,13 @@ msb_status msb_sandbox_stop(struct msb_sandbox *sandbox,
 MSB_MUST_USE msb_status msb_sandbox_kill(struct msb_sandbox *sandbox, struct msb_error *err);
 
 /// Wait until the sandbox has ended. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
-/// From the first call on, the descriptor of the handle polls readable when it has.
+/// From the first call on, the descriptor of the handle polls readable when it has, and no longer
+/// because it is ready.
 ///
 /// `MSB_OK`: it was stopped or killed, or its options ended it: `msb_sandbox_info` says which.
-/// `MSB_AGAIN`: not yet. `MSB_E_CRASHED`: it ended by itself. `MSB_E_NOT_RUNNING`: it did not run
-/// when this was first called. Asked again, it says the same.
+/// `MSB_AGAIN`: not yet. `MSB_E_CRASHED`: it ended by itself. `MSB_E_NOT_RUNNING`: it was never
+/// started, or is not ready yet. `MSB_E_CLOSED`: the handle was closed meanwhile. Once it has
+/// told the end, it says the same for ever, also when the sandbox was started again.
 MSB_MUST_USE
 msb_status msb_sandbox_wait(struct msb_sandbox *sandbox,
                             int64_t timeout_ms,
@@ -831,7 +861,8 @@ msb_status msb_exec_list(struct msb_sandbox *sandbox,
                          struct msb_exec_entries *out_list,
                          struct msb_error *err);
 
-/// Remove a sandbox that is not running, and its files. `name` is lent.
+/// Remove a sandbox that is not running, and its files. `name` is lent. Handles on it stay open,
+/// and say that it is not there any more.
 ///
 /// `MSB_OK`. `MSB_E_NOT_FOUND`. `MSB_E_RUNNING`: stop it first, or pass `MSB_REMOVE_FORCE`.
 MSB_MUST_USE msb_status msb_sandbox_remove(const char *name, uint32_t flags, struct msb_error *err);
@@ -856,8 +887,8 @@ void msb_driver_entries_release(struct msb_driver_entries *list);
 /// Start a command and return at once; `msb_exec_recv` tells how it goes, also that it could not
 /// be started.
 ///
-/// With `out_stdin` its input is written by `msb_sink_write`; with `out_stdin` NULL it is
-/// `stdin_data` if given, else `/dev/null`.
+/// `options` is lent. With `out_stdin` its input is written by `msb_sink_write`; with `out_stdin`
+/// NULL it is `stdin_data` if given, else `/dev/null`.
 ///
 /// `MSB_OK`: `*out_exec` and, if asked for, `*out_stdin` are owned. `MSB_E_INVALID`: an option
 /// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet.
@@ -888,7 +919,8 @@ msb_status msb_exec_signal(const struct msb_exec *exec,
                            uint32_t flags,
                            struct msb_error *err);
 
-/// Change the size of a command's terminal.
+/// Change the size of a command's terminal, and wait until the sandbox has done so. The command
+/// gets SIGWINCH.
 ///
 /// `MSB_OK`. `MSB_E_NOT_A_TERMINAL`: it has none. `MSB_E_NO_PROCESS`: it has ended.
 MSB_MUST_USE
@@ -898,9 +930,9 @@ msb_status msb_exec_resize(const struct msb_exec *exec,
                            struct msb_error *err);
 
 /// Where in the output this handle is: behind the last byte that it has handed out, collected or
-/// thrown away, counting both outputs together. `msb_exec_reattach` goes on there. `*out_missed`,
-/// which may be NULL, is how many bytes were asked for by `msb_exec_reattach` and are no longer
-/// kept; those that came are behind them.
+/// thrown away, counting both outputs together. `msb_exec_reattach` goes on there. `*out_missed`
+/// is how many bytes `msb_exec_reattach` was asked for that are no longer kept; those that came
+/// are behind them. `out_missed` may be NULL.
 ///
 /// `MSB_OK`. `MSB_E_HANDLE`.
 MSB_MUST_USE
@@ -912,12 +944,15 @@ msb_status msb_exec_position(const struct msb_exec *exec,
 /// Follow a session that runs, or that ended a short while ago: one of this process or another's.
 ///
 /// `id` is lent. `from` is a position as `msb_exec_position` tells it, 0 for the first byte, or
-/// `MSB_FROM_NOW`. The events are STARTED, the output from there on, and the ending as everybody
-/// is told it. Any number of handles may follow one session; a reader that stops, stops the
-/// command for all of them.
+/// `MSB_FROM_NOW`, as is any position that is not reached yet. About the last mebibyte of the
+/// output is kept; where it begins later than `from`, `msb_exec_position` tells how much is
+/// missing. The events are STARTED, the output from there on, and the ending as everybody is told
+/// it. Any number of handles may follow one session; a reader that stops, stops the command for
+/// all of them.
 ///
-/// `MSB_OK`: `*out_exec` is owned, and so is `*out_stdin` if `out_stdin` is not NULL; it is NULL
-/// when the session's input is not open. `MSB_E_NO_SESSION`: not known in this sandbox.
+/// `MSB_OK`: `*out_exec` is owned, and so is `*out_stdin` if `out_stdin` is not NULL; `*out_stdin`
+/// is NULL when the session's input is not open. Whoever closes one of its sinks ends the input
+/// for all. `MSB_E_NO_SESSION`: not known in this sandbox, or ended too long ago.
 /// `MSB_E_INVALID`: not a session id.
 MSB_MUST_USE
 msb_status msb_exec_reattach(struct msb_sandbox *sandbox,
@@ -934,8 +969,9 @@ msb_status msb_exec_reattach(struct msb_sandbox *sandbox,
 /// all, and no failure loses one. One thread at a time.
 ///
 /// `MSB_OK`: `*out_event` is filled; give it back with `msb_event_release`. `MSB_AGAIN`: nothing
-/// yet. `MSB_EOF`: nothing more, ever; `out_event->flags` tells about the end. `MSB_E_BUSY`:
-/// another thread waits. `MSB_E_CLOSED`: the handle was closed meanwhile.
+/// yet. `MSB_EOF`: nothing more, ever; `out_event->flags` tells about the end, and there is nothing
+/// to give back. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`: the handle was closed
+/// meanwhile.
 MSB_MUST_USE
 msb_status msb_exec_recv(struct msb_exec *exec,
                          int64_t timeout_ms,
@@ -943,12 +979,12 @@ msb_status msb_exec_recv(struct msb_exec *exec,
                          struct msb_error *err);
 
 /// Take the events that are there, up to `capacity` and `MSB_RECV_MAX`, and wait for the first as
-/// `msb_exec_recv` does. `events` is an array, each element started from `MSB_EVENT_INIT`. One
-/// thread at a time.
+/// `msb_exec_recv` does. `events` is an array of at least one, each element started from
+/// `MSB_EVENT_INIT`, so that all have the same size. One thread at a time.
 ///
 /// `MSB_OK`: the first `*out_len` elements are filled, at least one; give each back, or all with
-/// `msb_event_release_many`. `MSB_AGAIN`: nothing yet. `MSB_EOF`: nothing more, ever;
-/// `events[0].flags` tells about the end. `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
+/// `msb_event_release_many`. `MSB_AGAIN`: nothing yet. `MSB_EOF`: nothing more, ever; `*out_len` is
+/// 0 and `events[0].flags` tells about the end. `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
 MSB_MUST_USE
 msb_status msb_exec_recv_many(struct msb_exec *exec,
                               int64_t timeout_ms,
@@ -961,8 +997,9 @@ msb_status msb_exec_recv_many(struct msb_exec *exec,
 /// `timeout_ms`: 0 only looks, -1 waits for ever. One thread at a time.
 ///
 /// `MSB_OK`: `*out_event` is its EXITED, FAILED or LOST, also when it was received before; give it
-/// back with `msb_event_release`. What other processes still write can be received afterwards.
-/// `MSB_AGAIN`: not yet. `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
+/// back with `msb_event_release`. `msb_exec_recv` does not tell it again, but goes on behind it
+/// with what other processes still write. `MSB_AGAIN`: not yet; what came so far is gone.
+/// `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
 MSB_MUST_USE
 msb_status msb_exec_wait(struct msb_exec *exec,
                          int64_t timeout_ms,
@@ -970,24 +1007,27 @@ msb_status msb_exec_wait(struct msb_exec *exec,
                          struct msb_error *err);
 
 /// Give back an event's bytes, and with them the command's leave to send more. Any thread, any
-/// order, also after the exec was closed. NULL and an event that was released before are fine.
+/// order, also after the exec was closed. NULL, an event that was never filled and one that was
+/// released before are fine.
 ///
 /// Afterwards the event's pointers are NULL.
 void msb_event_release(struct msb_event *event);
 
-/// Give back the first `len` events of an array, as `msb_event_release` does with each.
+/// Give back the first `len` events of an array, as `msb_event_release` does with each. All of them
+/// have the same size; they need not be filled.
 void msb_event_release_many(struct msb_event *events, size_t len);
 
 /// Wait for the end of a command and of its output, and collect what was not received before.
 /// Waits up to `timeout_ms`: 0 only looks, -1 waits for ever. One thread at a time.
 ///
-/// A command that failed to start or whose time ran out is not a failure of this call:
-/// `out_output->kind` and `out_output->exit` say how it went, and the output so far is there.
-/// Giving the call up leaves the command running: `msb_exec_signal` ends it.
+/// A command that failed to start, whose time ran out or whose sandbox went is not a failure of
+/// this call: `out_output->kind` and `out_output->exit` say how it went, and the output so far is
+/// there. Giving the call up leaves the command running: `msb_exec_signal` ends it.
 ///
-/// `MSB_OK`: `*out_output` is filled; give it back with `msb_output_release`. `MSB_AGAIN`: not yet;
-/// what was collected is kept for the next call. `MSB_E_BUSY` and `MSB_E_CLOSED` as
-/// `msb_exec_recv`.
+/// `MSB_OK`: `*out_output` is filled; give it back with `msb_output_release`. Afterwards
+/// `msb_exec_recv` says `MSB_EOF`, and a second output has the same end and no bytes. `MSB_AGAIN`:
+/// not yet; what was collected is kept for the next call of this function. `MSB_E_BUSY` and
+/// `MSB_E_CLOSED` as `msb_exec_recv`.
 MSB_MUST_USE
 msb_status msb_exec_collect(struct msb_exec *exec,
                             int64_t timeout_ms,
@@ -1014,7 +1054,7 @@ msb_status msb_sink_write(struct msb_sink *sink,
 
 /// Tie this process's terminal, its standard input and output, to a command or a session until it
 /// ends or the detach keys part them; waits for that. The terminal is in raw mode meanwhile, and
-/// has its settings back when this returns, however it returns. `options` may be NULL.
+/// has its settings back when this returns, however it returns. `options` is lent and may be NULL.
 ///
 /// `MSB_OK`: `*out_code` is the exit code, or 128 and the signal's number, as a shell would show
 /// it; -1 with `MSB_ATTACH_DETACHED` in `*out_flags`, which may be NULL. `MSB_E_NOT_A_TERMINAL`:

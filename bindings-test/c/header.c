@@ -22,5 +22,6 @@ int header_is_usable(void)
            exec_options.struct_size == sizeof exec_options &&
            attach_options.struct_size == sizeof attach_options &&
            output.struct_size == sizeof output && sandboxes.struct_size == sizeof sandboxes &&
-           execs.struct_size == sizeof execs && drivers.struct_size == sizeof drivers && sizeof(void *) == 8;
+           execs.struct_size == sizeof execs && drivers.struct_size == sizeof drivers &&
+           sizeof(void *) == 8;
 }

@@ -11,6 +11,10 @@ void support_begin(void);
 void support_end(void);
 msb_sandbox *shared(void);
 
+/* Runs one test in another process, in this one's home; that one finds `task` in MSB_TEST_OTHER. 0
+ * if it passed. */
+int run_again(const char *test, const char *task);
+
 /* Options of a sandbox on the test's root filesystem. */
 msb_sandbox_options sandbox_named(const char *name);
 /* A sandbox of the test's own, ready. */

@@ -35,23 +35,45 @@ static void close_all(void)
 /* Every function with this for its handle; no output may be touched, no command disturbed. */
 static void refuse_sandbox(void *handle, msb_error *place)
 {
+    static const char id[] = "00000000000000000000000000000000";
     msb_exec_options options = command("true");
+    msb_sandbox_entries sandboxes = MSB_SANDBOX_ENTRIES_INIT, no_sandboxes = sandboxes;
+    msb_exec_entries execs = MSB_EXEC_ENTRIES_INIT, no_execs = execs;
     msb_exec *exec = (msb_exec *)&options;
     msb_sink *sink = (msb_sink *)&options;
-    int32_t fd = -77;
+    int32_t code = -77;
+    uint32_t flags = 77;
 
     CHECK_INT(msb_sandbox_wait_ready(handle, -1, place), MSB_E_HANDLE);
     CHECK_INT(msb_sandbox_stop(handle, 0, place), MSB_E_HANDLE);
+    CHECK_INT(msb_sandbox_kill(handle, place), MSB_E_HANDLE);
+    CHECK_INT(msb_sandbox_wait(handle, -1, place), MSB_E_HANDLE);
+    CHECK_INT(msb_sandbox_info(handle, &sandboxes, place), MSB_E_HANDLE);
+    CHECK_INT(msb_exec_list(handle, &execs, place), MSB_E_HANDLE);
     CHECK_INT(msb_exec_stream(handle, &options, &exec, &sink, place), MSB_E_HANDLE);
-    CHECK((void *)exec == &options && (void *)sink == &options && fd == -77);
+    CHECK_INT(msb_exec_reattach(handle, id, 0, &exec, &sink, place), MSB_E_HANDLE);
+    CHECK_INT(msb_attach(handle, NULL, &code, &flags, place), MSB_E_HANDLE);
+    CHECK((void *)exec == &options && (void *)sink == &options && code == -77 && flags == 77);
+    CHECK(memcmp(&sandboxes, &no_sandboxes, sizeof sandboxes) == 0);
+    CHECK(memcmp(&execs, &no_execs, sizeof execs) == 0);
 }
 
 static void refuse_exec(void *handle, msb_error *place)
 {
     char id[MSB_SESSION_ID_LEN] = "untouched";
     msb_event event = MSB_EVENT_INIT, same = MSB_EVENT_INIT;
+    msb_output output = MSB_OUTPUT_INIT, no_output = MSB_OUTPUT_INIT;
+    uint64_t position = 77, missed = 77;
+    size_t len = 77;
 
     CHECK_INT(msb_exec_recv(handle, -1, &event, place), MSB_E_HANDLE);
+    CHECK_INT(msb_exec_recv_many(handle, -1, &event, 1, &len, place), MSB_E_HANDLE);
+    CHECK_INT(msb_exec_wait(handle, -1, &event, place), MSB_E_HANDLE);
+    CHECK_INT(msb_exec_collect(handle, -1, &output, place), MSB_E_HANDLE);
+    CHECK_INT(msb_exec_resize(handle, 24, 80, place), MSB_E_HANDLE);
+    CHECK_INT(msb_exec_position(handle, &position, &missed, place), MSB_E_HANDLE);
+    CHECK(len == 77 && position == 77 && missed == 77);
+    CHECK(memcmp(&output, &no_output, sizeof output) == 0);
     CHECK_INT(msb_exec_id(handle, id, place), MSB_E_HANDLE);
     CHECK_INT(msb_exec_signal(handle, SIGKILL, 0, place), MSB_E_HANDLE);
     CHECK_TEXT(id, "untouched");

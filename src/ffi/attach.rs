@@ -20,7 +20,8 @@ pub struct msb_attach_options {
     pub struct_size: u32,
     /// Zero.
     pub flags: u32,
-    /// Lent. The command, which gets a terminal of this one's size; NULL: the sandbox's shell.
+    /// Lent. The command, which gets a terminal of this one's size whatever its flags, and no
+    /// `stdin_data`; NULL: the sandbox's shell.
     pub exec: *const msb_exec_options,
     /// Lent. Instead of a command: the id of a session with a terminal, to be taken up.
     pub session: *const c_char,
@@ -40,7 +41,7 @@ pub const MSB_ATTACH_DETACHED: u32 = 1;
 
 /// Tie this process's terminal, its standard input and output, to a command or a session until it
 /// ends or the detach keys part them; waits for that. The terminal is in raw mode meanwhile, and
-/// has its settings back when this returns, however it returns. `options` may be NULL.
+/// has its settings back when this returns, however it returns. `options` is lent and may be NULL.
 ///
 /// `MSB_OK`: `*out_code` is the exit code, or 128 and the signal's number, as a shell would show
 /// it; -1 with `MSB_ATTACH_DETACHED` in `*out_flags`, which may be NULL. `MSB_E_NOT_A_TERMINAL`:

@@ -102,6 +102,26 @@ pub(super) unsafe trait Sized32: Copy {
 /// # Safety
 /// `place` is NULL or valid for reading as many bytes as its first four say.
 pub(super) unsafe fn copy_in<T: Sized32>(place: *const T) -> Result<T, Failure> {
+    // SAFETY: the same contract.
+    let (value, size) = unsafe { copy_known(place) }?;
+    for offset in size_of::<T>()..size {
+        // SAFETY: within the size that the caller's struct has.
+        let byte = unsafe { place.cast::<u8>().add(offset) };
+        // SAFETY: as above.
+        let byte = unsafe { byte.read() };
+        if byte != 0 {
+            let text = format!("{} has a field that this version does not know", T::NAME);
+            return Err(wrong(MSB_E_UNSUPPORTED, text));
+        }
+    }
+    Ok(value)
+}
+
+/// Reads what is known of a caller's struct, whatever stands behind it, and its size.
+///
+/// # Safety
+/// As [`copy_in`].
+pub(super) unsafe fn copy_known<T: Sized32>(place: *const T) -> Result<(T, usize), Failure> {
     if place.is_null() {
         let text = format!("NULL instead of {}", T::NAME);
         return Err(wrong(super::status::MSB_E_INVALID, text));
@@ -114,17 +134,7 @@ pub(super) unsafe fn copy_in<T: Sized32>(place: *const T) -> Result<T, Failure> 
     let mut value: T = unsafe { std::mem::zeroed() };
     // SAFETY: both are valid for `known` bytes: ours by its type, the caller's by its size.
     unsafe { place.cast::<u8>().copy_to_nonoverlapping((&raw mut value).cast(), known) };
-    for offset in known..size {
-        // SAFETY: within the size that the caller's struct has.
-        let byte = unsafe { place.cast::<u8>().add(offset) };
-        // SAFETY: as above.
-        let byte = unsafe { byte.read() };
-        if byte != 0 {
-            let text = format!("{} has a field that this version does not know", T::NAME);
-            return Err(wrong(MSB_E_UNSUPPORTED, text));
-        }
-    }
-    Ok(value)
+    Ok((value, size))
 }
 
 fn check_size<T: Sized32>(size: u32) -> Result<usize, Failure> {

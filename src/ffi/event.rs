@@ -8,7 +8,7 @@ use super::exec::ExecObject;
 use super::handle::{get, msb_exec};
 use super::loan::{self, Arena, Loan, Released, nobody, size_of_u32};
 use super::status::{MSB_AGAIN, MSB_E_LIMIT, MSB_EOF, MSB_OK, msb_status};
-use super::wait::Timeout;
+use super::wait::{Patience, Timeout};
 use crate::client::{Batch, Event, Next, Received, StreamEnd, lock};
 use crate::event::{Ending, ExecFailed, ExecLost};
 use crate::output::ExitStatus;
@@ -121,7 +121,7 @@ pub struct msb_event {
     pub kind: u32,
     /// A number whose meaning `kind` gives.
     pub value: i64,
-    /// Bytes, borrowed until `msb_event_release`.
+    /// Bytes, not text: borrowed until `msb_event_release`. NULL when there are none.
     pub data: *const u8,
     /// How many bytes.
     pub len: usize,
@@ -214,7 +214,12 @@ impl OwnedEnding {
             return msb_event { kind, value, failure: ptr::from_ref(shown), ..NO_EVENT };
         }
         let why = self.lost.as_deref().unwrap_or_default();
-        msb_event { kind: MSB_EVENT_LOST, data: why.as_ptr(), len: why.len(), ..NO_EVENT }
+        msb_event {
+            kind: MSB_EVENT_LOST,
+            data: loan::start_of(why.as_bytes()),
+            len: why.len(),
+            ..NO_EVENT
+        }
     }
 }
 
@@ -321,8 +326,9 @@ fn check_room(events: usize) -> Result<(), Failure> {
 /// all, and no failure loses one. One thread at a time.
 ///
 /// `MSB_OK`: `*out_event` is filled; give it back with `msb_event_release`. `MSB_AGAIN`: nothing
-/// yet. `MSB_EOF`: nothing more, ever; `out_event->flags` tells about the end. `MSB_E_BUSY`:
-/// another thread waits. `MSB_E_CLOSED`: the handle was closed meanwhile.
+/// yet. `MSB_EOF`: nothing more, ever; `out_event->flags` tells about the end, and there is nothing
+/// to give back. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`: the handle was closed
+/// meanwhile.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_recv(
@@ -359,12 +365,12 @@ pub unsafe extern "C" fn msb_exec_recv(
 pub const MSB_RECV_MAX: usize = 256;
 
 /// Take the events that are there, up to `capacity` and `MSB_RECV_MAX`, and wait for the first as
-/// `msb_exec_recv` does. `events` is an array, each element started from `MSB_EVENT_INIT`. One
-/// thread at a time.
+/// `msb_exec_recv` does. `events` is an array of at least one, each element started from
+/// `MSB_EVENT_INIT`, so that all have the same size. One thread at a time.
 ///
 /// `MSB_OK`: the first `*out_len` elements are filled, at least one; give each back, or all with
-/// `msb_event_release_many`. `MSB_AGAIN`: nothing yet. `MSB_EOF`: nothing more, ever;
-/// `events[0].flags` tells about the end. `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
+/// `msb_event_release_many`. `MSB_AGAIN`: nothing yet. `MSB_EOF`: nothing more, ever; `*out_len` is
+/// 0 and `events[0].flags` tells about the end. `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_recv_many(
@@ -416,8 +422,9 @@ pub unsafe extern "C" fn msb_exec_recv_many(
 /// `timeout_ms`: 0 only looks, -1 waits for ever. One thread at a time.
 ///
 /// `MSB_OK`: `*out_event` is its EXITED, FAILED or LOST, also when it was received before; give it
-/// back with `msb_event_release`. What other processes still write can be received afterwards.
-/// `MSB_AGAIN`: not yet. `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
+/// back with `msb_event_release`. `msb_exec_recv` does not tell it again, but goes on behind it
+/// with what other processes still write. `MSB_AGAIN`: not yet; what came so far is gone.
+/// `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_wait(
@@ -434,13 +441,19 @@ pub unsafe extern "C" fn msb_exec_wait(
         let (exec, out_event) = (get::<ExecObject, _>(exec)?, out_event?);
         check_room(1)?;
         let deadline = Timeout::from_ms(timeout_ms)?.deadline();
-        let turn = exec.core.turn()?;
+        let (turn, mut patience) = (exec.core.turn()?, Patience::until(deadline));
         loop {
             if let Some(ending) = lock(&exec.story).ending() {
                 return Ok(out_event.write(&lend_ending(ending)?));
             }
             match turn.next(deadline)? {
-                Next::Event(received) => lock(&exec.story).note(&received.event),
+                Next::Event(received) => {
+                    let mut story = lock(&exec.story);
+                    story.note(&received.event);
+                    if story.ending().is_none() && patience.is_over(story.position()) {
+                        return Ok(MSB_AGAIN);
+                    }
+                }
                 Next::Nothing => return Ok(MSB_AGAIN),
                 Next::End(end) => {
                     let mut story = lock(&exec.story);
@@ -453,7 +466,8 @@ pub unsafe extern "C" fn msb_exec_wait(
 }
 
 /// Give back an event's bytes, and with them the command's leave to send more. Any thread, any
-/// order, also after the exec was closed. NULL and an event that was released before are fine.
+/// order, also after the exec was closed. NULL, an event that was never filled and one that was
+/// released before are fine.
 ///
 /// Afterwards the event's pointers are NULL.
 #[unsafe(no_mangle)]
@@ -462,7 +476,8 @@ pub unsafe extern "C" fn msb_event_release(event: *mut msb_event) {
     unsafe { loan::release(event) }
 }
 
-/// Give back the first `len` events of an array, as `msb_event_release` does with each.
+/// Give back the first `len` events of an array, as `msb_event_release` does with each. All of them
+/// have the same size; they need not be filled.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_event_release_many(events: *mut msb_event, len: usize) {
     // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.

@@ -24,7 +24,8 @@ use std::time::Duration;
 pub const MSB_EXEC_TTY: u32 = 1;
 /// Forward output until every process that holds it has closed it, however long that takes.
 pub const MSB_EXEC_WAIT_FOR_EOF: u32 = 2;
-/// `cmd` is a script for the sandbox's shell; `args` come behind it.
+/// `cmd` is a script for the sandbox's shell, as with `sh -c`: the first of `args` is its `$0`, the
+/// next one its `$1`.
 pub const MSB_EXEC_SHELL: u32 = 4;
 
 const FLAGS: u32 = MSB_EXEC_TTY | MSB_EXEC_WAIT_FOR_EOF | MSB_EXEC_SHELL;
@@ -68,7 +69,7 @@ pub struct msb_exec_options {
     pub args: *const *const c_char,
     /// How many.
     pub args_len: usize,
-    /// Lent. `env_len` texts `NAME=value`, on top of the sandbox's.
+    /// Lent. `env_len` texts `NAME=value`, on top of the sandbox's; the last of a name counts.
     pub env: *const *const c_char,
     /// How many.
     pub env_len: usize,
@@ -76,7 +77,8 @@ pub struct msb_exec_options {
     pub cwd: *const c_char,
     /// Lent. `name`, `uid`, `name:group` or `uid:gid`; NULL: the sandbox's.
     pub user: *const c_char,
-    /// Lent. Fixed standard input of `stdin_len` bytes, and then its end. Copied.
+    /// Copied. Fixed standard input of `stdin_len` bytes, and then its end; not together with a
+    /// sink.
     pub stdin_data: *const u8,
     /// How many.
     pub stdin_len: usize,
@@ -107,8 +109,8 @@ unsafe impl Sized32 for msb_exec_options {
 /// Start a command and return at once; `msb_exec_recv` tells how it goes, also that it could not
 /// be started.
 ///
-/// With `out_stdin` its input is written by `msb_sink_write`; with `out_stdin` NULL it is
-/// `stdin_data` if given, else `/dev/null`.
+/// `options` is lent. With `out_stdin` its input is written by `msb_sink_write`; with `out_stdin`
+/// NULL it is `stdin_data` if given, else `/dev/null`.
 ///
 /// `MSB_OK`: `*out_exec` and, if asked for, `*out_stdin` are owned. `MSB_E_INVALID`: an option
 /// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet.
@@ -326,7 +328,8 @@ pub unsafe extern "C" fn msb_exec_signal(
     })
 }
 
-/// Change the size of a command's terminal.
+/// Change the size of a command's terminal, and wait until the sandbox has done so. The command
+/// gets SIGWINCH.
 ///
 /// `MSB_OK`. `MSB_E_NOT_A_TERMINAL`: it has none. `MSB_E_NO_PROCESS`: it has ended.
 #[unsafe(no_mangle)]
@@ -347,9 +350,9 @@ pub unsafe extern "C" fn msb_exec_resize(
 }
 
 /// Where in the output this handle is: behind the last byte that it has handed out, collected or
-/// thrown away, counting both outputs together. `msb_exec_reattach` goes on there. `*out_missed`,
-/// which may be NULL, is how many bytes were asked for by `msb_exec_reattach` and are no longer
-/// kept; those that came are behind them.
+/// thrown away, counting both outputs together. `msb_exec_reattach` goes on there. `*out_missed`
+/// is how many bytes `msb_exec_reattach` was asked for that are no longer kept; those that came
+/// are behind them. `out_missed` may be NULL.
 ///
 /// `MSB_OK`. `MSB_E_HANDLE`.
 #[unsafe(no_mangle)]
@@ -383,12 +386,15 @@ pub const MSB_FROM_NOW: i64 = -1;
 /// Follow a session that runs, or that ended a short while ago: one of this process or another's.
 ///
 /// `id` is lent. `from` is a position as `msb_exec_position` tells it, 0 for the first byte, or
-/// `MSB_FROM_NOW`. The events are STARTED, the output from there on, and the ending as everybody
-/// is told it. Any number of handles may follow one session; a reader that stops, stops the
-/// command for all of them.
+/// `MSB_FROM_NOW`, as is any position that is not reached yet. About the last mebibyte of the
+/// output is kept; where it begins later than `from`, `msb_exec_position` tells how much is
+/// missing. The events are STARTED, the output from there on, and the ending as everybody is told
+/// it. Any number of handles may follow one session; a reader that stops, stops the command for
+/// all of them.
 ///
-/// `MSB_OK`: `*out_exec` is owned, and so is `*out_stdin` if `out_stdin` is not NULL; it is NULL
-/// when the session's input is not open. `MSB_E_NO_SESSION`: not known in this sandbox.
+/// `MSB_OK`: `*out_exec` is owned, and so is `*out_stdin` if `out_stdin` is not NULL; `*out_stdin`
+/// is NULL when the session's input is not open. Whoever closes one of its sinks ends the input
+/// for all. `MSB_E_NO_SESSION`: not known in this sandbox, or ended too long ago.
 /// `MSB_E_INVALID`: not a session id.
 #[unsafe(no_mangle)]
 #[must_use]

@@ -101,8 +101,10 @@ fn stale(id: Id) -> Failure {
 /// has an event or its end, a sink that has room or is broken, a sandbox that is ready or failed
 /// (`msb_sandbox_wait_ready`) or, once `msb_sandbox_wait` was called on it, has ended.
 ///
-/// Borrowed: it closes with the handle. Only poll it, never read it; `dup` it if your loop closes
-/// what it polls. Call until `MSB_AGAIN` before polling again.
+/// Borrowed until the handle is closed: take it out of your loop before that, since the library may
+/// need it for a moment longer. Only poll it, never read it; `dup` it if your loop closes what it
+/// polls. Call until `MSB_AGAIN` before polling again. It may poll readable for nothing, and is
+/// the same one each time.
 ///
 /// `MSB_OK`: `*out_fd` is the descriptor. `MSB_E_HANDLE`; `MSB_E_IO`: none could be made.
 #[unsafe(no_mangle)]

@@ -253,7 +253,7 @@ where
     let mut ground = Ground::default();
     let entries: Box<[E]> = all.iter().map(|item| entry(item, &mut ground)).collect();
     let pointers: Box<[*const E]> = entries.iter().map(ptr::from_ref).collect();
-    let (list, len) = (pointers.as_ptr(), pointers.len());
+    let (list, len) = (loan::start_of(&pointers), pointers.len());
     let Ground { texts, exits } = ground;
     let kept = Kept { _pointers: pointers, _entries: entries, _texts: texts, _exits: exits };
     let owner = loan::lend(Arc::new(Loan::Other(Box::new(kept))))?;

@@ -65,13 +65,22 @@ pub(super) unsafe fn release<T: Released>(place: *mut T) {
     }
     // SAFETY: not NULL, so valid by the contract.
     let Ok(out) = (unsafe { Out::new(place) }) else { return };
+    // What a later header has behind it is no reason to keep the loan.
     // SAFETY: as above.
-    let Ok(held) = (unsafe { super::boundary::copy_in(place.cast_const()) }) else { return };
+    let Ok((held, _)) = (unsafe { super::boundary::copy_known(place.cast_const()) }) else {
+        return;
+    };
     boundary(err, || {
         drop(remove::<Loan, c_void>(held.owner()));
         Ok(MSB_OK)
     });
     out.write(&held.emptied());
+}
+
+/// Where a slice starts; NULL for an empty one, which in Rust starts at an address that is none.
+/// Go's runtime, for one, takes such an address in a pointer for memory that is broken.
+pub(super) fn start_of<T>(slice: &[T]) -> *const T {
+    if slice.is_empty() { std::ptr::null() } else { slice.as_ptr() }
 }
 
 /// No owner.
@@ -113,7 +122,7 @@ impl Arena {
         all: impl IntoIterator<Item = impl AsRef<[u8]>>,
     ) -> *const *const c_char {
         let list: Box<[_]> = all.into_iter().map(|text| self.text(text)).collect();
-        let pointer = list.as_ptr();
+        let pointer = start_of(&list);
         self.lists.push(list);
         pointer
     }
@@ -146,5 +155,6 @@ mod tests {
         let both = unsafe { std::slice::from_raw_parts(list, 2) };
         assert_eq!(both.iter().map(|text| read(*text)).collect::<Vec<_>>(), ["a", "b"]);
         assert!(arena.text_or_null(None::<&str>).is_null());
+        assert!(arena.list([""; 0]).is_null());
     }
 }

@@ -49,8 +49,10 @@ pub type msb_drop_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 const QUEUE: usize = 1024;
 
 /// Have messages of the library, up to `level`, told to `log`, on a thread of its own and one at a
-/// time; or to nobody when `log` is NULL. `log` must not call any `msb_*` function, and may run as
-/// long as it likes: messages that come too fast for it are counted and dropped.
+/// time; or to nobody when `log` is NULL, as at the start. `log` must not call any `msb_*`
+/// function, and may run as long as it likes: messages that come too fast for it are counted and
+/// dropped. What commands read and write, their arguments and variables are never told.
+/// `user_data` is lent until `drop` is called.
 ///
 /// When this returns, the function that was set before has told all that came before this call, is
 /// not running and will not be called again, and its `drop`, which may be NULL, was called. A call
@@ -179,12 +181,18 @@ impl Logger {
 
 fn serve(host: &Host, records: &Receiver<Record>) {
     for record in records {
-        let dropped = DROPPED.swap(0, Ordering::AcqRel);
-        if dropped > 0 {
-            let text = format!("{dropped} messages came too fast and were dropped");
-            host.tell(MSB_LOG_WARN, "msb::log", &text);
-        }
+        tell_dropped(host);
         host.tell(record.level, record.target, &record.message);
+    }
+    // Nothing comes any more, so that the next function is told of its own losses only.
+    tell_dropped(host);
+}
+
+fn tell_dropped(host: &Host) {
+    let dropped = DROPPED.swap(0, Ordering::AcqRel);
+    if dropped > 0 {
+        let text = format!("{dropped} messages came too fast and were dropped");
+        host.tell(MSB_LOG_WARN, "msb::log", &text);
     }
 }
 

@@ -7,7 +7,7 @@ use super::exec::ExecObject;
 use super::handle::{get, msb_exec};
 use super::loan::{self, Loan, Released, nobody};
 use super::status::{MSB_AGAIN, MSB_E_LIMIT, msb_status};
-use super::wait::Timeout;
+use super::wait::{Patience, Timeout};
 use crate::client::{Batch, lock};
 use crate::story::{Gathered, Stream};
 use std::ffi::c_void;
@@ -39,13 +39,13 @@ pub struct msb_output {
     pub lost: *const u8,
     /// How many bytes.
     pub lost_len: usize,
-    /// What it wrote to standard output; with a terminal, everything.
+    /// What it wrote to standard output; with a terminal, everything. NULL when that is nothing.
     pub stdout_data: *const u8,
     /// How many bytes.
     pub stdout_len: usize,
     /// How many bytes it wrote there, also beyond `max_output`.
     pub stdout_total: u64,
-    /// What it wrote to standard error.
+    /// What it wrote to standard error. NULL when that is nothing.
     pub stderr_data: *const u8,
     /// How many bytes.
     pub stderr_len: usize,
@@ -112,10 +112,10 @@ impl Collected {
             failure: event.failure,
             lost: event.data,
             lost_len: event.len,
-            stdout_data: stdout.data.as_ptr(),
+            stdout_data: loan::start_of(&stdout.data),
             stdout_len: stdout.data.len(),
             stdout_total: stdout.total,
-            stderr_data: stderr.data.as_ptr(),
+            stderr_data: loan::start_of(&stderr.data),
             stderr_len: stderr.data.len(),
             stderr_total: stderr.total,
             flags: cut(stdout) | cut(stderr),
@@ -127,13 +127,14 @@ impl Collected {
 /// Wait for the end of a command and of its output, and collect what was not received before.
 /// Waits up to `timeout_ms`: 0 only looks, -1 waits for ever. One thread at a time.
 ///
-/// A command that failed to start or whose time ran out is not a failure of this call:
-/// `out_output->kind` and `out_output->exit` say how it went, and the output so far is there.
-/// Giving the call up leaves the command running: `msb_exec_signal` ends it.
+/// A command that failed to start, whose time ran out or whose sandbox went is not a failure of
+/// this call: `out_output->kind` and `out_output->exit` say how it went, and the output so far is
+/// there. Giving the call up leaves the command running: `msb_exec_signal` ends it.
 ///
-/// `MSB_OK`: `*out_output` is filled; give it back with `msb_output_release`. `MSB_AGAIN`: not yet;
-/// what was collected is kept for the next call. `MSB_E_BUSY` and `MSB_E_CLOSED` as
-/// `msb_exec_recv`.
+/// `MSB_OK`: `*out_output` is filled; give it back with `msb_output_release`. Afterwards
+/// `msb_exec_recv` says `MSB_EOF`, and a second output has the same end and no bytes. `MSB_AGAIN`:
+/// not yet; what was collected is kept for the next call of this function. `MSB_E_BUSY` and
+/// `MSB_E_CLOSED` as `msb_exec_recv`.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_collect(
@@ -152,15 +153,19 @@ pub unsafe extern "C" fn msb_exec_collect(
             return Err(wrong(MSB_E_LIMIT, "hundreds of thousands of outputs are not released"));
         }
         let deadline = Timeout::from_ms(timeout_ms)?.deadline();
-        let turn = exec.core.turn()?;
+        let (turn, mut patience) = (exec.core.turn()?, Patience::until(deadline));
         let mut taken = Vec::new();
         let end = loop {
             match turn.batch(deadline, BATCH, &mut taken)? {
                 Batch::Events => {
                     let mut story = lock(&exec.story);
                     taken.iter().for_each(|received| story.gather(&received.event));
+                    let position = story.position();
                     drop(story);
                     taken.clear();
+                    if patience.is_over(position) {
+                        return Ok(MSB_AGAIN);
+                    }
                 }
                 Batch::Nothing => return Ok(MSB_AGAIN),
                 Batch::End(end) => break end,

@@ -25,7 +25,7 @@ use std::time::Duration;
 pub const MSB_SANDBOX_DETACHED: u32 = 1;
 /// A sandbox that has the name already is ended and removed first.
 pub const MSB_SANDBOX_REPLACE: u32 = 2;
-/// It may reach the network.
+/// It may reach the network. A driver that cannot give it that refuses: `MSB_E_CONFIG`.
 pub const MSB_SANDBOX_NETWORK: u32 = 4;
 /// The output of its sessions is kept in a log, which `msb logs` reads.
 pub const MSB_SANDBOX_LOG: u32 = 8;
@@ -62,13 +62,14 @@ pub struct msb_sandbox_options {
     pub env: *const *const c_char,
     /// How many.
     pub env_len: usize,
-    /// Lent. `labels_len` texts `KEY=value`: notes of the caller's own.
+    /// Lent. `labels_len` texts `KEY=value`: notes of the caller's own. Of two with the same key
+    /// the last one counts.
     pub labels: *const *const c_char,
     /// How many.
     pub labels_len: usize,
-    /// Processors; 0: no limit of our own.
+    /// Processors, at most 4096; 0: the driver's default.
     pub cpus: u32,
-    /// Memory in MiB; 0: no limit of our own.
+    /// Memory in MiB, at least 16; 0: the driver's default.
     pub memory_mib: u32,
     /// Ended after this many milliseconds; 0: never.
     pub max_duration_ms: u64,
@@ -76,10 +77,10 @@ pub struct msb_sandbox_options {
     pub idle_timeout_ms: u64,
     /// How long the start may take, in milliseconds; 0: 30,000.
     pub boot_timeout_ms: u64,
-    /// With `MSB_SANDBOX_LOG`: most bytes of one file of the log. 0, and no `log_files`: 4 files of
-    /// 16 MiB.
+    /// With `MSB_SANDBOX_LOG`: most bytes of one file of the log, at least 524,288. 0, and no
+    /// `log_files`: 4 files of 16 MiB.
     pub log_max_bytes: u64,
-    /// With `MSB_SANDBOX_LOG`: most files, of which the oldest goes for a new one.
+    /// With `MSB_SANDBOX_LOG`: most files, 2 to 10,000, of which the oldest goes for a new one.
     pub log_files: u32,
     /// Zero.
     pub reserved: u32,
@@ -244,11 +245,12 @@ impl SandboxObject {
 
 /// Create a sandbox and start it. Returns at once; `msb_sandbox_wait_ready` tells how it goes.
 ///
-/// Without `MSB_SANDBOX_DETACHED` it ends, within two seconds, when this process does.
+/// `options` is lent. Without `MSB_SANDBOX_DETACHED` the sandbox ends, within two seconds, when
+/// this process does. Closing the handle ends nothing, and does not undo what has begun.
 ///
 /// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: an option that makes no sense.
 /// `MSB_E_IO`: a thread or descriptor could not be made. What goes wrong later, such as a name
-/// that exists (`MSB_E_EXISTS`), `msb_sandbox_wait_ready` reports.
+/// that exists (`MSB_E_EXISTS`) or cannot be (`MSB_E_CONFIG`), `msb_sandbox_wait_ready` reports.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_create(
@@ -274,12 +276,12 @@ pub unsafe extern "C" fn msb_sandbox_create(
 /// Start it, with the files it was left with.
 pub const MSB_OPEN_START: u32 = 1;
 
-/// Find a sandbox by its name, which is lent, running or not. Returns at once;
+/// Find a sandbox by its name, which is lent, running or not, whoever created it. Returns at once;
 /// `msb_sandbox_wait_ready` tells how it goes.
 ///
 /// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: `name` is NULL, or an unknown flag. That
-/// there is none (`MSB_E_NOT_FOUND`) or, with `MSB_OPEN_START`, that it runs already
-/// (`MSB_E_RUNNING`), `msb_sandbox_wait_ready` reports.
+/// there is none (`MSB_E_NOT_FOUND`), that it cannot be a name (`MSB_E_CONFIG`) or, with
+/// `MSB_OPEN_START`, that it runs already (`MSB_E_RUNNING`), `msb_sandbox_wait_ready` reports.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_open(
@@ -399,10 +401,13 @@ fn utf8_pair(entry: &[u8], what: &str) -> Result<(String, String), Failure> {
     Ok((text(key)?, text(value)?))
 }
 
-/// Wait until the sandbox runs commands. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+/// Wait until a sandbox is created, started or found. Waits up to `timeout_ms`: 0 only looks, -1
+/// waits for ever.
 ///
-/// `MSB_OK`: it does. `MSB_AGAIN`: not yet. Anything else: it never will, and why; `MSB_E_EXISTS`,
-/// `MSB_E_NO_DRIVER` and `MSB_E_BOOT` are to be expected. Asked again, it says the same.
+/// `MSB_OK`: created or started, it runs commands; only found, it may be running or not, which
+/// `msb_sandbox_info` tells. `MSB_AGAIN`: not yet. Anything else: it never will be, and why;
+/// `MSB_E_EXISTS`, `MSB_E_NO_DRIVER` and `MSB_E_BOOT` are to be expected. Asked again, it says the
+/// same, and so does every other call on the handle.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_wait_ready(
@@ -468,11 +473,13 @@ pub unsafe extern "C" fn msb_sandbox_kill(
 }
 
 /// Wait until the sandbox has ended. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
-/// From the first call on, the descriptor of the handle polls readable when it has.
+/// From the first call on, the descriptor of the handle polls readable when it has, and no longer
+/// because it is ready.
 ///
 /// `MSB_OK`: it was stopped or killed, or its options ended it: `msb_sandbox_info` says which.
-/// `MSB_AGAIN`: not yet. `MSB_E_CRASHED`: it ended by itself. `MSB_E_NOT_RUNNING`: it did not run
-/// when this was first called. Asked again, it says the same.
+/// `MSB_AGAIN`: not yet. `MSB_E_CRASHED`: it ended by itself. `MSB_E_NOT_RUNNING`: it was never
+/// started, or is not ready yet. `MSB_E_CLOSED`: the handle was closed meanwhile. Once it has
+/// told the end, it says the same for ever, also when the sandbox was started again.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_wait(
@@ -561,7 +568,8 @@ pub unsafe extern "C" fn msb_exec_list(
 /// A sandbox that is running is killed first.
 pub const MSB_REMOVE_FORCE: u32 = 1;
 
-/// Remove a sandbox that is not running, and its files. `name` is lent.
+/// Remove a sandbox that is not running, and its files. `name` is lent. Handles on it stay open,
+/// and say that it is not there any more.
 ///
 /// `MSB_OK`. `MSB_E_NOT_FOUND`. `MSB_E_RUNNING`: stop it first, or pass `MSB_REMOVE_FORCE`.
 #[unsafe(no_mangle)]

@@ -5,6 +5,7 @@ use super::status::MSB_E_INVALID;
 use crate::client::{Pending, completion, lock};
 use crate::error::Error;
 use crate::runtime;
+use msb_wire::limits::OUTPUT_WINDOW;
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -41,6 +42,30 @@ impl Timeout {
             Timeout::Until(deadline) => Some(deadline),
             Timeout::Forever => None,
         }
+    }
+}
+
+/// How long a call that takes many events goes on taking them.
+///
+/// A command that never pauses always has another event, so the deadline has to end the call also
+/// when there is more. But what was there at the deadline is taken, since a call without time is a
+/// look at all that there is: at most a window of it.
+#[derive(Debug)]
+pub(super) struct Patience {
+    deadline: Option<Instant>,
+    /// The position up to which output can have been there at the deadline.
+    last: Option<u64>,
+}
+
+impl Patience {
+    pub(super) fn until(deadline: Option<Instant>) -> Patience {
+        Patience { deadline, last: None }
+    }
+
+    /// Whether the call has to end, having taken the output up to `position`.
+    pub(super) fn is_over(&mut self, position: u64) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+            && position >= *self.last.get_or_insert(position.saturating_add(OUTPUT_WINDOW))
     }
 }
 
@@ -147,6 +172,17 @@ mod tests {
             Instant::now().checked_add(Duration::from_millis(i64::MAX.unsigned_abs())).is_none()
         });
         assert!(Timeout::from_ms(-2).is_err());
+    }
+
+    #[test]
+    fn patience_ends_a_window_behind_the_deadline() {
+        let mut endless = Patience::until(None);
+        assert!(!endless.is_over(0) && !endless.is_over(u64::MAX));
+        let mut over = Patience::until(Some(Instant::now()));
+        assert!(!over.is_over(5) && !over.is_over(5 + OUTPUT_WINDOW - 1));
+        assert!(over.is_over(5 + OUTPUT_WINDOW));
+        let mut early = Patience::until(Some(Instant::now() + Duration::from_secs(3600)));
+        assert!(!early.is_over(0) && !early.is_over(2 * OUTPUT_WINDOW));
     }
 
     #[test]

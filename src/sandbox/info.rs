@@ -45,6 +45,8 @@ impl From<Info> for SandboxInfo {
         let (driver, isolation) = started.and_then(|started| started.machine).unzip();
         let (end_reason, end_detail) = match outcome {
             Some(outcome) => (Some(outcome.reason), outcome.detail),
+            // A runner that was killed had no time to say so.
+            None if status == Status::Crashed => (Some(Reason::Crashed), None),
             None => (None, None),
         };
         SandboxInfo {
