@@ -16,7 +16,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("crates/runner", &["msb-driver", "msb-driver-container", "msb-wire"]),
     ("crates/transport", &["msb-wire"]),
     ("crates/wire", &[]),
-    ("crates/xtask", &[]),
+    ("crates/xtask", &["microsandbox"]),
 ];
 
 fn read(path: &Path) -> String {
