@@ -9,7 +9,8 @@ ROOTFS := target/rootfs
 CFLAGS_STRICT := -std=c11 -Wall -Wextra -Wpedantic -Werror -O1 -g
 
 .PHONY: help demo test check bench fuzz build agent install uninstall deb setup setup-test \
-	header abi-baseline lint test-rust test-c test-install clean
+	header abi-baseline lint test-rust test-c test-bindings test-install \
+	clean
 
 ## help: this list
 help:
@@ -26,7 +27,7 @@ demo: setup build $(ROOTFS)
 	@echo "   that far. target/release/msb doctor says what other isolation this machine offers."
 
 ## test: every test
-test: setup-test lint test-rust test-c test-install
+test: setup-test lint test-rust test-c test-bindings test-install
 	@echo "== all tests passed"
 
 ## check: the deep run: every test, sanitizers, valgrind, kills, soak, and fuzzers where they can be had
@@ -109,6 +110,11 @@ test-rust: agent $(ROOTFS)
 test-c: agent $(ROOTFS)
 	@$(CARGO) build --quiet --workspace
 	@scripts/test-c
+
+test-bindings: agent
+	@$(CARGO) build --quiet --workspace
+	@echo "== the C library from Python, Node and Go"
+	@scripts/test-bindings
 
 test-install: agent $(ROOTFS)
 	@$(CARGO) build --quiet --workspace
