@@ -22,7 +22,7 @@ const EPIPE: i32 = 32;
 /// What a terminal can hold when its session ends (N_TTY_BUF_SIZE and the flip buffers), and more.
 const TERMINAL_REST: u64 = 256 * 1024;
 /// Size of the pipe of a program that has put out this much.
-const WIDE_PIPE: usize = 1024 * 1024;
+const WIDE_PIPE: usize = 256 * 1024;
 const WIDE_FROM: usize = 512 * 1024;
 /// Further ahead than any timeout that a clock can take.
 const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
