@@ -220,3 +220,34 @@ TEST(test_fd_fifty_commands_in_one_epoll)
     close(epoll);
     harness_note("%d commands, %u wake-ups, %" PRId64 " ms", LOOP_EXECS, wakes, now_ms() - begin);
 }
+
+TEST(test_fd_looks_see_the_end_of_much_output_although_only_changes_are_heard_of)
+{
+    for (int collect = 0; collect <= 1; collect++) {
+        msb_exec_options options = script("head -c 8000000 /dev/zero");
+        msb_exec *exec = start(shared(), &options, NULL);
+        int epoll = epoll_create1(EPOLL_CLOEXEC), looks = 0;
+        struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+        msb_event ending = MSB_EVENT_INIT;
+        msb_output output = MSB_OUTPUT_INIT;
+        msb_status rc;
+
+        CHECK(epoll >= 0);
+        CHECK_INT(epoll_ctl(epoll, EPOLL_CTL_ADD, fd_of(exec), &event), 0);
+        while ((rc = collect ? msb_exec_collect(exec, 0, &output, &err)
+                             : msb_exec_wait(exec, 0, &ending, &err)) == MSB_AGAIN) {
+            looks++;
+            CHECK_SAY(epoll_wait(epoll, &event, 1, 30000) == 1, "nothing after %d looks", looks);
+        }
+        CHECK_INT(rc, MSB_OK);
+        if (collect) {
+            CHECK_INT(output.stdout_len, 8000000);
+            msb_output_release(&output);
+        } else {
+            CHECK_INT(ending.kind, MSB_EVENT_EXITED);
+            msb_event_release(&ending);
+        }
+        CHECK_INT(msb_handle_close(exec), MSB_OK);
+        close(epoll);
+    }
+}

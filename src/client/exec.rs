@@ -178,6 +178,15 @@ impl Turn<'_> {
     }
 }
 
+impl Turn<'_> {
+    /// Ends a look although there may be more: the descriptor says so once more.
+    pub(crate) fn leave_unfinished(self) {
+        let core = self.0;
+        drop(self);
+        core.channel.queue.remind();
+    }
+}
+
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.0.channel.queue.with(Queue::end_wait);

@@ -136,6 +136,16 @@ impl<T: Ready> Monitor<T> {
         Ok(fd.as_fd())
     }
 
+    /// Makes the descriptor tell once more that the value is ready, to whoever hears of changes only
+    /// (`EPOLLET`, as in Go's poller): for a look that ends although there is more.
+    pub(crate) fn remind(&self) {
+        let inner = lock(&self.inner);
+        if let Some(fd) = self.level.get().filter(|_| inner.raised) {
+            // One reading takes back any number of these; so many that it would fail never come.
+            let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
+        }
+    }
+
     /// Sets the descriptor's level and takes out who is to be woken.
     fn settle(&self, inner: &mut Inner<T>) -> Vec<(u64, Waker)> {
         self.set_level(inner);
@@ -228,6 +238,29 @@ mod tests {
     fn a_descriptor_that_is_made_late_shows_what_was_there_before() {
         let monitor = Monitor::new(Count(1));
         assert!(is_readable(monitor.fd().unwrap()));
+    }
+
+    #[test]
+    fn whoever_hears_of_changes_only_can_be_reminded() {
+        use rustix::event::epoll;
+        let monitor = Monitor::new(Count(1));
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&set, monitor.fd().unwrap(), epoll::EventData::new_u64(0), edges).unwrap();
+        let heard = || {
+            let now = rustix::event::Timespec::default();
+            let mut events = Vec::with_capacity(1);
+            let room = rustix::buffer::spare_capacity(&mut events);
+            epoll::wait(&set, room, Some(&now)).unwrap() == 1
+        };
+        assert!(heard() && !heard());
+        monitor.remind();
+        monitor.remind();
+        assert!(heard() && !heard());
+        monitor.with(take);
+        assert!(!is_readable(monitor.fd().unwrap()));
+        monitor.remind();
+        assert!(!heard() && !is_readable(monitor.fd().unwrap()));
     }
 
     #[test]

@@ -451,6 +451,7 @@ pub unsafe extern "C" fn msb_exec_wait(
                     let mut story = lock(&exec.story);
                     story.note(&received.event);
                     if story.ending().is_none() && patience.is_over(story.position()) {
+                        turn.leave_unfinished();
                         return Ok(MSB_AGAIN);
                     }
                 }

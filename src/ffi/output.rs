@@ -164,6 +164,7 @@ pub unsafe extern "C" fn msb_exec_collect(
                     drop(story);
                     taken.clear();
                     if patience.is_over(position) {
+                        turn.leave_unfinished();
                         return Ok(MSB_AGAIN);
                     }
                 }
