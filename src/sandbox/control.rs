@@ -34,7 +34,7 @@ impl Sandbox {
         let inner = Arc::clone(&self.inner);
         let begun = runtime::get().and_then(|runtime| {
             runtime::spawn_thread("msb-control", move || match Control::connect(&inner.dir) {
-                Ok(control) => runtime.spawn(wait(control.into_stream(), inner, promise)),
+                Ok(control) => runtime.spawn(wait(control, inner, promise)),
                 Err(_) => promise.complete(inner.outcome()),
             })
         });
@@ -87,28 +87,24 @@ impl Inner {
             _ => Err(msb_driver::Error::NotRunning(self.config.name.clone()).into()),
         }
     }
-
-    /// How a sandbox ended whose runner closed a connection without a word. Blocks.
-    fn outcome_after_silence(&self) -> Result<ExitStatus, Error> {
-        match Control::connect(&self.dir) {
-            // It may be the next start's already, or the old one on its way out.
-            Ok(control) => self.concluded(control.request(&Request::Wait, None)?),
-            Err(_) => self.status_of(&self.dir.read_outcome()?.unwrap_or_else(killed)),
-        }
-    }
 }
 
 fn killed() -> Outcome {
     Outcome::now(Reason::Crashed, Some("the runner was killed".to_owned()))
 }
 
-async fn wait(socket: UnixStream, inner: Arc<Inner>, promise: Promise<ExitStatus>) {
-    match ask(socket).await {
+async fn wait(control: Control, inner: Arc<Inner>, promise: Promise<ExitStatus>) {
+    let said = match control.stream() {
+        Ok(socket) => ask(socket).await,
+        Err(error) => return promise.complete(Err(error.into())),
+    };
+    match said {
         Some(reply) => promise.complete(inner.concluded(reply)),
         // The runner was killed, and with it the sandbox. To look blocks for a moment.
         None => {
             let looked = runtime::spawn_thread("msb-control", move || {
-                promise.complete(inner.outcome_after_silence());
+                let outcome = control.outcome_after_silence(None).map_err(Error::from);
+                promise.complete(outcome.and_then(|outcome| inner.status_of(&outcome)));
             });
             if let Err(error) = looked {
                 tracing::warn!(%error, "the end of a sandbox could not be looked at");

@@ -99,13 +99,7 @@ impl Control {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         match self.ask(request, deadline) {
             Ok(Some(reply)) => Ok(reply),
-            Ok(None) => {
-                self.wait_until_gone(deadline)?;
-                let outcome = self.dir.read_outcome()?.unwrap_or_else(|| {
-                    Outcome::now(Reason::Crashed, Some("the runner was killed".to_owned()))
-                });
-                Ok(Reply::Ended { outcome })
-            }
+            Ok(None) => Ok(Reply::Ended { outcome: self.outcome_after_silence(deadline)? }),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 Err(self.timed_out(timeout.unwrap_or_default()))
             }
@@ -115,8 +109,18 @@ impl Control {
 
     /// The bare connection, for callers that wait in a way of their own: write one [`Request`]
     /// as a line, read one [`Reply`] as a line.
-    pub fn into_stream(self) -> UnixStream {
-        self.stream
+    pub fn stream(&self) -> Result<UnixStream> {
+        let cloned = self.stream.try_clone();
+        cloned.map_err(|error| Error::io("talk to the runner of", self.dir.path(), error))
+    }
+
+    /// How a sandbox ended whose runner closed the connection without a word. Waits until the
+    /// runner is gone for good, since until then the sandbox counts as running.
+    pub fn outcome_after_silence(&self, deadline: Option<Instant>) -> Result<Outcome> {
+        self.wait_until_gone(deadline)?;
+        Ok(self.dir.read_outcome()?.unwrap_or_else(|| {
+            Outcome::now(Reason::Crashed, Some("the runner was killed".to_owned()))
+        }))
     }
 
     fn ask(&self, request: &Request, deadline: Option<Instant>) -> io::Result<Option<Reply>> {
