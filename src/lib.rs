@@ -19,7 +19,6 @@
 
 mod abi;
 mod attach;
-#[cfg_attr(not(test), allow(dead_code, reason = "some ways of waiting are for the C layer only"))]
 mod client;
 mod doctor;
 mod error;

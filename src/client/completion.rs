@@ -3,7 +3,6 @@
 use crate::client::monitor::{Monitor, Ready};
 use crate::error::{Error, ErrorKind, Origin};
 use std::future::Future;
-use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -67,8 +66,8 @@ impl<T> Drop for Promise<T> {
     }
 }
 
-/// The side that waits: by looking, sleeping, awaiting, or polling a descriptor. The result is
-/// handed over once. Dropping this does not undo the operation.
+/// The side that waits: by sleeping or awaiting. The result is handed over once. Dropping this does
+/// not undo the operation.
 #[derive(Debug)]
 pub(crate) struct Pending<T> {
     monitor: Arc<Monitor<State<T>>>,
@@ -89,19 +88,9 @@ impl<T> Pending<T> {
         pending
     }
 
-    /// The result, if it is there.
-    pub(crate) fn try_take(&self) -> Option<Result<T, Error>> {
-        self.monitor.with(State::take)
-    }
-
     /// Sleeps until the result is there; `None` when the time is over.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<Result<T, Error>> {
         self.monitor.sleep(deadline, State::take)
-    }
-
-    /// Polls readable when the result is there.
-    pub(crate) fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
-        self.monitor.fd().map_err(|error| Error::io("cannot make an event descriptor", error))
     }
 
     /// Wakes whoever waits; the result is of no interest any more.
@@ -132,15 +121,19 @@ mod tests {
     use crate::client::testing::{block_on, is_readable};
     use std::time::Duration;
 
+    fn look<T>(pending: &Pending<T>) -> Option<Result<T, Error>> {
+        pending.wait(Some(Instant::now()))
+    }
+
     #[test]
     fn a_result_is_handed_over_once() {
         let (promise, pending) = completion();
-        assert!(pending.try_take().is_none());
-        assert!(!is_readable(pending.fd().unwrap()));
+        assert!(look(&pending).is_none());
+        assert!(!is_readable(pending.monitor.fd().unwrap()));
         promise.complete(Ok(5));
-        assert!(is_readable(pending.fd().unwrap()));
-        assert_eq!(pending.try_take().unwrap().unwrap(), 5);
-        assert_eq!(pending.try_take().unwrap().unwrap_err().kind(), ErrorKind::Internal);
+        assert!(is_readable(pending.monitor.fd().unwrap()));
+        assert_eq!(look(&pending).unwrap().unwrap(), 5);
+        assert_eq!(look(&pending).unwrap().unwrap_err().kind(), ErrorKind::Internal);
     }
 
     #[test]
@@ -161,6 +154,6 @@ mod tests {
         let result = sleeper.join().unwrap().unwrap();
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Closed);
         promise.complete(Ok(()));
-        assert_eq!(pending.try_take().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(look(&pending).unwrap().unwrap_err().kind(), ErrorKind::Closed);
     }
 }

@@ -1,7 +1,6 @@
 //! Lists: of sandboxes, of the sessions in one, of drivers.
 
-use super::boundary::{Failure, Out};
-use super::boundary::{Sized32, size_through};
+use super::boundary::{Failure, Out, Sized32, size_through};
 use super::event::{exit_of, msb_exec_exit};
 use super::loan::{self, Arena, Loan, Released, nobody, size_of_u32};
 use super::status::{MSB_OK, msb_status};
