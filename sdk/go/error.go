@@ -1,0 +1,218 @@
+package microsandbox
+
+import (
+	"context"
+	"errors"
+	"os"
+	"syscall"
+
+	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
+)
+
+// ErrorKind tells failures apart. See [IsKind].
+type ErrorKind int
+
+// The kinds of failures. New ones may come.
+const (
+	// ErrUnknown is a failure that this version has no kind for.
+	ErrUnknown ErrorKind = iota
+	// ErrExecFailed: the command never started. errors.As finds the *ExecFailure.
+	ErrExecFailed
+	// ErrExecTimeout: the command's time ran out, and it was killed. Error.Output has its output.
+	ErrExecTimeout
+	// ErrStreamLost: the sandbox went away before the command's end was known. Error.Output has the
+	// output until then.
+	ErrStreamLost
+	// ErrInvalidArgument: the call makes no sense as it was made.
+	ErrInvalidArgument
+	// ErrInvalidConfig: the sandbox cannot be what it was asked to be, by its name for example.
+	ErrInvalidConfig
+	// ErrSandboxNotFound: no sandbox has this name.
+	ErrSandboxNotFound
+	// ErrSandboxAlreadyExists: a sandbox has this name already.
+	ErrSandboxAlreadyExists
+	// ErrSandboxNotRunning: the sandbox is not running.
+	ErrSandboxNotRunning
+	// ErrSandboxRunning: the sandbox is running, and the call needs one that is not.
+	ErrSandboxRunning
+	// ErrSandboxCrashed: the sandbox ended by itself.
+	ErrSandboxCrashed
+	// ErrNoDriver: no driver is usable on this host.
+	ErrNoDriver
+	// ErrBootFailed: the sandbox did not come up.
+	ErrBootFailed
+	// ErrBrokenPipe: the command no longer reads its input.
+	ErrBrokenPipe
+	// ErrBusy: another goroutine reads this handle, or another attach has the terminal.
+	ErrBusy
+	// ErrClosed: the handle was closed.
+	ErrClosed
+	// ErrNoSuchProcess: the command has ended.
+	ErrNoSuchProcess
+	// ErrNoSuchSession: the session is not known in this sandbox, or ended too long ago.
+	ErrNoSuchSession
+	// ErrNotATerminal: there is no terminal, here or in the session.
+	ErrNotATerminal
+	// ErrLimitReached: a bound is reached.
+	ErrLimitReached
+	// ErrTimedOut: an answer did not come in time.
+	ErrTimedOut
+	// ErrUnsupported: not possible here, or with this version.
+	ErrUnsupported
+	// ErrProtocol: the other side broke the protocol.
+	ErrProtocol
+	// ErrIO: the system refused something.
+	ErrIO
+	// ErrInternal: the library broke a promise to itself.
+	ErrInternal
+	// ErrNotInstalled: a part of the installation is missing; see EnsureInstalled.
+	ErrNotInstalled
+)
+
+var kindNames = [...]string{
+	ErrUnknown: "unknown", ErrExecFailed: "exec_failed", ErrExecTimeout: "exec_timeout",
+	ErrStreamLost: "stream_lost", ErrInvalidArgument: "invalid_argument",
+	ErrInvalidConfig: "invalid_config", ErrSandboxNotFound: "sandbox_not_found",
+	ErrSandboxAlreadyExists: "sandbox_already_exists", ErrSandboxNotRunning: "sandbox_not_running",
+	ErrSandboxRunning: "sandbox_running", ErrSandboxCrashed: "sandbox_crashed",
+	ErrNoDriver: "no_driver", ErrBootFailed: "boot_failed", ErrBrokenPipe: "broken_pipe",
+	ErrBusy: "busy", ErrClosed: "closed", ErrNoSuchProcess: "no_such_process",
+	ErrNoSuchSession: "no_such_session", ErrNotATerminal: "not_a_terminal",
+	ErrLimitReached: "limit_reached", ErrTimedOut: "timed_out", ErrUnsupported: "unsupported",
+	ErrProtocol: "protocol", ErrIO: "io", ErrInternal: "internal", ErrNotInstalled: "not_installed",
+}
+
+// String gives the kind's name, the same in every language: "exec_timeout".
+func (k ErrorKind) String() string {
+	if k < 0 || int(k) >= len(kindNames) {
+		return kindNames[ErrUnknown]
+	}
+	return kindNames[k]
+}
+
+var kindOf = map[ffi.Status]ErrorKind{
+	ffi.Invalid: ErrInvalidArgument, ffi.Handle: ErrClosed, ffi.Closed: ErrClosed,
+	ffi.Busy: ErrBusy, ffi.Unsupported: ErrUnsupported, ffi.Limit: ErrLimitReached, ffi.IO: ErrIO,
+	ffi.Internal: ErrInternal, ffi.Protocol: ErrProtocol, ffi.TimedOut: ErrTimedOut,
+	ffi.Config: ErrInvalidConfig, ffi.NotFound: ErrSandboxNotFound,
+	ffi.Exists: ErrSandboxAlreadyExists, ffi.NotRunning: ErrSandboxNotRunning,
+	ffi.Running: ErrSandboxRunning, ffi.NoDriver: ErrNoDriver, ffi.Boot: ErrBootFailed,
+	ffi.Crashed: ErrSandboxCrashed, ffi.ExecFailed: ErrExecFailed,
+	ffi.ExecTimeout: ErrExecTimeout, ffi.Lost: ErrStreamLost, ffi.Pipe: ErrBrokenPipe,
+	ffi.NoProcess: ErrNoSuchProcess, ffi.NoSession: ErrNoSuchSession,
+	ffi.NotATerminal: ErrNotATerminal,
+}
+
+// Error is a call that failed, for any reason but that its context was over.
+type Error struct {
+	// Kind tells what happened.
+	Kind ErrorKind
+	// Message is one line for people.
+	Message string
+	// Errno is the system's error number, of the host or the sandbox, or 0.
+	Errno syscall.Errno
+	// Failure says more about ErrExecFailed where that is known; else it is nil.
+	Failure *ExecFailure
+	// Output is what the command had put out, with ErrExecTimeout and ErrStreamLost of a call that
+	// collects; else it is nil.
+	Output *ExecOutput
+}
+
+// Error gives the message with the name of the kind.
+func (e *Error) Error() string {
+	return "microsandbox: " + e.Kind.String() + ": " + e.Message
+}
+
+// Unwrap gives the *ExecFailure or the system's error behind this one, if there is one.
+func (e *Error) Unwrap() error {
+	switch {
+	case e.Failure != nil:
+		return e.Failure
+	case e.Errno != 0:
+		return e.Errno
+	case e.Kind == ErrBrokenPipe:
+		return syscall.EPIPE
+	}
+	return nil
+}
+
+// Is lets errors.Is find the errors of package os that mean the same.
+func (e *Error) Is(target error) bool {
+	switch target {
+	case os.ErrProcessDone:
+		return e.Kind == ErrNoSuchProcess
+	case os.ErrClosed:
+		return e.Kind == ErrClosed
+	case os.ErrNotExist:
+		return e.Kind == ErrSandboxNotFound
+	case os.ErrExist:
+		return e.Kind == ErrSandboxAlreadyExists
+	}
+	return false
+}
+
+// Timeout reports whether a time ran out, as os.IsTimeout asks.
+func (e *Error) Timeout() bool { return e.Kind == ErrExecTimeout || e.Kind == ErrTimedOut }
+
+// IsKind reports whether err, or an error that it wraps, is an *Error of this kind.
+func IsKind(err error, kind ErrorKind) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Kind == kind
+}
+
+func invalid(message string) *Error { return &Error{Kind: ErrInvalidArgument, Message: message} }
+
+// wrap makes an *Error of what package ffi fails with. The errors of contexts stay what they are.
+func wrap(err error) error {
+	var raw *ffi.Error
+	if !errors.As(err, &raw) {
+		return err
+	}
+	kind := kindOf[raw.Status]
+	message := raw.Message
+	if message == "" {
+		message = "the call failed"
+	}
+	return &Error{Kind: kind, Message: message, Errno: syscall.Errno(raw.Errno)}
+}
+
+// onThread makes a call that may take a while and cannot be waited for otherwise: it has a thread
+// until it returns. With ctx over this returns at once, and abandon gets what comes of the call.
+func onThread[T any](ctx context.Context, call func() (T, error), abandon func(T)) (T, error) {
+	var none T
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	if ctx.Done() == nil {
+		value, err := call()
+		return value, wrap(err)
+	}
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := call()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, wrap(r.err)
+	case <-ctx.Done():
+		if abandon != nil {
+			go func() {
+				if r := <-done; r.err == nil {
+					abandon(r.value)
+				}
+			}()
+		}
+		return none, ctx.Err()
+	}
+}
+
+// do is onThread for a call without a result.
+func do(ctx context.Context, call func() error) error {
+	_, err := onThread(ctx, func() (struct{}, error) { return struct{}{}, call() }, nil)
+	return err
+}

@@ -1,0 +1,275 @@
+package microsandbox
+
+import (
+	"io"
+	"math"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
+)
+
+// ExecConfig says how one command is run. Zero means default. It is filled by the WithExec options;
+// WithExecConfig takes a whole one.
+type ExecConfig struct {
+	// Cwd is the working directory in the sandbox; empty: the sandbox's.
+	Cwd string
+	// Timeout is the time after which the command is killed, with all that it started. It is
+	// rounded up to whole seconds. 0: never.
+	Timeout time.Duration
+	// StdinPipe makes a pipe for the input; see ExecHandle.TakeStdin.
+	StdinPipe bool
+	// User is a name, uid, name:group or uid:gid; empty: the sandbox's.
+	User string
+	// Env is set on top of the sandbox's variables.
+	Env map[string]string
+	// TTY gives the command a terminal.
+	TTY bool
+	// Rows and Cols are the terminal's size; 0: 24 and 80.
+	Rows, Cols uint16
+	// Stdin is the whole input, followed by its end; nil: none, as from /dev/null.
+	Stdin []byte
+	// Rlimits are set before the command runs.
+	Rlimits []Rlimit
+	// Drain is how long output of others that still hold the command's output is forwarded after its
+	// exit. 0: 250 ms; negative: not at all.
+	Drain time.Duration
+	// WaitForEOF forwards output until all that hold it have closed it, however long that takes.
+	WaitForEOF bool
+	// MaxOutput is how many bytes of each output a call that collects keeps; it counts the rest.
+	// 0: all; negative: none.
+	MaxOutput int64
+	// Stdout and Stderr get the output instead of the result of Exec, Shell, Collect and Wait.
+	Stdout, Stderr io.Writer
+
+	err error
+}
+
+// ExecOption changes an ExecConfig. Later options win.
+type ExecOption func(*ExecConfig)
+
+// refuse keeps the first option that makes no sense, for the call that gets it.
+func (c *ExecConfig) refuse(message string) {
+	if c.err == nil {
+		c.err = invalid(message)
+	}
+}
+
+// WithExecConfig takes all of a config that was made before. Options behind it change a copy.
+func WithExecConfig(config ExecConfig) ExecOption {
+	return func(c *ExecConfig) {
+		failed := c.err
+		*c = config
+		c.Env = nil
+		WithExecEnv(config.Env)(c)
+		c.Rlimits = append([]Rlimit(nil), config.Rlimits...)
+		if c.err == nil {
+			c.err = failed
+		}
+	}
+}
+
+// WithExecCwd sets the working directory in the sandbox.
+func WithExecCwd(path string) ExecOption {
+	return func(c *ExecConfig) {
+		if c.Cwd = path; path == "" {
+			c.refuse("the working directory is empty")
+		}
+	}
+}
+
+// WithExecTimeout sets a time limit, of the sandbox's own clock: then the command is killed with all
+// that it started, and a call that waits for it fails with ErrExecTimeout. It is rounded up to whole
+// seconds and has to be more than 0.
+func WithExecTimeout(d time.Duration) ExecOption {
+	return func(c *ExecConfig) {
+		if c.Timeout = d; d <= 0 {
+			c.refuse("a timeout has to be more than 0")
+		}
+	}
+}
+
+// WithExecStdinPipe makes a pipe for the input, which ExecHandle.TakeStdin gives.
+func WithExecStdinPipe() ExecOption { return func(c *ExecConfig) { c.StdinPipe = true } }
+
+// WithExecStdin gives the whole input, which may be empty, followed by its end.
+func WithExecStdin(data []byte) ExecOption {
+	return func(c *ExecConfig) {
+		if c.Stdin = data; data == nil {
+			c.Stdin = []byte{}
+		}
+	}
+}
+
+// WithExecUser sets the user: a name, uid, name:group or uid:gid of the sandbox.
+func WithExecUser(user string) ExecOption {
+	return func(c *ExecConfig) {
+		if c.User = user; user == "" {
+			c.refuse("the user is empty")
+		}
+	}
+}
+
+// WithExecEnv sets variables on top of the sandbox's. Used again, the maps are merged.
+func WithExecEnv(env map[string]string) ExecOption {
+	return func(c *ExecConfig) {
+		if c.Env == nil {
+			c.Env = make(map[string]string, len(env))
+		}
+		for name, value := range env {
+			c.Env[name] = value
+		}
+	}
+}
+
+// WithExecTTY gives the command a terminal. Both its outputs then come as standard output.
+func WithExecTTY() ExecOption { return func(c *ExecConfig) { c.TTY = true } }
+
+// WithExecSize gives the command a terminal of this size.
+func WithExecSize(rows, cols uint16) ExecOption {
+	return func(c *ExecConfig) {
+		c.TTY, c.Rows, c.Cols = true, rows, cols
+		if rows == 0 || cols == 0 {
+			c.refuse("a terminal has at least one row and one column")
+		}
+	}
+}
+
+// WithExecRlimit sets the soft and the hard limit of a resource.
+func WithExecRlimit(resource RlimitResource, limit uint64) ExecOption {
+	return WithExecRlimitRange(resource, limit, limit)
+}
+
+// WithExecRlimitRange sets the soft and the hard limit of a resource, of which the soft one must not
+// be higher.
+func WithExecRlimitRange(resource RlimitResource, soft, hard uint64) ExecOption {
+	return func(c *ExecConfig) { c.Rlimits = append(c.Rlimits, Rlimit{resource, soft, hard}) }
+}
+
+// WithExecDrain sets how long output of others that still hold the command's output is forwarded
+// after its exit, instead of 250 ms.
+func WithExecDrain(d time.Duration) ExecOption {
+	return func(c *ExecConfig) {
+		if c.Drain = d; d == 0 {
+			c.Drain = -1
+		}
+		if d < 0 {
+			c.refuse("the time to drain is negative")
+		}
+	}
+}
+
+// WithExecWaitForEOF forwards output until all that hold it have closed it.
+func WithExecWaitForEOF() ExecOption { return func(c *ExecConfig) { c.WaitForEOF = true } }
+
+// WithExecMaxOutput keeps at most so many bytes of each output in a call that collects, and counts
+// on: see ExecOutput.Truncated.
+func WithExecMaxOutput(bytes int64) ExecOption {
+	return func(c *ExecConfig) {
+		if c.MaxOutput = bytes; bytes == 0 {
+			c.MaxOutput = -1
+		}
+		if bytes < 0 {
+			c.refuse("the most output is negative")
+		}
+	}
+}
+
+// WithStdout writes standard output to w instead of collecting it, as os/exec's Cmd.Stdout does:
+// from the goroutine that calls Exec, Shell, Collect or Wait. If w fails, so does that call, and
+// Exec and Shell kill the command. Recv gives the output as ever.
+func WithStdout(w io.Writer) ExecOption { return func(c *ExecConfig) { c.Stdout = w } }
+
+// WithStderr is WithStdout for standard error. It may be the same writer.
+func WithStderr(w io.Writer) ExecOption { return func(c *ExecConfig) { c.Stderr = w } }
+
+func newExecConfig(opts []ExecOption) *ExecConfig {
+	c := &ExecConfig{}
+	for _, option := range opts {
+		if option != nil {
+			option(c)
+		}
+	}
+	return c
+}
+
+// raw checks what C cannot say, and gives the options for it.
+func (c *ExecConfig) raw(cmd string, args []string, shell bool) (*ffi.ExecOptions, error) {
+	if c.err != nil {
+		return nil, c.err
+	}
+	env, err := pairs(c.Env, "variable")
+	if err != nil {
+		return nil, err
+	}
+	texts := append([]string{cmd, c.Cwd, c.User}, args...)
+	if err := noNUL(texts...); err != nil {
+		return nil, err
+	}
+	if c.StdinPipe && c.Stdin != nil {
+		return nil, invalid("the input is either a pipe or given bytes")
+	}
+	if (c.Rows == 0) != (c.Cols == 0) || c.Rows != 0 && !c.TTY {
+		return nil, invalid("a terminal's size has rows and columns, and needs a terminal")
+	}
+	o := &ffi.ExecOptions{
+		Cmd: cmd, Args: args, Env: env, Cwd: c.Cwd, User: c.User, Stdin: c.Stdin, Pipe: c.StdinPipe,
+		Rows: c.Rows, Cols: c.Cols, TimeoutNs: uint64(wholeSeconds(c.Timeout)),
+		DrainNs: uint64(c.Drain), MaxOutput: uint64(c.MaxOutput),
+	}
+	if c.Timeout < 0 {
+		return nil, invalid("the timeout is negative")
+	}
+	if c.Drain < 0 {
+		o.DrainNs = 1 // 0 is the default there
+	}
+	if c.MaxOutput < 0 {
+		o.MaxOutput = 1 // as above; outputOf takes away the byte
+	}
+	for flag, set := range map[uint32]bool{
+		ffi.Shell: shell, ffi.TTY: c.TTY, ffi.WaitForEOF: c.WaitForEOF,
+	} {
+		if set {
+			o.Flags |= flag
+		}
+	}
+	for _, limit := range c.Rlimits {
+		o.Rlimits = append(o.Rlimits, ffi.Rlimit{
+			Resource: uint32(limit.Resource), Soft: limit.Soft, Hard: limit.Hard,
+		})
+	}
+	return o, nil
+}
+
+func wholeSeconds(d time.Duration) time.Duration {
+	if d <= 0 || d > math.MaxInt64-time.Second {
+		return d
+	}
+	return (d + time.Second - 1) / time.Second * time.Second
+}
+
+func noNUL(texts ...string) error {
+	for _, text := range texts {
+		if strings.IndexByte(text, 0) >= 0 {
+			return invalid("a NUL in a text that a NUL ends")
+		}
+	}
+	return nil
+}
+
+// pairs gives NAME=value in the order of the names.
+func pairs(all map[string]string, what string) ([]string, error) {
+	texts := make([]string, 0, len(all))
+	for name, value := range all {
+		if name == "" || strings.ContainsAny(name, "=\x00") {
+			return nil, invalid("the name of a " + what + " is empty or has '=' or a NUL in it")
+		}
+		if err := noNUL(value); err != nil {
+			return nil, err
+		}
+		texts = append(texts, name+"="+value)
+	}
+	sort.Strings(texts)
+	return texts, nil
+}

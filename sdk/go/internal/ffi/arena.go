@@ -1,0 +1,74 @@
+package ffi
+
+// #include "abi.h"
+import "C"
+
+import "unsafe"
+
+// arena is C memory that is lent for the length of a call: one piece, from which all that the call
+// reads is taken. What C reads must not hold pointers to Go's memory.
+type arena struct {
+	base unsafe.Pointer
+	rest []byte
+}
+
+const word = int(unsafe.Sizeof(uintptr(0)))
+
+// textSize is the room that a text takes, and textsSize that of a list of them.
+func textSize(text string) int { return len(text) + 1 + word }
+
+func textsSize(texts []string) (size int) {
+	for _, text := range texts {
+		size += textSize(text) + word
+	}
+	return size + word
+}
+
+func newArena(size int) *arena {
+	size += word                     // for alignment at the end
+	base := C.malloc(C.size_t(size)) // cgo's malloc never returns NULL
+	return &arena{base, unsafe.Slice((*byte)(base), size)}
+}
+
+func (a *arena) free() { C.free(a.base) }
+
+// take gives the next bytes, aligned for a pointer.
+func (a *arena) take(size int) unsafe.Pointer {
+	at := unsafe.Pointer(&a.rest[0])
+	a.rest = a.rest[(size+word-1)/word*word:]
+	return at
+}
+
+func (a *arena) bytes(data []byte) *C.uint8_t {
+	at := a.take(len(data) + 1)
+	copy(unsafe.Slice((*byte)(at), len(data)), data)
+	return (*C.uint8_t)(at)
+}
+
+func (a *arena) text(text string) *C.char {
+	at := a.take(len(text) + 1)
+	to := unsafe.Slice((*byte)(at), len(text)+1)
+	copy(to, text)
+	to[len(text)] = 0
+	return (*C.char)(at)
+}
+
+// optional gives NULL for nothing.
+func (a *arena) optional(text string) *C.char {
+	if text == "" {
+		return nil
+	}
+	return a.text(text)
+}
+
+func (a *arena) texts(texts []string) (**C.char, C.size_t) {
+	if len(texts) == 0 {
+		return nil, 0
+	}
+	at := (**C.char)(a.take(len(texts) * word))
+	list := unsafe.Slice(at, len(texts))
+	for i, text := range texts {
+		list[i] = a.text(text)
+	}
+	return at, C.size_t(len(texts))
+}

@@ -1,0 +1,377 @@
+package ffi
+
+// #include "abi.h"
+import "C"
+
+import (
+	"context"
+	"runtime"
+	"unsafe"
+)
+
+// The kinds of events, as the header numbers them; End is what it has no number for.
+const (
+	End        = 0
+	Started    = C.MSB_EVENT_STARTED
+	Stdout     = C.MSB_EVENT_STDOUT
+	Stderr     = C.MSB_EVENT_STDERR
+	StdinError = C.MSB_EVENT_STDIN_ERROR
+	Exited     = C.MSB_EVENT_EXITED
+	Failed     = C.MSB_EVENT_FAILED
+	LostEvent  = C.MSB_EVENT_LOST
+)
+
+// Flags of the end of a stream and of an output.
+const (
+	WriterLeft = C.MSB_EVENT_WRITER_LEFT
+	Cut        = C.MSB_EVENT_CUT
+	Truncated  = C.MSB_OUTPUT_TRUNCATED
+)
+
+// Flags of a command and of an exit.
+const (
+	TTY        = C.MSB_EXEC_TTY
+	WaitForEOF = C.MSB_EXEC_WAIT_FOR_EOF
+	Shell      = C.MSB_EXEC_SHELL
+	CoreDumped = C.MSB_EXIT_CORE_DUMPED
+	RanOut     = C.MSB_EXIT_TIMED_OUT
+	SessionTTY = C.MSB_SESSION_TTY
+)
+
+// FromNow is the position of what is still to come.
+const FromNow = C.MSB_FROM_NOW
+
+// Exec is a command as its caller follows it. One goroutine at a time may be in Next, Wait and
+// Collect, which is the caller's to see to.
+type Exec struct {
+	raw   *C.msb_exec
+	ready *Ready
+
+	// What the reader's calls fill, here rather than made for each of them.
+	event C.msb_event
+	err   C.msb_error
+	shown Event
+}
+
+// Event is what was received. Data is C's, and only there until Release.
+type Event struct {
+	Kind    uint32
+	Value   int64
+	Data    []byte
+	Exit    *Exit
+	Failure *Failure
+	Flags   uint32
+}
+
+// Exit is how a command ended.
+type Exit struct {
+	Code, Signal        int
+	Flags               uint32
+	UserNs, SystemNs    uint64
+	WallNs, MaxResident uint64
+}
+
+// Failure is why a command never ran.
+type Failure struct {
+	Kind, Stage, ErrnoName, Message, Path string
+	Errno                                 int
+}
+
+// Output is what was collected.
+type Output struct {
+	Kind                     uint32
+	Exit                     *Exit
+	Failure                  *Failure
+	Lost                     string
+	Stdout, Stderr           []byte
+	StdoutTotal, StderrTotal uint64
+	Flags                    uint32
+}
+
+// Rlimit is a limit on a resource, by Linux's number.
+type Rlimit struct {
+	Resource   uint32
+	Soft, Hard uint64
+}
+
+// ExecOptions say what to run. Nothing in them holds a NUL.
+type ExecOptions struct {
+	Flags      uint32
+	Cmd        string
+	Args, Env  []string
+	Cwd, User  string // "": not set
+	Stdin      []byte // nil: not set
+	Rlimits    []Rlimit
+	TimeoutNs  uint64
+	DrainNs    uint64
+	Rows, Cols uint16
+	MaxOutput  uint64
+	Pipe       bool
+}
+
+func (o *ExecOptions) size() int {
+	return textSize(o.Cmd) + textsSize(o.Args) + textsSize(o.Env) + textSize(o.Cwd) +
+		textSize(o.User) + len(o.Stdin) + 2*word + len(o.Rlimits)*int(C.sizeof_msb_rlimit) + word
+}
+
+// lend writes the options for C, with all that they point to in the arena.
+func (o *ExecOptions) lend(a *arena) C.msb_exec_options {
+	to := C.go_exec_options()
+	to.flags = C.uint32_t(o.Flags)
+	to.cmd = a.text(o.Cmd)
+	to.args, to.args_len = a.texts(o.Args)
+	to.env, to.env_len = a.texts(o.Env)
+	to.cwd, to.user = a.optional(o.Cwd), a.optional(o.User)
+	if o.Stdin != nil {
+		to.stdin_data, to.stdin_len = a.bytes(o.Stdin), C.size_t(len(o.Stdin))
+	}
+	if len(o.Rlimits) > 0 {
+		to.rlimits = (*C.msb_rlimit)(a.take(len(o.Rlimits) * int(C.sizeof_msb_rlimit)))
+		to.rlimits_len = C.size_t(len(o.Rlimits))
+		for i, limit := range o.Rlimits {
+			unsafe.Slice(to.rlimits, len(o.Rlimits))[i] = C.msb_rlimit{
+				resource: C.uint32_t(limit.Resource),
+				soft:     C.uint64_t(limit.Soft),
+				hard:     C.uint64_t(limit.Hard),
+			}
+		}
+	}
+	to.timeout_ns, to.drain_ns = C.uint64_t(o.TimeoutNs), C.uint64_t(o.DrainNs)
+	to.rows, to.cols = C.uint16_t(o.Rows), C.uint16_t(o.Cols)
+	to.max_output = C.uint64_t(o.MaxOutput)
+	return to
+}
+
+// Stream starts a command. It takes a moment if it is the first call on a sandbox that was found.
+func (s *Sandbox) Stream(o *ExecOptions) (*Exec, *Sink, error) {
+	a := newArena(o.size())
+	defer a.free()
+	options, err := o.lend(a), C.go_error()
+	var raw *C.msb_exec
+	var input *C.msb_sink
+	out := &input
+	if !o.Pipe {
+		out = nil
+	}
+	status := C.msb_exec_stream(s.raw, &options, &raw, out, &err)
+	runtime.KeepAlive(s)
+	if status < 0 {
+		return nil, nil, failed(&err)
+	}
+	exec, sink := newExec(raw, input)
+	return exec, sink, nil
+}
+
+// Reattach follows a session. There is no sink if its input is not open.
+func (s *Sandbox) Reattach(id string, from int64) (*Exec, *Sink, error) {
+	a := newArena(textSize(id))
+	defer a.free()
+	err := C.go_error()
+	var raw *C.msb_exec
+	var input *C.msb_sink
+	status := C.msb_exec_reattach(s.raw, a.text(id), C.int64_t(from), &raw, &input, &err)
+	runtime.KeepAlive(s)
+	if status < 0 {
+		return nil, nil, failed(&err)
+	}
+	exec, sink := newExec(raw, input)
+	return exec, sink, nil
+}
+
+func newExec(raw *C.msb_exec, input *C.msb_sink) (*Exec, *Sink) {
+	e := &Exec{raw: raw, ready: newReady(func() (int, error) { return descriptor(unsafe.Pointer(raw)) })}
+	C.go_error_init(&e.err)
+	// A handle that nobody closed, nobody can close any more.
+	runtime.SetFinalizer(e, func(e *Exec) { _ = e.Close() })
+	if input == nil {
+		return e, nil
+	}
+	return e, newSink(input)
+}
+
+// descriptor of a handle. It is the library's.
+func descriptor(handle unsafe.Pointer) (int, error) {
+	var fd C.int32_t
+	err := C.go_error()
+	if status := C.msb_handle_fd(handle, &fd, &err); status < 0 {
+		return 0, failed(&err)
+	}
+	return int(fd), nil
+}
+
+// Close closes the handle, and wakes who waits on it. The command runs on.
+func (e *Exec) Close() error {
+	if !e.ready.Close() {
+		return nil
+	}
+	runtime.SetFinalizer(e, nil)
+	C.msb_handle_close(unsafe.Pointer(e.raw))
+	return nil
+}
+
+// Closed reports whether Close was called.
+func (e *Exec) Closed() bool { return e.ready.Closed() }
+
+// until looks again and again until there is something, and waits for the descriptor in between.
+// Giving up loses nothing, because only a look takes anything.
+func (r *Ready) until(ctx context.Context, look func() C.msb_status) (C.msb_status, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		if r.Closed() {
+			return 0, errClosed
+		}
+		if status := look(); status != C.MSB_AGAIN {
+			return status, nil
+		}
+		if err := r.Wait(ctx); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// read is until for the reader.
+func (e *Exec) read(ctx context.Context, look func() C.msb_status) (C.msb_status, error) {
+	defer runtime.KeepAlive(e)
+	status, err := e.ready.until(ctx, look)
+	if err == nil && status < 0 {
+		err = failed(&e.err)
+	}
+	return status, err
+}
+
+// Next waits for the next event. It is there until Release, which has to come before the next call.
+func (e *Exec) Next(ctx context.Context) (*Event, error) {
+	_, err := e.read(ctx, func() C.msb_status { return C.go_recv(e.raw, &e.event, &e.err) })
+	if err != nil {
+		return nil, err
+	}
+	e.shown = shown(&e.event)
+	return &e.shown, nil
+}
+
+// Release gives the event of Next back, and with it the command's leave to write as much again. It
+// may come after Close.
+func (e *Exec) Release() {
+	C.msb_event_release(&e.event)
+	e.shown = Event{}
+}
+
+// Wait waits for the end of the command, and throws its output away.
+func (e *Exec) Wait(ctx context.Context) (*Output, error) {
+	_, err := e.read(ctx, func() C.msb_status { return C.go_wait(e.raw, &e.event, &e.err) })
+	if err != nil {
+		return nil, err
+	}
+	defer C.msb_event_release(&e.event)
+	event := shown(&e.event)
+	o := &Output{Kind: event.Kind, Exit: event.Exit, Failure: event.Failure}
+	if event.Kind == LostEvent {
+		o.Lost = string(event.Data)
+	}
+	return o, nil
+}
+
+// Collect waits for the end of the command and of its output.
+func (e *Exec) Collect(ctx context.Context) (*Output, error) {
+	raw := C.go_output()
+	_, err := e.read(ctx, func() C.msb_status { return C.msb_exec_collect(e.raw, 0, &raw, &e.err) })
+	if err != nil {
+		return nil, err
+	}
+	defer C.msb_output_release(&raw)
+	return &Output{
+		Kind:        uint32(raw.kind),
+		Exit:        exit(raw.exit),
+		Failure:     failure(raw.failure),
+		Lost:        string(view(raw.lost, raw.lost_len)),
+		Stdout:      append([]byte(nil), view(raw.stdout_data, raw.stdout_len)...),
+		Stderr:      append([]byte(nil), view(raw.stderr_data, raw.stderr_len)...),
+		StdoutTotal: uint64(raw.stdout_total),
+		StderrTotal: uint64(raw.stderr_total),
+		Flags:       uint32(raw.flags),
+	}, nil
+}
+
+// view shows bytes of C's.
+func view(data *C.uint8_t, length C.size_t) []byte {
+	return unsafe.Slice((*byte)(data), int(length))
+}
+
+func shown(raw *C.msb_event) Event {
+	return Event{
+		Kind:    uint32(raw.kind),
+		Value:   int64(raw.value),
+		Data:    view(raw.data, raw.len),
+		Exit:    exit(raw.exit),
+		Failure: failure(raw.failure),
+		Flags:   uint32(raw.flags),
+	}
+}
+
+func exit(raw *C.msb_exec_exit) *Exit {
+	if raw == nil {
+		return nil
+	}
+	return &Exit{
+		Code:        int(raw.code),
+		Signal:      int(raw.signal),
+		Flags:       uint32(raw.flags),
+		UserNs:      uint64(raw.user_ns),
+		SystemNs:    uint64(raw.system_ns),
+		WallNs:      uint64(raw.wall_ns),
+		MaxResident: uint64(raw.max_rss),
+	}
+}
+
+func failure(raw *C.msb_exec_failure) *Failure {
+	if raw == nil {
+		return nil
+	}
+	return &Failure{
+		Kind:      C.GoString(raw.kind_name),
+		Stage:     C.GoString(raw.stage),
+		ErrnoName: C.GoString(raw.os_error_name),
+		Message:   C.GoString(raw.message),
+		Path:      C.GoString(raw.path),
+		Errno:     int(raw.os_error),
+	}
+}
+
+// ID of the session.
+func (e *Exec) ID() (string, error) {
+	var id [C.MSB_SESSION_ID_LEN]C.char
+	err := C.go_error()
+	status := C.msb_exec_id(e.raw, &id[0], &err)
+	runtime.KeepAlive(e)
+	return C.GoString(&id[0]), check(status, &err)
+}
+
+// Position in the output, and how many bytes were asked for and are not kept any more.
+func (e *Exec) Position() (position, missed uint64, failed error) {
+	var at, gone C.uint64_t
+	err := C.go_error()
+	status := C.msb_exec_position(e.raw, &at, &gone, &err)
+	runtime.KeepAlive(e)
+	return uint64(at), uint64(gone), check(status, &err)
+}
+
+// Signal sends one to the command's group, or to everything that it started. It waits for that.
+func (e *Exec) Signal(number int, tree bool) error {
+	flags, err := C.uint32_t(C.MSB_SIGNAL_GROUP), C.go_error()
+	if tree {
+		flags = C.MSB_SIGNAL_TREE
+	}
+	status := C.msb_exec_signal(e.raw, C.int32_t(number), flags, &err)
+	runtime.KeepAlive(e)
+	return check(status, &err)
+}
+
+// Resize changes the size of the terminal, and waits for that.
+func (e *Exec) Resize(rows, cols uint16) error {
+	err := C.go_error()
+	status := C.msb_exec_resize(e.raw, C.uint16_t(rows), C.uint16_t(cols), &err)
+	runtime.KeepAlive(e)
+	return check(status, &err)
+}

@@ -1,0 +1,125 @@
+package ffi
+
+// #include "abi.h"
+import "C"
+
+import (
+	"runtime"
+	"unsafe"
+)
+
+// SandboxEntry is what is known about a sandbox. Numbers are the header's.
+type SandboxEntry struct {
+	State, Isolation, Reason, Flags, CPUs, MemoryMiB uint32
+	CreatedMs, StartedMs                             int64
+	Name, Image, Driver, Detail                      string
+	Labels                                           []string
+}
+
+// ExecEntry is what is known about a session.
+type ExecEntry struct {
+	Flags, PID, Followers uint32
+	AgeNs, OutputTotal    uint64
+	ID                    string
+	Argv                  []string
+	Exit                  *Exit
+}
+
+// DriverEntry is what is known about a driver.
+type DriverEntry struct {
+	Isolation       uint32
+	Usable          bool
+	Name, Why, Hint string
+}
+
+// goText is the text, or none for NULL.
+func goText(text *C.char) string {
+	if text == nil {
+		return ""
+	}
+	return C.GoString(text)
+}
+
+func goTexts(texts **C.char, length C.size_t) (all []string) {
+	for _, text := range unsafe.Slice(texts, int(length)) {
+		all = append(all, C.GoString(text))
+	}
+	return all
+}
+
+func sandboxEntries(list *C.msb_sandbox_entries) (all []SandboxEntry) {
+	for _, entry := range unsafe.Slice(list.entries, int(list.len)) {
+		all = append(all, SandboxEntry{
+			State: uint32(entry.state), Isolation: uint32(entry.isolation),
+			Reason: uint32(entry.reason), Flags: uint32(entry.flags),
+			CPUs: uint32(entry.cpus), MemoryMiB: uint32(entry.memory_mib),
+			CreatedMs: int64(entry.created_ms), StartedMs: int64(entry.started_ms),
+			Name: goText(entry.name), Image: goText(entry.image),
+			Driver: goText(entry.driver), Detail: goText(entry.detail),
+			Labels: goTexts(entry.labels, entry.labels_len),
+		})
+	}
+	return all
+}
+
+// ListSandboxes tells of all sandboxes.
+func ListSandboxes() ([]SandboxEntry, error) {
+	list, err := C.go_sandbox_entries(), C.go_error()
+	if status := C.msb_sandbox_list(&list, &err); status < 0 {
+		return nil, failed(&err)
+	}
+	defer C.msb_sandbox_entries_release(&list)
+	return sandboxEntries(&list), nil
+}
+
+// Info tells of this one.
+func (s *Sandbox) Info() (SandboxEntry, error) {
+	list, err := C.go_sandbox_entries(), C.go_error()
+	status := C.msb_sandbox_info(s.raw, &list, &err)
+	runtime.KeepAlive(s)
+	if status < 0 {
+		return SandboxEntry{}, failed(&err)
+	}
+	defer C.msb_sandbox_entries_release(&list)
+	if all := sandboxEntries(&list); len(all) == 1 {
+		return all[0], nil
+	}
+	return SandboxEntry{}, &Error{Status: Internal, Message: "there is not one entry"}
+}
+
+// Sessions tells of the commands in it.
+func (s *Sandbox) Sessions() ([]ExecEntry, error) {
+	list, err := C.go_exec_entries(), C.go_error()
+	status := C.msb_exec_list(s.raw, &list, &err)
+	runtime.KeepAlive(s)
+	if status < 0 {
+		return nil, failed(&err)
+	}
+	defer C.msb_exec_entries_release(&list)
+	all := []ExecEntry{}
+	for _, entry := range unsafe.Slice(list.entries, int(list.len)) {
+		all = append(all, ExecEntry{
+			Flags: uint32(entry.flags), PID: uint32(entry.pid), Followers: uint32(entry.followers),
+			AgeNs: uint64(entry.age_ns), OutputTotal: uint64(entry.output_total),
+			ID: goText(entry.id), Argv: goTexts(entry.argv, entry.argv_len), Exit: exit(entry.exit),
+		})
+	}
+	return all, nil
+}
+
+// Doctor tells which drivers can be used. It tries each.
+func Doctor() ([]DriverEntry, error) {
+	list, err := C.go_driver_entries(), C.go_error()
+	if status := C.msb_doctor(&list, &err); status < 0 {
+		return nil, failed(&err)
+	}
+	defer C.msb_driver_entries_release(&list)
+	all := []DriverEntry{}
+	for _, entry := range unsafe.Slice(list.entries, int(list.len)) {
+		all = append(all, DriverEntry{
+			Isolation: uint32(entry.isolation), Usable: entry.usable != 0,
+			Name: goText(entry.name), Why: goText(entry.why), Hint: goText(entry.hint),
+		})
+	}
+	return all, nil
+}

@@ -1,0 +1,180 @@
+package ffi
+
+// #include "abi.h"
+import "C"
+
+import (
+	"context"
+	"runtime"
+	"unsafe"
+)
+
+// Flags of a sandbox to be.
+const (
+	Detached = C.MSB_SANDBOX_DETACHED
+	Replace  = C.MSB_SANDBOX_REPLACE
+	Network  = C.MSB_SANDBOX_NETWORK
+	Log      = C.MSB_SANDBOX_LOG
+)
+
+// SandboxOptions say what a sandbox is to be. Nothing in them holds a NUL.
+type SandboxOptions struct {
+	Flags                                uint32
+	Name, Image, Driver, Workdir, Shell  string
+	User, Hostname                       string
+	Env, Labels                          []string
+	CPUs, MemoryMiB                      uint32
+	MaxDurationMs, IdleMs, BootTimeoutMs uint64
+	LogMaxBytes                          uint64
+	LogFiles                             uint32
+}
+
+// Sandbox is a handle on one.
+type Sandbox struct {
+	raw   *C.msb_sandbox
+	ready *Ready
+}
+
+func newSandbox(raw *C.msb_sandbox) *Sandbox {
+	s := &Sandbox{raw: raw, ready: newReady(func() (int, error) { return descriptor(unsafe.Pointer(raw)) })}
+	runtime.SetFinalizer(s, func(s *Sandbox) { _ = s.Close() })
+	return s
+}
+
+// CreateSandbox begins to make a sandbox.
+func CreateSandbox(o *SandboxOptions) (*Sandbox, error) {
+	size := textsSize(o.Env) + textsSize(o.Labels)
+	texts := []string{o.Name, o.Image, o.Driver, o.Workdir, o.Shell, o.User, o.Hostname}
+	for _, text := range texts {
+		size += textSize(text)
+	}
+	a := newArena(size)
+	defer a.free()
+	to, err := C.go_sandbox_options(), C.go_error()
+	to.flags = C.uint32_t(o.Flags)
+	to.name, to.image, to.driver = a.text(o.Name), a.optional(o.Image), a.optional(o.Driver)
+	to.workdir, to.shell = a.optional(o.Workdir), a.optional(o.Shell)
+	to.user, to.hostname = a.optional(o.User), a.optional(o.Hostname)
+	to.env, to.env_len = a.texts(o.Env)
+	to.labels, to.labels_len = a.texts(o.Labels)
+	to.cpus, to.memory_mib = C.uint32_t(o.CPUs), C.uint32_t(o.MemoryMiB)
+	to.max_duration_ms = C.uint64_t(o.MaxDurationMs)
+	to.idle_timeout_ms = C.uint64_t(o.IdleMs)
+	to.boot_timeout_ms = C.uint64_t(o.BootTimeoutMs)
+	to.log_max_bytes, to.log_files = C.uint64_t(o.LogMaxBytes), C.uint32_t(o.LogFiles)
+	var raw *C.msb_sandbox
+	if status := C.msb_sandbox_create(&to, &raw, &err); status < 0 {
+		return nil, failed(&err)
+	}
+	return newSandbox(raw), nil
+}
+
+// OpenSandbox begins to find a sandbox, or to start it.
+func OpenSandbox(name string, start bool) (*Sandbox, error) {
+	a := newArena(textSize(name))
+	defer a.free()
+	var flags C.uint32_t
+	if start {
+		flags = C.MSB_OPEN_START
+	}
+	err := C.go_error()
+	var raw *C.msb_sandbox
+	if status := C.msb_sandbox_open(a.text(name), flags, &raw, &err); status < 0 {
+		return nil, failed(&err)
+	}
+	return newSandbox(raw), nil
+}
+
+// WaitReady waits until the sandbox is created, started or found.
+func (s *Sandbox) WaitReady(ctx context.Context) error {
+	return s.until(ctx, func(err *C.msb_error) C.msb_status {
+		return C.msb_sandbox_wait_ready(s.raw, 0, err)
+	})
+}
+
+// Wait waits until the sandbox has ended.
+func (s *Sandbox) Wait(ctx context.Context) error {
+	return s.until(ctx, func(err *C.msb_error) C.msb_status {
+		return C.msb_sandbox_wait(s.raw, 0, err)
+	})
+}
+
+func (s *Sandbox) until(ctx context.Context, look func(*C.msb_error) C.msb_status) error {
+	defer runtime.KeepAlive(s)
+	err := C.go_error()
+	status, failed := s.ready.until(ctx, func() C.msb_status { return look(&err) })
+	if failed != nil {
+		return failed
+	}
+	return check(status, &err)
+}
+
+// Stop ends the sandbox in order, and waits for that.
+func (s *Sandbox) Stop(graceMs uint32) error {
+	err := C.go_error()
+	status := C.msb_sandbox_stop(s.raw, C.uint32_t(graceMs), &err)
+	runtime.KeepAlive(s)
+	return check(status, &err)
+}
+
+// Kill ends the sandbox at once, and waits for that.
+func (s *Sandbox) Kill() error {
+	err := C.go_error()
+	status := C.msb_sandbox_kill(s.raw, &err)
+	runtime.KeepAlive(s)
+	return check(status, &err)
+}
+
+// Close closes the handle, and wakes who waits on it. The sandbox runs on.
+func (s *Sandbox) Close() error {
+	if !s.ready.Close() {
+		return nil
+	}
+	runtime.SetFinalizer(s, nil)
+	C.msb_handle_close(unsafe.Pointer(s.raw))
+	return nil
+}
+
+// Done is closed when the handle is.
+func (s *Sandbox) Done() <-chan struct{} { return s.ready.closed }
+
+// RemoveSandbox removes one, and kills it first if that is wanted.
+func RemoveSandbox(name string, force bool) error {
+	a := newArena(textSize(name))
+	defer a.free()
+	var flags C.uint32_t
+	if force {
+		flags = C.MSB_REMOVE_FORCE
+	}
+	err := C.go_error()
+	return check(C.msb_sandbox_remove(a.text(name), flags, &err), &err)
+}
+
+// AttachOptions say what to tie the terminal to: a command, or else a session, or else the shell.
+type AttachOptions struct {
+	Exec       *ExecOptions
+	Session    string
+	DetachKeys string
+}
+
+// Attach ties the terminal until the command ends or is left running, and waits for that.
+func (s *Sandbox) Attach(o *AttachOptions) (code int, detached bool, failed error) {
+	size := textSize(o.Session) + textSize(o.DetachKeys)
+	if o.Exec != nil {
+		size += o.Exec.size() + int(C.sizeof_msb_exec_options) + word
+	}
+	a := newArena(size)
+	defer a.free()
+	to, err := C.go_attach_options(), C.go_error()
+	if o.Exec != nil {
+		command := (*C.msb_exec_options)(a.take(int(C.sizeof_msb_exec_options)))
+		*command = o.Exec.lend(a)
+		to.exec = command
+	}
+	to.session, to.detach_keys = a.optional(o.Session), a.optional(o.DetachKeys)
+	var exitCode C.int32_t
+	var flags C.uint32_t
+	status := C.msb_attach(s.raw, &to, &exitCode, &flags, &err)
+	runtime.KeepAlive(s)
+	return int(exitCode), flags&C.MSB_ATTACH_DETACHED != 0, check(status, &err)
+}

@@ -1,0 +1,200 @@
+package microsandbox
+
+import (
+	"math"
+	"strings"
+	"time"
+
+	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
+)
+
+// sandboxConfig is filled by SandboxOptions.
+type sandboxConfig struct {
+	options     ffi.SandboxOptions
+	env, labels map[string]string
+	err         error
+}
+
+// SandboxOption says something about a sandbox to be. Later options win.
+type SandboxOption func(*sandboxConfig)
+
+func (c *sandboxConfig) refuse(message string) {
+	if c.err == nil {
+		c.err = badConfig(message)
+	}
+}
+
+func badConfig(message string) *Error { return &Error{Kind: ErrInvalidConfig, Message: message} }
+
+// text is an option that is a text, which must not be empty.
+func text(what, value string, field func(*ffi.SandboxOptions) *string) SandboxOption {
+	return func(c *sandboxConfig) {
+		*field(&c.options) = value
+		if value == "" || strings.IndexByte(value, 0) >= 0 {
+			c.refuse("the " + what + " is empty or has a NUL in it")
+		}
+	}
+}
+
+// span is an option that is a time, which must be more than 0.
+func span(what string, d time.Duration, field func(*ffi.SandboxOptions) *uint64) SandboxOption {
+	return func(c *sandboxConfig) {
+		*field(&c.options) = wholeMillis(d)
+		if d <= 0 {
+			c.refuse("the " + what + " has to be more than 0")
+		}
+	}
+}
+
+func flag(bit uint32) SandboxOption {
+	return func(c *sandboxConfig) { c.options.Flags |= bit }
+}
+
+// WithImage sets the root filesystem: the path of a directory, which is never written to.
+func WithImage(image string) SandboxOption {
+	return text("image", image, func(o *ffi.SandboxOptions) *string { return &o.Image })
+}
+
+// WithDriver sets the driver, such as "container". Without it the one of MSB_DRIVER is taken, or the
+// first usable one with hardware isolation; see Doctor.
+func WithDriver(driver string) SandboxOption {
+	return text("driver", driver, func(o *ffi.SandboxOptions) *string { return &o.Driver })
+}
+
+// WithWorkdir sets the working directory of commands that name none, instead of /.
+func WithWorkdir(path string) SandboxOption {
+	return text("working directory", path, func(o *ffi.SandboxOptions) *string { return &o.Workdir })
+}
+
+// WithShell sets the shell for scripts, instead of /bin/sh.
+func WithShell(path string) SandboxOption {
+	return text("shell", path, func(o *ffi.SandboxOptions) *string { return &o.Shell })
+}
+
+// WithUser sets the user of commands that name none, instead of root: a name, uid, name:group or
+// uid:gid of the image.
+func WithUser(user string) SandboxOption {
+	return text("user", user, func(o *ffi.SandboxOptions) *string { return &o.User })
+}
+
+// WithHostname sets the host name, instead of the sandbox's name.
+func WithHostname(name string) SandboxOption {
+	return text("host name", name, func(o *ffi.SandboxOptions) *string { return &o.Hostname })
+}
+
+// WithCPUs sets how many processors the sandbox may use, 1 to 4096.
+func WithCPUs(cpus int) SandboxOption {
+	return func(c *sandboxConfig) {
+		if c.options.CPUs = uint32(cpus); cpus < 1 || cpus > 4096 {
+			c.refuse("a sandbox has 1 to 4096 processors")
+		}
+	}
+}
+
+// WithMemory sets how much memory the sandbox may use, in MiB, at least 16.
+func WithMemory(mib int) SandboxOption {
+	return func(c *sandboxConfig) {
+		if c.options.MemoryMiB = uint32(mib); mib < 16 || int64(mib) > math.MaxUint32 {
+			c.refuse("a sandbox has at least 16 MiB of memory")
+		}
+	}
+}
+
+// WithEnv sets variables of every command. Used again, the maps are merged.
+func WithEnv(env map[string]string) SandboxOption {
+	return func(c *sandboxConfig) { merge(&c.env, env) }
+}
+
+// WithLabels sets notes of the caller's own, which lists tell. Used again, the maps are merged.
+func WithLabels(labels map[string]string) SandboxOption {
+	return func(c *sandboxConfig) { merge(&c.labels, labels) }
+}
+
+func merge(into *map[string]string, more map[string]string) {
+	if *into == nil {
+		*into = make(map[string]string, len(more))
+	}
+	for name, value := range more {
+		(*into)[name] = value
+	}
+}
+
+// WithReplace ends and removes a sandbox that has the name already.
+func WithReplace() SandboxOption { return flag(ffi.Replace) }
+
+// WithDetached makes a sandbox that outlives the process that creates it. Without it the sandbox
+// ends, within two seconds, when this process does.
+func WithDetached() SandboxOption { return flag(ffi.Detached) }
+
+// WithNetwork lets the sandbox reach the network. A driver that cannot give it that refuses.
+func WithNetwork() SandboxOption { return flag(ffi.Network) }
+
+// WithLog keeps the output of the sandbox's commands in a log; see Sandbox.Logs.
+func WithLog() SandboxOption { return flag(ffi.Log) }
+
+// WithLogLimits is WithLog with bounds: files of at most maxBytes each, at least 524,288, and at most
+// 2 to 10,000 files, of which the oldest goes for a new one. Without it there are 4 of 16 MiB.
+func WithLogLimits(maxBytes uint64, files int) SandboxOption {
+	return func(c *sandboxConfig) {
+		c.options.Flags |= ffi.Log
+		c.options.LogMaxBytes, c.options.LogFiles = maxBytes, uint32(files)
+		if maxBytes < 512<<10 || files < 2 || files > 10_000 {
+			c.refuse("a log has 2 to 10,000 files of at least 524,288 bytes")
+		}
+	}
+}
+
+// WithMaxDuration ends the sandbox after this time.
+func WithMaxDuration(d time.Duration) SandboxOption {
+	return span("longest duration", d, func(o *ffi.SandboxOptions) *uint64 { return &o.MaxDurationMs })
+}
+
+// WithIdleTimeout ends the sandbox when nothing ran in it for this time.
+func WithIdleTimeout(d time.Duration) SandboxOption {
+	return span("idle time", d, func(o *ffi.SandboxOptions) *uint64 { return &o.IdleMs })
+}
+
+// WithBootTimeout sets how long the start may take, instead of 30 seconds.
+func WithBootTimeout(d time.Duration) SandboxOption {
+	return span("time to boot", d, func(o *ffi.SandboxOptions) *uint64 { return &o.BootTimeoutMs })
+}
+
+func newSandboxConfig(opts []SandboxOption) *sandboxConfig {
+	c := &sandboxConfig{}
+	for _, option := range opts {
+		if option != nil {
+			option(c)
+		}
+	}
+	return c
+}
+
+// raw checks what C cannot say, and gives the options for it.
+func (c *sandboxConfig) raw(name string) (*ffi.SandboxOptions, error) {
+	if c.err != nil {
+		return nil, c.err
+	}
+	if err := validName(name); err != nil {
+		return nil, err
+	}
+	var err error
+	c.options.Name = name
+	if c.options.Image == "" {
+		return nil, badConfig("the sandbox has no image; give the path of a directory")
+	}
+	if c.options.Env, err = pairs(c.env, "variable"); err != nil {
+		return nil, badConfig(err.(*Error).Message)
+	}
+	if c.options.Labels, err = pairs(c.labels, "label"); err != nil {
+		return nil, badConfig(err.(*Error).Message)
+	}
+	return &c.options, nil
+}
+
+// validName refuses what a C text cannot hold; the library refuses the rest.
+func validName(name string) error {
+	if strings.IndexByte(name, 0) >= 0 {
+		return badConfig("the name of a sandbox has a NUL in it")
+	}
+	return nil
+}
