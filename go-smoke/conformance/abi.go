@@ -16,6 +16,7 @@ static msb_exec_options new_exec(void) { msb_exec_options o = MSB_EXEC_OPTIONS_I
 import "C"
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"syscall"
@@ -205,14 +206,15 @@ type rlimit struct {
 
 type execOptions struct {
 	cmd                  []byte
-	args, env            [][]byte
+	args                 [][]byte
+	env                  [][2][]byte
 	cwd, user, stdin     []byte // nil: not set
 	script, tty, waitEOF bool
 	pipe                 bool
-	rows, cols           uint16
 	rlimits              []rlimit
-	timeout, drain       time.Duration
-	maxOutput            uint64
+	size                 *[2]uint16     // nil: not set
+	timeout, drain       *time.Duration // as above
+	maxOutput            *uint64        // as above
 }
 
 // exec is one command. One goroutine at a time may wait for it.
@@ -232,7 +234,11 @@ func (sb *sandbox) stream(o execOptions) (*exec, *sink, error) {
 	options, err := C.new_exec(), C.new_error()
 	options.cmd = l.text(o.cmd)
 	options.args, options.args_len = l.texts(o.args)
-	options.env, options.env_len = l.texts(o.env)
+	env := make([][]byte, len(o.env))
+	for i, pair := range o.env {
+		env[i] = bytes.Join(pair[:], []byte("="))
+	}
+	options.env, options.env_len = l.texts(env)
 	for _, field := range []struct {
 		to   **C.char
 		from []byte
@@ -263,9 +269,21 @@ func (sb *sandbox) stream(o execOptions) (*exec, *sink, error) {
 			options.flags |= flag
 		}
 	}
-	options.rows, options.cols = C.uint16_t(o.rows), C.uint16_t(o.cols)
-	options.timeout_ns, options.drain_ns = C.uint64_t(o.timeout), C.uint64_t(o.drain)
-	options.max_output = C.uint64_t(o.maxOutput)
+	if o.size != nil {
+		options.rows, options.cols = C.uint16_t(o.size[0]), C.uint16_t(o.size[1])
+	}
+	if o.timeout != nil {
+		options.timeout_ns = C.uint64_t(*o.timeout)
+	}
+	if o.drain != nil {
+		options.drain_ns = C.uint64_t(*o.drain)
+		if *o.drain == 0 {
+			options.drain_ns = 1 // zero would be the default; this is as good as none
+		}
+	}
+	if o.maxOutput != nil {
+		options.max_output = C.uint64_t(*o.maxOutput)
+	}
 	var raw *C.msb_exec
 	var input *C.msb_sink
 	out := &input
@@ -475,4 +493,36 @@ func (s *sink) write(data []byte) (int, bool, error) {
 
 func (s *sink) close() error {
 	return check(C.msb_handle_close(unsafe.Pointer(s.raw)), &C.msb_error{})
+}
+
+// closedAgain is what a second closing says: it is harmless, and the handle is none any more.
+func closedAgain(err error) error { return fails(err, "closed") }
+
+// free gives back what closing leaves, in case that somebody waits.
+func (s *sink) free() { s.file.Close() }
+
+// inexpressible tells why the C ABI cannot say what a case asks for, if so.
+func inexpressible(c *testCase) string {
+	texts := append([]any{c.Cmd, c.Script, c.Cwd}, c.Args...)
+	named := false
+	for _, pair := range c.Env {
+		texts = append(texts, pair...)
+		named = named || bytes.ContainsRune(value(pair[0], ""), '=')
+	}
+	for _, text := range texts {
+		if text != nil && bytes.IndexByte(value(text, ""), 0) >= 0 {
+			return "a NUL in a text that a NUL ends"
+		}
+	}
+	if named {
+		return "'=' in a variable's name, which '=' ends"
+	}
+	zero := c.TimeoutMs != nil && *c.TimeoutMs == 0 || c.MaxOutput != nil && *c.MaxOutput == 0
+	if c.TTY != nil && c.TTY.Rows != nil {
+		zero = zero || *c.TTY.Rows == 0 || *c.TTY.Cols == 0
+	}
+	if zero {
+		return "a zero that means the default"
+	}
+	return ""
 }

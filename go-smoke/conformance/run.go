@@ -22,32 +22,6 @@ var scale = func() float64 {
 var resources = strings.Fields("cpu fsize data stack core rss nproc nofile memlock as locks" +
 	" sigpending msgqueue nice rtprio rttime")
 
-// inexpressible tells why the C ABI cannot say what a case asks for, if so.
-func inexpressible(c *testCase) string {
-	texts := append([]any{c.Cmd, c.Script, c.Cwd}, c.Args...)
-	named := false
-	for _, pair := range c.Env {
-		texts = append(texts, pair...)
-		named = named || bytes.ContainsRune(value(pair[0], ""), '=')
-	}
-	for _, text := range texts {
-		if text != nil && bytes.IndexByte(value(text, ""), 0) >= 0 {
-			return "a NUL in a text that a NUL ends"
-		}
-	}
-	if named {
-		return "'=' in a variable's name, which '=' ends"
-	}
-	zero := c.TimeoutMs != nil && *c.TimeoutMs == 0 || c.MaxOutput != nil && *c.MaxOutput == 0
-	if c.TTY != nil && c.TTY.Rows != nil {
-		zero = zero || *c.TTY.Rows == 0 || *c.TTY.Cols == 0
-	}
-	if zero {
-		return "a zero that means the default"
-	}
-	return ""
-}
-
 // outcome is everything that a case can say something about.
 type outcome struct {
 	ending
@@ -171,7 +145,7 @@ func (r *run) options() execOptions {
 		o.args = append(o.args, value(arg, r.own))
 	}
 	for _, pair := range r.Env {
-		o.env = append(o.env, bytes.Join([][]byte{value(pair[0], r.own), value(pair[1], r.own)}, []byte("=")))
+		o.env = append(o.env, [2][]byte{value(pair[0], r.own), value(pair[1], r.own)})
 	}
 	if r.Cwd != nil {
 		o.cwd = value(r.Cwd, r.own)
@@ -182,21 +156,18 @@ func (r *run) options() execOptions {
 	if r.TTY != nil {
 		o.tty = true
 		if r.TTY.Rows != nil {
-			o.rows, o.cols = *r.TTY.Rows, *r.TTY.Cols
+			o.size = &[2]uint16{*r.TTY.Rows, *r.TTY.Cols}
 		}
 	}
 	if r.TimeoutMs != nil {
-		o.timeout = time.Duration(*r.TimeoutMs) * time.Millisecond
+		timeout := time.Duration(*r.TimeoutMs) * time.Millisecond
+		o.timeout = &timeout
 	}
 	if r.DrainMs != nil {
-		o.drain = time.Duration(*r.DrainMs) * time.Millisecond
-		if o.drain == 0 {
-			o.drain = 1 // zero would be the default; this is as good as none
-		}
+		drain := time.Duration(*r.DrainMs) * time.Millisecond
+		o.drain = &drain
 	}
-	if r.MaxOutput != nil {
-		o.maxOutput = *r.MaxOutput
-	}
+	o.maxOutput = r.MaxOutput
 	number := func(limit any) uint64 {
 		if limit == "infinity" {
 			return ^uint64(0)
@@ -391,8 +362,7 @@ func (r *run) doPlain(name string) error {
 		}
 		err = sink.close()
 		if r.inputClosed {
-			// Again is harmless, and says that the handle is none any more.
-			return fails(err, "closed")
+			return closedAgain(err)
 		}
 		r.inputClosed = true
 		return err
@@ -547,6 +517,6 @@ func (r *run) cleanUp() {
 	}
 	if r.sink != nil {
 		_ = r.sink.close()
-		r.sink.file.Close()
+		r.sink.free()
 	}
 }

@@ -13,6 +13,8 @@ import (
 // ExecConfig says how one command is run. Zero means default. It is filled by the WithExec options;
 // WithExecConfig takes a whole one.
 type ExecConfig struct {
+	// Args come behind the arguments of the call. Of a script, the first is its $0, the next its $1.
+	Args []string
 	// Cwd is the working directory in the sandbox; empty: the sandbox's.
 	Cwd string
 	// Timeout is the time after which the command is killed, with all that it started. It is
@@ -63,11 +65,18 @@ func WithExecConfig(config ExecConfig) ExecOption {
 		*c = config
 		c.Env = nil
 		WithExecEnv(config.Env)(c)
+		c.Args = append([]string(nil), config.Args...)
 		c.Rlimits = append([]Rlimit(nil), config.Rlimits...)
 		if c.err == nil {
 			c.err = failed
 		}
 	}
+}
+
+// WithExecArgs adds arguments behind those of the call. Shell has no others: the first is the script's
+// $0, the next its $1.
+func WithExecArgs(args ...string) ExecOption {
+	return func(c *ExecConfig) { c.Args = append(c.Args, args...) }
 }
 
 // WithExecCwd sets the working directory in the sandbox.
@@ -203,6 +212,7 @@ func (c *ExecConfig) raw(cmd string, args []string, shell bool) (*ffi.ExecOption
 	if err != nil {
 		return nil, err
 	}
+	args = append(append([]string(nil), args...), c.Args...)
 	texts := append([]string{cmd, c.Cwd, c.User}, args...)
 	if err := noNUL(texts...); err != nil {
 		return nil, err

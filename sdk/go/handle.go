@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
@@ -19,6 +20,7 @@ type ExecHandle struct {
 	// Held by who reads, and by pipes for good.
 	reading sync.Mutex
 	kept    [2]gathered // by Collect with a writer for one of the outputs
+	exit    atomic.Pointer[ExecExit]
 
 	mu    sync.Mutex
 	stdin *ExecSink // until it is taken
@@ -82,9 +84,13 @@ func (h *ExecHandle) Recv(ctx context.Context) (*ExecEvent, error) {
 		}
 		event := newEvent(raw)
 		h.raw.Release()
-		if event != nil {
-			return event, nil
+		if event == nil {
+			continue
 		}
+		if event.Exit != nil {
+			h.exit.Store(event.Exit)
+		}
+		return event, nil
 	}
 }
 
@@ -144,6 +150,10 @@ func (h *ExecHandle) Wait(ctx context.Context) (int, error) {
 	return out.ExitCode(), err
 }
 
+// Exit tells how the command ended and what it used, once Recv, Wait or Collect has said that it has
+// ended; nil before, and if it never ran or was lost.
+func (h *ExecHandle) Exit() *ExecExit { return h.exit.Load() }
+
 // drain hands output to the writers until the end of the command or of its output. What has no
 // writer is kept for Collect, or thrown away by Wait.
 func (h *ExecHandle) drain(ctx context.Context, until ExecEventKind) error {
@@ -197,6 +207,9 @@ func (h *ExecHandle) outputOf(raw *ffi.Output) (*ExecOutput, error) {
 		exit: newExit(raw.Exit), stdout: raw.Stdout, stderr: raw.Stderr,
 		stdoutTotal: raw.StdoutTotal, stderrTotal: raw.StderrTotal,
 		writerLeft: raw.Flags&ffi.WriterLeft != 0,
+	}
+	if out.exit != nil {
+		h.exit.Store(out.exit)
 	}
 	if h.config.MaxOutput < 0 {
 		out.stdout, out.stderr = nil, nil

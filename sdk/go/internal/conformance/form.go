@@ -1,0 +1,1 @@
+../../../../go-smoke/conformance/form.go

@@ -1,0 +1,1 @@
+../../../../go-smoke/conformance/main.go

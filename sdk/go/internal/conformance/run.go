@@ -1,0 +1,1 @@
+../../../../go-smoke/conformance/run.go
