@@ -218,12 +218,8 @@ func guideShell(ctx context.Context, sb *m.Sandbox) error {
 	return err
 }
 
-func guideStream(ctx context.Context, sb *m.Sandbox) error {
+func guideStream(ctx context.Context, sb *m.Sandbox) (err error) {
 	handle, err := sb.ExecStream(ctx, "tail", []string{"-f", "/var/log/app.log"})
-	if err != nil {
-		return err
-	}
-	defer handle.Close()
 	for {
 		event, err := handle.Recv(ctx)
 		if err != nil {
