@@ -194,7 +194,8 @@ TEST(test_abi_many_loans_are_given_back_in_any_order_and_nothing_stays)
 
 TEST(test_abi_abilities_are_known_by_name)
 {
-    static const char *const known[] = {"attach", "log", "reattach", "recv_many", "session_log"};
+    static const char *const known[] = {"attach",   "log",       "logs",
+                                        "reattach", "recv_many", "session_log"};
     static const char *const unknown[] = {"", "snapshot", "Attach", "attach ", "log\n", "\xff"};
 
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
