@@ -19,6 +19,9 @@
  *           to expect, and any call may also say MSB_E_HANDLE, MSB_E_INVALID, MSB_E_IO or
  *           MSB_E_LIMIT.
  *           Outputs, `out_*`, are written when a comment says so and left alone otherwise.
+ * LOGS      Two things, told apart by one letter: msb_logs_* and MSB_LOGS_* read what the
+ *           sessions of a sandbox have put out; msb_log_* and MSB_LOG_* are about messages of
+ *           the library itself.
  * TIMES     int64_t milliseconds: 0 only looks, -1 waits for ever.
  * THREADS   Every function may be called from any thread at any time, unless its own
  *           comment says "one thread at a time". No call holds a lock while it waits. The
@@ -353,8 +356,9 @@
 /// Something about the session that a later version of the library wrote.
 #define MSB_LOGS_OTHER 7
 
-/// Not of a session: `data` holds what is missing from what was read, one line for people. A full
-/// log loses its oldest files, and a full disk its end. Comes once, last.
+/// Not of a session: `data` holds what is missing from what was read, one line for people. That is
+/// files that were removed, since the log was full, after the reading had begun and before it came
+/// to them; or the end, which could not be written. Comes once, last.
 #define MSB_LOGS_INCOMPLETE 8
 
 /// Of an attach: the session lives on, since the keys were typed or the terminal hung up.
@@ -799,8 +803,8 @@ uint32_t msb_abi_version(void);
 const char *msb_version_string(void);
 
 /// Whether this library has an ability, which is lent by its name: 1 or 0, and 0 for NULL and for
-/// what it has never heard of. Names: `"attach"`, `"log"`, `"logs"`, `"reattach"`, `"recv_many"` and
-/// `"session_log"`. Which drivers there are, `msb_doctor` says.
+/// what it has never heard of. Names: `"attach"`, `"log"`, `"logs"`, `"reattach"`, `"recv_many"`
+/// and `"session_log"`. Which drivers there are, `msb_doctor` says.
 int32_t msb_has(const char *ability);
 
 /// Name of a status: `"MSB_E_HANDLE"`. Static; `"MSB_E_UNKNOWN"` for a number that is none.
@@ -831,7 +835,8 @@ msb_status msb_handle_close(void *handle);
 /// Have messages of the library, up to `level`, told to `log`, on a thread of its own and one at a
 /// time; or to nobody when `log` is NULL, as at the start. `log` must not call any `msb_*`
 /// function, and may run as long as it likes: messages that come too fast for it are counted and
-/// dropped. What commands read and write, their arguments and variables are never told.
+/// dropped. What commands read and write, their arguments and variables are never told: for the
+/// log of a sandbox, which has that, see `msb_logs_open`.
 /// `user_data` is lent until `drop` is called.
 ///
 /// When this returns, the function that was set before has told all that came before this call, is
@@ -1136,18 +1141,15 @@ msb_status msb_sink_write(struct msb_sink *sink,
 /// Begin to read the log of a sandbox: what its sessions have put out, byte for byte, and what
 /// became of them. There is one only if the sandbox was created with `MSB_SANDBOX_LOG`. It is kept
 /// until the sandbox is removed, so that it can also be read when the sandbox has ended, the oldest
-/// part only as long as there is room. This is not the library's own log, which `msb_log_set` is
-/// about: `msb_logs_*` and `MSB_LOGS_*` read files of sandboxes, `msb_log_*` and `MSB_LOG_*` set
-/// where messages go.
+/// part only as long as there is room. It is not the library's own log: see `msb_log_set` for that.
 ///
 /// `options` is lent and may be NULL. The sandbox's handle may be closed before this one. Any
 /// number of handles may read one log, each with a thread and about a mebibyte of its own, which is
-/// read ahead; reading holds up neither the sandbox nor its commands. What is asked of the disk is
-/// waited for.
+/// read ahead; reading holds up neither the sandbox nor its commands. This call waits for the disk.
 ///
 /// `MSB_OK`: `*out_logs` is owned. `MSB_E_CONFIG`: the sandbox keeps no log. `MSB_E_NOT_FOUND`: it
 /// was removed. `MSB_E_NOT_RUNNING`: its creation is not over yet; `msb_sandbox_wait_ready` tells
-/// when it is.
+/// when it is. `MSB_E_CLOSED`: the sandbox's handle was closed meanwhile.
 MSB_MUST_USE
 msb_status msb_logs_open(struct msb_sandbox *sandbox,
                          const struct msb_logs_options *options,
@@ -1162,8 +1164,9 @@ msb_status msb_logs_open(struct msb_sandbox *sandbox,
 /// `MSB_OK`: `*out_record` is filled; give it back with `msb_logs_record_release`. `MSB_AGAIN`:
 /// nothing yet, also without `MSB_LOGS_FOLLOW`, since the files are read meanwhile. `MSB_EOF`:
 /// nothing more, ever, and nothing to give back: the log is read to its end and, with
-/// `MSB_LOGS_FOLLOW`, the sandbox has ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`: the
-/// handle was closed meanwhile. `MSB_E_IO`: a file could not be read; after that comes `MSB_EOF`.
+/// `MSB_LOGS_FOLLOW`, the sandbox has ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`:
+/// the handle was closed meanwhile. `MSB_E_IO`: a file could not be read; after that comes
+/// `MSB_EOF`.
 MSB_MUST_USE
 msb_status msb_logs_recv(struct msb_logs *logs,
                          int64_t timeout_ms,

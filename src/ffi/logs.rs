@@ -60,8 +60,9 @@ pub const MSB_LOGS_FAILED: u32 = 5;
 pub const MSB_LOGS_LOST: u32 = 6;
 /// Something about the session that a later version of the library wrote.
 pub const MSB_LOGS_OTHER: u32 = 7;
-/// Not of a session: `data` holds what is missing from what was read, one line for people. A full
-/// log loses its oldest files, and a full disk its end. Comes once, last.
+/// Not of a session: `data` holds what is missing from what was read, one line for people. That is
+/// files that were removed, since the log was full, after the reading had begun and before it came
+/// to them; or the end, which could not be written. Comes once, last.
 pub const MSB_LOGS_INCOMPLETE: u32 = 8;
 
 /// One record of a log.
@@ -147,18 +148,15 @@ struct Ground {
 /// Begin to read the log of a sandbox: what its sessions have put out, byte for byte, and what
 /// became of them. There is one only if the sandbox was created with `MSB_SANDBOX_LOG`. It is kept
 /// until the sandbox is removed, so that it can also be read when the sandbox has ended, the oldest
-/// part only as long as there is room. This is not the library's own log, which `msb_log_set` is
-/// about: `msb_logs_*` and `MSB_LOGS_*` read files of sandboxes, `msb_log_*` and `MSB_LOG_*` set
-/// where messages go.
+/// part only as long as there is room. It is not the library's own log: see `msb_log_set` for that.
 ///
 /// `options` is lent and may be NULL. The sandbox's handle may be closed before this one. Any
 /// number of handles may read one log, each with a thread and about a mebibyte of its own, which is
-/// read ahead; reading holds up neither the sandbox nor its commands. What is asked of the disk is
-/// waited for.
+/// read ahead; reading holds up neither the sandbox nor its commands. This call waits for the disk.
 ///
 /// `MSB_OK`: `*out_logs` is owned. `MSB_E_CONFIG`: the sandbox keeps no log. `MSB_E_NOT_FOUND`: it
 /// was removed. `MSB_E_NOT_RUNNING`: its creation is not over yet; `msb_sandbox_wait_ready` tells
-/// when it is.
+/// when it is. `MSB_E_CLOSED`: the sandbox's handle was closed meanwhile.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_logs_open(
@@ -212,8 +210,9 @@ unsafe fn options_in(options: *const msb_logs_options) -> Result<LogOptions, Fai
 /// `MSB_OK`: `*out_record` is filled; give it back with `msb_logs_record_release`. `MSB_AGAIN`:
 /// nothing yet, also without `MSB_LOGS_FOLLOW`, since the files are read meanwhile. `MSB_EOF`:
 /// nothing more, ever, and nothing to give back: the log is read to its end and, with
-/// `MSB_LOGS_FOLLOW`, the sandbox has ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`: the
-/// handle was closed meanwhile. `MSB_E_IO`: a file could not be read; after that comes `MSB_EOF`.
+/// `MSB_LOGS_FOLLOW`, the sandbox has ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`:
+/// the handle was closed meanwhile. `MSB_E_IO`: a file could not be read; after that comes
+/// `MSB_EOF`.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_logs_recv(
