@@ -1,0 +1,100 @@
+package ffi
+
+// #include "abi.h"
+import "C"
+
+import (
+	"context"
+	"runtime"
+	"unsafe"
+)
+
+// The kinds of records, as the header numbers them; LogsEnd is what it has no number for.
+const (
+	LogsEnd        = 0
+	LogsStdout     = C.MSB_LOGS_STDOUT
+	LogsStderr     = C.MSB_LOGS_STDERR
+	LogsStarted    = C.MSB_LOGS_STARTED
+	LogsExited     = C.MSB_LOGS_EXITED
+	LogsFailed     = C.MSB_LOGS_FAILED
+	LogsLost       = C.MSB_LOGS_LOST
+	LogsOther      = C.MSB_LOGS_OTHER
+	LogsIncomplete = C.MSB_LOGS_INCOMPLETE
+)
+
+// Logs is the log of a sandbox while it is read. One goroutine at a time may be in Next, which is
+// the caller's to see to.
+type Logs struct {
+	raw    *C.msb_logs
+	ready  *Ready
+	record C.msb_logs_record
+	err    C.msb_error
+}
+
+// Record is one of a log. Everything in it is Go's.
+type Record struct {
+	Kind, Flags   uint32
+	TimeNs, Value int64
+	Session       string
+	Data          []byte
+	Argv          []string
+	Exit          *Exit
+	Failure       *Failure
+}
+
+// Logs begins to read the log.
+func (s *Sandbox) Logs(follow bool, session string, sinceNs int64) (*Logs, error) {
+	a := newArena(textSize(session))
+	defer a.free()
+	options, err := C.go_logs_options(), C.go_error()
+	if follow {
+		options.flags = C.MSB_LOGS_FOLLOW
+	}
+	options.session, options.since_ns = a.optional(session), C.int64_t(sinceNs)
+	var raw *C.msb_logs
+	status := C.msb_logs_open(s.raw, &options, &raw, &err)
+	runtime.KeepAlive(s)
+	if status < 0 {
+		return nil, failed(&err)
+	}
+	l := &Logs{raw: raw, ready: newReady(func() (int, error) { return descriptor(unsafe.Pointer(raw)) })}
+	C.go_error_init(&l.err)
+	runtime.SetFinalizer(l, func(l *Logs) { _ = l.Close() })
+	return l, nil
+}
+
+// Next waits for the next record.
+func (l *Logs) Next(ctx context.Context) (*Record, error) {
+	defer runtime.KeepAlive(l)
+	status, err := l.ready.until(ctx, func() C.msb_status {
+		return C.go_logs_recv(l.raw, &l.record, &l.err)
+	})
+	if err == nil && status < 0 {
+		err = failed(&l.err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Named as a field in the call: cgo checks no more than what it is given.
+	defer C.msb_logs_record_release(&l.record)
+	raw := &l.record
+	return &Record{
+		Kind: uint32(raw.kind), Flags: uint32(raw.flags),
+		TimeNs: int64(raw.time_ns), Value: int64(raw.value), Session: goText(raw.session),
+		Data: append([]byte(nil), view(raw.data, raw.len)...),
+		Argv: goTexts(raw.argv, raw.argv_len), Exit: exit(raw.exit), Failure: failure(raw.failure),
+	}, nil
+}
+
+// Closed reports whether Close was called.
+func (l *Logs) Closed() bool { return l.ready.Closed() }
+
+// Close ends the reading, and wakes who waits.
+func (l *Logs) Close() error {
+	if !l.ready.Close() {
+		return nil
+	}
+	runtime.SetFinalizer(l, nil)
+	C.msb_handle_close(unsafe.Pointer(l.raw))
+	return nil
+}
