@@ -125,22 +125,18 @@ func (s *Sandbox) attach(ctx context.Context, options *ffi.AttachOptions) (int, 
 	if err := own.WaitReady(ctx); err != nil {
 		return -1, wrap(err)
 	}
-	type result struct {
-		code int
-		err  error
-	}
-	done := make(chan result, 1)
+	done := make(chan result[int], 1)
 	go func() {
 		code, _, err := own.Attach(options)
-		done <- result{code, err}
+		done <- result[int]{code, err}
 	}()
 	select {
 	case r := <-done:
-		return attached(r.code, r.err)
+		return attached(r.value, r.err)
 	case <-s.raw.Done():
 		_ = own.Close()
 		r := <-done // with the terminal as it was
-		return attached(r.code, r.err)
+		return attached(r.value, r.err)
 	case <-ctx.Done():
 		_ = own.Close()
 		<-done // as above

@@ -176,6 +176,11 @@ func wrap(err error) error {
 	return &Error{Kind: kind, Message: message, Errno: syscall.Errno(raw.Errno)}
 }
 
+type result[T any] struct {
+	value T
+	err   error
+}
+
 // onThread makes a call that may take a while and cannot be waited for otherwise: it has a thread
 // until it returns. With ctx over this returns at once, and abandon gets what comes of the call.
 func onThread[T any](ctx context.Context, call func() (T, error), abandon func(T)) (T, error) {
@@ -187,14 +192,10 @@ func onThread[T any](ctx context.Context, call func() (T, error), abandon func(T
 		value, err := call()
 		return value, wrap(err)
 	}
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
+	done := make(chan result[T], 1)
 	go func() {
 		value, err := call()
-		done <- result{value, err}
+		done <- result[T]{value, err}
 	}()
 	select {
 	case r := <-done:
