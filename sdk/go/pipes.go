@@ -147,6 +147,7 @@ type pipeReader struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	data    []byte
+	at      int   // how much of data was read
 	err     error // when there is no more
 	closed  bool
 }
@@ -158,13 +159,17 @@ func (r *pipeReader) put(data []byte) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for len(r.data) >= pipeSize && r.err == nil && !r.closed {
+	for len(r.data)-r.at >= pipeSize && r.err == nil && !r.closed {
 		r.changed.Wait()
 	}
-	if r.err == nil && !r.closed {
-		r.data = append(r.data, data...)
-		r.changed.Broadcast()
+	if r.err != nil || r.closed {
+		return
 	}
+	if r.at > 0 && len(r.data)+len(data) > cap(r.data) {
+		r.data, r.at = r.data[:copy(r.data, r.data[r.at:])], 0
+	}
+	r.data = append(r.data, data...)
+	r.changed.Broadcast()
 }
 
 func (r *pipeReader) fail(err error) {
@@ -180,16 +185,16 @@ func (r *pipeReader) Read(to []byte) (int, error) {
 	r.pipes.begin()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for len(r.data) == 0 && r.err == nil && !r.closed && len(to) > 0 {
+	for r.at == len(r.data) && r.err == nil && !r.closed && len(to) > 0 {
 		r.changed.Wait()
 	}
 	switch {
 	case r.closed:
 		return 0, &Error{Kind: ErrClosed, Message: "the pipe is closed"}
-	case len(r.data) > 0:
-		n := copy(to, r.data)
-		if r.data = r.data[n:]; len(r.data) == 0 {
-			r.data = nil
+	case r.at < len(r.data):
+		n := copy(to, r.data[r.at:])
+		if r.at += n; r.at == len(r.data) {
+			r.data, r.at = r.data[:0], 0
 		}
 		r.changed.Broadcast()
 		return n, nil
@@ -202,7 +207,7 @@ func (r *pipeReader) Read(to []byte) (int, error) {
 func (r *pipeReader) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.closed, r.data = true, nil
+	r.closed, r.data, r.at = true, nil, 0
 	r.changed.Broadcast()
 	return nil
 }
