@@ -67,22 +67,11 @@ func (s *Sandbox) start(
 		_ = late.exec.Signal(int(syscall.SIGKILL), true)
 		late.close()
 	}
-	if s.connected.Load() {
-		// It only puts a request into a queue.
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		made, err := begin()
-		if err != nil {
-			return nil, wrap(err)
-		}
-		return newExecHandle(made, config), nil
-	}
+	// Mostly it only puts a request into a queue; but it may have to connect first.
 	made, err := onThread(ctx, begin, abandon)
 	if err != nil {
 		return nil, err
 	}
-	s.connected.Store(true)
 	return newExecHandle(made, config), nil
 }
 

@@ -3,7 +3,6 @@ package microsandbox
 import (
 	"context"
 	"math"
-	"sync/atomic"
 	"time"
 
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
@@ -13,9 +12,8 @@ import (
 // nothing inside: a sandbox is ended by Stop or Kill, by its options, or with the process that
 // created it unless it is detached.
 type Sandbox struct {
-	raw       *ffi.Sandbox
-	name      string
-	connected atomic.Bool // a command was started: the next ones take no time
+	raw  *ffi.Sandbox
+	name string
 }
 
 // CreateSandbox creates a sandbox and starts it. WithImage is needed. Names are 1 to 128 letters,
@@ -28,11 +26,7 @@ func CreateSandbox(ctx context.Context, name string, opts ...SandboxOption) (*Sa
 	if err != nil {
 		return nil, err
 	}
-	s, err := ready(ctx, name, func() (*ffi.Sandbox, error) { return ffi.CreateSandbox(options) })
-	if err == nil {
-		s.connected.Store(true)
-	}
-	return s, err
+	return ready(ctx, name, func() (*ffi.Sandbox, error) { return ffi.CreateSandbox(options) })
 }
 
 // GetSandbox finds a sandbox by its name, running or not, whoever created it.
@@ -42,11 +36,7 @@ func GetSandbox(ctx context.Context, name string) (*Sandbox, error) {
 
 // StartSandbox starts a sandbox that is not running, with the files it was left with.
 func StartSandbox(ctx context.Context, name string) (*Sandbox, error) {
-	s, err := open(ctx, name, true)
-	if err == nil {
-		s.connected.Store(true)
-	}
-	return s, err
+	return open(ctx, name, true)
 }
 
 func open(ctx context.Context, name string, start bool) (*Sandbox, error) {
