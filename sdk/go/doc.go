@@ -19,7 +19,7 @@
 // # Results and errors
 //
 // As in os/exec's conventions, a command that ran and exited with something other than 0 is a
-// result, not an error. What is an error is an [*Error] with a [ErrorKind], which [IsKind] asks for:
+// result, not an error. What is an error is an [*Error] with an [ErrorKind], which [IsKind] asks for:
 // the command never started ([ErrExecFailed], and errors.As finds the [*ExecFailure]), its time ran
 // out ([ErrExecTimeout], with the output so far), or its sandbox went away ([ErrStreamLost]). The
 // errors of the standard library that fit are found by errors.Is: os.ErrProcessDone, os.ErrClosed,
