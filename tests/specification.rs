@@ -11,7 +11,10 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
             if name != "target" && !name.to_string_lossy().starts_with('.') {
                 sources(&path, found);
             }
-        } else if path.extension().is_some_and(|end| end == "rs" || end == "c" || end == "json") {
+        } else if path
+            .extension()
+            .is_some_and(|end| ["rs", "c", "json", "go"].iter().any(|known| end == *known))
+        {
             found.push(path);
         }
     }
@@ -33,7 +36,12 @@ fn every_test_that_the_specification_names_exists() {
         .collect();
     assert!(named.len() > 40, "only {} tests found in the tables", named.len());
     for name in named {
-        let defined = [format!("fn {name}("), format!("TEST({name})"), format!("({name},")];
+        let defined = [
+            format!("fn {name}("),
+            format!("TEST({name})"),
+            format!("({name},"),
+            format!("func {name}("),
+        ];
         assert!(defined.iter().any(|form| code.contains(form)), "no test is called {name}");
     }
 }
