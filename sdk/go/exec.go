@@ -2,7 +2,6 @@ package microsandbox
 
 import (
 	"context"
-	"errors"
 	"syscall"
 	"time"
 
@@ -88,13 +87,13 @@ func (s *Sandbox) collect(
 		_ = h.TakeStdin().Close()
 	}
 	out, err := h.Collect(ctx)
-	var failed *Error
-	if err != nil && !errors.As(err, &failed) {
-		// Given up, or a writer failed. Nobody could reach the command any more.
-		h.abandon()
-		return nil, err
+	if h.ended.Load() {
+		_ = h.Close()
+		return out, err
 	}
-	return out, err
+	// Given up, or a writer failed. Nobody could reach the command any more.
+	h.abandon()
+	return nil, err
 }
 
 // abandonTime is how long a call that was given up stays for the command's death, so that it is gone

@@ -21,6 +21,7 @@ type ExecHandle struct {
 	reading sync.Mutex
 	kept    [2]gathered // by Collect with a writer for one of the outputs
 	exit    atomic.Pointer[ExecExit]
+	ended   atomic.Bool // how it ended is known, or that it never will be
 
 	mu    sync.Mutex
 	stdin *ExecSink // until it is taken
@@ -208,6 +209,7 @@ func (h *ExecHandle) outputOf(raw *ffi.Output) (*ExecOutput, error) {
 		stdoutTotal: raw.StdoutTotal, stderrTotal: raw.StderrTotal,
 		writerLeft: raw.Flags&ffi.WriterLeft != 0,
 	}
+	h.ended.Store(true)
 	if out.exit != nil {
 		h.exit.Store(out.exit)
 	}

@@ -41,7 +41,8 @@ func (e *ExecOutput) Truncated() bool {
 	return e.stdoutTotal > uint64(len(e.stdout)) || e.stderrTotal > uint64(len(e.stderr))
 }
 
-// StdoutTotal is how many bytes came from standard output, cut off or not.
+// StdoutTotal is how many bytes came from standard output, cut off or not. What went to a writer or
+// was received before does not count.
 func (e *ExecOutput) StdoutTotal() uint64 { return e.stdoutTotal }
 
 // StderrTotal is how many bytes came from standard error, cut off or not.
