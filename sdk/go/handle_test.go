@@ -44,6 +44,60 @@ func TestB1EventsOfACommand(t *testing.T) {
 	equal(t, "why", all[0].Failure.Kind, "not_found")
 }
 
+func TestB7ASandboxThatGoesIsLostAndNoExit(t *testing.T) {
+	sb := box(t)
+	h := start(t, sb, "echo hi; exec sleep 600", m.WithExecStdinPipe())
+	waiting := start(t, sb, "exec sleep 600")
+	piped := start(t, sb, "exec sleep 600")
+	pipe, err := piped.StdoutPipe()
+	must(t, err)
+	receive(t, h, m.ExecEventStdout)
+	must(t, sb.Kill(soon(t)))
+	all := receive(t, h, m.ExecEventDone)
+	equal(t, "kinds", kinds(all), "lost done")
+	if all[0].Reason == "" || h.Exit() != nil {
+		t.Error(all[0], h.Exit())
+	}
+	code, err := waiting.Wait(soon(t))
+	kind(t, err, m.ErrStreamLost)
+	equal(t, "code", code, -1)
+	_, err = io.ReadAll(pipe)
+	kind(t, err, m.ErrStreamLost)
+	_, err = h.TakeStdin().WriteCtx(soon(t), []byte("x"))
+	kind(t, err, m.ErrStreamLost)
+	kind(t, h.Kill(soon(t)), m.ErrStreamLost)
+}
+
+func TestCallsWithAContextThatIsOverDoNothing(t *testing.T) {
+	sb := box(t)
+	h := start(t, sb, "exec sleep 600", m.WithExecStdinPipe())
+	receive(t, h, m.ExecEventStarted)
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	for name, call := range map[string]func() error{
+		"kill":      func() error { return h.Kill(over) },
+		"signal":    func() error { return h.Signal(over, 15) },
+		"recv":      func() error { _, err := h.Recv(over); return err },
+		"wait":      func() error { _, err := h.Wait(over); return err },
+		"stop":      func() error { return sb.Stop(over) },
+		"kill it":   func() error { return sb.Kill(over) },
+		"wait stop": func() error { return sb.WaitUntilStopped(over) },
+		"info":      func() error { _, err := sb.Info(over); return err },
+		"sessions":  func() error { _, err := sb.Sessions(over); return err },
+		"list":      func() error { _, err := m.ListSandboxes(over); return err },
+		"remove":    func() error { return m.RemoveSandbox(over, sb.Name(), m.WithForce()) },
+		"write":     func() error { _, err := h.TakeStdin().WriteCtx(over, []byte("x")); return err },
+		"logs":      func() error { _, err := sb.Logs(over); return err },
+	} {
+		if err := call(); err != context.Canceled {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	sessions, err := sb.Sessions(soon(t))
+	must(t, err)
+	equal(t, "it runs", len(sessions) == 1 && sessions[0].Running(), true)
+}
+
 func TestC3InputThatIsNotReadIsABrokenPipe(t *testing.T) {
 	h := start(t, box(t), "exec <&-; echo closed; exec sleep 600", m.WithExecStdinPipe())
 	sink := h.TakeStdin()
