@@ -25,7 +25,7 @@ mod side;
 
 pub use frame::{FrameError, Hello, NONCE, WINDOW, announcement};
 pub use port::{Device, Port};
-pub use side::{End, Guest, RelayError, guest, host};
+pub use side::{End, Farewell, Guest, RelayError, guest, host};
 
 /// What the fuzzer drives: any bytes, taken for what a guest sends, are frames or an error.
 #[cfg(feature = "fuzzing")]

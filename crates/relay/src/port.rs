@@ -71,7 +71,8 @@ impl Port for Device {
 
     fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         let mut piece = [0; PIECE];
-        let length = self.0.try_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut piece)?))?;
+        let length =
+            self.0.try_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut piece)?))?;
         buffer.extend_from_slice(piece.get(..length).unwrap_or_default());
         Ok(length)
     }
