@@ -154,6 +154,11 @@ impl SandboxDir {
         self.path.join("upper")
     }
 
+    /// The disk that holds the writable layer, where a guest keeps that itself.
+    pub fn disk(&self) -> PathBuf {
+        self.path.join("disk")
+    }
+
     /// Working space of the overlay.
     pub fn work(&self) -> PathBuf {
         self.path.join("work")

@@ -35,7 +35,8 @@ pub use config::{CONFIG_VERSION, DriverChoice, LogConfig, SandboxConfig};
 pub use control::{Control, Reply, Request};
 pub use dirs::{create_private_dir, remove_tree, retire, write_atomically};
 pub use driver::{
-    BoxFuture, Driver, DriverReport, Exit, Isolation, Machine, MachineSpec, Probe, Users, choose,
+    BoxFuture, Driver, DriverReport, Exit, Isolation, Machine, MachineSpec, Probe, Root, Users,
+    choose,
 };
 pub use error::{Error, ErrorKind, Failure, FailureKind, Result};
 pub use home::{Home, SandboxDir};

@@ -1,6 +1,7 @@
 //! From the driver's choice to the agent's first answer.
 
 use crate::agent_link::AgentLink;
+use crate::namespaces::mount_root;
 use msb_driver::{Driver, Failure, Machine, MachineSpec, Ready, SandboxDir, choose};
 use std::fs;
 use std::path::Path;
@@ -14,15 +15,19 @@ const EXIT_LIMIT: Duration = Duration::from_millis(500);
 
 /// Starts the machine and waits until its agent answers.
 ///
-/// The machine goes into `slot` as soon as there is one, because one that does not come up has to
+/// `mounted` says from when on the root filesystem has to be taken apart again. The machine goes
+/// into `slot` as soon as there is one, because one that does not come up has to
 /// be killed. Not to be resumed once it is dropped: the driver's sweep then removes what is half
 /// made.
 pub(crate) async fn come_up(
     drivers: &[Box<dyn Driver>],
     spec: &MachineSpec,
     slot: &mut Option<Box<dyn Machine>>,
+    mounted: &mut bool,
 ) -> Result<(AgentLink, Ready), Failure> {
     let driver = choose(&spec.config.driver, drivers).await?;
+    mount_root(&spec.dir, spec.config.image.as_path(), spec.users, driver.root())?;
+    *mounted = true;
     let machine = slot.insert(driver.start(spec).await?);
     let link = match connect(&spec.dir, machine.as_mut()).await {
         Ok(link) => link,

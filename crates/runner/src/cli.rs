@@ -6,6 +6,7 @@ use crate::{cleanup, run, sys};
 use clap::{Parser, Subcommand};
 use msb_driver::{Driver, DriverReport, SandboxDir, Users, remove_tree};
 use msb_driver_container::{ContainerDriver, Settings};
+use msb_driver_qemu::QemuDriver;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -160,9 +161,15 @@ pub(crate) fn drivers(cache: &Path, agent: &Path, users: Users) -> Vec<Box<dyn D
         // Without it a half-made container may appear after a sweep; the next sweep finds it.
         Err(_) => Vec::new(),
     };
-    let settings =
-        Settings { cache: cache.to_path_buf(), agent: agent.to_path_buf(), launcher, users };
-    vec![Box::new(ContainerDriver::new(settings))]
+    let cache = cache.to_path_buf();
+    let qemu = msb_driver_qemu::Settings {
+        home: cache.parent().unwrap_or(Path::new("/nonexistent")).to_path_buf(),
+        cache: cache.clone(),
+        launcher: launcher.clone(),
+        tsc_khz: sys::tsc_khz,
+    };
+    let container = Settings { cache, agent: agent.to_path_buf(), launcher, users };
+    vec![Box::new(QemuDriver::new(qemu)), Box::new(ContainerDriver::new(container))]
 }
 
 /// Where results are remembered, for a sandbox of that home.

@@ -7,7 +7,6 @@ use crate::creator::CreatorWatch;
 use crate::inherited::Status;
 use crate::life::{Action, Input, State};
 use crate::log::Log;
-use crate::namespaces::mount_root;
 use crate::run::End;
 use crate::signals::Signals;
 use msb_driver::{
@@ -85,13 +84,11 @@ impl Supervisor {
         let text = |error: msb_driver::Error| Failure::boot(error.to_string());
         let stored = self.dir.read_config().map_err(text)?;
         let config = stored.ok_or_else(|| Failure::boot("it has no configuration"))?.config;
-        mount_root(&self.dir, config.image.as_path(), users)?;
-        self.mounted = true;
         let (dir, rootfs) = (self.dir.clone(), self.dir.rootfs());
         let spec = MachineSpec { config, dir, rootfs, agent, users };
         let limit = spec.config.boot_timeout();
         let (link, ready) = tokio::select! {
-            came_up = timeout(limit, begin(&self.drivers, &spec, slot, log)) => match came_up {
+            came_up = timeout(limit, begin(&self.drivers, &spec, slot, log, &mut self.mounted)) => match came_up {
                 Ok(result) => result?,
                 Err(_) => return Err(Failure::boot(format!(
                     "the agent did not answer within {} ms", limit.as_millis()
@@ -122,8 +119,9 @@ async fn begin(
     spec: &MachineSpec,
     slot: &mut Option<Box<dyn Machine>>,
     log: &mut Option<Log>,
+    mounted: &mut bool,
 ) -> Result<(AgentLink, Ready), Failure> {
-    let up = come_up(drivers, spec, slot).await?;
+    let up = come_up(drivers, spec, slot, mounted).await?;
     if let Some(config) = spec.config.log {
         *log = Some(Log::begin(&spec.dir, config).await?);
     }

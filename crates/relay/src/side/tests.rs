@@ -73,7 +73,8 @@ fn many_connections_carry_any_bytes_in_both_directions() {
                 tokio::io::copy(&mut from, &mut to).await.unwrap();
             });
             tasks.spawn(async move {
-                let sent: Vec<u8> = (0..100_000_usize).map(|i| (i % 251) as u8 ^ number).collect();
+                let sent: Vec<u8> =
+                    (0..100_000_u32).map(|i| (i % 251).to_le_bytes()[0] ^ number).collect();
                 let copy = sent.clone();
                 let (mut from, mut to) = client.split();
                 let writing = async {

@@ -1,4 +1,4 @@
-//! The log of what the agent prints, which a container could fill at will.
+//! The log of what a machine or its agent prints, which a guest could fill at will.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -40,7 +40,7 @@ impl BoundedLog {
 
 /// Copies a pipe into a log until the pipe's end. What cannot be written is dropped: a full disk
 /// must not stop the agent.
-pub(crate) fn spawn(source: OwnedFd, path: &Path) -> io::Result<()> {
+pub fn spawn(source: OwnedFd, path: &Path) -> io::Result<()> {
     let mut source = pipe::Receiver::from_owned_fd(source)?;
     let mut log = BoundedLog::open(path)?;
     tokio::spawn(async move {
