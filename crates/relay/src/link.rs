@@ -25,7 +25,9 @@ pub(crate) type Verdict = Result<(), &'static str>;
 #[derive(Debug)]
 pub(crate) struct Links {
     open: Mutex<HashMap<u32, Link>>,
-    tasks: Mutex<JoinSet<()>>,
+    /// The tasks that read from local sockets, and those that write to them.
+    senders: Mutex<JoinSet<()>>,
+    receivers: Mutex<JoinSet<()>>,
     /// Held by each task that reads from a local socket, and by this value until it is known that
     /// no more of them will come.
     reading: Mutex<Option<mpsc::Sender<Infallible>>>,
@@ -51,9 +53,13 @@ impl Links {
     /// None yet. The receiver ends when no more will come and no local socket is read any more.
     pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<Infallible>) {
         let (reading, read) = mpsc::channel(1);
-        let tasks = Mutex::new(JoinSet::new());
-        let reading = Mutex::new(Some(reading));
-        (Arc::new(Links { open: Mutex::default(), tasks, reading }), read)
+        let links = Links {
+            open: Mutex::default(),
+            senders: Mutex::new(JoinSet::new()),
+            receivers: Mutex::new(JoinSet::new()),
+            reading: Mutex::new(Some(reading)),
+        };
+        (Arc::new(links), read)
     }
 
     /// No more connections will come that anybody waits for.
@@ -80,18 +86,19 @@ impl Links {
         if locked(&self.open).insert(id, link).is_some() {
             return Err("a connection was opened twice");
         }
-        let mut tasks = locked(&self.tasks);
-        while tasks.try_join_next().is_some() {}
+        for tasks in [&self.senders, &self.receivers] {
+            while locked(tasks).try_join_next().is_some() {}
+        }
         let (links, out_too) = (Arc::clone(self), out.clone());
         let reading = locked(&self.reading).clone();
-        tasks.spawn(async move {
+        locked(&self.senders).spawn(async move {
             send(id, read, &credit, &out_too).await;
             // Only with this does the connection count as ended, on either side.
             let _ = out_too.send(Frame::End(id)).await;
             links.half_done(id, |link| link.done_sending = true);
             drop(reading);
         });
-        tasks.spawn(receive(id, write, arriving, room, out.clone()));
+        locked(&self.receivers).spawn(receive(id, write, arriving, room, out.clone()));
         Ok(())
     }
 
@@ -140,12 +147,11 @@ impl Links {
         }
     }
 
-    /// Ends every connection: what has come is handed on first.
+    /// Ends every connection: nothing more is sent, what has come is handed on.
     pub(crate) async fn drain(&self) {
-        for (_, link) in locked(&self.open).drain() {
-            drop(link);
-        }
-        let mut tasks = std::mem::take(&mut *locked(&self.tasks));
+        locked(&self.senders).abort_all();
+        locked(&self.open).clear();
+        let mut tasks = std::mem::take(&mut *locked(&self.receivers));
         while tasks.join_next().await.is_some() {}
     }
 }
