@@ -191,6 +191,9 @@ pub(crate) struct Machine {
     /// Its host name
     #[arg(long)]
     pub(crate) hostname: Option<String>,
+    /// How long its start may take, such as 30s or 2m; without it MSB_BOOT_TIMEOUT, in seconds
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub(crate) boot_timeout: Option<Duration>,
     /// A note of your own; may be given again
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label)]
     pub(crate) labels: Vec<Label>,

@@ -180,7 +180,8 @@ fn share_arguments(is_qemus_own: bool, folder: &Path) -> Vec<std::ffi::OsString>
         let mut source = std::ffi::OsString::from("source=");
         source.push(folder);
         words.extend(
-            ["--fd=3", "-f", "-o", "cache=always,sandbox=chroot,xattr", "-o"].map(Into::into),
+            ["--fd=3", "-f", "-o", "cache=always,sandbox=chroot,xattr,log_level=warn", "-o"]
+                .map(Into::into),
         );
         words.push(source);
     } else {

@@ -135,6 +135,11 @@ pub trait Driver {
 
 /// A machine that a driver started. Its life ends, at the latest, with the runner's.
 pub trait Machine {
+    /// Waits until its agent can be connected to; the error says in words why it never will.
+    fn ready(&mut self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Waits for its end. May be called again, and given up, at any time.
     fn exited(&mut self) -> BoxFuture<'_, Exit>;
 

@@ -31,7 +31,7 @@ mod store;
 
 pub use byte_string::ByteString;
 pub use companions::{Companions, find_companion};
-pub use config::{CONFIG_VERSION, DriverChoice, LogConfig, SandboxConfig};
+pub use config::{CONFIG_VERSION, DriverChoice, LogConfig, SandboxConfig, resolve_boot_timeout};
 pub use control::{Control, Reply, Request};
 pub use dirs::{create_private_dir, remove_tree, retire, write_atomically};
 pub use driver::{

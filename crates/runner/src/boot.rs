@@ -4,7 +4,6 @@ use crate::agent_link::AgentLink;
 use crate::namespaces::mount_root;
 use msb_driver::{Driver, Failure, Machine, MachineSpec, Ready, SandboxDir, choose};
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -29,12 +28,11 @@ pub(crate) async fn come_up(
     mount_root(&spec.dir, spec.config.image.as_path(), spec.users, driver.root())?;
     *mounted = true;
     let machine = slot.insert(driver.start(spec).await?);
-    let link = match connect(&spec.dir, machine.as_mut()).await {
-        Ok(link) => link,
-        Err(what) => {
-            return Err(Failure::boot(format!("{what}; {}", tail(&spec.dir.agent_log()))));
-        }
+    let link = match machine.ready().await {
+        Ok(()) => connect(&spec.dir, machine.as_mut()).await,
+        Err(what) => Err(what),
     };
+    let link = link.map_err(|what| Failure::boot(format!("{what}; {}", last_words(&spec.dir))))?;
     let ready = Ready {
         driver: driver.name().to_owned(),
         isolation: driver.isolation(),
@@ -61,8 +59,9 @@ async fn connect(dir: &SandboxDir, machine: &mut dyn Machine) -> Result<AgentLin
     }
 }
 
-fn tail(log: &Path) -> String {
-    let bytes = fs::read(log).unwrap_or_default();
+/// The end of what the agent, or the machine's console, has printed.
+pub(crate) fn last_words(dir: &SandboxDir) -> String {
+    let bytes = fs::read(dir.agent_log()).unwrap_or_default();
     let last = bytes.get(bytes.len().saturating_sub(LOG_TAIL)..).unwrap_or_default();
     match String::from_utf8_lossy(last).trim() {
         "" => "it left no message".to_owned(),

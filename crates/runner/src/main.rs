@@ -27,6 +27,7 @@ mod supervise;
 #[allow(unsafe_code, reason = "the system calls that have no safe wrapper")]
 mod sys;
 mod users;
+mod vmm;
 
 use clap::Parser;
 use std::process::ExitCode;

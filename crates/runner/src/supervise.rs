@@ -1,7 +1,7 @@
 //! Watching over one sandbox while it starts and runs.
 
 use crate::agent_link::{Activity, AgentLink};
-use crate::boot::come_up;
+use crate::boot::{come_up, last_words};
 use crate::control::{Answer, Asked, Control};
 use crate::creator::CreatorWatch;
 use crate::inherited::Status;
@@ -91,7 +91,9 @@ impl Supervisor {
             came_up = timeout(limit, begin(&self.drivers, &spec, slot, log, &mut self.mounted)) => match came_up {
                 Ok(result) => result?,
                 Err(_) => return Err(Failure::boot(format!(
-                    "the agent did not answer within {} ms", limit.as_millis()
+                    "the agent did not answer within {} ms; {}",
+                    limit.as_millis(),
+                    last_words(&spec.dir)
                 )).hint("allow more time, or look at agent.log")),
             },
             () = self.creator.gone() => {
