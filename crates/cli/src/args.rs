@@ -89,10 +89,24 @@ pub(crate) enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Fetch what a driver needs
+    #[command(subcommand)]
+    Setup(Setup),
     /// Print what makes a shell complete the arguments of msb
     Completion {
         /// The shell
         shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Setup {
+    /// A guest kernel for --driver qemu: Debian's for virtual machines, by apt-get download.
+    /// Installs nothing, needs no root
+    Kernel {
+        /// Where to unpack it; without it where the driver looks. MSB_KERNEL names one elsewhere
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
     },
 }
 

@@ -11,7 +11,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// The variable that makes the driver try it on a processor that shows no virtualisation.
@@ -85,20 +85,13 @@ impl KrunDriver {
 fn description(guest: &Guest, krunfw: &Krunfw, spec: &MachineSpec) -> Result<Vmm, Failure> {
     let cpus =
         u8::try_from(guest.cpus).map_err(|error| Failure::invalid_config(error.to_string()))?;
-    let utf8 = |path: &Path| match path.to_str() {
-        Some(_) => Ok(path.to_path_buf()),
-        None => Err(Failure::invalid_config(format!(
-            "{} is not UTF-8, which libkrun demands of paths",
-            path.display()
-        ))),
-    };
     Ok(Vmm {
         krunfw: krunfw.path.clone(),
         cpus,
         memory_mib: guest.memory_mib,
         agent: spec.agent.clone(),
-        image: utf8(&spec.rootfs)?,
-        disk: utf8(&spec.dir.disk())?,
+        image: spec.rootfs.clone(),
+        disk: spec.dir.disk(),
         // This kernel makes an interface that leads nowhere unless it is told otherwise.
         words: guest.words("vsock").into_iter().chain(["dummy.numdummies=0".to_owned()]).collect(),
     })

@@ -1,6 +1,8 @@
 //! The driver: what it needs, and how a machine is started.
 
-use crate::arguments::{AGENT_FD, Acceleration, FILES_FD, Machine as Description, QMP_FD};
+use crate::arguments::{
+    AGENT_FD, Acceleration, FILES_FD, INITRAMFS, Machine as Description, QMP_FD,
+};
 use crate::cpio::Archive;
 use crate::kernel::Kernel;
 use crate::machine::{Parts, Qemu};
@@ -12,6 +14,7 @@ use msb_driver::{
 };
 use msb_driver_common::{Guest, kvm, make_disk, on_path, probe_disk, spawn_log, watch};
 use msb_relay::Hello;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs;
 use std::io;
@@ -89,10 +92,10 @@ impl QemuDriver {
     async fn run(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, Failure> {
         let guest = Guest::of(&spec.config, self.name())?;
         let tools = self.tools()?;
-        let (run, bundle) = (spec.dir.run(), spec.dir.bundle());
+        let run = spec.dir.run();
         make_disk(&spec.dir.disk()).await?;
         let kernel_file = tools.kernel.file(&self.settings.cache)?;
-        let initramfs = bundle.join("initramfs");
+        let initramfs = spec.dir.path().join(INITRAMFS);
         write_initramfs(&initramfs, &spec.agent, &tools.kernel)
             .map_err(|error| Failure::boot_io("write", &initramfs, error))?;
 
@@ -109,12 +112,10 @@ impl QemuDriver {
             acceleration: self.acceleration,
             tsc_khz: self.settings.tsc_khz,
             kernel_file: &kernel_file,
-            initramfs: &initramfs,
-            disk: &spec.dir.disk(),
         }
         .arguments();
         let mut command = self.command(&tools.qemu);
-        command.args(arguments).current_dir(&run);
+        command.args(arguments).current_dir(spec.dir.path());
         let passed = [
             (OwnedFd::from(agent_qemu), AGENT_FD),
             (files_qemu.into(), FILES_FD),
@@ -141,9 +142,12 @@ impl QemuDriver {
         let listener = bind_in(&run, "files.sock").map_err(text)?;
         let stream = connect_in(&run, "files.sock").map_err(text)?;
         let mut command = self.command(program);
-        command.args(share_arguments(is_qemus_own(program), &spec.rootfs)).current_dir("/");
+        command.args(share_arguments(is_qemus_own(program))).current_dir("/");
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let image = open(&spec.rootfs, flags, Mode::empty())
+            .map_err(|error| Failure::boot_io("open", &spec.rootfs, error))?;
         let console = console.try_clone().map_err(|error| Failure::boot(error.to_string()))?;
-        let child = spawn(&mut command, [(OwnedFd::from(listener), 3)], console)?;
+        let child = spawn(&mut command, [(OwnedFd::from(listener), 3), (image, 4)], console)?;
         Ok((child, stream))
     }
 }
@@ -174,25 +178,17 @@ fn is_qemus_own(program: &Path) -> bool {
     program.starts_with("/usr/lib/qemu")
 }
 
-fn share_arguments(is_qemus_own: bool, folder: &Path) -> Vec<std::ffi::OsString> {
-    let mut words: Vec<std::ffi::OsString> = Vec::new();
+/// Its arguments. It shows what its descriptor 4 is, whose path may contain what has a meaning in
+/// them. (Its working directory would not do: the older one changes that before it looks.)
+fn share_arguments(is_qemus_own: bool) -> [&'static str; 6] {
     if is_qemus_own {
-        let mut source = std::ffi::OsString::from("source=");
-        source.push(folder);
-        words.extend(
-            ["--fd=3", "-f", "-o", "cache=always,sandbox=chroot,xattr,log_level=warn", "-o"]
-                .map(Into::into),
-        );
-        words.push(source);
+        // It cannot refuse to write; the mount that it shows does that.
+        let settings = "cache=always,sandbox=chroot,xattr,log_level=warn";
+        ["--fd=3", "-f", "-o", settings, "-o", "source=/proc/self/fd/4/."]
     } else {
-        words.extend(
-            ["--fd=3", "--cache=always", "--sandbox=chroot", "--xattr", "--readonly"]
-                .map(Into::into),
-        );
-        words.push("--shared-dir".into());
-        words.push(folder.into());
+        let folder = "--shared-dir=/proc/self/fd/4/.";
+        ["--fd=3", "--cache=always", "--sandbox=chroot", "--xattr", "--readonly", folder]
     }
-    words
 }
 
 fn begin_relay(
@@ -281,12 +277,8 @@ mod tests {
 
     #[test]
     fn each_virtiofsd_is_spoken_to_in_its_own_way() {
-        let words = |own| {
-            let words = share_arguments(own, Path::new("/root fs"));
-            words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>()
-        };
-        assert!(words(true).contains(&"source=/root fs".to_owned()));
-        assert!(words(false).ends_with(&["--shared-dir".to_owned(), "/root fs".to_owned()]));
+        assert!(share_arguments(true).contains(&"source=/proc/self/fd/4/."));
+        assert!(share_arguments(false).contains(&"--readonly"));
         assert!(is_qemus_own(Path::new("/usr/lib/qemu/virtiofsd")));
         assert!(!is_qemus_own(Path::new("/usr/libexec/virtiofsd")));
     }

@@ -55,6 +55,11 @@ impl Home {
         self.root.join("cache")
     }
 
+    /// Where a guest kernel is unpacked.
+    pub fn kernel(&self) -> PathBuf {
+        self.root.join("kernel")
+    }
+
     /// The directory that holds one directory per sandbox.
     pub fn sandboxes(&self) -> PathBuf {
         self.root.join("sandboxes")

@@ -21,6 +21,7 @@ mod dirs;
 mod driver;
 mod error;
 mod home;
+mod kernel;
 mod launch;
 mod lock;
 mod log;
@@ -40,6 +41,7 @@ pub use driver::{
 };
 pub use error::{Error, ErrorKind, Failure, FailureKind, Result};
 pub use home::{Home, SandboxDir};
+pub use kernel::fetch_kernel;
 pub use launch::{CreateOptions, Pending, Ready, StatusRecord, create, doctor, start};
 pub use lock::SandboxLock;
 pub use log::{LogEvent, LogOptions, LogReader, LogRecord, LogSource, LogStep, LogWriter};

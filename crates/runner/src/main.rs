@@ -17,6 +17,7 @@ mod cleanup;
 mod cli;
 mod control;
 mod creator;
+mod heart;
 mod inherited;
 mod life;
 mod log;

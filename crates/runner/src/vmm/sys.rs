@@ -1,9 +1,11 @@
 //! The calls into libkrun.
 
 use msb_driver_krun::Vmm;
+use rustix::fs::{Mode, OFlags, open};
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
+use std::os::fd::IntoRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
@@ -47,6 +49,16 @@ fn text(path: &Path) -> Result<CString, Refused> {
     text.map_err(|error| Refused { what: "pass a path on", why: error.to_string() })
 }
 
+/// A path of plain letters to what is at another one, good for as long as the process lives:
+/// libkrun demands UTF-8.
+fn opened(path: &Path, flags: OFlags) -> Result<CString, Refused> {
+    let refused = |why: String| Refused { what: "open a path", why };
+    let fd = open(path, flags | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| refused(format!("{}: {}", path.display(), io::Error::from(error))))?;
+    let text = CString::new(format!("/proc/self/fd/{}", fd.into_raw_fd()));
+    text.map_err(|error| refused(error.to_string()))
+}
+
 /// Becomes the machine. Comes back only with what was refused.
 pub(super) fn enter(vmm: &Vmm, agent: Vec<u8>, (agent_port, control_port): (u32, u32)) -> Refused {
     match configure(vmm, agent, agent_port, control_port) {
@@ -71,12 +83,12 @@ fn configure(
     let size = krun::krun_set_vm_config(context, vmm.cpus, vmm.memory_mib);
     done("have so many processors or so much memory", size)?;
     root(context, agent)?;
-    let image = text(&vmm.image)?;
+    let image = opened(&vmm.image, OFlags::PATH | OFlags::DIRECTORY)?;
     // SAFETY: both texts end in NUL and live until the call returns, which copies them.
     let shown =
         unsafe { krun::krun_add_virtiofs4(context, c"image".as_ptr(), image.as_ptr(), 0, true, 0) };
     done("show the image", shown)?;
-    let disk = text(&vmm.disk)?;
+    let disk = opened(&vmm.disk, OFlags::PATH)?;
     // SAFETY: as above.
     let added = unsafe {
         let id = c"disk".as_ptr();
