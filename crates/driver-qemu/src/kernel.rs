@@ -1,10 +1,11 @@
 //! The guest's kernel: which one, and in what form QEMU takes it.
 
 use crate::modules;
-use msb_driver::{Failure, create_private_dir, write_atomically};
+use msb_driver::{Failure, create_private_dir};
 use msb_driver_common::{KernelBundle, Krunfw, find_krunfw};
 use std::env;
 use std::fs;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -70,10 +71,17 @@ impl Kernel {
             let text = |error: msb_driver::Error| Failure::boot(error.to_string());
             create_private_dir(cache).map_err(text)?;
             let kernel = krunfw.kernel().map_err(Failure::boot)?;
-            write_atomically(&file, &wrap(&kernel)).map_err(text)?;
+            keep(&file, &wrap(&kernel)).map_err(|error| Failure::boot_io("write", &file, error))?;
         }
         Ok(file)
     }
+}
+
+/// Writes a file whole or not at all, beside others that do the same at this moment.
+fn keep(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
+    file.write_all(bytes)?;
+    file.persist(path).map(drop).map_err(|error| error.error)
 }
 
 /// The newest kernel in a directory that is made for virtual machines.
