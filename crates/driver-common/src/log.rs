@@ -24,7 +24,7 @@ impl BoundedLog {
     /// this start.
     fn begin(path: &Path) -> io::Result<Self> {
         match fs::rename(path, old(path)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => BoundedLog::open(path),
         }
     }
