@@ -8,9 +8,9 @@ AGENT := target/static/msb-agent
 ROOTFS := target/rootfs
 CFLAGS_STRICT := -std=c11 -Wall -Wextra -Wpedantic -Werror -O1 -g
 
-.PHONY: help demo test check bench fuzz build agent install uninstall deb setup setup-test \
-	header abi-baseline lint test-rust test-c test-bindings test-go test-install \
-	clean
+.PHONY: help demo demo-vm test check bench fuzz build agent install uninstall deb setup setup-test \
+	header abi-baseline lint test-rust test-c test-bindings test-go test-node test-python \
+	test-install test-vm test-krun clean
 
 ## help: this list
 help:
@@ -26,8 +26,16 @@ demo: setup build $(ROOTFS)
 	@echo "== done. The container driver shares the host's kernel: use it for code that you trust"
 	@echo "   that far. target/release/msb doctor says what other isolation this machine offers."
 
+## demo-vm: the same in a virtual machine, emulated where the processor cannot do better
+demo-vm: setup build $(ROOTFS)
+	@scripts/setup vm
+	@cc $(CFLAGS_STRICT) -Iinclude examples/c/stream.c -o target/stream \
+		-Ltarget/release -lmicrosandbox -Wl,-rpath,'$$ORIGIN/release'
+	@scripts/demo-vm $(ROOTFS)
+
 ## test: every test
-test: setup-test lint test-rust test-c test-bindings test-go test-install
+test: setup-test lint test-rust test-c test-bindings test-go test-node test-python test-install \
+		test-vm
 	@echo "== all tests passed"
 
 ## check: the deep run: every test, sanitizers, valgrind, kills, soak, and fuzzers where they can be had
@@ -126,6 +134,16 @@ test-go: agent
 test-install: agent $(ROOTFS)
 	@$(CARGO) build --quiet --workspace
 	@scripts/test-install
+
+# Everything that depends on the guest, in machines that are emulated.
+test-vm: agent $(ROOTFS)
+	@$(CARGO) build --quiet --workspace
+	@scripts/test-vm qemu
+
+## test-krun: the same on libkrun, where KVM can be used; needs MSB_LIBKRUNFW
+test-krun: setup-test agent $(ROOTFS)
+	@$(CARGO) build --quiet --workspace
+	@scripts/test-vm krun
 
 clean:
 	@$(CARGO) clean

@@ -5,6 +5,7 @@ use crate::error::{Error, MicrosandboxResult};
 use crate::sandbox::Isolation;
 use crate::{library, runtime};
 use msb_driver::{Home, Probe};
+use std::path::PathBuf;
 
 /// What is known about one driver on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,20 @@ pub async fn doctor() -> MicrosandboxResult<Vec<DriverReport>> {
     runtime::spawn_thread("msb-control", move || {
         let reports = msb_driver::doctor(&home, &companions).map_err(Error::from);
         promise.complete(reports.map(|all| all.into_iter().map(DriverReport::from).collect()));
+    })?;
+    pending.await
+}
+
+/// Fetches a guest kernel for the driver `qemu` from Debian's packages, without installing anything
+/// and without rights, and returns its path. It is unpacked into `to`, else where the driver looks
+/// for it. Takes as long as a download of 30 MB.
+pub async fn setup_kernel(to: Option<PathBuf>) -> MicrosandboxResult<PathBuf> {
+    let (promise, pending) = completion();
+    runtime::get()?;
+    runtime::spawn_thread("msb-control", move || {
+        let folder = to.map_or_else(|| Home::from_env().map(|home| home.kernel()), Ok);
+        let fetched = folder.and_then(|folder| msb_driver::fetch_kernel(&folder));
+        promise.complete(fetched.map_err(Error::from));
     })?;
     pending.await
 }

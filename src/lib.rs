@@ -39,7 +39,7 @@ mod story;
 
 pub use abi::ABI_VERSION;
 pub use attach::{AttachOptions, AttachOptionsBuilder};
-pub use doctor::{DriverReport, doctor};
+pub use doctor::{DriverReport, doctor, setup_kernel};
 pub use error::{Error, ErrorKind, MicrosandboxError, MicrosandboxResult, Origin};
 pub use event::{ExecEvent, ExecFailed, ExecLost, ExecStdinError};
 pub use exec::{ExecControl, ExecHandle, ReattachFrom};

@@ -7,13 +7,20 @@ use std::path::{Path, PathBuf};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Each package of the workspace, and the others of it that it may depend on.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     (".", &["msb-driver", "msb-transport", "msb-wire"]),
-    ("crates/agent", &["msb-transport", "msb-wire"]),
+    ("crates/agent", &["msb-relay", "msb-transport", "msb-wire"]),
     ("crates/cli", &["microsandbox"]),
     ("crates/driver", &[]),
-    ("crates/driver-container", &["msb-driver"]),
-    ("crates/runner", &["msb-driver", "msb-driver-container", "msb-wire"]),
+    ("crates/driver-common", &["msb-driver"]),
+    ("crates/driver-container", &["msb-driver", "msb-driver-common"]),
+    ("crates/driver-krun", &["msb-driver", "msb-driver-common"]),
+    ("crates/driver-qemu", &["msb-driver", "msb-driver-common", "msb-relay"]),
+    ("crates/relay", &[]),
+    (
+        "crates/runner",
+        &["msb-driver", "msb-driver-container", "msb-driver-krun", "msb-driver-qemu", "msb-wire"],
+    ),
     ("crates/transport", &["msb-wire"]),
     ("crates/wire", &[]),
     ("crates/xtask", &["microsandbox"]),

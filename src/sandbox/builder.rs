@@ -3,7 +3,9 @@
 use crate::client::Pending;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::sandbox::{Sandbox, with_name};
-use msb_driver::{ByteString, CreateOptions, DriverChoice, LogConfig, SandboxConfig};
+use msb_driver::{
+    ByteString, CreateOptions, DriverChoice, LogConfig, SandboxConfig, resolve_boot_timeout,
+};
 use std::path::Path;
 use std::time::Duration;
 
@@ -184,7 +186,8 @@ impl SandboxBuilder {
         self
     }
 
-    /// Sets how long the start may take; 30 seconds without it.
+    /// Sets how long the start may take; without it `MSB_BOOT_TIMEOUT` (in seconds) does, else it is
+    /// 30 seconds.
     #[must_use]
     pub fn boot_timeout(mut self, time: Duration) -> Self {
         self.rest.boot_timeout = Some(time);
@@ -203,9 +206,11 @@ impl SandboxBuilder {
         let name = self.name.clone();
         // Read by the caller, as the rest of the environment is.
         let driver = DriverChoice::resolve(self.driver.clone());
+        let boot_timeout = resolve_boot_timeout(self.rest.boot_timeout.map(millis));
         with_name(&name, "msb-create", move |home, name, companions| {
             let options = CreateOptions { replace: self.replace };
-            let config = self.config(name.clone(), driver)?;
+            let mut config = self.config(name.clone(), driver)?;
+            config.boot_timeout_ms = boot_timeout?;
             msb_driver::create(&home, config, options, &companions)?.wait()?;
             tracing::info!(sandbox = %name, "sandbox created");
             let info = msb_driver::get(&home, &name, None)?;
@@ -234,7 +239,6 @@ impl SandboxBuilder {
             network: rest.network,
             max_duration_ms: rest.max_duration.map(millis),
             idle_timeout_ms: rest.idle_timeout.map(millis),
-            boot_timeout_ms: rest.boot_timeout.map(millis),
             log: rest.log,
             driver,
             ..SandboxConfig::new(name, image)

@@ -21,6 +21,7 @@ mod environment;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod machine;
 mod program;
 mod reaper;
 mod registry;
@@ -29,5 +30,5 @@ mod session;
 #[allow(unsafe_code, reason = "the one place of system calls that no safe wrapper covers")]
 mod sys;
 
-pub use server::{Options, serve};
+pub use server::{serve, serve_machine};
 pub use sys::{Inherited, adopt, be_init};

@@ -3,12 +3,16 @@
 #[cfg(not(target_feature = "crt-static"))]
 compile_error!("the agent has to start in any image: build it with `make agent`");
 
-use msb_agent::{Options, adopt, be_init, serve};
+use msb_agent::machine::{self, Settings};
+use msb_agent::{adopt, be_init, serve, serve_machine};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: msb-agent --listen-fd N [--leash-fd N] | --version";
 
 fn main() -> ExitCode {
+    if let Some(settings) = Settings::from_environment() {
+        be_machine(&settings);
+    }
     let mut arguments = std::env::args().skip(1);
     let (mut listen, mut leash) = (None, None);
     while let Some(argument) = arguments.next() {
@@ -33,10 +37,21 @@ fn main() -> ExitCode {
     if let Err(error) = be_init() {
         return fail(&format!("process settings: {error}"));
     }
-    match serve(Options { inherited }) {
+    match serve(inherited) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string()),
     }
+}
+
+/// The first process of a virtual machine: its end is the machine's.
+fn be_machine(settings: &Settings) -> ! {
+    let result = machine::prepare(settings)
+        .and_then(|()| be_init().map_err(|error| format!("process settings: {error}")))
+        .and_then(|()| serve_machine(settings.way).map_err(|error| error.to_string()));
+    if let Err(error) = result {
+        fail(&error);
+    }
+    machine::end()
 }
 
 #[allow(clippy::print_stdout, reason = "the answer to --version")]

@@ -1,12 +1,13 @@
 //! The agent as a whole: accepts connections, and ends when it is told to or left alone.
 
 use crate::connection::Connection;
+use crate::machine::{Entrance, Farewell, Way};
 use crate::reaper;
 use crate::registry::Registry;
 use crate::sys::{self, Inherited};
-use msb_transport::Listener;
 use msb_wire::Message;
 use std::cell::RefCell;
+use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
@@ -20,45 +21,82 @@ const CONNECTIONS: usize = 1024;
 /// How long the last frames may take to leave when the agent ends.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// What the agent is started with.
-#[derive(Debug)]
-pub struct Options {
-    /// The descriptors that the runner left open.
-    pub inherited: Inherited,
+/// Serves a container's socket until a shutdown is asked for or the runner is gone.
+pub fn serve(inherited: Inherited) -> io::Result<()> {
+    let agent = Agent::new()?;
+    let leash = inherited.leash;
+    agent.run(async { Ok((Entrance::unix(inherited.listener)?, None)) }, leash)
 }
 
-/// Serves until a shutdown is asked for or the runner is gone.
-pub fn serve(options: Options) -> io::Result<()> {
-    let signals = sys::child_signals()?;
-    let mut boot_id = [0; 16];
-    rustix::rand::getrandom(&mut boot_id, rustix::rand::GetRandomFlags::empty())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let tasks = tokio::task::LocalSet::new();
-    tasks.block_on(&runtime, run(options.inherited, signals, Registry::new(boot_id)))
+/// Serves a machine until a shutdown is asked for, or the host is gone.
+pub fn serve_machine(way: Way) -> io::Result<()> {
+    let agent = Agent::new()?;
+    agent.run(
+        async { way.open().await.map(|(entrance, farewell)| (entrance, Some(farewell))) },
+        None,
+    )
+}
+
+struct Agent {
+    signals: OwnedFd,
+    registry: Rc<Registry>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Agent {
+    fn new() -> io::Result<Self> {
+        let signals = sys::child_signals()?;
+        let mut boot_id = [0; 16];
+        rustix::rand::getrandom(&mut boot_id, rustix::rand::GetRandomFlags::empty())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(Agent { signals, registry: Registry::new(boot_id), runtime })
+    }
+
+    fn run(
+        self,
+        open: impl Future<Output = io::Result<(Entrance, Option<Farewell>)>>,
+        leash: Option<OwnedFd>,
+    ) -> io::Result<()> {
+        let Agent { signals, registry, runtime } = self;
+        let (entrance, farewell) = runtime.block_on(open)?;
+        let tasks = tokio::task::LocalSet::new();
+        let result = tasks.block_on(&runtime, run(entrance, leash, signals, registry));
+        // With the tasks the connections go, and what is still in them can be sent to its end.
+        drop(tasks);
+        if let (Ok(()), Some(farewell)) = (&result, farewell) {
+            runtime.block_on(farewell.say());
+        }
+        result
+    }
 }
 
 type Connections = Rc<RefCell<Vec<Weak<Connection>>>>;
 
-async fn run(inherited: Inherited, signals: OwnedFd, registry: Rc<Registry>) -> io::Result<()> {
+async fn run(
+    mut entrance: Entrance,
+    leash: Option<OwnedFd>,
+    signals: OwnedFd,
+    registry: Rc<Registry>,
+) -> io::Result<()> {
     let connections = Connections::default();
-    let listener = Listener::from_unix(inherited.listener)?;
     tokio::select! {
         result = reaper::run(signals, Rc::clone(&registry)) => result,
-        result = accept(&listener, &registry, &connections) => result,
-        result = left_alone(inherited.leash) => result,
+        result = accept(&mut entrance, &registry, &connections) => result,
+        result = left_alone(leash) => result,
         () = shut_down(&registry, &connections) => Ok(()),
     }
 }
 
 async fn accept(
-    listener: &Listener,
+    entrance: &mut Entrance,
     registry: &Rc<Registry>,
     connections: &Connections,
 ) -> io::Result<()> {
     let mut next_id = 0;
     loop {
-        let stream = match listener.accept().await {
-            Ok(stream) => stream,
+        let stream = match entrance.accept().await {
+            Ok(Some(stream)) => stream,
+            Ok(None) => return Err(io::Error::other("the way to the host has ended")),
             // Out of descriptors or memory: the next caller may have more luck.
             Err(_) => {
                 tokio::time::sleep(Duration::from_millis(10)).await;

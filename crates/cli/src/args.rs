@@ -89,10 +89,24 @@ pub(crate) enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Fetch what a driver needs
+    #[command(subcommand)]
+    Setup(Setup),
     /// Print what makes a shell complete the arguments of msb
     Completion {
         /// The shell
         shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Setup {
+    /// A guest kernel for --driver qemu: Debian's for virtual machines, by apt-get download.
+    /// Installs nothing, needs no root
+    Kernel {
+        /// Where to unpack it; without it where the driver looks. MSB_KERNEL names one elsewhere
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
     },
 }
 
@@ -191,6 +205,9 @@ pub(crate) struct Machine {
     /// Its host name
     #[arg(long)]
     pub(crate) hostname: Option<String>,
+    /// How long its start may take, such as 30s or 2m; without it MSB_BOOT_TIMEOUT, in seconds
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub(crate) boot_timeout: Option<Duration>,
     /// A note of your own; may be given again
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label)]
     pub(crate) labels: Vec<Label>,

@@ -7,6 +7,7 @@ use crate::table::table;
 use microsandbox::DriverReport;
 use microsandbox::sandbox::Isolation;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 /// Tells which drivers can be used here.
 pub(crate) async fn doctor(json: bool) -> Result<u8, Failure> {
@@ -18,6 +19,16 @@ pub(crate) async fn doctor(json: bool) -> Result<u8, Failure> {
         table(["DRIVER", "ISOLATION", "USABLE", "WHY"], rows) + &chosen(&reports)
     };
     stdio::print(text.as_bytes())?;
+    Ok(0)
+}
+
+/// Fetches a guest kernel, and prints its path.
+pub(crate) async fn setup_kernel(to: Option<PathBuf>, quiet: bool) -> Result<u8, Failure> {
+    if !quiet {
+        stdio::complain("fetching Debian's kernel for virtual machines, about 30 MB");
+    }
+    let kernel = microsandbox::setup_kernel(to).await?;
+    stdio::print(format!("{}\n", kernel.display()).as_bytes())?;
     Ok(0)
 }
 

@@ -22,7 +22,7 @@ mod stream;
 mod table;
 mod values;
 
-use args::{Arguments, Task};
+use args::{Arguments, Setup, Task};
 use clap::Parser;
 use failure::Failure;
 use std::process::ExitCode;
@@ -63,6 +63,7 @@ fn perform(arguments: Arguments) -> Result<u8, Failure> {
             Task::Sessions { name, json } => list::sessions(&name, json, quiet).await,
             Task::Logs(args) => logs::print(args).await,
             Task::Doctor { json } => doctor::doctor(json).await,
+            Task::Setup(Setup::Kernel { to }) => doctor::setup_kernel(to, quiet).await,
             Task::Completion { shell } => stdio::print(&args::completion(shell)).map(|()| 0),
         }
     });

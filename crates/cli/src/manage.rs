@@ -87,6 +87,9 @@ pub(crate) fn described(
     if let Some(hostname) = machine.hostname {
         builder = builder.hostname(hostname);
     }
+    if let Some(time) = machine.boot_timeout {
+        builder = builder.boot_timeout(time);
+    }
     for label in machine.labels {
         builder = builder.label(label.key, label.value);
     }

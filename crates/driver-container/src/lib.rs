@@ -12,9 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod cgroup;
-mod log;
 mod machine;
-mod process;
 mod runtime;
 mod seccomp;
 mod spec;

@@ -1,20 +1,20 @@
 //! The driver and its machines.
 
-use crate::process::{Bound, watch};
+use crate::cgroup;
 use crate::runtime::{CALL_LIMIT, Runtime, find, last_error};
 use crate::spec::{AGENT, Container as Description};
-use crate::{cgroup, log};
 use command_fds::{CommandFdExt, FdMapping};
 use msb_driver::{
     BoxFuture, Driver, Exit, Failure, Isolation, Machine, MachineSpec, Probe, SandboxDir, Users,
     bind_in, remove_tree,
 };
+use msb_driver_common::{Bound, Ended, spawn_log, watch};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{Signal, pidfd_send_signal};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use tokio::io::unix::AsyncFd;
 
@@ -60,7 +60,7 @@ impl ContainerDriver {
         };
         let (leash_agent, leash) = pipe()?;
         let (log_read, log_write) = pipe()?;
-        log::spawn(log_read, &spec.dir.agent_log())
+        spawn_log(log_read, &spec.dir.agent_log())
             .map_err(|error| Failure::boot_io("open", &spec.dir.agent_log(), error))?;
         let listener = bind_in(&run, "agent.sock").map_err(|e| Failure::boot(e.to_string()))?;
 
@@ -227,20 +227,8 @@ impl Container {
         if let Some(exit) = &self.exit {
             return exit.clone();
         }
-        // Fails only when the runtime's machinery is shut down, and then the wait is over too.
-        let _ = self.init.readable().await;
-        let ended = waitid(WaitId::PidFd(self.init.get_ref().as_fd()), WaitIdOptions::EXITED);
-        let code = ended
-            .as_ref()
-            .ok()
-            .and_then(Option::as_ref)
-            .map(|status| (status.exit_status(), status.terminating_signal()));
-        let detail = match code {
-            Some((Some(code), _)) => format!("the agent exited with {code}"),
-            Some((_, Some(signal))) => format!("the agent was killed by signal {signal}"),
-            _ => "the agent ended".to_owned(),
-        };
-        let orderly = matches!(code, Some((Some(0), _)));
+        let ended = Ended::of(&self.init).await;
+        let (detail, orderly) = (format!("the agent {}", ended.text), ended.code == Some(0));
         let exit = Exit { detail, orderly };
         self.exit = Some(exit.clone());
         exit

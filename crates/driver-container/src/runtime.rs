@@ -2,11 +2,11 @@
 
 use crate::cgroup;
 use crate::machine::Settings;
-use crate::process::Bound;
 use crate::spec::{AGENT, Container};
 use msb_driver::{
     Failure, SandboxConfig, Users, create_private_dir, now_ms, remove_tree, write_atomically,
 };
+use msb_driver_common::Bound;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::{self, File};

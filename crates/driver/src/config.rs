@@ -118,6 +118,18 @@ impl DriverChoice {
     }
 }
 
+/// The boot time limit that holds: the caller's, else `MSB_BOOT_TIMEOUT`, in whole seconds. `None`
+/// leaves it to the default.
+pub fn resolve_boot_timeout(explicit_ms: Option<u64>) -> Result<Option<u64>> {
+    let set = std::env::var_os("MSB_BOOT_TIMEOUT").filter(|text| !text.is_empty());
+    let (None, Some(text)) = (explicit_ms, set) else { return Ok(explicit_ms) };
+    let seconds = text.to_str().and_then(|text| text.parse::<u64>().ok());
+    match seconds.and_then(|seconds| seconds.checked_mul(1000)) {
+        Some(ms) if ms > 0 => Ok(Some(ms)),
+        _ => invalid(format!("MSB_BOOT_TIMEOUT is {text:?}; it must be a number of seconds")),
+    }
+}
+
 impl From<String> for DriverChoice {
     fn from(name: String) -> Self {
         if name == "auto" { DriverChoice::Auto } else { DriverChoice::Named(name) }

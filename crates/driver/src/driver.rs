@@ -68,12 +68,21 @@ pub struct MachineSpec {
     /// Where the sandbox keeps its state. The driver may use `bundle`, `agent.log` and the
     /// directory of the sockets, in which the agent's is to appear as `agent.sock`.
     pub dir: SandboxDir,
-    /// The assembled root filesystem, writable.
+    /// What the driver asked for by [`Driver::root`].
     pub rootfs: PathBuf,
     /// The agent's binary on the host.
     pub agent: PathBuf,
     /// Which users can exist in it.
     pub users: Users,
+}
+
+/// What a driver wants to be shown as the root filesystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    /// The image and the sandbox's own layer, assembled and writable.
+    Overlay,
+    /// The image alone, read-only; the guest keeps the sandbox's own layer on a disk.
+    Image,
 }
 
 /// Which users exist where the runner runs.
@@ -104,6 +113,11 @@ pub trait Driver {
     /// What it isolates with.
     fn isolation(&self) -> Isolation;
 
+    /// What its machines are to be shown.
+    fn root(&self) -> Root {
+        Root::Overlay
+    }
+
     /// Looks whether it can be used. With `fresh`, nothing that was remembered counts.
     fn probe(&self, fresh: bool) -> BoxFuture<'_, Probe>;
 
@@ -121,6 +135,11 @@ pub trait Driver {
 
 /// A machine that a driver started. Its life ends, at the latest, with the runner's.
 pub trait Machine {
+    /// Waits until its agent can be connected to; the error says in words why it never will.
+    fn ready(&mut self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Waits for its end. May be called again, and given up, at any time.
     fn exited(&mut self) -> BoxFuture<'_, Exit>;
 

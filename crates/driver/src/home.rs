@@ -55,6 +55,11 @@ impl Home {
         self.root.join("cache")
     }
 
+    /// Where a guest kernel is unpacked.
+    pub fn kernel(&self) -> PathBuf {
+        self.root.join("kernel")
+    }
+
     /// The directory that holds one directory per sandbox.
     pub fn sandboxes(&self) -> PathBuf {
         self.root.join("sandboxes")
@@ -152,6 +157,11 @@ impl SandboxDir {
     /// The writable layer of the root filesystem.
     pub fn upper(&self) -> PathBuf {
         self.path.join("upper")
+    }
+
+    /// The disk that holds the writable layer, where a guest keeps that itself.
+    pub fn disk(&self) -> PathBuf {
+        self.path.join("disk")
     }
 
     /// Working space of the overlay.

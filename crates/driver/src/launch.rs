@@ -26,7 +26,15 @@ use std::time::{Duration, Instant};
 
 /// The environment variables that the runner may see. Everything else of the host program's
 /// environment is none of its business.
-const RUNNER_ENVIRONMENT: [&str; 4] = ["PATH", "MSB_OCI_RUNTIME", "MSB_KRUN_UNCHECKED", "MSB_LOG"];
+const RUNNER_ENVIRONMENT: [&str; 7] = [
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "MSB_OCI_RUNTIME",
+    "MSB_KERNEL",
+    "MSB_KRUN_UNCHECKED",
+    "MSB_LIBKRUNFW",
+    "MSB_LOG",
+];
 
 /// How long a sandbox that is being replaced has to disappear.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(20);

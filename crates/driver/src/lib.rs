@@ -21,6 +21,7 @@ mod dirs;
 mod driver;
 mod error;
 mod home;
+mod kernel;
 mod launch;
 mod lock;
 mod log;
@@ -31,14 +32,16 @@ mod store;
 
 pub use byte_string::ByteString;
 pub use companions::{Companions, find_companion};
-pub use config::{CONFIG_VERSION, DriverChoice, LogConfig, SandboxConfig};
+pub use config::{CONFIG_VERSION, DriverChoice, LogConfig, SandboxConfig, resolve_boot_timeout};
 pub use control::{Control, Reply, Request};
 pub use dirs::{create_private_dir, remove_tree, retire, write_atomically};
 pub use driver::{
-    BoxFuture, Driver, DriverReport, Exit, Isolation, Machine, MachineSpec, Probe, Users, choose,
+    BoxFuture, Driver, DriverReport, Exit, Isolation, Machine, MachineSpec, Probe, Root, Users,
+    choose,
 };
 pub use error::{Error, ErrorKind, Failure, FailureKind, Result};
 pub use home::{Home, SandboxDir};
+pub use kernel::fetch_kernel;
 pub use launch::{CreateOptions, Pending, Ready, StatusRecord, create, doctor, start};
 pub use lock::SandboxLock;
 pub use log::{LogEvent, LogOptions, LogReader, LogRecord, LogSource, LogStep, LogWriter};

@@ -46,6 +46,15 @@ impl AgentLink {
         self.send(0, Message::Shutdown(Shutdown { grace_ns })).await
     }
 
+    /// Asks whether it is there, and waits until it says so.
+    pub(crate) async fn ping(&mut self) -> io::Result<()> {
+        let number = u64::from(self.next_channel);
+        self.next_channel = self.next_channel.wrapping_add(1).max(1);
+        self.send(0, Message::Ping(number)).await?;
+        while self.receive().await? != Message::Pong(number) {}
+        Ok(())
+    }
+
     /// What shows that the agent was used: the sessions that run, and the newest one's name.
     pub(crate) async fn activity(&mut self) -> io::Result<Activity> {
         let channel = self.next_channel;

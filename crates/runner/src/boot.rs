@@ -1,9 +1,9 @@
 //! From the driver's choice to the agent's first answer.
 
 use crate::agent_link::AgentLink;
+use crate::namespaces::mount_root;
 use msb_driver::{Driver, Failure, Machine, MachineSpec, Ready, SandboxDir, choose};
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -14,22 +14,25 @@ const EXIT_LIMIT: Duration = Duration::from_millis(500);
 
 /// Starts the machine and waits until its agent answers.
 ///
-/// The machine goes into `slot` as soon as there is one, because one that does not come up has to
+/// `mounted` says from when on the root filesystem has to be taken apart again. The machine goes
+/// into `slot` as soon as there is one, because one that does not come up has to
 /// be killed. Not to be resumed once it is dropped: the driver's sweep then removes what is half
 /// made.
 pub(crate) async fn come_up(
     drivers: &[Box<dyn Driver>],
     spec: &MachineSpec,
     slot: &mut Option<Box<dyn Machine>>,
+    mounted: &mut bool,
 ) -> Result<(AgentLink, Ready), Failure> {
     let driver = choose(&spec.config.driver, drivers).await?;
+    mount_root(&spec.dir, spec.config.image.as_path(), spec.users, driver.root())?;
+    *mounted = true;
     let machine = slot.insert(driver.start(spec).await?);
-    let link = match connect(&spec.dir, machine.as_mut()).await {
-        Ok(link) => link,
-        Err(what) => {
-            return Err(Failure::boot(format!("{what}; {}", tail(&spec.dir.agent_log()))));
-        }
+    let link = match machine.ready().await {
+        Ok(()) => connect(&spec.dir, machine.as_mut()).await,
+        Err(what) => Err(what),
     };
+    let link = link.map_err(|what| Failure::boot(format!("{what}; {}", last_words(&spec.dir))))?;
     let ready = Ready {
         driver: driver.name().to_owned(),
         isolation: driver.isolation(),
@@ -56,8 +59,9 @@ async fn connect(dir: &SandboxDir, machine: &mut dyn Machine) -> Result<AgentLin
     }
 }
 
-fn tail(log: &Path) -> String {
-    let bytes = fs::read(log).unwrap_or_default();
+/// The end of what the agent, or the machine's console, has printed.
+pub(crate) fn last_words(dir: &SandboxDir) -> String {
+    let bytes = fs::read(dir.agent_log()).unwrap_or_default();
     let last = bytes.get(bytes.len().saturating_sub(LOG_TAIL)..).unwrap_or_default();
     match String::from_utf8_lossy(last).trim() {
         "" => "it left no message".to_owned(),

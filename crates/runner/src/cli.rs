@@ -2,10 +2,12 @@
 
 use crate::inherited::Inherited;
 use crate::namespaces::{Side, enter};
-use crate::{cleanup, run, sys};
+use crate::{cleanup, run, sys, vmm};
 use clap::{Parser, Subcommand};
 use msb_driver::{Driver, DriverReport, SandboxDir, Users, remove_tree};
 use msb_driver_container::{ContainerDriver, Settings};
+use msb_driver_krun::KrunDriver;
+use msb_driver_qemu::QemuDriver;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -56,6 +58,8 @@ enum Task {
         #[arg(long)]
         agent: PathBuf,
     },
+    /// Become the VMM of one sandbox.
+    Vmm(vmm::Arguments),
     /// Run a program that is killed when its parent ends.
     Bound {
         /// The parent's process id.
@@ -73,6 +77,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Task::Sweep { dir } => sweep(&dir),
         Task::Purge { dir } => purge(&dir),
         Task::Probe { home, agent } => probe(&home, agent),
+        Task::Vmm(arguments) => vmm::run(arguments),
         Task::Bound { parent, command } => bound(parent, &command),
     };
     match result {
@@ -160,9 +165,21 @@ pub(crate) fn drivers(cache: &Path, agent: &Path, users: Users) -> Vec<Box<dyn D
         // Without it a half-made container may appear after a sweep; the next sweep finds it.
         Err(_) => Vec::new(),
     };
-    let settings =
-        Settings { cache: cache.to_path_buf(), agent: agent.to_path_buf(), launcher, users };
-    vec![Box::new(ContainerDriver::new(settings))]
+    let cache = cache.to_path_buf();
+    let qemu = msb_driver_qemu::Settings {
+        home: cache.parent().unwrap_or(Path::new("/nonexistent")).to_path_buf(),
+        cache: cache.clone(),
+        launcher: launcher.clone(),
+        tsc_khz: sys::tsc_khz,
+    };
+    let vmm = std::env::current_exe().unwrap_or_default();
+    let krun = msb_driver_krun::Settings { launcher: launcher.clone(), vmm };
+    let container = Settings { cache, agent: agent.to_path_buf(), launcher, users };
+    vec![
+        Box::new(KrunDriver::new(krun)),
+        Box::new(QemuDriver::new(qemu)),
+        Box::new(ContainerDriver::new(container)),
+    ]
 }
 
 /// Where results are remembered, for a sandbox of that home.

@@ -4,7 +4,8 @@
 //!            Stop, Idle                  Grace over
 //!  Running ──────────────▶ Stopping ────────────────▶ Ending
 //!     │   Kill, CreatorGone,  │   Kill, CreatorGone,    │
-//!     │   MaxDuration, Term   │   MaxDuration, Term     │
+//!     │   MaxDuration, Term,  │   MaxDuration, Term,    │
+//!     │   Hung                │   Hung                  │
 //!     ├───────────────────────┼────────────────────────▶│
 //!     │ Exited: crashed       │ Exited: its reason,     │ Exited: its reason
 //!     │                       │ crashed if disorderly   │
@@ -44,6 +45,8 @@ pub(crate) enum Input {
     Idle,
     /// The system asked the runner to end.
     Terminated,
+    /// The agent no longer answers.
+    Hung,
     /// The time for an orderly end is over, or the agent cannot be asked.
     GraceOver,
     /// The machine has ended: how, and whether in order, as after an agent that was asked to end.
@@ -90,6 +93,7 @@ impl State {
             // Running, Stopping ─Kill and the like─▶ Ending
             (_, Input::Kill | Input::Terminated) => (Ending(Reason::Killed), Action::Kill),
             (_, Input::CreatorGone) => (Ending(Reason::CreatorGone), Action::Kill),
+            (_, Input::Hung) => (Ending(Reason::Crashed), Action::Kill),
             (_, Input::MaxDuration) => (Ending(Reason::MaxDuration), Action::Kill),
             // Running ─Stop, Idle─▶ Stopping
             (Running, Input::Stop(grace)) => (Stopping(Reason::Stopped), Action::AskAgent(grace)),
@@ -153,6 +157,7 @@ mod tests {
             (Input::Terminated, Reason::Killed),
             (Input::CreatorGone, Reason::CreatorGone),
             (Input::MaxDuration, Reason::MaxDuration),
+            (Input::Hung, Reason::Crashed),
         ];
         for (input, reason) in hard {
             for state in [State::Running, State::Stopping(Reason::Stopped)] {

@@ -17,6 +17,7 @@ mod cleanup;
 mod cli;
 mod control;
 mod creator;
+mod heart;
 mod inherited;
 mod life;
 mod log;
@@ -27,6 +28,7 @@ mod supervise;
 #[allow(unsafe_code, reason = "the system calls that have no safe wrapper")]
 mod sys;
 mod users;
+mod vmm;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -6,9 +6,11 @@
 
 use crate::sys::{self, Forked};
 use crate::users::{Range, range_in};
-use msb_driver::{Failure, SandboxDir, Users};
+use msb_driver::{Failure, Root, SandboxDir, Users};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount,
+};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{getegid, geteuid};
 use rustix::thread::UnshareFlags;
@@ -148,8 +150,30 @@ fn code_of(child: i32) -> ExitCode {
     }
 }
 
+/// Shows the driver the root filesystem as it wants to have it.
+pub(crate) fn mount_root(
+    dir: &SandboxDir,
+    image: &Path,
+    users: Users,
+    root: Root,
+) -> Result<(), Failure> {
+    match root {
+        Root::Overlay => mount_overlay(dir, image, users),
+        Root::Image => mount_image(dir, image),
+    }
+}
+
+/// Shows the image, which nobody behind this mount can write to, whatever they are asked to.
+fn mount_image(dir: &SandboxDir, image: &Path) -> Result<(), Failure> {
+    let at = dir.rootfs();
+    let failed = |error: rustix::io::Errno| Failure::boot_io("show image", image, error);
+    mount_bind(image, &at).map_err(failed)?;
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
+    mount_remount(&at, flags, c"").map_err(failed)
+}
+
 /// Assembles the root filesystem of a sandbox: its own layer over the image, which stays as it is.
-pub(crate) fn mount_root(dir: &SandboxDir, image: &Path, users: Users) -> Result<(), Failure> {
+fn mount_overlay(dir: &SandboxDir, image: &Path, users: Users) -> Result<(), Failure> {
     let open_layer = |path: &Path| {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         open(path, flags, Mode::empty()).map_err(|error| Failure::boot_io("open", path, error))

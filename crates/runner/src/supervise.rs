@@ -1,13 +1,13 @@
 //! Watching over one sandbox while it starts and runs.
 
 use crate::agent_link::{Activity, AgentLink};
-use crate::boot::come_up;
+use crate::boot::{come_up, last_words};
 use crate::control::{Answer, Asked, Control};
 use crate::creator::CreatorWatch;
+use crate::heart::{ANSWER_LIMIT, Heart};
 use crate::inherited::Status;
 use crate::life::{Action, Input, State};
 use crate::log::Log;
-use crate::namespaces::mount_root;
 use crate::run::End;
 use crate::signals::Signals;
 use msb_driver::{
@@ -52,7 +52,8 @@ impl Supervisor {
                 tracing::info!(driver = ready.driver, isolation = %ready.isolation, "it came up");
                 match slot.as_mut() {
                     Some(machine) => {
-                        let mut watch = Watch::new(link, ready, &config);
+                        let heart = Heart::begin(&self.dir);
+                        let mut watch = Watch::new(link, heart, ready, &config);
                         let outcome = watch.until_the_end(self, machine.as_mut()).await;
                         End { outcome, failure: None }
                     }
@@ -85,16 +86,16 @@ impl Supervisor {
         let text = |error: msb_driver::Error| Failure::boot(error.to_string());
         let stored = self.dir.read_config().map_err(text)?;
         let config = stored.ok_or_else(|| Failure::boot("it has no configuration"))?.config;
-        mount_root(&self.dir, config.image.as_path(), users)?;
-        self.mounted = true;
         let (dir, rootfs) = (self.dir.clone(), self.dir.rootfs());
         let spec = MachineSpec { config, dir, rootfs, agent, users };
         let limit = spec.config.boot_timeout();
         let (link, ready) = tokio::select! {
-            came_up = timeout(limit, begin(&self.drivers, &spec, slot, log)) => match came_up {
+            came_up = timeout(limit, begin(&self.drivers, &spec, slot, log, &mut self.mounted)) => match came_up {
                 Ok(result) => result?,
                 Err(_) => return Err(Failure::boot(format!(
-                    "the agent did not answer within {} ms", limit.as_millis()
+                    "the agent did not answer within {} ms; {}",
+                    limit.as_millis(),
+                    last_words(&spec.dir)
                 )).hint("allow more time, or look at agent.log")),
             },
             () = self.creator.gone() => {
@@ -122,8 +123,9 @@ async fn begin(
     spec: &MachineSpec,
     slot: &mut Option<Box<dyn Machine>>,
     log: &mut Option<Log>,
+    mounted: &mut bool,
 ) -> Result<(AgentLink, Ready), Failure> {
-    let up = come_up(drivers, spec, slot).await?;
+    let up = come_up(drivers, spec, slot, mounted).await?;
     if let Some(config) = spec.config.log {
         *log = Some(Log::begin(&spec.dir, config).await?);
     }
@@ -149,6 +151,9 @@ async fn end_request(control: &mut Control, waiting: &mut Vec<Answer>) {
 struct Watch {
     state: State,
     link: Option<AgentLink>,
+    heart: Heart,
+    /// Whether its end is that it no longer answered.
+    is_hung: bool,
     ready: Ready,
     since_ms: u64,
     /// When its time is over.
@@ -159,11 +164,13 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(link: AgentLink, ready: Ready, config: &SandboxConfig) -> Self {
+    fn new(link: AgentLink, heart: Heart, ready: Ready, config: &SandboxConfig) -> Self {
         let now = Instant::now();
         Watch {
             state: State::Running,
             link: Some(link),
+            heart,
+            is_hung: false,
             ready,
             since_ms: now_ms(),
             over: config.max_duration_ms.map(|limit| now + Duration::from_millis(limit)),
@@ -186,7 +193,9 @@ impl Watch {
                     Action::None => {}
                     Action::Kill => kill(machine),
                     Action::AskAgent(grace) => next = self.ask_agent(grace).await,
-                    Action::Finish(reason, detail) => return Outcome::now(reason, detail),
+                    Action::Finish(reason, detail) => {
+                        return Outcome::now(reason, self.explanation(detail));
+                    }
                 }
             }
         }
@@ -207,10 +216,19 @@ impl Watch {
             asked = around.control.next() => self.take_request(asked, &mut around.waiting),
             () = around.creator.gone(), if open => Some(Input::CreatorGone),
             () = around.signals.arrived(), if open => Some(Input::Terminated),
+            () = self.heart.hung(), if open && !self.is_hung => {
+                self.is_hung = true;
+                Some(Input::Hung)
+            }
             () = at(self.over), if open => Some(Input::MaxDuration),
             () = at(self.grace_over), if open => Some(Input::GraceOver),
             () = at(check), if self.state == State::Running => self.check_idle().await,
         }
+    }
+
+    fn explanation(&self, detail: Option<String>) -> Option<String> {
+        let silent = || format!("its agent did not answer for {} s", ANSWER_LIMIT.as_secs());
+        detail.or_else(|| self.is_hung.then(silent))
     }
 
     fn take_request(&self, asked: Asked, waiting: &mut Vec<Answer>) -> Option<Input> {

@@ -1,10 +1,12 @@
 //! The streams themselves.
 
 use bytes::BytesMut;
-use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, sendmsg, shutdown};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, sendmsg, shutdown};
 use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
 use std::os::unix::net as std_unix;
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 
 /// One connection. Reading and writing never wait; `readable` and `writable` do.
@@ -14,7 +16,14 @@ pub struct Stream(Inner);
 #[derive(Debug)]
 enum Inner {
     Unix(UnixStream),
+    Vsock(AsyncFd<OwnedFd>),
 }
+
+/// Most that a guest writes into a vsock at once, in bytes: what is longer hangs with some kernels
+/// (libkrun issues 535 and 674).
+const VSOCK_WRITE: usize = 16 * 1024;
+/// Most that is read from a vsock at once, in bytes.
+const VSOCK_READ: usize = 32 * 1024;
 
 impl Stream {
     /// Takes over a connected Unix socket. Must be called inside the runtime that will wait on it.
@@ -23,10 +32,21 @@ impl Stream {
         Ok(Stream(Inner::Unix(UnixStream::from_std(stream)?)))
     }
 
+    /// Takes over a connected vsock that does not block. Must be called inside the runtime.
+    #[allow(
+        deprecated,
+        reason = "the constructor is only unsound for types that lie about their descriptor; an \
+                  OwnedFd does not, and its replacement is unsafe to call"
+    )]
+    pub fn from_vsock(socket: OwnedFd) -> io::Result<Stream> {
+        Ok(Stream(Inner::Vsock(AsyncFd::new(socket)?)))
+    }
+
     /// Waits until there may be something to read. Cancel-safe.
     pub async fn readable(&self) -> io::Result<()> {
         match &self.0 {
             Inner::Unix(stream) => stream.readable().await,
+            Inner::Vsock(socket) => socket.readable().await.map(|mut ready| ready.retain_ready()),
         }
     }
 
@@ -34,6 +54,7 @@ impl Stream {
     pub async fn writable(&self) -> io::Result<()> {
         match &self.0 {
             Inner::Unix(stream) => stream.writable().await,
+            Inner::Vsock(socket) => socket.writable().await.map(|mut ready| ready.retain_ready()),
         }
     }
 
@@ -42,6 +63,16 @@ impl Stream {
     pub fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         match &self.0 {
             Inner::Unix(stream) => stream.try_read_buf(buffer),
+            Inner::Vsock(socket) => {
+                let mut piece = [0; VSOCK_READ];
+                let room = VSOCK_READ.min(buffer.capacity() - buffer.len());
+                let room = piece.get_mut(..room).unwrap_or_default();
+                let length = socket.try_io(Interest::READABLE, |socket| {
+                    Ok(recv(socket, &mut *room, RecvFlags::empty())?.0)
+                })?;
+                buffer.extend_from_slice(room.get(..length).unwrap_or_default());
+                Ok(length)
+            }
         }
     }
 
@@ -53,6 +84,15 @@ impl Stream {
                 let mut control = SendAncillaryBuffer::default();
                 Ok(sendmsg(stream, pieces, &mut control, SendFlags::NOSIGNAL)?)
             }),
+            Inner::Vsock(socket) => socket.try_io(Interest::WRITABLE, |socket| {
+                let mut control = SendAncillaryBuffer::default();
+                let (pieces, last) = first_bytes(pieces, VSOCK_WRITE);
+                let sent = match pieces {
+                    [] => sendmsg(socket, &[IoSlice::new(last)], &mut control, SendFlags::NOSIGNAL),
+                    pieces => sendmsg(socket, pieces, &mut control, SendFlags::NOSIGNAL),
+                };
+                Ok(sent?)
+            }),
         }
     }
 
@@ -61,8 +101,21 @@ impl Stream {
         match &self.0 {
             // Fails only when the other side has ended it already.
             Inner::Unix(stream) => drop(shutdown(stream, Shutdown::Both)),
+            Inner::Vsock(socket) => drop(shutdown(socket, Shutdown::Both)),
         }
     }
+}
+
+/// The pieces that fit into a limit, or if not even the first does, what fits of that.
+fn first_bytes<'a, 'b>(pieces: &'a [IoSlice<'b>], limit: usize) -> (&'a [IoSlice<'b>], &'a [u8]) {
+    let mut sum = 0;
+    let count = pieces.iter().take_while(|piece| {
+        sum += piece.len();
+        sum <= limit
+    });
+    let whole = pieces.get(..count.count()).unwrap_or_default();
+    let first = pieces.first().map(|piece| &piece[..]).unwrap_or_default();
+    (whole, first.get(..limit).unwrap_or(first))
 }
 
 /// Where connections come in.
@@ -80,5 +133,26 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<Stream> {
         let (stream, _) = self.0.accept().await?;
         Ok(Stream(Inner::Unix(stream)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vsock_gets_at_most_16_kib_at_once() {
+        let (small, large) = (vec![1; 10_000], vec![2; 20_000]);
+        let slices = |pieces: &[&'static [u8]]| -> Vec<usize> {
+            let pieces: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+            let (whole, part) = first_bytes(&pieces, VSOCK_WRITE);
+            let whole: Vec<_> = whole.iter().map(|piece| piece.len()).collect();
+            if whole.is_empty() { vec![part.len()] } else { whole }
+        };
+        let (small, large): (&[u8], &[u8]) = (small.leak(), large.leak());
+        assert_eq!(slices(&[small, small]), [10_000]);
+        assert_eq!(slices(&[large, small]), [VSOCK_WRITE]);
+        assert_eq!(slices(&[&small[..100], &small[..16], large]), [100, 16]);
+        assert_eq!(slices(&[]), [0]);
     }
 }

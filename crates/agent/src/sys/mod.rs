@@ -1,8 +1,12 @@
 //! System calls that no safe wrapper covers. All of the agent's unsafe code is below this module.
 
+mod machine;
 mod process;
 mod spawn;
 
+pub(crate) use machine::{
+    VsockListener, connect_to_host, limit_descriptors, loopback_up, open_standard_streams,
+};
 pub use process::{Inherited, adopt, be_init};
 pub(crate) use process::{
     Reaped, bytes_waiting, child_signals, descriptor_limit, die_with_parent, is_hung_up, kill_all,

@@ -42,7 +42,7 @@ impl Scene {
 
     pub(crate) fn config(&self, name: &str) -> SandboxConfig {
         let mut config = SandboxConfig::new(name.parse().unwrap(), self.image());
-        config.driver = DriverChoice::Named("container".to_owned());
+        config.driver = driver();
         config
     }
 
@@ -90,6 +90,13 @@ impl Scene {
 
 /// Longer than anything takes that is not stuck.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// The driver that the tests are about: `MSB_DRIVER`, else the one that runs everywhere.
+pub(crate) fn driver() -> DriverChoice {
+    DriverChoice::resolve(
+        std::env::var_os("MSB_DRIVER").is_none().then(|| "container".to_owned().into()),
+    )
+}
 
 pub(crate) fn companions() -> Companions {
     Companions {
@@ -145,7 +152,12 @@ pub(crate) fn processes(dir: &SandboxDir) -> Vec<String> {
         let (line, group) = (read("cmdline"), read("cgroup"));
         let state = dir.path().to_string_lossy();
         let mounts = read("mountinfo");
-        let ours = line.contains(&*state) || line.contains(dir.id()) || group.contains(dir.id());
+        // What shows a machine the image has that for its root.
+        let root = fs::read_link(path.join("root")).unwrap_or_default();
+        let ours = line.contains(&*state)
+            || line.contains(dir.id())
+            || group.contains(dir.id())
+            || root.starts_with(dir.path());
         // An ordinary user has no control groups and cannot look into the agent.
         let agent = !is_root() && line.starts_with("/.msb/agent") && is_own(&read("status"));
         let sees = agent || mounts.contains(&format!("{state}/rootfs"));

@@ -1,4 +1,4 @@
-//! The log of what the agent prints, which a container could fill at will.
+//! The log of what a machine or its agent prints, which a guest could fill at will.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -20,6 +20,15 @@ struct BoundedLog {
 }
 
 impl BoundedLog {
+    /// Begins anew: what was there becomes the old one, so that what is found in the log is of
+    /// this start.
+    fn begin(path: &Path) -> io::Result<Self> {
+        match fs::rename(path, old(path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => BoundedLog::open(path),
+        }
+    }
+
     fn open(path: &Path) -> io::Result<Self> {
         let file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         let length = file.metadata()?.len();
@@ -28,9 +37,7 @@ impl BoundedLog {
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.length > LIMIT {
-            let mut old = self.path.clone().into_os_string();
-            old.push(".old");
-            fs::rename(&self.path, old)?;
+            fs::rename(&self.path, old(&self.path))?;
             *self = BoundedLog::open(&self.path)?;
         }
         self.length += bytes.len() as u64;
@@ -38,11 +45,17 @@ impl BoundedLog {
     }
 }
 
+fn old(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".old");
+    name.into()
+}
+
 /// Copies a pipe into a log until the pipe's end. What cannot be written is dropped: a full disk
 /// must not stop the agent.
-pub(crate) fn spawn(source: OwnedFd, path: &Path) -> io::Result<()> {
+pub fn spawn(source: OwnedFd, path: &Path) -> io::Result<()> {
     let mut source = pipe::Receiver::from_owned_fd(source)?;
-    let mut log = BoundedLog::open(path)?;
+    let mut log = BoundedLog::begin(path)?;
     tokio::spawn(async move {
         let mut buffer = vec![0; 16 * 1024];
         while let Ok(length @ 1..) = source.read(&mut buffer).await {
@@ -62,7 +75,9 @@ mod tests {
     fn the_log_stays_bounded_and_keeps_the_last_lines() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("agent.log");
-        let mut log = BoundedLog::open(&path).unwrap();
+        fs::write(&path, "of another start").unwrap();
+        let mut log = BoundedLog::begin(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"");
         for _ in 0..100 {
             log.append(&[b'x'; 16 * 1024]).unwrap();
         }

@@ -1,0 +1,162 @@
+//! How the host comes in.
+
+use crate::sys;
+use msb_relay as relay;
+use msb_transport::{Listener, Stream};
+use rustix::fs::{Mode, OFlags};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// The name of the virtio-serial port that the driver gives a machine.
+const PORT_NAME: &str = "msb";
+/// The vsock port that the library's connections come to.
+const AGENT_PORT: u32 = 1024;
+/// The vsock port on the host that is told when the agent is there, and when it goes.
+const CONTROL_PORT: u32 = 1025;
+/// How long the host may take over a farewell.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
+
+/// The ways to the host from a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// One virtio-serial port, with a relay.
+    Serial,
+    /// Virtio sockets.
+    Vsock,
+}
+
+/// Where connections come from.
+#[derive(Debug)]
+pub(crate) enum Entrance {
+    /// A socket that the runner listens on.
+    Unix(Listener),
+    /// The relay's guest side.
+    Relay(mpsc::UnboundedReceiver<UnixStream>),
+    /// A vsock that the host, and nobody else, may connect to.
+    Vsock(sys::VsockListener),
+}
+
+/// How the host is told that the end is wanted.
+#[derive(Debug)]
+pub(crate) enum Farewell {
+    Relay(relay::Farewell),
+    Vsock(OwnedFd),
+}
+
+impl Way {
+    /// Looks whether it is there.
+    pub(crate) fn check(self) -> io::Result<()> {
+        match self {
+            Way::Serial => port_path().map(drop),
+            Way::Vsock => Ok(()),
+        }
+    }
+
+    /// Opens it, and lets the host know. Must be called inside the runtime.
+    pub(crate) async fn open(self) -> io::Result<(Entrance, Farewell)> {
+        match self {
+            Way::Serial => {
+                let port = relay::Device::new(open_port()?)?;
+                let (guest, hello) = relay::guest(port).await.map_err(io::Error::other)?;
+                set_clock(hello.now_ns)?;
+                Ok((Entrance::Relay(guest.connections), Farewell::Relay(guest.farewell)))
+            }
+            Way::Vsock => {
+                let listener = sys::VsockListener::bind(AGENT_PORT)?;
+                let control = sys::connect_to_host(CONTROL_PORT)?;
+                let mut file = fs::File::from(control);
+                let mut now = [0; 8];
+                file.write_all(b"up\n")?;
+                file.read_exact(&mut now)?;
+                set_clock(u64::from_le_bytes(now))?;
+                rustix::fs::fcntl_setfl(&file, OFlags::NONBLOCK)?;
+                Ok((Entrance::Vsock(listener), Farewell::Vsock(file.into())))
+            }
+        }
+    }
+}
+
+impl Entrance {
+    pub(crate) fn unix(listener: UnixListener) -> io::Result<Self> {
+        Ok(Entrance::Unix(Listener::from_unix(listener)?))
+    }
+
+    /// Waits for the next connection; `None` when there will be none any more. Cancel-safe.
+    pub(crate) async fn accept(&mut self) -> io::Result<Option<Stream>> {
+        match self {
+            Entrance::Unix(listener) => listener.accept().await.map(Some),
+            Entrance::Relay(connections) => match connections.recv().await {
+                Some(stream) => Stream::from_unix(stream.into_std()?).map(Some),
+                None => Ok(None),
+            },
+            Entrance::Vsock(listener) => Stream::from_vsock(listener.accept().await?).map(Some),
+        }
+    }
+}
+
+impl Farewell {
+    /// Tells the host. All connections have to be closed.
+    pub(crate) async fn say(self) {
+        match self {
+            Farewell::Relay(farewell) => farewell.say().await,
+            Farewell::Vsock(control) => {
+                let farewell = async {
+                    let control = Stream::from_vsock(control)?;
+                    control.try_write(&[io::IoSlice::new(b"bye\n")])?;
+                    // Its end is the answer.
+                    let mut rest = bytes::BytesMut::with_capacity(64);
+                    loop {
+                        control.readable().await?;
+                        match control.try_read(&mut rest) {
+                            Ok(0) => return io::Result::Ok(()),
+                            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                                return Err(error);
+                            }
+                            _ => rest.clear(),
+                        }
+                    }
+                };
+                // A host that does not answer is gone, or about to end the machine itself.
+                let _ = timeout(FAREWELL_LIMIT, farewell).await;
+            }
+        }
+    }
+}
+
+/// The device of the port with our name.
+fn port_path() -> io::Result<PathBuf> {
+    for entry in fs::read_dir("/sys/class/virtio-ports")?.flatten() {
+        let name = fs::read_to_string(entry.path().join("name")).unwrap_or_default();
+        if name.trim() == PORT_NAME {
+            return Ok(PathBuf::from("/dev").join(entry.file_name()));
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, "no virtio-serial port has our name"))
+}
+
+/// Opens the port and announces the agent.
+fn open_port() -> io::Result<OwnedFd> {
+    let path = port_path()?;
+    let port = rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    // While it blocks: only such a write waits until the host's end is open (virtio_console.c).
+    // Until then a read would say that the port has ended.
+    fs::File::from(port.try_clone()?).write_all(&relay::announcement())?;
+    rustix::fs::fcntl_setfl(&port, OFlags::NONBLOCK)?;
+    Ok(port)
+}
+
+/// Sets the machine's clock. An emulated one has none; one that was paused is late.
+fn set_clock(now_ns: u64) -> io::Result<()> {
+    let time = rustix::time::Timespec {
+        tv_sec: i64::try_from(now_ns / 1_000_000_000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(now_ns % 1_000_000_000).unwrap_or(0),
+    };
+    Ok(rustix::time::clock_settime(rustix::time::ClockId::Realtime, time)?)
+}

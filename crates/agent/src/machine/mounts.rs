@@ -1,0 +1,143 @@
+//! The machine's filesystems.
+
+use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Where things are put together, before the root changes.
+const PLACE: &str = "/msb";
+/// The agent's own directory in the new root.
+const OWN: &str = "/.msb";
+
+/// A step of the boot that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} {at}: {error}")]
+pub(crate) struct StepFailed {
+    what: &'static str,
+    at: String,
+    error: io::Error,
+}
+
+fn failed<E: Into<io::Error>>(what: &'static str, at: &str) -> impl FnOnce(E) -> StepFailed {
+    move |error| StepFailed { what, at: at.to_owned(), error: error.into() }
+}
+
+/// What the kernel shows, in the first root.
+pub(crate) fn kernel_filesystems() -> Result<(), StepFailed> {
+    for (at, kind) in [("/proc", c"proc"), ("/sys", c"sysfs"), ("/dev", c"devtmpfs")] {
+        fill(at, kind, MountFlags::empty(), c"")?;
+    }
+    Ok(())
+}
+
+/// The modules that the driver put into the initramfs, in the order of their names. A kernel that
+/// has everything built in comes with none.
+pub(crate) fn load_modules() -> Result<(), StepFailed> {
+    let Ok(folder) = fs::read_dir("/modules") else { return Ok(()) };
+    let mut paths: Vec<_> = folder.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        let text = path.display().to_string();
+        let module = fs::File::open(&path).map_err(failed("open", &text))?;
+        match rustix::system::finit_module(&module, c"", 0) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(failed("load", &text)(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Assembles the root filesystem and makes it the root of everything that follows.
+pub(crate) fn root() -> Result<(), StepFailed> {
+    fill(PLACE, c"tmpfs", MountFlags::empty(), c"mode=700")?;
+    let at = |name: &str| format!("{PLACE}/{name}");
+    let (lower, disk, root) = (at("lower"), at("disk"), at("root"));
+    let closed = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
+    mounted("image", &lower, c"virtiofs", closed & !MountFlags::NOSUID, c"")?;
+    mounted("/dev/vda", &disk, c"ext4", MountFlags::NOATIME, c"")?;
+    for layer in ["upper", "work"] {
+        make_dir(&format!("{disk}/{layer}"))?;
+    }
+    let layers = format!("lowerdir={lower},upperdir={disk}/upper,workdir={disk}/work");
+    let layers = CString::new(layers).map_err(failed("name", &root))?;
+    mounted("overlay", &root, c"overlay", MountFlags::empty(), &layers)?;
+    // An initramfs cannot be left by pivot_root(2): its root is covered instead.
+    std::env::set_current_dir(&root).map_err(failed("enter", &root))?;
+    mount_move(".", "/").map_err(failed("move", &root))?;
+    rustix::process::chroot(".").map_err(failed("make the root of", &root))?;
+    std::env::set_current_dir("/").map_err(failed("enter", "/"))?;
+    in_the_new_root()
+}
+
+fn in_the_new_root() -> Result<(), StepFailed> {
+    let closed = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    let device = MountFlags::NOSUID | MountFlags::NOEXEC;
+    fill("/proc", c"proc", closed, c"")?;
+    fill("/sys", c"sysfs", closed, c"")?;
+    fill("/dev", c"devtmpfs", device, c"mode=755")?;
+    fill("/dev/pts", c"devpts", device, c"newinstance,ptmxmode=0666,mode=0620,gid=5")?;
+    fill("/dev/shm", c"tmpfs", closed, c"mode=1777")?;
+    fill(OWN, c"tmpfs", closed, c"mode=755,size=1m")?;
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ] {
+        let link = Path::new("/dev").join(name);
+        match std::os::unix::fs::symlink(target, &link) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed("link", &link.display().to_string())(error));
+            }
+            _ => {}
+        }
+    }
+    // A kernel without message queues or control groups is one without these; sessions then do
+    // without groups of their own.
+    let _ = fill("/dev/mqueue", c"mqueue", closed, c"");
+    if fill("/.msb/cgroup", c"cgroup2", closed, c"").is_ok() {
+        let _ = mount("cgroup2", "/sys/fs/cgroup", c"cgroup2", closed | MountFlags::RDONLY, c"");
+    }
+    Ok(())
+}
+
+/// Shows an `/etc/hosts` that knows the machine's name. The image's, if it has one, stays as it is
+/// below it.
+pub(crate) fn hosts(name: &[u8]) -> Result<(), StepFailed> {
+    let (own, shown) = (format!("{OWN}/hosts"), "/etc/hosts");
+    let text = [b"127.0.0.1\tlocalhost ".as_slice(), name, b"\n::1\tlocalhost ", name, b"\n"];
+    fs::write(&own, text.concat()).map_err(failed("write", &own))?;
+    make_dir("/etc")?;
+    let there = fs::OpenOptions::new().append(true).create(true).open(shown);
+    there.map_err(failed("create", shown))?;
+    mount_bind(&own, shown).map_err(failed("show", shown))
+}
+
+fn fill(at: &str, kind: &CStr, flags: MountFlags, data: &CStr) -> Result<(), StepFailed> {
+    let source = kind.to_string_lossy().into_owned();
+    match mounted(&source, at, kind, flags, data) {
+        // The kernel or a former step has done it.
+        Err(StepFailed { error, .. }) if error.raw_os_error() == Some(libc::EBUSY) => Ok(()),
+        result => result,
+    }
+}
+
+fn mounted(
+    source: &str,
+    at: &str,
+    kind: &CStr,
+    flags: MountFlags,
+    data: &CStr,
+) -> Result<(), StepFailed> {
+    make_dir(at)?;
+    mount(source, at, kind, flags, data).map_err(failed("mount", at))
+}
+
+fn make_dir(at: &str) -> Result<(), StepFailed> {
+    match fs::create_dir(at) {
+        Err(error) if !Path::new(at).is_dir() => Err(failed("create", at)(error)),
+        _ => Ok(()),
+    }
+}

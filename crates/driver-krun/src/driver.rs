@@ -1,0 +1,170 @@
+//! The driver: what it needs, and how a machine is started.
+
+use crate::control::Control;
+use crate::machine::Krun;
+use crate::vmm::Vmm;
+use msb_driver::{
+    BoxFuture, Driver, Failure, Isolation, Machine, MachineSpec, Probe, Root, SandboxDir, bind_in,
+};
+use msb_driver_common::{Guest, Krunfw, find_krunfw, kvm, make_disk, probe_disk, spawn_log, watch};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// The variable that makes the driver try it on a processor that shows no virtualisation.
+const UNCHECKED: &str = "MSB_KRUN_UNCHECKED";
+
+/// What the driver needs to know about its surroundings.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// A program, with arguments, that runs what follows and ends it with its own parent.
+    pub launcher: Vec<PathBuf>,
+    /// The program that becomes the VMM when it is called with [`Vmm::arguments`].
+    pub vmm: PathBuf,
+}
+
+/// Runs sandboxes as microVMs of libkrun.
+#[derive(Debug)]
+pub struct KrunDriver {
+    settings: Settings,
+}
+
+impl KrunDriver {
+    /// A driver in the given surroundings.
+    pub fn new(settings: Settings) -> Self {
+        KrunDriver { settings }
+    }
+
+    async fn run(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, Failure> {
+        let guest = Guest::of(&spec.config, self.name())?;
+        let krunfw = usable().map_err(|(why, remedy)| {
+            let failure = Failure::no_driver(format!("driver krun cannot be used: {why}"));
+            remedy.into_iter().fold(failure, Failure::hint)
+        })?;
+        make_disk(&spec.dir.disk()).await?;
+        let run = spec.dir.run();
+        let io = |error: io::Error| Failure::boot_io("make sockets for", &run, error);
+        let log = spec.dir.agent_log();
+        let (console_log, console) =
+            pipe_with(PipeFlags::CLOEXEC).map_err(|error| io(error.into()))?;
+        spawn_log(console_log, &log).map_err(|error| Failure::boot_io("open", &log, error))?;
+        let listener = bind_in(&run, "control.sock").map_err(|e| Failure::boot(e.to_string()))?;
+        let control = Control::listen(listener).map_err(io)?;
+        // libkrun takes the place of no socket that is there already.
+        if let Err(error) = fs::remove_file(run.join("agent.sock"))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(Failure::boot_io("replace", &run.join("agent.sock"), error));
+        }
+        let vmm = description(&guest, &krunfw, spec)?;
+        let mut command = self.command();
+        command.args(vmm.arguments()).current_dir(&run).stdin(Stdio::null());
+        let copy = console.try_clone().map_err(io)?;
+        let program = &self.settings.vmm;
+        let failed = |error: io::Error| Failure::boot_io("run", program, error);
+        let child = command.stdout(console).stderr(copy).spawn().map_err(failed)?;
+        Ok(Box::new(Krun::new(watch(child.id()).map_err(failed)?, control)))
+    }
+
+    fn command(&self) -> Command {
+        let words: Vec<OsString> = self.settings.launcher.iter().map(OsString::from).collect();
+        match words.split_first() {
+            Some((launcher, rest)) => {
+                let mut command = Command::new(launcher);
+                command.args(rest).arg(&self.settings.vmm);
+                command
+            }
+            None => Command::new(&self.settings.vmm),
+        }
+    }
+}
+
+fn description(guest: &Guest, krunfw: &Krunfw, spec: &MachineSpec) -> Result<Vmm, Failure> {
+    let cpus =
+        u8::try_from(guest.cpus).map_err(|error| Failure::invalid_config(error.to_string()))?;
+    Ok(Vmm {
+        krunfw: krunfw.path.clone(),
+        cpus,
+        memory_mib: guest.memory_mib,
+        agent: spec.agent.clone(),
+        image: spec.rootfs.clone(),
+        disk: spec.dir.disk(),
+        // This kernel makes an interface that leads nowhere unless it is told otherwise.
+        words: guest.words("vsock").into_iter().chain(["dummy.numdummies=0".to_owned()]).collect(),
+    })
+}
+
+/// What it stands on; or why it cannot be used, and what would help.
+fn usable() -> Result<Krunfw, (String, Option<String>)> {
+    let unchecked = std::env::var_os(UNCHECKED).is_some_and(|value| value == "1");
+    kvm(unchecked).map_err(|(why, remedy)| {
+        let remedy = remedy
+            .unwrap_or_else(|| format!("{UNCHECKED}=1, if this host virtualises all the same"));
+        (why, Some(remedy))
+    })?;
+    probe_disk().map_err(|(why, remedy)| (why, Some(remedy)))?;
+    find_krunfw().map_err(|why| (why, None))
+}
+
+impl Driver for KrunDriver {
+    fn name(&self) -> &'static str {
+        "krun"
+    }
+
+    fn isolation(&self) -> Isolation {
+        Isolation::Hardware
+    }
+
+    fn root(&self) -> Root {
+        Root::Image
+    }
+
+    fn probe(&self, _fresh: bool) -> BoxFuture<'_, Probe> {
+        let probe = match usable() {
+            Ok(krunfw) => Probe::Usable(format!("KVM; kernel {}", krunfw.path.display())),
+            Err((reason, remedy)) => Probe::Unusable { reason, remedy },
+        };
+        Box::pin(std::future::ready(probe))
+    }
+
+    fn start<'a>(
+        &'a self,
+        spec: &'a MachineSpec,
+    ) -> BoxFuture<'a, Result<Box<dyn Machine>, Failure>> {
+        Box::pin(self.run(spec))
+    }
+
+    fn sweep<'a>(&'a self, _dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
+        // The VMM goes with the runner that made it, by the kernel's hand, and what it has on disk
+        // is in the directories that every sweep removes.
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_vmm_is_told_everything_by_its_arguments() {
+        let vmm = Vmm {
+            krunfw: "/l".into(),
+            cpus: 2,
+            memory_mib: 300,
+            agent: "/a".into(),
+            image: "/root fs".into(),
+            disk: "/d".into(),
+            words: vec!["MSB_MACHINE=vsock".to_owned()],
+        };
+        let words: Vec<_> =
+            vmm.arguments().iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        assert_eq!(
+            words.join(" "),
+            "vmm --krunfw /l --cpus 2 --memory 300 --agent /a --image /root fs --disk /d \
+             --tell MSB_MACHINE=vsock"
+        );
+    }
+}

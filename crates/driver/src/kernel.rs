@@ -1,0 +1,152 @@
+//! A guest kernel from the distribution's packages, without installing anything.
+
+use crate::dirs::{create_private_dir, retire};
+use crate::error::{Error, Failure, Result};
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The package that always names the newest kernel for virtual machines.
+const NEWEST: &str = "linux-image-cloud-amd64";
+/// What it names.
+const KERNEL: &str = "linux-image-";
+
+/// Fetches Debian's newest kernel for virtual machines with `apt-get download` and unpacks it into
+/// `folder`, in place of what is there. Needs no rights: nothing is installed, and package lists
+/// that the system has not fetched yet are kept aside. Returns the kernel's path.
+pub fn fetch_kernel(folder: &Path) -> Result<PathBuf> {
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    create_private_dir(parent)?;
+    let scratch = Scratch::new(parent)?;
+    let mut apt = Apt { folder: scratch.0.clone(), own_lists: false };
+    let package = match apt.newest() {
+        Ok(package) => package,
+        // The lists of a system that was just made are empty.
+        Err(_) => {
+            apt.own_lists = true;
+            apt.update()?;
+            apt.newest()?
+        }
+    };
+    apt.run("apt-get", &["-q", "download", &package])?;
+    let archive = find(&scratch.0, |name| name.ends_with(".deb"))
+        .ok_or_else(|| failed(format!("apt-get download {package} left no package")))?;
+    let tree = scratch.0.join("tree");
+    let words = [OsString::from("-x"), archive.into(), tree.clone().into()];
+    output(Command::new("dpkg-deb").args(words))?;
+    if folder.exists() {
+        retire(folder)?;
+    }
+    fs::rename(&tree, folder).map_err(|error| Error::io("create", folder, error))?;
+    find(&folder.join("boot"), |name| name.starts_with("vmlinuz-"))
+        .ok_or_else(|| failed(format!("package {package} holds no kernel")))
+}
+
+fn failed(message: String) -> Error {
+    Failure::boot(message).into()
+}
+
+/// A directory that goes with the value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(parent: &Path) -> Result<Self> {
+        let path = parent.join(format!(".kernel-{}", std::process::id()));
+        create_private_dir(&path)?;
+        Ok(Scratch(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left is a directory that nobody looks for, and the next fetch has another name.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The package manager, as far as it works without rights.
+struct Apt {
+    folder: PathBuf,
+    own_lists: bool,
+}
+
+impl Apt {
+    fn run(&self, program: &str, words: &[&str]) -> Result<String> {
+        let mut command = Command::new(program);
+        // The user that downloads belong to could not write here.
+        command.current_dir(&self.folder).args(["-o", "APT::Sandbox::User="]);
+        if self.own_lists {
+            let lists = self.folder.join("lists");
+            for kind in ["State::Lists", "Cache"] {
+                let place = lists.join(kind);
+                fs::create_dir_all(place.join("partial"))
+                    .map_err(|error| Error::io("create", &place, error))?;
+                command.args(["-o", &format!("Dir::{kind}={}", place.display())]);
+            }
+        }
+        output(command.args(words))
+    }
+
+    fn update(&self) -> Result<()> {
+        self.run("apt-get", &["-q", "update"]).map(drop)
+    }
+
+    /// The package of the newest kernel.
+    fn newest(&self) -> Result<String> {
+        let text = self.run("apt-cache", &["show", NEWEST])?;
+        depends(&text).ok_or_else(|| failed(format!("package {NEWEST} names no kernel")))
+    }
+}
+
+/// The kernel that a package depends on, of what `apt-cache show` prints.
+fn depends(text: &str) -> Option<String> {
+    let line = text.lines().find_map(|line| line.strip_prefix("Depends:"))?;
+    let mut packages = line.split([',', ' ']).filter(|word| word.starts_with(KERNEL));
+    packages.next().map(str::to_owned)
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| Error::io("run", Path::new(&program), error))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().rev().find(|line| !line.trim().is_empty());
+    Err(failed(format!("{program}: {}: {}", output.status, last.unwrap_or("it does not say why"))))
+}
+
+fn find(folder: &Path, mut is_it: impl FnMut(&str) -> bool) -> Option<PathBuf> {
+    let entries = fs::read_dir(folder).ok()?.flatten();
+    let mut found = entries.filter(|entry| is_it(&entry.file_name().to_string_lossy()));
+    found.next().map(|entry| entry.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_is_the_one_that_the_package_depends_on() {
+        let text = "Package: linux-image-cloud-amd64\nDepends: linux-image-6.1.0-1-cloud-amd64 \
+                    (= 6.1.1-1), other\n";
+        assert_eq!(depends(text).as_deref(), Some("linux-image-6.1.0-1-cloud-amd64"));
+        assert_eq!(depends("Package: x\nDepends: y\n"), None);
+        assert_eq!(depends(""), None);
+    }
+
+    #[test]
+    fn i_a_program_that_fails_is_told_with_its_last_line() {
+        let mut command = Command::new("sh");
+        let error = output(command.args(["-c", "echo first >&2; echo last >&2; exit 3"]));
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("last") && !text.contains('\n'), "{text}");
+        let missing = output(&mut Command::new("/nonexistent/apt-get")).unwrap_err();
+        assert!(missing.to_string().contains("/nonexistent/apt-get"), "{missing}");
+    }
+}

@@ -1,0 +1,83 @@
+//! The one stream that everything goes over.
+
+use bytes::BytesMut;
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
+
+/// What Linux's virtio-serial driver gives at most at a time (`virtio_console.c`: a page), in bytes.
+const PIECE: usize = 4096;
+
+/// A stream of bytes that can be read and written at the same time.
+pub trait Port: Send + Sync + 'static {
+    /// Waits until there may be something to read. Cancel-safe.
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
+    /// Waits until there may be room to write. Cancel-safe.
+    fn writable(&self) -> impl Future<Output = io::Result<()>> + Send;
+    /// Appends what has arrived, at most the buffer's spare room; `Ok(0)` is the end.
+    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize>;
+    /// Writes as much as there is room for.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+}
+
+impl Port for UnixStream {
+    fn readable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        UnixStream::readable(self)
+    }
+
+    fn writable(&self) -> impl Future<Output = io::Result<()>> + Send {
+        UnixStream::writable(self)
+    }
+
+    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        self.try_read_buf(buffer)
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        UnixStream::try_write(self, bytes)
+    }
+}
+
+/// A character device, as a guest's end of a virtio-serial port is one.
+///
+/// Not one of tokio's pipes: those take a short read for an empty pipe, and a port gives at most
+/// one of the driver's buffers at a time.
+#[derive(Debug)]
+pub struct Device(AsyncFd<OwnedFd>);
+
+impl Device {
+    /// Takes over a device that does not block. Must be called inside the runtime.
+    #[allow(
+        deprecated,
+        reason = "the constructor is only unsound for types that lie about their descriptor; an \
+                  OwnedFd does not, and its replacement is unsafe to call"
+    )]
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Device(AsyncFd::with_interest(fd, Interest::READABLE | Interest::WRITABLE)?))
+    }
+}
+
+impl Port for Device {
+    async fn readable(&self) -> io::Result<()> {
+        self.0.readable().await.map(|mut guard| guard.retain_ready())
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        self.0.writable().await.map(|mut guard| guard.retain_ready())
+    }
+
+    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        let mut piece = [0; PIECE];
+        let length =
+            self.0.try_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut piece)?))?;
+        buffer.extend_from_slice(piece.get(..length).unwrap_or_default());
+        Ok(length)
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_io(Interest::WRITABLE, |fd| Ok(rustix::io::write(fd, bytes)?))
+    }
+}

@@ -1,0 +1,249 @@
+use super::*;
+use crate::frame::{Hello, announcement};
+use crate::{NONCE, WINDOW};
+use bytes::Bytes;
+use proptest::prelude::*;
+use std::future::Future;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const HELLO: Hello = Hello { nonce: [7; NONCE], now_ns: 5 };
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { timeout(LIMIT, future).await.unwrap() })
+}
+
+struct Pair {
+    dir: tempfile::TempDir,
+    host: JoinHandle<Result<End, RelayError>>,
+    guest: Guest,
+}
+
+impl Pair {
+    async fn new() -> Pair {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+        let host = tokio::spawn(host(ours, listener, HELLO));
+        let (guest, hello) = begin_guest(theirs).await;
+        assert_eq!(hello, HELLO);
+        Pair { dir, host, guest }
+    }
+
+    async fn connect(&mut self) -> (UnixStream, UnixStream) {
+        let client = UnixStream::connect(self.dir.path().join("s")).await.unwrap();
+        (client, self.guest.connections.recv().await.unwrap())
+    }
+}
+
+async fn begin_guest(mut port: UnixStream) -> (Guest, Hello) {
+    port.write_all(&announcement()).await.unwrap();
+    guest(port).await.unwrap()
+}
+
+/// What a guest that speaks by hand gets for an answer.
+async fn told(frames: Vec<Frame>) -> Result<End, RelayError> {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let host = tokio::spawn(host(ours, listener, HELLO));
+    let client = UnixStream::connect(&path).await.unwrap();
+    let mut bytes = BytesMut::new();
+    frames.iter().for_each(|frame| frame.encode(&mut bytes));
+    theirs.write_all(&bytes).await.unwrap();
+    theirs.shutdown().await.unwrap();
+    // Until the host has nothing more to say.
+    let mut reader = Reader::new(Arc::new(theirs));
+    while let Ok(Some(_)) = reader.next().await {}
+    drop(client);
+    host.await.unwrap()
+}
+
+#[test]
+fn many_connections_carry_any_bytes_in_both_directions() {
+    run(async {
+        let mut pair = Pair::new().await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..50_u8 {
+            let (mut client, server) = pair.connect().await;
+            tasks.spawn(async move {
+                let (mut from, mut to) = server.into_split();
+                tokio::io::copy(&mut from, &mut to).await.unwrap();
+            });
+            tasks.spawn(async move {
+                let sent: Vec<u8> =
+                    (0..100_000_u32).map(|i| (i % 251).to_le_bytes()[0] ^ number).collect();
+                let copy = sent.clone();
+                let (mut from, mut to) = client.split();
+                let writing = async {
+                    to.write_all(&copy).await.unwrap();
+                    to.shutdown().await.unwrap();
+                };
+                let mut got = Vec::new();
+                let (_, read) = tokio::join!(writing, from.read_to_end(&mut got));
+                assert_eq!(read.unwrap(), sent.len());
+                assert!(got == sent, "connection {number} has other bytes");
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
+        }
+    });
+}
+
+#[test]
+fn b6_a_connection_that_is_not_read_stops_its_writer_and_no_other() {
+    run(async {
+        let mut pair = Pair::new().await;
+        let (stuck, mut writer) = pair.connect().await;
+        let (mut client, mut server) = pair.connect().await;
+        let written = tokio::spawn(async move {
+            let (mut sum, piece) = (0, [b'x'; 4096]);
+            // Until the relay has no more room for it.
+            while let Ok(result) =
+                timeout(Duration::from_millis(300), writer.write_all(&piece)).await
+            {
+                result.unwrap();
+                sum += piece.len();
+            }
+            (sum, writer)
+        });
+        let (sum, writer) = written.await.unwrap();
+        assert!((WINDOW / 2..4 * WINDOW).contains(&sum), "{sum}");
+        server.write_all(b"hello").await.unwrap();
+        let mut heard = [0; 5];
+        client.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"hello");
+        drop((stuck, writer));
+    });
+}
+
+#[test]
+fn i_data_beyond_the_credit_is_refused() {
+    run(async {
+        let links = Links::new().0;
+        let (out, _frames) = mpsc::channel(OUT);
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        links.open(1, ours, &out).unwrap();
+        let piece = Bytes::from(vec![0; 65_536]);
+        // Nothing is awaited in between, so that nothing is handed on and reported.
+        for _ in 0..WINDOW / piece.len() {
+            links.data(1, piece.clone()).unwrap();
+        }
+        assert!(links.data(1, piece).unwrap_err().contains("credit"));
+        assert!(links.credit(1, 1).unwrap_err().contains("credit"));
+        assert_eq!(links.credit(9, 1), Ok(()), "of a connection that has ended");
+    });
+}
+
+#[test]
+fn the_end_of_either_side_is_seen_by_the_other() {
+    run(async {
+        let mut pair = Pair::new().await;
+        let (client, mut server) = pair.connect().await;
+        drop(client);
+        assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+        let (mut client, server) = pair.connect().await;
+        drop(server);
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+        // A client that is gone before its answer: the bytes go nowhere, and nothing else does.
+        let (client, mut server) = pair.connect().await;
+        drop(client);
+        let piece = vec![0; 3 * WINDOW];
+        let _ = timeout(Duration::from_secs(5), server.write_all(&piece)).await;
+        let (mut client, mut server) = pair.connect().await;
+        server.write_all(b"still there").await.unwrap();
+        client.read_exact(&mut [0; 11]).await.unwrap();
+    });
+}
+
+#[test]
+fn b7_a_farewell_comes_behind_the_last_byte_and_a_crash_is_none() {
+    run(async {
+        let mut pair = Pair::new().await;
+        let (mut client, mut server) = pair.connect().await;
+        server.write_all(&[b'y'; 300_000]).await.unwrap();
+        drop(server);
+        let Pair { guest, host, dir } = pair;
+        let reading = tokio::spawn(async move {
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.unwrap();
+            got.len()
+        });
+        guest.farewell.say().await;
+        assert_eq!(reading.await.unwrap(), 300_000);
+        assert_eq!(host.await.unwrap().unwrap(), End::Bye);
+        drop(dir);
+
+        let mut pair = Pair::new().await;
+        let (mut client, server) = pair.connect().await;
+        let Pair { guest, host, dir: _dir } = pair;
+        guest.farewell.relay.abort();
+        drop((guest, server));
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+        assert_eq!(host.await.unwrap().unwrap(), End::Closed);
+    });
+}
+
+#[test]
+fn i_a_guest_that_breaks_the_rules_is_told_apart_from_one_that_ends() {
+    let nonce = HELLO.nonce;
+    let started = [Frame::Up, Frame::Welcome(nonce)];
+    let after = |more: &[Frame]| told([&started[..], more].concat());
+    run(async {
+        assert_eq!(told(vec![]).await.unwrap(), End::Closed);
+        assert_eq!(after(&[]).await.unwrap(), End::Closed);
+        assert_eq!(after(&[Frame::Bye]).await.unwrap(), End::Bye);
+        let wrong = [
+            (told(vec![Frame::Bye]).await, "announce"),
+            (told(vec![Frame::Up, Frame::Welcome([9; NONCE])]).await, "greeting"),
+            (told(vec![Frame::Up, Frame::Open(1)]).await, "greeting"),
+            (after(&[Frame::Data(9, Bytes::from_static(b"x"))]).await, "not open"),
+            (after(&[Frame::End(9)]).await, "ended twice"),
+            (after(&[Frame::Open(1)]).await, "out of turn"),
+            (after(&[Frame::Hello(HELLO)]).await, "out of turn"),
+        ];
+        for (result, part) in wrong {
+            let message = result.unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+    #[test]
+    fn what_goes_in_comes_out_however_it_is_cut(
+        pieces in proptest::collection::vec(
+            (0_usize..4, any::<bool>(), proptest::collection::vec(any::<u8>(), 1..5000)), 1..60),
+    ) {
+        run(async {
+            let mut pair = Pair::new().await;
+            let mut ends = Vec::new();
+            for _ in 0..4 {
+                ends.push(pair.connect().await);
+            }
+            let mut expected = vec![(Vec::new(), Vec::new()); 4];
+            for (which, up, bytes) in &pieces {
+                let (client, server) = &mut ends[*which];
+                if *up {
+                    client.write_all(bytes).await.unwrap();
+                    expected[*which].0.extend_from_slice(bytes);
+                } else {
+                    server.write_all(bytes).await.unwrap();
+                    expected[*which].1.extend_from_slice(bytes);
+                }
+            }
+            for ((mut client, mut server), (up, down)) in ends.into_iter().zip(expected) {
+                client.shutdown().await.unwrap();
+                server.shutdown().await.unwrap();
+                let (mut got_up, mut got_down) = (Vec::new(), Vec::new());
+                server.read_to_end(&mut got_up).await.unwrap();
+                client.read_to_end(&mut got_down).await.unwrap();
+                assert!(got_up == up && got_down == down);
+            }
+        });
+    }
+}

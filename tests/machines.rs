@@ -1,0 +1,134 @@
+//! What is different in a virtual machine: promise G, and B7 where the guest itself dies.
+//!
+//! These tests need a driver of machines, which `MSB_DRIVER` names, and the guest kernel that it
+//! boots: `make test-vm` and `make test-krun` see to both.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+#[allow(dead_code, reason = "shared by tests that need other parts of it")]
+mod common;
+
+use common::{block_on, builder, rest, rootfs, sandbox, shell};
+use microsandbox::sandbox::{Isolation, SandboxStatus};
+use microsandbox::{ErrorKind, ExecEvent, Sandbox};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Everything about the files of an image that a write would change.
+fn snapshot(folder: &Path) -> Vec<String> {
+    use std::os::unix::fs::MetadataExt;
+    let mut found = Vec::new();
+    let mut waiting = vec![folder.to_path_buf()];
+    while let Some(path) = waiting.pop() {
+        let meta = std::fs::symlink_metadata(&path).unwrap();
+        found.push(format!("{path:?} {:o} {} {}", meta.mode(), meta.size(), meta.ctime_nsec()));
+        if meta.is_dir() {
+            waiting.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Waits until the end of a sandbox has been noticed, and says how it counts.
+fn ended(sb: &Sandbox) -> SandboxStatus {
+    let ended = block_on(sb.wait());
+    assert!(!ended.is_ok_and(|status| status.success), "it cannot have ended well");
+    block_on(sb.status()).unwrap()
+}
+
+#[test]
+#[ignore = "needs a guest kernel: make test-vm"]
+fn g_two_machines_share_an_image_that_stays_as_it_is_and_keep_their_own_files() {
+    let before = snapshot(rootfs());
+    let (a, b) = (sandbox("vm-a"), sandbox("vm-b"));
+    let write = |sb: &Sandbox, text: &str| {
+        let script =
+            format!("echo {text} >/own; echo {text} >>/etc/passwd; rm /bin/true; cat /own");
+        assert_eq!(shell(sb, &script), format!("{text}\n"));
+    };
+    write(&a, "of-a");
+    write(&b, "of-b");
+    assert_eq!(
+        shell(&a, "cat /own; tail -n 1 /etc/passwd; ls /bin/true 2>&1 | wc -l; hostname"),
+        "of-a\nof-a\n1\nvm-a\n"
+    );
+    assert_eq!(snapshot(rootfs()), before);
+    // A stop ends in order, and what was written is there at the next start.
+    block_on(a.stop()).unwrap();
+    let a = block_on(Sandbox::start("vm-a")).unwrap();
+    assert_eq!(shell(&a, "cat /own"), "of-a\n");
+    for sb in [a, b] {
+        block_on(sb.kill()).unwrap();
+    }
+    assert_eq!(snapshot(rootfs()), before);
+}
+
+#[test]
+#[ignore = "needs a guest kernel: make test-vm"]
+fn g_a_machine_has_a_kernel_a_clock_and_no_network_of_its_own() {
+    let sb = block_on(builder("vm-own").memory(200).hostname("here").create()).unwrap();
+    let info = block_on(sb.info()).unwrap();
+    assert_ne!(info.isolation, Some(Isolation::Container), "{info:?}");
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert_ne!(shell(&sb, "uname -r"), release);
+    assert_eq!(shell(&sb, "ls /sys/class/net; cat /proc/sys/kernel/hostname"), "lo\nhere\n");
+    assert_eq!(shell(&sb, "ip addr show lo 2>/dev/null | grep -c 'inet 127.0.0.1'"), "1\n");
+    let time: u64 = shell(&sb, "date +%s").trim().parse().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert!(now.as_secs().abs_diff(time) < 60, "its clock says {time}, ours {now:?}");
+    let memory: u64 =
+        shell(&sb, "awk '/MemTotal/ { print $2 }' /proc/meminfo").trim().parse().unwrap();
+    assert!((100_000..200 * 1024).contains(&memory), "{memory} KiB");
+    // More than it has: the program dies, and neither the machine nor anything else in it does.
+    let hungry = "BEGIN { s = \"x\"; while (1) s = s s }";
+    let out = block_on(sb.exec("awk", [hungry])).unwrap();
+    assert!(!out.status().success, "{:?}", out.status());
+    assert_eq!(shell(&sb, "echo still here"), "still here\n");
+    block_on(sb.kill()).unwrap();
+}
+
+#[test]
+#[ignore = "needs a guest kernel: make test-vm"]
+fn b7_a_machine_that_is_reset_from_within_is_a_loss_and_a_crash() {
+    let sb = sandbox("vm-reset");
+    let mut handle = block_on(sb.shell_stream("echo before; exec reboot -f")).unwrap();
+    let events = rest(&mut handle);
+    assert!(matches!(events.last(), Some(ExecEvent::Lost(_))), "{events:?}");
+    assert!(events.iter().all(|event| !matches!(event, ExecEvent::Exited { .. })), "{events:?}");
+    assert_eq!(ended(&sb), SandboxStatus::Crashed);
+    let error = block_on(sb.exec("true", [""; 0])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SandboxNotRunning, "{error}");
+}
+
+#[test]
+#[ignore = "needs a guest kernel: make test-vm"]
+fn g_a_stop_asks_first_and_ends_the_machine_when_its_time_is_over() {
+    let sb = sandbox("vm-stop");
+    let polite = "trap 'echo asked; exit 3' TERM; echo up; while :; do sleep 0.1; done";
+    let mut handle = block_on(sb.shell_stream(polite)).unwrap();
+    while !matches!(block_on(handle.recv()), Some(ExecEvent::Stdout(_))) {}
+    block_on(sb.stop()).unwrap();
+    let events = rest(&mut handle);
+    assert_eq!(common::stdout_of(&events), b"asked\n", "{events:?}");
+    assert_eq!(block_on(sb.status()).unwrap(), SandboxStatus::Stopped);
+
+    let sb = block_on(Sandbox::start("vm-stop")).unwrap();
+    let stubborn = "trap '' TERM; echo up; while :; do sleep 0.1; done";
+    let mut handle = block_on(sb.shell_stream(stubborn)).unwrap();
+    while !matches!(block_on(handle.recv()), Some(ExecEvent::Stdout(_))) {}
+    let begun = Instant::now();
+    block_on(sb.stop_with_timeout(Duration::from_millis(500))).unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(500), "{:?}", begun.elapsed());
+    assert_eq!(block_on(sb.status()).unwrap(), SandboxStatus::Stopped);
+}
+
+#[test]
+#[ignore = "needs a guest kernel: make test-vm"]
+fn g_a_machine_that_does_not_come_up_in_its_time_is_an_error_that_says_so() {
+    let begun = builder("vm-late").boot_timeout(Duration::from_millis(50)).create();
+    let error = block_on(begun).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BootFailed, "{error}");
+    assert!(error.to_string().contains("within 50 ms"), "{error}");
+    assert_eq!(block_on(Sandbox::get("vm-late")).unwrap_err().kind(), ErrorKind::SandboxNotFound);
+}
