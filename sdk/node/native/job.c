@@ -14,7 +14,7 @@
 #include <string.h>
 
 enum job_kind {
-    SIGNAL, RESIZE, REATTACH, SESSIONS, INFO, LIST, DOCTOR,
+    SIGNAL, RESIZE, REATTACH, SESSIONS, INFO, LIST, DOCTOR, LOGS,
     /* These may take as long as they like, so each has a thread to itself. */
     STOP, KILL, REMOVE, ATTACH,
 };
@@ -30,10 +30,12 @@ struct job {
     const char *name; /* a session's or sandbox's */
     msb_exec_options command;
     msb_attach_options attach;
+    msb_logs_options wanted;
     msb_status status;
     msb_error err;
     msb_exec *exec;
     msb_sink *sink;
+    msb_logs *logs;
     int32_t code;
     uint32_t flags;
     msb_sandbox_entries sandboxes;
@@ -80,6 +82,8 @@ static msb_status call(struct job *job)
         return msb_sandbox_list(&job->sandboxes, err);
     case DOCTOR:
         return msb_doctor(&job->drivers, err);
+    case LOGS:
+        return msb_logs_open(handle, &job->wanted, &job->logs, err);
     case STOP:
         return msb_sandbox_stop(handle, (uint32_t)job->number[0], err);
     case KILL:
@@ -117,6 +121,8 @@ static void throw_away(struct job *job)
         msb_handle_close(job->exec);
     if (job->sink)
         msb_handle_close(job->sink);
+    if (job->logs)
+        msb_handle_close(job->logs);
     give_back(&job->lent);
     free(job);
     mailbox_release(mailbox);
@@ -244,6 +250,10 @@ static napi_value value_of(napi_env env, struct job *job)
         return sandboxes_value(env, &job->sandboxes);
     case DOCTOR:
         return drivers_value(env, &job->drivers);
+    case LOGS:
+        value = cell_value(env, job->logs);
+        job->logs = NULL;
+        return value;
     case ATTACH:
         return number(env, job->code);
     default:
@@ -338,6 +348,20 @@ void mailbox_close(struct mailbox *mailbox)
 
 /* ---- from JavaScript ---- */
 
+static void describe_attach(napi_env env, struct job *job, napi_value from)
+{
+    napi_value command = NULL;
+
+    job->attach = (msb_attach_options)MSB_ATTACH_OPTIONS_INIT;
+    job->attach.session = job->name;
+    job->attach.detach_keys = lend(env, &job->lent, from, "detachKeys", NULL);
+    if (!has(env, from, "command", &command))
+        return;
+    job->command = (msb_exec_options)MSB_EXEC_OPTIONS_INIT;
+    lend_command(env, &job->lent, command, &job->command);
+    job->attach.exec = &job->command;
+}
+
 /* Queues a job on a cell or null, by a name or null, with two numbers. The callback gets an error
  * or null, and a value. */
 static napi_value queue(napi_env env, napi_callback_info info, enum job_kind kind)
@@ -360,18 +384,11 @@ static napi_value queue(napi_env env, napi_callback_info info, enum job_kind kin
     job->name = lend(env, &job->lent, argument[1], "name", NULL);
     job->number[0] = field(env, argument[1], "first");
     job->number[1] = field(env, argument[1], "second");
-    if (kind == ATTACH) {
-        napi_value command = NULL;
-
-        job->attach = (msb_attach_options)MSB_ATTACH_OPTIONS_INIT;
-        job->attach.session = job->name;
-        job->attach.detach_keys = lend(env, &job->lent, argument[1], "detachKeys", NULL);
-        if (has(env, argument[1], "command", &command)) {
-            job->command = (msb_exec_options)MSB_EXEC_OPTIONS_INIT;
-            lend_command(env, &job->lent, command, &job->command);
-            job->attach.exec = &job->command;
-        }
-    }
+    if (kind == ATTACH)
+        describe_attach(env, job, argument[1]);
+    if (kind == LOGS)
+        job->wanted = (msb_logs_options){sizeof job->wanted, (uint32_t)job->number[1], job->name,
+                                         (int64_t)job->number[0]};
     MUST(napi_create_reference(env, argument[2], 1, &job->callback));
     pthread_mutex_lock(&mailbox->lock);
     mailbox->references++;
@@ -396,6 +413,7 @@ JOB(sandbox_stop, STOP)
 JOB(sandbox_kill, KILL)
 JOB(sandbox_remove, REMOVE)
 JOB(doctor, DOCTOR)
+JOB(logs_open, LOGS)
 JOB(attach, ATTACH)
 
 /* hold(whether): whether somebody awaits a job, so that the process is to go on. */
@@ -423,6 +441,7 @@ const napi_property_descriptor job_functions[] = {
     FUNCTION("sandboxKill", sandbox_kill),
     FUNCTION("sandboxRemove", sandbox_remove),
     FUNCTION("doctor", doctor),
+    FUNCTION("logsOpen", logs_open),
     FUNCTION("attach", attach),
     FUNCTION("hold", hold),
 };

@@ -1,13 +1,13 @@
 import { constants } from "node:os";
 import { u64 } from "./check";
-import { BusyError, ClosedError, InvalidArgumentError } from "./errors";
+import { ClosedError, InvalidArgumentError } from "./errors";
 import { eventOf, NOTHING, type ExecEvent } from "./events";
 import { native, type Cell, type NativeOutput } from "./native";
 import { checkedSize } from "./options";
 import { outputOf, type ExecOutput, type ExitStatus } from "./output";
 import { ExecSink } from "./sink";
 import { pipes, webPipes, type ExecPipes, type ExecWebPipes } from "./streams";
-import { call, fairly, job, Waiter, type WaitOptions } from "./wait";
+import { call, job, Reader, type Waiter, type WaitOptions } from "./wait";
 
 const SIGKILL = 9;
 
@@ -82,22 +82,21 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
   /** Session id: the same in every language, in logs and in `msb`. Never used again. */
   readonly id: string;
   readonly #cell: Cell;
-  readonly #waiter: Waiter;
+  readonly #reader: Reader;
   readonly #control: ExecControl;
   readonly #most: number;
   #sink: ExecSink | null;
-  #reading = false;
   #flags = 0;
   #position: [number, number] | undefined;
 
   /** @internal */
   constructor(exec: Cell, sink: Cell | null, most: number) {
     this.#cell = exec;
-    this.#waiter = new Waiter(exec);
+    this.#reader = new Reader(exec);
     this.#sink = sink && new ExecSink(sink);
     this.#most = most;
     this.id = call(() => native.execId(exec));
-    this.#control = new ExecControl(this.#waiter, this.id);
+    this.#control = new ExecControl(this.#reader, this.id);
   }
 
   /**
@@ -105,7 +104,7 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
    * no event.
    */
   recv(options: WaitOptions = {}): Promise<ExecEvent | null> {
-    return this.#read(this.#nextEvent, options.signal);
+    return this.#reader.read(this.#nextEvent, options.signal);
   }
 
   #nextEvent = (): ExecEvent | null | undefined => {
@@ -117,18 +116,6 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
       return event;
     }
   };
-
-  /** Reads by `look`, alone. */
-  async #read<T>(look: () => T | undefined, signal: AbortSignal | undefined): Promise<T> {
-    if (this.#reading) throw new BusyError();
-    this.#reading = true;
-    try {
-      await fairly();
-      return await this.#waiter.until(look, signal);
-    } finally {
-      this.#reading = false;
-    }
-  }
 
   /**
    * Take ownership of the stdin sink. Resolves to `null` when there is no pipe, and after the first
@@ -148,7 +135,7 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
    * went first.
    */
   async wait(options: WaitOptions = {}): Promise<ExitStatus> {
-    const ending = await this.#read(this.#lookForEnding, options.signal);
+    const ending = await this.#reader.read(this.#lookForEnding, options.signal);
     if (ending.kind === "exited") return ending.status;
     throw ending.error;
   }
@@ -166,7 +153,7 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
    * ran out, {@link StreamLostError} when the sandbox went first.
    */
   async collect(options: WaitOptions = {}): Promise<ExecOutput> {
-    const output = await this.#read(this.#lookForOutput, options.signal);
+    const output = await this.#reader.read(this.#lookForOutput, options.signal);
     return outputOf(output, this.#most);
   }
 
@@ -211,7 +198,7 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
 
   #positions(): [number, number] {
     if (this.#position) return this.#position;
-    if (this.#waiter.closed) throw new ClosedError();
+    if (this.#reader.closed) throw new ClosedError();
     return call(() => native.execPosition(this.#cell));
   }
 
@@ -243,8 +230,8 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
    * {@link ClosedError}. {@link Sandbox.reattach} takes it up again.
    */
   close(): void {
-    if (!this.#waiter.closed) this.#position = this.#positions();
-    this.#waiter.close();
+    if (!this.#reader.closed) this.#position = this.#positions();
+    this.#reader.close();
     void this.#sink?.close();
     this.#sink = null;
   }
@@ -254,32 +241,12 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
    * waited for or killed.
    */
   [Symbol.asyncIterator](): AsyncIterator<ExecEvent, undefined> {
-    const given = new AbortController();
-    let done = false;
-    return {
-      next: async () => {
-        if (done) return { done: true, value: undefined };
-        try {
-          const event = await this.#read(this.#nextEvent, given.signal);
-          if (event !== null) return { done: false, value: event };
-        } catch (error) {
-          if (!given.signal.aborted || error !== given.signal.reason) throw error;
-        }
-        done = true;
-        return { done: true, value: undefined };
-      },
-      // Also while a `next` waits, which then has no more events.
-      return: async () => {
-        done = true;
-        given.abort();
-        return { done: true, value: undefined };
-      },
-    };
+    return this.#reader.iterator(this.#nextEvent);
   }
 
   /** Best-effort kill on `await using` scope exit, and `close`. Never rejects. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (!this.#waiter.closed) await this.kill().catch(() => {});
+    if (!this.#reader.closed) await this.kill().catch(() => {});
     this.close();
   }
 }

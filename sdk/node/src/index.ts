@@ -19,6 +19,7 @@ export type {
   SandboxStatus,
   SessionInfo,
 } from "./info";
+export { LogReader, type LogRecord, type LogsOptions } from "./logs";
 export {
   AttachOptionsBuilder,
   ExecOptionsBuilder,

@@ -117,6 +117,16 @@ export interface NativeDriver {
   hint: string | null;
 }
 
+export interface NativeRecord {
+  timeNs: bigint;
+  session: string | null;
+  data: Buffer;
+  argv: string[];
+  flags: number;
+  exit: NativeExit | null;
+  failure: NativeFailure | null;
+}
+
 /** What a call that waits is given: a name and two numbers, whose meaning is the call's. */
 export interface JobSpec {
   name?: Buffer | undefined;
@@ -184,6 +194,14 @@ type Constants = {
       | "MSB_EVENT_LOST"
       | "MSB_EVENT_WRITER_LEFT"
       | "MSB_EVENT_CUT"
+      | "MSB_LOGS_FOLLOW"
+      | "MSB_LOGS_STDOUT"
+      | "MSB_LOGS_STDERR"
+      | "MSB_LOGS_STARTED"
+      | "MSB_LOGS_EXITED"
+      | "MSB_LOGS_FAILED"
+      | "MSB_LOGS_LOST"
+      | "MSB_LOGS_INCOMPLETE"
       | "MSB_EXIT_CORE_DUMPED"
       | "MSB_EXIT_TIMED_OUT"
       | "MSB_OUTPUT_TRUNCATED"
@@ -204,6 +222,7 @@ export interface Native extends Constants {
   execRecv(exec: Cell): unknown;
   execWait(exec: Cell): unknown;
   execCollect(exec: Cell): NativeOutput | undefined;
+  logsRecv(logs: Cell): NativeRecord | undefined;
   sinkWrite(sink: Cell, data: Uint8Array, offset: number): number | undefined;
   lentMax(bytes: number): void;
   arm(cell: Cell, ready: () => void): void;
@@ -221,6 +240,7 @@ export interface Native extends Constants {
   sandboxKill: Job<void>;
   sandboxRemove: Job<void>;
   doctor: Job<NativeDriver[]>;
+  logsOpen: Job<Cell>;
   attach: Job<number>;
 }
 

@@ -3,6 +3,7 @@ import { SandboxBuilder, sandboxOptions, type SandboxOptions } from "./create";
 import { ClosedError, InvalidArgumentError, MicrosandboxError, StreamLostError } from "./errors";
 import { ExecHandle, positionOf, type ReattachFrom } from "./handle";
 import { sandboxInfo, sessionInfo, type SandboxInfo, type SandboxStatus, type SessionInfo } from "./info";
+import { LogReader, logsSpec, type LogsOptions } from "./logs";
 import { native, type Cell } from "./native";
 import { AttachOptionsBuilder, ExecOptionsBuilder, type Command } from "./options";
 import type { ExecOutput } from "./output";
@@ -285,6 +286,18 @@ export class Sandbox implements AsyncDisposable {
     };
     const cells = await job(native.execReattach, this.#cell(), spec, options.signal, discard);
     return new ExecHandle(...cells, Infinity);
+  }
+
+  /**
+   * Read the log of its sessions' output, which is there if it was created with `log`; also when it
+   * has ended.
+   *
+   * @throws {@link InvalidConfigError} when it keeps none.
+   */
+  async logs(options: LogsOptions & WaitOptions = {}): Promise<LogReader> {
+    const discard = (cell: Cell) => native.close(cell);
+    const spec = logsSpec(options);
+    return new LogReader(await job(native.logsOpen, this.#cell(), spec, options.signal, discard));
   }
 
   /** The commands that run in it, and those that ended a short while ago. */

@@ -4,7 +4,7 @@
  * @internal
  * @module
  */
-import { ClosedError, typed } from "./errors";
+import { BusyError, ClosedError, typed } from "./errors";
 import { native, type Cell, type Job, type JobSpec } from "./native";
 
 /** What every waiting call takes. */
@@ -77,6 +77,49 @@ export class Waiter {
     this.#closed = true;
     native.close(this.cell);
     this.#ready();
+  }
+}
+
+/** A handle that one caller at a time reads. */
+export class Reader extends Waiter {
+  #reading = false;
+
+  async read<T>(look: () => T | undefined, signal: AbortSignal | undefined): Promise<T> {
+    if (this.#reading) throw new BusyError();
+    this.#reading = true;
+    try {
+      await fairly();
+      return await this.until(look, signal);
+    } finally {
+      this.#reading = false;
+    }
+  }
+
+  /** Reads until `null`. What `returned` does, leaving the loop does. */
+  iterator<T>(look: () => T | null | undefined, returned = () => {}): AsyncIterator<T, undefined> {
+    const given = new AbortController();
+    const over: IteratorReturnResult<undefined> = { done: true, value: undefined };
+    let done = false;
+    return {
+      next: async () => {
+        if (done) return over;
+        try {
+          const value = await this.read(look, given.signal);
+          if (value !== null) return { done: false, value };
+        } catch (error) {
+          if (!given.signal.aborted || error !== given.signal.reason) throw error;
+        }
+        done = true;
+        return over;
+      },
+      // Also while a `next` waits, which then has no more.
+      return: async () => {
+        done = true;
+        given.abort();
+        returned();
+        return over;
+      },
+    };
   }
 }
 

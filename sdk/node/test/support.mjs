@@ -31,12 +31,12 @@ export async function end(sandbox) {
   await Sandbox.remove(sandbox.name, { force: true });
 }
 
-/** Waits until something holds. */
+/** Waits until something holds; `what` may be a function that says it when it does not. */
 export async function until(what, condition) {
   const deadline = Date.now() + 30_000 * SCALE;
   for (;;) {
     if (await condition()) return;
-    if (Date.now() > deadline) throw new Error(`in vain: ${what}`);
+    if (Date.now() > deadline) throw new Error(`in vain: ${typeof what === "function" ? what() : what}`);
     await sleep(10);
   }
 }

@@ -1,0 +1,112 @@
+// Every example of the documentation runs, and does what the text beside it says.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { Sandbox } from "microsandbox";
+import * as examples from "./dist/examples.mjs";
+import { create, end, until } from "./support.mjs";
+
+let sandbox;
+before(async () => {
+  sandbox = await create();
+});
+after(() => end(sandbox));
+
+const script = fileURLToPath(new URL("example.mjs", import.meta.url));
+
+/** What an example prints, in a process of its own: this one's output is the test runner's. */
+async function printed(example, name = sandbox.name) {
+  const child = spawn(process.execPath, [script, name, example], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let text = "";
+  for await (const data of child.stdout) text += data;
+  return text;
+}
+
+/** Ends what would follow the log for ever, once it has put out what is there. */
+async function endTail(name) {
+  let from;
+  await until("the sandbox is there", async () => {
+    from = await Sandbox.get(name).catch(() => null);
+    return from && (await from.sessions().catch(() => null));
+  });
+  let session;
+  await until("tail has shown the log", async () => {
+    const running = (await from.sessions()).filter(({ status }) => status === null);
+    session = running.find(({ command }) => command[0] === "tail");
+    return session?.outputTotal > 0;
+  });
+  const handle = await from.reattach(session.id, { from: "now" });
+  await handle.kill();
+  handle.close();
+  from.close();
+}
+
+const LOG = "a line of the log\n";
+const END = "resolved to undefined\n";
+
+test("the typical flow", async () => {
+  await Sandbox.remove("api", { force: true }).catch(() => {}); // of a run that was broken off
+  const [text] = await Promise.all([printed("typicalFlow", ""), endTail("api")]);
+  assert.equal(text, `2\n\n${LOG}${END}`);
+});
+
+test("commands that are collected", async () => {
+  assert.equal(await printed("exec"), `2\n\n0\n${END}`);
+  const out = await examples.execWith(sandbox);
+  assert.match(out.stdout(), /^script\.py \/app \/app\/lib /);
+  assert.match(await printed("shell"), /\ndone\n\nresolved/);
+  assert.equal(await printed("guideExec"), `hello\n\ntrue\n0\n${END}`);
+  assert.equal((await examples.guideOptions(sandbox)).stdout(), "compute.py /app /app/lib 1024\n");
+  assert.match((await examples.guideShell(sandbox)).stdout(), /\ndone\n$/);
+});
+
+test("commands that are watched", async () => {
+  const followed = async (example) =>
+    (await Promise.all([printed(example), endTail(sandbox.name)]))[0];
+  assert.equal(await followed("execStream"), `${LOG}${END}`);
+  assert.equal(await followed("guideStream"), `${LOG}Exited: -1\n${END}`);
+  assert.equal(await printed("shellStream"), `1\n2\n3\n${END}`);
+  const handle = await examples.execStreamWith(sandbox);
+  assert.equal((await handle.collect()).stdout(), "debug task-1\n");
+  await examples.guideStdin(sandbox);
+  const { handle: server, sessionId } = await examples.guideId(sandbox);
+  assert.ok((await sandbox.sessions()).some(({ id }) => id === sessionId));
+  await server.kill();
+});
+
+/** Runs an example in a process with a terminal: types when it reads, and says how it ended. */
+async function onTerminal(name, dialogue) {
+  const command = [process.execPath, script, sandbox.name, name].join(" ");
+  const child = spawn("script", ["-qec", command, "/dev/null"], {
+    env: { ...process.env, TERM: "xterm" },
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  let seen = "";
+  let at = 0;
+  child.stdout.on("data", (data) => {
+    seen += data;
+  });
+  const RESOLVED = /resolved to (.*)\r\n/;
+  for (const [prompt, typed] of dialogue) {
+    await until(() => `${prompt} comes, behind ${seen}`, () => seen.indexOf(prompt, at) >= 0);
+    at = seen.indexOf(prompt, at) + prompt.length;
+    child.stdin.write(typed);
+  }
+  await until(() => `the end comes, behind ${seen}`, () => RESOLVED.test(seen));
+  child.stdin.end();
+  return RESOLVED.exec(seen)[1];
+}
+
+test("terminals are attached and detached from", async () => {
+  assert.equal(await onTerminal("attachShell", [["#", "exit 7\r"]]), "7");
+  assert.equal(await onTerminal("attach", [[">>> ", "exit()\r"]]), "0");
+  assert.equal(await onTerminal("attachWith", [["#", "echo $EDITOR-$PWD\r"], ["vim-/app", "\x1d"]]), "-1");
+  assert.equal(await onTerminal("guideAttach", [["#", "exit 3\r"], ["#", "\x11"]]), "3");
+});
+
+test("without a terminal, attaching is refused", async () => {
+  assert.match(await printed("attachShell"), /rejected with NotATerminalError/);
+});
