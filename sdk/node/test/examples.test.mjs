@@ -15,33 +15,37 @@ after(() => end(sandbox));
 
 const script = fileURLToPath(new URL("example.mjs", import.meta.url));
 
-/** What an example prints, in a process of its own: this one's output is the test runner's. */
-async function printed(example, name = sandbox.name) {
-  const child = spawn(process.execPath, [script, name, example], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  let text = "";
-  for await (const data of child.stdout) text += data;
-  return text;
+/** An example in a process of its own: this one's output is the test runner's. */
+class Printed {
+  text = "";
+
+  constructor(example, name = sandbox.name) {
+    const child = spawn(process.execPath, [script, name, example], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    this.end = (async () => {
+      for await (const data of child.stdout) this.text += data;
+      return this.text;
+    })();
+  }
 }
 
-/** Ends what would follow the log for ever, once it has put out what is there. */
-async function endTail(name) {
-  let from;
-  await until("the sandbox is there", async () => {
-    from = await Sandbox.get(name).catch(() => null);
-    return from && (await from.sessions().catch(() => null));
-  });
-  let session;
-  await until("tail has shown the log", async () => {
-    const running = (await from.sessions()).filter(({ status }) => status === null);
-    session = running.find(({ command }) => command[0] === "tail");
-    return session?.outputTotal > 0;
-  });
-  const handle = await from.reattach(session.id, { from: "now" });
+/** All that an example prints. */
+function printed(example) {
+  return new Printed(example).end;
+}
+
+/** As `printed`, of one that follows the log for ever: its tail is ended when it has shown it. */
+async function followed(example, name) {
+  const run = new Printed(example, name);
+  await until(() => `the log is shown, behind ${run.text}`, () => run.text.includes(LOG));
+  const from = await Sandbox.get(name || "api");
+  const running = (await from.sessions()).filter(({ status }) => status === null);
+  const handle = await from.reattach(running.find(({ command }) => command[0] === "tail").id);
   await handle.kill();
   handle.close();
   from.close();
+  return run.end;
 }
 
 const LOG = "a line of the log\n";
@@ -49,8 +53,7 @@ const END = "resolved to undefined\n";
 
 test("the typical flow", async () => {
   await Sandbox.remove("api", { force: true }).catch(() => {}); // of a run that was broken off
-  const [text] = await Promise.all([printed("typicalFlow", ""), endTail("api")]);
-  assert.equal(text, `2\n\n${LOG}${END}`);
+  assert.equal(await followed("typicalFlow", ""), `2\n\n${LOG}${END}`);
 });
 
 test("commands that are collected", async () => {
@@ -64,10 +67,8 @@ test("commands that are collected", async () => {
 });
 
 test("commands that are watched", async () => {
-  const followed = async (example) =>
-    (await Promise.all([printed(example), endTail(sandbox.name)]))[0];
-  assert.equal(await followed("execStream"), `${LOG}${END}`);
-  assert.equal(await followed("guideStream"), `${LOG}Exited: -1\n${END}`);
+  assert.equal(await followed("execStream", sandbox.name), `${LOG}${END}`);
+  assert.equal(await followed("guideStream", sandbox.name), `${LOG}Exited: -1\n${END}`);
   assert.equal(await printed("shellStream"), `1\n2\n3\n${END}`);
   const handle = await examples.execStreamWith(sandbox);
   assert.equal((await handle.collect()).stdout(), "debug task-1\n");
