@@ -45,6 +45,7 @@ export class Sandbox implements AsyncDisposable {
    * {@link BootFailedError}. Giving it up does not undo what has begun.
    */
   static async create(name: string, options: SandboxOptions & WaitOptions): Promise<Sandbox> {
+    if (options.signal?.aborted) throw options.signal.reason;
     const cell = call(() => native.sandboxCreate(sandboxOptions(name, options)));
     const sandbox = new Sandbox(name, cell, !options.detached, true);
     return sandbox.#ready(options.signal);
@@ -89,6 +90,7 @@ export class Sandbox implements AsyncDisposable {
   }
 
   static async #open(name: string, flags: number, signal?: AbortSignal): Promise<Sandbox> {
+    if (signal?.aborted) throw signal.reason;
     const cell = call(() => native.sandboxOpen({ name: text("the name", name), flags }));
     return new Sandbox(name, cell, false, flags !== 0).#ready(signal);
   }

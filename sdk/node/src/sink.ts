@@ -54,8 +54,8 @@ export class ExecSink implements AsyncDisposable {
     const { cell } = this.#waiter;
     let done = 0;
     do {
-      await fairly();
       done += await this.#waiter.until(() => native.sinkWrite(cell, bytes, done), signal);
+      await fairly();
     } while (done < bytes.length);
   }
 

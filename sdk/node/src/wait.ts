@@ -88,8 +88,9 @@ export class Reader extends Waiter {
     if (this.#reading) throw new BusyError();
     this.#reading = true;
     try {
+      const found = await this.until(look, signal);
       await fairly();
-      return await this.until(look, signal);
+      return found;
     } finally {
       this.#reading = false;
     }
@@ -187,7 +188,11 @@ function turnBegins(): void {
   taken = 0;
 }
 
-/** To be awaited before something is handed out; `undefined` when there is no need to. */
+/**
+ * To be awaited between taking something and handing it out; `undefined` when there is no need to.
+ * Not before taking it: whether a call that is given up at once has taken what was there would then
+ * be a matter of luck.
+ */
 export function fairly(): Promise<void> | undefined {
   if (turn) return turn;
   if (taken === 0) begun = performance.now();

@@ -5,7 +5,7 @@ import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Sandbox } from "microsandbox";
 import * as examples from "./dist/examples.mjs";
-import { create, end, until } from "./support.mjs";
+import { create, end, image, until } from "./support.mjs";
 
 let sandbox;
 before(async () => {
@@ -110,4 +110,22 @@ test("terminals are attached and detached from", async () => {
 
 test("without a terminal, attaching is refused", async () => {
   assert.match(await printed("attachShell"), /rejected with NotATerminalError/);
+});
+
+/** Runs one of examples/, with `input`: what it prints, and its code. */
+async function example(file, args, input = "") {
+  const path = fileURLToPath(new URL(`../examples/${file}.mjs`, import.meta.url));
+  const child = spawn(process.execPath, [path, image, ...args], { stdio: ["pipe", "pipe", "ignore"] });
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  child.stdin.end(input);
+  let text = "";
+  for await (const data of child.stdout) text += data;
+  return [text, await ended];
+}
+
+test("the example programs", async () => {
+  assert.deepEqual(await example("collect", ["sh", "-c", "echo out; exit 3"]), ["out\n", 3]);
+  assert.deepEqual(await example("collect", ["nonexistent"]), ["", 127]);
+  assert.deepEqual(await example("filter", ["tr a-z A-Z; exit 2"], "text\n"), ["TEXT\n", 2]);
+  assert.deepEqual(await example("many", []), ["90 done, 10 given up\n", 0]);
 });
