@@ -9,7 +9,7 @@ ROOTFS := target/rootfs
 CFLAGS_STRICT := -std=c11 -Wall -Wextra -Wpedantic -Werror -O1 -g
 
 .PHONY: help demo test check bench fuzz build agent install uninstall deb setup setup-test \
-	header abi-baseline lint test-rust test-c test-bindings test-install \
+	header abi-baseline lint test-rust test-c test-bindings test-node test-install \
 	clean
 
 ## help: this list
@@ -27,7 +27,7 @@ demo: setup build $(ROOTFS)
 	@echo "   that far. target/release/msb doctor says what other isolation this machine offers."
 
 ## test: every test
-test: setup-test lint test-rust test-c test-bindings test-install
+test: setup-test lint test-rust test-c test-bindings test-node test-install
 	@echo "== all tests passed"
 
 ## check: the deep run: every test, sanitizers, valgrind, kills, soak, and fuzzers where they can be had
@@ -39,6 +39,8 @@ check: setup-test test build
 	@MSB_TEST_KILLS=100 $(CARGO) test --quiet -p msb-runner --test killing g_killed
 	@echo "== soak: 100,000 commands, 1,000 at once, a reader that stops for a minute"
 	@$(CARGO) test --quiet -p microsandbox --test soak -- --ignored --nocapture --test-threads=1
+	@echo "== the package for Node: a million events, many commands"
+	@MSB_TEST_NODE_LONG=1 scripts/test-node
 	@if cargo +nightly fuzz --version >/dev/null 2>&1; then scripts/fuzz; \
 		else echo "== SKIPPED: fuzzers, which need nightly and cargo-fuzz"; fi
 	@echo "== the deep run is green"
@@ -115,6 +117,11 @@ test-bindings: agent
 	@$(CARGO) build --quiet --workspace
 	@echo "== the C library from Python, Node and Go"
 	@scripts/test-bindings
+
+test-node: agent
+	@$(CARGO) build --quiet --workspace
+	@echo "== the package for Node"
+	@scripts/test-node
 
 test-install: agent $(ROOTFS)
 	@$(CARGO) build --quiet --workspace
