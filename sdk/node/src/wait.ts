@@ -84,16 +84,36 @@ export class Waiter {
 export class Reader extends Waiter {
   #reading = false;
 
-  async read<T>(look: () => T | undefined, signal: AbortSignal | undefined): Promise<T> {
-    if (this.#reading) throw new BusyError();
+  /** What is there already comes without a detour: a busy stream is read by this alone. */
+  read<T>(look: () => T | undefined, signal: AbortSignal | undefined): Promise<T> {
+    if (this.#reading) return Promise.reject(new BusyError());
+    if (this.closed || signal?.aborted) return this.#wait(look, signal);
+    let found: T | undefined;
+    try {
+      found = call(look);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    if (found === undefined) return this.#wait(look, signal);
+    const turn = fairly();
+    return turn ? this.#later(turn, found) : Promise.resolve(found);
+  }
+
+  async #wait<T>(look: () => T | undefined, signal: AbortSignal | undefined): Promise<T> {
     this.#reading = true;
     try {
-      const found = await this.until(look, signal);
-      await fairly();
-      return found;
+      return await this.until(look, signal);
     } finally {
       this.#reading = false;
     }
+  }
+
+  /** What was taken is handed out, whatever happens in the meantime. */
+  async #later<T>(turn: Promise<void>, found: T): Promise<T> {
+    this.#reading = true;
+    await turn;
+    this.#reading = false;
+    return found;
   }
 
   /** Reads until `null`. What `returned` does, leaving the loop does. */
@@ -102,16 +122,19 @@ export class Reader extends Waiter {
     const over: IteratorReturnResult<undefined> = { done: true, value: undefined };
     let done = false;
     return {
-      next: async () => {
-        if (done) return over;
-        try {
-          const value = await this.read(look, given.signal);
-          if (value !== null) return { done: false, value };
-        } catch (error) {
-          if (!given.signal.aborted || error !== given.signal.reason) throw error;
-        }
-        done = true;
-        return over;
+      next: () => {
+        if (done) return Promise.resolve(over);
+        return this.read(look, given.signal).then(
+          (value): IteratorResult<T, undefined> => {
+            if (value !== null) return { done: false, value };
+            done = true;
+            return over;
+          },
+          (error: unknown) => {
+            if (!given.signal.aborted || error !== given.signal.reason) throw error;
+            return over;
+          },
+        );
       },
       // Also while a `next` waits, which then has no more.
       return: async () => {

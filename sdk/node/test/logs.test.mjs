@@ -11,7 +11,14 @@ test("a log is read, by session, followed and given up", async () => {
   const other = await sandbox.shellStream("echo other");
   await other.collect();
   const records = [];
-  for await (const record of await sandbox.logs({ session: first.id })) records.push(record);
+  // What a command put out reaches the log a moment after it reached whoever reads it.
+  for await (const record of await sandbox.logs({ session: first.id, follow: true })) {
+    records.push(record);
+    if (record.kind === "exited") break;
+  }
+  for await (const { kind } of await sandbox.logs({ session: other.id, follow: true })) {
+    if (kind === "exited") break;
+  }
   assert.deepEqual(new Set(records.map(({ session }) => session)), new Set([first.id]));
   assert.equal(records[0].kind, "started");
   assert.deepEqual(records[0].command, ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"]);
