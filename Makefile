@@ -49,6 +49,8 @@ check: setup-test test build
 	@MSB_TEST_MIB=256 scripts/test-go
 	@echo "== soak: 100,000 commands, 1,000 at once, a reader that stops for a minute"
 	@$(CARGO) test --quiet -p microsandbox --test soak -- --ignored --nocapture --test-threads=1
+	@echo "== the package for Node: a million events, many commands"
+	@MSB_TEST_NODE_LONG=1 scripts/test-node
 	@if cargo +nightly fuzz --version >/dev/null 2>&1; then scripts/fuzz; \
 		else echo "== SKIPPED: fuzzers, which need nightly and cargo-fuzz"; fi
 	@echo "== the deep run is green"
@@ -130,6 +132,10 @@ test-go: agent
 	@$(CARGO) build --quiet --workspace
 	@echo "== the Go SDK"
 	@scripts/test-go
+test-node: agent
+	@$(CARGO) build --quiet --workspace
+	@echo "== the package for Node"
+	@scripts/test-node
 
 test-install: agent $(ROOTFS)
 	@$(CARGO) build --quiet --workspace

@@ -1,0 +1,412 @@
+/* calls.c - the calls that never wait, and the module. */
+#include "addon.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Outputs from this size on are lent to JavaScript and smaller ones copied. Events are always
+ * copied: their release is the command's leave to go on, which no garbage collector may withhold. */
+#define LEND_FROM (8 << 10)
+#define LENT_MAX (INT64_C(1) << 30)
+
+enum { AGAIN = -1 };
+
+/* ---- sandboxes ---- */
+
+static napi_value sandbox_create(napi_env env, napi_callback_info info)
+{
+    msb_sandbox_options options = MSB_SANDBOX_OPTIONS_INIT;
+    msb_error err = MSB_ERROR_INIT;
+    msb_sandbox *sandbox = NULL;
+    struct lent lent = {NULL};
+    napi_value from = NULL;
+    msb_status status;
+
+    arguments(env, info, 1, &from);
+    options.flags = (uint32_t)field(env, from, "flags");
+    options.name = lend(env, &lent, from, "name", NULL);
+    options.image = lend(env, &lent, from, "image", NULL);
+    options.driver = lend(env, &lent, from, "driver", NULL);
+    options.workdir = lend(env, &lent, from, "workdir", NULL);
+    options.shell = lend(env, &lent, from, "shell", NULL);
+    options.user = lend(env, &lent, from, "user", NULL);
+    options.hostname = lend(env, &lent, from, "hostname", NULL);
+    options.env = lend_all(env, &lent, from, "env", &options.env_len);
+    options.labels = lend_all(env, &lent, from, "labels", &options.labels_len);
+    options.cpus = (uint32_t)field(env, from, "cpus");
+    options.memory_mib = (uint32_t)field(env, from, "memory");
+    options.max_duration_ms = field(env, from, "maxDurationMs");
+    options.idle_timeout_ms = field(env, from, "idleTimeoutMs");
+    options.boot_timeout_ms = field(env, from, "bootTimeoutMs");
+    options.log_max_bytes = field(env, from, "logMaxBytes");
+    options.log_files = (uint32_t)field(env, from, "logFiles");
+    status = msb_sandbox_create(&options, &sandbox, &err);
+    give_back(&lent);
+    return failed(env, status, &err) ? NULL : cell_value(env, sandbox);
+}
+
+/* sandboxOpen({name, flags}) */
+static napi_value sandbox_open(napi_env env, napi_callback_info info)
+{
+    msb_error err = MSB_ERROR_INIT;
+    msb_sandbox *sandbox = NULL;
+    struct lent lent = {NULL};
+    napi_value from = NULL;
+    msb_status status;
+
+    arguments(env, info, 1, &from);
+    status = msb_sandbox_open(lend(env, &lent, from, "name", NULL),
+                              (uint32_t)field(env, from, "flags"), &sandbox, &err);
+    give_back(&lent);
+    return failed(env, status, &err) ? NULL : cell_value(env, sandbox);
+}
+
+static napi_value look(napi_env env, napi_callback_info info,
+                       msb_status (*call)(msb_sandbox *, int64_t, msb_error *))
+{
+    msb_error err = MSB_ERROR_INIT;
+    napi_value sandbox = NULL;
+    msb_status status;
+
+    arguments(env, info, 1, &sandbox);
+    status = call(to_cell(env, sandbox)->handle, 0, &err);
+    return failed(env, status, &err) ? NULL : boolean(env, status == MSB_OK);
+}
+
+/* sandboxReady(sandbox): whether it is. */
+static napi_value sandbox_ready(napi_env env, napi_callback_info info)
+{
+    return look(env, info, msb_sandbox_wait_ready);
+}
+
+/* sandboxEnded(sandbox): whether it has. */
+static napi_value sandbox_ended(napi_env env, napi_callback_info info)
+{
+    return look(env, info, msb_sandbox_wait);
+}
+
+/* ---- commands ---- */
+
+/* execStream(sandbox, options, whether there is to be a sink): [exec, sink or null]. */
+static napi_value exec_stream(napi_env env, napi_callback_info info)
+{
+    msb_exec_options options = MSB_EXEC_OPTIONS_INIT;
+    msb_error err = MSB_ERROR_INIT;
+    struct lent lent = {NULL};
+    msb_exec *exec = NULL;
+    msb_sink *sink = NULL;
+    napi_value argument[3] = {NULL}, value = NULL;
+    msb_status status;
+    bool pipe = false;
+
+    arguments(env, info, 3, argument);
+    MUST(napi_get_value_bool(env, argument[2], &pipe));
+    lend_command(env, &lent, argument[1], &options);
+    status = msb_exec_stream(to_cell(env, argument[0])->handle, &options, &exec,
+                             pipe ? &sink : NULL, &err);
+    give_back(&lent);
+    if (failed(env, status, &err))
+        return NULL;
+    MUST(napi_create_array_with_length(env, 2, &value));
+    MUST(napi_set_element(env, value, 0, cell_value(env, exec)));
+    MUST(napi_set_element(env, value, 1, cell_value(env, sink)));
+    return value;
+}
+
+static napi_value exec_id(napi_env env, napi_callback_info info)
+{
+    char id[MSB_SESSION_ID_LEN];
+    msb_error err = MSB_ERROR_INIT;
+    napi_value exec = NULL;
+
+    arguments(env, info, 1, &exec);
+    if (failed(env, msb_exec_id(to_cell(env, exec)->handle, id, &err), &err))
+        return NULL;
+    return text(env, id);
+}
+
+/* execPosition(exec): [position, missed]. */
+static napi_value exec_position(napi_env env, napi_callback_info info)
+{
+    msb_error err = MSB_ERROR_INIT;
+    napi_value exec = NULL, value = NULL;
+    uint64_t position = 0, missed = 0;
+
+    arguments(env, info, 1, &exec);
+    if (failed(env, msb_exec_position(to_cell(env, exec)->handle, &position, &missed, &err), &err))
+        return NULL;
+    MUST(napi_create_array_with_length(env, 2, &value));
+    MUST(napi_set_element(env, value, 0, number(env, (double)position)));
+    MUST(napi_set_element(env, value, 1, number(env, (double)missed)));
+    return value;
+}
+
+/* What an event carries; its kind and number are told beside it. */
+static napi_value event_value(napi_env env, const msb_event *event)
+{
+    switch (event->kind) {
+    case MSB_EVENT_EXITED:
+        return exit_value(env, event->exit);
+    case MSB_EVENT_FAILED:
+        return failure_value(env, event->failure);
+    case MSB_EVENT_STARTED:
+    case MSB_EVENT_STDIN_ERROR:
+        return undefined(env);
+    default:
+        return copied(env, event->data, event->len);
+    }
+}
+
+typedef msb_status (*one_event_fn)(msb_exec *, int64_t, msb_event *, msb_error *);
+
+/* told[0] becomes the event's kind, 0 at the end, AGAIN when there is nothing yet; told[1] its
+ * number, at the end the flags. */
+static napi_value one_event(napi_env env, napi_callback_info info, one_event_fn call)
+{
+    msb_event event = MSB_EVENT_INIT;
+    msb_error err = MSB_ERROR_INIT;
+    napi_value exec = NULL, value;
+    msb_status status;
+    int32_t *told = instance_of(env)->told;
+
+    arguments(env, info, 1, &exec);
+    status = call(to_cell(env, exec)->handle, 0, &event, &err);
+    if (failed(env, status, &err))
+        return NULL;
+    if (status != MSB_OK) {
+        told[0] = status == MSB_EOF ? 0 : AGAIN;
+        told[1] = (int32_t)event.flags;
+        return undefined(env);
+    }
+    told[0] = (int32_t)event.kind;
+    told[1] = (int32_t)event.value;
+    value = event_value(env, &event);
+    msb_event_release(&event);
+    return value;
+}
+
+static napi_value exec_recv(napi_env env, napi_callback_info info)
+{
+    return one_event(env, info, msb_exec_recv);
+}
+
+static napi_value exec_wait(napi_env env, napi_callback_info info)
+{
+    return one_event(env, info, msb_exec_wait);
+}
+
+/* ---- logs ---- */
+
+/* logsRecv(logs): the next record; its kind is told as that of events. */
+static napi_value logs_recv(napi_env env, napi_callback_info info)
+{
+    msb_logs_record record = MSB_LOGS_RECORD_INIT;
+    msb_error err = MSB_ERROR_INIT;
+    napi_value logs = NULL, value, time = NULL;
+    msb_status status;
+    int32_t *told = instance_of(env)->told;
+
+    arguments(env, info, 1, &logs);
+    status = msb_logs_recv(to_cell(env, logs)->handle, 0, &record, &err);
+    if (failed(env, status, &err))
+        return NULL;
+    told[0] = status == MSB_OK ? (int32_t)record.kind : status == MSB_EOF ? 0 : AGAIN;
+    told[1] = (int32_t)record.value;
+    if (status != MSB_OK)
+        return undefined(env);
+    value = object(env);
+    MUST(napi_create_bigint_int64(env, record.time_ns, &time));
+    set(env, value, "timeNs", time);
+    set(env, value, "session", text(env, record.session));
+    set(env, value, "data", copied(env, record.data, record.len));
+    set(env, value, "argv", texts(env, record.argv, record.argv_len));
+    set(env, value, "flags", number(env, record.flags));
+    set(env, value, "exit", exit_value(env, record.exit));
+    set(env, value, "failure", failure_value(env, record.failure));
+    msb_logs_record_release(&record);
+    return value;
+}
+
+/* ---- collected outputs ---- */
+
+/* An output that JavaScript holds parts of. */
+struct held {
+    msb_output output;
+    struct instance *instance;
+    int holders;
+};
+
+static void let_go(struct held *held)
+{
+    if (--held->holders > 0)
+        return;
+    msb_output_release(&held->output);
+    instance_release(held->instance);
+    free(held);
+}
+
+static void part_collected(napi_env env, void *data, void *hint)
+{
+    struct held *held = hint;
+    const msb_output *output = &held->output;
+
+    (void)env;
+    held->instance->lent -=
+        (int64_t)(data == output->stdout_data ? output->stdout_len : output->stderr_len);
+    let_go(held);
+}
+
+static napi_value part(napi_env env, struct held *held, const uint8_t *data, size_t len)
+{
+    struct instance *instance = held->instance;
+    napi_value value = NULL;
+
+    if (len < LEND_FROM || instance->lent + (int64_t)len > instance->lent_max)
+        return copied(env, data, len);
+    held->holders++;
+    instance->lent += (int64_t)len;
+    /* Not every host of Node-API allows memory of others. */
+    if (napi_create_external_buffer(env, len, (void *)(uintptr_t)data, part_collected, held,
+                                    &value) == napi_ok)
+        return value;
+    instance->lent -= (int64_t)len;
+    held->holders--;
+    return copied(env, data, len);
+}
+
+static napi_value output_value(napi_env env, struct held *held)
+{
+    const msb_output *output = &held->output;
+    napi_value value = object(env);
+
+    set(env, value, "kind", number(env, output->kind));
+    set(env, value, "flags", number(env, output->flags));
+    set(env, value, "stdout", part(env, held, output->stdout_data, output->stdout_len));
+    set(env, value, "stderr", part(env, held, output->stderr_data, output->stderr_len));
+    set(env, value, "stdoutTotal", number(env, (double)output->stdout_total));
+    set(env, value, "stderrTotal", number(env, (double)output->stderr_total));
+    set(env, value, "exit", exit_value(env, output->exit));
+    set(env, value, "failure", failure_value(env, output->failure));
+    set(env, value, "lost", copied(env, output->lost, output->lost_len));
+    return value;
+}
+
+/* execCollect(exec): what it had put out, undefined when it goes on. */
+static napi_value exec_collect(napi_env env, napi_callback_info info)
+{
+    struct held *held = allocate(1, sizeof *held);
+    msb_error err = MSB_ERROR_INIT;
+    napi_value exec = NULL, value = NULL;
+    msb_status status;
+
+    held->output = (msb_output)MSB_OUTPUT_INIT;
+    held->holders = 1;
+    held->instance = instance_of(env);
+    held->instance->references++;
+    arguments(env, info, 1, &exec);
+    status = msb_exec_collect(to_cell(env, exec)->handle, 0, &held->output, &err);
+    if (!failed(env, status, &err))
+        value = status == MSB_OK ? output_value(env, held) : undefined(env);
+    let_go(held);
+    return value;
+}
+
+/* lentMax(bytes): how much of outputs JavaScript may hold without a copy, for tests. */
+static napi_value lent_max(napi_env env, napi_callback_info info)
+{
+    napi_value most = NULL;
+
+    arguments(env, info, 1, &most);
+    instance_of(env)->lent_max = (int64_t)to_u64(env, most);
+    return undefined(env);
+}
+
+/* ---- input ---- */
+
+/* sinkWrite(sink, buffer, offset): how many bytes were taken, undefined when there is no room. */
+static napi_value sink_write(napi_env env, napi_callback_info info)
+{
+    msb_error err = MSB_ERROR_INIT;
+    size_t len = 0, offset, written = 0;
+    napi_value argument[3] = {NULL};
+    msb_status status;
+    void *data = NULL;
+
+    arguments(env, info, 3, argument);
+    MUST(napi_get_buffer_info(env, argument[1], &data, &len));
+    offset = to_u64(env, argument[2]);
+    if (offset > len)
+        offset = len;
+    status = msb_sink_write(to_cell(env, argument[0])->handle,
+                            len > 0 ? (const uint8_t *)data + offset : NULL, len - offset, 0,
+                            &written, &err);
+    if (failed(env, status, &err))
+        return NULL;
+    return status == MSB_AGAIN ? undefined(env) : number(env, (double)written);
+}
+
+/* ---- the module ---- */
+
+#define NUMBER(name) {#name, name}
+
+static const struct {
+    const char *name;
+    double value;
+} numbers[] = {
+    NUMBER(MSB_E_INVALID), NUMBER(MSB_E_HANDLE), NUMBER(MSB_E_CLOSED), NUMBER(MSB_E_BUSY),
+    NUMBER(MSB_E_UNSUPPORTED), NUMBER(MSB_E_LIMIT), NUMBER(MSB_E_IO), NUMBER(MSB_E_INTERNAL),
+    NUMBER(MSB_E_PROTOCOL), NUMBER(MSB_E_TIMED_OUT), NUMBER(MSB_E_CONFIG), NUMBER(MSB_E_NOT_FOUND),
+    NUMBER(MSB_E_EXISTS), NUMBER(MSB_E_NOT_RUNNING), NUMBER(MSB_E_RUNNING),
+    NUMBER(MSB_E_NO_DRIVER), NUMBER(MSB_E_BOOT), NUMBER(MSB_E_CRASHED), NUMBER(MSB_E_EXEC_FAILED),
+    NUMBER(MSB_E_EXEC_TIMEOUT), NUMBER(MSB_E_LOST), NUMBER(MSB_E_PIPE), NUMBER(MSB_E_NO_PROCESS),
+    NUMBER(MSB_E_NO_SESSION), NUMBER(MSB_E_NOT_A_TERMINAL), NUMBER(MSB_SANDBOX_DETACHED),
+    NUMBER(MSB_SANDBOX_REPLACE), NUMBER(MSB_SANDBOX_NETWORK), NUMBER(MSB_SANDBOX_LOG),
+    NUMBER(MSB_OPEN_START), NUMBER(MSB_REMOVE_FORCE), NUMBER(MSB_SESSION_TTY),
+    NUMBER(MSB_EXEC_TTY), NUMBER(MSB_EXEC_WAIT_FOR_EOF), NUMBER(MSB_EXEC_SHELL),
+    NUMBER(MSB_SIGNAL_GROUP), NUMBER(MSB_SIGNAL_TREE), NUMBER(MSB_FROM_NOW),
+    NUMBER(MSB_EVENT_STARTED), NUMBER(MSB_EVENT_STDOUT), NUMBER(MSB_EVENT_STDERR),
+    NUMBER(MSB_EVENT_STDIN_ERROR), NUMBER(MSB_EVENT_EXITED), NUMBER(MSB_EVENT_FAILED),
+    NUMBER(MSB_EVENT_LOST), NUMBER(MSB_EVENT_WRITER_LEFT), NUMBER(MSB_EVENT_CUT),
+    NUMBER(MSB_LOGS_FOLLOW), NUMBER(MSB_LOGS_STDOUT), NUMBER(MSB_LOGS_STDERR),
+    NUMBER(MSB_LOGS_STARTED), NUMBER(MSB_LOGS_EXITED), NUMBER(MSB_LOGS_FAILED),
+    NUMBER(MSB_LOGS_LOST), NUMBER(MSB_LOGS_INCOMPLETE),
+    NUMBER(MSB_EXIT_CORE_DUMPED), NUMBER(MSB_EXIT_TIMED_OUT), NUMBER(MSB_OUTPUT_TRUNCATED),
+    NUMBER(AGAIN),
+};
+
+const napi_property_descriptor call_functions[] = {
+    FUNCTION("sandboxCreate", sandbox_create),
+    FUNCTION("sandboxOpen", sandbox_open),
+    FUNCTION("sandboxReady", sandbox_ready),
+    FUNCTION("sandboxEnded", sandbox_ended),
+    FUNCTION("execStream", exec_stream),
+    FUNCTION("execId", exec_id),
+    FUNCTION("execPosition", exec_position),
+    FUNCTION("execRecv", exec_recv),
+    FUNCTION("execWait", exec_wait),
+    FUNCTION("execCollect", exec_collect),
+    FUNCTION("logsRecv", logs_recv),
+    FUNCTION("sinkWrite", sink_write),
+    FUNCTION("lentMax", lent_max),
+};
+const size_t call_functions_len = sizeof call_functions / sizeof *call_functions;
+
+NAPI_MODULE_INIT()
+{
+    if (msb_abi_version() != MSB_ABI_VERSION) {
+        MUST(napi_throw_error(env, NULL, "libmicrosandbox has another ABI than this addon"));
+        return NULL;
+    }
+    if (!instance_make(env, exports)) {
+        MUST(napi_throw_error(env, NULL, "the event loop takes no more handles"));
+        return NULL;
+    }
+    instance_of(env)->lent_max = LENT_MAX;
+    for (size_t at = 0; at < sizeof numbers / sizeof *numbers; at++)
+        set(env, exports, numbers[at].name, number(env, numbers[at].value));
+    set(env, exports, "version", text(env, msb_version_string()));
+    MUST(napi_define_properties(env, exports, call_functions_len, call_functions));
+    MUST(napi_define_properties(env, exports, cell_functions_len, cell_functions));
+    MUST(napi_define_properties(env, exports, job_functions_len, job_functions));
+    return exports;
+}

@@ -1,0 +1,61 @@
+import { getSystemErrorName } from "node:util";
+import { ExecFailedError, StreamLostError } from "./errors";
+import { native, type NativeExit, type NativeFailure } from "./native";
+import { statusOf, type ExitStatus } from "./output";
+
+/**
+ * What happens to a command, told by {@link ExecHandle}. The discriminator is `kind`.
+ *
+ * `started` comes once and first; then any number of `stdout`, `stderr` and `stdinError`; then one
+ * of `exited`, `failed` and `lost`. Behind `exited`, output of other processes that still hold the
+ * command's output may come; `failed` (without a `started`) and `lost` are the last event.
+ * Ignore kinds that you do not know: later versions may add some.
+ */
+export type ExecEvent =
+  /** The process has started; `pid` is its number in the sandbox. */
+  | { kind: "started"; pid: number }
+  /** A chunk of stdout data, of any size. With a terminal, everything. */
+  | { kind: "stdout"; data: Uint8Array }
+  /** A chunk of stderr data, of any size. */
+  | { kind: "stderr"; data: Uint8Array }
+  /** The process no longer reads its input. It may run on. */
+  | { kind: "stdinError"; errno: number; code: string }
+  /** The process has exited; `code` is -1 for a death by signal. */
+  | { kind: "exited"; code: number; status: ExitStatus }
+  /** The process never started. */
+  | { kind: "failed"; error: ExecFailedError }
+  /** The sandbox went first: how the process ended is not known. */
+  | { kind: "lost"; error: StreamLostError };
+
+/** Nothing yet. */
+export const NOTHING = Symbol("nothing");
+
+/** The event that the addon has just told; `null` at the end, `undefined` for an unknown kind. */
+export function eventOf(value: unknown): ExecEvent | null | undefined | typeof NOTHING {
+  const kind = native.told[0];
+  const number = native.told[1] ?? 0;
+  switch (kind) {
+    case native.MSB_EVENT_STDOUT:
+      return { kind: "stdout", data: value as Buffer };
+    case native.MSB_EVENT_STDERR:
+      return { kind: "stderr", data: value as Buffer };
+    case native.AGAIN:
+      return NOTHING;
+    case 0:
+      return null;
+    case native.MSB_EVENT_STARTED:
+      return { kind: "started", pid: number };
+    case native.MSB_EVENT_STDIN_ERROR:
+      return { kind: "stdinError", errno: number, code: getSystemErrorName(-number) };
+    case native.MSB_EVENT_EXITED: {
+      const status = statusOf(value as NativeExit);
+      return { kind: "exited", code: status.code, status };
+    }
+    case native.MSB_EVENT_FAILED:
+      return { kind: "failed", error: new ExecFailedError(value as NativeFailure) };
+    case native.MSB_EVENT_LOST:
+      return { kind: "lost", error: new StreamLostError((value as Buffer).toString()) };
+    default:
+      return undefined;
+  }
+}

@@ -1,0 +1,265 @@
+import { constants } from "node:os";
+import { u64 } from "./check";
+import { ClosedError, InvalidArgumentError } from "./errors";
+import { eventOf, NOTHING, type ExecEvent } from "./events";
+import { native, type Cell, type NativeOutput } from "./native";
+import { checkedSize } from "./options";
+import { outputOf, type ExecOutput, type ExitStatus } from "./output";
+import { ExecSink } from "./sink";
+import { pipes, webPipes, type ExecPipes, type ExecWebPipes } from "./streams";
+import { call, job, Reader, type Waiter, type WaitOptions } from "./wait";
+
+const SIGKILL = 9;
+
+/**
+ * Signals a command and resizes its terminal, and reads nothing: for those who do not own the
+ * {@link ExecHandle}. Never waits for a reader. It works as long as the handle is not closed.
+ */
+export class ExecControl {
+  /** Session id: the same in every language, in logs and in `msb`. Never used again. */
+  readonly id: string;
+  readonly #waiter: Waiter;
+
+  /** @internal */
+  constructor(waiter: Waiter, id: string) {
+    this.#waiter = waiter;
+    this.id = id;
+  }
+
+  /**
+   * Send a POSIX signal to the command's process group: a number, or a name such as `"SIGTERM"`.
+   *
+   * @throws {@link NoSuchProcessError} when it has ended.
+   */
+  async signal(signal: number | NodeJS.Signals, options: WaitOptions = {}): Promise<void> {
+    await this.#send(numberOf(signal), native.MSB_SIGNAL_GROUP, options);
+  }
+
+  /**
+   * Force-terminate the process and everything that it started.
+   *
+   * @throws {@link NoSuchProcessError} when it has ended.
+   */
+  kill(options: WaitOptions = {}): Promise<void> {
+    return this.#send(SIGKILL, native.MSB_SIGNAL_TREE, options);
+  }
+
+  /**
+   * Change the size of its terminal. The program gets SIGWINCH.
+   *
+   * @throws {@link NotATerminalError} when it has none.
+   */
+  async resize(rows: number, cols: number, options: WaitOptions = {}): Promise<void> {
+    const [first, second] = checkedSize(rows, cols);
+    await job(native.execResize, this.#open(), { first, second }, options.signal);
+  }
+
+  async #send(first: number, second: number, options: WaitOptions): Promise<void> {
+    await job(native.execSignal, this.#open(), { first, second }, options.signal);
+  }
+
+  #open(): Cell {
+    if (this.#waiter.closed) throw new ClosedError();
+    return this.#waiter.cell;
+  }
+}
+
+function numberOf(signal: number | NodeJS.Signals): number {
+  const number = typeof signal === "string" ? constants.signals[signal] : signal;
+  if (Number.isInteger(number)) return number;
+  throw new InvalidArgumentError(`${String(signal)} is no signal`);
+}
+
+/**
+ * A handle to a running streaming execution, for `for await...of` and `await using`.
+ *
+ * One caller at a time reads it (`recv`, iteration, `wait`, `collect`, the streams); a second one
+ * gets {@link BusyError}. A read that is given up loses nothing. The command stands still when
+ * about a mebibyte of its output was not read. An idle handle keeps no process alive, a call that
+ * waits does. A handle that is forgotten is closed when it is collected; the command runs on.
+ */
+export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
+  /** Session id: the same in every language, in logs and in `msb`. Never used again. */
+  readonly id: string;
+  readonly #cell: Cell;
+  readonly #reader: Reader;
+  readonly #control: ExecControl;
+  readonly #most: number;
+  #sink: ExecSink | null;
+  #flags = 0;
+  #position: [number, number] | undefined;
+
+  /** @internal */
+  constructor(exec: Cell, sink: Cell | null, most: number) {
+    this.#cell = exec;
+    this.#reader = new Reader(exec);
+    this.#sink = sink && new ExecSink(sink);
+    this.#most = most;
+    this.id = call(() => native.execId(exec));
+    this.#control = new ExecControl(this.#reader, this.id);
+  }
+
+  /**
+   * Receive the next event, or `null` once the stream ends, and for ever after. Giving it up loses
+   * no event.
+   */
+  recv(options: WaitOptions = {}): Promise<ExecEvent | null> {
+    return this.#reader.read(this.#nextEvent, options.signal);
+  }
+
+  #nextEvent = (): ExecEvent | null | undefined => {
+    for (;;) {
+      const event = eventOf(native.execRecv(this.#cell));
+      if (event === NOTHING) return undefined;
+      if (event === undefined) continue;
+      if (event === null) this.#flags = native.told[1] ?? 0;
+      return event;
+    }
+  };
+
+  /**
+   * Take ownership of the stdin sink. Resolves to `null` when there is no pipe, and after the first
+   * call. A sink that was not taken is closed with the handle.
+   */
+  async takeStdin(): Promise<ExecSink | null> {
+    const sink = this.#sink;
+    this.#sink = null;
+    return sink;
+  }
+
+  /**
+   * Wait for the process to exit. What it puts out until then is thrown away. A death by signal or
+   * by timeout is a status, too.
+   *
+   * @throws {@link ExecFailedError} when it never started, {@link StreamLostError} when the sandbox
+   * went first.
+   */
+  async wait(options: WaitOptions = {}): Promise<ExitStatus> {
+    const ending = await this.#reader.read(this.#lookForEnding, options.signal);
+    if (ending.kind === "exited") return ending.status;
+    throw ending.error;
+  }
+
+  #lookForEnding = (): Ending | undefined => {
+    const event = eventOf(native.execWait(this.#cell));
+    return event === NOTHING ? undefined : (event as Ending);
+  };
+
+  /**
+   * Drain what is left of stdout and stderr and wait for the end of both. Giving it up keeps what
+   * was gathered for the next call of this, and leaves the command running.
+   *
+   * @throws {@link ExecFailedError} when it never started, {@link ExecTimeoutError} when its time
+   * ran out, {@link StreamLostError} when the sandbox went first.
+   */
+  async collect(options: WaitOptions = {}): Promise<ExecOutput> {
+    const output = await this.#reader.read(this.#lookForOutput, options.signal);
+    return outputOf(output, this.#most);
+  }
+
+  #lookForOutput = (): NativeOutput | undefined => {
+    const output = native.execCollect(this.#cell);
+    if (output) this.#flags = output.flags;
+    return output;
+  };
+
+  /** As {@link ExecControl.signal}; also while another call reads. */
+  signal(signal: number | NodeJS.Signals, options: WaitOptions = {}): Promise<void> {
+    return this.#control.signal(signal, options);
+  }
+
+  /** As {@link ExecControl.kill}; also while another call reads. */
+  kill(options: WaitOptions = {}): Promise<void> {
+    return this.#control.kill(options);
+  }
+
+  /** As {@link ExecControl.resize}; also while another call reads. */
+  resize(rows: number, cols: number, options: WaitOptions = {}): Promise<void> {
+    return this.#control.resize(rows, cols, options);
+  }
+
+  /** Signals and resizes, for somebody else. */
+  control(): ExecControl {
+    return this.#control;
+  }
+
+  /**
+   * How many bytes of output, both together, were handed out or thrown away.
+   * {@link Sandbox.reattach} goes on there.
+   */
+  get position(): number {
+    return this.#positions()[0];
+  }
+
+  /** How many bytes {@link Sandbox.reattach} was asked for that were no longer kept. */
+  get missed(): number {
+    return this.#positions()[1];
+  }
+
+  #positions(): [number, number] {
+    if (this.#position) return this.#position;
+    if (this.#reader.closed) throw new ClosedError();
+    return call(() => native.execPosition(this.#cell));
+  }
+
+  /** At the end of the stream: whether another process still had the output open. Else `false`. */
+  get writerLeft(): boolean {
+    return (this.#flags & native.MSB_EVENT_WRITER_LEFT) !== 0;
+  }
+
+  /** At the end of the stream: whether the connection was lost after the exit. Else `false`. */
+  get cut(): boolean {
+    return (this.#flags & native.MSB_EVENT_CUT) !== 0;
+  }
+
+  /**
+   * The outputs as streams of Node's, which read this handle from now on. Each is to be read, or
+   * `resume()`d or destroyed: what nobody takes holds the command up, also its other output.
+   */
+  pipes(): ExecPipes {
+    return pipes(this);
+  }
+
+  /** The outputs as web streams, which read this handle from now on. Cancel what is not read. */
+  webPipes(): ExecWebPipes {
+    return webPipes(this);
+  }
+
+  /**
+   * Let go of the command, which runs on. Idempotent; whoever waits on the handle gets
+   * {@link ClosedError}. {@link Sandbox.reattach} takes it up again.
+   */
+  close(): void {
+    if (!this.#reader.closed) this.#position = this.#positions();
+    this.#reader.close();
+    void this.#sink?.close();
+    this.#sink = null;
+  }
+
+  /**
+   * Iterate events with `for await...of`. Leaving the loop ends nothing: the handle can be read on,
+   * waited for or killed.
+   */
+  [Symbol.asyncIterator](): AsyncIterator<ExecEvent, undefined> {
+    return this.#reader.iterator(this.#nextEvent);
+  }
+
+  /** Best-effort kill on `await using` scope exit, and `close`. Never rejects. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#reader.closed) await this.kill().catch(() => {});
+    this.close();
+  }
+}
+
+type Ending = Extract<ExecEvent, { kind: "exited" | "failed" | "lost" }>;
+
+/** From where a session's output is replayed: a byte position, or only what is still to come. */
+export type ReattachFrom = number | bigint | "now";
+
+/** @internal */
+export function positionOf(from: ReattachFrom): bigint {
+  if (from === "now") return BigInt(native.MSB_FROM_NOW);
+  const position = u64("the position", from);
+  if (position < 2n ** 63n) return position;
+  throw new InvalidArgumentError(`the position is ${position}, above 2^63-1`);
+}

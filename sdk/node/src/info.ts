@@ -1,0 +1,139 @@
+import type { NativeDriver, NativeSandboxEntry, NativeSession } from "./native";
+import { native } from "./native";
+import { statusOf, type ExitStatus } from "./output";
+
+/** Never started, running, ended in order, or ended by itself. */
+export type SandboxStatus = "created" | "running" | "stopped" | "crashed";
+
+/** What isolates a sandbox: a virtual machine of the processor's, one in software, or a container. */
+export type Isolation = "hardware" | "emulated" | "container";
+
+/** Why a sandbox ended. */
+export type EndReason =
+  | "stopped"
+  | "killed"
+  | "creator_gone"
+  | "max_duration"
+  | "idle"
+  | "crashed"
+  | "boot_failed";
+
+/** What is known about a sandbox. */
+export interface SandboxInfo {
+  /** Its name. */
+  readonly name: string;
+  /** Its state. */
+  readonly status: SandboxStatus;
+  /** The root filesystem it was made from. */
+  readonly image: string;
+  /** The driver that runs it, or ran it last. */
+  readonly driver: string | null;
+  /** What isolates it; `null` when it was never started. */
+  readonly isolation: Isolation | null;
+  /** How many processors it may use; `null` is the driver's default. */
+  readonly cpus: number | null;
+  /** How much memory it may use, in MiB; `null` is the driver's default. */
+  readonly memory: number | null;
+  /** Whether it outlives the process that created it. */
+  readonly detached: boolean;
+  /** The caller's own notes. */
+  readonly labels: Readonly<Record<string, string>>;
+  /** When it was created. */
+  readonly createdAt: Date;
+  /** When it was last started. */
+  readonly startedAt: Date | null;
+  /** Why it ended, when it is not running. */
+  readonly endReason: EndReason | null;
+  /** More about its end, for people. */
+  readonly endDetail: string | null;
+}
+
+/** One run of a command. */
+export interface SessionInfo {
+  /** Its id. */
+  readonly id: string;
+  /** Its process id in the guest. */
+  readonly pid: number;
+  /** Program and arguments, cut when they are very long. */
+  readonly command: readonly string[];
+  /** Whether it has a terminal. */
+  readonly tty: boolean;
+  /** How it ended; `null` while it runs. */
+  readonly status: ExitStatus | null;
+  /** How long ago it started, in milliseconds. */
+  readonly ageMs: number;
+  /** How many bytes it has put out. */
+  readonly outputTotal: number;
+  /** How many readers follow it. */
+  readonly followers: number;
+}
+
+/** Whether a driver can be used on this host. */
+export interface DriverInfo {
+  /** Its name. */
+  readonly name: string;
+  /** What isolates its sandboxes. */
+  readonly isolation: Isolation | null;
+  /** Whether it can be used. */
+  readonly usable: boolean;
+  /** On what it stands when it can be used, else why it cannot. */
+  readonly why: string;
+  /** What would make it usable, when that is known. */
+  readonly hint: string | null;
+}
+
+/* At the place of their number in C; 0 is none. */
+const STATES: readonly SandboxStatus[] = ["created", "running", "stopped", "crashed"];
+const ISOLATIONS: readonly Isolation[] = ["hardware", "emulated", "container"];
+const REASONS: readonly EndReason[] = [
+  "stopped",
+  "killed",
+  "creator_gone",
+  "max_duration",
+  "idle",
+  "crashed",
+  "boot_failed",
+];
+
+/** @internal */
+export function sandboxInfo(entry: NativeSandboxEntry): SandboxInfo {
+  const labels = entry.labels.map((label) => {
+    const at = label.indexOf("=");
+    return [label.slice(0, at), label.slice(at + 1)] as const;
+  });
+  return {
+    name: entry.name,
+    status: STATES[entry.state - 1] ?? "crashed",
+    image: entry.image,
+    driver: entry.driver,
+    isolation: ISOLATIONS[entry.isolation - 1] ?? null,
+    cpus: entry.cpus || null,
+    memory: entry.memory || null,
+    detached: (entry.flags & native.MSB_SANDBOX_DETACHED) !== 0,
+    labels: Object.fromEntries(labels),
+    createdAt: new Date(entry.created),
+    startedAt: entry.started ? new Date(entry.started) : null,
+    endReason: REASONS[entry.reason - 1] ?? null,
+    endDetail: entry.detail,
+  };
+}
+
+/** @internal */
+export function sessionInfo(entry: NativeSession): SessionInfo {
+  const { id, pid, argv, flags, exit, ageMs, outputTotal, followers } = entry;
+  return {
+    id,
+    pid,
+    command: argv,
+    tty: (flags & native.MSB_SESSION_TTY) !== 0,
+    status: exit && statusOf(exit),
+    ageMs,
+    outputTotal,
+    followers,
+  };
+}
+
+/** @internal */
+export function driverInfo(entry: NativeDriver): DriverInfo {
+  return { ...entry, isolation: ISOLATIONS[entry.isolation - 1] ?? null };
+}

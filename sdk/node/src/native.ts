@@ -1,0 +1,263 @@
+/**
+ * The addon: what native/*.c exports, and where it is found.
+ *
+ * @internal
+ * @module
+ */
+
+// Node has these symbols from 18.18 on.
+for (const name of ["asyncDispose", "dispose"]) {
+  if (!(name in Symbol)) Object.defineProperty(Symbol, name, { value: Symbol(`Symbol.${name}`) });
+}
+
+/** A handle of the library's, closed when it is collected at the latest. */
+export interface Cell {
+  readonly cell: unique symbol;
+}
+
+export interface NativeExit {
+  code: number;
+  signal: number;
+  flags: number;
+  userMs: number;
+  systemMs: number;
+  wallMs: number;
+  maxRss: number;
+}
+
+export interface NativeFailure {
+  kind: string;
+  errno: number;
+  errnoName: string;
+  stage: string;
+  message: string;
+  path: Buffer;
+}
+
+export interface NativeOutput {
+  kind: number;
+  flags: number;
+  stdout: Buffer;
+  stderr: Buffer;
+  stdoutTotal: number;
+  stderrTotal: number;
+  exit: NativeExit | null;
+  failure: NativeFailure | null;
+  lost: Buffer;
+}
+
+export interface NativeCommand {
+  flags: number;
+  cmd: Buffer;
+  args: Buffer[];
+  env: Buffer[];
+  cwd: Buffer | undefined;
+  user: Buffer | undefined;
+  stdin: Buffer | undefined;
+  rlimits: { resource: number; soft: bigint; hard: bigint }[];
+  timeoutNs: bigint;
+  drainNs: bigint;
+  rows: number;
+  cols: number;
+  maxOutput: bigint;
+}
+
+export interface NativeSandboxOptions {
+  flags: number;
+  name: Buffer;
+  image: Buffer;
+  driver: Buffer | undefined;
+  workdir: Buffer | undefined;
+  shell: Buffer | undefined;
+  user: Buffer | undefined;
+  hostname: Buffer | undefined;
+  env: Buffer[];
+  labels: Buffer[];
+  cpus: number;
+  memory: number;
+  maxDurationMs: number;
+  idleTimeoutMs: number;
+  bootTimeoutMs: number;
+  logMaxBytes: number;
+  logFiles: number;
+}
+
+export interface NativeSandboxEntry {
+  name: string;
+  state: number;
+  isolation: number;
+  reason: number;
+  flags: number;
+  cpus: number;
+  memory: number;
+  created: number;
+  started: number;
+  image: string;
+  driver: string | null;
+  detail: string | null;
+  labels: string[];
+}
+
+export interface NativeSession {
+  id: string;
+  argv: string[];
+  pid: number;
+  flags: number;
+  followers: number;
+  ageMs: number;
+  outputTotal: number;
+  exit: NativeExit | null;
+}
+
+export interface NativeDriver {
+  name: string;
+  isolation: number;
+  usable: boolean;
+  why: string;
+  hint: string | null;
+}
+
+export interface NativeRecord {
+  timeNs: bigint;
+  session: string | null;
+  data: Buffer;
+  argv: string[];
+  flags: number;
+  exit: NativeExit | null;
+  failure: NativeFailure | null;
+}
+
+/** What a call that waits is given: a name and two numbers, whose meaning is the call's. */
+export interface JobSpec {
+  name?: Buffer | undefined;
+  first?: number | bigint;
+  second?: number;
+  command?: NativeCommand | undefined;
+  detachKeys?: Buffer | undefined;
+}
+
+/** A call that waits: on a thread of the addon's, which calls back. */
+export type Job<T> = (
+  cell: Cell | null,
+  spec: JobSpec,
+  done: (error: Error | null, value: T) => void,
+) => void;
+
+/** Numbers of the header, and `AGAIN`: nothing yet. */
+type Constants = {
+  readonly [name in
+      | "name"
+      | "MSB_E_INVALID"
+      | "MSB_E_HANDLE"
+      | "MSB_E_CLOSED"
+      | "MSB_E_BUSY"
+      | "MSB_E_UNSUPPORTED"
+      | "MSB_E_LIMIT"
+      | "MSB_E_IO"
+      | "MSB_E_INTERNAL"
+      | "MSB_E_PROTOCOL"
+      | "MSB_E_TIMED_OUT"
+      | "MSB_E_CONFIG"
+      | "MSB_E_NOT_FOUND"
+      | "MSB_E_EXISTS"
+      | "MSB_E_NOT_RUNNING"
+      | "MSB_E_RUNNING"
+      | "MSB_E_NO_DRIVER"
+      | "MSB_E_BOOT"
+      | "MSB_E_CRASHED"
+      | "MSB_E_EXEC_FAILED"
+      | "MSB_E_EXEC_TIMEOUT"
+      | "MSB_E_LOST"
+      | "MSB_E_PIPE"
+      | "MSB_E_NO_PROCESS"
+      | "MSB_E_NO_SESSION"
+      | "MSB_E_NOT_A_TERMINAL"
+      | "MSB_SANDBOX_DETACHED"
+      | "MSB_SANDBOX_REPLACE"
+      | "MSB_SANDBOX_NETWORK"
+      | "MSB_SANDBOX_LOG"
+      | "MSB_OPEN_START"
+      | "MSB_REMOVE_FORCE"
+      | "MSB_SESSION_TTY"
+      | "MSB_EXEC_TTY"
+      | "MSB_EXEC_WAIT_FOR_EOF"
+      | "MSB_EXEC_SHELL"
+      | "MSB_SIGNAL_GROUP"
+      | "MSB_SIGNAL_TREE"
+      | "MSB_FROM_NOW"
+      | "MSB_EVENT_STARTED"
+      | "MSB_EVENT_STDOUT"
+      | "MSB_EVENT_STDERR"
+      | "MSB_EVENT_STDIN_ERROR"
+      | "MSB_EVENT_EXITED"
+      | "MSB_EVENT_FAILED"
+      | "MSB_EVENT_LOST"
+      | "MSB_EVENT_WRITER_LEFT"
+      | "MSB_EVENT_CUT"
+      | "MSB_LOGS_FOLLOW"
+      | "MSB_LOGS_STDOUT"
+      | "MSB_LOGS_STDERR"
+      | "MSB_LOGS_STARTED"
+      | "MSB_LOGS_EXITED"
+      | "MSB_LOGS_FAILED"
+      | "MSB_LOGS_LOST"
+      | "MSB_LOGS_INCOMPLETE"
+      | "MSB_EXIT_CORE_DUMPED"
+      | "MSB_EXIT_TIMED_OUT"
+      | "MSB_OUTPUT_TRUNCATED"
+      | "AGAIN"]: number;
+};
+
+export interface Native extends Constants {
+  readonly version: string;
+  /** Kind and number of the event that was received last. */
+  readonly told: Int32Array;
+  sandboxCreate(options: NativeSandboxOptions): Cell;
+  sandboxOpen(spec: { name: Buffer; flags: number }): Cell;
+  sandboxReady(sandbox: Cell): boolean;
+  sandboxEnded(sandbox: Cell): boolean;
+  execStream(sandbox: Cell, command: NativeCommand, pipe: boolean): [Cell, Cell | null];
+  execId(exec: Cell): string;
+  execPosition(exec: Cell): [number, number];
+  execRecv(exec: Cell): unknown;
+  execWait(exec: Cell): unknown;
+  execCollect(exec: Cell): NativeOutput | undefined;
+  logsRecv(logs: Cell): NativeRecord | undefined;
+  sinkWrite(sink: Cell, data: Uint8Array, offset: number): number | undefined;
+  lentMax(bytes: number): void;
+  arm(cell: Cell, ready: () => void): void;
+  disarm(cell: Cell): void;
+  close(cell: Cell): boolean;
+  counts(): { cells: number; polls: number; lent: number };
+  hold(whether: boolean): void;
+  execSignal: Job<void>;
+  execResize: Job<void>;
+  execReattach: Job<[Cell, Cell | null]>;
+  execList: Job<NativeSession[]>;
+  sandboxInfo: Job<NativeSandboxEntry[]>;
+  sandboxList: Job<NativeSandboxEntry[]>;
+  sandboxStop: Job<void>;
+  sandboxKill: Job<void>;
+  sandboxRemove: Job<void>;
+  doctor: Job<NativeDriver[]>;
+  logsOpen: Job<Cell>;
+  attach: Job<number>;
+}
+
+function load(): Native {
+  const chosen = process.env["MSB_NODE_ADDON"];
+  if (chosen) return require(chosen) as Native;
+  const name = `@microsandbox/${process.platform}-${process.arch}-gnu`;
+  try {
+    return require(name) as Native;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "MODULE_NOT_FOUND") throw error;
+    throw new Error(
+      `${name} is not installed: it is an optional dependency of microsandbox, left out by ` +
+        "--omit=optional, and exists for 64-bit Linux with glibc",
+      { cause: error },
+    );
+  }
+}
+
+export const native = load();

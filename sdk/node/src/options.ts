@@ -1,0 +1,290 @@
+import { bytesOf, nanoseconds, optional, pair, text, u64, whole, type Text } from "./check";
+import { InvalidArgumentError } from "./errors";
+import { native, type NativeCommand } from "./native";
+
+/** Names of the resources that can be limited, at the place of their Linux number. */
+const RESOURCES = [
+  "cpu",
+  "fsize",
+  "data",
+  "stack",
+  "core",
+  "rss",
+  "nproc",
+  "nofile",
+  "memlock",
+  "as",
+  "locks",
+  "sigpending",
+  "msgqueue",
+  "nice",
+  "rtprio",
+  "rttime",
+] as const;
+
+/** A limitable POSIX resource. */
+export type RlimitResource =
+  | "cpu" | "fsize" | "data" | "stack" | "core" | "rss"
+  | "nproc" | "nofile" | "memlock" | "as" | "locks"
+  | "sigpending" | "msgqueue" | "nice" | "rtprio" | "rttime";
+
+/** A POSIX resource limit applied to the process. `Infinity` is no limit. */
+export interface Rlimit {
+  /** Which resource is limited. */
+  resource: RlimitResource;
+  /** Soft limit: the one in force. */
+  soft: number | bigint;
+  /** Hard limit: what the command may raise the soft one to. */
+  hard: number | bigint;
+}
+
+/** Stdin behavior for an execution; {@link Stdin} makes them. */
+export type StdinMode =
+  /** Stdin connected to `/dev/null`. */
+  | { kind: "null" }
+  /** Writable pipe opened for the caller. */
+  | { kind: "pipe" }
+  /** Pre-supplied stdin bytes, then EOF. */
+  | { kind: "bytes"; data: Uint8Array };
+
+/** Makes a {@link StdinMode}, which {@link ExecOptionsBuilder.stdin} takes. */
+export const Stdin = {
+  /** Connect stdin to `/dev/null`. */
+  null: (): StdinMode => ({ kind: "null" }),
+  /** Open a writable pipe; the caller writes by {@link ExecHandle.takeStdin}. */
+  pipe: (): StdinMode => ({ kind: "pipe" }),
+  /** Send the given bytes (or UTF-8-encoded string) and close stdin. */
+  bytes: (data: Uint8Array | string): StdinMode => ({ kind: "bytes", data: bytesOf(data) }),
+} as const;
+
+/** A command as the addon takes it. @internal */
+export interface Command {
+  native: NativeCommand;
+  pipe: boolean;
+  /** What the caller's limit on collected output really is. */
+  most: number;
+}
+
+function flag(name: string, value: boolean): boolean {
+  if (typeof value === "boolean") return value;
+  throw new InvalidArgumentError(`${name} takes true or false`);
+}
+
+/** What both builders can say. */
+abstract class CommandBuilder {
+  #args: Text[] = [];
+  #cwd: Text | undefined;
+  #user: string | undefined;
+  #env: [Text, Text][] = [];
+  #rlimits: Rlimit[] = [];
+
+  /** Append a single argument. */
+  arg(arg: Text): this {
+    this.#args.push(arg);
+    return this;
+  }
+
+  /** Append many arguments. */
+  args(args: Iterable<Text>): this {
+    if (typeof args === "string") throw new InvalidArgumentError("args takes a list, not a string");
+    this.#args.push(...args);
+    return this;
+  }
+
+  /** Working directory; else the sandbox's. */
+  cwd(cwd: Text): this {
+    this.#cwd = cwd;
+    return this;
+  }
+
+  /** Guest user: `name`, `uid`, `name:group` or `uid:gid`; else the sandbox's. */
+  user(user: string): this {
+    this.#user = user;
+    return this;
+  }
+
+  /** Add a single env var, on top of the sandbox's. The last of a name counts. */
+  env(key: Text, value: Text): this {
+    this.#env.push([key, value]);
+    return this;
+  }
+
+  /** Add many env vars. */
+  envs(vars: Record<string, string>): this {
+    this.#env.push(...Object.entries(vars));
+    return this;
+  }
+
+  /** Set both soft and hard rlimit. `Infinity` is no limit; above 2^53, give a bigint. */
+  rlimit(resource: RlimitResource, limit: number | bigint): this {
+    return this.rlimitRange(resource, limit, limit);
+  }
+
+  /** Set distinct soft and hard rlimits. */
+  rlimitRange(resource: RlimitResource, soft: number | bigint, hard: number | bigint): this {
+    this.#rlimits.push({ resource, soft, hard });
+    return this;
+  }
+
+  /** Checks everything that can be checked before it is sent. */
+  protected command(cmd: Text): NativeCommand {
+    return {
+      flags: 0,
+      cmd: text("the command", cmd),
+      args: this.#args.map((arg) => text("an argument", arg)),
+      env: this.#env.map(([key, value]) => pair("a variable", key, value)),
+      cwd: optional("the working directory", this.#cwd),
+      user: optional("the user", this.#user),
+      rlimits: this.#rlimits.map(checkedLimit),
+      stdin: undefined,
+      timeoutNs: 0n,
+      drainNs: 0n,
+      rows: 0,
+      cols: 0,
+      maxOutput: 0n,
+    };
+  }
+}
+
+function checkedLimit(limit: Rlimit): { resource: number; soft: bigint; hard: bigint } {
+  const resource = RESOURCES.indexOf(limit.resource);
+  if (resource < 0) {
+    throw new InvalidArgumentError(`${JSON.stringify(limit.resource)} is no resource to limit`);
+  }
+  const soft = u64(`the soft limit of ${limit.resource}`, limit.soft);
+  const hard = u64(`the hard limit of ${limit.resource}`, limit.hard);
+  if (soft > hard) {
+    throw new InvalidArgumentError(
+      `the soft limit of ${limit.resource} is ${soft}, above its hard limit ${hard}`,
+    );
+  }
+  return { resource, soft, hard };
+}
+
+/**
+ * Passed to the callback in `execWith(cmd, b => ...)` and its streaming and shell variants. Every
+ * setter mutates the builder and returns it, so calls chain. What makes no sense is refused when
+ * the call is made, before anything is sent.
+ */
+export class ExecOptionsBuilder extends CommandBuilder {
+  #stdin: StdinMode = Stdin.null();
+  #timeout: number | bigint | undefined;
+  #drain: number | bigint | undefined;
+  #maxOutput: number | bigint | undefined;
+  #tty = false;
+  #size: [number, number] | undefined;
+  #waitForEof = false;
+
+  /** Kill the process, and all that it started, after this many milliseconds. */
+  timeout(ms: number | bigint): this {
+    this.#timeout = ms;
+    return this;
+  }
+
+  /** Connect stdin to `/dev/null` (default). */
+  stdinNull(): this {
+    return this.stdin(Stdin.null());
+  }
+
+  /** Open a writable stdin pipe; {@link ExecHandle.takeStdin} gives its writing end. */
+  stdinPipe(): this {
+    return this.stdin(Stdin.pipe());
+  }
+
+  /** Pre-supply stdin bytes and close it. */
+  stdinBytes(data: Uint8Array | string): this {
+    return this.stdin(Stdin.bytes(data));
+  }
+
+  /** What stdin is to be, as {@link Stdin} makes it. */
+  stdin(mode: StdinMode): this {
+    this.#stdin = mode;
+    return this;
+  }
+
+  /** Allocate a pseudo-terminal. Its stderr then comes as stdout. */
+  tty(enabled: boolean): this {
+    this.#tty = flag("tty", enabled);
+    return this;
+  }
+
+  /** The size of the terminal; 24 rows of 80 columns unless set. */
+  ttySize(rows: number, cols: number): this {
+    this.#size = [rows, cols];
+    return this;
+  }
+
+  /**
+   * How long the output of other processes, which the command left behind, is still forwarded after
+   * its exit, in milliseconds; 250 unless set.
+   */
+  drain(ms: number | bigint): this {
+    this.#drain = ms;
+    return this;
+  }
+
+  /** Forward output until every process that holds it has closed it, however long that takes. */
+  waitForEof(enabled: boolean): this {
+    this.#waitForEof = flag("waitForEof", enabled);
+    return this;
+  }
+
+  /** Keep at most so many bytes of each output when it is collected, and count on. */
+  maxOutput(bytes: number | bigint): this {
+    this.#maxOutput = bytes;
+    return this;
+  }
+
+  /** @internal */
+  build(cmd: Text, shell = false): Command {
+    const command = this.command(cmd);
+    const { MSB_EXEC_SHELL, MSB_EXEC_TTY, MSB_EXEC_WAIT_FOR_EOF } = native;
+    if (shell) command.flags |= MSB_EXEC_SHELL;
+    if (this.#tty) command.flags |= MSB_EXEC_TTY;
+    if (this.#waitForEof) command.flags |= MSB_EXEC_WAIT_FOR_EOF;
+    if (this.#tty && this.#size) [command.rows, command.cols] = checkedSize(...this.#size);
+    if (this.#timeout !== undefined) {
+      command.timeoutNs = nanoseconds("the timeout", this.#timeout);
+      if (command.timeoutNs === 0n) {
+        throw new InvalidArgumentError("the timeout is zero; leave it out or give it a time");
+      }
+    }
+    // In C a zero is the default. A nanosecond is as good as none.
+    if (this.#drain !== undefined) command.drainNs = nanoseconds("the drain", this.#drain) || 1n;
+    let most = Infinity;
+    if (this.#maxOutput !== undefined) {
+      const limit = u64("maxOutput", this.#maxOutput);
+      most = Number(limit);
+      command.maxOutput = limit || 1n; // of which ExecOutput shows nothing
+    }
+    if (this.#stdin.kind === "bytes") command.stdin = bytesOf(this.#stdin.data);
+    return { native: command, pipe: this.#stdin.kind === "pipe", most };
+  }
+}
+
+/** Rows and columns of a terminal, which has at least one of each. @internal */
+export function checkedSize(rows: number, cols: number): [number, number] {
+  return [whole("rows", rows, 1, 65535), whole("cols", cols, 1, 65535)];
+}
+
+/**
+ * Passed to the callback in `attachWith(cmd, b => ...)`. Every setter mutates the builder and
+ * returns it, so calls chain.
+ */
+export class AttachOptionsBuilder extends CommandBuilder {
+  #detachKeys: string | undefined;
+
+  /** Detach key sequence, e.g. `"ctrl-]"` (the default) or `"ctrl-p,ctrl-q"`. */
+  detachKeys(spec: string): this {
+    this.#detachKeys = spec;
+    return this;
+  }
+
+  /** @internal */
+  build(cmd: Text | undefined): { command: NativeCommand | undefined; detachKeys: Buffer | undefined } {
+    return {
+      command: cmd === undefined ? undefined : this.command(cmd),
+      detachKeys: optional("the detach keys", this.#detachKeys),
+    };
+  }
+}

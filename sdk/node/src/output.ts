@@ -1,0 +1,120 @@
+import { ExecFailedError, ExecTimeoutError, StreamLostError } from "./errors";
+import { native, type NativeExit, type NativeOutput } from "./native";
+
+/** What a command and the children that it waited for used. */
+export interface ResourceUsage {
+  /** CPU time in user mode, in milliseconds. */
+  readonly userMs: number;
+  /** CPU time in the kernel, in milliseconds. */
+  readonly systemMs: number;
+  /** Time from start to exit, in milliseconds. */
+  readonly wallMs: number;
+  /** Largest resident size, in bytes. */
+  readonly maxRss: number;
+}
+
+/** The exit result of a process. */
+export interface ExitStatus {
+  /** Exit code; -1 for a death by signal. */
+  readonly code: number;
+  /** `true` when `code === 0`. */
+  readonly success: boolean;
+  /** Number of the signal that killed it. */
+  readonly signal: number | null;
+  /** Whether it left a core dump. */
+  readonly coreDumped: boolean;
+  /** Whether its time had run out, and it was killed for it. */
+  readonly timedOut: boolean;
+  /** What it used. */
+  readonly usage: ResourceUsage;
+}
+
+/** @internal */
+export function statusOf(exit: NativeExit): ExitStatus {
+  const { code, signal, flags, userMs, systemMs, wallMs, maxRss } = exit;
+  return {
+    code,
+    success: code === 0,
+    signal: signal || null,
+    coreDumped: (flags & native.MSB_EXIT_CORE_DUMPED) !== 0,
+    timedOut: (flags & native.MSB_EXIT_TIMED_OUT) !== 0,
+    usage: { userMs, systemMs, wallMs, maxRss },
+  };
+}
+
+/** The result of a completed command execution: collected output plus exit status. */
+export class ExecOutput {
+  /** Exit status object. */
+  readonly status: ExitStatus;
+  /** How many bytes it wrote to standard output, also beyond a limit. */
+  readonly stdoutTotal: number;
+  /** How many bytes it wrote to standard error, also beyond a limit. */
+  readonly stderrTotal: number;
+  /** Whether `maxOutput` cut something off. */
+  readonly truncated: boolean;
+  /** Whether some other process still had the output open when collecting ended. */
+  readonly writerLeft: boolean;
+  /** Whether the connection was lost after the exit, so that output may be missing. */
+  readonly cut: boolean;
+  readonly #stdout: Buffer;
+  readonly #stderr: Buffer;
+
+  /** @internal */
+  constructor(status: ExitStatus, output: NativeOutput, most = Infinity) {
+    this.status = status;
+    this.#stdout = output.stdout.subarray(0, most);
+    this.#stderr = output.stderr.subarray(0, most);
+    this.stdoutTotal = output.stdoutTotal;
+    this.stderrTotal = output.stderrTotal;
+    this.truncated =
+      (output.flags & native.MSB_OUTPUT_TRUNCATED) !== 0 ||
+      Math.max(output.stdout.length, output.stderr.length) > most;
+    this.writerLeft = (output.flags & native.MSB_EVENT_WRITER_LEFT) !== 0;
+    this.cut = (output.flags & native.MSB_EVENT_CUT) !== 0;
+  }
+
+  /** Process exit code; -1 for a death by signal. */
+  get code(): number {
+    return this.status.code;
+  }
+
+  /** `true` when `code === 0`. */
+  get success(): boolean {
+    return this.status.success;
+  }
+
+  /** Collected stdout decoded as UTF-8; invalid sequences become U+FFFD. */
+  stdout(): string {
+    return this.#stdout.toString();
+  }
+
+  /** Collected stderr decoded as UTF-8; invalid sequences become U+FFFD. */
+  stderr(): string {
+    return this.#stderr.toString();
+  }
+
+  /** Raw stdout bytes: the same memory each time, not a copy. */
+  stdoutBytes(): Uint8Array {
+    return this.#stdout;
+  }
+
+  /** Raw stderr bytes: the same memory each time, not a copy. */
+  stderrBytes(): Uint8Array {
+    return this.#stderr;
+  }
+}
+
+/** The output of a command that ran to its end; throws what else became of it. @internal */
+export function outputOf(from: NativeOutput, most: number): ExecOutput {
+  if (from.failure) throw new ExecFailedError(from.failure);
+  if (!from.exit) {
+    const { stdout, stderr, lost } = from;
+    throw new StreamLostError(lost.toString(), {
+      stdout: stdout.subarray(0, most),
+      stderr: stderr.subarray(0, most),
+    });
+  }
+  const output = new ExecOutput(statusOf(from.exit), from, most);
+  if (output.status.timedOut) throw new ExecTimeoutError(output);
+  return output;
+}

@@ -1,0 +1,111 @@
+// Sandboxes around the commands.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { doctor, Sandbox, version } from "microsandbox";
+import { create, end, image, turn } from "./support.mjs";
+
+test("a sandbox is what its options say", async () => {
+  const sandbox = await Sandbox.builder(`node-built-${process.pid}`)
+    .image(image)
+    .env("A", "a")
+    .envs({ B: "b" })
+    .workdir("/tmp")
+    .shell("/bin/sh")
+    .user("app")
+    .hostname("host")
+    .label("for", "tests")
+    .labels({ of: "node=package" })
+    .maxDuration(600_000)
+    .idleTimeout(600_000)
+    .bootTimeout(60_000)
+    .driver("container")
+    .replace()
+    .create();
+  const output = await sandbox.shell("echo $A $B $PWD $(id -un) $(hostname)");
+  assert.equal(output.stdout(), "a b /tmp app host\n");
+  const info = await sandbox.info();
+  assert.equal(info.name, sandbox.name);
+  assert.equal(info.status, "running");
+  assert.equal(info.driver, "container");
+  assert.equal(info.isolation, "container");
+  assert.deepEqual(info.labels, { for: "tests", of: "node=package" });
+  assert.equal(info.detached, false);
+  assert.ok(info.createdAt instanceof Date && info.startedAt >= info.createdAt);
+  assert.equal(info.endReason, null);
+  assert.ok((await Sandbox.list()).some(({ name }) => name === sandbox.name));
+  await end(sandbox);
+  assert.ok(!(await Sandbox.list()).some(({ name }) => name === sandbox.name));
+});
+
+test("a sandbox is found, stopped, started and removed by name", async () => {
+  const sandbox = await create({ replace: false });
+  const { name } = sandbox;
+  await assert.rejects(Sandbox.create(name, { image }), {
+    name: "SandboxAlreadyExistsError",
+    kind: "sandbox_already_exists",
+    code: "ERR_MSB_SANDBOX_ALREADY_EXISTS",
+  });
+  await assert.rejects(Sandbox.remove(name), { name: "SandboxRunningError" });
+  await assert.rejects(Sandbox.start(name), { name: "SandboxRunningError" });
+  const found = await Sandbox.get(name);
+  assert.equal((await found.exec("echo", ["found"])).stdout(), "found\n");
+  await sandbox.exec("touch", ["/tmp/left"]);
+  const ended = sandbox.wait();
+  await assert.rejects(sandbox.wait({ signal: AbortSignal.timeout(20) }), { name: "TimeoutError" });
+  await found.stop({ timeout: 0 });
+  await ended;
+  await assert.rejects(found.stop(), { name: "SandboxNotRunningError" });
+  await assert.rejects(found.exec("true"), { name: "SandboxNotRunningError" });
+  assert.equal(await found.status(), "stopped");
+  assert.equal((await found.info()).endReason, "stopped");
+  const started = await Sandbox.start(name);
+  assert.equal((await started.exec("ls", ["/tmp/left"])).stdout(), "/tmp/left\n");
+  await started.kill();
+  assert.equal((await started.info()).endReason, "killed");
+  await Sandbox.remove(name);
+  await assert.rejects(Sandbox.get(name), { name: "SandboxNotFoundError" });
+  await assert.rejects(Sandbox.remove(name), { name: "SandboxNotFoundError" });
+  await assert.rejects(started.info(), { name: "SandboxNotFoundError" });
+});
+
+test("closing ends nothing, and wakes whoever waits", async () => {
+  const sandbox = await create();
+  const handle = await sandbox.execStream("sleep", ["600"]);
+  const waiting = assert.rejects(sandbox.wait(), { name: "ClosedError" });
+  await turn();
+  sandbox.close();
+  sandbox.close();
+  await waiting;
+  for (const call of ["exec", "sessions", "info", "stop", "kill", "wait", "attachShell"]) {
+    await assert.rejects(sandbox[call]("true"), { name: "ClosedError" });
+  }
+  const found = await Sandbox.get(sandbox.name);
+  assert.equal((await found.sessions())[0].status, null);
+  await handle.kill();
+  await end(found);
+});
+
+test("disposing stops what was created here, and only lets go of what was found", async () => {
+  const sandbox = await create();
+  const found = await Sandbox.get(sandbox.name);
+  await found[Symbol.asyncDispose]();
+  assert.equal(await sandbox.status(), "running");
+  const again = await Sandbox.get(sandbox.name);
+  await sandbox[Symbol.asyncDispose]();
+  await sandbox[Symbol.asyncDispose]();
+  assert.equal(await again.status(), "stopped");
+  await end(again);
+});
+
+test("creating can be given up", async () => {
+  const name = `node-given-up-${process.pid}`;
+  const promise = Sandbox.create(name, { image, signal: AbortSignal.abort() });
+  await assert.rejects(promise, { name: "AbortError" });
+  await assert.rejects(Sandbox.get(name), { name: "SandboxNotFoundError" });
+});
+
+test("the host's drivers, and the library's version", async () => {
+  const container = (await doctor()).find(({ name }) => name === "container");
+  assert.equal(container.usable, true);
+  assert.match(version, /^\d+\.\d+\.\d+/);
+});

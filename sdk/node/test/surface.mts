@@ -1,0 +1,123 @@
+// What the page says of types, for the compiler: this file is not run.
+import {
+  AttachOptionsBuilder,
+  ExecHandle,
+  ExecOptionsBuilder,
+  ExecOutput,
+  ExecSink,
+  Sandbox,
+  Stdin,
+  type ExecEvent,
+  type ExitStatus,
+  type Rlimit,
+  type RlimitResource,
+  type StdinMode,
+} from "microsandbox";
+
+type Configure<B> = (configure: B) => B;
+
+/** The signatures of the page: ours may take and give more, and never less. */
+interface Page {
+  exec(cmd: string, args?: Iterable<string>): Promise<ExecOutput>;
+  execWith(cmd: string, configure: Configure<ExecOptionsBuilder>): Promise<ExecOutput>;
+  shell(script: string): Promise<ExecOutput>;
+  attachShell(): Promise<number>;
+  execStream(cmd: string, args?: Iterable<string>): Promise<ExecHandle>;
+  execStreamWith(cmd: string, configure: Configure<ExecOptionsBuilder>): Promise<ExecHandle>;
+  shellStream(script: string): Promise<ExecHandle>;
+  attach(cmd: string, args?: Iterable<string>): Promise<number>;
+  attachWith(cmd: string, configure: Configure<AttachOptionsBuilder>): Promise<number>;
+}
+
+interface PageOutput {
+  get code(): number;
+  get success(): boolean;
+  get status(): ExitStatus;
+  stdout(): string;
+  stderr(): string;
+  stdoutBytes(): Uint8Array;
+  stderrBytes(): Uint8Array;
+}
+
+interface PageHandle extends AsyncIterable<ExecEvent>, AsyncDisposable {
+  recv(): Promise<ExecEvent | null>;
+  takeStdin(): Promise<ExecSink | null>;
+  wait(): Promise<ExitStatus>;
+  collect(): Promise<ExecOutput>;
+  signal(signal: number): Promise<void>;
+  kill(): Promise<void>;
+}
+
+interface PageSink extends AsyncDisposable {
+  write(data: Uint8Array | string): Promise<void>;
+  close(): Promise<void>;
+}
+
+interface PageBuilder<T> {
+  arg(arg: string): T;
+  args(args: string[]): T;
+  cwd(cwd: string): T;
+  user(user: string): T;
+  env(key: string, value: string): T;
+  envs(vars: Record<string, string>): T;
+  rlimit(resource: RlimitResource, limit: number): T;
+  rlimitRange(resource: RlimitResource, soft: number, hard: number): T;
+}
+
+interface PageExecBuilder extends PageBuilder<ExecOptionsBuilder> {
+  timeout(ms: number): ExecOptionsBuilder;
+  stdinNull(): ExecOptionsBuilder;
+  stdinPipe(): ExecOptionsBuilder;
+  stdinBytes(data: Buffer): ExecOptionsBuilder;
+  tty(enabled: boolean): ExecOptionsBuilder;
+}
+
+interface PageAttachBuilder extends PageBuilder<AttachOptionsBuilder> {
+  detachKeys(spec: string): AttachOptionsBuilder;
+}
+
+type PageEvent =
+  | { kind: "started"; pid: number }
+  | { kind: "stdout"; data: Uint8Array }
+  | { kind: "stderr"; data: Uint8Array }
+  | { kind: "exited"; code: number };
+
+type PageStdinMode =
+  | { kind: "null" }
+  | { kind: "pipe" }
+  | { kind: "bytes"; data: Uint8Array };
+
+/** Compiles when the first can be used where the second is wanted. */
+type Is<T extends U, U> = T;
+
+export type Checks = [
+  Is<Sandbox, Page>,
+  Is<ExecOutput, PageOutput>,
+  Is<ExecHandle, PageHandle>,
+  Is<ExecSink, PageSink>,
+  Is<ExecOptionsBuilder, PageExecBuilder>,
+  Is<AttachOptionsBuilder, PageAttachBuilder>,
+  Is<Extract<ExecEvent, { kind: PageEvent["kind"] }>, PageEvent>,
+  Is<PageStdinMode, StdinMode>,
+  Is<StdinMode, PageStdinMode>,
+  Is<{ resource: RlimitResource; soft: number; hard: number }, Rlimit>,
+];
+
+export const modes: StdinMode[] = [Stdin.null(), Stdin.pipe(), Stdin.bytes("x"), Stdin.bytes(new Uint8Array())];
+
+/** What must not compile. */
+export async function refused(sandbox: Sandbox): Promise<void> {
+  // @ts-expect-error a number is no command
+  await sandbox.exec(1);
+  // @ts-expect-error there is no such resource
+  await sandbox.execWith("true", (b) => b.rlimit("files", 1));
+  // @ts-expect-error the callback returns the builder
+  await sandbox.execWith("true", () => undefined);
+  // @ts-expect-error a sandbox needs an image
+  await Sandbox.create("x", {});
+  await using handle = await sandbox.execStream("true");
+  for await (const event of handle) {
+    // @ts-expect-error only some events have data
+    event.data;
+  }
+}
