@@ -169,7 +169,7 @@ class _Trio:
 
         done, event = self._event()
         clean_up(Job(function, done).run)
-        scope = trio.CancelScope()
+        scope: Any = trio.CancelScope()
         scope.shield, scope.deadline = True, trio.current_time() + CLEANUP_SECONDS
         with scope:
             await event.wait()

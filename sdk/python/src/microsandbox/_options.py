@@ -206,7 +206,7 @@ class Command:
         if isinstance(args, (str, bytes)):
             raise TypeError("the arguments are a list of texts, not one text")
         given = merged(_EXEC_KEYS, options, more)
-        raw = _abi.msb_exec_options(cmd=filled("the command", cmd), flags=flags)
+        raw = _abi.msb_exec_options(cmd=encoded("the command", cmd), flags=flags)
         arguments = [encoded("an argument", argument) for argument in args or ()]
         raw.args, raw.args_len = texts(arguments)
         self.options = raw
