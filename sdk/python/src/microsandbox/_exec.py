@@ -385,14 +385,6 @@ class ExecCore:
         """Changes the size of the terminal; blocks until the sandbox has done so."""
         call(lib.msb_exec_resize, self.handle.use(), rows, cols)
 
-    def abandon(self) -> None:
-        """Ends a command that nobody can reach any more; blocks, and never fails."""
-        try:
-            self.kill()
-        except MicrosandboxError:
-            pass  # it has ended, or its sandbox has
-        self.close()
-
     def end(self) -> None:
         """Kills it unless it has ended, and waits for that a while; blocks, and never fails."""
         try:

@@ -12,7 +12,7 @@ from ._native import call, lib
 
 
 class Handle:
-    """Closed once: by whoever is done with it, else with the object, else with the program.
+    """Closed once: by whoever is done with it, else with the object.
 
     A descriptor must not be closed while somebody polls it, since its number may be another file's
     a moment later. So `close` wakes those who poll, and the last of them closes.
@@ -27,8 +27,10 @@ class Handle:
         """Who waits in which event loop; each loop's thread keeps its own entry."""
         self._wakers: dict[object, Callable[[], None]] = {}
         self._lock = threading.Lock()
-        # Harmless in a forked child and when it was closed before.
+        # Harmless in a forked child and when it was closed before. The end of the program ends what
+        # it has open; closing under the feet of its other threads would only confuse them.
         self._finalizer = weakref.finalize(self, lib.msb_handle_close, value)
+        self._finalizer.atexit = False
 
     def use(self) -> int:
         """The value, for a call."""

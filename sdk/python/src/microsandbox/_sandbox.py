@@ -208,7 +208,7 @@ class SandboxCore:
         if self._connected:
             return self._start(command)
         # Given up while it starts, it is killed: its handle reached nobody.
-        core = await io.run(lambda: self._start(command), ExecCore.abandon)
+        core = await io.run(lambda: self._start(command), ExecCore.end)
         self._connected = True
         return core
 
@@ -234,7 +234,7 @@ class SandboxCore:
             core.handle.close()  # it has ended, and so has all that it started
             raise
         except BaseException as error:
-            await give_up(io, error, core.abandon)
+            await give_up(io, error, core.end)
             raise
         core.handle.close()
         return output
