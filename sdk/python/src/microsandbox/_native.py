@@ -43,11 +43,6 @@ def _load() -> Any:
 lib = _load()
 
 
-def program(name: str) -> Path:
-    """A program that came with the package."""
-    return _FOLDER / name
-
-
 def call(function: Any, *arguments: Any) -> int:
     """Calls a function whose last parameter is the error: its status, unless it failed."""
     error = _abi.msb_error()
