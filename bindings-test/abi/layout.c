@@ -141,6 +141,28 @@ IS_AT(msb_driver_entries, entries, 8, 8);
 IS_AT(msb_driver_entries, len, 16, 8);
 IS_AT(msb_driver_entries, owner, 24, 8);
 
+static_assert(sizeof(msb_logs_options) == 24, "msb_logs_options");
+IS_AT(msb_logs_options, struct_size, 0, 4);
+IS_AT(msb_logs_options, flags, 4, 4);
+IS_AT(msb_logs_options, session, 8, 8);
+IS_AT(msb_logs_options, since_ns, 16, 8);
+
+static_assert(sizeof(msb_logs_record) == 96, "msb_logs_record");
+IS_AT(msb_logs_record, struct_size, 0, 4);
+IS_AT(msb_logs_record, kind, 4, 4);
+IS_AT(msb_logs_record, time_ns, 8, 8);
+IS_AT(msb_logs_record, value, 16, 8);
+IS_AT(msb_logs_record, session, 24, 8);
+IS_AT(msb_logs_record, data, 32, 8);
+IS_AT(msb_logs_record, len, 40, 8);
+IS_AT(msb_logs_record, argv, 48, 8);
+IS_AT(msb_logs_record, argv_len, 56, 8);
+IS_AT(msb_logs_record, exit, 64, 8);
+IS_AT(msb_logs_record, failure, 72, 8);
+IS_AT(msb_logs_record, flags, 80, 4);
+IS_AT(msb_logs_record, reserved, 84, 4);
+IS_AT(msb_logs_record, owner, 88, 8);
+
 static_assert(sizeof(msb_output) == 104, "msb_output");
 IS_AT(msb_output, struct_size, 0, 4);
 IS_AT(msb_output, kind, 4, 4);

@@ -41,6 +41,7 @@ static void refuse_sandbox(void *handle, msb_error *place)
     msb_exec_entries execs = MSB_EXEC_ENTRIES_INIT, no_execs = execs;
     msb_exec *exec = (msb_exec *)&options;
     msb_sink *sink = (msb_sink *)&options;
+    msb_logs *logs = (msb_logs *)&options;
     int32_t code = -77;
     uint32_t flags = 77;
 
@@ -50,10 +51,12 @@ static void refuse_sandbox(void *handle, msb_error *place)
     CHECK_INT(msb_sandbox_wait(handle, -1, place), MSB_E_HANDLE);
     CHECK_INT(msb_sandbox_info(handle, &sandboxes, place), MSB_E_HANDLE);
     CHECK_INT(msb_exec_list(handle, &execs, place), MSB_E_HANDLE);
+    CHECK_INT(msb_logs_open(handle, NULL, &logs, place), MSB_E_HANDLE);
     CHECK_INT(msb_exec_stream(handle, &options, &exec, &sink, place), MSB_E_HANDLE);
     CHECK_INT(msb_exec_reattach(handle, id, 0, &exec, &sink, place), MSB_E_HANDLE);
     CHECK_INT(msb_attach(handle, NULL, &code, &flags, place), MSB_E_HANDLE);
-    CHECK((void *)exec == &options && (void *)sink == &options && code == -77 && flags == 77);
+    CHECK((void *)exec == &options && (void *)sink == &options && (void *)logs == &options);
+    CHECK(code == -77 && flags == 77);
     CHECK(memcmp(&sandboxes, &no_sandboxes, sizeof sandboxes) == 0);
     CHECK(memcmp(&execs, &no_execs, sizeof execs) == 0);
 }
@@ -89,6 +92,14 @@ static void refuse_sink(void *handle, msb_error *place)
     CHECK_INT(written, 77);
 }
 
+static void refuse_logs(void *handle, msb_error *place)
+{
+    msb_logs_record record = MSB_LOGS_RECORD_INIT, same = MSB_LOGS_RECORD_INIT;
+
+    CHECK_INT(msb_logs_recv(handle, -1, &record, place), MSB_E_HANDLE);
+    CHECK(memcmp(&record, &same, sizeof record) == 0);
+}
+
 static void refuse_any(void *handle, msb_error *place)
 {
     int32_t fd = -77;
@@ -106,6 +117,7 @@ static void refuse_all(void *handle)
         refuse_sandbox(handle, places[i]);
         refuse_exec(handle, places[i]);
         refuse_sink(handle, places[i]);
+        refuse_logs(handle, places[i]);
         refuse_any(handle, places[i]);
     }
 }
@@ -167,7 +179,7 @@ TEST(test_i_null_is_refused_wherever_it_is_not_allowed)
 TEST(test_i_a_value_that_is_no_handle_is_refused)
 {
     static const uint64_t values[] = {1, 2, 0xff, UINT64_MAX, UINT64_C(0x4d) << 56,
-                                      UINT64_C(0x4d04) << 48, UINT64_C(0x4d05) << 48,
+                                      UINT64_C(0x4d04) << 48, UINT64_C(0x4d06) << 48,
                                       UINT64_C(0x4dff) << 48, UINT64_C(1) << 63, 0x7fffffffffff};
     int on_stack = 0;
     void *on_heap = malloc(64);
@@ -218,6 +230,9 @@ TEST(test_i_a_handle_of_another_kind_is_refused)
     open_all();
     refuse_exec(open_handles.sandbox, &err);
     refuse_sink(open_handles.sandbox, &err);
+    refuse_logs(open_handles.sandbox, &err);
+    refuse_logs(open_handles.exec, &err);
+    refuse_logs(open_handles.sink, &err);
     refuse_sandbox(open_handles.exec, &err);
     refuse_sink(open_handles.exec, &err);
     refuse_sandbox(open_handles.sink, &err);

@@ -11,7 +11,7 @@ use super::status::{MSB_AGAIN, MSB_E_LIMIT, MSB_EOF, MSB_OK, msb_status};
 use super::wait::{Patience, Timeout};
 use crate::client::{Batch, Event, Next, Received, StreamEnd, lock};
 use crate::event::{Ending, ExecFailed, ExecLost};
-use crate::output::ExitStatus;
+use crate::output::{ExitStatus, errno_name};
 use msb_wire::OutputStream;
 use std::ffi::{c_char, c_void};
 use std::ptr;
@@ -168,19 +168,34 @@ unsafe impl Sync for OwnedFailure {}
 
 impl OwnedFailure {
     fn new(failed: &ExecFailed) -> OwnedFailure {
+        let (kind, stage) = (failed.kind.name(), failed.stage.name());
+        OwnedFailure::of(kind, stage, failed.errno, &failed.message, &failed.path)
+    }
+
+    /// What a log says, which has names and no path.
+    pub(super) fn from_log(kind: &str, stage: &str, errno: i32, message: &str) -> OwnedFailure {
+        OwnedFailure::of(kind, stage, errno, message, &[])
+    }
+
+    fn of(kind: &str, stage: &str, errno: i32, message: &str, path: &[u8]) -> OwnedFailure {
         let mut texts = Arena::default();
         let shown = msb_exec_failure {
             struct_size: size_of_u32::<msb_exec_failure>(),
-            kind: kind_number(failed.kind),
-            os_error: failed.errno,
+            kind: kind_number(kind),
+            os_error: errno,
             reserved: 0,
-            kind_name: texts.text(failed.kind.name()),
-            stage: texts.text(failed.stage.name()),
-            os_error_name: texts.text(&failed.errno_name),
-            message: texts.text(&failed.message),
-            path: texts.text(&failed.path),
+            kind_name: texts.text(kind),
+            stage: texts.text(stage),
+            os_error_name: texts.text(errno_name(errno)),
+            message: texts.text(message),
+            path: texts.text(path),
         };
         OwnedFailure { shown, _texts: texts }
+    }
+
+    /// The caller's form, good for as long as this stays where it is.
+    pub(super) fn shown(&self) -> *const msb_exec_failure {
+        ptr::from_ref(&self.shown)
     }
 }
 
@@ -209,9 +224,9 @@ impl OwnedEnding {
             let (kind, value) = (MSB_EVENT_EXITED, i64::from(exit.code));
             return msb_event { kind, value, exit: ptr::from_ref(exit), ..NO_EVENT };
         }
-        if let Some(OwnedFailure { shown, .. }) = &self.failure {
-            let (kind, value) = (MSB_EVENT_FAILED, i64::from(shown.os_error));
-            return msb_event { kind, value, failure: ptr::from_ref(shown), ..NO_EVENT };
+        if let Some(failure) = &self.failure {
+            let (kind, value) = (MSB_EVENT_FAILED, i64::from(failure.shown.os_error));
+            return msb_event { kind, value, failure: failure.shown(), ..NO_EVENT };
         }
         let why = self.lost.as_deref().unwrap_or_default();
         msb_event {
@@ -223,20 +238,33 @@ impl OwnedEnding {
     }
 }
 
-fn kind_number(kind: crate::ExecFailureKind) -> u32 {
+/// The number of a kind by its name, which is all that a log has.
+fn kind_number(name: &str) -> u32 {
     use crate::ExecFailureKind as Kind;
-    match kind {
-        Kind::NotFound => MSB_FAILURE_NOT_FOUND,
-        Kind::PermissionDenied => MSB_FAILURE_PERMISSION_DENIED,
-        Kind::NotExecutable => MSB_FAILURE_NOT_EXECUTABLE,
-        Kind::BadCwd => MSB_FAILURE_BAD_CWD,
-        Kind::BadArgs => MSB_FAILURE_BAD_ARGS,
-        Kind::ResourceLimit => MSB_FAILURE_RESOURCE_LIMIT,
-        Kind::UserSetupFailed => MSB_FAILURE_USER_SETUP_FAILED,
-        Kind::OutOfMemory => MSB_FAILURE_OUT_OF_MEMORY,
-        Kind::PtySetupFailed => MSB_FAILURE_PTY_SETUP_FAILED,
-        _ => MSB_FAILURE_OTHER,
-    }
+    let numbers = [
+        (Kind::NotFound, MSB_FAILURE_NOT_FOUND),
+        (Kind::PermissionDenied, MSB_FAILURE_PERMISSION_DENIED),
+        (Kind::NotExecutable, MSB_FAILURE_NOT_EXECUTABLE),
+        (Kind::BadCwd, MSB_FAILURE_BAD_CWD),
+        (Kind::BadArgs, MSB_FAILURE_BAD_ARGS),
+        (Kind::ResourceLimit, MSB_FAILURE_RESOURCE_LIMIT),
+        (Kind::UserSetupFailed, MSB_FAILURE_USER_SETUP_FAILED),
+        (Kind::OutOfMemory, MSB_FAILURE_OUT_OF_MEMORY),
+        (Kind::PtySetupFailed, MSB_FAILURE_PTY_SETUP_FAILED),
+    ];
+    let known = numbers.iter().find(|(kind, _)| kind.name() == name);
+    known.map_or(MSB_FAILURE_OTHER, |(_, number)| *number)
+}
+
+/// What a log says of an exit, which is not what was used.
+pub(super) fn exit_from_log(
+    code: i32,
+    signal: Option<u8>,
+    core_dumped: bool,
+    timed_out: bool,
+) -> msb_exec_exit {
+    let signal = signal.map(i32::from);
+    exit_of(&ExitStatus { code, success: code == 0, signal, core_dumped, timed_out, usage: None })
 }
 
 /// An exit in the caller's form.

@@ -7,6 +7,7 @@ use super::sandbox::SandboxObject;
 use super::status::{MSB_E_HANDLE, MSB_E_LIMIT, MSB_OK, msb_status};
 use super::table::{Id, Kind, Open, Table, kind_of};
 use crate::client::SinkCore;
+use crate::sandbox::LogCore;
 use std::ffi::c_void;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -26,9 +27,15 @@ pub struct msb_sink {
     _opaque: (),
 }
 
+/// The log of a sandbox, while it is read.
+pub struct msb_logs {
+    _opaque: (),
+}
+
 static SANDBOXES: Table<SandboxObject> = Table::new(Kind::Sandbox);
 static EXECS: Table<ExecObject> = Table::new(Kind::Exec);
 static SINKS: Table<SinkCore> = Table::new(Kind::Sink);
+static LOGS: Table<LogCore> = Table::new(Kind::Logs);
 
 /// An object that handles name.
 pub(super) trait Object: Sized + 'static {
@@ -56,6 +63,13 @@ impl Object for SinkCore {
     const WHAT: &'static str = "sink";
     fn table() -> &'static Table<Self> {
         &SINKS
+    }
+}
+
+impl Object for LogCore {
+    const WHAT: &'static str = "logs";
+    fn table() -> &'static Table<Self> {
+        &LOGS
     }
 }
 
@@ -98,8 +112,9 @@ fn stale(id: Id) -> Failure {
 }
 
 /// Descriptor that polls readable when a call on `handle` would not say `MSB_AGAIN`: an exec that
-/// has an event or its end, a sink that has room or is broken, a sandbox that is ready or failed
-/// (`msb_sandbox_wait_ready`) or, once `msb_sandbox_wait` was called on it, has ended.
+/// has an event or its end, a sink that has room or is broken, a log that has a record or its end,
+/// a sandbox that is ready or failed (`msb_sandbox_wait_ready`) or, once `msb_sandbox_wait` was
+/// called on it, has ended.
 ///
 /// Borrowed until the handle is closed: take it out of your loop before that, since the library may
 /// need it for a moment longer. Only poll it, never read it; `dup` it if your loop closes what it
@@ -124,6 +139,7 @@ pub unsafe extern "C" fn msb_handle_fd(
             Some(Kind::Sandbox) => get::<SandboxObject, _>(handle)?.fd()?.as_raw_fd(),
             Some(Kind::Exec) => get::<ExecObject, _>(handle)?.core.fd()?.as_raw_fd(),
             Some(Kind::Sink) => get::<SinkCore, _>(handle)?.fd()?.as_raw_fd(),
+            Some(Kind::Logs) => get::<LogCore, _>(handle)?.fd()?.as_raw_fd(),
             Some(Kind::Loan) | None => return Err(stale(id_of(handle))),
         };
         out_fd.write(fd);
@@ -135,7 +151,7 @@ pub unsafe extern "C" fn msb_handle_fd(
 /// thread; NULL is fine and does nothing.
 ///
 /// Closing a sandbox or an exec ends nothing inside: the command runs on. Closing a sink ends the
-/// command's input.
+/// command's input. Closing a log ends the reading.
 ///
 /// `MSB_OK`. `MSB_E_HANDLE`: not open; closing twice is this, never undefined behaviour.
 #[unsafe(no_mangle)]
@@ -152,6 +168,7 @@ pub extern "C" fn msb_handle_close(handle: *mut c_void) -> msb_status {
             Some(Kind::Sandbox) => SANDBOXES.remove(id).map(|sandbox| sandbox.close()),
             Some(Kind::Exec) => EXECS.remove(id).map(|exec| exec.core.close()),
             Some(Kind::Sink) => SINKS.remove(id).map(|sink| sink.close()),
+            Some(Kind::Logs) => LOGS.remove(id).map(|logs| logs.close()),
             Some(Kind::Loan) | None => None,
         };
         closed.map(|()| MSB_OK).ok_or_else(|| stale(id))

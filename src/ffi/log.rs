@@ -51,7 +51,8 @@ const QUEUE: usize = 1024;
 /// Have messages of the library, up to `level`, told to `log`, on a thread of its own and one at a
 /// time; or to nobody when `log` is NULL, as at the start. `log` must not call any `msb_*`
 /// function, and may run as long as it likes: messages that come too fast for it are counted and
-/// dropped. What commands read and write, their arguments and variables are never told.
+/// dropped. What commands read and write, their arguments and variables are never told: for the
+/// log of a sandbox, which has that, see `msb_logs_open`.
 /// `user_data` is lent until `drop` is called.
 ///
 /// When this returns, the function that was set before has told all that came before this call, is

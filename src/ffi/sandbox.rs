@@ -27,7 +27,7 @@ pub const MSB_SANDBOX_DETACHED: u32 = 1;
 pub const MSB_SANDBOX_REPLACE: u32 = 2;
 /// It may reach the network. A driver that cannot give it that refuses: `MSB_E_CONFIG`.
 pub const MSB_SANDBOX_NETWORK: u32 = 4;
-/// The output of its sessions is kept in a log, which `msb logs` reads.
+/// The output of its sessions is kept in a log, which `msb_logs_open` and `msb logs` read.
 pub const MSB_SANDBOX_LOG: u32 = 8;
 
 const FLAGS: u32 =

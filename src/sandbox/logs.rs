@@ -1,28 +1,17 @@
 //! Reading what the sessions of a sandbox have put out.
 
-use crate::error::{Error, MicrosandboxResult};
-use crate::runtime;
+use crate::client::Pending;
+use crate::error::MicrosandboxResult;
+use crate::sandbox::log_queue::{LogCore, LogItem, LogNext};
 use crate::sandbox::{Sandbox, on_thread};
-use msb_driver::{LogOptions, LogReader, LogRecord, LogStep};
+use msb_driver::{LogOptions, LogReader, LogRecord};
 use std::sync::Arc;
-use tokio::sync::mpsc;
-
-/// Records that are read ahead of the caller (a count); each holds 64 KiB at most.
-const READ_AHEAD: usize = 16;
 
 /// The records of a log, in order. Dropping it ends the reading.
 #[derive(Debug)]
 pub struct LogStream {
-    records: mpsc::Receiver<Read>,
+    core: LogCore,
     warning: Option<String>,
-}
-
-#[derive(Debug)]
-enum Read {
-    Record(LogRecord),
-    Failed(Error),
-    /// There is no more, and this is missing.
-    Incomplete(String),
 }
 
 /// Reads the log of a sandbox by its name, running or not; see [`Sandbox::logs`].
@@ -38,28 +27,26 @@ impl Sandbox {
     ///
     /// [`SandboxBuilder::log`]: crate::SandboxBuilder::log
     pub async fn logs(&self, options: LogOptions) -> MicrosandboxResult<LogStream> {
+        Ok(LogStream { core: self.begin_logs(options).await?, warning: None })
+    }
+
+    pub(crate) fn begin_logs(&self, options: LogOptions) -> Pending<LogCore> {
         let inner = Arc::clone(&self.inner);
-        on_thread("msb-control", move || LogStream::begin(LogReader::open(&inner.dir, options)?))
-            .await
+        on_thread("msb-control", move || LogCore::begin(LogReader::open(&inner.dir, options)?))
     }
 }
 
 impl LogStream {
-    fn begin(reader: LogReader) -> Result<LogStream, Error> {
-        let (sender, records) = mpsc::channel(READ_AHEAD);
-        runtime::spawn_thread("msb-logs", move || read(reader, &sender))?;
-        Ok(LogStream { records, warning: None })
-    }
-
     /// The next record; `None` at the end. Giving the future up loses nothing.
     pub async fn next(&mut self) -> Option<MicrosandboxResult<LogRecord>> {
-        match self.records.recv().await? {
-            Read::Record(record) => Some(Ok(record)),
-            Read::Failed(error) => Some(Err(error)),
-            Read::Incomplete(warning) => {
+        match self.core.next().await {
+            Ok(LogNext::Item(LogItem::Record(record))) => Some(Ok(record)),
+            Ok(LogNext::Item(LogItem::Failed(error))) | Err(error) => Some(Err(error)),
+            Ok(LogNext::Item(LogItem::Incomplete(warning))) => {
                 self.warning = Some(warning);
                 None
             }
+            Ok(LogNext::End | LogNext::Nothing) => None,
         }
     }
 
@@ -67,35 +54,4 @@ impl LogStream {
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
-}
-
-fn read(mut reader: LogReader, to: &mpsc::Sender<Read>) {
-    while !to.is_closed() {
-        let read = match reader.step() {
-            Ok(LogStep::Nothing) => {
-                reader.wait();
-                continue;
-            }
-            Ok(LogStep::Record(record)) => Read::Record(record),
-            Ok(LogStep::End) => match missing(&reader) {
-                Some(missing) => Read::Incomplete(missing),
-                None => return,
-            },
-            Err(error) => Read::Failed(error.into()),
-        };
-        let is_last = !matches!(read, Read::Record(_));
-        // Nobody reads any more, or there is nothing more to read.
-        if to.blocking_send(read).is_err() || is_last {
-            return;
-        }
-    }
-}
-
-fn missing(reader: &LogReader) -> Option<String> {
-    if let Some(failure) = reader.failure() {
-        return Some(format!("the log could not be written to its end: {failure}"));
-    }
-    let files = reader.missed_files();
-    (files > 0)
-        .then(|| format!("{files} files of the log were full and gone before they were read"))
 }

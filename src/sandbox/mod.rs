@@ -8,6 +8,7 @@ mod attach;
 mod builder;
 mod control;
 mod info;
+mod log_queue;
 mod logs;
 mod run;
 
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use crate::options::{Rlimit, RlimitResource};
+pub(crate) use log_queue::{LogCore, LogItem, LogNext};
 pub(crate) use run::Program;
 
 pub use builder::SandboxBuilder;

@@ -11,12 +11,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Creates a directory for its owner alone, with the parents it lacks, or makes sure that an
 /// existing one is ours and closed to others.
+///
+/// Whoever removes it at the same time may come between any two steps; then it is made again.
 pub fn create_private_dir(path: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|error| Error::io("create directory", path, error))?;
+    loop {
+        match fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
+            // There when it was to be made, and no directory when that was looked at.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if fs::symlink_metadata(path).is_ok_and(|found| !found.is_dir()) {
+                    return Err(Error::io("create directory", path, error));
+                }
+            }
+            Err(error) => return Err(Error::io("create directory", path, error)),
+            Ok(()) => {}
+        }
+        match make_private(path) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            result => return result,
+        }
+    }
+}
+
+fn make_private(path: &Path) -> Result<()> {
     let found = fs::symlink_metadata(path).map_err(|error| Error::io("inspect", path, error))?;
     if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
         let error = io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to someone else");
@@ -61,7 +77,14 @@ pub fn retire(path: &Path) -> Result<()> {
     let name = format!("{RETIRED}{}-{}-{count}", std::process::id(), now_ms());
     let aside = path.with_file_name(name);
     match fs::rename(path, &aside) {
-        Ok(()) => remove_tree(&aside),
+        Ok(()) => loop {
+            match remove_tree(&aside) {
+                // Whoever was on the way to its lock file has made one; nobody new finds the way.
+                Err(Error::Io { source, .. })
+                    if source.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                result => return result,
+            }
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::io("remove", path, error)),
     }

@@ -426,3 +426,30 @@ impl AsFd for Pending {
         self.status.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dirs::retire;
+
+    #[test]
+    fn g_a_name_can_be_claimed_at_any_moment_of_its_removal() {
+        let root = tempfile::tempdir().unwrap();
+        let home = Home::at(root.path()).unwrap();
+        create_private_dir(&home.sandboxes()).unwrap();
+        let dir = home.sandbox(&"claimed".parse().unwrap());
+        let nobody = Companions { runner: "/nonexistent".into(), agent: "/nonexistent".into() };
+        let claim_and_remove = || {
+            for _ in 0..500 {
+                let lock = claim_name(&dir, CreateOptions { replace: true }, &nobody).unwrap();
+                retire(dir.path()).unwrap();
+                drop(lock);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(claim_and_remove);
+            }
+        });
+    }
+}
