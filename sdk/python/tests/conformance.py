@@ -144,7 +144,9 @@ class Run:
 
     @staticmethod
     def rlimit(limit: Any) -> m.Rlimit:
-        bounds = [m.Rlimit.INFINITY if limit[n] == "infinity" else limit[n] for n in ("soft", "hard")]
+        bounds = [
+            m.Rlimit.INFINITY if limit[n] == "infinity" else limit[n] for n in ("soft", "hard")
+        ]
         make = getattr(m.Rlimit, {"as": "as_"}.get(limit["resource"], limit["resource"]))
         made: m.Rlimit = make(*bounds)
         return made
@@ -157,9 +159,7 @@ class Run:
             if many:
                 return await self.at_once(many, begun, kind, program, options)
             if mode == "collect" and not self.case.get("steps"):
-                return await self.collected(
-                    getattr(self.sandbox, kind)(program, **options), begun
-                )
+                return await self.collected(getattr(self.sandbox, kind)(program, **options), begun)
             self.handle = await getattr(self.sandbox, kind + "_stream")(program, **options)
         except m.InvalidArgumentError as error:
             return Outcome(error=error, took=time.monotonic() - begun)

@@ -346,7 +346,9 @@ def test_d4_cancelling_a_collected_command_kills_it(run: Any, sandbox: Sandbox) 
     marker = f"d4-{run.__name__}"
 
     async def running() -> list[str]:
-        return [s.id for s in await sandbox.sessions() if marker.encode() in s.command and s.running]
+        return [
+            s.id for s in await sandbox.sessions() if marker.encode() in s.command and s.running
+        ]
 
     async def with_asyncio() -> None:
         task = asyncio.ensure_future(sandbox.shell("exec sleep 600", [marker]))
@@ -375,8 +377,9 @@ def test_many_streams_in_one_loop_cost_no_threads(sandbox: Sandbox) -> None:
 
     async def main() -> tuple[int, int]:
         async def follow(number: int) -> None:
-            handle = await sandbox.shell_stream("echo $1; read x; echo $1", ["$0", str(number)],
-                                                stdin=Stdin.pipe())
+            handle = await sandbox.shell_stream(
+                "echo $1; read x; echo $1", ["$0", str(number)], stdin=Stdin.pipe()
+            )
             sink = handle.take_stdin()
             assert sink is not None
             got = b""

@@ -10,7 +10,7 @@ Everything here is for asyncio (also uvloop), trio and anyio; `microsandbox.sync
 names for scripts and notebooks. Errors are a tree below `MicrosandboxError`.
 """
 
-from ._async import ExecHandle, ExecSink, Sandbox, drivers
+from ._async import ExecHandle, ExecSink, LogStream, Sandbox, drivers
 from ._errors import (
     AnswerTimeoutError,
     BootFailedError,
@@ -54,6 +54,8 @@ from ._values import (
     ExecView,
     ExitStatus,
     Isolation,
+    LogKind,
+    LogRecord,
     ResourceUsage,
     Rlimit,
     SandboxInfo,
@@ -92,6 +94,9 @@ __all__ = [
     "InvalidConfigError",
     "Isolation",
     "LimitReachedError",
+    "LogKind",
+    "LogRecord",
+    "LogStream",
     "MicrosandboxError",
     "NoDriverError",
     "NoSuchProcessError",

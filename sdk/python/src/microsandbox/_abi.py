@@ -111,6 +111,15 @@ MSB_FAILURE_PTY_SETUP_FAILED = 9
 MSB_FAILURE_OTHER = 10
 MSB_RECV_MAX = 256
 MSB_OUTPUT_TRUNCATED = 4
+MSB_LOGS_FOLLOW = 1
+MSB_LOGS_STDOUT = 1
+MSB_LOGS_STDERR = 2
+MSB_LOGS_STARTED = 3
+MSB_LOGS_EXITED = 4
+MSB_LOGS_FAILED = 5
+MSB_LOGS_LOST = 6
+MSB_LOGS_OTHER = 7
+MSB_LOGS_INCOMPLETE = 8
 MSB_ATTACH_DETACHED = 1
 
 
@@ -323,6 +332,34 @@ class msb_output(Sized):
     ]
 
 
+class msb_logs_options(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("session", c_char_p),
+        ("since_ns", c_int64),
+    ]
+
+
+class msb_logs_record(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("kind", c_uint32),
+        ("time_ns", c_int64),
+        ("value", c_int64),
+        ("session", c_char_p),
+        ("data", c_void_p),
+        ("len", c_size_t),
+        ("argv", POINTER(c_char_p)),
+        ("argv_len", c_size_t),
+        ("exit", POINTER(msb_exec_exit)),
+        ("failure", POINTER(msb_exec_failure)),
+        ("flags", c_uint32),
+        ("reserved", c_uint32),
+        ("owner", c_void_p),
+    ]
+
+
 class msb_attach_options(Sized):
     _fields_ = [
         ("struct_size", c_uint32),
@@ -383,6 +420,9 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "msb_exec_collect": (c_int32, [HANDLE, c_int64, POINTER(msb_output), _ERR]),
     "msb_output_release": (None, [POINTER(msb_output)]),
     "msb_sink_write": (c_int32, [HANDLE, c_void_p, c_size_t, c_int64, POINTER(c_size_t), _ERR]),
+    "msb_logs_open": (c_int32, [HANDLE, POINTER(msb_logs_options), _OUT_HANDLE, _ERR]),
+    "msb_logs_recv": (c_int32, [HANDLE, c_int64, POINTER(msb_logs_record), _ERR]),
+    "msb_logs_record_release": (None, [POINTER(msb_logs_record)]),
     "msb_attach": (
         c_int32,
         [HANDLE, POINTER(msb_attach_options), POINTER(c_int32), POINTER(c_uint32), _ERR],

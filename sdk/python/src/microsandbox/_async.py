@@ -13,6 +13,7 @@ from typing import (
 
 from ._backends import current
 from ._exec import ExecCore, SinkCore, checked_signal
+from ._logs import LogCore
 from ._options import Command, attach_options, number, sandbox_options
 from ._sandbox import SandboxCore, doctor, list_sandboxes, remove
 from ._values import (
@@ -21,12 +22,14 @@ from ._values import (
     ExecOutput,
     ExecView,
     ExitStatus,
+    LogRecord,
     SandboxInfo,
     SandboxStatus,
     SessionInfo,
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from types import TracebackType
 
     from ._options import Args, AttachOptions, Data, ExecOptions, SandboxOptions, Seconds, Text
@@ -180,6 +183,44 @@ class ExecHandle:
         return f"<ExecHandle {'closed' if self._core.handle.closed else self._core.id()}>"
 
 
+class LogStream:
+    """The records of a sandbox's log, in the order in which they reached it.
+
+    ``async for record in sandbox.logs()`` reads them. Closing it, or its end, ends the reading.
+    """
+
+    def __init__(self, core: LogCore) -> None:
+        self._core = core
+
+    @property
+    def warning(self) -> Optional[str]:
+        """At the end: what is missing from what was read, in one line; None if nothing is."""
+        return self._core.warning
+
+    async def recv(self) -> Optional[LogRecord]:
+        """The next record; None at the end, for ever. Cancelling loses none."""
+        return await self._core.next(current())
+
+    def __aiter__(self) -> AsyncIterator[LogRecord]:
+        return self
+
+    async def __anext__(self) -> LogRecord:
+        record = await self.recv()
+        if record is None:
+            raise StopAsyncIteration
+        return record
+
+    async def close(self) -> None:
+        """Ends the reading."""
+        self._core.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
 class Sandbox:
     """A sandbox: `Sandbox.create` makes one, `Sandbox.get` finds one.
 
@@ -309,6 +350,22 @@ class Sandbox:
         """
         return ExecHandle(await self._core.reattach(current(), session_id, position, stdin))
 
+    def logs(
+        self,
+        session_id: Optional[str] = None,
+        *,
+        since: Union[float, datetime, None] = None,
+        follow: bool = False,
+    ) -> LogStream:
+        """Reads what its sessions have put out, byte for byte, and what became of them.
+
+        There is a log only if the sandbox was created with ``log``, else this raises
+        `InvalidConfigError` at the first record. It can be read until the sandbox is removed.
+        ``since`` is a time as `time.time` counts, or a `datetime`; with ``follow`` it goes on with
+        what is still to come, until the sandbox ends.
+        """
+        return LogStream(LogCore(self._core, session_id, since, follow))
+
     async def attach(
         self,
         cmd: Text,
@@ -368,4 +425,4 @@ async def drivers() -> list[DriverInfo]:
     return await current().run(doctor)
 
 
-__all__ = ["ExecHandle", "ExecSink", "Sandbox", "drivers"]
+__all__ = ["ExecHandle", "ExecSink", "LogStream", "Sandbox", "drivers"]

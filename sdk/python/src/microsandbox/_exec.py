@@ -70,9 +70,12 @@ def _text(data: Optional[bytes]) -> str:
     return (data or b"").decode("utf-8", "surrogateescape")
 
 
-def exit_status(raw: Any) -> ExitStatus:
-    """A copy of an `msb_exec_exit`."""
-    usage = ResourceUsage(raw.user_ns / 1e9, raw.system_ns / 1e9, raw.wall_ns / 1e9, raw.max_rss)
+def exit_status(raw: Any, used: bool = True) -> ExitStatus:
+    """A copy of an `msb_exec_exit`; a log does not keep what was used."""
+    usage = None
+    if used:
+        times = raw.user_ns / 1e9, raw.system_ns / 1e9, raw.wall_ns / 1e9
+        usage = ResourceUsage(*times, raw.max_rss)
     return ExitStatus(
         raw.code,
         raw.signal or None,
@@ -82,7 +85,8 @@ def exit_status(raw: Any) -> ExitStatus:
     )
 
 
-def _failure(raw: Any) -> ExecFailure:
+def exec_failure(raw: Any) -> ExecFailure:
+    """A copy of an `msb_exec_failure`."""
     return ExecFailure(
         failure_kind(_text(raw.kind_name)),
         _text(raw.stage),
@@ -107,7 +111,7 @@ def _event(raw: Any, with_data: bool = True) -> Optional[ExecEvent]:
     if event_type is ExecEventType.EXITED:
         return ExecEvent(event_type, status=exit_status(raw.exit.contents))
     if event_type is ExecEventType.FAILED:
-        return ExecEvent(event_type, failure=_failure(raw.failure.contents))
+        return ExecEvent(event_type, failure=exec_failure(raw.failure.contents))
     if event_type is ExecEventType.LOST:
         reason = ctypes.string_at(raw.data, raw.len) if raw.len else b""
         return ExecEvent(event_type, reason=reason.decode("utf-8", "replace"))
@@ -423,7 +427,7 @@ def _collect_error(raw: Any, output: ExecOutput) -> MicrosandboxError:
         timeout.output = output
         return timeout
     if raw.kind == _abi.MSB_EVENT_FAILED:
-        failure = _failure(raw.failure.contents)
+        failure = exec_failure(raw.failure.contents)
         return exec_failed(
             failure.kind,
             failure.message,

@@ -31,6 +31,18 @@ class ExecEventType(_Text):
     LOST = "lost"
 
 
+class LogKind(_Text):
+    """What a record of a log tells. Each member equals its string."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+    STARTED = "started"
+    EXITED = "exited"
+    FAILED = "failed"
+    LOST = "lost"
+    OTHER = "other"
+
+
 class SandboxStatus(_Text):
     """Where a sandbox is in its life."""
 
@@ -473,6 +485,34 @@ class SessionInfo:
     def running(self) -> bool:
         """Whether it runs."""
         return self.status is None
+
+
+@dataclass(frozen=True)
+class LogRecord:
+    """One record of a sandbox's log."""
+
+    kind: LogKind
+    session: str
+    """The id of the session that it belongs to."""
+    time_ns: int
+    """When it reached the log, as `time.time_ns` counts."""
+    data: bytes = b""
+    """Of ``stdout`` and ``stderr``: the bytes."""
+    pid: Optional[int] = None
+    """Of ``started``: the process id in the sandbox."""
+    command: Optional[list[str]] = None
+    """Of ``started`` and ``failed``: program and arguments."""
+    tty: bool = False
+    """Of ``started``: whether it has a terminal."""
+    status: Optional[ExitStatus] = None
+    """Of ``exited``: how it ended. What it used is not kept."""
+    failure: Optional[ExecFailure] = None
+    """Of ``failed``: why it never started. The path is not kept."""
+
+    @property
+    def time(self) -> float:
+        """When it reached the log, as `time.time` counts."""
+        return self.time_ns / 1e9
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from typing import (
 
 from ._backends import run_blocking
 from ._exec import ExecCore, SinkCore, checked_signal
+from ._logs import LogCore
 from ._options import Command, attach_options, number, sandbox_options
 from ._sandbox import SandboxCore, doctor, list_sandboxes, remove
 from ._values import (
@@ -31,12 +32,14 @@ from ._values import (
     ExecOutput,
     ExecView,
     ExitStatus,
+    LogRecord,
     SandboxInfo,
     SandboxStatus,
     SessionInfo,
 )
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from types import TracebackType
 
     from ._options import Args, AttachOptions, Data, ExecOptions, SandboxOptions, Seconds, Text
@@ -187,6 +190,44 @@ class ExecHandle:
         return f"<ExecHandle {'closed' if self._core.handle.closed else self._core.id()}>"
 
 
+class LogStream:
+    """The records of a sandbox's log, in the order in which they reached it.
+
+    ``for record in sandbox.logs()`` reads them. Closing it, or its end, ends the reading.
+    """
+
+    def __init__(self, core: LogCore) -> None:
+        self._core = core
+
+    @property
+    def warning(self) -> Optional[str]:
+        """At the end: what is missing from what was read, in one line; None if nothing is."""
+        return self._core.warning
+
+    def recv(self, timeout: Optional[float] = None) -> Optional[LogRecord]:
+        """The next record; None at the end, for ever. A time that is over loses none."""
+        return run_blocking(self._core.next, timeout)
+
+    def __iter__(self) -> Iterator[LogRecord]:
+        return self
+
+    def __next__(self) -> LogRecord:
+        record = self.recv()
+        if record is None:
+            raise StopIteration
+        return record
+
+    def close(self) -> None:
+        """Ends the reading."""
+        self._core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class Sandbox:
     """A sandbox: `Sandbox.create` makes one, `Sandbox.get` finds one.
 
@@ -319,6 +360,22 @@ class Sandbox:
         core = run_blocking(lambda io: self._core.reattach(io, session_id, position, stdin))
         return ExecHandle(core)
 
+    def logs(
+        self,
+        session_id: Optional[str] = None,
+        *,
+        since: Union[float, datetime, None] = None,
+        follow: bool = False,
+    ) -> LogStream:
+        """Reads what its sessions have put out, byte for byte, and what became of them.
+
+        There is a log only if the sandbox was created with ``log``, else this raises
+        `InvalidConfigError` at the first record. It can be read until the sandbox is removed.
+        ``since`` is a time as `time.time` counts, or a `datetime`; with ``follow`` it goes on with
+        what is still to come, until the sandbox ends.
+        """
+        return LogStream(LogCore(self._core, session_id, since, follow))
+
     def attach(
         self,
         cmd: Text,
@@ -378,4 +435,4 @@ def drivers() -> list[DriverInfo]:
     return run_blocking(lambda io: io.run(doctor))
 
 
-__all__ = ["ExecHandle", "ExecSink", "Sandbox", "drivers"]
+__all__ = ["ExecHandle", "ExecSink", "LogStream", "Sandbox", "drivers"]
