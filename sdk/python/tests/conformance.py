@@ -15,7 +15,7 @@ import os
 import pathlib
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import microsandbox as m
 from microsandbox import sync as blocking
@@ -23,15 +23,25 @@ from microsandbox import sync as blocking
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(REPOSITORY / "bindings-test" / "python"))
 
-import form  # noqa: E402  # its place is known only now
-from form import Wrong, mismatch, show, value  # noqa: E402
+import form  # its place is known only now
+from form import Wrong, mismatch, show, value
 
 SCALE = float(os.environ.get("MSB_TEST_TIME_SCALE", "1"))
-Outcome = collections.namedtuple(
-    "Outcome",
-    "ending error closed output totals truncated writer_left events stdin_errors took",
-    defaults=[None] * 10,
-)
+
+
+class Outcome(NamedTuple):
+    """What came of a run; what is not known is None."""
+
+    ending: Any = None
+    error: Any = None
+    closed: Any = None
+    output: Any = None
+    totals: Any = None
+    truncated: Any = None
+    writer_left: Any = None
+    events: Any = None
+    stdin_errors: Any = None
+    took: Any = None
 
 
 class Twin:
@@ -40,10 +50,14 @@ class Twin:
     def __init__(self, inner: Any) -> None:
         self.inner = inner
 
+    def _take_stdin(self) -> Any:
+        sink = self.inner.take_stdin()
+        return sink and Twin(sink)
+
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.inner, name)
         if name == "take_stdin":
-            return lambda: (lambda sink: sink and Twin(sink))(found())
+            return self._take_stdin
         if not callable(found):
             return found
 
@@ -83,7 +97,10 @@ class Run:
 
     def __init__(self, case: Any, sandbox: Any, own: str) -> None:
         self.case, self.sandbox, self.own = case, sandbox, own
-        self.handle = self.sink = self.session = self.feeder = None
+        self.handle: Any = None
+        self.sink: Any = None
+        self.session: Any = None
+        self.feeder: Any = None
         self.closed = False
         self.others: list[Any] = []
         self.kinds: list[str] = []
@@ -177,7 +194,9 @@ class Run:
             await self.feeder
         return outcome
 
-    async def at_once(self, many: int, begun: float, kind: str, program: Any, options: Any) -> Any:
+    async def at_once(
+        self, many: int, begun: float, kind: str, program: Any, options: Any
+    ) -> Outcome:
         start = getattr(self.sandbox, kind + "_stream")
         self.others = [await start(program, **options) for _ in range(many)]
         for handle in self.others:
@@ -490,6 +509,9 @@ def well_formed(events: list[str]) -> bool:
     return events[0] == "started" and events.count("started") == 1 and not late
 
 
+load_wrong = form.load_wrong
+
+
 class Suite:
     """Runs cases, several at a time, in one sandbox per profile."""
 
@@ -504,7 +526,7 @@ class Suite:
         async with self.lock:
             if name not in self.made:
                 own = f"py-{'sync' if self.is_sync else 'async'}-{name}"
-                options = {"image": self.image, **self.profiles[name]}
+                options: Any = {"image": self.image, **self.profiles[name]}
                 if self.is_sync:
                     make = blocking.Sandbox.create
                     self.made[name] = Twin(await asyncio.to_thread(make, own, options))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-import conformance
-import form
 import pytest
+
+import conformance
 from conftest import IMAGE
 
 
@@ -25,7 +25,7 @@ def test_all_cases_hold(is_sync: bool) -> None:
 
 def test_the_runner_notices_what_is_wrong() -> None:
     async def main() -> list[str]:
-        wrong = form.load_wrong(form.FOLDER / "wrong-cases.json")
+        wrong = conformance.load_wrong(conformance.REPOSITORY / "conformance" / "wrong-cases.json")
         results = await conformance.Suite(IMAGE, is_sync=False).run(wrong)
         return [case["name"] for case, problems in results if not problems]
 

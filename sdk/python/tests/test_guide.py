@@ -15,9 +15,9 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import pytest
-from conftest import SCALE
 
 import microsandbox as m
+from conftest import SCALE
 from microsandbox import Sandbox
 
 EXECUTE = """\
@@ -217,7 +217,11 @@ def test_attaching_without_a_terminal_is_an_error(sandbox: Sandbox) -> None:
         "try:\n    sb.attach('true')\nexcept m.NotATerminalError as error:\n    print(error.code)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, text=True
+        [sys.executable, "-c", program],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.stdout, done.stderr) == ("not_a_terminal\n", "")
     assert m.NotATerminalError.code == "not_a_terminal"

@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 
 from conformance import REPOSITORY
-
 from microsandbox import _abi
 
 INCLUDE = REPOSITORY / "include"

@@ -11,9 +11,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from conftest import IMAGE
 
 import microsandbox as m
+from conftest import IMAGE
 from microsandbox import Rlimit, Sandbox, Stdin
 from microsandbox import sync as blocking
 
@@ -148,7 +148,7 @@ def test_values_of_a_wrong_type_are_type_errors(box: blocking.Sandbox, options: 
 
 def test_a9_limits_have_names_bounds_and_infinity(box: blocking.Sandbox) -> None:
     assert Rlimit.as_(5) == Rlimit("as", 5, 5)
-    for name in m._values.RESOURCES:  # type: ignore[attr-defined]
+    for name in m._values.RESOURCES:
         made = getattr(Rlimit, {"as": "as_"}.get(name, name))(1, Rlimit.INFINITY)
         assert (made.resource, made.soft, made.hard) == (name, 1, 2**64 - 1)
     for resource, soft, hard in [("nofile", 2, 1), ("nofile", -1, 1), ("files", 1, 1)]:
@@ -204,7 +204,7 @@ def test_the_twin_works_in_a_running_loop(box: blocking.Sandbox) -> None:
 
 def test_without_a_loop_the_error_says_what_to_use(sandbox: Sandbox) -> None:
     coroutine = sandbox.exec("true")
-    with pytest.raises(RuntimeError, match="microsandbox.sync"):
+    with pytest.raises(RuntimeError, match=r"microsandbox\.sync"):
         coroutine.send(None)
 
 

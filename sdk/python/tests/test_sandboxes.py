@@ -10,9 +10,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from conftest import IMAGE, SCALE
 
 import microsandbox as m
+from conftest import IMAGE, SCALE
 from microsandbox import Sandbox
 from microsandbox import sync as blocking
 
@@ -198,7 +198,7 @@ def test_d6_a_follower_that_is_closed_or_given_up(box: blocking.Sandbox) -> None
             with pytest.raises(m.WaitTimeoutError):
                 log.recv(timeout=0.02)
         sb.exec("echo", ["1"])
-        kinds = []
+        kinds: list[m.LogKind] = []
         while kinds[-1:] != ["exited"]:
             record = log.recv()
             assert record is not None

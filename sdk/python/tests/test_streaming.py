@@ -13,9 +13,9 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from conftest import LONG, SCALE
 
 import microsandbox as m
+from conftest import LONG, SCALE
 from microsandbox import ExecEventType, Sandbox, Stdin, _native
 from microsandbox import sync as blocking
 
@@ -42,7 +42,7 @@ def test_b1_events_equal_their_names_and_end_for_ever(run: Any, sandbox: Sandbox
     async def main() -> None:
         handle = await sandbox.shell_stream("echo out; echo err >&2; exit 3")
         events = [event async for event in handle]
-        assert [event.event_type for event in events][0] == "started"
+        assert events[0].event_type == "started"
         assert events[0].pid
         assert b"".join(e.data for e in events if e.event_type == "stdout") == b"out\n"
         assert b"".join(e.data for e in events if e.event_type is ExecEventType.STDERR) == b"err\n"
