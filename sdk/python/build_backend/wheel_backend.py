@@ -59,7 +59,9 @@ def native_files() -> dict[str, Path]:
         folder = Path(given or ROOT / "native").resolve()
         files = {}
         for name, place in NATIVE.items():
-            candidates = [folder / name, folder / Path(place).name, folder / place]
+            # A folder of all of them, that of one profile, or the one that has several.
+            places = (name, Path(place).name, place, f"../{place}")
+            candidates = [folder / candidate for candidate in places]
             found = [path for path in candidates if path.exists()]
             if not found:
                 raise SystemExit(f"{name} is not in {folder}")

@@ -180,15 +180,16 @@ def test_d1_the_end_of_a_scope_kills(run: Any, sandbox: Sandbox) -> None:
 def test_b10_collect_takes_what_is_left(run: Any, sandbox: Sandbox) -> None:
     async def main() -> None:
         handle = await sandbox.shell_stream("echo 1; echo 2; echo 3 >&2; sleep 0.1; echo 4")
-        first = b""
-        while not first:
+        seen = {"stdout": b"", "stderr": b""}
+        while not seen["stdout"]:
             event = await handle.recv()
             assert event is not None
-            first = event.data
+            if event.data:
+                seen[event.event_type] += event.data
         output = await handle.collect()
-        assert first + output.stdout_bytes == b"1\n2\n4\n"
+        assert seen["stdout"] + output.stdout_bytes == b"1\n2\n4\n"
         assert output.stdout_total == len(output.stdout_bytes)
-        assert output.stderr_bytes == b"3\n"
+        assert seen["stderr"] + output.stderr_bytes == b"3\n"
         assert (await handle.collect()).stdout_bytes == b""
         waited = await sandbox.shell_stream("echo 1; exit 7")
         assert (await waited.recv()).event_type == "started"  # type: ignore[union-attr]
