@@ -9,7 +9,7 @@ ROOTFS := target/rootfs
 CFLAGS_STRICT := -std=c11 -Wall -Wextra -Wpedantic -Werror -O1 -g
 
 .PHONY: help demo test check bench fuzz build agent install uninstall deb setup setup-test \
-	header abi-baseline lint test-rust test-c test-bindings test-install \
+	header abi-baseline lint test-rust test-c test-bindings test-python test-install \
 	clean
 
 ## help: this list
@@ -27,7 +27,7 @@ demo: setup build $(ROOTFS)
 	@echo "   that far. target/release/msb doctor says what other isolation this machine offers."
 
 ## test: every test
-test: setup-test lint test-rust test-c test-bindings test-install
+test: setup-test lint test-rust test-c test-bindings test-python test-install
 	@echo "== all tests passed"
 
 ## check: the deep run: every test, sanitizers, valgrind, kills, soak, and fuzzers where they can be had
@@ -35,6 +35,9 @@ check: setup-test test build
 	@scripts/check
 	@echo "== the installation, of the release build"
 	@BUILD=target/release scripts/test-install
+	@echo "== the Python package, the long form, and the wheel"
+	@MSB_TEST_LONG=1 scripts/test-python
+	@scripts/wheel
 	@echo "== a hundred kills at random moments"
 	@MSB_TEST_KILLS=100 $(CARGO) test --quiet -p msb-runner --test killing g_killed
 	@echo "== soak: 100,000 commands, 1,000 at once, a reader that stops for a minute"
@@ -115,6 +118,11 @@ test-bindings: agent
 	@$(CARGO) build --quiet --workspace
 	@echo "== the C library from Python, Node and Go"
 	@scripts/test-bindings
+
+test-python: agent
+	@$(CARGO) build --quiet --workspace
+	@echo "== the Python package"
+	@scripts/test-python
 
 test-install: agent $(ROOTFS)
 	@$(CARGO) build --quiet --workspace
