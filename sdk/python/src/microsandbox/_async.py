@@ -112,7 +112,7 @@ class ExecHandle:
         return await self._core.next(current())
 
     async def recv_view(self) -> Optional[ExecView]:
-        """As `recv`, without a copy of the bytes; pays off for pieces of 64 KiB and more.
+        """As `recv`, without a copy of the bytes. Of small pieces the view costs more than the copy.
 
         The bytes stay valid as long as anything refers to them: the view, a slice of it, an array
         made of it. Until then they count as not received, and a command of which about a mebibyte

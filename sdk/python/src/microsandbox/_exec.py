@@ -215,10 +215,11 @@ class ExecCore:
         sink, self.sink = self.sink, None
         return sink
 
-    async def _settled(self, io: Backend) -> None:
+    async def _settled(self, io: Backend, turns: int = 1) -> None:
         """A pause now and then, so that a fast command does not starve the others of a loop."""
         self._busy_turns += 1
-        if self._busy_turns > 1:
+        if self._busy_turns > turns:
+            self._busy_turns = 1
             await io.checkpoint()
 
     async def _wait(self, io: Backend) -> None:
@@ -271,7 +272,7 @@ class ExecCore:
         self._enter()
         try:
             while not self.events and not self._ended:
-                await self._settled(io)
+                await self._settled(io, _BATCH)
                 raw = _abi.msb_event()
                 status = call(lib.msb_exec_recv, self.handle.use(), 0, byref(raw))
                 if status == _abi.MSB_AGAIN:
