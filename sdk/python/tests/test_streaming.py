@@ -275,31 +275,47 @@ def test_b5_random_cancels_lose_no_event(sandbox: Sandbox) -> None:
 
 
 def test_b5_random_cancels_of_small_events_lose_none(sandbox: Sandbox) -> None:
-    count = 1_000_000 if LONG else 2_000
+    wanted = 1_000_000 if LONG else 20_000
+    size = 20_000
+    data = (bytes(range(251)) * (size // 251 + 1))[:size]
 
-    async def main() -> int:
-        # The helper's way of writing byte by byte: each write may be an event of its own.
-        handle = await sandbox.exec_stream("helper", ["write-both", str(count), "1"])
-        seen = {"stdout": 0, "stderr": 0}
-        endings = cancelled = 0
+    async def follow() -> tuple[int, int]:
+        # Byte by byte on both outputs in turn: pieces that are neighbours cannot become one.
+        handle = await sandbox.exec_stream("helper", ["write-both", str(size), "1"])
+        seen = {"stdout": b"", "stderr": b""}
+        events = endings = cancelled = 0
         while True:
+            task = asyncio.ensure_future(handle.recv())
+            for _ in range(random.randrange(3)):
+                await asyncio.sleep(0)
+            if random.random() < 0.3:
+                task.cancel()
             try:
-                event = await asyncio.wait_for(handle.recv(), random.choice([0.00005, 0.001, 9]))
-            except asyncio.TimeoutError:
+                event = await task
+            except asyncio.CancelledError:
                 cancelled += 1
                 continue
             if event is None:
                 break
+            events += 1
             if event.data:
-                at = seen[event.event_type]
-                assert event.data == bytes((at + i) % 251 for i in range(len(event.data)))
-                seen[event.event_type] += len(event.data)
+                seen[event.event_type] += event.data
             endings += event.event_type == "exited"
+        await handle.close()
         assert endings == 1
-        assert seen == {"stdout": count, "stderr": count}
-        return cancelled
+        assert seen == {"stdout": data, "stderr": data}
+        return events, cancelled
 
-    assert asyncio.run(main()) > 0
+    async def main() -> tuple[int, int]:
+        events = cancelled = 0
+        while events < wanted:
+            more = await asyncio.gather(*(follow() for _ in range(4)))
+            events += sum(one for one, _ in more)
+            cancelled += sum(one for _, one in more)
+        return events, cancelled
+
+    events, cancelled = asyncio.run(main())
+    assert events >= wanted and cancelled > events // 100
 
 
 def test_b5_trio_cancels_lose_nothing(sandbox: Sandbox) -> None:
