@@ -43,6 +43,9 @@ check: setup-test test build
 	@scripts/check
 	@echo "== the installation, of the release build"
 	@BUILD=target/release scripts/test-install
+	@echo "== the Python package, the long form, and the wheel"
+	@MSB_TEST_LONG=1 scripts/test-python
+	@scripts/wheel
 	@echo "== a hundred kills at random moments"
 	@MSB_TEST_KILLS=100 $(CARGO) test --quiet -p msb-runner --test killing g_killed
 	@echo "== 256 MiB on both outputs, in Go"
@@ -56,7 +59,7 @@ check: setup-test test build
 	@echo "== the deep run is green"
 
 ## bench: ratios against a baseline in the same run, written to benches/RESULTS.md
-bench: setup build $(ROOTFS)
+bench: setup-test build $(ROOTFS)
 	@scripts/bench
 
 ## fuzz: each fuzz target for MSB_FUZZ_SECONDS (60); needs nightly and cargo-fuzz
@@ -136,6 +139,10 @@ test-node: agent
 	@$(CARGO) build --quiet --workspace
 	@echo "== the package for Node"
 	@scripts/test-node
+test-python: agent
+	@$(CARGO) build --quiet --workspace
+	@echo "== the Python package"
+	@scripts/test-python
 
 test-install: agent $(ROOTFS)
 	@$(CARGO) build --quiet --workspace

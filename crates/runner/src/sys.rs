@@ -64,8 +64,9 @@ pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
 /// Closes every descriptor from `first` on: what the host program has not closed itself is none
 /// of the sandbox's business. Must be called before any of them is in use.
 pub(crate) fn close_from(first: u32) -> io::Result<()> {
+    // By its number: glibc has had the function since 2.34 only.
     // SAFETY: called first of all, when nothing has been opened yet.
-    match unsafe { libc::close_range(first, libc::c_uint::MAX, 0) } {
+    match unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -1,0 +1,430 @@
+"""microsandbox.h written out for ctypes; a test holds it against what a C compiler sees.
+
+Names are the header's, so that both can be read side by side.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import (
+    POINTER,
+    c_char,
+    c_char_p,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint16,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
+from typing import Any
+
+MSB_ABI_VERSION = 0
+MSB_OK = 0
+MSB_AGAIN = 1
+MSB_EOF = 2
+MSB_E_INVALID = -1
+MSB_E_HANDLE = -2
+MSB_E_CLOSED = -3
+MSB_E_BUSY = -4
+MSB_E_UNSUPPORTED = -5
+MSB_E_LIMIT = -6
+MSB_E_IO = -7
+MSB_E_INTERNAL = -8
+MSB_E_PROTOCOL = -9
+MSB_E_TIMED_OUT = -10
+MSB_E_CONFIG = -20
+MSB_E_NOT_FOUND = -21
+MSB_E_EXISTS = -22
+MSB_E_NOT_RUNNING = -23
+MSB_E_RUNNING = -24
+MSB_E_NO_DRIVER = -25
+MSB_E_BOOT = -26
+MSB_E_CRASHED = -27
+MSB_E_EXEC_FAILED = -40
+MSB_E_EXEC_TIMEOUT = -41
+MSB_E_LOST = -42
+MSB_E_PIPE = -43
+MSB_E_NO_PROCESS = -44
+MSB_E_NO_SESSION = -45
+MSB_E_NOT_A_TERMINAL = -46
+MSB_ORIGIN_CALLER = 1
+MSB_ORIGIN_HOST = 2
+MSB_ORIGIN_DRIVER = 3
+MSB_ORIGIN_TRANSPORT = 4
+MSB_ORIGIN_AGENT = 5
+MSB_ERROR_MESSAGE_LEN = 496
+MSB_LOG_ERROR = 1
+MSB_LOG_WARN = 2
+MSB_LOG_INFO = 3
+MSB_LOG_DEBUG = 4
+MSB_LOG_TRACE = 5
+MSB_SANDBOX_DETACHED = 1
+MSB_SANDBOX_REPLACE = 2
+MSB_SANDBOX_NETWORK = 4
+MSB_SANDBOX_LOG = 8
+MSB_OPEN_START = 1
+MSB_REMOVE_FORCE = 1
+MSB_STATE_CREATED = 1
+MSB_STATE_RUNNING = 2
+MSB_STATE_STOPPED = 3
+MSB_STATE_CRASHED = 4
+MSB_ISOLATION_HARDWARE = 1
+MSB_ISOLATION_EMULATED = 2
+MSB_ISOLATION_CONTAINER = 3
+MSB_REASON_STOPPED = 1
+MSB_REASON_KILLED = 2
+MSB_REASON_CREATOR_GONE = 3
+MSB_REASON_MAX_DURATION = 4
+MSB_REASON_IDLE = 5
+MSB_REASON_CRASHED = 6
+MSB_REASON_BOOT_FAILED = 7
+MSB_SESSION_TTY = 1
+MSB_EXEC_TTY = 1
+MSB_EXEC_WAIT_FOR_EOF = 2
+MSB_EXEC_SHELL = 4
+MSB_SESSION_ID_LEN = 33
+MSB_SIGNAL_GROUP = 0
+MSB_SIGNAL_TREE = 1
+MSB_FROM_NOW = -1
+MSB_EVENT_STARTED = 1
+MSB_EVENT_STDOUT = 2
+MSB_EVENT_STDERR = 3
+MSB_EVENT_STDIN_ERROR = 4
+MSB_EVENT_EXITED = 5
+MSB_EVENT_FAILED = 6
+MSB_EVENT_LOST = 7
+MSB_EVENT_WRITER_LEFT = 1
+MSB_EVENT_CUT = 2
+MSB_EXIT_CORE_DUMPED = 1
+MSB_EXIT_TIMED_OUT = 2
+MSB_FAILURE_NOT_FOUND = 1
+MSB_FAILURE_PERMISSION_DENIED = 2
+MSB_FAILURE_NOT_EXECUTABLE = 3
+MSB_FAILURE_BAD_CWD = 4
+MSB_FAILURE_BAD_ARGS = 5
+MSB_FAILURE_RESOURCE_LIMIT = 6
+MSB_FAILURE_USER_SETUP_FAILED = 7
+MSB_FAILURE_OUT_OF_MEMORY = 8
+MSB_FAILURE_PTY_SETUP_FAILED = 9
+MSB_FAILURE_OTHER = 10
+MSB_RECV_MAX = 256
+MSB_OUTPUT_TRUNCATED = 4
+MSB_LOGS_FOLLOW = 1
+MSB_LOGS_STDOUT = 1
+MSB_LOGS_STDERR = 2
+MSB_LOGS_STARTED = 3
+MSB_LOGS_EXITED = 4
+MSB_LOGS_FAILED = 5
+MSB_LOGS_LOST = 6
+MSB_LOGS_OTHER = 7
+MSB_LOGS_INCOMPLETE = 8
+MSB_ATTACH_DETACHED = 1
+
+
+class Sized(ctypes.Structure):
+    """A struct whose first field is its size. Arrays of them need it set one by one."""
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+        self.struct_size = ctypes.sizeof(self)
+
+
+class msb_error(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("status", c_int32),
+        ("os_error", c_int32),
+        ("origin", c_uint32),
+        ("message", c_char * MSB_ERROR_MESSAGE_LEN),
+    ]
+
+
+class msb_sandbox_options(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("name", c_char_p),
+        ("image", c_char_p),
+        ("driver", c_char_p),
+        ("workdir", c_char_p),
+        ("shell", c_char_p),
+        ("user", c_char_p),
+        ("hostname", c_char_p),
+        ("env", POINTER(c_char_p)),
+        ("env_len", c_size_t),
+        ("labels", POINTER(c_char_p)),
+        ("labels_len", c_size_t),
+        ("cpus", c_uint32),
+        ("memory_mib", c_uint32),
+        ("max_duration_ms", c_uint64),
+        ("idle_timeout_ms", c_uint64),
+        ("boot_timeout_ms", c_uint64),
+        ("log_max_bytes", c_uint64),
+        ("log_files", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
+class msb_sandbox_entry(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("state", c_uint32),
+        ("isolation", c_uint32),
+        ("reason", c_uint32),
+        ("flags", c_uint32),
+        ("cpus", c_uint32),
+        ("memory_mib", c_uint32),
+        ("reserved", c_uint32),
+        ("created_ms", c_int64),
+        ("started_ms", c_int64),
+        ("name", c_char_p),
+        ("image", c_char_p),
+        ("driver", c_char_p),
+        ("detail", c_char_p),
+        ("labels", POINTER(c_char_p)),
+        ("labels_len", c_size_t),
+    ]
+
+
+class msb_exec_exit(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("code", c_int32),
+        ("signal", c_int32),
+        ("flags", c_uint32),
+        ("user_ns", c_uint64),
+        ("system_ns", c_uint64),
+        ("wall_ns", c_uint64),
+        ("max_rss", c_uint64),
+    ]
+
+
+class msb_exec_entry(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("pid", c_uint32),
+        ("followers", c_uint32),
+        ("age_ns", c_uint64),
+        ("output_total", c_uint64),
+        ("id", c_char_p),
+        ("argv", POINTER(c_char_p)),
+        ("argv_len", c_size_t),
+        ("exit", POINTER(msb_exec_exit)),
+    ]
+
+
+class msb_driver_entry(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("isolation", c_uint32),
+        ("usable", c_uint32),
+        ("reserved", c_uint32),
+        ("name", c_char_p),
+        ("why", c_char_p),
+        ("hint", c_char_p),
+    ]
+
+
+def _list_of(entry: type[ctypes.Structure]) -> list[tuple[str, Any]]:
+    return [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("entries", POINTER(POINTER(entry))),
+        ("len", c_size_t),
+        ("owner", c_void_p),
+    ]
+
+
+class msb_sandbox_entries(Sized):
+    _fields_ = _list_of(msb_sandbox_entry)
+
+
+class msb_exec_entries(Sized):
+    _fields_ = _list_of(msb_exec_entry)
+
+
+class msb_driver_entries(Sized):
+    _fields_ = _list_of(msb_driver_entry)
+
+
+class msb_rlimit(ctypes.Structure):
+    _fields_ = [
+        ("resource", c_uint32),
+        ("reserved", c_uint32),
+        ("soft", c_uint64),
+        ("hard", c_uint64),
+    ]
+
+
+class msb_exec_options(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("cmd", c_char_p),
+        ("args", POINTER(c_char_p)),
+        ("args_len", c_size_t),
+        ("env", POINTER(c_char_p)),
+        ("env_len", c_size_t),
+        ("cwd", c_char_p),
+        ("user", c_char_p),
+        ("stdin_data", c_char_p),
+        ("stdin_len", c_size_t),
+        ("rlimits", POINTER(msb_rlimit)),
+        ("rlimits_len", c_size_t),
+        ("timeout_ns", c_uint64),
+        ("drain_ns", c_uint64),
+        ("rows", c_uint16),
+        ("cols", c_uint16),
+        ("reserved", c_uint32),
+        ("max_output", c_uint64),
+    ]
+
+
+class msb_exec_failure(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("kind", c_uint32),
+        ("os_error", c_int32),
+        ("reserved", c_uint32),
+        ("kind_name", c_char_p),
+        ("stage", c_char_p),
+        ("os_error_name", c_char_p),
+        ("message", c_char_p),
+        ("path", c_char_p),
+    ]
+
+
+class msb_event(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("kind", c_uint32),
+        ("value", c_int64),
+        ("data", c_void_p),
+        ("len", c_size_t),
+        ("exit", POINTER(msb_exec_exit)),
+        ("failure", POINTER(msb_exec_failure)),
+        ("flags", c_uint32),
+        ("reserved", c_uint32),
+        ("owner", c_void_p),
+    ]
+
+
+class msb_output(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("kind", c_uint32),
+        ("exit", POINTER(msb_exec_exit)),
+        ("failure", POINTER(msb_exec_failure)),
+        ("lost", c_void_p),
+        ("lost_len", c_size_t),
+        ("stdout_data", c_void_p),
+        ("stdout_len", c_size_t),
+        ("stdout_total", c_uint64),
+        ("stderr_data", c_void_p),
+        ("stderr_len", c_size_t),
+        ("stderr_total", c_uint64),
+        ("flags", c_uint32),
+        ("reserved", c_uint32),
+        ("owner", c_void_p),
+    ]
+
+
+class msb_logs_options(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("session", c_char_p),
+        ("since_ns", c_int64),
+    ]
+
+
+class msb_logs_record(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("kind", c_uint32),
+        ("time_ns", c_int64),
+        ("value", c_int64),
+        ("session", c_char_p),
+        ("data", c_void_p),
+        ("len", c_size_t),
+        ("argv", POINTER(c_char_p)),
+        ("argv_len", c_size_t),
+        ("exit", POINTER(msb_exec_exit)),
+        ("failure", POINTER(msb_exec_failure)),
+        ("flags", c_uint32),
+        ("reserved", c_uint32),
+        ("owner", c_void_p),
+    ]
+
+
+class msb_attach_options(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("exec", POINTER(msb_exec_options)),
+        ("session", c_char_p),
+        ("detach_keys", c_char_p),
+    ]
+
+
+LOG_FN = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_char_p, c_char_p)
+DROP_FN = ctypes.CFUNCTYPE(None, c_void_p)
+
+HANDLE = c_void_p
+_OUT_HANDLE = POINTER(c_void_p)
+_ERR = POINTER(msb_error)
+
+# What each function returns and takes.
+FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
+    "msb_abi_version": (c_uint32, []),
+    "msb_version_string": (c_char_p, []),
+    "msb_has": (c_int32, [c_char_p]),
+    "msb_status_name": (c_char_p, [c_int32]),
+    "msb_handle_fd": (c_int32, [HANDLE, POINTER(c_int32), _ERR]),
+    "msb_handle_close": (c_int32, [HANDLE]),
+    "msb_log_set": (c_int32, [c_uint32, LOG_FN, c_void_p, DROP_FN, _ERR]),
+    "msb_sandbox_create": (c_int32, [POINTER(msb_sandbox_options), _OUT_HANDLE, _ERR]),
+    "msb_sandbox_open": (c_int32, [c_char_p, c_uint32, _OUT_HANDLE, _ERR]),
+    "msb_sandbox_wait_ready": (c_int32, [HANDLE, c_int64, _ERR]),
+    "msb_sandbox_stop": (c_int32, [HANDLE, c_uint32, _ERR]),
+    "msb_sandbox_kill": (c_int32, [HANDLE, _ERR]),
+    "msb_sandbox_wait": (c_int32, [HANDLE, c_int64, _ERR]),
+    "msb_sandbox_info": (c_int32, [HANDLE, POINTER(msb_sandbox_entries), _ERR]),
+    "msb_sandbox_list": (c_int32, [POINTER(msb_sandbox_entries), _ERR]),
+    "msb_exec_list": (c_int32, [HANDLE, POINTER(msb_exec_entries), _ERR]),
+    "msb_sandbox_remove": (c_int32, [c_char_p, c_uint32, _ERR]),
+    "msb_doctor": (c_int32, [POINTER(msb_driver_entries), _ERR]),
+    "msb_sandbox_entries_release": (None, [POINTER(msb_sandbox_entries)]),
+    "msb_exec_entries_release": (None, [POINTER(msb_exec_entries)]),
+    "msb_driver_entries_release": (None, [POINTER(msb_driver_entries)]),
+    "msb_exec_stream": (
+        c_int32,
+        [HANDLE, POINTER(msb_exec_options), _OUT_HANDLE, _OUT_HANDLE, _ERR],
+    ),
+    "msb_exec_id": (c_int32, [HANDLE, c_char_p, _ERR]),
+    "msb_exec_signal": (c_int32, [HANDLE, c_int32, c_uint32, _ERR]),
+    "msb_exec_resize": (c_int32, [HANDLE, c_uint16, c_uint16, _ERR]),
+    "msb_exec_position": (c_int32, [HANDLE, POINTER(c_uint64), POINTER(c_uint64), _ERR]),
+    "msb_exec_reattach": (c_int32, [HANDLE, c_char_p, c_int64, _OUT_HANDLE, _OUT_HANDLE, _ERR]),
+    "msb_exec_recv": (c_int32, [HANDLE, c_int64, POINTER(msb_event), _ERR]),
+    "msb_exec_recv_many": (
+        c_int32,
+        [HANDLE, c_int64, POINTER(msb_event), c_size_t, POINTER(c_size_t), _ERR],
+    ),
+    "msb_exec_wait": (c_int32, [HANDLE, c_int64, POINTER(msb_event), _ERR]),
+    "msb_event_release": (None, [POINTER(msb_event)]),
+    "msb_event_release_many": (None, [POINTER(msb_event), c_size_t]),
+    "msb_exec_collect": (c_int32, [HANDLE, c_int64, POINTER(msb_output), _ERR]),
+    "msb_output_release": (None, [POINTER(msb_output)]),
+    "msb_sink_write": (c_int32, [HANDLE, c_void_p, c_size_t, c_int64, POINTER(c_size_t), _ERR]),
+    "msb_logs_open": (c_int32, [HANDLE, POINTER(msb_logs_options), _OUT_HANDLE, _ERR]),
+    "msb_logs_recv": (c_int32, [HANDLE, c_int64, POINTER(msb_logs_record), _ERR]),
+    "msb_logs_record_release": (None, [POINTER(msb_logs_record)]),
+    "msb_attach": (
+        c_int32,
+        [HANDLE, POINTER(msb_attach_options), POINTER(c_int32), POINTER(c_uint32), _ERR],
+    ),
+}

@@ -1,0 +1,428 @@
+"""Sandboxes and commands for asyncio, trio and anyio."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from typing import (
+    TYPE_CHECKING,
+    List,  # `list` is a method below
+    Optional,
+    Union,
+)
+
+from ._backends import current
+from ._exec import ExecCore, SinkCore, checked_signal
+from ._logs import LogCore
+from ._options import Command, attach_options, number, sandbox_options
+from ._sandbox import SandboxCore, doctor, list_sandboxes, remove
+from ._values import (
+    DriverInfo,
+    ExecEvent,
+    ExecOutput,
+    ExecView,
+    ExitStatus,
+    LogRecord,
+    SandboxInfo,
+    SandboxStatus,
+    SessionInfo,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from types import TracebackType
+
+    from ._options import Args, AttachOptions, Data, ExecOptions, SandboxOptions, Seconds, Text
+
+    if sys.version_info >= (3, 12):
+        from typing import Unpack
+    else:
+        from typing_extensions import Unpack
+    if sys.version_info >= (3, 11):
+        from typing import Self
+    else:
+        from typing_extensions import Self
+
+from . import _abi
+
+
+class ExecSink:
+    """The writing end of a command's input, had from `ExecHandle.take_stdin`."""
+
+    def __init__(self, core: SinkCore) -> None:
+        self._core = core
+
+    async def write(self, data: Data) -> None:
+        """Writes all of ``data``, and waits while the command does not read.
+
+        Text becomes UTF-8; an empty write does nothing. When this is cancelled, what was written
+        until then stays written. Raises `BrokenInputError` once the command no longer reads.
+        """
+        await self._core.write(current(), data)
+
+    async def close(self) -> None:
+        """Ends the input: the command reads end-of-file. Again is fine."""
+        self._core.handle.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class ExecHandle:
+    """A command that was started: its events, and the means to act on it.
+
+    ``async for event in handle`` gives the events. ``async with handle`` kills the command, and all
+    that it has started, at the end of the scope. Closing or forgetting a handle never does.
+
+    One task receives (`recv`, `wait`, `collect`, iteration) at a time; a second gets `BusyError`.
+    Everything else may be called at any time. Cancelling a call loses no event.
+    """
+
+    def __init__(self, core: ExecCore) -> None:
+        self._core = core
+
+    @property
+    def id(self) -> str:
+        """The session's id: 32 hexadecimal digits, never used again, the same everywhere."""
+        return self._core.id()
+
+    @property
+    def position(self) -> int:
+        """Where in the output this handle is, as `Sandbox.reattach` takes it."""
+        return self._core.positions()[0]
+
+    @property
+    def missed(self) -> int:
+        """How many bytes `Sandbox.reattach` was asked for that are no longer kept."""
+        return self._core.positions()[1]
+
+    @property
+    def writer_left(self) -> bool:
+        """At the end of the stream: whether some other process still had the output open."""
+        return self._core.writer_left
+
+    async def recv(self) -> Optional[ExecEvent]:
+        """The next event; None when there is nothing more, and for ever after."""
+        events = self._core.events
+        if events and not self._core.handle.closed:
+            return events.popleft()
+        return await self._core.next(current())
+
+    async def recv_view(self) -> Optional[ExecView]:
+        """As `recv`, without a copy of the bytes. Of small pieces the view costs more than the copy.
+
+        The bytes stay valid as long as anything refers to them: the view, a slice of it, an array
+        made of it. Until then they count as not received, and a command of which about a mebibyte
+        is not received stands still.
+        """
+        return await self._core.view(current())
+
+    async def views(self) -> AsyncIterator[ExecView]:
+        """All events as `recv_view` gives them."""
+        while (view := await self._core.view(current())) is not None:
+            yield view
+
+    def __aiter__(self) -> AsyncIterator[ExecEvent]:
+        return self
+
+    async def __anext__(self) -> ExecEvent:
+        event = await self.recv()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    def take_stdin(self) -> Optional[ExecSink]:
+        """The writing end of its input, once; None without `Stdin.pipe()`. It lives on its own."""
+        sink = self._core.take_stdin()
+        return None if sink is None else ExecSink(sink)
+
+    async def wait(self) -> ExitStatus:
+        """Waits until the command has exited, and throws away what it puts out until then.
+
+        Raises `ExecFailedError` if it never started, `StreamLostError` if its sandbox went first.
+        """
+        return await self._core.wait(current())
+
+    async def collect(self) -> ExecOutput:
+        """Waits for the end of the output, and gives what was not received before.
+
+        When this is cancelled, what was gathered stays here for the next call. Raises
+        `ExecFailedError`, `ExecTimeoutError` (which carries the output) or `StreamLostError`.
+        """
+        return await self._core.collect(current())
+
+    async def signal(self, signal: Union[int, str]) -> None:
+        """Sends a signal, by number or name, to the command's process group."""
+        value = checked_signal(signal)
+        await current().run(lambda: self._core.signal(value, _abi.MSB_SIGNAL_GROUP))
+
+    async def kill(self) -> None:
+        """Kills the command and everything that it has started."""
+        await current().run(self._core.kill)
+
+    async def resize(self, rows: int, cols: int) -> None:
+        """Changes the size of the command's terminal."""
+        number("the number of rows", rows, 65535)
+        number("the number of columns", cols, 65535)
+        await current().run(lambda: self._core.resize(rows, cols))
+
+    async def close(self) -> None:
+        """Closes the handle: whoever waits on it gets `ClosedError`. The command runs on."""
+        self._core.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await current().settle(self._core.end)
+
+    def __repr__(self) -> str:
+        return f"<ExecHandle {'closed' if self._core.handle.closed else self._core.id()}>"
+
+
+class LogStream:
+    """The records of a sandbox's log, in the order in which they reached it.
+
+    ``async for record in sandbox.logs()`` reads them. Closing it, or its end, ends the reading.
+    """
+
+    def __init__(self, core: LogCore) -> None:
+        self._core = core
+
+    @property
+    def warning(self) -> Optional[str]:
+        """At the end: what is missing from what was read, in one line; None if nothing is."""
+        return self._core.warning
+
+    async def recv(self) -> Optional[LogRecord]:
+        """The next record; None at the end, for ever. Cancelling loses none."""
+        return await self._core.next(current())
+
+    def __aiter__(self) -> AsyncIterator[LogRecord]:
+        return self
+
+    async def __anext__(self) -> LogRecord:
+        record = await self.recv()
+        if record is None:
+            raise StopAsyncIteration
+        return record
+
+    async def close(self) -> None:
+        """Ends the reading."""
+        self._core.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class Sandbox:
+    """A sandbox: `Sandbox.create` makes one, `Sandbox.get` finds one.
+
+    It ends with the process that created it unless it is ``detached``. ``async with`` on a created
+    sandbox kills and removes it at the end of the scope; on one that was found, or is detached, it
+    closes this object only.
+    """
+
+    def __init__(self, core: SandboxCore, removes: bool = False) -> None:
+        self._core, self._removes = core, removes
+
+    @classmethod
+    async def create(
+        cls, name: str, options: Optional[SandboxOptions] = None, **more: Unpack[SandboxOptions]
+    ) -> Sandbox:
+        """Makes a sandbox and starts it.
+
+        Options, as keywords or as one dict: ``image`` (required), ``driver``, ``cpus``, ``memory``
+        (MiB), ``env``, ``workdir``, ``shell``, ``user``, ``hostname``, ``labels``, ``replace``,
+        ``detached``, ``network``, ``max_duration``, ``idle_timeout``, ``boot_timeout`` (seconds),
+        ``log``, ``log_max_bytes``, ``log_files``. `SandboxOptions` tells about each.
+        """
+        raw = sandbox_options(name, options, more)
+        core = await SandboxCore.create(current(), name, raw)
+        return cls(core, removes=not raw.flags & _abi.MSB_SANDBOX_DETACHED)
+
+    @classmethod
+    async def get(cls, name: str) -> Sandbox:
+        """Finds a sandbox by its name, running or not, whoever created it."""
+        return cls(await SandboxCore.open(current(), name, start=False))
+
+    @classmethod
+    async def start(cls, name: str) -> Sandbox:
+        """Starts a sandbox that is not running, with the files it was left with."""
+        return cls(await SandboxCore.open(current(), name, start=True))
+
+    @staticmethod
+    async def list() -> List[SandboxInfo]:
+        """All sandboxes by name, running or not."""
+        return await current().run(list_sandboxes)
+
+    @staticmethod
+    async def remove(name: str, *, force: bool = False) -> None:
+        """Removes a sandbox and its files; one that runs only with ``force``, which kills it."""
+        await current().run(lambda: remove(name, force))
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._core.name
+
+    async def info(self) -> SandboxInfo:
+        """What is known about it now."""
+        return await self._core.info(current())
+
+    async def status(self) -> SandboxStatus:
+        """Whether it runs now, or how it ended."""
+        return (await self._core.info(current())).status
+
+    async def exec(
+        self,
+        cmd: Text,
+        args: Args = None,
+        options: Optional[ExecOptions] = None,
+        **more: Unpack[ExecOptions],
+    ) -> ExecOutput:
+        """Runs a command and waits for its end; an exit code other than 0 is a result.
+
+        Options, as keywords or as one dict: ``cwd``, ``env``, ``user``, ``timeout`` (seconds),
+        ``stdin``, ``tty``, ``tty_size``, ``rlimits``, ``drain``, ``wait_for_eof``, ``max_output``.
+        `ExecOptions` tells about each.
+
+        Raises `ExecFailedError` if it cannot be started, `ExecTimeoutError`, with the output so
+        far, if its time runs out, `StreamLostError` if its sandbox goes first. When this is
+        cancelled, the command is killed.
+        """
+        return await self._core.collect(current(), Command(cmd, args, options, more))
+
+    async def shell(
+        self,
+        script: Text,
+        args: Args = None,
+        options: Optional[ExecOptions] = None,
+        **more: Unpack[ExecOptions],
+    ) -> ExecOutput:
+        """As `exec`, for a script of the sandbox's shell. ``args`` are its ``$0``, ``$1``, ..."""
+        command = Command(script, args, options, more, _abi.MSB_EXEC_SHELL)
+        return await self._core.collect(current(), command)
+
+    async def exec_stream(
+        self,
+        cmd: Text,
+        args: Args = None,
+        options: Optional[ExecOptions] = None,
+        **more: Unpack[ExecOptions],
+    ) -> ExecHandle:
+        """Starts a command; options as those of `exec`.
+
+        What happens to it, also that it cannot be started, is told by the handle.
+        """
+        return ExecHandle(await self._core.stream(current(), Command(cmd, args, options, more)))
+
+    async def shell_stream(
+        self,
+        script: Text,
+        args: Args = None,
+        options: Optional[ExecOptions] = None,
+        **more: Unpack[ExecOptions],
+    ) -> ExecHandle:
+        """As `exec_stream`, for a script of the sandbox's shell."""
+        command = Command(script, args, options, more, _abi.MSB_EXEC_SHELL)
+        return ExecHandle(await self._core.stream(current(), command))
+
+    async def sessions(self) -> List[SessionInfo]:
+        """The commands that run in it, and those that ended a short while ago."""
+        return await self._core.sessions(current())
+
+    async def reattach(
+        self, session_id: str, position: Optional[int] = 0, *, stdin: bool = False
+    ) -> ExecHandle:
+        """Follows a session that runs, or that ended a short while ago, whoever started it.
+
+        ``position`` is a byte of its output as `ExecHandle.position` tells it: 0 for the first,
+        None for only what is still to come. About the last mebibyte is kept; `ExecHandle.missed`
+        tells how much of what was asked for is not. With ``stdin``, `ExecHandle.take_stdin` gives
+        the session's input if it is open; whoever closes it ends it for all.
+        """
+        return ExecHandle(await self._core.reattach(current(), session_id, position, stdin))
+
+    def logs(
+        self,
+        session_id: Optional[str] = None,
+        *,
+        since: Union[float, datetime, None] = None,
+        follow: bool = False,
+    ) -> LogStream:
+        """Reads what its sessions have put out, byte for byte, and what became of them.
+
+        There is a log only if the sandbox was created with ``log``, else this raises
+        `InvalidConfigError` at the first record. It can be read until the sandbox is removed.
+        ``since`` is a time as `time.time` counts, or a `datetime`; with ``follow`` it goes on with
+        what is still to come, until the sandbox ends.
+        """
+        return LogStream(LogCore(self._core, session_id, since, follow))
+
+    async def attach(
+        self,
+        cmd: Text,
+        args: Args = None,
+        options: Optional[AttachOptions] = None,
+        **more: Unpack[AttachOptions],
+    ) -> int:
+        """Ties this program's terminal to a command: its exit code, 128 + n for signal n.
+
+        Options: ``cwd``, ``env``, ``user``, ``rlimits``, ``detach_keys``. -1 says that the keys
+        (``ctrl-]`` unless set) were typed: the command runs on, and `attach_session` takes it up.
+        """
+        command, keys = attach_options(cmd, args, options, more)
+        return await self._core.attach(current(), command, None, keys)
+
+    async def attach_shell(self, *, detach_keys: Optional[str] = None) -> int:
+        """As `attach`, with the sandbox's shell."""
+        return await self._core.attach(current(), None, None, detach_keys)
+
+    async def attach_session(self, session_id: str, *, detach_keys: Optional[str] = None) -> int:
+        """As `attach`, with a session that has a terminal."""
+        return await self._core.attach(current(), None, session_id, detach_keys)
+
+    async def stop(self, timeout: Seconds = 10.0) -> None:
+        """Asks its commands to end, kills them after ``timeout`` seconds, and ends it."""
+        await self._core.stop(current(), timeout)
+
+    async def kill(self) -> None:
+        """Ends it at once."""
+        await self._core.kill(current())
+
+    async def wait(self) -> None:
+        """Waits until it has ended. Raises `SandboxCrashedError` if it ended by itself."""
+        await self._core.wait(current())
+
+    async def close(self) -> None:
+        """Closes this object. The sandbox and what runs in it go on."""
+        self._core.handle.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        await current().settle(lambda: self._core.end(self._removes))
+
+    def __repr__(self) -> str:
+        return f"<Sandbox {self.name!r}>"
+
+
+async def drivers() -> list[DriverInfo]:
+    """Which drivers can be used on this host, in the order in which they are chosen."""
+    return await current().run(doctor)
+
+
+__all__ = ["ExecHandle", "ExecSink", "LogStream", "Sandbox", "drivers"]

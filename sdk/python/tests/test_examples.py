@@ -1,0 +1,55 @@
+"""The examples, and the programs in the README, as they stand there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import IMAGE, SCALE
+
+PACKAGE = Path(__file__).resolve().parent.parent
+README = re.findall(r"```python\n(.*?)```", (PACKAGE / "README.md").read_text(), re.DOTALL)
+
+
+def output_of(*command: str, cwd: Path = PACKAGE) -> str:
+    return subprocess.run(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        cwd=cwd,
+        timeout=60 * SCALE,
+    ).stdout
+
+
+def test_an_agent_is_told_everything_in_bounded_size() -> None:
+    said = output_of("examples/agent.py", IMAGE)
+    assert "100000\n" in said
+    assert "[killed after 2 seconds]" in said
+    assert "no-such-tool: not found" in said and "[exit code 127]" in said
+    assert len(said) < 2000
+
+
+def test_a_hundred_programs_are_graded() -> None:
+    said = output_of("examples/grade.py", IMAGE)
+    counts = {line[5:]: int(line[:4]) for line in said.splitlines()}
+    assert sum(counts.values()) == 100
+    # On a slow machine any of them may be out of time, and none may be anything else.
+    assert counts.keys() <= {"right", "wrong", "exit code 2", "out of time"}
+    assert counts["out of time"] >= 40
+
+
+@pytest.mark.parametrize("number", range(len(README)))
+def test_the_readme(number: int, tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "rootfs").symlink_to(IMAGE)
+    said = output_of("-c", README[number], cwd=tmp_path)
+    assert said.startswith(("hello\n 0\nstarted b''\nstdout b'1\\n'", "42\n"))
+
+
+def test_there_are_programs_in_the_readme() -> None:
+    assert len(README) == 2

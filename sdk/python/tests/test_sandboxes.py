@@ -1,0 +1,234 @@
+"""Making, finding, listing and ending sandboxes; their logs; the two twins."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+import microsandbox as m
+from conftest import IMAGE, SCALE
+from microsandbox import Sandbox
+from microsandbox import sync as blocking
+
+
+def test_g_a_sandbox_is_what_it_was_asked_to_be(run: Any) -> None:
+    async def main() -> None:
+        options: m.SandboxOptions = {
+            "image": IMAGE,
+            "env": {"COLOR": "red"},
+            "workdir": "/work",
+            "user": "app",
+            "hostname": "made",
+            "labels": {"job": "7", "empty": ""},
+        }
+        before = time.time() - 1
+        async with await Sandbox.create("py-made", options, driver="container") as sb:
+            output = await sb.shell("echo $COLOR $PWD $(id -un) $(hostname)")
+            assert output.stdout_text == "red /work app made\n"
+            info = await sb.info()
+            assert (info.name, info.status, info.driver) == ("py-made", "running", "container")
+            assert (info.labels, info.image) == ({"job": "7", "empty": ""}, IMAGE)
+            assert (info.isolation, info.detached, info.end_reason) == ("container", False, None)
+            assert (info.cpus, info.memory) == (None, None)
+            assert before < info.created_at <= (info.started_at or 0) < time.time() + 1
+            with pytest.raises(m.SandboxAlreadyExistsError):
+                await Sandbox.create("py-made", options)
+            assert info in [found for found in await Sandbox.list() if found.name == "py-made"]
+            with pytest.raises(m.SandboxRunningError):
+                await Sandbox.remove("py-made")
+            found = await Sandbox.get("py-made")
+            assert (await found.exec("true")).success
+            async with found:
+                pass
+            assert await sb.status() == "running"
+        with pytest.raises(m.SandboxNotFoundError):
+            await Sandbox.get("py-made")
+
+    run(main)
+
+
+def test_g_a_sandbox_is_stopped_started_and_removed(run: Any) -> None:
+    async def main() -> None:
+        sb = await Sandbox.create("py-life", image=IMAGE, replace=True)
+        await sb.shell("echo kept > /tmp/file")
+        await sb.stop(timeout=0)
+        await sb.wait()
+        assert (await sb.status(), (await sb.info()).end_reason) == ("stopped", "stopped")
+        with pytest.raises(m.SandboxNotRunningError):
+            await sb.stop()
+        again = await Sandbox.start("py-life")
+        assert (await again.exec("cat", ["/tmp/file"])).stdout_text == "kept\n"
+        await again.close()
+        with pytest.raises(m.ClosedError):
+            await again.exec("true")
+        await Sandbox.remove("py-life", force=True)
+        with pytest.raises(LookupError):
+            await Sandbox.remove("py-life")
+
+    run(main)
+
+
+def test_g_what_cannot_be_is_refused() -> None:
+    def create(name: str = "py-never", **options: Any) -> None:
+        blocking.Sandbox.create(name, **{"image": IMAGE, **options})
+
+    for name in ("", "-x", "a/b", "x" * 129):
+        with pytest.raises(m.InvalidConfigError):
+            create(name)
+    with pytest.raises(m.MicrosandboxError):
+        create(image="/nonexistent")
+    with pytest.raises(m.MicrosandboxError):
+        create(driver="no-such-driver")
+    zero: Any
+    for zero in ({"cpus": 0}, {"memory": 0}, {"memory": 15}, {"boot_timeout": 0}, {"log_files": 0}):
+        with pytest.raises(m.InvalidArgumentError):
+            create(**zero)
+    with pytest.raises(m.InvalidArgumentError):
+        create("py\0never")
+    with pytest.raises(m.InvalidArgumentError):
+        blocking.Sandbox.get("py\0never")
+    assert [info.name for info in blocking.Sandbox.list() if "never" in info.name] == []
+
+
+def test_a_creation_that_is_cancelled_leaves_nothing() -> None:
+    async def main() -> None:
+        task = asyncio.ensure_future(Sandbox.create("py-cancelled", image=IMAGE))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        deadline = time.monotonic() + 30 * SCALE
+        while any(info.name == "py-cancelled" for info in await Sandbox.list()):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+
+    asyncio.run(main())
+
+
+def test_several_wait_for_one_sandbox_and_closing_wakes_them(run: Any) -> None:
+    if run.__name__ == "run_trio":
+        pytest.skip("trio lets one task wait for a descriptor, and says so to the second")
+
+    async def main() -> None:
+        async with await Sandbox.create("py-awaited", image=IMAGE) as sb:
+            other = await Sandbox.get("py-awaited")
+            waiting = [asyncio.ensure_future(sb.wait()) for _ in range(3)]
+            given_up = asyncio.ensure_future(sb.wait())
+            closed = asyncio.ensure_future(other.wait())
+            await asyncio.sleep(0.05)
+            given_up.cancel()
+            await other.close()
+            with pytest.raises(m.ClosedError):
+                await closed
+            await sb.kill()
+            await asyncio.gather(*waiting)
+            assert (await sb.info()).end_reason == "killed"
+
+    run(main)
+
+
+def test_drivers_say_what_they_stand_on(run: Any) -> None:
+    async def main() -> None:
+        found = {driver.name: driver for driver in await m.drivers()}
+        assert found["container"].usable and found["container"].isolation == "container"
+        assert all(driver.why for driver in found.values())
+
+    run(main)
+    assert blocking.drivers()
+
+
+def test_d6_a_log_is_read_and_followed(run: Any) -> None:
+    async def main() -> None:
+        async with await Sandbox.create("py-logged", image=IMAGE, log=True) as sb:
+            handle = await sb.shell_stream("printf '\\377a'; echo err >&2; exit 3", tty=False)
+            await handle.wait()
+            with pytest.raises(FileNotFoundError):
+                await sb.exec("no-such-program", ["x"])
+            follower = sb.logs(follow=True)
+            records = []
+            async for record in follower:
+                records.append(record)
+                if record.kind == "failed":
+                    break
+            mine = [record for record in records if record.session == handle.id]
+            assert (mine[0].kind, mine[-1].kind) == ("started", "exited")
+            assert mine[0].pid and mine[0].command is not None and mine[0].command[1] == "-c"
+            text = {
+                kind: b"".join(record.data for record in mine if record.kind == kind)
+                for kind in ("stdout", "stderr")
+            }
+            assert text == {"stdout": b"\xffa", "stderr": b"err\n"}
+            assert mine[-1].status == m.ExitStatus(3)
+            assert abs(mine[0].time - time.time()) < 60 * SCALE
+            failed = records[-1]
+            assert failed.failure is not None and failed.failure.errno_name == "ENOENT"
+            assert failed.command == ["no-such-program", "x"]
+            await sb.stop(timeout=0)
+            assert await follower.recv() is None and follower.warning is None
+            one = [record.kind async for record in sb.logs(handle.id)]
+            assert one == [record.kind for record in mine]
+            later = datetime.fromtimestamp(time.time() + 1000, timezone.utc)
+            assert [record async for record in sb.logs(since=later)] == []
+            await follower.close()
+            with pytest.raises(m.ClosedError):
+                await follower.recv()
+
+    run(main)
+
+
+def test_d6_without_a_log_the_error_says_so(box: blocking.Sandbox) -> None:
+    with pytest.raises(m.InvalidConfigError):
+        list(box.logs())
+    with pytest.raises(m.InvalidArgumentError):
+        box.logs(since=-1)
+
+
+def test_d6_a_follower_that_is_closed_or_given_up(box: blocking.Sandbox) -> None:
+    with (
+        blocking.Sandbox.create("py-follow", image=IMAGE, log=True) as sb,
+        sb.logs(follow=True) as log,
+    ):
+        for _ in range(3):
+            with pytest.raises(m.WaitTimeoutError):
+                log.recv(timeout=0.02)
+        sb.exec("echo", ["1"])
+        kinds: list[m.LogKind] = []
+        while kinds[-1:] != ["exited"]:
+            record = log.recv()
+            assert record is not None
+            kinds.append(record.kind)
+        assert kinds == ["started", "stdout", "exited"]
+
+
+def public(cls: Any) -> dict[str, Any]:
+    return {
+        name: member
+        for name, member in inspect.getmembers(cls)
+        if not name.startswith("_") and (callable(member) or isinstance(member, property))
+    }
+
+
+@pytest.mark.parametrize("name", ["Sandbox", "ExecHandle", "ExecSink", "LogStream"])
+def test_the_twins_have_the_same_names_and_parameters(name: str) -> None:
+    ours, theirs = public(getattr(m, name)), public(getattr(blocking, name))
+    assert ours.keys() == theirs.keys()
+    for member, function in ours.items():
+        if isinstance(function, property):
+            continue
+        wanted = list(inspect.signature(function).parameters)
+        given = list(inspect.signature(theirs[member]).parameters)
+        waits = {"write", "recv", "recv_view", "wait", "collect"}
+        assert given == [*wanted, "timeout"] if member in waits else given == wanted
+        assert function.__doc__ and theirs[member].__doc__
+
+
+def test_version_and_typing_marker() -> None:
+    assert m.version() == m.__version__
+    assert os.path.exists(os.path.join(os.path.dirname(m.__file__), "py.typed"))
+    assert set(m.__all__) <= set(dir(m))
