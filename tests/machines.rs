@@ -5,7 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
-#[allow(dead_code, reason = "shared by tests that need other parts of it")]
 mod common;
 
 use common::{block_on, builder, rest, rootfs, sandbox, shell};

@@ -4,6 +4,7 @@ use crate::dirs::{create_private_dir, retire};
 use crate::error::{Error, Failure, Result};
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -18,7 +19,12 @@ const KERNEL: &str = "linux-image-";
 pub fn fetch_kernel(folder: &Path) -> Result<PathBuf> {
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
-    create_private_dir(parent)?;
+    fs::create_dir_all(parent).map_err(|error| Error::io("create directory", parent, error))?;
+    if !replaceable(folder) {
+        let kind = io::ErrorKind::AlreadyExists;
+        let error = io::Error::new(kind, "it is there and holds something other than a kernel");
+        return Err(Error::io("replace", folder, error));
+    }
     let scratch = Scratch::new(parent)?;
     let mut apt = Apt { folder: scratch.0.clone(), own_lists: false };
     let package = match apt.newest() {
@@ -40,8 +46,19 @@ pub fn fetch_kernel(folder: &Path) -> Result<PathBuf> {
         retire(folder)?;
     }
     fs::rename(&tree, folder).map_err(|error| Error::io("create", folder, error))?;
+    kernel_in(folder).ok_or_else(|| failed(format!("package {package} holds no kernel")))
+}
+
+fn kernel_in(folder: &Path) -> Option<PathBuf> {
     find(&folder.join("boot"), |name| name.starts_with("vmlinuz-"))
-        .ok_or_else(|| failed(format!("package {package} holds no kernel")))
+}
+
+/// Whether a kernel may take the place of what is there: nothing, or another kernel.
+fn replaceable(folder: &Path) -> bool {
+    match fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_none() || kernel_in(folder).is_some(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 fn failed(message: String) -> Error {
@@ -148,5 +165,21 @@ mod tests {
         assert!(text.contains("last") && !text.contains('\n'), "{text}");
         let missing = output(&mut Command::new("/nonexistent/apt-get")).unwrap_err();
         assert!(missing.to_string().contains("/nonexistent/apt-get"), "{missing}");
+    }
+
+    #[test]
+    fn i_only_nothing_or_a_kernel_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(replaceable(&folder.path().join("missing")));
+        assert!(replaceable(folder.path()));
+        fs::write(folder.path().join("letters"), "mine").unwrap();
+        assert!(!replaceable(folder.path()));
+        assert!(!replaceable(&folder.path().join("letters")));
+        let error = fetch_kernel(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("holds something other than a kernel"), "{error}");
+        assert_eq!(fs::read(folder.path().join("letters")).unwrap(), b"mine");
+        fs::create_dir(folder.path().join("boot")).unwrap();
+        fs::write(folder.path().join("boot/vmlinuz-6.1"), "").unwrap();
+        assert!(replaceable(folder.path()));
     }
 }
