@@ -227,8 +227,9 @@ impl Watch {
     }
 
     fn explanation(&self, detail: Option<String>) -> Option<String> {
+        // It was killed for that, which the machine's own words would tell.
         let silent = || format!("its agent did not answer for {} s", ANSWER_LIMIT.as_secs());
-        detail.or_else(|| self.is_hung.then(silent))
+        self.is_hung.then(silent).or(detail)
     }
 
     fn take_request(&self, asked: Asked, waiting: &mut Vec<Answer>) -> Option<Input> {
