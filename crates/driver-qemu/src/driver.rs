@@ -29,8 +29,6 @@ use tokio::net::{UnixListener, UnixStream};
 const PROGRAM: &str = "qemu-system-x86_64";
 /// Where virtiofsd is, besides `PATH`: on most distributions, and in Debian's package of QEMU.
 const VIRTIOFSD: [&str; 2] = ["/usr/libexec", "/usr/lib/qemu"];
-/// What makes everything that this driver needs be there.
-const REMEDY: &str = "apt-get install qemu-system-x86 e2fsprogs && msb setup kernel";
 
 /// What the driver needs to know about its surroundings.
 #[derive(Debug, Clone)]
@@ -60,6 +58,34 @@ struct Tools {
     kernel: Kernel,
 }
 
+/// What is not there, and the commands that change that.
+#[derive(Debug, Default)]
+struct Missing {
+    what: Vec<String>,
+    packages: Vec<&'static str>,
+    no_kernel: bool,
+}
+
+impl Missing {
+    fn package(&mut self, name: &'static str, what: String) {
+        self.packages.push(name);
+        self.what.push(what);
+    }
+
+    fn kernel(&mut self, what: String) {
+        self.no_kernel = true;
+        self.what.push(what);
+    }
+
+    fn failure(&self) -> Failure {
+        let packages = self.packages.join(" ");
+        let install = (!packages.is_empty()).then(|| format!("apt-get install {packages}"));
+        let fetch = self.no_kernel.then(|| "msb setup kernel".to_owned());
+        let commands: Vec<_> = install.into_iter().chain(fetch).collect();
+        Failure::no_driver(self.what.join("; ")).hint(commands.join(" && "))
+    }
+}
+
 impl QemuDriver {
     /// A driver in the given surroundings. Whether it isolates by hardware is settled here.
     pub fn new(settings: Settings) -> Self {
@@ -68,14 +94,25 @@ impl QemuDriver {
     }
 
     fn tools(&self) -> Result<Tools, Failure> {
-        let missing = |what: String| Failure::no_driver(what).hint(REMEDY);
-        let qemu =
-            on_path(PROGRAM, &[]).ok_or_else(|| missing(format!("{PROGRAM} is not there")))?;
-        let virtiofsd = on_path("virtiofsd", &VIRTIOFSD)
-            .ok_or_else(|| missing("virtiofsd is not there".to_owned()))?;
-        probe_disk().map_err(|(why, _)| missing(why))?;
+        let mut missing = Missing::default();
+        let qemu = on_path(PROGRAM, &[]);
+        let virtiofsd = on_path("virtiofsd", &VIRTIOFSD);
+        if qemu.is_none() {
+            // Debian 12's package has virtiofsd in it.
+            missing.package("qemu-system-x86", format!("{PROGRAM} is not there"));
+        } else if virtiofsd.is_none() {
+            missing.package("virtiofsd", "virtiofsd is not there".to_owned());
+        }
+        if let Err((why, _)) = probe_disk() {
+            missing.package("e2fsprogs", why);
+        }
         let kernel = Kernel::find(&self.settings.home)
-            .map_err(|why| missing(format!("no guest kernel was found: {why}")))?;
+            .map_err(|why| missing.kernel(format!("no guest kernel was found: {why}")));
+        let (Some(qemu), Some(virtiofsd), Ok(kernel), true) =
+            (qemu, virtiofsd, kernel, missing.what.is_empty())
+        else {
+            return Err(missing.failure());
+        };
         Ok(Tools { qemu, virtiofsd, kernel })
     }
 
@@ -274,6 +311,21 @@ pub(crate) fn descriptor(child: &Child) -> io::Result<tokio::io::unix::AsyncFd<O
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn g_what_is_missing_is_told_with_the_command_that_gets_it() {
+        let mut missing = Missing::default();
+        missing.kernel("no kernel".to_owned());
+        let failure = missing.failure();
+        assert_eq!(failure.message, "no kernel");
+        assert_eq!(failure.hint.as_deref(), Some("msb setup kernel"));
+        missing.package("qemu-system-x86", "no QEMU".to_owned());
+        missing.package("e2fsprogs", "no mkfs".to_owned());
+        let failure = missing.failure();
+        assert_eq!(failure.message, "no kernel; no QEMU; no mkfs");
+        let all = "apt-get install qemu-system-x86 e2fsprogs && msb setup kernel";
+        assert_eq!(failure.hint.as_deref(), Some(all));
+    }
 
     #[test]
     fn each_virtiofsd_is_spoken_to_in_its_own_way() {

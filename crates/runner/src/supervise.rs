@@ -96,7 +96,7 @@ impl Supervisor {
                     "the agent did not answer within {} ms; {}",
                     limit.as_millis(),
                     last_words(&spec.dir)
-                )).hint("allow more time, or look at agent.log")),
+                )).hint("allow it more time")),
             },
             () = self.creator.gone() => {
                 return Err(Failure::boot("the process that created it has ended"));

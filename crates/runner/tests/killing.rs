@@ -23,8 +23,7 @@ fn helper_creator() {
     let home = msb_driver::Home::at(std::env::var_os("TEST_HOME").unwrap().as_ref()).unwrap();
     let name = std::env::var("TEST_NAME").unwrap().parse().unwrap();
     let image = std::path::PathBuf::from(std::env::var_os("TEST_IMAGE").unwrap());
-    let mut config = msb_driver::SandboxConfig::new(name, image);
-    config.driver = support::driver();
+    let mut config = support::config(name, image);
     config.detached = std::env::var_os("TEST_DETACHED").is_some();
     let options = msb_driver::CreateOptions::default();
     println!("begin");
