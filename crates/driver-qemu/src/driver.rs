@@ -12,7 +12,7 @@ use msb_driver::{
     BoxFuture, Driver, Failure, Isolation, Machine, MachineSpec, Probe, Root, SandboxDir, bind_in,
     connect_in,
 };
-use msb_driver_common::{Guest, kvm, make_disk, on_path, probe_disk, spawn_log, watch};
+use msb_driver_common::{Guest, kvm, make_disk, on_path, probe_disk, spawn_log};
 use msb_relay::Hello;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -301,11 +301,6 @@ impl Driver for QemuDriver {
         // have on disk is in the directories that every sweep removes.
         Box::pin(std::future::ready(Ok(())))
     }
-}
-
-/// A child's descriptor to wait on.
-pub(crate) fn descriptor(child: &Child) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
-    watch(child.id())
 }
 
 #[cfg(test)]
