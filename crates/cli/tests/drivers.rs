@@ -1,5 +1,7 @@
 //! Drivers that cannot start anything: what they say, and that nothing is left.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in what it shares with others")]
+
 mod support;
 
 use std::fs;
