@@ -12,10 +12,9 @@ use msb_driver::{
     BoxFuture, Driver, Failure, Isolation, Machine, MachineSpec, Probe, Root, SandboxDir, bind_in,
     connect_in,
 };
-use msb_driver_common::{Guest, kvm, make_disk, on_path, probe_disk, spawn_log};
+use msb_driver_common::{Guest, kvm, make_disk, on_path, probe_disk};
 use msb_relay::Hello;
 use rustix::fs::{Mode, OFlags, open};
-use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -137,10 +136,7 @@ impl QemuDriver {
             .map_err(|error| Failure::boot_io("write", &initramfs, error))?;
 
         let io = |error: io::Error| Failure::boot_io("make sockets for", &run, error);
-        let console = pipe_with(PipeFlags::CLOEXEC).map_err(|error| io(error.into()))?;
-        spawn_log(console.0, &spec.dir.agent_log())
-            .map_err(|error| Failure::boot_io("open", &spec.dir.agent_log(), error))?;
-        let (files, files_qemu) = self.share(&tools.virtiofsd, spec, &console.1)?;
+        let (files, files_qemu) = self.share(&tools.virtiofsd, spec)?;
         let (agent, agent_qemu) = StdStream::pair().map_err(io)?;
         let (qmp, qmp_qemu) = StdStream::pair().map_err(io)?;
         let arguments = Description {
@@ -158,7 +154,7 @@ impl QemuDriver {
             (files_qemu.into(), FILES_FD),
             (qmp_qemu.into(), QMP_FD),
         ];
-        let qemu = spawn(&mut command, passed, console.1)?;
+        let qemu = spawn(&mut command, passed, spec)?;
 
         let listener = bind_in(&run, "agent.sock").map_err(|e| Failure::boot(e.to_string()))?;
         let relay = begin_relay(agent, listener).map_err(io)?;
@@ -168,12 +164,7 @@ impl QemuDriver {
     }
 
     /// Starts the program that shows the image, and connects to it.
-    fn share(
-        &self,
-        program: &Path,
-        spec: &MachineSpec,
-        console: &OwnedFd,
-    ) -> Result<(Child, StdStream), Failure> {
+    fn share(&self, program: &Path, spec: &MachineSpec) -> Result<(Child, StdStream), Failure> {
         let run = spec.dir.run();
         let text = |error: msb_driver::Error| Failure::boot(error.to_string());
         let listener = bind_in(&run, "files.sock").map_err(text)?;
@@ -183,8 +174,7 @@ impl QemuDriver {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let image = open(&spec.rootfs, flags, Mode::empty())
             .map_err(|error| Failure::boot_io("open", &spec.rootfs, error))?;
-        let console = console.try_clone().map_err(|error| Failure::boot(error.to_string()))?;
-        let child = spawn(&mut command, [(OwnedFd::from(listener), 3), (image, 4)], console)?;
+        let child = spawn(&mut command, [(OwnedFd::from(listener), 3), (image, 4)], spec)?;
         Ok((child, stream))
     }
 }
@@ -193,12 +183,11 @@ impl QemuDriver {
 fn spawn<const N: usize>(
     command: &mut Command,
     passed: [(OwnedFd, i32); N],
-    console: OwnedFd,
+    spec: &MachineSpec,
 ) -> Result<Child, Failure> {
     let program = PathBuf::from(command.get_program());
     let failed = |error: io::Error| Failure::boot_io("run", &program, error);
-    let copy = console.try_clone().map_err(failed)?;
-    command.stdin(Stdio::null()).stdout(console).stderr(copy);
+    command.stdin(Stdio::null()).stdout(spec.console()?).stderr(spec.console()?);
     let mappings =
         passed.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
     command
