@@ -1,0 +1,20 @@
+//! Gets images from registries and archives into the store.
+//!
+//! This crate is used by `msb-runner` alone: network, credentials and archives of strangers have
+//! no place in the program that uses the library. What is downloaded is handled by one process,
+//! what is unpacked by another, which has no network code in use and no credentials, and is in the
+//! user namespace of an ordinary user's sandboxes.
+//!
+//! Invariant: a byte that came from outside gets a name in the store only after its digest was
+//! compared with the one that was asked for.
+
+#![forbid(unsafe_code)]
+
+mod compression;
+mod layer;
+mod tarball;
+#[cfg(test)]
+mod testing;
+mod tree;
+
+pub use tree::Owners;
