@@ -11,10 +11,22 @@
 #![forbid(unsafe_code)]
 
 mod compression;
+mod credentials;
+mod export;
+mod helper;
+mod import;
 mod layer;
+mod make;
+mod manifest;
+mod pack;
+mod registry;
 mod tarball;
 #[cfg(test)]
 mod testing;
+mod transfer;
 mod tree;
+mod work;
 
+pub use helper::{Helper, help};
 pub use tree::Owners;
+pub use work::work;

@@ -477,3 +477,16 @@ pub(crate) fn open_file(path: &Path) -> Result<std::fs::File> {
         .map(std::fs::File::from)
         .map_err(|error| Error::io("open", path, error))
 }
+
+impl Tree {
+    /// Opens a regular file in the tree for reading, wherever links in the tree lead.
+    pub(crate) fn open_file(&self, path: &str) -> Result<std::fs::File> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let found = self.resolve(path.as_bytes(), flags).map(std::fs::File::from);
+        let found = found.map_err(|error| self.failed("open", path.as_bytes(), error))?;
+        match found.metadata() {
+            Ok(meta) if meta.is_file() => Ok(found),
+            _ => Err(Error::bad(format!("{path} in the image is no file"))),
+        }
+    }
+}
