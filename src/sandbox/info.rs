@@ -14,7 +14,7 @@ pub struct SandboxInfo {
     pub name: String,
     /// Its state.
     pub status: Status,
-    /// The root filesystem it was made from.
+    /// What it was made from: the name of an image, or the path of a directory or an archive.
     pub image: PathBuf,
     /// The driver that runs it, or ran it last.
     pub driver: Option<String>,
@@ -52,7 +52,9 @@ impl From<Info> for SandboxInfo {
         SandboxInfo {
             name: config.name.into(),
             status,
-            image: config.image.as_path().to_path_buf(),
+            image: config
+                .image_name
+                .map_or_else(|| config.image.as_path().to_path_buf(), PathBuf::from),
             driver,
             isolation,
             cpus: config.cpus,

@@ -88,6 +88,9 @@ fn add(to: &mut Builder<impl Write>, name: &str, size: u64, content: impl Read) 
     let mut header = Header::new_gnu();
     header.set_entry_type(EntryType::Regular);
     header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     header.set_size(size);
     to.append_data(&mut header, name, content)
 }

@@ -120,7 +120,7 @@ pub fn help(owners: Owners) -> bool {
         Ok(_) => serde_json::from_str(&line).map_err(|error| Error::invalid(error.to_string())),
         Err(error) => Err(Error::invalid(error.to_string())),
     };
-    end_with_input(input);
+    end_with(input);
     let word = match order.and_then(|order| carry_out(order, owners)) {
         Ok(Unpacked { bytes, diff_ids }) => Word::Done { bytes, diff_ids },
         Err(error) => Word::Failed(error),
@@ -131,7 +131,7 @@ pub fn help(owners: Owners) -> bool {
 
 /// Ends this process once nobody holds the other end of its standard input any more.
 #[allow(clippy::exit, reason = "nobody is left for whom to clean up, and what is half is tidied")]
-pub(crate) fn end_with_input(mut input: impl Read + Send + 'static) {
+pub fn end_with(mut input: impl Read + Send + 'static) {
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut input, &mut std::io::sink());
         std::process::exit(1);

@@ -27,6 +27,6 @@ mod transfer;
 mod tree;
 mod work;
 
-pub use helper::{Helper, help};
+pub use helper::{Helper, end_with, help};
 pub use tree::Owners;
 pub use work::work;

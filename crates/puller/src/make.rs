@@ -78,7 +78,7 @@ fn fill(
 }
 
 /// The configuration, which has to be for this system and to name as many layers as there are.
-fn checked_config(store: &Store, manifest: &Manifest) -> Result<ImageConfig> {
+pub(crate) fn checked_config(store: &Store, manifest: &Manifest) -> Result<ImageConfig> {
     let config = store.config(&manifest.config.digest)?;
     let (layers, diffs) = (manifest.layers.len(), config.diff_ids.len());
     if layers != diffs {

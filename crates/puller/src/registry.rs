@@ -2,11 +2,12 @@
 
 use crate::credentials;
 use crate::helper::Helper;
-use crate::make::{count, make};
+use crate::make::{checked_config, count, make};
 use crate::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Document, MAX_DOCUMENT, Manifest, OCI_INDEX, OCI_MANIFEST, choose,
 };
-use crate::transfer::{Transfer, download};
+use crate::transfer::{Failed, Transfer, download};
+use crate::tree::room;
 use msb_image::{
     Blob, Digest, Error, ErrorKind, OFFICIAL_REGISTRY, Phase, Progress, Reference, Registries,
     Result, Store, is_loopback,
@@ -183,15 +184,20 @@ impl Session {
         manifest: &Manifest,
         report: &mut dyn FnMut(Progress),
     ) -> Result<()> {
+        let transfer = Transfer { client: &self.client, remote: &self.remote, store };
+        // First, since it says whether the rest is of any use here.
+        let config = [manifest.config.clone()];
+        let got = download(&transfer, &config, 1, &mut |_, _| {}).await;
+        got.map_err(|failed| failed.explained(self))?;
+        checked_config(store, manifest).map_err(|error| self.about(&error))?;
         let mut wanted: Vec<Blob> = Vec::new();
-        for blob in manifest.layers.iter().chain([&manifest.config]) {
+        for blob in &manifest.layers {
             if !wanted.contains(blob) && !store.blob(&blob.digest).is_file() {
                 wanted.push(blob.clone());
             }
         }
         let total: u64 = wanted.iter().map(|blob| blob.size).sum();
-        let (free, _) =
-            crate::tree::room(&store.partial(&manifest.config.digest).with_file_name(""))?;
+        let (free, _) = room(store.home())?;
         if total > free {
             let text = format!("{} has {total} bytes to download, {free} are free", self.shown);
             return Err(Error::new(ErrorKind::NoSpace, text));
@@ -201,7 +207,6 @@ impl Session {
         progress.layers = count(wanted.len());
         progress.bytes_total = total;
         report(progress);
-        let transfer = Transfer { client: &self.client, remote: &self.remote, store };
         download(&transfer, &wanted, PARALLEL, &mut |layers, bytes| {
             progress.layers_done = layers;
             progress.bytes = bytes;
@@ -261,11 +266,11 @@ impl Session {
     }
 }
 
-impl crate::transfer::Failed {
+impl Failed {
     fn explained(self, session: &Session) -> Error {
         match self {
-            crate::transfer::Failed::Here(error) => error,
-            crate::transfer::Failed::There(error) => session.explained(&error),
+            Failed::Here(error) => error,
+            Failed::There(error) => session.explained(&error),
         }
     }
 }

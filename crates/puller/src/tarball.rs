@@ -127,9 +127,13 @@ impl<R: Read> TarReader<R> {
         let mut member = Member {
             path: extensions.path.unwrap_or_else(|| header.path_bytes().into_owned()),
             kind: Kind::File,
-            mode: header.mode().map_err(|error| broken(&error))? & 0o7777,
-            uid: id(header.uid())?,
-            gid: id(header.gid())?,
+            mode: if is_blank(&header.as_old().mode) {
+                0
+            } else {
+                header.mode().map_err(|error| broken(&error))?
+            } & 0o7777,
+            uid: if is_blank(&header.as_old().uid) { 0 } else { id(header.uid())? },
+            gid: if is_blank(&header.as_old().gid) { 0 } else { id(header.gid())? },
             mtime: (i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0), 0),
             size,
             xattrs: Vec::new(),
@@ -257,6 +261,11 @@ impl<R: Read> Read for TarReader<R> {
             }
         }
     }
+}
+
+/// Some tools leave a number out that does not matter.
+fn is_blank(field: &[u8]) -> bool {
+    field.iter().all(|byte| matches!(byte, 0 | b' '))
 }
 
 fn apply_pax(

@@ -18,6 +18,7 @@ mod cli;
 mod control;
 mod creator;
 mod heart;
+mod image;
 mod inherited;
 mod life;
 mod log;
