@@ -90,15 +90,16 @@ impl Session {
         let plain = settings.plain_http;
         let secure = Session::with(reference, host, registries, plain)?;
         match secure.sign_in(&auth).await {
-            // As docker has it: a registry on this machine may do without TLS.
-            Err(error) if error.kind == ErrorKind::Unreachable && !plain && is_loopback(host) => {
+            // As docker has it: a registry on this machine may do without TLS. One that has it,
+            // but nobody to vouch for it, is no such registry.
+            Err(error) if !plain && is_loopback(host) && !is_about_trust(&error) => {
                 let open = Session::with(reference, host, registries, true)?;
                 match open.sign_in(&auth).await {
                     Ok(()) => Ok(open),
-                    Err(_) => Err(error),
+                    Err(_) => Err(secure.explained(&error)),
                 }
             }
-            Err(error) => Err(error),
+            Err(error) => Err(secure.explained(&error)),
             Ok(()) => Ok(secure),
         }
     }
@@ -138,9 +139,8 @@ impl Session {
         Ok(Session { client, remote, shown })
     }
 
-    async fn sign_in(&self, auth: &RegistryAuth) -> Result<()> {
-        let signed_in = self.client.auth(&self.remote, auth, RegistryOperation::Pull).await;
-        signed_in.map(drop).map_err(|error| self.explained(&error))
+    async fn sign_in(&self, auth: &RegistryAuth) -> oci_client::errors::Result<()> {
+        self.client.auth(&self.remote, auth, RegistryOperation::Pull).await.map(drop)
     }
 
     /// The manifest of the image for this machine; and the digest of what was asked for.
@@ -273,6 +273,17 @@ impl Failed {
             Failed::There(error) => session.explained(&error),
         }
     }
+}
+
+/// Whether a certificate is the reason, and not that there is no TLS at all.
+fn is_about_trust(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+        return true;
+    }
+    // One of the system's hides the error that it is about from those who ask for its source.
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    wrapped.is_some_and(|inner| is_about_trust(inner))
+        || error.source().is_some_and(is_about_trust)
 }
 
 /// An error with those behind it, which say what really happened.
