@@ -76,12 +76,9 @@ impl ImageOperation {
         (&mut self.pending).await
     }
 
-    pub(crate) fn cell(&self) -> Arc<ProgressCell> {
-        Arc::clone(&self.progress)
-    }
-
-    pub(crate) fn canceller(&self) -> Cancel {
-        self.cancel.clone()
+    /// What watches it and what ends it, for those who wait for it elsewhere.
+    pub(crate) fn controls(&self) -> (Arc<ProgressCell>, Cancel) {
+        (Arc::clone(&self.progress), self.cancel.clone())
     }
 }
 

@@ -16,6 +16,8 @@ pub struct SandboxInfo {
     pub status: Status,
     /// What it was made from: the name of an image, or the path of a directory or an archive.
     pub image: PathBuf,
+    /// What its image runs when nobody names a command; empty when it names none.
+    pub default_command: Vec<String>,
     /// The driver that runs it, or ran it last.
     pub driver: Option<String>,
     /// What isolates it.
@@ -55,6 +57,7 @@ impl From<Info> for SandboxInfo {
             image: config
                 .image_name
                 .map_or_else(|| config.image.as_path().to_path_buf(), PathBuf::from),
+            default_command: config.entrypoint.into_iter().chain(config.cmd).collect(),
             driver,
             isolation,
             cpus: config.cpus,

@@ -282,8 +282,7 @@ fn is_about_trust(error: &(dyn std::error::Error + 'static)) -> bool {
     }
     // One of the system's hides the error that it is about from those who ask for its source.
     let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    wrapped.is_some_and(|inner| is_about_trust(inner))
-        || error.source().is_some_and(is_about_trust)
+    wrapped.is_some_and(|inner| is_about_trust(inner)) || error.source().is_some_and(is_about_trust)
 }
 
 /// An error with those behind it, which say what really happened.
