@@ -1,5 +1,12 @@
 //! Images: by name, from archives, and what the store promises about them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, also in what its tests share"
+)]
+
 #[path = "support/fake.rs"]
 mod fake;
 #[path = "support/registry.rs"]

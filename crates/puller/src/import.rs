@@ -98,14 +98,14 @@ impl Layout {
         report: Report<'_>,
     ) -> Result<(Digest, Option<Reference>)> {
         let (bytes, manifest, name) = match self.read("index.json") {
-            Ok(index) => self.from_index(store, &index, wanted)?,
-            Err(_) => self.from_saved(store, wanted)?,
+            Ok(index) => self.in_index(store, &index, wanted)?,
+            Err(_) => self.in_saved(store, wanted)?,
         };
         let digest = store.put_blob(&bytes)?;
         make(store, helper, &digest, &manifest, report).map(|id| (id, name))
     }
 
-    fn from_index(
+    fn in_index(
         &self,
         store: &Store,
         index: &[u8],
@@ -135,7 +135,7 @@ impl Layout {
         Err(Error::bad("its lists of images are nested without end"))
     }
 
-    fn from_saved(
+    fn in_saved(
         &self,
         store: &Store,
         wanted: Option<&Reference>,

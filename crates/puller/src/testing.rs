@@ -1,5 +1,12 @@
 //! Archives for tests, also such as no tool would make.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, also in what it shares with others"
+)]
+
 use std::io::Write;
 use tar::{EntryType, Header};
 

@@ -98,7 +98,7 @@ fn about(path: &Path, error: Error) -> Error {
 
 fn config_of(options: BuildOptions) -> Result<ImageConfig> {
     let BuildOptions { env, workdir, user, entrypoint, cmd } = options;
-    let odd = |entry: &&String| !entry.split_once('=').is_some_and(|(key, _)| !key.is_empty());
+    let odd = |entry: &&String| entry.split_once('=').is_none_or(|(key, _)| key.is_empty());
     if let Some(entry) = env.iter().find(odd) {
         return Err(Error::invalid(format!("the variable {entry:?} is not NAME=value")));
     }
