@@ -363,6 +363,18 @@ fn g_credentials_come_from_dockers_file_and_from_helpers() {
 }
 
 #[test]
+fn g_a_registry_that_gives_tokens_to_everybody_is_asked_for_one() {
+    let scene = Scene::new();
+    let fake = Fake::start();
+    let layers = [layer_of(Path::new(image()))];
+    fake.offer("library/app", "latest", &layers, &json!({ "Cmd": ["echo", "with a token"] }));
+    fake.want_tokens();
+    let name = format!("{}/library/app", fake.host);
+    assert_eq!(scene.ok(&["run", &name]), "with a token\n");
+    assert!(!fake.requests("/token?").is_empty());
+}
+
+#[test]
 fn g_a_registry_with_a_certificate_of_its_own_is_trusted_when_told_so() {
     let scene = Scene::new();
     let registry = Registry::start(true, true);

@@ -125,8 +125,10 @@ impl Session {
             user_agent: concat!("microsandbox/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
-        let client = Client::try_from(config)
-            .map_err(|error| Error::invalid(format!("cannot make a client: {}", chain(&error))))?;
+        let client = Client::try_from(config).map_err(|error| {
+            let hint = "install ca-certificates, or name certificates in MSB_REGISTRY_CA";
+            Error::invalid(format!("cannot make a client: {}", chain(&error))).hint(hint)
+        })?;
         let (registry, repository) = (host.to_owned(), reference.repository().to_owned());
         let remote = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => Remote::with_digest(registry, repository, digest.to_string()),
