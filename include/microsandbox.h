@@ -142,6 +142,30 @@
 /// The session has no terminal.
 #define MSB_E_NOT_A_TERMINAL -46
 
+/// No such image, in the store or in the registry.
+#define MSB_E_NO_IMAGE -60
+
+/// The registry wants other credentials, or none would do.
+#define MSB_E_IMAGE_DENIED -61
+
+/// The registry cannot be reached.
+#define MSB_E_REGISTRY -62
+
+/// The image is broken, hostile, or of a kind that cannot be used.
+#define MSB_E_BAD_IMAGE -63
+
+/// A sandbox uses the image.
+#define MSB_E_IMAGE_IN_USE -64
+
+/// The process that works on images died.
+#define MSB_E_IMAGE_FAILED -65
+
+/// The disk is too full.
+#define MSB_E_NO_SPACE -66
+
+/// The image names no command of its own.
+#define MSB_E_NO_COMMAND -67
+
 /// The call itself was wrong.
 #define MSB_ORIGIN_CALLER 1
 
@@ -192,6 +216,30 @@
 
 /// A sandbox that is running is killed first.
 #define MSB_REMOVE_FORCE 1
+
+/// When the image is not in the store.
+#define MSB_PULL_MISSING 0
+
+/// Each time; what has not changed is not fetched again.
+#define MSB_PULL_ALWAYS 1
+
+/// Not at all: the image has to be in the store.
+#define MSB_PULL_NEVER 2
+
+/// Finding out what the name means.
+#define MSB_PHASE_RESOLVING 1
+
+/// Getting the layers.
+#define MSB_PHASE_DOWNLOADING 2
+
+/// Unpacking them.
+#define MSB_PHASE_UNPACKING 3
+
+/// The image is there, and the sandbox starts.
+#define MSB_PHASE_STARTING 4
+
+/// Also images that have a name.
+#define MSB_PRUNE_ALL 1
 
 /// Never started.
 #define MSB_STATE_CREATED 1
@@ -367,6 +415,9 @@
 /// One command in it, from start to exit.
 typedef struct msb_exec msb_exec;
 
+/// An image, while it is being got.
+typedef struct msb_image msb_image;
+
 /// The log of a sandbox, while it is read.
 typedef struct msb_logs msb_logs;
 
@@ -412,20 +463,23 @@ typedef struct msb_sandbox_options {
     uint32_t flags;
     /// Lent. 1 to 128 letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
     const char *name;
-    /// Lent. The root filesystem: the path of a directory, which is never written to.
+    /// Lent. What begins with `/`, `./` or `../` is the path of a directory, which is the root
+    /// filesystem and is never written to, or of an archive; everything else is the name of an
+    /// image in the store or in a registry, as in docker: `"python:3.12"`.
     const char *image;
     /// Lent. `"container"` and such; NULL: `MSB_DRIVER`, else the first usable with hardware
     /// isolation.
     const char *driver;
-    /// Lent. Working directory of commands that name none; NULL: `/`.
+    /// Lent. Working directory of commands that name none; NULL: the image's, else `/`.
     const char *workdir;
-    /// Lent. Shell for scripts; NULL: `/bin/sh`.
+    /// Lent. Shell for scripts; NULL: the image's, else `/bin/sh`.
     const char *shell;
-    /// Lent. User of commands that name none: `name`, `uid`, `name:group` or `uid:gid`; NULL: root.
+    /// Lent. User of commands that name none: `name`, `uid`, `name:group` or `uid:gid`; NULL: the
+    /// image's, else root.
     const char *user;
     /// Lent. Host name; NULL: the sandbox's name.
     const char *hostname;
-    /// Lent. `env_len` texts `NAME=value`, for every command.
+    /// Lent. `env_len` texts `NAME=value`, for every command, over those of the image.
     const char *const *env;
     /// How many.
     size_t env_len;
@@ -451,7 +505,27 @@ typedef struct msb_sandbox_options {
     uint32_t log_files;
     /// Zero.
     uint32_t reserved;
+    /// When the registry is asked for the image: one of `MSB_PULL_*`.
+    uint32_t pull_policy;
+    /// Zero.
+    uint32_t reserved_2;
 } msb_sandbox_options;
+
+/// How far getting an image is.
+typedef struct msb_progress {
+    /// `sizeof(msb_progress)`.
+    uint32_t struct_size;
+    /// One of `MSB_PHASE_*`. Ignore what you do not know.
+    uint32_t phase;
+    /// How many layers there are; 0 while that is not known.
+    uint32_t layers;
+    /// How many of them are finished in this phase.
+    uint32_t layers_done;
+    /// How many bytes are finished in this phase.
+    uint64_t bytes;
+    /// How many there are; 0 while that is not known.
+    uint64_t bytes_total;
+} msb_progress;
 
 /// What is known about a sandbox. All pointers are borrowed until the list is released.
 typedef struct msb_sandbox_entry {
@@ -477,7 +551,7 @@ typedef struct msb_sandbox_entry {
     int64_t started_ms;
     /// Borrowed. Its name.
     const char *name;
-    /// Borrowed. The root filesystem that it was made from: bytes.
+    /// Borrowed. What it was made from, the name of an image or a path: bytes.
     const char *image;
     /// Borrowed. The driver that runs it, or ran it last; NULL when it was never started.
     const char *driver;
@@ -487,6 +561,11 @@ typedef struct msb_sandbox_entry {
     const char *const *labels;
     /// How many.
     size_t labels_len;
+    /// Borrowed. `command_len` texts: what its image runs when nobody names a command, its
+    /// entrypoint and behind it its command. Commands that are run by name know nothing of it.
+    const char *const *command;
+    /// How many; 0 when the image names none.
+    size_t command_len;
 } msb_sandbox_entry;
 
 /// Sandboxes.
@@ -592,6 +671,68 @@ typedef struct msb_driver_entries {
     /// The library's. Do not touch.
     void *owner;
 } msb_driver_entries;
+
+/// What is known about an image in the store. All pointers are borrowed until the list is released.
+typedef struct msb_image_entry {
+    /// `sizeof(msb_image_entry)` of the library.
+    uint32_t struct_size;
+    /// How many layers it has.
+    uint32_t layers;
+    /// How many bytes its files have.
+    uint64_t size;
+    /// How many bytes its layers have as they came.
+    uint64_t download_size;
+    /// When it came into the store, in milliseconds since 1970.
+    int64_t added_ms;
+    /// Borrowed. Its id: `sha256:` and 64 digits.
+    const char *id;
+    /// Borrowed. The processor's architecture that it is for, as in `amd64`.
+    const char *architecture;
+    /// Borrowed. Its root filesystem, a directory that must not be written: bytes.
+    const char *rootfs;
+    /// Borrowed. Its working directory; NULL for none.
+    const char *workdir;
+    /// Borrowed. Its user; NULL for root.
+    const char *user;
+    /// Borrowed. `names_len` names, as short as they can be written.
+    const char *const *names;
+    /// How many.
+    size_t names_len;
+    /// Borrowed. `digests_len` digests by which registries know it.
+    const char *const *digests;
+    /// How many.
+    size_t digests_len;
+    /// Borrowed. `env_len` texts `NAME=value`.
+    const char *const *env;
+    /// How many.
+    size_t env_len;
+    /// Borrowed. `entrypoint_len` texts: what runs in front of a command of its own.
+    const char *const *entrypoint;
+    /// How many.
+    size_t entrypoint_len;
+    /// Borrowed. `cmd_len` texts: its own command.
+    const char *const *cmd;
+    /// How many.
+    size_t cmd_len;
+    /// Borrowed. `used_by_len` names of the sandboxes that use it, running or not.
+    const char *const *used_by;
+    /// How many.
+    size_t used_by_len;
+} msb_image_entry;
+
+/// Images.
+typedef struct msb_image_entries {
+    /// `sizeof(msb_image_entries)`.
+    uint32_t struct_size;
+    /// Zero.
+    uint32_t reserved;
+    /// Borrowed until `msb_image_entries_release`. `len` pointers.
+    const struct msb_image_entry *const *entries;
+    /// How many.
+    size_t len;
+    /// The library's. Do not touch.
+    void *owner;
+} msb_image_entries;
 
 /// A limit on a resource. `UINT64_MAX` is no limit.
 typedef struct msb_rlimit {
@@ -803,8 +944,8 @@ uint32_t msb_abi_version(void);
 const char *msb_version_string(void);
 
 /// Whether this library has an ability, which is lent by its name: 1 or 0, and 0 for NULL and for
-/// what it has never heard of. Names: `"attach"`, `"log"`, `"logs"`, `"reattach"`, `"recv_many"`
-/// and `"session_log"`. Which drivers there are, `msb_doctor` says.
+/// what it has never heard of. Names: `"attach"`, `"images"`, `"log"`, `"logs"`, `"reattach"`,
+/// `"recv_many"` and `"session_log"`. Which drivers there are, `msb_doctor` says.
 int32_t msb_has(const char *ability);
 
 /// Name of a status: `"MSB_E_HANDLE"`. Static; `"MSB_E_UNKNOWN"` for a number that is none.
@@ -812,7 +953,7 @@ const char *msb_status_name(msb_status status);
 
 /// Descriptor that polls readable when a call on `handle` would not say `MSB_AGAIN`: an exec that
 /// has an event or its end, a sink that has room or is broken, a log that has a record or its end,
-/// a sandbox that is ready or failed (`msb_sandbox_wait_ready`) or, once `msb_sandbox_wait` was
+/// an image that is there or failed, a sandbox that is ready or failed (`msb_sandbox_wait_ready`) or, once `msb_sandbox_wait` was
 /// called on it, has ended.
 ///
 /// Borrowed until the handle is closed: take it out of your loop before that, since the library may
@@ -821,13 +962,17 @@ const char *msb_status_name(msb_status status);
 /// the same one each time.
 ///
 /// `MSB_OK`: `*out_fd` is the descriptor. `MSB_E_HANDLE`; `MSB_E_IO`: none could be made.
-MSB_MUST_USE msb_status msb_handle_fd(const void *handle, int32_t *out_fd, struct msb_error *err);
+MSB_MUST_USE
+msb_status msb_handle_fd(const void *handle,
+                         int32_t *out_fd,
+                         struct msb_error *err);
 
 /// Close any handle. Calls that wait on it return `MSB_E_CLOSED` at once. In any order, from any
 /// thread; NULL is fine and does nothing.
 ///
 /// Closing a sandbox or an exec ends nothing inside: the command runs on. Closing a sink ends the
-/// command's input. Closing a log ends the reading.
+/// command's input. Closing a log ends the reading. Closing an image ends the getting of it; what was
+/// downloaded is kept for the next time.
 ///
 /// `MSB_OK`. `MSB_E_HANDLE`: not open; closing twice is this, never undefined behaviour.
 msb_status msb_handle_close(void *handle);
@@ -889,6 +1034,19 @@ MSB_MUST_USE
 msb_status msb_sandbox_wait_ready(struct msb_sandbox *sandbox,
                                   int64_t timeout_ms,
                                   struct msb_error *err);
+
+/// How far the image of a sandbox that is being created is, when that is news since the last call.
+/// Waits up to `timeout_ms`: 0 only looks, -1 waits for ever. Calls may be left out: a reader that
+/// is slow misses steps, and never the end.
+///
+/// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
+/// nothing more: `msb_sandbox_wait_ready` says, without waiting, what came of it. A sandbox whose
+/// image is a directory has no progress, and one that was opened has none.
+MSB_MUST_USE
+msb_status msb_sandbox_progress(struct msb_sandbox *sandbox,
+                                int64_t timeout_ms,
+                                struct msb_progress *out_progress,
+                                struct msb_error *err);
 
 /// Stop the sandbox: its commands are asked to end, killed after `grace_ms`, and then it is gone
 /// with everything that ran in it. Waits for that, however long it takes. The handle stays open;
@@ -958,6 +1116,77 @@ MSB_MUST_USE msb_status msb_sandbox_remove(const char *name, uint32_t flags, str
 /// `MSB_OK`: `*out_list` is filled; give it back with `msb_driver_entries_release`.
 MSB_MUST_USE msb_status msb_doctor(struct msb_driver_entries *out_list, struct msb_error *err);
 
+/// Get an image from its registry, also when it is in the store already; what has not changed is not
+/// fetched again. `name` is lent: `"python:3.12"`. Returns at once; `msb_image_wait` tells what came
+/// of it, `msb_image_progress` how far it is. Closing the handle ends it.
+///
+/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `name` is NULL. `MSB_E_CONFIG`: it is no name
+/// that an image can have, or the configuration of registries makes no sense.
+MSB_MUST_USE
+msb_status msb_image_pull(const char *name,
+                          struct msb_image **out_image,
+                          struct msb_error *err);
+
+/// Take an image from a file or directory: an archive of a root filesystem, what `docker save`
+/// writes, OCI's layout; plain, or compressed with gzip or zstd. `path` is lent, bytes. `name` is
+/// lent; NULL: it is called as it says itself, if it does. Otherwise as `msb_image_pull`.
+///
+/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `path` is NULL. `MSB_E_CONFIG`: there is nothing
+/// at `path`, or `name` is none that an image can have.
+MSB_MUST_USE
+msb_status msb_image_import(const char *path,
+                            const char *name,
+                            struct msb_image **out_image,
+                            struct msb_error *err);
+
+/// How far it is, when that is news since the last call. Waits up to `timeout_ms`: 0 only looks, -1
+/// waits for ever. Calls may be left out: a reader that is slow misses steps, and never the end.
+///
+/// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
+/// nothing more; `msb_image_wait` tells what came of it.
+MSB_MUST_USE
+msb_status msb_image_progress(struct msb_image *image,
+                              int64_t timeout_ms,
+                              struct msb_progress *out_progress,
+                              struct msb_error *err);
+
+/// Wait until an image is there. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+///
+/// `MSB_OK`: `*out_list` holds what is known about it; give it back with `msb_image_entries_release`.
+/// `MSB_AGAIN`: not yet. Anything else: it never will be, and why; `MSB_E_NO_IMAGE`,
+/// `MSB_E_IMAGE_DENIED` and `MSB_E_REGISTRY` are to be expected. Asked again, it says the same.
+MSB_MUST_USE
+msb_status msb_image_wait(struct msb_image *image,
+                          int64_t timeout_ms,
+                          struct msb_image_entries *out_list,
+                          struct msb_error *err);
+
+/// All images in the store, the newest first.
+///
+/// `MSB_OK`: `*out_list` is filled; give it back with `msb_image_entries_release`. `MSB_E_IO`: they
+/// cannot be read.
+MSB_MUST_USE msb_status msb_image_list(struct msb_image_entries *out_list, struct msb_error *err);
+
+/// Take a name, which is lent, from an image, and remove the image when that was its last. Called by
+/// its id it loses all its names. With `MSB_REMOVE_FORCE` also an image that a sandbox uses loses
+/// its names; the image itself stays as long as the sandbox does.
+///
+/// `MSB_OK`. `MSB_E_NO_IMAGE`. `MSB_E_IMAGE_IN_USE`: a sandbox uses it.
+MSB_MUST_USE
+msb_status msb_image_remove(const char *name,
+                            uint32_t flags,
+                            struct msb_error *err);
+
+/// Remove every image that has no name and that no sandbox uses, and what downloads have left. Waits
+/// for images that are being got.
+///
+/// `MSB_OK`: `*out_freed`, which may be NULL, is about how many bytes are free again. `MSB_E_IO`:
+/// something cannot be removed.
+MSB_MUST_USE
+msb_status msb_image_prune(uint32_t flags,
+                           uint64_t *out_freed,
+                           struct msb_error *err);
+
 /// Give back a list of sandboxes. NULL and one that was released before are fine; afterwards it is
 /// empty. Any thread.
 void msb_sandbox_entries_release(struct msb_sandbox_entries *list);
@@ -969,6 +1198,10 @@ void msb_exec_entries_release(struct msb_exec_entries *list);
 /// Give back a list of drivers. NULL and one that was released before are fine; afterwards it is
 /// empty. Any thread.
 void msb_driver_entries_release(struct msb_driver_entries *list);
+
+/// Give back a list of images. NULL and one that was released before are fine; afterwards it is
+/// empty. Any thread.
+void msb_image_entries_release(struct msb_image_entries *list);
 
 /// Start a command and return at once; `msb_exec_recv` tells how it goes, also that it could not
 /// be started.
@@ -1209,7 +1442,7 @@ msb_status msb_attach(struct msb_sandbox *sandbox,
 #endif
 #define MSB_SANDBOX_OPTIONS_INIT \
     {sizeof(msb_sandbox_options), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL, 0, \
-     0, 0, 0, 0, 0, 0, 0, 0}
+     0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 #define MSB_EXEC_OPTIONS_INIT \
     {sizeof(msb_exec_options), 0, NULL, NULL, 0, NULL, 0, NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0, \
      0, 0, 0}
@@ -1223,3 +1456,5 @@ msb_status msb_attach(struct msb_sandbox *sandbox,
 #define MSB_SANDBOX_ENTRIES_INIT {sizeof(msb_sandbox_entries), 0, NULL, 0, NULL}
 #define MSB_EXEC_ENTRIES_INIT {sizeof(msb_exec_entries), 0, NULL, 0, NULL}
 #define MSB_DRIVER_ENTRIES_INIT {sizeof(msb_driver_entries), 0, NULL, 0, NULL}
+#define MSB_IMAGE_ENTRIES_INIT {sizeof(msb_image_entries), 0, NULL, 0, NULL}
+#define MSB_PROGRESS_INIT {sizeof(msb_progress), 0, 0, 0, 0, 0}

@@ -84,6 +84,22 @@ kinds! {
     NoDriver = "no_driver";
     /// The sandbox did not come up.
     BootFailed = "boot_failed";
+    /// No such image, in the store or in the registry.
+    ImageNotFound = "image_not_found";
+    /// The registry wants other credentials, or none would do.
+    ImageUnauthorized = "image_unauthorized";
+    /// The registry cannot be reached.
+    RegistryUnreachable = "registry_unreachable";
+    /// The image is broken, hostile, or of a kind that cannot be used.
+    ImageInvalid = "image_invalid";
+    /// A sandbox uses the image.
+    ImageInUse = "image_in_use";
+    /// The process that works on images died.
+    ImageFailed = "image_failed";
+    /// The disk is too full.
+    NoSpace = "no_space";
+    /// The image names no command of its own.
+    NoCommand = "no_command";
     /// The connection to the sandbox was lost before the end was known.
     StreamLost = "stream_lost";
     /// The command no longer reads its input.
@@ -273,6 +289,25 @@ impl From<msb_driver::Error> for Error {
         };
         let os_error = error.os_error();
         let context = error.to_string();
+        Error::Other { kind, origin, os_error, context, source: None }
+    }
+}
+
+impl From<msb_image::Error> for Error {
+    fn from(error: msb_image::Error) -> Error {
+        use msb_image::ErrorKind as Kind;
+        let (kind, origin) = match error.kind {
+            Kind::Invalid => (ErrorKind::InvalidConfig, Origin::Caller),
+            Kind::NotFound => (ErrorKind::ImageNotFound, Origin::Host),
+            Kind::Unauthorized => (ErrorKind::ImageUnauthorized, Origin::Transport),
+            Kind::Unreachable => (ErrorKind::RegistryUnreachable, Origin::Transport),
+            Kind::BadImage => (ErrorKind::ImageInvalid, Origin::Host),
+            Kind::InUse => (ErrorKind::ImageInUse, Origin::Host),
+            Kind::NoSpace => (ErrorKind::NoSpace, Origin::Host),
+            Kind::Io => (ErrorKind::Io, Origin::Host),
+            _ => (ErrorKind::ImageFailed, Origin::Host),
+        };
+        let (os_error, context) = (error.os_error, error.to_string());
         Error::Other { kind, origin, os_error, context, source: None }
     }
 }

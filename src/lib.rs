@@ -29,6 +29,7 @@ pub mod ffi;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod image;
 mod library;
 mod options;
 mod output;
@@ -43,6 +44,10 @@ pub use doctor::{DriverReport, doctor, setup_kernel};
 pub use error::{Error, ErrorKind, MicrosandboxError, MicrosandboxResult, Origin};
 pub use event::{ExecEvent, ExecFailed, ExecLost, ExecStdinError};
 pub use exec::{ExecControl, ExecHandle, ReattachFrom};
+pub use image::{
+    BuildOptions, Image, ImageInfo, ImageOperation, ImagePhase, ImageProgress, PruneReport,
+    PullPolicy,
+};
 pub use msb_wire::{FailureKind as ExecFailureKind, Stage as ExecStage};
 pub use options::{ExecOptions, ExecOptionsBuilder, Rlimit, RlimitResource};
 pub use output::{ExecOutput, ExitStatus, ResourceUsage};

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Each package of the workspace, and the others of it that it may depend on.
-const MAY_USE: [(&str, &[&str]); 13] = [
-    (".", &["msb-driver", "msb-transport", "msb-wire"]),
+const MAY_USE: [(&str, &[&str]); 15] = [
+    (".", &["msb-driver", "msb-image", "msb-transport", "msb-wire"]),
     ("crates/agent", &["msb-relay", "msb-transport", "msb-wire"]),
     ("crates/cli", &["microsandbox"]),
     ("crates/driver", &[]),
@@ -16,10 +16,20 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("crates/driver-container", &["msb-driver", "msb-driver-common"]),
     ("crates/driver-krun", &["msb-driver", "msb-driver-common"]),
     ("crates/driver-qemu", &["msb-driver", "msb-driver-common", "msb-relay"]),
+    ("crates/image", &[]),
+    ("crates/puller", &["msb-image"]),
     ("crates/relay", &[]),
     (
         "crates/runner",
-        &["msb-driver", "msb-driver-container", "msb-driver-krun", "msb-driver-qemu", "msb-wire"],
+        &[
+            "msb-driver",
+            "msb-driver-container",
+            "msb-driver-krun",
+            "msb-driver-qemu",
+            "msb-image",
+            "msb-puller",
+            "msb-wire",
+        ],
     ),
     ("crates/transport", &["msb-wire"]),
     ("crates/wire", &[]),

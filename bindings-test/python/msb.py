@@ -48,6 +48,14 @@ MSB_E_PIPE = -43
 MSB_E_NO_PROCESS = -44
 MSB_E_NO_SESSION = -45
 MSB_E_NOT_A_TERMINAL = -46
+MSB_E_NO_IMAGE = -60
+MSB_E_IMAGE_DENIED = -61
+MSB_E_REGISTRY = -62
+MSB_E_BAD_IMAGE = -63
+MSB_E_IMAGE_IN_USE = -64
+MSB_E_IMAGE_FAILED = -65
+MSB_E_NO_SPACE = -66
+MSB_E_NO_COMMAND = -67
 MSB_ORIGIN_CALLER = 1
 MSB_ORIGIN_HOST = 2
 MSB_ORIGIN_DRIVER = 3
@@ -65,6 +73,14 @@ MSB_SANDBOX_NETWORK = 4
 MSB_SANDBOX_LOG = 8
 MSB_OPEN_START = 1
 MSB_REMOVE_FORCE = 1
+MSB_PULL_MISSING = 0
+MSB_PULL_ALWAYS = 1
+MSB_PULL_NEVER = 2
+MSB_PHASE_RESOLVING = 1
+MSB_PHASE_DOWNLOADING = 2
+MSB_PHASE_UNPACKING = 3
+MSB_PHASE_STARTING = 4
+MSB_PRUNE_ALL = 1
 MSB_STATE_CREATED = 1
 MSB_STATE_RUNNING = 2
 MSB_STATE_STOPPED = 3
@@ -163,6 +179,8 @@ class msb_sandbox_options(Sized):
         ("log_max_bytes", c_uint64),
         ("log_files", c_uint32),
         ("reserved", c_uint32),
+        ("pull_policy", c_uint32),
+        ("reserved_2", c_uint32),
     ]
 
 
@@ -184,6 +202,46 @@ class msb_sandbox_entry(Sized):
         ("detail", c_char_p),
         ("labels", POINTER(c_char_p)),
         ("labels_len", c_size_t),
+        ("command", POINTER(c_char_p)),
+        ("command_len", c_size_t),
+    ]
+
+
+class msb_progress(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("phase", c_uint32),
+        ("layers", c_uint32),
+        ("layers_done", c_uint32),
+        ("bytes", c_uint64),
+        ("bytes_total", c_uint64),
+    ]
+
+
+class msb_image_entry(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("layers", c_uint32),
+        ("size", c_uint64),
+        ("download_size", c_uint64),
+        ("added_ms", c_int64),
+        ("id", c_char_p),
+        ("architecture", c_char_p),
+        ("rootfs", c_char_p),
+        ("workdir", c_char_p),
+        ("user", c_char_p),
+        ("names", POINTER(c_char_p)),
+        ("names_len", c_size_t),
+        ("digests", POINTER(c_char_p)),
+        ("digests_len", c_size_t),
+        ("env", POINTER(c_char_p)),
+        ("env_len", c_size_t),
+        ("entrypoint", POINTER(c_char_p)),
+        ("entrypoint_len", c_size_t),
+        ("cmd", POINTER(c_char_p)),
+        ("cmd_len", c_size_t),
+        ("used_by", POINTER(c_char_p)),
+        ("used_by_len", c_size_t),
     ]
 
 
@@ -243,6 +301,10 @@ class msb_sandbox_entries(Sized):
 
 class msb_exec_entries(Sized):
     _fields_ = _list_of(msb_exec_entry)
+
+
+class msb_image_entries(Sized):
+    _fields_ = _list_of(msb_image_entry)
 
 
 class msb_driver_entries(Sized):
@@ -395,6 +457,15 @@ FUNCTIONS = {
     "msb_sandbox_list": (c_int32, [POINTER(msb_sandbox_entries), _ERR]),
     "msb_exec_list": (c_int32, [HANDLE, POINTER(msb_exec_entries), _ERR]),
     "msb_sandbox_remove": (c_int32, [c_char_p, c_uint32, _ERR]),
+    "msb_sandbox_progress": (c_int32, [HANDLE, c_int64, POINTER(msb_progress), _ERR]),
+    "msb_image_pull": (c_int32, [c_char_p, _OUT_HANDLE, _ERR]),
+    "msb_image_import": (c_int32, [c_char_p, c_char_p, _OUT_HANDLE, _ERR]),
+    "msb_image_progress": (c_int32, [HANDLE, c_int64, POINTER(msb_progress), _ERR]),
+    "msb_image_wait": (c_int32, [HANDLE, c_int64, POINTER(msb_image_entries), _ERR]),
+    "msb_image_list": (c_int32, [POINTER(msb_image_entries), _ERR]),
+    "msb_image_remove": (c_int32, [c_char_p, c_uint32, _ERR]),
+    "msb_image_prune": (c_int32, [c_uint32, POINTER(c_uint64), _ERR]),
+    "msb_image_entries_release": (None, [POINTER(msb_image_entries)]),
     "msb_doctor": (c_int32, [POINTER(msb_driver_entries), _ERR]),
     "msb_sandbox_entries_release": (None, [POINTER(msb_sandbox_entries)]),
     "msb_exec_entries_release": (None, [POINTER(msb_exec_entries)]),

@@ -139,8 +139,9 @@ pub(super) unsafe fn copy_known<T: Sized32>(place: *const T) -> Result<(T, usize
 
 fn check_size<T: Sized32>(size: u32) -> Result<usize, Failure> {
     let size = usize::try_from(size).unwrap_or(0);
-    // Far above any struct of ours: an uninitialised size, not a later version.
-    if (T::FIRST_SIZE..=4096).contains(&size) {
+    // Far above any struct of ours: an uninitialised size, not a later version. Whatever version it
+    // is of, its fields are aligned.
+    if (T::FIRST_SIZE..=4096).contains(&size) && size % align_of::<T>() == 0 {
         return Ok(size);
     }
     let text = format!("{} with struct_size {size}: start from its INIT macro", T::NAME);

@@ -3,6 +3,7 @@
 use super::boundary::{ErrorOut, Failure, boundary, out, wrong};
 use super::error::msb_error;
 use super::exec::ExecObject;
+use super::image::ImageObject;
 use super::sandbox::SandboxObject;
 use super::status::{MSB_E_HANDLE, MSB_E_LIMIT, MSB_OK, msb_status};
 use super::table::{Id, Kind, Open, Table, kind_of};
@@ -32,10 +33,16 @@ pub struct msb_logs {
     _opaque: (),
 }
 
+/// An image, while it is being got.
+pub struct msb_image {
+    _opaque: (),
+}
+
 static SANDBOXES: Table<SandboxObject> = Table::new(Kind::Sandbox);
 static EXECS: Table<ExecObject> = Table::new(Kind::Exec);
 static SINKS: Table<SinkCore> = Table::new(Kind::Sink);
 static LOGS: Table<LogCore> = Table::new(Kind::Logs);
+static IMAGES: Table<ImageObject> = Table::new(Kind::Image);
 
 /// An object that handles name.
 pub(super) trait Object: Sized + 'static {
@@ -70,6 +77,13 @@ impl Object for LogCore {
     const WHAT: &'static str = "logs";
     fn table() -> &'static Table<Self> {
         &LOGS
+    }
+}
+
+impl Object for ImageObject {
+    const WHAT: &'static str = "image";
+    fn table() -> &'static Table<Self> {
+        &IMAGES
     }
 }
 
@@ -113,7 +127,7 @@ fn stale(id: Id) -> Failure {
 
 /// Descriptor that polls readable when a call on `handle` would not say `MSB_AGAIN`: an exec that
 /// has an event or its end, a sink that has room or is broken, a log that has a record or its end,
-/// a sandbox that is ready or failed (`msb_sandbox_wait_ready`) or, once `msb_sandbox_wait` was
+/// an image that is there or failed, a sandbox that is ready or failed (`msb_sandbox_wait_ready`) or, once `msb_sandbox_wait` was
 /// called on it, has ended.
 ///
 /// Borrowed until the handle is closed: take it out of your loop before that, since the library may
@@ -140,6 +154,7 @@ pub unsafe extern "C" fn msb_handle_fd(
             Some(Kind::Exec) => get::<ExecObject, _>(handle)?.core.fd()?.as_raw_fd(),
             Some(Kind::Sink) => get::<SinkCore, _>(handle)?.fd()?.as_raw_fd(),
             Some(Kind::Logs) => get::<LogCore, _>(handle)?.fd()?.as_raw_fd(),
+            Some(Kind::Image) => get::<ImageObject, _>(handle)?.fd()?.as_raw_fd(),
             Some(Kind::Loan) | None => return Err(stale(id_of(handle))),
         };
         out_fd.write(fd);
@@ -151,7 +166,8 @@ pub unsafe extern "C" fn msb_handle_fd(
 /// thread; NULL is fine and does nothing.
 ///
 /// Closing a sandbox or an exec ends nothing inside: the command runs on. Closing a sink ends the
-/// command's input. Closing a log ends the reading.
+/// command's input. Closing a log ends the reading. Closing an image ends the getting of it; what was
+/// downloaded is kept for the next time.
 ///
 /// `MSB_OK`. `MSB_E_HANDLE`: not open; closing twice is this, never undefined behaviour.
 #[unsafe(no_mangle)]
@@ -169,6 +185,7 @@ pub extern "C" fn msb_handle_close(handle: *mut c_void) -> msb_status {
             Some(Kind::Exec) => EXECS.remove(id).map(|exec| exec.core.close()),
             Some(Kind::Sink) => SINKS.remove(id).map(|sink| sink.close()),
             Some(Kind::Logs) => LOGS.remove(id).map(|logs| logs.close()),
+            Some(Kind::Image) => IMAGES.remove(id).map(|image| image.close()),
             Some(Kind::Loan) | None => None,
         };
         closed.map(|()| MSB_OK).ok_or_else(|| stale(id))

@@ -1,10 +1,11 @@
-//! Lists: of sandboxes, of the sessions in one, of drivers.
+//! Lists: of sandboxes, of the sessions in one, of images, of drivers.
 
 use super::boundary::{Failure, Out, Sized32, size_through};
 use super::event::{exit_of, msb_exec_exit};
 use super::loan::{self, Arena, Loan, Released, nobody, size_of_u32};
 use super::status::{MSB_OK, msb_status};
 use crate::doctor::DriverReport;
+use crate::image::ImageInfo;
 use crate::sandbox::{Isolation, SandboxEndReason, SandboxInfo, SandboxStatus, SessionInfo};
 use std::ffi::{c_char, c_void};
 use std::fmt::Debug;
@@ -69,7 +70,7 @@ pub struct msb_sandbox_entry {
     pub started_ms: i64,
     /// Borrowed. Its name.
     pub name: *const c_char,
-    /// Borrowed. The root filesystem that it was made from: bytes.
+    /// Borrowed. What it was made from, the name of an image or a path: bytes.
     pub image: *const c_char,
     /// Borrowed. The driver that runs it, or ran it last; NULL when it was never started.
     pub driver: *const c_char,
@@ -79,6 +80,77 @@ pub struct msb_sandbox_entry {
     pub labels: *const *const c_char,
     /// How many.
     pub labels_len: usize,
+    /// Borrowed. `command_len` texts: what its image runs when nobody names a command, its
+    /// entrypoint and behind it its command. Commands that are run by name know nothing of it.
+    pub command: *const *const c_char,
+    /// How many; 0 when the image names none.
+    pub command_len: usize,
+}
+
+/// What is known about an image in the store. All pointers are borrowed until the list is released.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct msb_image_entry {
+    /// `sizeof(msb_image_entry)` of the library.
+    pub struct_size: u32,
+    /// How many layers it has.
+    pub layers: u32,
+    /// How many bytes its files have.
+    pub size: u64,
+    /// How many bytes its layers have as they came.
+    pub download_size: u64,
+    /// When it came into the store, in milliseconds since 1970.
+    pub added_ms: i64,
+    /// Borrowed. Its id: `sha256:` and 64 digits.
+    pub id: *const c_char,
+    /// Borrowed. The processor's architecture that it is for, as in `amd64`.
+    pub architecture: *const c_char,
+    /// Borrowed. Its root filesystem, a directory that must not be written: bytes.
+    pub rootfs: *const c_char,
+    /// Borrowed. Its working directory; NULL for none.
+    pub workdir: *const c_char,
+    /// Borrowed. Its user; NULL for root.
+    pub user: *const c_char,
+    /// Borrowed. `names_len` names, as short as they can be written.
+    pub names: *const *const c_char,
+    /// How many.
+    pub names_len: usize,
+    /// Borrowed. `digests_len` digests by which registries know it.
+    pub digests: *const *const c_char,
+    /// How many.
+    pub digests_len: usize,
+    /// Borrowed. `env_len` texts `NAME=value`.
+    pub env: *const *const c_char,
+    /// How many.
+    pub env_len: usize,
+    /// Borrowed. `entrypoint_len` texts: what runs in front of a command of its own.
+    pub entrypoint: *const *const c_char,
+    /// How many.
+    pub entrypoint_len: usize,
+    /// Borrowed. `cmd_len` texts: its own command.
+    pub cmd: *const *const c_char,
+    /// How many.
+    pub cmd_len: usize,
+    /// Borrowed. `used_by_len` names of the sandboxes that use it, running or not.
+    pub used_by: *const *const c_char,
+    /// How many.
+    pub used_by_len: usize,
+}
+
+/// Images.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct msb_image_entries {
+    /// `sizeof(msb_image_entries)`.
+    pub struct_size: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Borrowed until `msb_image_entries_release`. `len` pointers.
+    pub entries: *const *const msb_image_entry,
+    /// How many.
+    pub len: usize,
+    /// The library's. Do not touch.
+    pub owner: *mut c_void,
 }
 
 /// Sandboxes.
@@ -209,6 +281,7 @@ lists! {
     msb_sandbox_entries of msb_sandbox_entry,
     msb_exec_entries of msb_exec_entry,
     msb_driver_entries of msb_driver_entry,
+    msb_image_entries of msb_image_entry,
 }
 
 trait ListOf<E>: Sized32 {
@@ -290,6 +363,8 @@ pub(super) fn sandboxes(
             detail: texts.text_or_null(info.end_detail.as_ref()),
             labels: texts.list(labels),
             labels_len: info.labels.len(),
+            command: texts.list(&info.default_command),
+            command_len: info.default_command.len(),
         }
     })
 }
@@ -329,6 +404,40 @@ pub(super) fn drivers(
         name: ground.texts.text(&report.driver),
         why: ground.texts.text(&report.why),
         hint: ground.texts.text_or_null(report.hint.as_ref()),
+    })
+}
+
+pub(super) fn images(
+    all: Vec<ImageInfo>,
+    out: Out<msb_image_entries>,
+) -> Result<msb_status, Failure> {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    hand_out(all, out, |info, ground| {
+        let texts = &mut ground.texts;
+        msb_image_entry {
+            struct_size: size_of_u32::<msb_image_entry>(),
+            layers: u32::try_from(info.layers.len()).unwrap_or(u32::MAX),
+            size: info.size,
+            download_size: info.download_size,
+            added_ms: ms_of(info.added_at),
+            id: texts.text(&info.id),
+            architecture: texts.text(&info.architecture),
+            rootfs: texts.text(info.rootfs.as_os_str().as_encoded_bytes()),
+            workdir: texts.text_or_null(some(&info.workdir)),
+            user: texts.text_or_null(some(&info.user)),
+            names: texts.list(&info.names),
+            names_len: info.names.len(),
+            digests: texts.list(&info.digests),
+            digests_len: info.digests.len(),
+            env: texts.list(&info.env),
+            env_len: info.env.len(),
+            entrypoint: texts.list(&info.entrypoint),
+            entrypoint_len: info.entrypoint.len(),
+            cmd: texts.list(&info.cmd),
+            cmd_len: info.cmd.len(),
+            used_by: texts.list(&info.used_by),
+            used_by_len: info.used_by.len(),
+        }
     })
 }
 
@@ -379,6 +488,14 @@ pub unsafe extern "C" fn msb_exec_entries_release(list: *mut msb_exec_entries) {
 /// empty. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_driver_entries_release(list: *mut msb_driver_entries) {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    unsafe { loan::release(list) }
+}
+
+/// Give back a list of images. NULL and one that was released before are fine; afterwards it is
+/// empty. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_image_entries_release(list: *mut msb_image_entries) {
     // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
     unsafe { loan::release(list) }
 }

@@ -5,15 +5,18 @@ use super::boundary::{
 };
 use super::error::msb_error;
 use super::handle::{get, get_open, msb_sandbox, open};
+use super::image::{msb_progress, progress_of};
 use super::input::{pair, text, texts};
 use super::list::{self, msb_driver_entries, msb_exec_entries, msb_sandbox_entries};
 use super::status::{
-    MSB_AGAIN, MSB_E_CLOSED, MSB_E_INVALID, MSB_E_NOT_RUNNING, MSB_OK, msb_status,
+    MSB_AGAIN, MSB_E_CLOSED, MSB_E_INVALID, MSB_E_NOT_RUNNING, MSB_EOF, MSB_OK, msb_status,
 };
 use super::table::Open;
+use super::told::Told;
 use super::wait::{Timeout, run};
 use crate::client::{Monitor, Pending, Ready};
-use crate::error::{Error, ErrorKind, Origin};
+use crate::error::Error;
+use crate::image::{ProgressCell, ProgressNext};
 use crate::runtime;
 use crate::sandbox::Sandbox;
 use std::ffi::c_char;
@@ -45,20 +48,23 @@ pub struct msb_sandbox_options {
     pub flags: u32,
     /// Lent. 1 to 128 letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
     pub name: *const c_char,
-    /// Lent. The root filesystem: the path of a directory, which is never written to.
+    /// Lent. What begins with `/`, `./` or `../` is the path of a directory, which is the root
+    /// filesystem and is never written to, or of an archive; everything else is the name of an
+    /// image in the store or in a registry, as in docker: `"python:3.12"`.
     pub image: *const c_char,
     /// Lent. `"container"` and such; NULL: `MSB_DRIVER`, else the first usable with hardware
     /// isolation.
     pub driver: *const c_char,
-    /// Lent. Working directory of commands that name none; NULL: `/`.
+    /// Lent. Working directory of commands that name none; NULL: the image's, else `/`.
     pub workdir: *const c_char,
-    /// Lent. Shell for scripts; NULL: `/bin/sh`.
+    /// Lent. Shell for scripts; NULL: the image's, else `/bin/sh`.
     pub shell: *const c_char,
-    /// Lent. User of commands that name none: `name`, `uid`, `name:group` or `uid:gid`; NULL: root.
+    /// Lent. User of commands that name none: `name`, `uid`, `name:group` or `uid:gid`; NULL: the
+    /// image's, else root.
     pub user: *const c_char,
     /// Lent. Host name; NULL: the sandbox's name.
     pub hostname: *const c_char,
-    /// Lent. `env_len` texts `NAME=value`, for every command.
+    /// Lent. `env_len` texts `NAME=value`, for every command, over those of the image.
     pub env: *const *const c_char,
     /// How many.
     pub env_len: usize,
@@ -84,6 +90,10 @@ pub struct msb_sandbox_options {
     pub log_files: u32,
     /// Zero.
     pub reserved: u32,
+    /// When the registry is asked for the image: one of `MSB_PULL_*`.
+    pub pull_policy: u32,
+    /// Zero.
+    pub reserved_2: u32,
 }
 
 // SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
@@ -94,7 +104,11 @@ unsafe impl Sized32 for msb_sandbox_options {
 
 /// What a sandbox handle stands for: a creation, what came of it, and its end.
 #[derive(Debug)]
-pub(super) struct SandboxObject(Monitor<State>);
+pub(super) struct SandboxObject {
+    state: Monitor<State>,
+    /// How far its image is.
+    progress: Arc<ProgressCell>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -108,29 +122,6 @@ struct State {
 enum End {
     Awaited,
     Over(Result<(), Told>),
-}
-
-/// An error that is told as often as it is asked for.
-#[derive(Debug)]
-struct Told {
-    kind: ErrorKind,
-    origin: Origin,
-    os_error: Option<i32>,
-    message: String,
-}
-
-impl From<Error> for Told {
-    fn from(error: Error) -> Told {
-        let (kind, origin, os_error) = (error.kind(), error.origin(), error.os_error());
-        Told { kind, origin, os_error, message: error.to_string() }
-    }
-}
-
-impl From<&Told> for Failure {
-    fn from(told: &Told) -> Failure {
-        let error = Error::new(told.kind, told.origin, told.message.clone());
-        error.with_os_error(told.os_error).into()
-    }
 }
 
 impl Ready for State {
@@ -178,32 +169,38 @@ impl State {
 
 impl SandboxObject {
     /// A handle on what an operation yields, which goes on by itself.
-    fn begin(operation: impl FnOnce() -> Pending<Sandbox>) -> Result<*mut msb_sandbox, Failure> {
+    fn begin(
+        operation: impl FnOnce(Arc<ProgressCell>) -> Pending<Sandbox>,
+    ) -> Result<*mut msb_sandbox, Failure> {
         let runtime = runtime::get()?;
-        let state = State { sandbox: None, end: None, closed: false };
-        let object = Arc::new(SandboxObject(Monitor::new(state)));
+        let state = Monitor::new(State { sandbox: None, end: None, closed: false });
+        let progress = Arc::new(ProgressCell::new());
+        let object = Arc::new(SandboxObject { state, progress: Arc::clone(&progress) });
         let handle = open(Arc::clone(&object))?;
-        let pending = operation();
+        let pending = operation(progress);
         runtime.spawn(async move {
             let result = pending.await.map_err(Told::from);
             // Dropped outside the lock when nobody wants it any more.
             let mut result = Some(result);
-            object.0.with(|state| {
+            object.state.with(|state| {
                 if !state.closed {
                     state.sandbox = result.take();
                 }
             });
+            // Only now, so that whoever hears of the end finds what came of it.
+            object.progress.end();
         });
         Ok(handle)
     }
 
     pub(super) fn fd(&self) -> Result<BorrowedFd<'_>, Failure> {
-        let fd = self.0.fd();
+        let fd = self.state.fd();
         Ok(fd.map_err(|error| Error::io("cannot make an event descriptor", error))?)
     }
 
     pub(super) fn close(&self) {
-        let old = self.0.with(|state| {
+        self.progress.end();
+        let old = self.state.with(|state| {
             state.closed = true;
             state.sandbox.take()
         });
@@ -212,7 +209,7 @@ impl SandboxObject {
 
     /// The sandbox of a handle whose creation is over.
     pub(super) fn sandbox(&self) -> Result<Sandbox, Failure> {
-        self.0.with(State::sandbox).unwrap_or_else(|| {
+        self.state.with(State::sandbox).unwrap_or_else(|| {
             let text = "the sandbox is not ready: msb_sandbox_wait_ready says when it is";
             Err(wrong(MSB_E_NOT_RUNNING, text))
         })
@@ -222,7 +219,7 @@ impl SandboxObject {
     fn await_end(self: &Arc<Self>) -> Result<(), Failure> {
         let sandbox = self.sandbox()?;
         let runtime = runtime::get()?;
-        let begun = self.0.with(|state| match state.end {
+        let begun = self.state.with(|state| match state.end {
             Some(_) => true,
             None => {
                 state.end = Some(End::Awaited);
@@ -235,7 +232,7 @@ impl SandboxObject {
             runtime.spawn(async move {
                 let result = pending.await.map(drop).map_err(Told::from);
                 if let Some(object) = object.upgrade() {
-                    object.0.with(|state| state.end = Some(End::Over(result)));
+                    object.state.with(|state| state.end = Some(End::Over(result)));
                 }
             });
         }
@@ -268,7 +265,9 @@ pub unsafe extern "C" fn msb_sandbox_create(
     let builder = options.and_then(|options| unsafe { builder(&options) });
     boundary(err, || {
         let (out_sandbox, builder) = (out_sandbox?, builder?);
-        out_sandbox.write(SandboxObject::begin(|| builder.begin())?);
+        out_sandbox.write(SandboxObject::begin(|progress| {
+            builder.on_progress(move |news| progress.tell(news)).begin()
+        })?);
         Ok(MSB_OK)
     })
 }
@@ -299,8 +298,8 @@ pub unsafe extern "C" fn msb_sandbox_open(
     boundary(err, || {
         let (out_sandbox, name) = (out_sandbox?, name?);
         let handle = match flags {
-            0 => SandboxObject::begin(|| Sandbox::begin_get(&name))?,
-            MSB_OPEN_START => SandboxObject::begin(|| Sandbox::begin_start(&name))?,
+            0 => SandboxObject::begin(|_| Sandbox::begin_get(&name))?,
+            MSB_OPEN_START => SandboxObject::begin(|_| Sandbox::begin_start(&name))?,
             _ => return Err(wrong(MSB_E_INVALID, format!("unknown open flags {flags:#x}"))),
         };
         out_sandbox.write(handle);
@@ -319,7 +318,7 @@ unsafe fn name_in(name: *const c_char) -> Result<String, Failure> {
 /// # Safety
 /// The pointers in `options` are NULL or valid for what their comments say.
 unsafe fn builder(options: &msb_sandbox_options) -> Result<crate::SandboxBuilder, Failure> {
-    if options.flags & !FLAGS != 0 || options.reserved != 0 {
+    if options.flags & !FLAGS != 0 || options.reserved != 0 || options.reserved_2 != 0 {
         let text = format!("unknown sandbox flags {:#x}", options.flags & !FLAGS);
         return Err(wrong(MSB_E_INVALID, text));
     }
@@ -340,6 +339,7 @@ unsafe fn builder(options: &msb_sandbox_options) -> Result<crate::SandboxBuilder
     if is_set(MSB_SANDBOX_REPLACE) {
         builder = builder.replace();
     }
+    builder = builder.pull_policy(super::image::policy(options.pull_policy)?);
     // SAFETY: as above.
     if let Some(image) = unsafe { super::input::bytes(options.image) } {
         builder = builder.image(os_text(image));
@@ -420,10 +420,42 @@ pub unsafe extern "C" fn msb_sandbox_wait_ready(
     boundary(err, || {
         let object = get::<SandboxObject, _>(sandbox)?;
         let deadline = Timeout::from_ms(timeout_ms)?.deadline();
-        match object.0.sleep(deadline, State::sandbox) {
+        match object.state.sleep(deadline, State::sandbox) {
             Some(result) => result.map(|_| MSB_OK),
             None => Ok(MSB_AGAIN),
         }
+    })
+}
+
+/// How far the image of a sandbox that is being created is, when that is news since the last call.
+/// Waits up to `timeout_ms`: 0 only looks, -1 waits for ever. Calls may be left out: a reader that
+/// is slow misses steps, and never the end.
+///
+/// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
+/// nothing more: `msb_sandbox_wait_ready` says, without waiting, what came of it. A sandbox whose
+/// image is a directory has no progress, and one that was opened has none.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_progress(
+    sandbox: *mut msb_sandbox,
+    timeout_ms: i64,
+    out_progress: *mut msb_progress,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_progress = unsafe { Out::new(out_progress) };
+    boundary(err, || {
+        let (object, out_progress) = (get::<SandboxObject, _>(sandbox)?, out_progress?);
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        let next = object.progress.wait(deadline);
+        object.state.with(|state| state.open())?;
+        Ok(match next {
+            Some(ProgressNext::News(progress)) => out_progress.write(&progress_of(progress)),
+            Some(ProgressNext::Over) => MSB_EOF,
+            None => MSB_AGAIN,
+        })
     })
 }
 
@@ -493,7 +525,7 @@ pub unsafe extern "C" fn msb_sandbox_wait(
         let object = get::<SandboxObject, _>(sandbox)?;
         let deadline = Timeout::from_ms(timeout_ms)?.deadline();
         object.await_end()?;
-        match object.0.sleep(deadline, State::over) {
+        match object.state.sleep(deadline, State::over) {
             Some(result) => result.map(|()| MSB_OK),
             None => Ok(MSB_AGAIN),
         }

@@ -63,6 +63,22 @@ pub const MSB_E_NO_PROCESS: i32 = -44;
 pub const MSB_E_NO_SESSION: i32 = -45;
 /// The session has no terminal.
 pub const MSB_E_NOT_A_TERMINAL: i32 = -46;
+/// No such image, in the store or in the registry.
+pub const MSB_E_NO_IMAGE: i32 = -60;
+/// The registry wants other credentials, or none would do.
+pub const MSB_E_IMAGE_DENIED: i32 = -61;
+/// The registry cannot be reached.
+pub const MSB_E_REGISTRY: i32 = -62;
+/// The image is broken, hostile, or of a kind that cannot be used.
+pub const MSB_E_BAD_IMAGE: i32 = -63;
+/// A sandbox uses the image.
+pub const MSB_E_IMAGE_IN_USE: i32 = -64;
+/// The process that works on images died.
+pub const MSB_E_IMAGE_FAILED: i32 = -65;
+/// The disk is too full.
+pub const MSB_E_NO_SPACE: i32 = -66;
+/// The image names no command of its own.
+pub const MSB_E_NO_COMMAND: i32 = -67;
 
 /// The call itself was wrong.
 pub const MSB_ORIGIN_CALLER: u32 = 1;
@@ -89,6 +105,14 @@ pub(super) fn of_kind(kind: ErrorKind) -> msb_status {
         ErrorKind::SandboxCrashed => MSB_E_CRASHED,
         ErrorKind::NoDriver => MSB_E_NO_DRIVER,
         ErrorKind::BootFailed => MSB_E_BOOT,
+        ErrorKind::ImageNotFound => MSB_E_NO_IMAGE,
+        ErrorKind::ImageUnauthorized => MSB_E_IMAGE_DENIED,
+        ErrorKind::RegistryUnreachable => MSB_E_REGISTRY,
+        ErrorKind::ImageInvalid => MSB_E_BAD_IMAGE,
+        ErrorKind::ImageInUse => MSB_E_IMAGE_IN_USE,
+        ErrorKind::ImageFailed => MSB_E_IMAGE_FAILED,
+        ErrorKind::NoSpace => MSB_E_NO_SPACE,
+        ErrorKind::NoCommand => MSB_E_NO_COMMAND,
         ErrorKind::StreamLost => MSB_E_LOST,
         ErrorKind::BrokenPipe => MSB_E_PIPE,
         ErrorKind::Busy => MSB_E_BUSY,
@@ -145,7 +169,9 @@ names! {
     MSB_E_UNSUPPORTED, MSB_E_LIMIT, MSB_E_IO, MSB_E_INTERNAL, MSB_E_PROTOCOL, MSB_E_TIMED_OUT,
     MSB_E_CONFIG, MSB_E_NOT_FOUND, MSB_E_EXISTS, MSB_E_NOT_RUNNING, MSB_E_RUNNING,
     MSB_E_NO_DRIVER, MSB_E_BOOT, MSB_E_CRASHED, MSB_E_EXEC_FAILED, MSB_E_EXEC_TIMEOUT, MSB_E_LOST,
-    MSB_E_PIPE, MSB_E_NO_PROCESS, MSB_E_NO_SESSION, MSB_E_NOT_A_TERMINAL,
+    MSB_E_PIPE, MSB_E_NO_PROCESS, MSB_E_NO_SESSION, MSB_E_NOT_A_TERMINAL, MSB_E_NO_IMAGE,
+    MSB_E_IMAGE_DENIED, MSB_E_REGISTRY, MSB_E_BAD_IMAGE, MSB_E_IMAGE_IN_USE, MSB_E_IMAGE_FAILED,
+    MSB_E_NO_SPACE, MSB_E_NO_COMMAND,
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ pub(super) enum Kind {
     /// What a lent struct owns; not a handle that callers see as such.
     Loan = 4,
     Logs = 5,
+    Image = 6,
 }
 
 /// A handle's value.
@@ -40,7 +41,7 @@ pub(super) type Id = u64;
 /// The kind that a value claims to have, if it is of our making at all.
 pub(super) fn kind_of(id: Id) -> Option<Kind> {
     let kind = (id >> 48) & 0xff;
-    [Kind::Sandbox, Kind::Exec, Kind::Sink, Kind::Loan, Kind::Logs]
+    [Kind::Sandbox, Kind::Exec, Kind::Sink, Kind::Loan, Kind::Logs, Kind::Image]
         .into_iter()
         .find(|known| id >> 56 == TAG >> 56 && *known as u64 == kind)
 }

@@ -2,11 +2,14 @@
 
 use crate::client::Pending;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
+use crate::image::{ImageProgress, PullPolicy, Resolved, Surroundings, Wanted, resolve};
 use crate::sandbox::{Sandbox, with_name};
 use msb_driver::{
     ByteString, CreateOptions, DriverChoice, LogConfig, SandboxConfig, resolve_boot_timeout,
 };
+use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Describes a new sandbox; made by [`Sandbox::builder`].
@@ -16,8 +19,20 @@ pub struct SandboxBuilder {
     image: Option<ByteString>,
     driver: Option<DriverChoice>,
     replace: bool,
+    pull_policy: PullPolicy,
+    progress: Option<OnProgress>,
     /// Everything else, under a name that is no one's.
     rest: Rest,
+}
+
+/// A function of the caller's.
+#[derive(Clone)]
+struct OnProgress(Arc<dyn Fn(ImageProgress) + Send + Sync>);
+
+impl fmt::Debug for OnProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnProgress")
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -41,13 +56,32 @@ struct Rest {
 impl SandboxBuilder {
     pub(super) fn new(name: String) -> Self {
         let rest = Rest::default();
-        SandboxBuilder { name, image: None, driver: None, replace: false, rest }
+        let (image, driver, progress) = (None, None, None);
+        let pull_policy = PullPolicy::default();
+        SandboxBuilder { name, image, driver, replace: false, pull_policy, progress, rest }
     }
 
-    /// Sets the root filesystem: the path of a directory, which is never written to.
+    /// Sets the image. What begins with `/`, `./` or `../` is a path: of a directory that is the
+    /// root filesystem and is never written to, of an archive, or of a directory in OCI's layout.
+    /// Everything else is a name, of an image in the store or in a registry, as in docker.
     #[must_use]
     pub fn image(mut self, image: impl AsRef<Path>) -> Self {
         self.image = Some(image.as_ref().into());
+        self
+    }
+
+    /// Sets when the registry is asked for the image; without it when it is not in the store.
+    #[must_use]
+    pub fn pull_policy(mut self, policy: PullPolicy) -> Self {
+        self.pull_policy = policy;
+        self
+    }
+
+    /// Sets a function that is told how far the image is, on a thread of the library, which waits
+    /// for its return. Never called when the image is a directory.
+    #[must_use]
+    pub fn on_progress(mut self, f: impl Fn(ImageProgress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(OnProgress(Arc::new(f)));
         self
     }
 
@@ -65,7 +99,7 @@ impl SandboxBuilder {
         self
     }
 
-    /// Sets an environment variable of everything that runs in it.
+    /// Sets an environment variable of everything that runs in it, over those of the image.
     #[must_use]
     pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.rest.env.push((key.into().into(), value.into().into()));
@@ -81,21 +115,21 @@ impl SandboxBuilder {
         vars.into_iter().fold(self, |builder, (key, value)| builder.env(key, value))
     }
 
-    /// Sets the working directory of commands that set none; `/` without it.
+    /// Sets the working directory of commands that set none; the image's, else `/` without it.
     #[must_use]
     pub fn workdir(mut self, workdir: impl Into<String>) -> Self {
         self.rest.workdir = Some(workdir.into().into());
         self
     }
 
-    /// Sets the shell that runs scripts; `/bin/sh` without it.
+    /// Sets the shell that runs scripts; the image's, else `/bin/sh` without it.
     #[must_use]
     pub fn shell(mut self, shell: impl Into<String>) -> Self {
         self.rest.shell = Some(shell.into().into());
         self
     }
 
-    /// Sets the user of commands that set none; root without it.
+    /// Sets the user of commands that set none; the image's, else root without it.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.rest.user = Some(user.into().into());
@@ -207,11 +241,16 @@ impl SandboxBuilder {
         // Read by the caller, as the rest of the environment is.
         let driver = DriverChoice::resolve(self.driver.clone());
         let boot_timeout = resolve_boot_timeout(self.rest.boot_timeout.map(millis));
+        let found = Surroundings::find();
         with_name(&name, "msb-create", move |home, name, companions| {
             let options = CreateOptions { replace: self.replace };
-            let mut config = self.config(name.clone(), driver)?;
+            let resolved = self.resolve(&found?)?;
+            let mut config = self.config(name.clone(), driver, &resolved);
             config.boot_timeout_ms = boot_timeout?;
-            msb_driver::create(&home, config, options, &companions)?.wait()?;
+            let starting = msb_driver::create(&home, config, options, &companions)?;
+            // From here on the sandbox's own file says what it uses.
+            drop(resolved);
+            starting.wait()?;
             tracing::info!(sandbox = %name, "sandbox created");
             let info = msb_driver::get(&home, &name, None)?;
             let sandbox = Sandbox::of(home, info);
@@ -220,19 +259,41 @@ impl SandboxBuilder {
         })
     }
 
-    fn config(self, name: msb_driver::Name, driver: DriverChoice) -> Result<SandboxConfig, Error> {
-        let Some(image) = self.image else {
-            let context = "the sandbox has no image; give the path of a directory";
+    /// Finds the image, and gets it where it is not here. Blocks.
+    fn resolve(&self, found: &Surroundings) -> Result<Resolved, Error> {
+        let Some(image) = &self.image else {
+            let context = "the sandbox has no image; give a name or the path of a directory";
             return Err(Error::new(ErrorKind::InvalidConfig, Origin::Caller, context));
         };
-        let rest = self.rest;
-        Ok(SandboxConfig {
+        let wanted = Wanted { image, policy: self.pull_policy };
+        let mut each = |progress| {
+            if let Some(OnProgress(told)) = &self.progress {
+                told(progress);
+            }
+        };
+        resolve(found, &wanted, &mut each)
+    }
+
+    /// What the caller has set, and under it what the image says.
+    fn config(
+        self,
+        name: msb_driver::Name,
+        driver: DriverChoice,
+        resolved: &Resolved,
+    ) -> SandboxConfig {
+        let (rest, image) = (self.rest, &resolved.config);
+        let of_image = image.env_pairs().map(|(key, value)| (key.into(), value.into()));
+        let some = |text: &str| (!text.is_empty()).then(|| ByteString::from(text));
+        SandboxConfig {
+            image_name: resolved.name.clone(),
+            entrypoint: image.entrypoint.clone(),
+            cmd: image.cmd.clone(),
             cpus: rest.cpus,
             memory_mib: rest.memory_mib,
-            env: rest.env,
-            workdir: rest.workdir,
-            shell: rest.shell,
-            user: rest.user,
+            env: of_image.chain(rest.env).collect(),
+            workdir: rest.workdir.or_else(|| image.absolute_workdir().map(ByteString::from)),
+            shell: rest.shell.or_else(|| image.shell_program().and_then(some)),
+            user: rest.user.or_else(|| some(&image.user)),
             hostname: rest.hostname,
             labels: rest.labels.into_iter().collect(),
             detached: rest.detached,
@@ -241,8 +302,8 @@ impl SandboxBuilder {
             idle_timeout_ms: rest.idle_timeout.map(millis),
             log: rest.log,
             driver,
-            ..SandboxConfig::new(name, image)
-        })
+            ..SandboxConfig::new(name, resolved.rootfs.clone())
+        }
     }
 }
 

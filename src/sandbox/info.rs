@@ -14,8 +14,10 @@ pub struct SandboxInfo {
     pub name: String,
     /// Its state.
     pub status: Status,
-    /// The root filesystem it was made from.
+    /// What it was made from: the name of an image, or the path of a directory or an archive.
     pub image: PathBuf,
+    /// What its image runs when nobody names a command; empty when it names none.
+    pub default_command: Vec<String>,
     /// The driver that runs it, or ran it last.
     pub driver: Option<String>,
     /// What isolates it.
@@ -52,7 +54,10 @@ impl From<Info> for SandboxInfo {
         SandboxInfo {
             name: config.name.into(),
             status,
-            image: config.image.as_path().to_path_buf(),
+            image: config
+                .image_name
+                .map_or_else(|| config.image.as_path().to_path_buf(), PathBuf::from),
+            default_command: config.entrypoint.into_iter().chain(config.cmd).collect(),
             driver,
             isolation,
             cpus: config.cpus,

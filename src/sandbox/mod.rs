@@ -13,7 +13,7 @@ mod logs;
 mod run;
 
 use crate::client::{Connection, Pending};
-use crate::error::{Error, MicrosandboxResult};
+use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::output::ExitStatus;
 use crate::runtime;
 use msb_driver::{Companions, Home, Info, Name, SandboxConfig, SandboxDir};
@@ -83,6 +83,20 @@ impl Sandbox {
     /// Its name.
     pub fn name(&self) -> &str {
         self.inner.config.name.as_str()
+    }
+
+    /// What its image runs when nobody names a command: its entrypoint, and behind it its command.
+    /// [`ErrorKind::NoCommand`](crate::ErrorKind::NoCommand) when it names neither. Commands that
+    /// are run by [`Sandbox::exec`] and such are not affected by either.
+    pub fn default_command(&self) -> MicrosandboxResult<Vec<String>> {
+        let config = &self.inner.config;
+        let command: Vec<String> = config.entrypoint.iter().chain(&config.cmd).cloned().collect();
+        if command.is_empty() {
+            let image = config.image_name.clone().unwrap_or_else(|| config.image.to_string());
+            let context = format!("image {image} has no command of its own; give one");
+            return Err(Error::new(ErrorKind::NoCommand, Origin::Caller, context));
+        }
+        Ok(command)
     }
 
     /// What is known about it now.

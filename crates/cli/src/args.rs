@@ -1,9 +1,11 @@
 //! The command line.
 
+use crate::image;
 use crate::values::{self, Label, Limit, Variable};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use microsandbox::PullPolicy;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -83,6 +85,9 @@ pub(crate) enum Task {
     },
     /// Print what the sessions of a sandbox have put out, if it keeps a log
     Logs(Logs),
+    /// Get, list and remove images
+    #[command(subcommand)]
+    Image(image::Task),
     /// Tell which drivers can be used here
     Doctor {
         /// Print one JSON document
@@ -111,9 +116,9 @@ pub(crate) enum Setup {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "msb run [OPTIONS] IMAGE -- CMD [ARGS]...")]
+#[command(override_usage = "msb run [OPTIONS] IMAGE [-- CMD [ARGS]...]")]
 pub(crate) struct Run {
-    /// The root filesystem: the path of a directory, which is never written to
+    /// The image: a name such as python:3.12, or the path (/, ./, ../) of a directory or an archive
     pub(crate) image: PathBuf,
     /// The sandbox's name; one is made up without it
     #[arg(long)]
@@ -127,7 +132,7 @@ pub(crate) struct Run {
     /// Remove the sandbox at the end, which happens anyway without --detach
     #[arg(long, conflicts_with = "detach")]
     pub(crate) rm: bool,
-    /// The command and its arguments, after --
+    /// The command and its arguments, after --; without one, the image's own
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 }
@@ -154,7 +159,7 @@ pub(crate) struct Exec {
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// The root filesystem: the path of a directory, which is never written to
+    /// The image: a name such as python:3.12, or the path (/, ./, ../) of a directory or an archive
     pub(crate) image: PathBuf,
     /// The sandbox's name
     #[arg(long)]
@@ -196,6 +201,9 @@ pub(crate) struct Machine {
     /// What isolates it; without it, and without MSB_DRIVER, the first with hardware isolation
     #[arg(long)]
     pub(crate) driver: Option<String>,
+    /// When to ask the registry for the image: always, missing (unless it is here) or never
+    #[arg(long, value_name = "WHEN", value_parser = image::policy, default_value = "missing")]
+    pub(crate) pull: PullPolicy,
     /// How many processors it may use
     #[arg(long, value_name = "N")]
     pub(crate) cpus: Option<u32>,

@@ -12,6 +12,7 @@ mod attach;
 mod doctor;
 mod failure;
 mod feed;
+mod image;
 mod list;
 mod logs;
 mod manage;
@@ -62,6 +63,7 @@ fn perform(arguments: Arguments) -> Result<u8, Failure> {
             Task::Ls { json } => list::sandboxes(json, quiet).await,
             Task::Sessions { name, json } => list::sessions(&name, json, quiet).await,
             Task::Logs(args) => logs::print(args).await,
+            Task::Image(task) => image::perform(task, quiet).await,
             Task::Doctor { json } => doctor::doctor(json).await,
             Task::Setup(Setup::Kernel { to }) => doctor::setup_kernel(to, quiet).await,
             Task::Completion { shell } => stdio::print(&args::completion(shell)).map(|()| 0),

@@ -2,6 +2,7 @@
 
 use crate::args::{Context, Create, Machine};
 use crate::failure::Failure;
+use crate::image::Bar;
 use crate::stdio;
 use microsandbox::{ErrorKind, MicrosandboxResult, Sandbox, SandboxBuilder};
 use std::ffi::OsString;
@@ -10,8 +11,11 @@ use std::time::Duration;
 
 /// Creates a sandbox that outlives this process.
 pub(crate) async fn create(args: Create, quiet: bool) -> Result<u8, Failure> {
-    let builder = described(&args.name, &args.image, args.machine, args.context)?;
-    let sandbox = builder.detached(true).create().await?;
+    let bar = Bar::new(quiet);
+    let builder = described(&args.name, &args.image, args.machine, args.context, &bar)?;
+    let created = builder.detached(true).create().await;
+    bar.clear();
+    let sandbox = created?;
     if !quiet {
         stdio::print(format!("{}\n", sandbox.name()).as_bytes())?;
     }
@@ -73,8 +77,13 @@ pub(crate) fn described(
     image: &Path,
     machine: Machine,
     context: Context,
+    bar: &Bar,
 ) -> Result<SandboxBuilder, Failure> {
-    let mut builder = Sandbox::builder(name).image(image);
+    let bar = bar.clone();
+    let mut builder = Sandbox::builder(name)
+        .image(image)
+        .pull_policy(machine.pull)
+        .on_progress(move |progress| bar.show(progress));
     if let Some(driver) = machine.driver {
         builder = builder.driver(driver);
     }

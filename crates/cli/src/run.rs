@@ -2,6 +2,7 @@
 
 use crate::args::{Context, Exec, How, Run};
 use crate::failure::Failure;
+use crate::image::Bar;
 use crate::manage::described;
 use crate::signals::{Signals, Wish};
 use crate::{attach, stdio, stream};
@@ -49,19 +50,23 @@ pub(crate) async fn exec(args: Exec, quiet: bool) -> Result<u8, Failure> {
 
 /// Runs a command in a sandbox that is made for it.
 pub(crate) async fn run(args: Run, quiet: bool) -> Result<u8, Failure> {
-    if args.command.is_empty() {
-        return Err(Failure::own(format!(
-            "image {} is a directory and has no default command; give one: msb run IMAGE -- CMD",
-            args.image.display()
-        )));
-    }
-    let command = Command::new(args.command)?;
+    let given = match args.command.is_empty() {
+        false => Some(Command::new(args.command)?),
+        true => None,
+    };
     let name = args.name.map_or_else(made_up_name, Ok)?;
-    let builder = described(&name, &args.image, args.machine, args.context)?;
+    let bar = Bar::new(quiet);
+    let builder = described(&name, &args.image, args.machine, args.context, &bar)?;
     let mut signals = Signals::take()?;
-    let sandbox = created(builder.detached(args.how.detach), &mut signals).await?;
+    let created = created(builder.detached(args.how.detach), &mut signals, &bar).await;
+    bar.clear();
+    let sandbox = created?;
     let own = Own { created_at: sandbox.info().await?.created_at, sandbox };
-    let result = own.run(&command, &args.how, &mut signals).await;
+    let command = given.map_or_else(|| own.default_command(), Ok);
+    let result = match &command {
+        Ok(command) => own.run(command, &args.how, &mut signals).await,
+        Err(_) => command.map(|_| 0),
+    };
     let stays = args.how.detach && result.is_ok();
     let leaves = matches!(&result, Err(failure) if failure.leaves);
     if stays {
@@ -127,6 +132,14 @@ struct Own {
 }
 
 impl Own {
+    /// What the image runs when nobody says what.
+    fn default_command(&self) -> Result<Command, Failure> {
+        match self.sandbox.default_command() {
+            Ok(words) => Command::new(words.into_iter().map(OsString::from).collect()),
+            Err(error) => Err(Failure::own(format!("{error}: msb run IMAGE -- CMD"))),
+        }
+    }
+
     async fn run(
         &self,
         command: &Command,
@@ -172,7 +185,13 @@ impl Own {
 }
 
 /// Creates a sandbox. A signal meanwhile takes it away again, and a second one does not wait.
-async fn created(builder: SandboxBuilder, signals: &mut Signals) -> Result<Sandbox, Failure> {
+///
+/// As long as an image is being got there is nothing yet to take away.
+async fn created(
+    builder: SandboxBuilder,
+    signals: &mut Signals,
+    bar: &Bar,
+) -> Result<Sandbox, Failure> {
     let mut creating = std::pin::pin!(builder.create());
     let mut signalled = None;
     loop {
@@ -187,6 +206,7 @@ async fn created(builder: SandboxBuilder, signals: &mut Signals) -> Result<Sandb
                 (Err(_), Some(signal)) => return Err(Failure::signalled(signal)),
             },
             wish = signals.next() => match wish {
+                Wish::Pass(signal) if bar.is_getting() => return Err(Failure::left(signal)),
                 Wish::Pass(signal) => signalled = Some(signal),
                 // An attached sandbox ends with this process.
                 Wish::Kill(signal) | Wish::Leave(signal) => return Err(Failure::left(signal)),

@@ -70,8 +70,8 @@ fn e_125_is_a_failure_of_msb_itself_in_one_line_that_says_what_to_do() {
         (&["exec", "none", "--", "ls"], "msb ls"),
         (&["exec", "w", "-w", "/nonexistent", "--", "ls"], "/nonexistent"),
         (&["exec", "w", "-u", "nobody-here", "--", "ls"], "nobody-here"),
-        (&["run", image()], "no default command"),
-        (&["run", "alpine", "--", "ls"], "slash"),
+        (&["run", image()], "no command of its own"),
+        (&["run", "--pull", "never", "alpine", "--", "ls"], "not in the store"),
         (&["run", "--driver", "nosuch", image(), "--", "ls"], "known are"),
         (&["create", "--name", "w", image()], "already exists"),
     ];

@@ -32,6 +32,15 @@ pub struct SandboxConfig {
     pub name: Name,
     /// The root filesystem: the path of a directory. It is never written.
     pub image: ByteString,
+    /// What the image is called where it is not its own directory.
+    #[serde(default)]
+    pub image_name: Option<String>,
+    /// What the image runs in front of a command of its own.
+    #[serde(default)]
+    pub entrypoint: Vec<String>,
+    /// The image's own command.
+    #[serde(default)]
+    pub cmd: Vec<String>,
     /// How many processors it may use; `None` is the driver's default.
     #[serde(default)]
     pub cpus: Option<u32>,
@@ -158,6 +167,9 @@ impl SandboxConfig {
             version: CONFIG_VERSION,
             name,
             image: image.into(),
+            image_name: None,
+            entrypoint: Vec::new(),
+            cmd: Vec::new(),
             cpus: None,
             memory_mib: None,
             env: Vec::new(),
@@ -278,21 +290,13 @@ fn image_directory(image: &ByteString) -> Result<ByteString> {
     if image.is_empty() || image.as_bytes().contains(&0) {
         return invalid("image is empty or contains a NUL byte");
     }
-    if !image.as_bytes().contains(&b'/') {
-        return invalid(format!(
-            "image {image:?} has no slash; names of images are not supported yet, \
-             give the path of a directory (./{image})"
-        ));
-    }
     let path: &Path = image.as_path();
     let absolute = match path.canonicalize() {
         Ok(absolute) => absolute,
         Err(error) => return invalid(format!("cannot use image {image:?}: {error}")),
     };
     if !absolute.is_dir() {
-        return invalid(format!(
-            "image {image:?} is not a directory; archives are not supported yet, unpack it first"
-        ));
+        return invalid(format!("image {image:?} is not a directory"));
     }
     Ok(absolute.into())
 }
@@ -347,8 +351,7 @@ mod tests {
 
     #[test]
     fn images_that_are_not_directories_are_refused() {
-        assert!(refused(|c| c.image = "alpine".into()).contains("not supported yet"));
-        assert!(refused(|c| c.image = "/etc/passwd".into()).contains("archives"));
+        assert!(refused(|c| c.image = "/etc/passwd".into()).contains("not a directory"));
         assert!(refused(|c| c.image = "/nonexistent/x".into()).contains("No such file"));
         assert!(refused(|c| c.image = "/a\0b".into()).contains("NUL"));
     }

@@ -60,6 +60,11 @@ impl Home {
         self.root.join("kernel")
     }
 
+    /// What the processes that get and remove images report.
+    pub fn image_log(&self) -> PathBuf {
+        self.root.join("images.log")
+    }
+
     /// The directory that holds one directory per sandbox.
     pub fn sandboxes(&self) -> PathBuf {
         self.root.join("sandboxes")

@@ -340,7 +340,7 @@ fn spawn_runner(
 /// A descriptor of the process itself: neither its number, nor a pipe, which a forked child of the
 /// host program could keep open. Where there is no such thing (Linux before 5.3, programs under an
 /// older valgrind) it is a pipe all the same.
-fn own_life() -> std::result::Result<OwnedFd, Errno> {
+pub(crate) fn own_life() -> std::result::Result<OwnedFd, Errno> {
     static LIFELINE: OnceLock<(OwnedFd, OwnedFd)> = OnceLock::new();
     match pidfd_open(getpid(), PidfdFlags::empty()) {
         Err(Errno::NOSYS) => {}

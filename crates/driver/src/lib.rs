@@ -21,6 +21,7 @@ mod dirs;
 mod driver;
 mod error;
 mod home;
+mod image_task;
 mod kernel;
 mod launch;
 mod lock;
@@ -41,6 +42,7 @@ pub use driver::{
 };
 pub use error::{Error, ErrorKind, Failure, FailureKind, Result};
 pub use home::{Home, SandboxDir};
+pub use image_task::{ImageProcess, ImageTask, begin_image_task};
 pub use kernel::fetch_kernel;
 pub use launch::{CreateOptions, Pending, Ready, StatusRecord, create, doctor, start};
 pub use lock::SandboxLock;

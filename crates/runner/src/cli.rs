@@ -2,7 +2,7 @@
 
 use crate::inherited::Inherited;
 use crate::namespaces::{Side, enter};
-use crate::{cleanup, run, sys, vmm};
+use crate::{cleanup, image, run, sys, vmm};
 use clap::{Parser, Subcommand};
 use msb_driver::{Driver, DriverReport, SandboxDir, Users, remove_tree};
 use msb_driver_container::{ContainerDriver, Settings};
@@ -58,6 +58,14 @@ enum Task {
         #[arg(long)]
         agent: PathBuf,
     },
+    /// Do what a line on standard input says with the store of images, and tell how it goes.
+    Image {
+        /// The directory of the state.
+        #[arg(long)]
+        home: PathBuf,
+    },
+    /// Unpack or remove an image's files, as a line on standard input says.
+    ImageFiles,
     /// Become the VMM of one sandbox.
     Vmm(vmm::Arguments),
     /// Run a program that is killed when its parent ends.
@@ -77,6 +85,8 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Task::Sweep { dir } => sweep(&dir),
         Task::Purge { dir } => purge(&dir),
         Task::Probe { home, agent } => probe(&home, agent),
+        Task::Image { home } => image::work(&home),
+        Task::ImageFiles => image::files(),
         Task::Vmm(arguments) => vmm::run(arguments),
         Task::Bound { parent, command } => bound(parent, &command),
     };

@@ -19,6 +19,7 @@ mod console;
 mod control;
 mod creator;
 mod heart;
+mod image;
 mod inherited;
 mod life;
 mod log;

@@ -1,0 +1,310 @@
+//! A registry of the test's own, that can be slow, break off, lie and count.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, also in what it shares with others"
+)]
+
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex};
+
+/// What it serves, and how.
+#[derive(Default)]
+struct State {
+    documents: Mutex<HashMap<String, Document>>,
+    /// Every request: its path, and the range that was asked for.
+    log: Mutex<Vec<(String, Option<String>)>>,
+    /// Where the next long answer stops, if it is to: it then waits for the gate, or breaks off.
+    cut: Mutex<Option<Cut>>,
+    gate: (Mutex<bool>, Condvar),
+    /// Where tokens are to be had, without which it answers nothing.
+    tokens: Mutex<Option<String>>,
+}
+
+#[derive(Clone)]
+struct Document {
+    kind: String,
+    content: Arc<Vec<u8>>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Cut {
+    /// The connection ends after so many bytes.
+    BreakOff(usize),
+    /// Nothing more comes after so many bytes until the gate is opened.
+    Hang(usize),
+}
+
+/// The registry; it ends with the test program.
+pub(crate) struct Fake {
+    pub(crate) host: String,
+    state: Arc<State>,
+}
+
+/// What an image says about itself, as the `config` of its configuration.
+pub(crate) type Config = serde_json::Value;
+
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+/// A layer of plain files: name and content; a whiteout has a name that says so.
+pub(crate) fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, name, *content).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+/// A layer with all that is in a directory.
+pub(crate) fn layer_of(folder: &Path) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.follow_symlinks(false);
+    archive.append_dir_all(".", folder).unwrap();
+    archive.into_inner().unwrap()
+}
+
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(bytes).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// Bytes that no compression makes smaller, and that are the same each time.
+pub(crate) fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+impl Fake {
+    pub(crate) fn start() -> Fake {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let state = Arc::new(State::default());
+        let served = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                let state = Arc::clone(&served);
+                // A client that goes away is no failure of the registry.
+                std::thread::spawn(move || drop(serve(connection, &state)));
+            }
+        });
+        Fake { host, state }
+    }
+
+    fn put(&self, path: String, kind: &str, content: Vec<u8>) {
+        let document = Document { kind: kind.to_owned(), content: Arc::new(content) };
+        self.state.documents.lock().unwrap().insert(path, document);
+    }
+
+    pub(crate) fn put_blob(&self, name: &str, content: Vec<u8>) -> serde_json::Value {
+        let (digest, size) = (digest(&content), content.len());
+        self.put(format!("/v2/{name}/blobs/{digest}"), "application/octet-stream", content);
+        serde_json::json!({ "digest": digest, "size": size })
+    }
+
+    pub(crate) fn put_manifest(
+        &self,
+        name: &str,
+        tag: &str,
+        kind: &str,
+        content: Vec<u8>,
+    ) -> String {
+        let digest = digest(&content);
+        self.put(format!("/v2/{name}/manifests/{digest}"), kind, content.clone());
+        self.put(format!("/v2/{name}/manifests/{tag}"), kind, content);
+        digest
+    }
+
+    /// Offers an image of plain layers, and returns the digest of its manifest.
+    pub(crate) fn offer(
+        &self,
+        name: &str,
+        tag: &str,
+        layers: &[Vec<u8>],
+        config: &Config,
+    ) -> String {
+        let packed = layers.iter().map(|layer| gzip(layer)).collect::<Vec<_>>();
+        self.offer_packed(name, tag, layers, packed, config)
+    }
+
+    pub(crate) fn offer_packed(
+        &self,
+        name: &str,
+        tag: &str,
+        layers: &[Vec<u8>],
+        packed: Vec<Vec<u8>>,
+        config: &Config,
+    ) -> String {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        let diff_ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
+        let document = serde_json::json!({
+            "architecture": architecture, "os": "linux", "config": config,
+            "rootfs": { "type": "layers", "diff_ids": diff_ids },
+        });
+        let mut config = self.put_blob(name, document.to_string().into_bytes());
+        config["mediaType"] = "application/vnd.oci.image.config.v1+json".into();
+        let layers: Vec<_> = packed
+            .into_iter()
+            .map(|bytes| {
+                let mut entry = self.put_blob(name, bytes);
+                entry["mediaType"] = "application/vnd.oci.image.layer.v1.tar+gzip".into();
+                entry
+            })
+            .collect();
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers,
+        });
+        self.put_manifest(name, tag, MANIFEST, manifest.to_string().into_bytes())
+    }
+
+    /// Answers with something else than what the digest says, and as long.
+    pub(crate) fn corrupt(&self, name: &str, digest: &str) {
+        let mut documents = self.state.documents.lock().unwrap();
+        let document = documents.get_mut(&format!("/v2/{name}/blobs/{digest}")).unwrap();
+        let mut content = document.content.as_ref().clone();
+        *content.last_mut().unwrap() ^= 1;
+        document.content = Arc::new(content);
+    }
+
+    /// The next answer of more than 64 KiB is cut.
+    pub(crate) fn cut(&self, cut: Cut) {
+        *self.state.cut.lock().unwrap() = Some(cut);
+    }
+
+    /// From now on it wants a token for each image, as the official registry does, and gives it to
+    /// everybody.
+    pub(crate) fn want_tokens(&self) {
+        *self.state.tokens.lock().unwrap() = Some(format!("http://{}/token", self.host));
+    }
+
+    /// Waits until the answer that was to be cut is under way.
+    pub(crate) fn wait_for_cut(&self) {
+        let begun = std::time::Instant::now();
+        while self.state.cut.lock().unwrap().is_some() {
+            assert!(begun.elapsed().as_secs() < 120, "nobody asked for anything long");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// Lets what hangs go on.
+    pub(crate) fn open_gate(&self) {
+        *self.state.gate.0.lock().unwrap() = true;
+        self.state.gate.1.notify_all();
+    }
+
+    /// The requests so far whose path has this in it, with the ranges that were asked for.
+    pub(crate) fn requests(&self, part: &str) -> Vec<Option<String>> {
+        let log = self.state.log.lock().unwrap();
+        log.iter().filter(|(path, _)| path.contains(part)).map(|(_, range)| range.clone()).collect()
+    }
+}
+
+fn serve(connection: TcpStream, state: &State) -> std::io::Result<()> {
+    let mut lines = BufReader::new(&connection).lines();
+    let first = lines.next().transpose()?.unwrap_or_default();
+    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    let (mut range, mut authorization) = (None, None);
+    for line in lines {
+        let line = line?;
+        if line.is_empty() {
+            break;
+        }
+        match line.split_once(':') {
+            Some((name, value)) if name.eq_ignore_ascii_case("range") => {
+                range = Some(value.trim().to_owned());
+            }
+            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
+                authorization = Some(value.trim().to_owned());
+            }
+            _ => {}
+        }
+    }
+    state.log.lock().unwrap().push((path.clone(), range.clone()));
+    let mut to = &connection;
+    if let Some(realm) = state.tokens.lock().unwrap().as_deref() {
+        // The scope is in the query: the token is for that image only.
+        let scope = path.strip_prefix("/token?").map(|query| query.replace("%3A", ":"));
+        let token = |name: &str| format!("for-{}", name.replace('/', "-"));
+        if let Some(scope) = scope {
+            let name = scope.split("repository:").nth(1).and_then(|rest| rest.split(':').next());
+            let body =
+                format!(r#"{{"token":"{}"}}"#, token(&name.unwrap_or("").replace("%2F", "/")));
+            let length = body.len();
+            return write!(
+                to,
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+        }
+        let name = path.strip_prefix("/v2/").unwrap_or_default();
+        let name = name.split("/manifests/").next().unwrap_or_default();
+        let name = name.split("/blobs/").next().unwrap_or_default();
+        if authorization != Some(format!("Bearer {}", token(name))) || name.is_empty() {
+            return write!(
+                to,
+                "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"{realm}\",\
+                 service=\"test\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+        }
+    }
+    let document = state.documents.lock().unwrap().get(&path).cloned();
+    let Some(Document { kind, content }) = document else {
+        let (status, body) = match path.as_str() {
+            "/v2/" => ("200 OK", "{}"),
+            _ => ("404 Not Found", r#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#),
+        };
+        let length = body.len();
+        return write!(
+            to,
+            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        );
+    };
+    let start = range.as_deref().and_then(|range| {
+        range.strip_prefix("bytes=")?.trim_end_matches('-').parse::<usize>().ok()
+    });
+    let (status, body) = match start {
+        Some(start) => ("206 Partial Content", &content[start.min(content.len())..]),
+        None => ("200 OK", content.as_slice()),
+    };
+    let length = body.len();
+    write!(
+        to,
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n"
+    )?;
+    let cut = if length > 64 * 1024 { state.cut.lock().unwrap().take() } else { None };
+    let (Cut::BreakOff(at) | Cut::Hang(at)) = cut.unwrap_or(Cut::BreakOff(length));
+    to.write_all(&body[..at.min(length)])?;
+    if let Some(Cut::Hang(_)) = cut {
+        let opened = state.gate.0.lock().unwrap();
+        drop(state.gate.1.wait_while(opened, |opened| !*opened).unwrap());
+        to.write_all(&body[at.min(length)..])?;
+    }
+    Ok(())
+}

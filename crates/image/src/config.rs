@@ -1,0 +1,159 @@
+//! What an image says about the commands that run in it.
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The part of an image's configuration that matters to a sandbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageConfig {
+    /// Variables, `NAME=value`.
+    pub env: Vec<String>,
+    /// Working directory; empty for none.
+    pub workdir: String,
+    /// User; empty for root.
+    pub user: String,
+    /// What runs in front of the command.
+    pub entrypoint: Vec<String>,
+    /// The command, or the entrypoint's arguments.
+    pub cmd: Vec<String>,
+    /// The shell with its arguments.
+    pub shell: Vec<String>,
+    /// Notes of whoever made it.
+    pub labels: BTreeMap<String, String>,
+    /// The processor's architecture that its programs are for, as in `amd64`.
+    pub architecture: String,
+    /// The system that its programs are for.
+    pub os: String,
+    /// When it was made, as it says itself.
+    pub created: String,
+    /// The digests of the unpacked layers.
+    pub diff_ids: Vec<Digest>,
+}
+
+/// The file as registries and archives have it, in docker's form and OCI's.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Document {
+    architecture: Option<String>,
+    os: Option<String>,
+    created: Option<String>,
+    config: Option<Inner>,
+    rootfs: Option<RootFs>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Inner {
+    env: Option<Vec<String>>,
+    working_dir: Option<String>,
+    user: Option<String>,
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    shell: Option<Vec<String>>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct RootFs {
+    diff_ids: Option<Vec<Digest>>,
+}
+
+impl ImageConfig {
+    /// Reads the file of an image.
+    pub fn from_document(bytes: &[u8]) -> Result<ImageConfig> {
+        let document: Document = serde_json::from_slice(bytes)
+            .map_err(|error| Error::bad(format!("its configuration cannot be read: {error}")))?;
+        let inner = document.config.unwrap_or_default();
+        let rootfs = document.rootfs.unwrap_or_default();
+        Ok(ImageConfig {
+            env: inner.env.unwrap_or_default(),
+            workdir: inner.working_dir.unwrap_or_default(),
+            user: inner.user.unwrap_or_default(),
+            entrypoint: inner.entrypoint.unwrap_or_default(),
+            cmd: inner.cmd.unwrap_or_default(),
+            shell: inner.shell.unwrap_or_default(),
+            labels: inner.labels.unwrap_or_default(),
+            architecture: document.architecture.unwrap_or_default(),
+            os: document.os.unwrap_or_default(),
+            created: document.created.unwrap_or_default(),
+            diff_ids: rootfs.diff_ids.unwrap_or_default(),
+        })
+    }
+
+    /// The file for an image that is made here.
+    pub fn to_document(&self) -> Vec<u8> {
+        let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+        let list = |texts: &Vec<String>| (!texts.is_empty()).then(|| texts.clone());
+        let mut config = serde_json::Map::new();
+        let mut put = |key: &str, value: serde_json::Value| {
+            if !value.is_null() {
+                config.insert(key.to_owned(), value);
+            }
+        };
+        put("Env", serde_json::json!(list(&self.env)));
+        put("WorkingDir", serde_json::json!(some(&self.workdir)));
+        put("User", serde_json::json!(some(&self.user)));
+        put("Entrypoint", serde_json::json!(list(&self.entrypoint)));
+        put("Cmd", serde_json::json!(list(&self.cmd)));
+        put("Shell", serde_json::json!(list(&self.shell)));
+        if !self.labels.is_empty() {
+            put("Labels", serde_json::json!(self.labels));
+        }
+        let mut document = serde_json::json!({
+            "architecture": self.architecture,
+            "os": self.os,
+            "config": config,
+            "rootfs": { "type": "layers", "diff_ids": self.diff_ids },
+        });
+        if let (Some(created), Some(map)) = (some(&self.created), document.as_object_mut()) {
+            map.insert("created".to_owned(), created.into());
+        }
+        document.to_string().into_bytes()
+    }
+
+    /// The variables as pairs; what has no `=` has no meaning and is left out.
+    pub fn env_pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.env.iter().filter_map(|entry| entry.split_once('=')).filter(|(key, _)| !key.is_empty())
+    }
+
+    /// The working directory as an absolute path, where one is set.
+    pub fn absolute_workdir(&self) -> Option<String> {
+        match self.workdir.as_str() {
+            "" => None,
+            path if path.starts_with('/') => Some(path.to_owned()),
+            // Docker takes a relative one from the root.
+            path => Some(format!("/{path}")),
+        }
+    }
+
+    /// The program that runs scripts, where one is set.
+    pub fn shell_program(&self) -> Option<&str> {
+        self.shell.first().map(String::as_str).filter(|program| !program.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_read_with_all_that_may_be_missing_or_null() {
+        let empty = ImageConfig::from_document(b"{}").unwrap();
+        assert_eq!(empty, ImageConfig::default());
+        let nulls = br#"{"config":{"Env":null,"Cmd":null,"Labels":null},"rootfs":null}"#;
+        assert_eq!(ImageConfig::from_document(nulls).unwrap(), ImageConfig::default());
+        assert!(ImageConfig::from_document(b"[]x").is_err());
+        let text = br#"{"architecture":"amd64","os":"linux","config":{"Env":["A=b=c","X","=y"],
+            "WorkingDir":"srv","User":"1:2","Entrypoint":["/e"],"Cmd":["c"],
+            "Shell":["/bin/bash","-c"]}}"#;
+        let config = ImageConfig::from_document(text).unwrap();
+        assert_eq!(config.env_pairs().collect::<Vec<_>>(), [("A", "b=c")]);
+        assert_eq!(config.absolute_workdir().as_deref(), Some("/srv"));
+        assert_eq!(config.shell_program(), Some("/bin/bash"));
+        assert_eq!(ImageConfig::from_document(&config.to_document()).unwrap(), config);
+    }
+}

@@ -1,0 +1,96 @@
+//! From the store to an archive that other tools read: OCI's layout, and beside it the list that
+//! `docker load` looks for.
+
+use crate::manifest::{Descriptor, OCI_MANIFEST};
+use msb_image::{Digest, Error, Reference, Result, Store};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use tar::{Builder, EntryType, Header};
+
+/// Writes an image into a new file.
+pub(crate) fn export(
+    store: &Store,
+    id: &Digest,
+    reference: Option<&Reference>,
+    path: &Path,
+) -> Result<()> {
+    let mut options = fs::OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o644).open(path);
+    let file = file.map_err(|error| Error::io("create", path, error))?;
+    let result = write(store, id, reference, file, path);
+    if result.is_err() {
+        // The first error is the one to report.
+        let _ = fs::remove_file(path);
+    }
+    result
+}
+
+fn write(
+    store: &Store,
+    id: &Digest,
+    reference: Option<&Reference>,
+    file: File,
+    path: &Path,
+) -> Result<()> {
+    let record = store
+        .record(id)?
+        .ok_or_else(|| Error::not_found(format!("image {id} is not in the store")))?;
+    let failed = |error: io::Error| Error::io("write", path, error);
+    let mut archive = Builder::new(BufWriter::with_capacity(256 * 1024, file));
+    let place = store.blob(&record.manifest);
+    let manifest = fs::read(&place).map_err(|error| Error::io("read", &place, error))?;
+    let media_type = serde_json::from_slice::<serde_json::Value>(&manifest)
+        .ok()
+        .and_then(|value| value.get("mediaType")?.as_str().map(str::to_owned));
+    let media_type = media_type.unwrap_or_else(|| OCI_MANIFEST.to_owned());
+    let mut entry = Descriptor::new(&media_type, &record.manifest, manifest.len() as u64);
+    if let Some(reference) = reference {
+        for key in ["io.containerd.image.name", "org.opencontainers.image.ref.name"] {
+            entry.annotations.insert(key.to_owned(), reference.to_string());
+        }
+    }
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": crate::manifest::OCI_INDEX,
+        "manifests": [entry],
+    });
+    let blob = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
+    let saved = serde_json::json!([{
+        "Config": blob(id),
+        "RepoTags": reference.filter(|name| name.tag().is_some()).map(|name| [name.familiar()]),
+        "Layers": record.layers.iter().map(|layer| blob(&layer.digest)).collect::<Vec<_>>(),
+    }]);
+    let texts = [
+        ("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#.to_owned()),
+        ("index.json", index.to_string()),
+        ("manifest.json", saved.to_string()),
+    ];
+    for (name, text) in &texts {
+        let content = text.as_bytes();
+        add(&mut archive, name, content.len() as u64, content).map_err(failed)?;
+    }
+    let mut digests: Vec<&Digest> = record.layers.iter().map(|layer| &layer.digest).collect();
+    digests.extend([id, &record.manifest]);
+    digests.sort();
+    digests.dedup();
+    for digest in digests {
+        let place = store.blob(digest);
+        let content = File::open(&place).map_err(|error| Error::io("open", &place, error))?;
+        let length = content.metadata().map_err(|e| Error::io("inspect", &place, e))?.len();
+        add(&mut archive, &blob(digest), length, content).map_err(failed)?;
+    }
+    archive.into_inner().and_then(|mut file| file.flush()).map_err(failed)
+}
+
+fn add(to: &mut Builder<impl Write>, name: &str, size: u64, content: impl Read) -> io::Result<()> {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::Regular);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(size);
+    to.append_data(&mut header, name, content)
+}

@@ -1,0 +1,219 @@
+//! The documents that say what an image is made of.
+
+use msb_image::{Blob, Digest, Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Most bytes of such a document; registries refuse larger ones as well.
+pub(crate) const MAX_DOCUMENT: u64 = 4 * 1024 * 1024;
+/// Most layers of an image; docker stops at 127.
+const MAX_LAYERS: usize = 1000;
+
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// A pointer to a blob.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Descriptor {
+    #[serde(default)]
+    pub(crate) media_type: String,
+    pub(crate) digest: String,
+    #[serde(default)]
+    pub(crate) size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) platform: Option<Platform>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+/// What the programs of an image run on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Platform {
+    pub(crate) architecture: String,
+    pub(crate) os: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) variant: Option<String>,
+}
+
+/// Either of the two kinds.
+#[derive(Debug, Clone)]
+pub(crate) enum Document {
+    Image(Manifest),
+    Index(Vec<Descriptor>),
+}
+
+/// What one image is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Manifest {
+    pub(crate) config: Blob,
+    pub(crate) layers: Vec<Blob>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    #[serde(default)]
+    schema_version: u32,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Descriptor>>,
+}
+
+impl Document {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Document> {
+        let raw: Raw = serde_json::from_slice(bytes)
+            .map_err(|error| Error::bad(format!("its manifest cannot be read: {error}")))?;
+        if raw.schema_version == 1 {
+            let text = "its manifest is of docker's first version, which is not supported";
+            return Err(Error::bad(text).hint("push the image again with a tool of this decade"));
+        }
+        if let Some(manifests) = raw.manifests {
+            return Ok(Document::Index(manifests));
+        }
+        let (Some(config), Some(layers)) = (raw.config, raw.layers) else {
+            return Err(Error::bad("its manifest names no configuration or no layers"));
+        };
+        if ![OCI_CONFIG, DOCKER_CONFIG, ""].contains(&config.media_type.as_str()) {
+            return Err(Error::bad(format!("it is no image of a system: {}", config.media_type)));
+        }
+        if let Some(layer) = layers.iter().find(|layer| layer.media_type.contains("encrypted")) {
+            return Err(Error::bad(format!("layer {} is encrypted", layer.digest)));
+        }
+        if layers.len() > MAX_LAYERS {
+            return Err(Error::bad(format!("it has {} layers", layers.len())));
+        }
+        let layers = layers.iter().map(Descriptor::blob).collect::<Result<_>>()?;
+        Ok(Document::Image(Manifest { config: config.blob()?, layers }))
+    }
+}
+
+impl Descriptor {
+    pub(crate) fn new(media_type: &str, digest: &Digest, size: u64) -> Descriptor {
+        let media_type = media_type.to_owned();
+        Descriptor { media_type, digest: digest.to_string(), size, ..Descriptor::default() }
+    }
+
+    pub(crate) fn blob(&self) -> Result<Blob> {
+        let digest = self.digest.parse::<Digest>();
+        let digest = digest.map_err(|error| Error::bad(error.to_string()))?;
+        Ok(Blob { digest, size: self.size })
+    }
+}
+
+/// The manifest of an image that is put together here; layers with how they begin.
+pub(crate) fn manifest_of(config: &Blob, layers: &[(Blob, Vec<u8>)]) -> Vec<u8> {
+    let kind = |head: &[u8]| match head {
+        [0x1f, 0x8b, ..] => format!("{OCI_LAYER}+gzip"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => format!("{OCI_LAYER}+zstd"),
+        _ => OCI_LAYER.to_owned(),
+    };
+    let layers: Vec<Descriptor> = layers
+        .iter()
+        .map(|(blob, head)| Descriptor::new(&kind(head), &blob.digest, blob.size))
+        .collect();
+    let document = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": Descriptor::new(OCI_CONFIG, &config.digest, config.size),
+        "layers": layers,
+    });
+    document.to_string().into_bytes()
+}
+
+/// The architecture of this machine, as images call it.
+pub(crate) fn own_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
+
+/// The one of a list that is for this machine.
+pub(crate) fn choose(all: &[Descriptor]) -> Result<&Descriptor> {
+    let own = own_architecture();
+    let fits = |entry: &&Descriptor| {
+        let platform = entry.platform.as_ref();
+        platform.is_some_and(|found| found.os == "linux" && found.architecture == own)
+    };
+    // Where there are variants, a plain one, or the first, which is the most general.
+    let plain = |entry: &&Descriptor| {
+        let variant = entry.platform.as_ref().and_then(|platform| platform.variant.as_deref());
+        matches!(variant, None | Some("" | "v1" | "v8"))
+    };
+    let found = all.iter().filter(fits).find(plain).or_else(|| all.iter().find(fits));
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    if let [only] = all
+        && only.platform.is_none()
+    {
+        return Ok(only);
+    }
+    let mut names: Vec<String> = all
+        .iter()
+        .filter_map(|entry| entry.platform.as_ref())
+        .filter(|platform| platform.os != "unknown")
+        .map(|platform| format!("{}/{}", platform.os, platform.architecture))
+        .collect();
+    names.dedup();
+    let text = format!("there is none for linux/{own}, only for {}", names.join(", "));
+    Err(Error::bad(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(os: &str, architecture: &str, variant: Option<&str>) -> Descriptor {
+        let variant = variant.map(str::to_owned);
+        let platform = Platform { architecture: architecture.into(), os: os.into(), variant };
+        let digest = Digest::of(format!("{platform:?}").as_bytes()).to_string();
+        Descriptor { digest, platform: Some(platform), ..Descriptor::default() }
+    }
+
+    #[test]
+    fn of_a_list_the_image_for_this_machine_is_taken() {
+        let own = own_architecture();
+        let all = [
+            entry("windows", own, None),
+            entry("linux", "s390x", None),
+            entry("linux", own, Some("v3")),
+            entry("linux", own, None),
+        ];
+        assert_eq!(choose(&all).unwrap().digest, all[3].digest);
+        assert_eq!(choose(&all[..3]).unwrap().digest, all[2].digest);
+        let error = choose(&all[..2]).unwrap_err().to_string();
+        assert!(error.contains("linux/s390x") && error.contains("windows"), "{error}");
+        let bare = [Descriptor { digest: all[0].digest.clone(), ..Descriptor::default() }];
+        assert!(choose(&bare).is_ok() && choose(&[]).is_err());
+    }
+
+    #[test]
+    fn documents_that_are_no_images_are_refused_in_words() {
+        let refused = |text: &str| Document::parse(text.as_bytes()).unwrap_err().to_string();
+        assert!(refused(r#"{"schemaVersion":1}"#).contains("first version"));
+        assert!(refused(r#"{"schemaVersion":2}"#).contains("no configuration"));
+        assert!(refused("[").contains("cannot be read"));
+        let with = |config: &str, layer: &str| {
+            let digest = Digest::of(b"x");
+            format!(
+                r#"{{"config":{{"mediaType":"{config}","digest":"{digest}"}},
+                "layers":[{{"mediaType":"{layer}","digest":"{digest}"}}]}}"#
+            )
+        };
+        assert!(refused(&with("application/vnd.helm+json", "x")).contains("helm"));
+        assert!(refused(&with("", "a+encrypted")).contains("encrypted"));
+        assert!(refused(r#"{"config":{"digest":"md5:1"},"layers":[]}"#).contains("digest"));
+        assert!(Document::parse(with(OCI_CONFIG, "x").as_bytes()).is_ok());
+    }
+}

@@ -1,0 +1,365 @@
+//! Images: getting them, and what is in the store.
+
+use super::boundary::{ErrorOut, Failure, Out, Sized32, boundary, out, size_through, wrong};
+use super::error::msb_error;
+use super::handle::{get, msb_image, open};
+use super::input::text;
+use super::list::{self, msb_image_entries};
+use super::status::{MSB_AGAIN, MSB_E_CLOSED, MSB_E_INVALID, MSB_EOF, MSB_OK, msb_status};
+use super::told::Told;
+use super::wait::{Timeout, run};
+use crate::client::{Monitor, Ready};
+use crate::error::{Error, MicrosandboxResult};
+use crate::image::{
+    Cancel, Image, ImageInfo, ImageOperation, ImagePhase, ImageProgress, ProgressCell,
+    ProgressNext, PullPolicy,
+};
+use crate::runtime;
+use std::ffi::{OsString, c_char};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// When the image is not in the store.
+pub const MSB_PULL_MISSING: u32 = 0;
+/// Each time; what has not changed is not fetched again.
+pub const MSB_PULL_ALWAYS: u32 = 1;
+/// Not at all: the image has to be in the store.
+pub const MSB_PULL_NEVER: u32 = 2;
+
+/// Finding out what the name means.
+pub const MSB_PHASE_RESOLVING: u32 = 1;
+/// Getting the layers.
+pub const MSB_PHASE_DOWNLOADING: u32 = 2;
+/// Unpacking them.
+pub const MSB_PHASE_UNPACKING: u32 = 3;
+/// The image is there, and the sandbox starts.
+pub const MSB_PHASE_STARTING: u32 = 4;
+
+/// How far getting an image is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct msb_progress {
+    /// `sizeof(msb_progress)`.
+    pub struct_size: u32,
+    /// One of `MSB_PHASE_*`. Ignore what you do not know.
+    pub phase: u32,
+    /// How many layers there are; 0 while that is not known.
+    pub layers: u32,
+    /// How many of them are finished in this phase.
+    pub layers_done: u32,
+    /// How many bytes are finished in this phase.
+    pub bytes: u64,
+    /// How many there are; 0 while that is not known.
+    pub bytes_total: u64,
+}
+
+// SAFETY: `repr(C)`, starts with its size, and holds numbers only.
+unsafe impl Sized32 for msb_progress {
+    const NAME: &'static str = "msb_progress";
+    const FIRST_SIZE: usize = size_through!(msb_progress, bytes_total, u64);
+}
+
+pub(super) fn progress_of(progress: ImageProgress) -> msb_progress {
+    msb_progress {
+        struct_size: 0,
+        phase: match progress.phase {
+            ImagePhase::Resolving => MSB_PHASE_RESOLVING,
+            ImagePhase::Downloading => MSB_PHASE_DOWNLOADING,
+            ImagePhase::Unpacking => MSB_PHASE_UNPACKING,
+            ImagePhase::Starting => MSB_PHASE_STARTING,
+            _ => 0,
+        },
+        layers: progress.layers,
+        layers_done: progress.layers_done,
+        bytes: progress.bytes,
+        bytes_total: progress.bytes_total,
+    }
+}
+
+pub(super) fn policy(number: u32) -> Result<PullPolicy, Failure> {
+    match number {
+        MSB_PULL_MISSING => Ok(PullPolicy::Missing),
+        MSB_PULL_ALWAYS => Ok(PullPolicy::Always),
+        MSB_PULL_NEVER => Ok(PullPolicy::Never),
+        _ => Err(wrong(MSB_E_INVALID, format!("unknown pull policy {number}"))),
+    }
+}
+
+/// What an image handle stands for: the work, and what came of it.
+#[derive(Debug)]
+pub(super) struct ImageObject {
+    state: Monitor<State>,
+    progress: Arc<ProgressCell>,
+    cancel: Cancel,
+}
+
+#[derive(Debug)]
+struct State {
+    result: Option<Result<ImageInfo, Told>>,
+    closed: bool,
+}
+
+impl Ready for State {
+    fn is_ready(&self) -> bool {
+        self.result.is_some() || self.closed
+    }
+}
+
+impl State {
+    fn open(&self) -> Result<(), Failure> {
+        match self.closed {
+            true => Err(wrong(MSB_E_CLOSED, "the image handle was closed")),
+            false => Ok(()),
+        }
+    }
+
+    /// What came of it, as often as it is asked for.
+    fn result(&mut self) -> Option<Result<ImageInfo, Failure>> {
+        if let Err(closed) = self.open() {
+            return Some(Err(closed));
+        }
+        self.result.as_ref().map(|known| match known {
+            Ok(info) => Ok(info.clone()),
+            Err(told) => Err(told.into()),
+        })
+    }
+}
+
+impl ImageObject {
+    fn begin(begun: MicrosandboxResult<ImageOperation>) -> Result<*mut msb_image, Failure> {
+        let mut operation = begun?;
+        let runtime = runtime::get()?;
+        let (progress, cancel) = operation.controls();
+        let state = Monitor::new(State { result: None, closed: false });
+        let object = Arc::new(ImageObject { state, progress, cancel });
+        let handle = open(Arc::clone(&object))?;
+        runtime.spawn(async move {
+            let mut result = Some(operation.wait().await.map_err(Told::from));
+            object.state.with(|state| {
+                if !state.closed {
+                    state.result = result.take();
+                }
+            });
+        });
+        Ok(handle)
+    }
+
+    pub(super) fn fd(&self) -> Result<BorrowedFd<'_>, Failure> {
+        let fd = self.state.fd();
+        Ok(fd.map_err(|error| Error::io("cannot make an event descriptor", error))?)
+    }
+
+    pub(super) fn close(&self) {
+        self.cancel.cancel();
+        self.progress.end();
+        let old = self.state.with(|state| {
+            state.closed = true;
+            state.result.take()
+        });
+        drop(old);
+    }
+}
+
+/// Get an image from its registry, also when it is in the store already; what has not changed is not
+/// fetched again. `name` is lent: `"python:3.12"`. Returns at once; `msb_image_wait` tells what came
+/// of it, `msb_image_progress` how far it is. Closing the handle ends it.
+///
+/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `name` is NULL. `MSB_E_CONFIG`: it is no name
+/// that an image can have, or the configuration of registries makes no sense.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_image_pull(
+    name: *const c_char,
+    out_image: *mut *mut msb_image,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_image = unsafe { out(out_image, "an image") };
+    // SAFETY: as above.
+    let name = unsafe { name_in(name) };
+    boundary(err, || {
+        let (out_image, name) = (out_image?, name?);
+        out_image.write(ImageObject::begin(Image::pull(name))?);
+        Ok(MSB_OK)
+    })
+}
+
+/// Take an image from a file or directory: an archive of a root filesystem, what `docker save`
+/// writes, OCI's layout; plain, or compressed with gzip or zstd. `path` is lent, bytes. `name` is
+/// lent; NULL: it is called as it says itself, if it does. Otherwise as `msb_image_pull`.
+///
+/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `path` is NULL. `MSB_E_CONFIG`: there is nothing
+/// at `path`, or `name` is none that an image can have.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_image_import(
+    path: *const c_char,
+    name: *const c_char,
+    out_image: *mut *mut msb_image,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_image = unsafe { out(out_image, "an image") };
+    // SAFETY: as above.
+    let path = unsafe { super::input::bytes(path) };
+    // SAFETY: as above.
+    let name = unsafe { text(name, "the name") };
+    boundary(err, || {
+        let (out_image, name) = (out_image?, name?);
+        let path = path.ok_or_else(|| wrong(MSB_E_INVALID, "NULL instead of a path"))?;
+        let path = PathBuf::from(OsString::from_vec(path));
+        out_image.write(ImageObject::begin(Image::import(path, name.as_deref()))?);
+        Ok(MSB_OK)
+    })
+}
+
+/// How far it is, when that is news since the last call. Waits up to `timeout_ms`: 0 only looks, -1
+/// waits for ever. Calls may be left out: a reader that is slow misses steps, and never the end.
+///
+/// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
+/// nothing more; `msb_image_wait` tells what came of it.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_image_progress(
+    image: *mut msb_image,
+    timeout_ms: i64,
+    out_progress: *mut msb_progress,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_progress = unsafe { Out::new(out_progress) };
+    boundary(err, || {
+        let (object, out_progress) = (get::<ImageObject, _>(image)?, out_progress?);
+        let next = object.progress.wait(Timeout::from_ms(timeout_ms)?.deadline());
+        object.state.with(|state| state.open())?;
+        Ok(match next {
+            Some(ProgressNext::News(progress)) => out_progress.write(&progress_of(progress)),
+            Some(ProgressNext::Over) => MSB_EOF,
+            None => MSB_AGAIN,
+        })
+    })
+}
+
+/// Wait until an image is there. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+///
+/// `MSB_OK`: `*out_list` holds what is known about it; give it back with `msb_image_entries_release`.
+/// `MSB_AGAIN`: not yet. Anything else: it never will be, and why; `MSB_E_NO_IMAGE`,
+/// `MSB_E_IMAGE_DENIED` and `MSB_E_REGISTRY` are to be expected. Asked again, it says the same.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_image_wait(
+    image: *mut msb_image,
+    timeout_ms: i64,
+    out_list: *mut msb_image_entries,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_list = unsafe { Out::new(out_list) };
+    boundary(err, || {
+        let (object, out_list) = (get::<ImageObject, _>(image)?, out_list?);
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        match object.state.sleep(deadline, State::result) {
+            Some(info) => list::images(vec![info?], out_list),
+            None => Ok(MSB_AGAIN),
+        }
+    })
+}
+
+/// All images in the store, the newest first.
+///
+/// `MSB_OK`: `*out_list` is filled; give it back with `msb_image_entries_release`. `MSB_E_IO`: they
+/// cannot be read.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_image_list(
+    out_list: *mut msb_image_entries,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_list = unsafe { Out::new(out_list) };
+    boundary(err, || {
+        let out_list = out_list?;
+        list::images(run(Image::list())?, out_list)
+    })
+}
+
+/// Take a name, which is lent, from an image, and remove the image when that was its last. Called by
+/// its id it loses all its names. With `MSB_REMOVE_FORCE` also an image that a sandbox uses loses
+/// its names; the image itself stays as long as the sandbox does.
+///
+/// `MSB_OK`. `MSB_E_NO_IMAGE`. `MSB_E_IMAGE_IN_USE`: a sandbox uses it.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_image_remove(
+    name: *const c_char,
+    flags: u32,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let name = unsafe { name_in(name) };
+    boundary(err, || {
+        let name = name?;
+        let force = match flags {
+            0 => false,
+            super::MSB_REMOVE_FORCE => true,
+            _ => return Err(wrong(MSB_E_INVALID, format!("unknown remove flags {flags:#x}"))),
+        };
+        run(async move { Image::remove(name, force).await })?;
+        Ok(MSB_OK)
+    })
+}
+
+/// Also images that have a name.
+pub const MSB_PRUNE_ALL: u32 = 1;
+
+/// Remove every image that has no name and that no sandbox uses, and what downloads have left. Waits
+/// for images that are being got.
+///
+/// `MSB_OK`: `*out_freed`, which may be NULL, is about how many bytes are free again. `MSB_E_IO`:
+/// something cannot be removed.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_image_prune(
+    flags: u32,
+    out_freed: *mut u64,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_freed = unsafe { out(out_freed, "a number of bytes") };
+    boundary(err, || {
+        let all = match flags {
+            0 => false,
+            MSB_PRUNE_ALL => true,
+            _ => return Err(wrong(MSB_E_INVALID, format!("unknown prune flags {flags:#x}"))),
+        };
+        let report = run(async move { Image::prune(all).await })?;
+        if let Ok(place) = out_freed {
+            place.write(report.freed);
+        }
+        Ok(MSB_OK)
+    })
+}
+
+/// # Safety
+/// `name` is NULL or points to a NUL-terminated string.
+unsafe fn name_in(name: *const c_char) -> Result<String, Failure> {
+    // SAFETY: the same contract.
+    let name = unsafe { text(name, "the name") }?;
+    name.ok_or_else(|| wrong(MSB_E_INVALID, "NULL instead of a name"))
+}
