@@ -398,6 +398,44 @@ fn b7_h1_the_terminal_is_as_it_was_when_the_sandbox_dies() {
 }
 
 #[test]
+fn h1_what_a_program_changed_on_the_terminal_is_taken_back_unless_it_ended_by_itself() {
+    let sb = sandbox("h1-modes");
+    let change = r"printf '\033[?1049h\033[?1000h\033[?25l'; echo ready;";
+    let back = "\x1b[?25h\x1b[?1000l\x1b[?1049l";
+    let mut screen = Screen::ready(&sb, "", &format!("{change} exec sleep 600"));
+    screen.type_in("\x1d");
+    screen.expect(back);
+    assert_eq!(screen.ended(), "-1");
+    let mut screen = Screen::ready(&sb, "", &format!("{change} read line; kill -9 $$"));
+    screen.type_in("\r");
+    screen.expect(back);
+    assert_eq!(screen.ended(), "137");
+    let mut screen = Screen::ready(&sb, "", &format!("{change} exit 0"));
+    screen.child.wait().unwrap();
+    rustix::io::write(&screen.slave, b"over").unwrap();
+    assert!(!screen.expect("over").contains(&0x1b));
+    let mut screen = Screen::ready(&sb, "", &format!("{change} exec sleep 600"));
+    block_on(sb.kill()).unwrap();
+    screen.expect(back);
+    assert_eq!(screen.ended(), "stream_lost");
+}
+
+#[test]
+fn h2_who_takes_a_session_up_again_has_its_program_draw_anew() {
+    let sb = shared();
+    let script = "trap 'echo drawn' WINCH; echo ready; while :; do usleep 10000; done";
+    let mut screen = Screen::ready(&sb, "", script);
+    screen.type_in("\x1d");
+    assert_eq!(screen.ended(), "-1");
+    let left = session(&sb, script);
+    // Its terminal has the same size as the first.
+    let mut screen = Screen::new(&sb, "session", &left.id, "");
+    screen.expect("drawn");
+    kill(&sb, &left);
+    assert_eq!(screen.ended(), "137");
+}
+
+#[test]
 fn d1_h2_a_terminal_that_is_hung_up_leaves_the_program_running() {
     let sb = shared();
     let mut screen = Screen::ready(&sb, "", "echo ready; exec sleep 6005");
