@@ -1,7 +1,7 @@
 //! `msb logs`.
 
 use crate::args::Logs;
-use crate::failure::Failure;
+use crate::failure::{Failure, SIGPIPE};
 use crate::stdio;
 use microsandbox::{LogOptions, LogRecord, LogSource, LogStream, logs};
 use std::fs::File;
@@ -12,7 +12,10 @@ pub(crate) async fn print(args: Logs) -> Result<u8, Failure> {
     let Logs { name, session, follow, since, json } = args;
     let mut stream = logs(&name, LogOptions { session, since, follow }).await?;
     let outputs = Outputs::open()?;
-    let result = outputs.all(&mut stream, json).await;
+    let result = tokio::select! {
+        result = outputs.all(&mut stream, json) => result,
+        () = stdio::reader_gone() => Err(Failure::signalled(SIGPIPE)),
+    };
     if let Some(warning) = stream.warning() {
         stdio::complain(warning);
     }

@@ -1,30 +1,39 @@
 //! `msb run` and `msb exec`.
 
-use crate::args::{Context, Exec, How, Run};
+use crate::args::{Exec, Run};
 use crate::failure::Failure;
-use crate::manage::described;
+use crate::manage::{described, made_up_name};
+use crate::options::{Context, How};
 use crate::signals::{Signals, Wish};
-use crate::{attach, stdio, stream};
+use crate::{attach, feed, progress, stdio, stream};
 use microsandbox::{ErrorKind, ExecHandle, ExecOptionsBuilder, Sandbox, SandboxBuilder};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::SystemTime;
 
+/// How much of a session's id is shown: enough for any list that people look at.
+const SHORT_ID: usize = 12;
+
 /// Runs a command in a sandbox that is there.
-pub(crate) async fn exec(args: Exec, quiet: bool) -> Result<u8, Failure> {
-    if args.tty {
-        return attach::command(args, quiet).await;
+pub(crate) async fn exec(mut args: Exec, quiet: bool) -> Result<u8, Failure> {
+    let variables = args.context.variables()?;
+    let command = Command::new(args.command)?;
+    let Context { workdir, user, .. } = args.context;
+    if args.how.tty {
+        attach::need_terminal()?;
     }
     let mut signals = Signals::take()?;
-    let command = Command::new(args.command)?;
     let sandbox = unless_signalled(&mut signals, Sandbox::get(&args.name)).await??;
-    let Context { env, workdir, user } = args.context;
+    if args.how.tty {
+        let place = Place { variables, workdir, user };
+        let ended = attach::command(&sandbox, command, &args.how, place, &mut signals).await?;
+        return Ok(ended.told(&sandbox, quiet));
+    }
+    let command = command.ok_or_else(|| Failure::own("no command given: msb exec NAME CMD"))?;
     let configure = |options: ExecOptionsBuilder| {
         let mut options = options;
-        for variable in env {
-            if let Some(value) = variable.value {
-                options = options.env_bytes(variable.key.into_vec(), value.into_vec());
-            }
+        for (key, value) in variables {
+            options = options.env_bytes(key.into_vec(), value.into_vec());
         }
         if let Some(workdir) = workdir {
             options = options.cwd_bytes(workdir.into_vec());
@@ -49,45 +58,84 @@ pub(crate) async fn exec(args: Exec, quiet: bool) -> Result<u8, Failure> {
 
 /// Runs a command in a sandbox that is made for it.
 pub(crate) async fn run(args: Run, quiet: bool) -> Result<u8, Failure> {
-    if args.command.is_empty() {
+    let command = Command::new(args.command)?;
+    if args.how.tty {
+        attach::need_terminal()?;
+    } else if command.is_none() {
         return Err(Failure::own(format!(
-            "image {} is a directory and has no default command; give one: msb run IMAGE -- CMD",
+            "image {} is a directory and has no default command; give one: msb run IMAGE CMD, or \
+             -t for a shell",
             args.image.display()
         )));
     }
-    let command = Command::new(args.command)?;
-    let name = args.name.map_or_else(made_up_name, Ok)?;
+    let name = args.name.map_or_else(|| made_up_name("run"), Ok)?;
     let builder = described(&name, &args.image, args.machine, args.context)?;
     let mut signals = Signals::take()?;
-    let sandbox = created(builder.detached(args.how.detach), &mut signals).await?;
+    // What can be left running by a key has to outlive this process.
+    let outlives = args.how.detach || args.how.tty;
+    let creating = created(builder.detached(outlives), outlives, &mut signals);
+    let sandbox = progress::during(quiet, format!("starting {name}"), creating).await?;
     let own = Own { created_at: sandbox.info().await?.created_at, sandbox };
-    let result = own.run(&command, &args.how, &mut signals).await;
-    let stays = args.how.detach && result.is_ok();
-    let leaves = matches!(&result, Err(failure) if failure.leaves);
-    if stays {
-        if !quiet {
-            stdio::print(format!("{name}\n").as_bytes())?;
-        }
-    } else if !leaves {
+    let ended = own.run(command, &args.how, &mut signals).await;
+    let leaves = matches!(&ended, Err(failure) if failure.leaves);
+    let stays = matches!(&ended, Ok(Ended::Runs(_))) || (leaves && !outlives);
+    if !stays {
         own.remove(&mut signals).await?;
     }
-    result
+    if args.how.detach && stays && !quiet {
+        stdio::print(format!("{name}\n").as_bytes())?;
+    }
+    ended.map(|ended| ended.told(&own.sandbox, quiet || args.how.detach))
+}
+
+/// What became of a command that was started.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// It ended with this exit code.
+    With(u8),
+    /// It runs on, as this session.
+    Runs(String),
+}
+
+impl Ended {
+    /// Tells how a command that runs on is taken up again. The exit code for all of it.
+    pub(crate) fn told(self, sandbox: &Sandbox, quiet: bool) -> u8 {
+        match self {
+            Ended::With(code) => return code,
+            Ended::Runs(id) if !quiet => {
+                let name = sandbox.name();
+                let id = id.get(..SHORT_ID).unwrap_or(&id);
+                stdio::complain_anew(&format!("left running; msb attach {name} {id} takes it up"));
+            }
+            Ended::Runs(_) => {}
+        }
+        0
+    }
+}
+
+/// Where and as whom a command runs, if not as the sandbox says.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) variables: Vec<(OsString, OsString)>,
+    pub(crate) workdir: Option<OsString>,
+    pub(crate) user: Option<String>,
 }
 
 /// A command and its arguments.
 #[derive(Debug)]
-struct Command {
-    program: String,
-    arguments: Vec<OsString>,
+pub(crate) struct Command {
+    pub(crate) program: String,
+    pub(crate) arguments: Vec<OsString>,
 }
 
 impl Command {
-    fn new(words: Vec<OsString>) -> Result<Self, Failure> {
+    fn new(words: Vec<OsString>) -> Result<Option<Self>, Failure> {
         let mut words = words.into_iter();
-        let program = words.next().unwrap_or_default().into_string().map_err(|program| {
+        let Some(program) = words.next() else { return Ok(None) };
+        let program = program.into_string().map_err(|program| {
             Failure::own(format!("the name of the command {program:?} is not valid UTF-8"))
         })?;
-        Ok(Command { program, arguments: words.collect() })
+        Ok(Some(Command { program, arguments: words.collect() }))
     }
 
     async fn start(
@@ -106,7 +154,7 @@ impl Command {
                 for limit in &how.rlimits {
                     options = options.rlimit_range(limit.resource, limit.soft, limit.hard);
                 }
-                if how.interactive {
+                if how.interactive || (!how.detach && feed::is_for_us()) {
                     options = options.stdin_pipe();
                 }
                 match how.timeout {
@@ -129,16 +177,23 @@ struct Own {
 impl Own {
     async fn run(
         &self,
-        command: &Command,
+        command: Option<Command>,
         how: &How,
         signals: &mut Signals,
-    ) -> Result<u8, Failure> {
+    ) -> Result<Ended, Failure> {
+        let command = match command {
+            Some(command) if !how.tty => command,
+            command => {
+                return attach::command(&self.sandbox, command, how, Place::default(), signals)
+                    .await;
+            }
+        };
         let starting = command.start(&self.sandbox, how, |options| options);
         let mut handle = unless_signalled(signals, starting).await??;
         if how.detach {
-            return stream::started(&mut handle, signals).await.map(|()| 0);
+            return stream::started(&mut handle, signals).await.map(|()| Ended::Runs(handle.id()));
         }
-        stream::follow(&mut handle, signals, how.timeout).await
+        stream::follow(&mut handle, signals, how.timeout).await.map(Ended::With)
     }
 
     /// Ends and removes it, unless that was done and the name may be someone else's.
@@ -171,8 +226,13 @@ impl Own {
     }
 }
 
-/// Creates a sandbox. A signal meanwhile takes it away again, and a second one does not wait.
-async fn created(builder: SandboxBuilder, signals: &mut Signals) -> Result<Sandbox, Failure> {
+/// Creates a sandbox. A signal meanwhile takes it away again, and a second one does not wait, or a
+/// third one when the sandbox would outlive this process.
+async fn created(
+    builder: SandboxBuilder,
+    outlives: bool,
+    signals: &mut Signals,
+) -> Result<Sandbox, Failure> {
     let mut creating = std::pin::pin!(builder.create());
     let mut signalled = None;
     loop {
@@ -188,6 +248,7 @@ async fn created(builder: SandboxBuilder, signals: &mut Signals) -> Result<Sandb
             },
             wish = signals.next() => match wish {
                 Wish::Pass(signal) => signalled = Some(signal),
+                Wish::Kill(_) if outlives => {}
                 // An attached sandbox ends with this process.
                 Wish::Kill(signal) | Wish::Leave(signal) => return Err(Failure::left(signal)),
             },
@@ -207,12 +268,4 @@ pub(crate) async fn unless_signalled<T>(
             Err(Failure::signalled(signal))
         }
     }
-}
-
-fn made_up_name() -> Result<String, Failure> {
-    let mut bytes = [0; 6];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::own(format!("cannot draw random bytes: {error}")))?;
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("run-{digits}"))
 }
