@@ -8,6 +8,8 @@
     reason = "a test that cannot go on fails, also in what it shares with others"
 )]
 
+pub(crate) mod tmux;
+
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -28,7 +30,7 @@ pub(crate) fn image() -> &'static str {
     })
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
