@@ -57,6 +57,9 @@ pub(crate) struct Session {
     /// The size that the session's terminal has; `None` for one that was there before, to which
     /// some other terminal was tied.
     pub(crate) size: Option<TtySize>,
+    /// How many bytes of the output were shown before, elsewhere. They are not shown again, and what
+    /// they changed on that terminal is changed on this one.
+    pub(crate) shown: u64,
 }
 
 /// Ties the terminal to a session until it ends or the keys part them. When the future is dropped
@@ -70,12 +73,23 @@ pub(crate) async fn attach(claim: Claim, session: Session) -> MicrosandboxResult
     let thread = runtime::spawn_joinable("msb-attach", move || {
         // The terminal is itself again, also after a panic, before the promise tells of the end.
         promise.complete(claim.raw().and_then(|terminal| {
-            let Session { core, keys, size } = session;
+            let Session { core, keys, size, shown } = session;
             let sink = core.take_sink().map(SinkCore::leaving_input_open);
             let typed = Typed::default();
             let (screen, input, leaving, looked) = (None, Vec::new(), false, None);
-            let mut bridge =
-                Bridge { core, sink, terminal, keys, typed, size, looked, screen, input, leaving };
+            let mut bridge = Bridge {
+                core,
+                sink,
+                terminal,
+                keys,
+                typed,
+                size,
+                looked,
+                shown,
+                screen,
+                input,
+                leaving,
+            };
             let status = bridge.run(&stopped)?;
             if status.is_some_and(|status| status.signal.is_none()) {
                 bridge.terminal.keep_screen();
@@ -121,6 +135,8 @@ struct Bridge {
     size: Option<TtySize>,
     /// When the terminal's size was last looked at.
     looked: Option<Instant>,
+    /// How much of the output that comes first is not to be shown.
+    shown: u64,
     /// Output that is not written yet, and its credit.
     screen: Option<(Bytes, Credit)>,
     /// What was typed and is not passed on yet.
@@ -222,7 +238,12 @@ impl Bridge {
                 }
             };
             match received.event {
-                Event::Output(_, data) => self.screen = Some((data, received.credit)),
+                Event::Output(_, data) => {
+                    let data = self.unseen(data);
+                    if !data.is_empty() {
+                        self.screen = Some((data, received.credit));
+                    }
+                }
                 Event::Exited(exited) => return Ok(Some((&exited).into())),
                 Event::Failed(failure) => return Err(Error::ExecFailed(failure.into())),
                 Event::Lost(lost) => return Err(lost.to_error()),
@@ -230,6 +251,23 @@ impl Bridge {
             }
         }
         Ok(None)
+    }
+
+    /// What of the output is to be shown.
+    fn unseen(&mut self, mut data: Bytes) -> Bytes {
+        if self.shown == 0 {
+            return data;
+        }
+        let length = usize::try_from(self.shown).unwrap_or(usize::MAX).min(data.len());
+        let before = data.split_to(length);
+        self.shown -= before.len() as u64;
+        self.terminal.shown(&before);
+        if self.shown > 0 {
+            return data;
+        }
+        let mut text = self.terminal.redo();
+        text.extend_from_slice(&data);
+        Bytes::from(text)
     }
 
     /// Writes a piece of the output.

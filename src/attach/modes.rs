@@ -115,6 +115,20 @@ impl Modes {
         }
     }
 
+    /// What brings another terminal, which nobody changed, into this state: for a program that takes
+    /// it for granted. Colours and the part that scrolls are left to the program, which draws anew.
+    pub(crate) fn redo(&self) -> Vec<u8> {
+        let mut redo = String::new();
+        for mode in &self.changed {
+            let end = if ON.contains(mode) { 'l' } else { 'h' };
+            redo.push_str(&format!("\x1b[?{mode}{end}"));
+        }
+        if self.keypad {
+            redo.push_str("\x1b=");
+        }
+        redo.into_bytes()
+    }
+
     /// What takes all of it back; empty when nothing was changed.
     pub(crate) fn undo(&self) -> Vec<u8> {
         let mut undo = String::new();
@@ -171,6 +185,17 @@ mod tests {
         let pieces: Vec<String> = vim.chars().map(String::from).collect();
         let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
         assert_eq!(undo(&pieces), expected);
+    }
+
+    #[test]
+    fn h2_another_terminal_is_brought_into_the_same_state() {
+        let mut modes = Modes::default();
+        modes.shown(b"\x1b[?1049h\x1b[?25l\x1b[?1006h\x1b=\x1b[31mtext\x1b[?1006l");
+        assert_eq!(modes.redo(), b"\x1b[?1049h\x1b[?25l\x1b=");
+        let mut again = Modes::default();
+        again.shown(&modes.redo());
+        assert_eq!(again.undo(), b"\x1b>\x1b[?25h\x1b[?1049l");
+        assert!(Modes::default().redo().is_empty());
     }
 
     #[test]

@@ -84,6 +84,11 @@ impl Terminal {
         }
     }
 
+    /// What brings the terminal into the state that was noted without having been written.
+    pub(crate) fn redo(&self) -> Vec<u8> {
+        self.modes.as_ref().map(Modes::redo).unwrap_or_default()
+    }
+
     /// The program ended by itself: what it left is what it wanted to leave.
     pub(crate) fn keep_screen(&mut self) {
         self.modes = None;

@@ -93,12 +93,18 @@ impl Sandbox {
         keys: DetachKeys,
     ) -> MicrosandboxResult<AttachOutcome> {
         let claim = Claim::new()?;
-        let (core, joined) = self.join(session_id, ReattachFrom::Now).await?;
+        // All that is kept: its program may have changed the terminal that it had, and takes for
+        // granted that this one is the same.
+        let before = self.sessions().await?;
+        let (core, joined) = self.join(session_id, ReattachFrom::Start).await?;
         if !joined.tty {
             let context = format!("the session {} has no terminal", core.session());
             return Err(Error::new(ErrorKind::NotATerminal, Origin::Caller, context));
         }
-        crate::attach::attach(claim, Session { core, keys, size: None }).await
+        let id = core.session().to_string();
+        let total = before.iter().find(|session| session.id == id);
+        let shown = total.map_or(0, |session| session.output_total.saturating_sub(joined.from));
+        crate::attach::attach(claim, Session { core, keys, size: None, shown }).await
     }
 
     /// Runs a program on this process's terminal.
@@ -112,6 +118,6 @@ impl Sandbox {
         options.exec.tty = size.or(options.exec.tty);
         let (request, _) = self.request_for(program, options.exec)?;
         let core = self.connect().await?.exec(request)?;
-        crate::attach::attach(claim, Session { core, keys: options.keys, size }).await
+        crate::attach::attach(claim, Session { core, keys: options.keys, size, shown: 0 }).await
     }
 }

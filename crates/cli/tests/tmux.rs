@@ -101,9 +101,14 @@ fn h2_what_was_left_in_the_middle_is_drawn_anew_when_it_is_taken_up() {
     let again = hint.split("msb ").nth(1).unwrap().split(" takes").next().unwrap();
     tmux.runs(&format!("\"$MSB\" {again}; echo code $?"));
     tmux.until("the file was to be shown again", |screen| screen.starts_with("2\n3\n"));
+    // On the other screen, as before, so that nothing of it is left on this one.
+    tmux.has_modes("1 1 0 0");
     tmux.types(":wq");
     tmux.presses(&["Enter"]);
     tmux.shows("code 0");
+    let screen = tmux.is_back();
+    assert!(!screen.contains("\n2\n3\n") && !screen.contains("/tmp/numbers"), "{screen}");
+    assert_eq!(tmux.modes(), "0 1 0 0");
     assert_eq!(scene.ok(&["exec", "w", "head", "-n", "1", "/tmp/numbers"]), "2\n");
 }
 
