@@ -205,8 +205,8 @@ pub(crate) struct Create {
 pub(crate) struct Logs {
     /// The sandbox, running or not
     pub(crate) name: String,
-    /// Only this session, by its id
-    #[arg(long, value_name = "ID", value_parser = values::session)]
+    /// Only this session, by its id or enough of its beginning
+    #[arg(long, value_name = "ID", value_parser = values::session_prefix)]
     pub(crate) session: Option<String>,
     /// Go on with what is still to come, until the sandbox ends
     #[arg(short, long)]

@@ -52,14 +52,6 @@ pub(crate) fn since(text: &str) -> Result<SystemTime, String> {
     })
 }
 
-/// The id of a session.
-pub(crate) fn session(text: &str) -> Result<String, String> {
-    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err("it has 32 hexadecimal digits; msb sessions lists them".to_owned());
-    }
-    Ok(text.to_ascii_lowercase())
-}
-
 /// An amount of memory in MiB: a whole number, and M or nothing for MiB, G for GiB.
 pub(crate) fn memory(text: &str) -> Result<u32, String> {
     let bad = || "give a whole number of MiB, such as 512 or 512M, or of GiB, such as 1G";
