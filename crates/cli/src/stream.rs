@@ -27,8 +27,11 @@ pub(crate) async fn follow(
         None => Feed::default(),
     };
     if let Err(failure) = pump(handle, feed, Some(&control), signals).await {
-        // It would otherwise run on for nobody; that it has ended meanwhile is as good.
-        let _ = timeout(KILL_LIMIT, control.kill()).await;
+        // It would otherwise run on for nobody; that it has ended meanwhile is as good. Who leaves
+        // has said it twice, and does not wait.
+        if !failure.leaves {
+            let _ = timeout(KILL_LIMIT, control.kill()).await;
+        }
         return Err(failure);
     }
     exit_code(&handle.wait().await?, time)

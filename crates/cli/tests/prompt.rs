@@ -5,8 +5,8 @@
 
 mod support;
 
-use rustix::process::Signal;
-use std::io::Read;
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use support::{Scene, image, said, shell_code, signal, wait_for_line};
 
@@ -179,6 +179,42 @@ fn an_interrupt_before_the_program_runs_ends_msb_as_the_signal_does() {
     signal(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().signal(), Some(Signal::INT.as_raw()));
     assert_eq!(scene.names(), [""; 0]);
+}
+
+/// The agent of a sandbox, as the host sees it: the one that has this file.
+fn agent_with(path: &str) -> Pid {
+    let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let folder = entry.path();
+        let name = std::fs::read_to_string(folder.join("comm")).ok()?;
+        let has = folder.join("root").join(path.trim_start_matches('/')).exists();
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        (name == "agent\n" && has).then(|| Pid::from_raw(number)).flatten()
+    });
+    found.unwrap()
+}
+
+#[test]
+fn the_third_interrupt_ends_msb_although_nobody_answers() {
+    let scene = Scene::with_sandbox();
+    let marker = format!("/marker-{}", std::process::id());
+    let script =
+        format!("trap 'echo caught' INT; touch {marker}; echo up; while :; do usleep 10000; done");
+    let mut child = scene.spawn(&["exec", "w", "sh", "-c", &script]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "up");
+    signal(&child, Signal::INT);
+    assert_eq!(lines.next().unwrap().unwrap(), "caught");
+    // Nobody answers any more.
+    let agent = agent_with(&marker);
+    kill_process(agent, Signal::STOP).unwrap();
+    signal(&child, Signal::INT);
+    // The second one is one of its own only when the third comes after it was taken.
+    while child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        signal(&child, Signal::INT);
+    }
+    kill_process(agent, Signal::CONT).unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(Signal::INT.as_raw()));
 }
 
 #[test]
