@@ -112,22 +112,6 @@ fn d1_who_only_follows_a_session_ends_and_the_session_goes_on() {
 }
 
 #[test]
-fn d6_a_log_is_asked_for_a_session_and_who_follows_it_learns_that_nobody_reads() {
-    let scene = Scene::new();
-    scene.ok(&["create", "--log", "--name", "l", image()]);
-    scene.ok(&["exec", "l", "echo", "line"]);
-    scene.ok(&["exec", "l", "echo", "other"]);
-    let ids = scene.ok(&["sessions", "-q", "l"]);
-    let id = &ids.lines().next().unwrap()[..12];
-    assert_eq!(scene.ok(&["logs", "l", "--session", id]), "line\n");
-    assert!(scene.fails(125, &["logs", "l", "--session", "012345678"]).contains("--json"));
-    let mut child = scene.spawn(&["logs", "-f", "l"]);
-    wait_for_line(&mut child, "line");
-    drop(child.stdout.take());
-    assert_eq!(shell_code(child.wait().unwrap()), 141);
-}
-
-#[test]
 fn d2_kill_ends_a_session_and_signal_is_for_its_group() {
     let scene = Scene::with_sandbox();
     let script = "trap 'echo asked; exit 5' TERM; echo up; while :; do usleep 10000; done";
