@@ -29,10 +29,11 @@ type Chunk = io::Result<Vec<u8>>;
 type Passed = Result<(), (io::Error, ExecSink)>;
 
 /// Whether standard input is for the command, when nobody said so: it is a terminal at which someone
-/// waits for this process.
+/// waits for this process, and sees what it says. Someone who pages through its output types for the
+/// pager.
 pub(crate) fn is_for_us() -> bool {
     let input = io::stdin();
-    input.is_terminal() && in_foreground(input)
+    input.is_terminal() && io::stdout().is_terminal() && in_foreground(input)
 }
 
 fn in_foreground(terminal: impl AsFd) -> bool {

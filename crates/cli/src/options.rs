@@ -68,7 +68,7 @@ pub(crate) struct Context {
 /// How one command runs.
 #[derive(Debug, Args)]
 pub(crate) struct How {
-    /// Pass standard input on, which happens by itself only when it is a terminal
+    /// Pass standard input on; without this, only from a terminal and with the output on one
     #[arg(short, long)]
     pub(crate) interactive: bool,
     /// Run it on this terminal; without a command, the sandbox's shell

@@ -86,6 +86,18 @@ fn h1_every_key_and_the_mouse_arrive_as_the_terminal_sends_them() {
 }
 
 #[test]
+fn keys_for_a_pager_of_the_host_are_not_the_programs() {
+    let scene = Scene::with_sandbox();
+    let tmux = Tmux::new(&scene, PROMPT);
+    tmux.runs(
+        "\"$MSB\" exec w sh -c 'readlink /proc/self/fd/0; seq 100; sleep 600' | busybox less",
+    );
+    tmux.until("the first page was to be shown", |screen| screen.starts_with("/dev/null\n1\n"));
+    tmux.presses(&["Space"]);
+    tmux.until("the second page was to be shown", |screen| screen.starts_with("23\n24\n"));
+}
+
+#[test]
 fn h2_what_was_left_in_the_middle_is_drawn_anew_when_it_is_taken_up() {
     let scene = Scene::with_sandbox();
     let tmux = Tmux::new(&scene, PROMPT);
