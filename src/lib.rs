@@ -39,7 +39,7 @@ mod sink;
 mod story;
 
 pub use abi::ABI_VERSION;
-pub use attach::{AttachOptions, AttachOptionsBuilder};
+pub use attach::{AttachOptions, AttachOptionsBuilder, AttachOutcome};
 pub use doctor::{DriverReport, doctor, setup_kernel};
 pub use error::{Error, ErrorKind, MicrosandboxError, MicrosandboxResult, Origin};
 pub use event::{ExecEvent, ExecFailed, ExecLost, ExecStdinError};

@@ -212,7 +212,10 @@ fn h1_the_shell_is_the_sandboxs_and_control_keys_are_its_own() {
     screen.type_in("echo $((40 + 2)) $0\r");
     screen.expect("42 /bin/sh");
     // The guest's terminal makes a signal of ctrl-c; the host's does not.
-    screen.type_in("trap 'echo int; exit 5' INT; echo $((6 * 7)); sleep 600\r");
+    // Said by what sleeps then: a shell that gets the signal before it has begun to wait would
+    // run its trap only after the wait.
+    let sleeper = "sh -c 'echo $((6 * 7)); exec sleep 600'";
+    screen.type_in(format!("trap 'echo int; exit 5' INT; {sleeper}\r"));
     screen.expect("42\r\n");
     screen.type_in("\x03");
     screen.expect("int");
@@ -395,6 +398,44 @@ fn b7_h1_the_terminal_is_as_it_was_when_the_sandbox_dies() {
     let screen = Screen::ready(&sb, "", "echo ready; exec sleep 600");
     block_on(sb.kill()).unwrap();
     assert_eq!(screen.ended(), "stream_lost");
+}
+
+#[test]
+fn h1_what_a_program_changed_on_the_terminal_is_taken_back_unless_it_ended_by_itself() {
+    let sb = sandbox("h1-modes");
+    let change = r"printf '\033[?1049h\033[?1000h\033[?25l'; echo ready;";
+    let back = "\x1b[?25h\x1b[?1000l\x1b[?1049l";
+    let mut screen = Screen::ready(&sb, "", &format!("{change} exec sleep 600"));
+    screen.type_in("\x1d");
+    screen.expect(back);
+    assert_eq!(screen.ended(), "-1");
+    let mut screen = Screen::ready(&sb, "", &format!("{change} read line; kill -9 $$"));
+    screen.type_in("\r");
+    screen.expect(back);
+    assert_eq!(screen.ended(), "137");
+    let mut screen = Screen::ready(&sb, "", &format!("{change} exit 0"));
+    screen.child.wait().unwrap();
+    rustix::io::write(&screen.slave, b"over").unwrap();
+    assert!(!screen.expect("over").contains(&0x1b));
+    let mut screen = Screen::ready(&sb, "", &format!("{change} exec sleep 600"));
+    block_on(sb.kill()).unwrap();
+    screen.expect(back);
+    assert_eq!(screen.ended(), "stream_lost");
+}
+
+#[test]
+fn h2_who_takes_a_session_up_again_has_its_program_draw_anew() {
+    let sb = shared();
+    let script = "trap 'echo drawn' WINCH; echo ready; while :; do usleep 10000; done";
+    let mut screen = Screen::ready(&sb, "", script);
+    screen.type_in("\x1d");
+    assert_eq!(screen.ended(), "-1");
+    let left = session(&sb, script);
+    // Its terminal has the same size as the first.
+    let mut screen = Screen::new(&sb, "session", &left.id, "");
+    screen.expect("drawn");
+    kill(&sb, &left);
+    assert_eq!(screen.ended(), "137");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the size of the terminal is looked at.
 const SIZE_INTERVAL: Duration = Duration::from_millis(100);
@@ -23,23 +23,49 @@ const SIZE_INTERVAL: Duration = Duration::from_millis(100);
 const TYPED_MAX: usize = 4096;
 /// Most bytes that are written at once: what a pipe that polls writable takes without blocking.
 const WRITE_MAX: usize = 4096;
-/// What an attach returns when the session lives on.
+/// What stands for an exit code when the session lives on.
 const DETACHED: i32 = -1;
 /// What a shell adds to the number of a signal that killed a command.
 const SIGNAL_BASE: i32 = 128;
+
+/// How an attach ended, and which session it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AttachOutcome {
+    /// The session's id, by which it is taken up again.
+    pub session_id: String,
+    /// How the command ended; `None` when it was left running.
+    pub status: Option<ExitStatus>,
+}
+
+impl AttachOutcome {
+    /// What a shell would show: the exit code, or 128 and the number of the signal that killed it;
+    /// -1 when it was left running.
+    pub fn code(&self) -> i32 {
+        self.status.map_or(DETACHED, |status| match status.signal {
+            Some(signal) => SIGNAL_BASE + signal,
+            None => status.code,
+        })
+    }
+}
 
 /// What the terminal is to be tied to.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) core: ExecCore,
     pub(crate) keys: DetachKeys,
-    /// The size that the session's terminal has; `None` when it is not known.
+    /// The size that the session's terminal has; `None` for one that was there before, to which
+    /// some other terminal was tied.
     pub(crate) size: Option<TtySize>,
+    /// How many bytes of the output were shown before, elsewhere. They are not shown again, and what
+    /// they changed on that terminal is changed on this one.
+    pub(crate) shown: u64,
 }
 
 /// Ties the terminal to a session until it ends or the keys part them. When the future is dropped
 /// they part at once.
-pub(crate) async fn attach(claim: Claim, session: Session) -> MicrosandboxResult<i32> {
+pub(crate) async fn attach(claim: Claim, session: Session) -> MicrosandboxResult<AttachOutcome> {
+    let session_id = session.core.session().to_string();
     let failed = |error| Error::io("cannot make an event descriptor", error);
     let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(failed)?);
     let (promise, pending) = completion();
@@ -47,25 +73,43 @@ pub(crate) async fn attach(claim: Claim, session: Session) -> MicrosandboxResult
     let thread = runtime::spawn_joinable("msb-attach", move || {
         // The terminal is itself again, also after a panic, before the promise tells of the end.
         promise.complete(claim.raw().and_then(|terminal| {
-            let Session { core, keys, size } = session;
+            let Session { core, keys, size, shown } = session;
             let sink = core.take_sink().map(SinkCore::leaving_input_open);
             let typed = Typed::default();
-            let (screen, input, leaving) = (None, Vec::new(), false);
-            Bridge { core, sink, terminal, keys, typed, size, screen, input, leaving }.run(&stopped)
+            let (screen, input, leaving, looked) = (None, Vec::new(), false, None);
+            let mut bridge = Bridge {
+                core,
+                sink,
+                terminal,
+                keys,
+                typed,
+                size,
+                looked,
+                shown,
+                screen,
+                input,
+                leaving,
+            };
+            let status = bridge.run(&stopped)?;
+            if status.is_some_and(|status| status.signal.is_none()) {
+                bridge.terminal.keep_screen();
+            }
+            Ok(status)
         }));
     })?;
-    Attached { stop, thread: Some(thread), pending }.ended().await
+    let status = Attached { stop, thread: Some(thread), pending }.ended().await?;
+    Ok(AttachOutcome { session_id, status })
 }
 
 /// The thread at work, as the one who waits for it has it.
 struct Attached {
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
-    pending: Pending<i32>,
+    pending: Pending<Option<ExitStatus>>,
 }
 
 impl Attached {
-    async fn ended(mut self) -> MicrosandboxResult<i32> {
+    async fn ended(mut self) -> MicrosandboxResult<Option<ExitStatus>> {
         (&mut self.pending).await
     }
 }
@@ -89,6 +133,10 @@ struct Bridge {
     keys: DetachKeys,
     typed: Typed,
     size: Option<TtySize>,
+    /// When the terminal's size was last looked at.
+    looked: Option<Instant>,
+    /// How much of the output that comes first is not to be shown.
+    shown: u64,
     /// Output that is not written yet, and its credit.
     screen: Option<(Bytes, Credit)>,
     /// What was typed and is not passed on yet.
@@ -106,19 +154,20 @@ struct Readiness {
 }
 
 impl Bridge {
-    fn run(mut self, stop: &OwnedFd) -> MicrosandboxResult<i32> {
+    /// How the command ended; `None` when it was left running.
+    fn run(&mut self, stop: &OwnedFd) -> MicrosandboxResult<Option<ExitStatus>> {
         loop {
             self.tell_size();
             self.pass_on()?;
-            if let Some(code) = self.next_event()? {
-                return Ok(code);
+            if let Some(status) = self.next_event()? {
+                return Ok(Some(status));
             }
             if self.leaving && self.input.is_empty() {
-                return Ok(DETACHED);
+                return Ok(None);
             }
             let ready = self.wait(stop)?;
             if ready.stop {
-                return Ok(DETACHED);
+                return Ok(None);
             }
             if ready.write {
                 self.write()?;
@@ -158,19 +207,28 @@ impl Bridge {
     }
 
     /// Tells the session the terminal's size when it has changed.
+    ///
+    /// Who takes a session up again sees an empty screen, and the program believes that all it drew
+    /// is still there: a size that does not change tells it nothing. So it is first told of a
+    /// terminal one row lower, and of the true one at the next look.
     fn tell_size(&mut self) {
-        let size = self.terminal.size();
-        if let Some(TtySize { rows, cols }) = size
-            && size != self.size
-        {
-            self.size = size;
+        if self.looked.is_some_and(|looked| looked.elapsed() < SIZE_INTERVAL) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        let Some(mut size) = self.terminal.size() else { return };
+        if self.size.is_none() && size.rows > 1 {
+            size.rows -= 1;
+        }
+        if self.size != Some(size) {
+            self.size = Some(size);
             // A session that has ended meanwhile has no use for it, and says so by itself.
-            drop(self.core.resize(rows, cols));
+            drop(self.core.resize(size.rows, size.cols));
         }
     }
 
     /// Takes the next event when there is one and the last was dealt with; the result is the end.
-    fn next_event(&mut self) -> MicrosandboxResult<Option<i32>> {
+    fn next_event(&mut self) -> MicrosandboxResult<Option<ExitStatus>> {
         while self.screen.is_none() {
             let received = match self.core.try_next()? {
                 Next::Event(received) => received,
@@ -180,8 +238,13 @@ impl Bridge {
                 }
             };
             match received.event {
-                Event::Output(_, data) => self.screen = Some((data, received.credit)),
-                Event::Exited(exited) => return Ok(Some(exit_code(&(&exited).into()))),
+                Event::Output(_, data) => {
+                    let data = self.unseen(data);
+                    if !data.is_empty() {
+                        self.screen = Some((data, received.credit));
+                    }
+                }
+                Event::Exited(exited) => return Ok(Some((&exited).into())),
                 Event::Failed(failure) => return Err(Error::ExecFailed(failure.into())),
                 Event::Lost(lost) => return Err(lost.to_error()),
                 Event::StdinError(_) | Event::Started { .. } => {}
@@ -190,12 +253,32 @@ impl Bridge {
         Ok(None)
     }
 
+    /// What of the output is to be shown.
+    fn unseen(&mut self, mut data: Bytes) -> Bytes {
+        if self.shown == 0 {
+            return data;
+        }
+        let length = usize::try_from(self.shown).unwrap_or(usize::MAX).min(data.len());
+        let before = data.split_to(length);
+        self.shown -= before.len() as u64;
+        self.terminal.shown(&before);
+        if self.shown > 0 {
+            return data;
+        }
+        let mut text = self.terminal.redo();
+        text.extend_from_slice(&data);
+        Bytes::from(text)
+    }
+
     /// Writes a piece of the output.
     fn write(&mut self) -> MicrosandboxResult<()> {
         let Some((data, _)) = &mut self.screen else { return Ok(()) };
         let piece = data.get(..WRITE_MAX).unwrap_or(data);
         match rustix::io::write(self.terminal.output(), piece) {
-            Ok(written) => drop(data.split_to(written.min(data.len()))),
+            Ok(written) => {
+                let shown = data.split_to(written.min(data.len()));
+                self.terminal.shown(&shown);
+            }
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(error) => {
                 self.hung_up(error, "cannot write to the terminal")?;
@@ -262,11 +345,6 @@ impl Bridge {
         }
         Ok(())
     }
-}
-
-/// What a shell would show: the exit code, or 128 and the signal's number.
-fn exit_code(status: &ExitStatus) -> i32 {
-    status.signal.map_or(status.code, |signal| SIGNAL_BASE + signal)
 }
 
 fn is_readable(fd: BorrowedFd<'_>) -> bool {

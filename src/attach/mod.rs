@@ -11,9 +11,11 @@
 
 mod bridge;
 mod keys;
+mod modes;
 mod options;
 mod terminal;
 
+pub use bridge::AttachOutcome;
 pub(crate) use bridge::{Session, attach};
 pub(crate) use keys::DetachKeys;
 #[cfg(any(test, feature = "fuzzing"))]

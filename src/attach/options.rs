@@ -3,6 +3,7 @@
 use crate::attach::DetachKeys;
 use crate::error::MicrosandboxResult;
 use crate::options::{ExecOptions, ExecOptionsBuilder, RlimitResource};
+use std::time::Duration;
 
 /// Checked options of one attached command, made by [`AttachOptionsBuilder::build`].
 #[derive(Debug, Clone)]
@@ -30,6 +31,12 @@ impl AttachOptionsBuilder {
         self.with(|exec| exec.arg(arg))
     }
 
+    /// Appends an argument that need not be UTF-8.
+    #[must_use]
+    pub fn arg_bytes(self, arg: impl Into<Vec<u8>>) -> Self {
+        self.with(|exec| exec.arg_bytes(arg))
+    }
+
     /// Appends arguments.
     #[must_use]
     pub fn args(self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -42,6 +49,12 @@ impl AttachOptionsBuilder {
         self.with(|exec| exec.cwd(cwd))
     }
 
+    /// Sets a working directory that need not be UTF-8.
+    #[must_use]
+    pub fn cwd_bytes(self, cwd: impl Into<Vec<u8>>) -> Self {
+        self.with(|exec| exec.cwd_bytes(cwd))
+    }
+
     /// Sets the user: `name`, `uid`, `name:group` or `uid:gid`; without it, the sandbox's holds.
     #[must_use]
     pub fn user(self, user: impl Into<String>) -> Self {
@@ -52,6 +65,12 @@ impl AttachOptionsBuilder {
     #[must_use]
     pub fn env(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.with(|exec| exec.env(key, value))
+    }
+
+    /// Sets an environment variable that need not be UTF-8.
+    #[must_use]
+    pub fn env_bytes(self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        self.with(|exec| exec.env_bytes(key, value))
     }
 
     /// Sets environment variables.
@@ -86,6 +105,13 @@ impl AttachOptionsBuilder {
         self.with(|exec| exec.rlimit_range(resource, soft, hard))
     }
 
+    /// Kills the command, and everything it started, when it has not ended after this time, also
+    /// when it was left running meanwhile.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.with(|exec| exec.timeout(timeout))
+    }
+
     /// Checks everything that can be checked before it is sent.
     pub fn build(self) -> MicrosandboxResult<AttachOptions> {
         let keys = self.keys.map_or_else(|| Ok(DetachKeys::default()), |keys| keys.parse())?;
@@ -111,6 +137,7 @@ mod tests {
             new().rlimit_range(RlimitResource::Nofile, 2, 1),
             new().arg("\0"),
             new().cwd(""),
+            new().timeout(Duration::ZERO),
         ] {
             assert_eq!(wrong.build().unwrap_err().kind(), ErrorKind::InvalidArgument);
         }
@@ -124,12 +151,18 @@ mod tests {
             .env("A", "1")
             .envs([("B", "2")])
             .rlimit(RlimitResource::Nofile, 7)
+            .arg_bytes(b"\xff")
+            .env_bytes(b"C", b"\xff")
+            .cwd_bytes(b"/\xff")
+            .timeout(Duration::from_secs(1))
             .detach_keys("q")
             .build()
             .unwrap();
         assert!(options.exec.tty.is_some());
-        assert_eq!(options.exec.args, [b"a", b"b", b"c"]);
-        assert_eq!((options.exec.env.len(), options.exec.rlimits.len()), (2, 1));
+        assert_eq!(options.exec.args, [b"a", b"b", b"c", b"\xff"]);
+        assert_eq!((options.exec.env.len(), options.exec.rlimits.len()), (3, 1));
+        assert_eq!(options.exec.cwd.as_deref(), Some(b"/\xff".as_slice()));
+        assert_eq!(options.exec.timeout, Some(Duration::from_secs(1)));
         assert_eq!(options.keys, "q".parse().unwrap());
     }
 }

@@ -1,5 +1,6 @@
 //! The host's terminal: standard input, and whatever standard output is.
 
+use crate::attach::modes::Modes;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use msb_wire::TtySize;
 use rustix::fs::{Mode, OFlags, open};
@@ -20,6 +21,9 @@ pub(crate) struct Terminal {
     input: OwnedFd,
     output: OwnedFd,
     settings: Termios,
+    /// What the program changed on it; `None` when it is not shown there, or when what it left is
+    /// what it wanted to leave.
+    modes: Option<Modes>,
     claim: Claim,
 }
 
@@ -53,7 +57,8 @@ impl Claim {
         let settings = tcgetattr(&input).map_err(failed)?;
         let mut raw = settings.clone();
         raw.make_raw();
-        let terminal = Terminal { input, output, settings, claim: self };
+        let modes = isatty(&output).then(Modes::default);
+        let terminal = Terminal { input, output, settings, modes, claim: self };
         // Not `Flush`: what was typed ahead is for the session.
         tcsetattr(&terminal.input, OptionalActions::Now, &raw).map_err(failed)?;
         Ok(terminal)
@@ -72,6 +77,23 @@ impl Terminal {
         self.claim.size()
     }
 
+    /// Notes what was written to the output.
+    pub(crate) fn shown(&mut self, bytes: &[u8]) {
+        if let Some(modes) = &mut self.modes {
+            modes.shown(bytes);
+        }
+    }
+
+    /// What brings the terminal into the state that was noted without having been written.
+    pub(crate) fn redo(&self) -> Vec<u8> {
+        self.modes.as_ref().map(Modes::redo).unwrap_or_default()
+    }
+
+    /// The program ended by itself: what it left is what it wanted to leave.
+    pub(crate) fn keep_screen(&mut self) {
+        self.modes = None;
+    }
+
     pub(crate) fn input(&self) -> BorrowedFd<'_> {
         self.input.as_fd()
     }
@@ -83,6 +105,11 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
+        let undo = self.modes.as_ref().map(Modes::undo).unwrap_or_default();
+        if !undo.is_empty() {
+            // As far as the terminal takes it at once: one that is stopped keeps nobody waiting.
+            let _ = rustix::io::write(&self.output, &undo);
+        }
         // Neither waits for a terminal that is stopped nor throws away what was typed behind the
         // detach keys. Fails only when the terminal is gone.
         let _ = tcsetattr(&self.input, OptionalActions::Now, &self.settings);

@@ -69,7 +69,7 @@ pub unsafe extern "C" fn msb_attach(
         let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
         let sandbox = object.sandbox()?;
         let (out_code, target) = (out_code?, target?);
-        let code = waits.run_tied(async move {
+        let outcome = waits.run_tied(async move {
             match target {
                 Target::Program(program, options) => {
                     let program =
@@ -79,9 +79,10 @@ pub unsafe extern "C" fn msb_attach(
                 Target::Session(id, keys) => sandbox.attach_to(&id, keys).await,
             }
         })?;
+        let code = outcome.code();
         out_code.write(code);
         if let Some(out_flags) = out_flags {
-            out_flags?.write(if code == -1 { MSB_ATTACH_DETACHED } else { 0 });
+            out_flags?.write(if outcome.status.is_none() { MSB_ATTACH_DETACHED } else { 0 });
         }
         Ok(MSB_OK)
     })

@@ -1,6 +1,8 @@
 //! Tying the host's terminal to what runs in a sandbox.
 
-use crate::attach::{AttachOptions, AttachOptionsBuilder, Claim, DetachKeys, Session};
+use crate::attach::{
+    AttachOptions, AttachOptionsBuilder, AttachOutcome, Claim, DetachKeys, Session,
+};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::exec::ReattachFrom;
 use crate::sandbox::{Program, Sandbox};
@@ -33,7 +35,7 @@ impl Sandbox {
         cmd: impl Into<String>,
         f: impl FnOnce(AttachOptionsBuilder) -> AttachOptionsBuilder,
     ) -> MicrosandboxResult<i32> {
-        self.attached(Program::Command(cmd.into().into_bytes()), f).await
+        Ok(self.attach_outcome(Some(cmd), f).await?.code())
     }
 
     /// As [`Sandbox::attach`], with the sandbox's shell.
@@ -46,7 +48,22 @@ impl Sandbox {
         &self,
         f: impl FnOnce(AttachOptionsBuilder) -> AttachOptionsBuilder,
     ) -> MicrosandboxResult<i32> {
-        self.attached(Program::Command(self.own_shell().to_vec()), f).await
+        Ok(self.attach_outcome(None::<String>, f).await?.code())
+    }
+
+    /// As [`Sandbox::attach_with`], or without a command as [`Sandbox::attach_shell_with`], and
+    /// tells the session's id and how it ended.
+    pub async fn attach_outcome(
+        &self,
+        cmd: Option<impl Into<String>>,
+        f: impl FnOnce(AttachOptionsBuilder) -> AttachOptionsBuilder,
+    ) -> MicrosandboxResult<AttachOutcome> {
+        let program = match cmd {
+            Some(cmd) => cmd.into().into_bytes(),
+            None => self.own_shell().to_vec(),
+        };
+        let options = f(AttachOptionsBuilder::new()).build()?;
+        self.attach_program(Program::Command(program), options).await
     }
 
     /// As [`Sandbox::attach`], with a session that is there already, from now on. What it put out
@@ -55,30 +72,39 @@ impl Sandbox {
     /// Fails with [`ErrorKind::NoSuchSession`] when the id is not known in this sandbox, and with
     /// [`ErrorKind::NotATerminal`] when the session has no terminal.
     pub async fn attach_session(&self, session_id: impl AsRef<str>) -> MicrosandboxResult<i32> {
-        self.attach_to(session_id.as_ref(), DetachKeys::default()).await
+        Ok(self.attach_to(session_id.as_ref(), DetachKeys::default()).await?.code())
     }
 
-    /// As [`Sandbox::attach_session`], with other keys.
+    /// As [`Sandbox::attach_session`], with other keys, as
+    /// [`AttachOptionsBuilder::detach_keys`] takes them, and tells how it ended.
+    pub async fn attach_session_outcome(
+        &self,
+        session_id: impl AsRef<str>,
+        detach_keys: Option<&str>,
+    ) -> MicrosandboxResult<AttachOutcome> {
+        let keys = detach_keys.map_or_else(|| Ok(DetachKeys::default()), str::parse)?;
+        self.attach_to(session_id.as_ref(), keys).await
+    }
+
+    /// Takes a session up again.
     pub(crate) async fn attach_to(
         &self,
         session_id: &str,
         keys: DetachKeys,
-    ) -> MicrosandboxResult<i32> {
+    ) -> MicrosandboxResult<AttachOutcome> {
         let claim = Claim::new()?;
-        let (core, joined) = self.join(session_id, ReattachFrom::Now).await?;
+        // All that is kept: its program may have changed the terminal that it had, and takes for
+        // granted that this one is the same.
+        let before = self.sessions().await?;
+        let (core, joined) = self.join(session_id, ReattachFrom::Start).await?;
         if !joined.tty {
             let context = format!("the session {} has no terminal", core.session());
             return Err(Error::new(ErrorKind::NotATerminal, Origin::Caller, context));
         }
-        crate::attach::attach(claim, Session { core, keys, size: None }).await
-    }
-
-    async fn attached(
-        &self,
-        program: Program,
-        f: impl FnOnce(AttachOptionsBuilder) -> AttachOptionsBuilder,
-    ) -> MicrosandboxResult<i32> {
-        self.attach_program(program, f(AttachOptionsBuilder::new()).build()?).await
+        let id = core.session().to_string();
+        let total = before.iter().find(|session| session.id == id);
+        let shown = total.map_or(0, |session| session.output_total.saturating_sub(joined.from));
+        crate::attach::attach(claim, Session { core, keys, size: None, shown }).await
     }
 
     /// Runs a program on this process's terminal.
@@ -86,12 +112,12 @@ impl Sandbox {
         &self,
         program: Program,
         mut options: AttachOptions,
-    ) -> MicrosandboxResult<i32> {
+    ) -> MicrosandboxResult<AttachOutcome> {
         let claim = Claim::new()?;
         let size = claim.size();
         options.exec.tty = size.or(options.exec.tty);
         let (request, _) = self.request_for(program, options.exec)?;
         let core = self.connect().await?.exec(request)?;
-        crate::attach::attach(claim, Session { core, keys: options.keys, size }).await
+        crate::attach::attach(claim, Session { core, keys: options.keys, size, shown: 0 }).await
     }
 }

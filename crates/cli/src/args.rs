@@ -1,26 +1,33 @@
 //! The command line.
 
 use crate::image;
-use crate::values::{self, Label, Limit, Variable};
-use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use crate::options::{Context, How, Machine};
+use crate::values;
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use microsandbox::PullPolicy;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+/// What a page of help ends with, where a command's end is msb's own.
+const EXIT_CODES: &str = "Exit codes: the command's own; 128+n when signal n killed it; 124 when \
+    its time ran out; 125 when msb itself failed; 126 when it is not executable; 127 when it was \
+    not found.";
+
 /// Run commands in isolated sandboxes.
 ///
-/// Exit codes of run and exec: the program's own; 128+n when signal n killed it; 124 when its time
-/// ran out; 125 when msb itself failed; 126 when the program is not executable; 127 when it was
-/// not found. With a terminal, 0 also when it was left running.
+/// Exit codes of run, exec and attach: the program's own; 128+n when signal n killed it; 124 when
+/// its time ran out; 125 when msb itself failed; 126 when the program is not executable; 127 when
+/// it was not found. With a terminal, 0 also when it was left running.
 #[derive(Debug, Parser)]
 #[command(name = "msb", version)]
 pub(crate) struct Arguments {
-    /// Print no names and notes; ls and sessions print names and ids only
-    #[arg(short, long, global = true)]
+    /// Print no names, notes and progress; ls and sessions print names and ids only
+    #[arg(short, long, global = true, display_order = 100)]
     pub(crate) quiet: bool,
+    /// Tell what is behind a failure, too
+    #[arg(long, global = true, display_order = 101)]
+    pub(crate) verbose: bool,
     #[command(subcommand)]
     pub(crate) task: Task,
 }
@@ -31,22 +38,22 @@ pub(crate) enum Task {
     Run(Run),
     /// Run a command in a sandbox that is running
     Exec(Exec),
-    /// Take up again, on this terminal, a command that was left running
-    Attach {
-        /// The sandbox
-        name: String,
-        /// The session's id, as msb sessions lists it
-        session: String,
-    },
+    /// Take up again a command that was left running; without a session, open a shell
+    Attach(Attach),
     /// Create a sandbox and start it; it runs until it is stopped
     Create(Create),
-    /// Start a sandbox again, with the files it was left with
+    /// Start sandboxes again, with the files they were left with
     Start {
-        /// The sandbox
-        name: String,
+        /// The sandboxes
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
     },
     /// List the sandboxes
+    #[command(visible_alias = "ps", alias = "list")]
     Ls {
+        // A habit from elsewhere; those that have ended are always among them.
+        #[arg(short, long, hide = true)]
+        all: bool,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -54,22 +61,19 @@ pub(crate) enum Task {
     /// End sandboxes in order: what runs in them is asked to end, then killed
     Stop {
         /// The sandboxes
-        #[arg(required = true)]
+        #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
         /// How long what runs in them has to end, such as 500ms, 30s or 5m
-        #[arg(long, value_name = "TIME", default_value = "10s", value_parser = values::duration)]
+        #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = values::duration)]
         timeout: Duration,
     },
-    /// End sandboxes at once
-    Kill {
-        /// The sandboxes
-        #[arg(required = true)]
-        names: Vec<String>,
-    },
+    /// End sandboxes at once, or one session
+    Kill(Kill),
     /// Remove sandboxes and their files
+    #[command(alias = "remove")]
     Rm {
         /// The sandboxes
-        #[arg(required = true)]
+        #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
         /// Also those that are running, and without complaint those that do not exist
         #[arg(short, long)]
@@ -102,6 +106,17 @@ pub(crate) enum Task {
         /// The shell
         shell: Shell,
     },
+    // For those who install it; scripts/install and docs/cli.md are made with it.
+    /// Write the man pages into a directory, or print the reference as Markdown
+    #[command(hide = true)]
+    Manual {
+        /// The directory
+        #[arg(required_unless_present = "markdown")]
+        directory: Option<PathBuf>,
+        /// Print the reference
+        #[arg(long, conflicts_with = "directory")]
+        markdown: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -116,66 +131,87 @@ pub(crate) enum Setup {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "msb run [OPTIONS] IMAGE [-- CMD [ARGS]...]")]
+#[command(override_usage = "msb run [OPTIONS] IMAGE [OPTIONS] [--] [CMD] [ARGS]...", after_help = EXIT_CODES)]
 pub(crate) struct Run {
     /// The image: a name such as python:3.12, or the path (/, ./, ../) of a directory or an archive
     pub(crate) image: PathBuf,
-    /// The sandbox's name; one is made up without it
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    #[command(flatten)]
-    pub(crate) machine: Machine,
-    #[command(flatten)]
-    pub(crate) context: Context,
+    /// The command and its arguments, without which the image's own runs; behind --, the command
+    /// may begin with a dash
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
     #[command(flatten)]
     pub(crate) how: How,
+    #[command(flatten)]
+    pub(crate) context: Context,
     /// Remove the sandbox at the end, which happens anyway without --detach
     #[arg(long, conflicts_with = "detach")]
     pub(crate) rm: bool,
-    /// The command and its arguments, after --; without one, the image's own
-    #[arg(last = true, value_name = "CMD")]
-    pub(crate) command: Vec<OsString>,
+    /// The sandbox's name; one is made up without it
+    #[arg(long, help_heading = "The sandbox")]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "msb exec [OPTIONS] NAME [OPTIONS] -- CMD [ARGS]...")]
+#[command(override_usage = "msb exec [OPTIONS] NAME [OPTIONS] [--] CMD [ARGS]...", after_help = EXIT_CODES)]
 pub(crate) struct Exec {
     /// The sandbox
     pub(crate) name: String,
-    #[command(flatten)]
-    pub(crate) context: Context,
+    /// The command and its arguments; behind --, the command may begin with a dash
+    #[arg(trailing_var_arg = true, required_unless_present = "tty", value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
     #[command(flatten)]
     pub(crate) how: How,
-    /// Run it on this terminal; without a command, the sandbox's shell
-    #[arg(short, long, conflicts_with_all = ["detach", "timeout"])]
-    pub(crate) tty: bool,
+    #[command(flatten)]
+    pub(crate) context: Context,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Attach {
+    /// The sandbox
+    pub(crate) name: String,
+    /// The session's id, or enough of its beginning, as msb sessions lists it
+    #[arg(value_parser = values::session_prefix)]
+    pub(crate) session: Option<String>,
     /// The keys that leave it running, such as ctrl-p,ctrl-q; ctrl-] without this
-    #[arg(long, value_name = "KEYS", requires = "tty")]
+    #[arg(long, value_name = "KEYS")]
     pub(crate) detach_keys: Option<String>,
-    /// The command and its arguments, after --
-    #[arg(last = true, required_unless_present = "tty", value_name = "CMD")]
-    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Kill {
+    /// The sandboxes
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Only this session and all that it started, by its id or enough of its beginning
+    #[arg(long, value_name = "ID", value_parser = values::session_prefix)]
+    pub(crate) session: Option<String>,
+    /// Send this signal to the session's process group instead, such as TERM
+    #[arg(short, long, value_name = "SIGNAL", value_parser = values::signal, requires = "session")]
+    pub(crate) signal: Option<i32>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
     /// The image: a name such as python:3.12, or the path (/, ./, ../) of a directory or an archive
     pub(crate) image: PathBuf,
-    /// The sandbox's name
-    #[arg(long)]
-    pub(crate) name: String,
-    #[command(flatten)]
-    pub(crate) machine: Machine,
     #[command(flatten)]
     pub(crate) context: Context,
+    /// The sandbox's name; one is made up without it
+    #[arg(long, help_heading = "The sandbox")]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
     /// The sandbox, running or not
     pub(crate) name: String,
-    /// Only this session, by its id
-    #[arg(long, value_name = "ID", value_parser = values::session)]
+    /// Only this session, by its id or enough of its beginning
+    #[arg(long, value_name = "ID", value_parser = values::session_prefix)]
     pub(crate) session: Option<String>,
     /// Go on with what is still to come, until the sandbox ends
     #[arg(short, long)]
@@ -188,80 +224,10 @@ pub(crate) struct Logs {
     pub(crate) json: bool,
 }
 
-/// The script for a shell, which it reads when it starts or when it is asked to complete.
-pub(crate) fn completion(shell: Shell) -> Vec<u8> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "msb", &mut script);
-    script
-}
-
-/// What a sandbox is made of.
-#[derive(Debug, Args)]
-pub(crate) struct Machine {
-    /// What isolates it; without it, and without MSB_DRIVER, the first with hardware isolation
-    #[arg(long)]
-    pub(crate) driver: Option<String>,
-    /// When to ask the registry for the image: always, missing (unless it is here) or never
-    #[arg(long, value_name = "WHEN", value_parser = image::policy, default_value = "missing")]
-    pub(crate) pull: PullPolicy,
-    /// How many processors it may use
-    #[arg(long, value_name = "N")]
-    pub(crate) cpus: Option<u32>,
-    /// How much memory it may use: 512 and 512M are MiB, 1G is 1024 of them
-    #[arg(long, value_name = "SIZE", value_parser = values::memory)]
-    pub(crate) memory: Option<u32>,
-    /// Its host name
-    #[arg(long)]
-    pub(crate) hostname: Option<String>,
-    /// How long its start may take, such as 30s or 2m; without it MSB_BOOT_TIMEOUT, in seconds
-    #[arg(long, value_name = "TIME", value_parser = values::duration)]
-    pub(crate) boot_timeout: Option<Duration>,
-    /// A note of your own; may be given again
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::label)]
-    pub(crate) labels: Vec<Label>,
-    /// Keep what its sessions put out, for msb logs
-    #[arg(long)]
-    pub(crate) log: bool,
-    /// End and remove a sandbox that has the name already
-    #[arg(long)]
-    pub(crate) replace: bool,
-}
-
-/// Where and as whom commands run.
-#[derive(Debug, Args)]
-pub(crate) struct Context {
-    /// Set a variable, or pass on the one of that name; may be given again
-    #[arg(short, long, value_name = "KEY[=VALUE]",
-        value_parser = OsStringValueParser::new().try_map(values::variable))]
-    pub(crate) env: Vec<Variable>,
-    /// The working directory
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) workdir: Option<OsString>,
-    /// The user: name, uid, name:group or uid:gid
-    #[arg(short, long)]
-    pub(crate) user: Option<String>,
-}
-
-/// How one command runs.
-#[derive(Debug, Args)]
-pub(crate) struct How {
-    /// Let it run on in the background, and print the name (run) or the session's id (exec)
-    #[arg(short, long, conflicts_with = "interactive")]
-    pub(crate) detach: bool,
-    /// Pass standard input on
-    #[arg(short, long)]
-    pub(crate) interactive: bool,
-    /// Kill it after this time, such as 500ms, 30s or 5m
-    #[arg(long, value_name = "TIME", value_parser = values::duration)]
-    pub(crate) timeout: Option<Duration>,
-    /// Limit a resource, such as nofile=1024 or nofile=1024:2048; may be given again
-    #[arg(long = "rlimit", value_name = "NAME=SOFT[:HARD]", value_parser = values::rlimit)]
-    pub(crate) rlimits: Vec<Limit>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {
@@ -280,6 +246,26 @@ mod tests {
         assert_eq!(format!("{after:?}"), format!("{before:?}"));
         assert_eq!(after.command, ["python", "-e", "x.py", "--timeout", "1"]);
         assert_eq!(after.how.timeout, Some(Duration::from_secs(30)));
+        // Without --, the first word that is no option is where the command begins.
+        let bare = parse("msb exec -w /app w -e A=1 --timeout 30s python -e x.py --timeout 1");
+        assert_eq!(format!("{after:?}"), format!("{bare:?}"));
+        assert_eq!(parse("msb exec w git log -- -x").command, ["git", "log", "--", "-x"]);
+        assert_eq!(parse("msb exec w -- -x -- y").command, ["-x", "--", "y"]);
+        let short = parse("msb exec -it w");
+        assert!(short.how.interactive && short.how.tty && short.command.is_empty());
+    }
+
+    #[test]
+    fn g_run_takes_options_before_and_after_the_image_and_none_of_the_commands() {
+        let parse = |line: &str| {
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            let Task::Run(run) = arguments.task else { panic!("another task: {line}") };
+            run
+        };
+        let before = parse("msb run --rm -it -e A=1 --cpus 2 ./image sh -c x -e");
+        let after = parse("msb run ./image --rm -it -e A=1 --cpus 2 -- sh -c x -e");
+        assert_eq!(format!("{before:?}"), format!("{after:?}"));
+        assert_eq!(before.command, ["sh", "-c", "x", "-e"]);
     }
 
     #[test]

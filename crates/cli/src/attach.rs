@@ -1,83 +1,114 @@
-//! `msb exec --tty` and `msb attach`: this terminal on a command.
+//! `msb attach`, and `--tty`: this terminal on a command.
 
-use crate::args::Exec;
+use crate::args::Attach;
 use crate::failure::Failure;
-use crate::manage::text;
-use crate::run::unless_signalled;
+use crate::list::session;
+use crate::options::How;
+use crate::run::{Command, Ended, Place, unless_signalled};
 use crate::signals::Signals;
-use crate::stdio;
-use microsandbox::{AttachOptionsBuilder, MicrosandboxResult, Sandbox};
+use crate::{stdio, stream};
+use microsandbox::{
+    AttachOptionsBuilder, AttachOutcome, MicrosandboxResult, ReattachFrom, Sandbox,
+};
+use std::io::IsTerminal;
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
-/// What an attach returns when the command lives on.
-const DETACHED: i32 = -1;
+/// Takes a session up again, or runs the sandbox's shell.
+pub(crate) async fn attach(args: Attach, quiet: bool) -> Result<u8, Failure> {
+    let mut signals = Signals::take()?;
+    let sandbox = unless_signalled(&mut signals, Sandbox::get(&args.name)).await??;
+    let keys = args.detach_keys;
+    let Some(id) = args.session else {
+        need_terminal()?;
+        let attaching = sandbox.attach_outcome(None::<String>, |options| with_keys(options, keys));
+        return Ok(tied(attaching, None, &mut signals).await?.told(&sandbox, quiet));
+    };
+    let session = unless_signalled(&mut signals, session(&sandbox, &id)).await??;
+    if session.tty {
+        need_terminal()?;
+        let attaching = sandbox.attach_session_outcome(&session.id, keys.as_deref());
+        return Ok(tied(attaching, None, &mut signals).await?.told(&sandbox, quiet));
+    }
+    watch(&sandbox, &session.id, quiet, &mut signals).await
+}
 
 /// Runs a command, or without one the sandbox's shell, on this terminal.
-pub(crate) async fn command(mut args: Exec, quiet: bool) -> Result<u8, Failure> {
-    let mut words = Vec::new();
-    for word in std::mem::take(&mut args.command) {
-        words.push(text("the command or an argument", word)?);
-    }
-    let name = args.name.clone();
-    let options = options(args)?;
-    on_terminal(&name, quiet, async move |sandbox: &Sandbox| {
-        let mut words = words.into_iter();
-        match words.next() {
-            Some(program) => sandbox.attach_with(program, |_| options.args(words)).await,
-            None => sandbox.attach_shell_with(|_| options).await,
+pub(crate) async fn command(
+    sandbox: &Sandbox,
+    command: Option<Command>,
+    how: &How,
+    place: Place,
+    signals: &mut Signals,
+) -> Result<Ended, Failure> {
+    let (program, arguments) = command.map(|command| (command.program, command.arguments)).unzip();
+    let configure = |mut options: AttachOptionsBuilder| {
+        for argument in arguments.unwrap_or_default() {
+            options = options.arg_bytes(argument.into_vec());
         }
-    })
-    .await
-}
-
-/// Takes a session up again.
-pub(crate) async fn session(name: &str, id: &str, quiet: bool) -> Result<u8, Failure> {
-    on_terminal(name, quiet, async move |sandbox: &Sandbox| sandbox.attach_session(id).await).await
-}
-
-fn options(args: Exec) -> Result<AttachOptionsBuilder, Failure> {
-    let mut options = AttachOptionsBuilder::new();
-    for variable in args.context.env {
-        let key = text("the name of a variable", variable.key)?;
-        if let Some(value) = variable.value {
-            let value = text(&format!("the value of the variable {key}"), value)?;
-            options = options.env(key, value);
+        for (key, value) in place.variables {
+            options = options.env_bytes(key.into_vec(), value.into_vec());
         }
-    }
-    if let Some(workdir) = args.context.workdir {
-        options = options.cwd(text("the working directory", workdir)?);
-    }
-    if let Some(user) = args.context.user {
-        options = options.user(user);
-    }
-    if let Some(keys) = args.detach_keys {
-        options = options.detach_keys(keys);
-    }
-    for limit in args.how.rlimits {
-        options = options.rlimit_range(limit.resource, limit.soft, limit.hard);
-    }
-    Ok(options)
-}
-
-/// Attaches until it is over, or until a signal: the terminal has its settings back then, and the
-/// command runs on.
-async fn on_terminal(
-    name: &str,
-    quiet: bool,
-    attach: impl AsyncFnOnce(&Sandbox) -> MicrosandboxResult<i32>,
-) -> Result<u8, Failure> {
-    let mut signals = Signals::take()?;
-    let attached = async {
-        let sandbox = Sandbox::get(name).await?;
-        attach(&sandbox).await
+        if let Some(workdir) = place.workdir {
+            options = options.cwd_bytes(workdir.into_vec());
+        }
+        if let Some(user) = place.user {
+            options = options.user(user);
+        }
+        if let Some(time) = how.timeout {
+            options = options.timeout(time);
+        }
+        for limit in &how.rlimits {
+            options = options.rlimit_range(limit.resource, limit.soft, limit.hard);
+        }
+        with_keys(options, how.detach_keys.clone())
     };
-    match unless_signalled(&mut signals, attached).await?? {
-        DETACHED => {
-            if !quiet {
-                stdio::complain(&format!("it runs on; msb sessions {name} tells its id"));
-            }
-            Ok(0)
-        }
-        code => u8::try_from(code)
-            .map_err(|_| Failure::own(format!("the command ended with the exit code {code}"))),
+    tied(sandbox.attach_outcome(program, configure), how.timeout, signals).await
+}
+
+fn with_keys(options: AttachOptionsBuilder, keys: Option<String>) -> AttachOptionsBuilder {
+    match keys {
+        Some(keys) => options.detach_keys(keys),
+        None => options,
     }
+}
+
+/// Before anything is made for it: there is a terminal.
+pub(crate) fn need_terminal() -> Result<(), Failure> {
+    if std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(Failure::own(
+        "standard input is not a terminal, as -t and attach need it; exec -i does without",
+    ))
+}
+
+/// Waits until it is over, or until a signal: the terminal has its settings back then, and the
+/// command runs on.
+async fn tied(
+    attaching: impl Future<Output = MicrosandboxResult<AttachOutcome>>,
+    time: Option<Duration>,
+    signals: &mut Signals,
+) -> Result<Ended, Failure> {
+    let outcome = unless_signalled(signals, attaching).await??;
+    match outcome.status {
+        Some(status) => stream::exit_code(&status, time).map(Ended::With),
+        None => Ok(Ended::Runs(outcome.session_id)),
+    }
+}
+
+/// Prints what a session without a terminal has put out, as far as it is kept, and what is still
+/// to come.
+async fn watch(
+    sandbox: &Sandbox,
+    id: &str,
+    quiet: bool,
+    signals: &mut Signals,
+) -> Result<u8, Failure> {
+    let following = sandbox.reattach(id, ReattachFrom::Start);
+    let mut handle = unless_signalled(signals, following).await??;
+    if handle.missed() > 0 && !quiet {
+        stdio::complain(&format!("the first {} bytes are no longer kept", handle.missed()));
+    }
+    stream::watch(&mut handle, signals).await
 }

@@ -2,8 +2,8 @@
 
 use crate::failure::Failure;
 use crate::list::document;
-use crate::stdio;
 use crate::table::table;
+use crate::{progress, stdio};
 use microsandbox::DriverReport;
 use microsandbox::sandbox::Isolation;
 use serde_json::{Value, json};
@@ -24,10 +24,8 @@ pub(crate) async fn doctor(json: bool) -> Result<u8, Failure> {
 
 /// Fetches a guest kernel, and prints its path.
 pub(crate) async fn setup_kernel(to: Option<PathBuf>, quiet: bool) -> Result<u8, Failure> {
-    if !quiet {
-        stdio::complain("fetching Debian's kernel for virtual machines, about 30 MB");
-    }
-    let kernel = microsandbox::setup_kernel(to).await?;
+    let what = "fetching Debian's kernel for virtual machines, about 30 MB";
+    let kernel = progress::during(quiet, what, microsandbox::setup_kernel(to)).await?;
     stdio::print(format!("{}\n", kernel.display()).as_bytes())?;
     Ok(0)
 }

@@ -4,6 +4,7 @@ use crate::stdio;
 use clap::error::ErrorKind as UsageKind;
 use microsandbox::{Error, ErrorKind, ExecFailed, ExecFailureKind};
 use std::io;
+use std::process::ExitCode;
 
 /// The command's time ran out.
 pub(crate) const TIMED_OUT: u8 = 124;
@@ -14,7 +15,7 @@ const NOT_EXECUTABLE: u8 = 126;
 /// The command was not found.
 const NOT_FOUND: u8 = 127;
 /// SIGPIPE's number, which is the same on every Linux that there is a driver for.
-const SIGPIPE: i32 = 13;
+pub(crate) const SIGPIPE: i32 = 13;
 
 /// Why msb ends without an exit code from the command.
 #[derive(Debug)]
@@ -24,17 +25,26 @@ pub(crate) struct Failure {
     pub(crate) message: Option<String>,
     /// The user does not want to wait for anything any more.
     pub(crate) leaves: bool,
+    /// The signal that msb itself ends by, so that a shell's loop around it ends too.
+    signal: Option<i32>,
+    /// What is behind it, for whoever asks.
+    causes: Vec<String>,
 }
 
 impl Failure {
     /// A failure of msb itself.
     pub(crate) fn own(message: impl Into<String>) -> Self {
-        Failure { code: OWN, message: Some(message.into()), leaves: false }
+        Failure { message: Some(message.into()), ..Failure::silent() }
     }
 
-    /// Ended by a signal, as far as a parent can see.
+    /// A failure of msb itself that was told already.
+    pub(crate) fn silent() -> Self {
+        Failure { code: OWN, message: None, leaves: false, signal: None, causes: Vec::new() }
+    }
+
+    /// Ended by a signal.
     pub(crate) fn signalled(signal: i32) -> Self {
-        Failure { code: signal_code(signal), message: None, leaves: false }
+        Failure { code: signal_code(signal), signal: Some(signal), ..Failure::silent() }
     }
 
     /// The user said it often enough.
@@ -44,7 +54,7 @@ impl Failure {
 
     /// The command's time ran out.
     pub(crate) fn timed_out(message: String) -> Self {
-        Failure { code: TIMED_OUT, message: Some(message), leaves: false }
+        Failure { code: TIMED_OUT, ..Failure::own(message) }
     }
 
     /// A write to one of our outputs failed. That nobody reads it is how `head` ends what is
@@ -55,6 +65,21 @@ impl Failure {
         }
         Failure::own(format!("cannot write {stream}: {error}"))
     }
+
+    /// Says what is to be said, and ends as is to be ended.
+    pub(crate) fn end(self, verbose: bool) -> ExitCode {
+        if let Some(message) = &self.message {
+            stdio::complain(message);
+        }
+        for cause in self.causes.iter().filter(|_| verbose) {
+            stdio::complain(cause);
+        }
+        if let Some(signal) = self.signal {
+            // Returns when the signal is blocked, as it may be for what started us.
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+        ExitCode::from(self.code)
+    }
 }
 
 impl From<ExecFailed> for Failure {
@@ -64,7 +89,14 @@ impl From<ExecFailed> for Failure {
             ExecFailureKind::PermissionDenied | ExecFailureKind::NotExecutable => NOT_EXECUTABLE,
             _ => OWN,
         };
-        Failure { code, message: Some(failed.to_string()), leaves: false }
+        let causes = vec![format!(
+            "kind {}, at {}: {} ({})",
+            failed.kind.name(),
+            failed.stage.name(),
+            failed.errno_name,
+            failed.errno
+        )];
+        Failure { code, causes, ..Failure::own(failed.to_string()) }
     }
 }
 
@@ -75,13 +107,30 @@ impl From<Error> for Failure {
             error => {
                 let hint = match error.kind() {
                     ErrorKind::SandboxNotFound => "; msb ls shows those that do",
+                    ErrorKind::SandboxNotRunning => ": msb start",
+                    ErrorKind::SandboxRunning => ": msb rm -f",
+                    ErrorKind::SandboxAlreadyExists => ": msb rm, --replace, --name",
                     ErrorKind::StreamLost => "; how the command ended is not known",
+                    ErrorKind::NoDriver => "; msb doctor tells more",
                     _ => "",
                 };
-                Failure::own(format!("{error}{hint}"))
+                Failure { causes: causes(&error), ..Failure::own(format!("{error}{hint}")) }
             }
         }
     }
+}
+
+/// What an error says about itself beyond its text, and what is behind it.
+fn causes(error: &Error) -> Vec<String> {
+    let errno = error.os_error().map(|errno| format!(", errno {errno}")).unwrap_or_default();
+    let mut causes =
+        vec![format!("kind {}, noticed by the {}{errno}", error.kind(), error.origin())];
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        causes.push(format!("because: {cause}"));
+        source = cause.source();
+    }
+    causes
 }
 
 /// What a parent sees of a process that a signal killed.
@@ -100,21 +149,22 @@ pub(crate) fn usage(error: &clap::Error) -> Result<u8, Failure> {
         UsageKind::DisplayHelpOnMissingArgumentOrSubcommand | UsageKind::MissingSubcommand => {
             Err(Failure::own("no task given; msb --help lists them"))
         }
-        UsageKind::UnknownArgument => {
-            Err(Failure::own(format!("{}; a command comes after --", usage_line(&text))))
-        }
         _ => Err(Failure::own(usage_line(&text))),
     }
 }
 
-/// The first paragraphs of clap's text, which are about the mistake, as one line.
+/// The first paragraphs of clap's text, which are about the mistake, as one line, and where to read
+/// how it is done.
 fn usage_line(text: &str) -> String {
     let about = text.split("\n\n").take_while(|part| !part.starts_with("Usage:"));
     let mut parts: Vec<String> = about
         .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
         .filter(|part| !part.is_empty() && !part.starts_with("For more information"))
         .collect();
-    parts.push("msb --help lists what there is".to_owned());
+    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or("msb");
+    let words = usage.split(' ').take_while(|word| word.bytes().all(|b| b.is_ascii_lowercase()));
+    let task = words.collect::<Vec<_>>().join(" ");
+    parts.push(format!("{task} --help tells more"));
     let line = parts.join("; ");
     line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }
@@ -137,7 +187,7 @@ mod tests {
         assert_eq!(
             line,
             "the following required arguments were not provided: <NAME>; \
-             msb --help lists what there is"
+             msb start --help tells more"
         );
     }
 }

@@ -2,8 +2,15 @@
 
 use crate::stdio;
 use microsandbox::ExecSink;
+use nix::sys::signal::{SigSet, Signal};
+use rustix::io::Errno;
+use rustix::process::getpgrp;
+use rustix::termios::tcgetpgrp;
 use std::fs::File;
 use std::future::pending;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::time::Duration;
 use std::{io, thread};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
@@ -13,10 +20,25 @@ const CHUNK: usize = 64 * 1024;
 /// How many chunks may wait: one on its way while the next is read.
 const WAITING: usize = 1;
 
+/// How often a process in the background looks whether it still is.
+const BACKGROUND_INTERVAL: Duration = Duration::from_millis(200);
+
 type Chunk = io::Result<Vec<u8>>;
 
 /// What became of passing it on: a failure to read comes with the sink.
 type Passed = Result<(), (io::Error, ExecSink)>;
+
+/// Whether standard input is for the command, when nobody said so: it is a terminal at which someone
+/// waits for this process, and sees what it says. Someone who pages through its output types for the
+/// pager.
+pub(crate) fn is_for_us() -> bool {
+    let input = io::stdin();
+    input.is_terminal() && io::stdout().is_terminal() && in_foreground(input)
+}
+
+fn in_foreground(terminal: impl AsFd) -> bool {
+    tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp())
+}
 
 /// Passes this process's input on, until one of the two ends has enough.
 #[derive(Debug, Default)]
@@ -52,9 +74,18 @@ impl Feed {
 }
 
 fn read(file: &File, sender: &Sender<Chunk>) {
+    // Whoever reads the terminal from the background is stopped, and the output with it. Here the
+    // read fails instead, and waits until someone is at the terminal.
+    let mut stop = SigSet::empty();
+    stop.add(Signal::SIGTTIN);
+    let _ = stop.thread_block();
     loop {
         let mut buffer = vec![0; CHUNK];
         let result = stdio::read(file, &mut buffer);
+        if is_in_background(&result) && file.is_terminal() && !in_foreground(file) {
+            thread::sleep(BACKGROUND_INTERVAL);
+            continue;
+        }
         let last = !matches!(result, Ok(1..));
         let chunk = result.map(|length| {
             buffer.truncate(length);
@@ -64,6 +95,11 @@ fn read(file: &File, sender: &Sender<Chunk>) {
             return;
         }
     }
+}
+
+fn is_in_background(result: &io::Result<usize>) -> bool {
+    let error = result.as_ref().err().and_then(io::Error::raw_os_error);
+    error == Some(Errno::IO.raw_os_error())
 }
 
 /// An empty chunk is the end.

@@ -37,6 +37,23 @@ pub(crate) async fn sessions(name: &str, json: bool, quiet: bool) -> Result<u8, 
     Ok(0)
 }
 
+/// The session whose id this is, or is the beginning of.
+pub(crate) async fn session(sandbox: &Sandbox, id: &str) -> Result<SessionInfo, Failure> {
+    let mut found = sandbox.sessions().await?;
+    found.retain(|session| session.id.starts_with(id));
+    let name = sandbox.name();
+    match (found.pop(), found.is_empty()) {
+        (Some(session), true) => Ok(session),
+        (Some(_), false) => Err(Failure::own(format!(
+            "{} sessions of sandbox {name} begin with {id}; give more of the id",
+            found.len() + 1
+        ))),
+        (None, _) => Err(Failure::own(format!(
+            "no session of sandbox {name} is {id}; msb sessions {name} lists them"
+        ))),
+    }
+}
+
 /// One JSON document for a list.
 pub(crate) fn document(entries: Vec<Value>) -> String {
     format!("{:#}\n", Value::from(entries))

@@ -16,6 +16,9 @@ mod image;
 mod list;
 mod logs;
 mod manage;
+mod manual;
+mod options;
+mod progress;
 mod run;
 mod signals;
 mod stdio;
@@ -29,18 +32,19 @@ use failure::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let result = match Arguments::try_parse() {
-        Ok(arguments) => perform(arguments),
-        Err(error) => failure::usage(&error),
+    std::panic::set_hook(Box::new(stdio::panicked));
+    let (result, verbose) = match Arguments::try_parse() {
+        Ok(arguments) => {
+            let verbose = arguments.verbose;
+            // What a panic has to say was said by the hook.
+            let performed = std::panic::catch_unwind(|| perform(arguments));
+            (performed.unwrap_or_else(|_| Err(Failure::silent())), verbose)
+        }
+        Err(error) => (failure::usage(&error), false),
     };
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            if let Some(message) = &failure.message {
-                stdio::complain(message);
-            }
-            ExitCode::from(failure.code)
-        }
+        Err(failure) => failure.end(verbose),
     }
 }
 
@@ -54,19 +58,23 @@ fn perform(arguments: Arguments) -> Result<u8, Failure> {
         match arguments.task {
             Task::Run(args) => run::run(args, quiet).await,
             Task::Exec(args) => run::exec(args, quiet).await,
-            Task::Attach { name, session } => attach::session(&name, &session, quiet).await,
+            Task::Attach(args) => attach::attach(args, quiet).await,
             Task::Create(args) => manage::create(args, quiet).await,
-            Task::Start { name } => manage::start(&name).await,
-            Task::Stop { names, timeout } => manage::stop(&names, timeout).await,
-            Task::Kill { names } => manage::kill(&names).await,
+            Task::Start { names } => manage::start(&names, quiet).await,
+            Task::Stop { names, timeout } => manage::stop(&names, timeout, quiet).await,
+            Task::Kill(args) => manage::kill(&args).await,
             Task::Rm { names, force } => manage::remove(&names, force).await,
-            Task::Ls { json } => list::sandboxes(json, quiet).await,
+            Task::Ls { json, .. } => list::sandboxes(json, quiet).await,
             Task::Sessions { name, json } => list::sessions(&name, json, quiet).await,
             Task::Logs(args) => logs::print(args).await,
             Task::Image(task) => image::perform(task, quiet).await,
             Task::Doctor { json } => doctor::doctor(json).await,
             Task::Setup(Setup::Kernel { to }) => doctor::setup_kernel(to, quiet).await,
-            Task::Completion { shell } => stdio::print(&args::completion(shell)).map(|()| 0),
+            Task::Completion { shell } => stdio::print(&manual::completion(shell)).map(|()| 0),
+            Task::Manual { directory: Some(directory), .. } => manual::pages(&directory),
+            Task::Manual { directory: None, .. } => {
+                stdio::print(manual::markdown().as_bytes()).map(|()| 0)
+            }
         }
     });
     // A thread may still sit in a read of our input or a write of our output, for ever.

@@ -1,55 +1,89 @@
 //! `msb create`, `start`, `stop`, `kill` and `rm`.
 
-use crate::args::{Context, Create, Machine};
+use crate::args::{Create, Kill};
 use crate::failure::Failure;
 use crate::image::Bar;
-use crate::stdio;
-use microsandbox::{ErrorKind, MicrosandboxResult, Sandbox, SandboxBuilder};
+use crate::list::session;
+use crate::options::{Context, Machine};
+use crate::{progress, stdio};
+use microsandbox::{ErrorKind, MicrosandboxResult, ReattachFrom, Sandbox, SandboxBuilder};
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
 /// Creates a sandbox that outlives this process.
 pub(crate) async fn create(args: Create, quiet: bool) -> Result<u8, Failure> {
+    let name = args.name.map_or_else(|| made_up_name("box"), Ok)?;
     let bar = Bar::new(quiet);
-    let builder = described(&args.name, &args.image, args.machine, args.context, &bar)?;
-    let created = builder.detached(true).create().await;
-    bar.clear();
-    let sandbox = created?;
+    let builder = described(&name, &args.image, args.machine, args.context, &bar)?;
+    let creating = builder.detached(true).create();
+    let sandbox = progress::beside(&bar, format!("starting {name}"), creating).await?;
     if !quiet {
         stdio::print(format!("{}\n", sandbox.name()).as_bytes())?;
     }
     Ok(0)
 }
 
-/// Starts a sandbox again.
-pub(crate) async fn start(name: &str) -> Result<u8, Failure> {
-    match Sandbox::start(name).await {
-        Err(error) if error.kind() == ErrorKind::SandboxRunning => {
-            Err(Failure::own(format!("sandbox {name} is running already")))
-        }
-        result => result.map(|_| 0).map_err(Failure::from),
+/// Starts sandboxes again; one that runs is as it is to be.
+pub(crate) async fn start(names: &[String], quiet: bool) -> Result<u8, Failure> {
+    each(names, async |name| {
+        let starting = Sandbox::start(name);
+        let started = progress::during(quiet, format!("starting {name}"), starting).await;
+        unless(ErrorKind::SandboxRunning, started.map(drop))
+    })
+    .await
+}
+
+/// Ends sandboxes in order; one that does not run is as it is to be.
+pub(crate) async fn stop(names: &[String], timeout: Duration, quiet: bool) -> Result<u8, Failure> {
+    each(names, async |name| {
+        let sandbox = Sandbox::get(name).await?;
+        let stopping = sandbox.stop_with_timeout(timeout);
+        let stopped = progress::during(quiet, format!("stopping {name}"), stopping).await;
+        unless(ErrorKind::SandboxNotRunning, stopped)
+    })
+    .await
+}
+
+/// Ends sandboxes at once, or sends a signal to a session of theirs.
+pub(crate) async fn kill(args: &Kill) -> Result<u8, Failure> {
+    let Some(id) = &args.session else {
+        return each(&args.names, async |name| Sandbox::get(name).await?.kill().await).await;
+    };
+    let [name] = args.names.as_slice() else {
+        return Err(Failure::own("a session is one sandbox's: give one name with --session"));
+    };
+    let sandbox = Sandbox::get(name).await?;
+    let session = session(&sandbox, id).await?;
+    let handle = sandbox.reattach(&session.id, ReattachFrom::Now).await?;
+    match args.signal {
+        Some(signal) => handle.signal(signal).await?,
+        None => handle.kill().await?,
+    }
+    Ok(0)
+}
+
+fn unless(kind: ErrorKind, result: MicrosandboxResult<()>) -> MicrosandboxResult<()> {
+    match result {
+        Err(error) if error.kind() == kind => Ok(()),
+        result => result,
     }
 }
 
-/// Ends sandboxes in order.
-pub(crate) async fn stop(names: &[String], timeout: Duration) -> Result<u8, Failure> {
-    each(names, async |name| Sandbox::get(name).await?.stop_with_timeout(timeout).await).await
-}
-
-/// Ends sandboxes at once.
-pub(crate) async fn kill(names: &[String]) -> Result<u8, Failure> {
-    each(names, async |name| Sandbox::get(name).await?.kill().await).await
+/// A name for a sandbox to which nobody gave one.
+pub(crate) fn made_up_name(prefix: &str) -> Result<String, Failure> {
+    let mut bytes = [0; 6];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::own(format!("cannot draw random bytes: {error}")))?;
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{prefix}-{digits}"))
 }
 
 /// Removes sandboxes.
 pub(crate) async fn remove(names: &[String], force: bool) -> Result<u8, Failure> {
     each(names, async |name| match force {
         false => Sandbox::remove(name).await,
-        true => match Sandbox::remove_forced(name).await {
-            Err(error) if error.kind() == ErrorKind::SandboxNotFound => Ok(()),
-            result => result,
-        },
+        true => unless(ErrorKind::SandboxNotFound, Sandbox::remove_forced(name).await),
     })
     .await
 }
@@ -76,7 +110,7 @@ pub(crate) fn described(
     name: &str,
     image: &Path,
     machine: Machine,
-    context: Context,
+    mut context: Context,
     bar: &Bar,
 ) -> Result<SandboxBuilder, Failure> {
     let bar = bar.clone();
@@ -96,18 +130,25 @@ pub(crate) fn described(
     if let Some(hostname) = machine.hostname {
         builder = builder.hostname(hostname);
     }
+    if let Some(shell) = machine.shell {
+        builder = builder.shell(shell);
+    }
+    if let Some(time) = machine.max_duration {
+        builder = builder.max_duration(time);
+    }
+    if let Some(time) = machine.idle_timeout {
+        builder = builder.idle_timeout(time);
+    }
     if let Some(time) = machine.boot_timeout {
         builder = builder.boot_timeout(time);
     }
     for label in machine.labels {
         builder = builder.label(label.key, label.value);
     }
-    for variable in context.env {
-        let key = text("the name of a variable", variable.key)?;
-        if let Some(value) = variable.value {
-            let value = text(&format!("the value of the variable {key}"), value)?;
-            builder = builder.env(key, value);
-        }
+    for (key, value) in context.variables()? {
+        let key = text("the name of a variable", key)?;
+        let value = text(&format!("the value of the variable {key}"), value)?;
+        builder = builder.env(key, value);
     }
     if let Some(workdir) = context.workdir {
         builder = builder.workdir(text("the working directory", workdir)?);
@@ -119,10 +160,8 @@ pub(crate) fn described(
     Ok(if machine.replace { builder.replace() } else { builder })
 }
 
-pub(crate) fn text(what: &str, value: OsString) -> Result<String, Failure> {
+fn text(what: &str, value: OsString) -> Result<String, Failure> {
     value.into_string().map_err(|value| {
-        Failure::own(format!(
-            "{what} is not valid UTF-8: {value:?}; only exec without a terminal takes such bytes"
-        ))
+        Failure::own(format!("{what} is not valid UTF-8: {value:?}; only exec takes such bytes"))
     })
 }

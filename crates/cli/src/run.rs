@@ -1,31 +1,40 @@
 //! `msb run` and `msb exec`.
 
-use crate::args::{Context, Exec, How, Run};
+use crate::args::{Exec, Run};
 use crate::failure::Failure;
 use crate::image::Bar;
-use crate::manage::described;
+use crate::manage::{described, made_up_name};
+use crate::options::{Context, How};
 use crate::signals::{Signals, Wish};
-use crate::{attach, stdio, stream};
+use crate::{attach, feed, progress, stdio, stream};
 use microsandbox::{ErrorKind, ExecHandle, ExecOptionsBuilder, Sandbox, SandboxBuilder};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::SystemTime;
 
+/// How much of a session's id is shown: enough for any list that people look at.
+const SHORT_ID: usize = 12;
+
 /// Runs a command in a sandbox that is there.
-pub(crate) async fn exec(args: Exec, quiet: bool) -> Result<u8, Failure> {
-    if args.tty {
-        return attach::command(args, quiet).await;
+pub(crate) async fn exec(mut args: Exec, quiet: bool) -> Result<u8, Failure> {
+    let variables = args.context.variables()?;
+    let command = Command::new(args.command)?;
+    let Context { workdir, user, .. } = args.context;
+    if args.how.tty {
+        attach::need_terminal()?;
     }
     let mut signals = Signals::take()?;
-    let command = Command::new(args.command)?;
     let sandbox = unless_signalled(&mut signals, Sandbox::get(&args.name)).await??;
-    let Context { env, workdir, user } = args.context;
+    if args.how.tty {
+        let place = Place { variables, workdir, user };
+        let ended = attach::command(&sandbox, command, &args.how, place, &mut signals).await?;
+        return Ok(ended.told(&sandbox, quiet));
+    }
+    let command = command.ok_or_else(|| Failure::own("no command given: msb exec NAME CMD"))?;
     let configure = |options: ExecOptionsBuilder| {
         let mut options = options;
-        for variable in env {
-            if let Some(value) = variable.value {
-                options = options.env_bytes(variable.key.into_vec(), value.into_vec());
-            }
+        for (key, value) in variables {
+            options = options.env_bytes(key.into_vec(), value.into_vec());
         }
         if let Some(workdir) = workdir {
             options = options.cwd_bytes(workdir.into_vec());
@@ -50,49 +59,82 @@ pub(crate) async fn exec(args: Exec, quiet: bool) -> Result<u8, Failure> {
 
 /// Runs a command in a sandbox that is made for it.
 pub(crate) async fn run(args: Run, quiet: bool) -> Result<u8, Failure> {
-    let given = match args.command.is_empty() {
-        false => Some(Command::new(args.command)?),
-        true => None,
-    };
-    let name = args.name.map_or_else(made_up_name, Ok)?;
+    let given = Command::new(args.command)?;
+    if args.how.tty {
+        attach::need_terminal()?;
+    }
+    let name = args.name.map_or_else(|| made_up_name("run"), Ok)?;
     let bar = Bar::new(quiet);
     let builder = described(&name, &args.image, args.machine, args.context, &bar)?;
     let mut signals = Signals::take()?;
-    let created = created(builder.detached(args.how.detach), &mut signals, &bar).await;
-    bar.clear();
-    let sandbox = created?;
+    // What can be left running by a key has to outlive this process.
+    let outlives = args.how.detach || args.how.tty;
+    let creating = created(builder.detached(outlives), outlives, &mut signals, &bar);
+    let sandbox = progress::beside(&bar, format!("starting {name}"), creating).await?;
     let own = Own { created_at: sandbox.info().await?.created_at, sandbox };
-    let command = given.map_or_else(|| own.default_command(), Ok);
-    let result = match &command {
+    let ended = match given.map_or_else(|| own.default_command(args.how.tty), |it| Ok(Some(it))) {
         Ok(command) => own.run(command, &args.how, &mut signals).await,
-        Err(_) => command.map(|_| 0),
+        Err(failure) => Err(failure),
     };
-    let stays = args.how.detach && result.is_ok();
-    let leaves = matches!(&result, Err(failure) if failure.leaves);
-    if stays {
-        if !quiet {
-            stdio::print(format!("{name}\n").as_bytes())?;
-        }
-    } else if !leaves {
+    let leaves = matches!(&ended, Err(failure) if failure.leaves);
+    let stays = matches!(&ended, Ok(Ended::Runs(_))) || (leaves && !outlives);
+    if !stays {
         own.remove(&mut signals).await?;
     }
-    result
+    if args.how.detach && stays && !quiet {
+        stdio::print(format!("{name}\n").as_bytes())?;
+    }
+    ended.map(|ended| ended.told(&own.sandbox, quiet || args.how.detach))
+}
+
+/// What became of a command that was started.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// It ended with this exit code.
+    With(u8),
+    /// It runs on, as this session.
+    Runs(String),
+}
+
+impl Ended {
+    /// Tells how a command that runs on is taken up again. The exit code for all of it.
+    pub(crate) fn told(self, sandbox: &Sandbox, quiet: bool) -> u8 {
+        match self {
+            Ended::With(code) => return code,
+            Ended::Runs(id) if !quiet => {
+                let name = sandbox.name();
+                let id = id.get(..SHORT_ID).unwrap_or(&id);
+                stdio::complain_anew(&format!("left running; msb attach {name} {id} takes it up"));
+            }
+            Ended::Runs(_) => {}
+        }
+        0
+    }
+}
+
+/// Where and as whom a command runs, if not as the sandbox says.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) variables: Vec<(OsString, OsString)>,
+    pub(crate) workdir: Option<OsString>,
+    pub(crate) user: Option<String>,
 }
 
 /// A command and its arguments.
 #[derive(Debug)]
-struct Command {
-    program: String,
-    arguments: Vec<OsString>,
+pub(crate) struct Command {
+    pub(crate) program: String,
+    pub(crate) arguments: Vec<OsString>,
 }
 
 impl Command {
-    fn new(words: Vec<OsString>) -> Result<Self, Failure> {
+    fn new(words: Vec<OsString>) -> Result<Option<Self>, Failure> {
         let mut words = words.into_iter();
-        let program = words.next().unwrap_or_default().into_string().map_err(|program| {
+        let Some(program) = words.next() else { return Ok(None) };
+        let program = program.into_string().map_err(|program| {
             Failure::own(format!("the name of the command {program:?} is not valid UTF-8"))
         })?;
-        Ok(Command { program, arguments: words.collect() })
+        Ok(Some(Command { program, arguments: words.collect() }))
     }
 
     async fn start(
@@ -111,7 +153,7 @@ impl Command {
                 for limit in &how.rlimits {
                     options = options.rlimit_range(limit.resource, limit.soft, limit.hard);
                 }
-                if how.interactive {
+                if how.interactive || (!how.detach && feed::is_for_us()) {
                     options = options.stdin_pipe();
                 }
                 match how.timeout {
@@ -132,26 +174,37 @@ struct Own {
 }
 
 impl Own {
-    /// What the image runs when nobody says what.
-    fn default_command(&self) -> Result<Command, Failure> {
+    /// What the image runs when nobody says what; on a terminal a shell, if it says nothing.
+    fn default_command(&self, tty: bool) -> Result<Option<Command>, Failure> {
         match self.sandbox.default_command() {
             Ok(words) => Command::new(words.into_iter().map(OsString::from).collect()),
-            Err(error) => Err(Failure::own(format!("{error}: msb run IMAGE -- CMD"))),
+            Err(_) if tty => Ok(None),
+            Err(error) => {
+                let text = format!("{error}; give one: msb run IMAGE CMD, or -t for a shell");
+                Err(Failure::own(text))
+            }
         }
     }
 
     async fn run(
         &self,
-        command: &Command,
+        command: Option<Command>,
         how: &How,
         signals: &mut Signals,
-    ) -> Result<u8, Failure> {
+    ) -> Result<Ended, Failure> {
+        let command = match command {
+            Some(command) if !how.tty => command,
+            command => {
+                return attach::command(&self.sandbox, command, how, Place::default(), signals)
+                    .await;
+            }
+        };
         let starting = command.start(&self.sandbox, how, |options| options);
         let mut handle = unless_signalled(signals, starting).await??;
         if how.detach {
-            return stream::started(&mut handle, signals).await.map(|()| 0);
+            return stream::started(&mut handle, signals).await.map(|()| Ended::Runs(handle.id()));
         }
-        stream::follow(&mut handle, signals, how.timeout).await
+        stream::follow(&mut handle, signals, how.timeout).await.map(Ended::With)
     }
 
     /// Ends and removes it, unless that was done and the name may be someone else's.
@@ -184,11 +237,13 @@ impl Own {
     }
 }
 
-/// Creates a sandbox. A signal meanwhile takes it away again, and a second one does not wait.
+/// Creates a sandbox. A signal meanwhile takes it away again, and a second one does not wait, or a
+/// third one when the sandbox would outlive this process.
 ///
 /// As long as an image is being got there is nothing yet to take away.
 async fn created(
     builder: SandboxBuilder,
+    outlives: bool,
     signals: &mut Signals,
     bar: &Bar,
 ) -> Result<Sandbox, Failure> {
@@ -208,6 +263,7 @@ async fn created(
             wish = signals.next() => match wish {
                 Wish::Pass(signal) if bar.is_getting() => return Err(Failure::left(signal)),
                 Wish::Pass(signal) => signalled = Some(signal),
+                Wish::Kill(_) if outlives => {}
                 // An attached sandbox ends with this process.
                 Wish::Kill(signal) | Wish::Leave(signal) => return Err(Failure::left(signal)),
             },
@@ -227,12 +283,4 @@ pub(crate) async fn unless_signalled<T>(
             Err(Failure::signalled(signal))
         }
     }
-}
-
-fn made_up_name() -> Result<String, Failure> {
-    let mut bytes = [0; 6];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::own(format!("cannot draw random bytes: {error}")))?;
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("run-{digits}"))
 }

@@ -6,8 +6,9 @@
 use crate::failure::Failure;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use tokio::sync::oneshot;
 
 /// Standard input.
 pub(crate) fn input() -> io::Result<File> {
@@ -61,6 +62,23 @@ fn try_again(error: io::Error, file: &File, until: PollFlags) -> io::Result<()> 
     }
 }
 
+/// Waits until nobody reads standard output any more; for ever when it is no pipe and no socket.
+/// For those who have nothing to write for a long time and would not learn it otherwise.
+pub(crate) async fn reader_gone() {
+    let (sender, receiver) = oneshot::channel();
+    // Asks for nothing, and is told of errors only. It may sit there to the end of the process.
+    let wait = move || {
+        let Ok(file) = output() else { return };
+        let mut watched = [PollFd::new(&file, PollFlags::empty())];
+        while poll(&mut watched, None).is_err_and(|errno| errno == rustix::io::Errno::INTR) {}
+        let _ = sender.send(());
+    };
+    let watching = std::thread::Builder::new().name("msb-stdout".to_owned()).spawn(wait);
+    if watching.is_err() || receiver.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Prints what was asked for.
 pub(crate) fn print(text: &[u8]) -> Result<(), Failure> {
     let written = output().and_then(|file| write_all(&file, text));
@@ -72,6 +90,29 @@ pub(crate) fn complain(message: &str) {
     let line = format!("msb: {}\n", one_line(message));
     // There is nowhere to say that nothing can be said.
     let _ = errors().and_then(|file| write_all(&file, line.as_bytes()));
+}
+
+/// As [`complain`], on a line of its own where a program was shown on the terminal before.
+pub(crate) fn complain_anew(message: &str) {
+    if io::stderr().is_terminal() {
+        let _ = errors().and_then(|file| write_all(&file, b"\n"));
+    }
+    complain(message);
+}
+
+/// What a panic says: a defect, in one line and without a trace of the stack. The line begins anew,
+/// and ends so that it does in raw mode too, in which the terminal may be still.
+pub(crate) fn panicked(panic: &std::panic::PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let what = text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let _ = errors().and_then(|file| write_all(&file, defect(what, &place).as_bytes()));
+}
+
+fn defect(what: &str, place: &str) -> String {
+    let what = one_line(what);
+    format!("\r\nmsb: this is a defect of msb, please report it: {what} ({place})\r\n")
 }
 
 /// Text that cannot move a terminal's cursor, whoever chose it.
@@ -96,6 +137,13 @@ mod tests {
         assert_eq!(one_line("a\nb\tc \n"), "a b c");
         assert_eq!(one_line("a\u{1b}[2Jb\r"), "a\\u{1b}[2Jb");
         assert_eq!(one_line("grün"), "grün");
+    }
+
+    #[test]
+    fn a_defect_is_one_line_also_in_raw_mode() {
+        let line = defect("a\nb", "src/x.rs:1:2");
+        assert_eq!(line.matches('\n').count(), 2);
+        assert!(line.starts_with("\r\nmsb: ") && line.ends_with("a b (src/x.rs:1:2)\r\n"));
     }
 
     #[test]

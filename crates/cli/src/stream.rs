@@ -1,10 +1,10 @@
 //! A command's events on their way to this process's streams, and its end.
 
-use crate::failure::{Failure, signal_code};
+use crate::failure::{Failure, SIGPIPE, signal_code};
 use crate::feed::Feed;
 use crate::signals::{Signals, Wish};
 use crate::stdio;
-use microsandbox::{ErrorKind, ExecControl, ExecEvent, ExecHandle};
+use microsandbox::{ErrorKind, ExecControl, ExecEvent, ExecHandle, ExitStatus};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -22,16 +22,36 @@ pub(crate) async fn follow(
     time: Option<Duration>,
 ) -> Result<u8, Failure> {
     let control = handle.control();
-    if let Err(failure) = pump(handle, &control, signals).await {
-        // It would otherwise run on for nobody; that it has ended meanwhile is as good.
-        let _ = timeout(KILL_LIMIT, control.kill()).await;
+    let feed = match handle.take_stdin() {
+        Some(sink) => Feed::begin(sink).map_err(|error| read_failure(&error))?,
+        None => Feed::default(),
+    };
+    if let Err(failure) = pump(handle, feed, Some(&control), signals).await {
+        // It would otherwise run on for nobody; that it has ended meanwhile is as good. Who leaves
+        // has said it twice, and does not wait.
+        if !failure.leaves {
+            let _ = timeout(KILL_LIMIT, control.kill()).await;
+        }
         return Err(failure);
     }
-    let status = handle.wait().await?;
+    exit_code(&handle.wait().await?, time)
+}
+
+/// Follows a command that is someone else's: a signal ends this, and not the command.
+pub(crate) async fn watch(handle: &mut ExecHandle, signals: &mut Signals) -> Result<u8, Failure> {
+    tokio::select! {
+        result = pump(handle, Feed::default(), None, signals) => result?,
+        () = stdio::reader_gone() => return Err(Failure::signalled(SIGPIPE)),
+    }
+    exit_code(&handle.wait().await?, None)
+}
+
+/// The exit code that stands for a command's end.
+pub(crate) fn exit_code(status: &ExitStatus, time: Option<Duration>) -> Result<u8, Failure> {
     if status.timed_out {
-        let time = time.unwrap_or_default();
+        let within = time.map(|time| format!(" within {time:?}")).unwrap_or_default();
         return Err(Failure::timed_out(format!(
-            "the command did not end within {time:?} and was killed"
+            "the command did not end{within} and was killed; --timeout gives it longer"
         )));
     }
     Ok(match status.signal {
@@ -47,14 +67,11 @@ pub(crate) async fn follow(
 /// not read our output stops the command, and no memory fills up.
 async fn pump(
     handle: &mut ExecHandle,
-    control: &ExecControl,
+    mut feed: Feed,
+    control: Option<&ExecControl>,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let mut outputs = Outputs::open()?;
-    let mut feed = match handle.take_stdin() {
-        Some(sink) => Feed::begin(sink).map_err(|error| read_failure(&error))?,
-        None => Feed::default(),
-    };
     loop {
         // Every arm may be given up: an event stays, a write goes on, a signal is kept.
         tokio::select! {
@@ -75,8 +92,11 @@ fn read_failure(error: &io::Error) -> Failure {
     Failure::own(format!("cannot read standard input: {error}"))
 }
 
-fn act(wish: Wish, control: &ExecControl) -> Result<(), Failure> {
-    let control = control.clone();
+fn act(wish: Wish, control: Option<&ExecControl>) -> Result<(), Failure> {
+    let Some(control) = control.cloned() else {
+        let (Wish::Pass(signal) | Wish::Kill(signal) | Wish::Leave(signal)) = wish;
+        return Err(Failure::signalled(signal));
+    };
     match wish {
         Wish::Leave(signal) => return Err(Failure::left(signal)),
         // Tasks of their own, for the output goes on while the agent answers.

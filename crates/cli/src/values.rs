@@ -52,14 +52,6 @@ pub(crate) fn since(text: &str) -> Result<SystemTime, String> {
     })
 }
 
-/// The id of a session.
-pub(crate) fn session(text: &str) -> Result<String, String> {
-    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err("it has 32 hexadecimal digits; msb sessions lists them".to_owned());
-    }
-    Ok(text.to_ascii_lowercase())
-}
-
 /// An amount of memory in MiB: a whole number, and M or nothing for MiB, G for GiB.
 pub(crate) fn memory(text: &str) -> Result<u32, String> {
     let bad = || "give a whole number of MiB, such as 512 or 512M, or of GiB, such as 1G";
@@ -110,6 +102,49 @@ pub(crate) fn variable(text: OsString) -> Result<Variable, String> {
         return Err("its name is empty".to_owned());
     }
     Ok(Variable { key, value })
+}
+
+/// The variables in a file: one a line, as [`variable`] takes them, but for lines that are empty or
+/// begin with `#`. Nothing is quoted, and nothing is replaced.
+pub(crate) fn env_file(text: &[u8]) -> Result<Vec<Variable>, String> {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let mut variables = Vec::new();
+    for (at, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line).trim_ascii_start();
+        if line.is_empty() || line.starts_with(b"#") {
+            continue;
+        }
+        let about = |message: &str| format!("line {}: {message}", at + 1);
+        let found = variable(OsString::from_vec(line.to_vec())).map_err(|error| about(&error))?;
+        if found.key.as_bytes().iter().any(u8::is_ascii_whitespace) {
+            return Err(about("the name of a variable has a space in it"));
+        }
+        variables.push(found);
+    }
+    Ok(variables)
+}
+
+/// A signal: its number, or its name with or without SIG.
+pub(crate) fn signal(text: &str) -> Result<i32, String> {
+    let bad = || "give a name such as TERM, or a number from 1 to 64".to_owned();
+    if let Some(number) = plain_number(text) {
+        let number = i32::try_from(number).ok().filter(|number| (1..=64).contains(number));
+        return number.ok_or_else(bad);
+    }
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().map_err(|_| bad())?;
+    Ok(signal as i32)
+}
+
+/// The id of a session, or enough of its beginning.
+pub(crate) fn session_prefix(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err("it has 32 hexadecimal digits, of which the first ones are enough; \
+                    msb sessions lists them"
+            .to_owned());
+    }
+    Ok(text.to_ascii_lowercase())
 }
 
 /// A label: `KEY=VALUE`, or `KEY` for an empty value.
@@ -184,6 +219,37 @@ mod tests {
         assert!(variable("=x".into()).is_err() && variable("".into()).is_err());
         let bytes = variable(OsString::from_vec(b"A=\xff".to_vec())).unwrap();
         assert_eq!(bytes.value, Some(OsString::from_vec(vec![0xff])));
+    }
+
+    #[test]
+    fn a7_a_file_has_a_variable_a_line_and_nothing_in_it_is_quoted() {
+        let text =
+            b"\xef\xbb\xbf# note\r\nA=one two \r\n\n  B=\"x\" # y\nMSB_TEST_NOT_SET\nC=\nD=\xff";
+        let found = env_file(text).unwrap();
+        let pairs: Vec<(&[u8], Option<&[u8]>)> = found
+            .iter()
+            .map(|v| (v.key.as_bytes(), v.value.as_ref().map(|value| value.as_bytes())))
+            .collect();
+        let expected: [(&[u8], Option<&[u8]>); 5] = [
+            (b"A", Some(b"one two ")),
+            (b"B", Some(b"\"x\" # y")),
+            (b"MSB_TEST_NOT_SET", None),
+            (b"C", Some(b"")),
+            (b"D", Some(b"\xff")),
+        ];
+        assert_eq!(pairs, expected);
+        assert!(env_file(b"A=1\nB C=2").unwrap_err().starts_with("line 2"));
+        assert!(env_file(b"=1").unwrap_err().starts_with("line 1"));
+    }
+
+    #[test]
+    fn signals_have_a_number_or_a_name() {
+        for (text, number) in [("TERM", 15), ("sigkill", 9), ("9", 9), ("64", 64), ("Hup", 1)] {
+            assert_eq!(signal(text), Ok(number), "{text}");
+        }
+        for bad in ["", "0", "65", "-9", "NOSUCH", "SIGSIGTERM"] {
+            assert!(signal(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -10,8 +10,8 @@ use rustix::termios::{Termios, tcgetattr};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::process::{Child, Stdio};
-use support::{Scene, signal};
+use std::process::{Child, Command, Stdio};
+use support::{Scene, image, shell_code, signal};
 
 struct Screen {
     child: Child,
@@ -23,15 +23,34 @@ struct Screen {
 
 impl Screen {
     fn new(scene: &Scene, arguments: &[&str]) -> Screen {
+        Screen::of(&mut scene.command(arguments), false)
+    }
+
+    /// As the one whose terminal this is, as a shell would have it.
+    fn leading(scene: &Scene, arguments: &[&str]) -> Screen {
+        let msb = scene.command(arguments);
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "--wait"]).arg(msb.get_program()).args(msb.get_args());
+        command.envs(msb.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        Screen::of(&mut command, false)
+    }
+
+    /// With the complaints on the terminal too, or in a pipe.
+    fn of(command: &mut Command, all: bool) -> Screen {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = openpt(flags).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let slave = ioctl_tiocgptpeer(&master, flags).unwrap();
         let before = tcgetattr(&slave).unwrap();
-        let mut command = scene.command(arguments);
         command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap());
-        let child = command.stderr(Stdio::piped()).spawn().unwrap();
+        match all {
+            true => command.stderr(slave.try_clone().unwrap()),
+            false => command.stderr(Stdio::piped()),
+        };
+        let child = command.spawn().unwrap();
+        // What it has of the terminal is to be closed when it ends.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Screen { child, master: File::from(master), slave, before, seen: Vec::new() }
     }
 
@@ -48,15 +67,32 @@ impl Screen {
         self.seen.clear();
     }
 
+    /// The exit code, and all that is still to be shown.
+    fn last_words(mut self) -> (i32, String) {
+        let code = shell_code(self.child.wait().unwrap());
+        drop(self.slave);
+        // With an error, once all is read and nobody has the terminal any more.
+        let _ = self.master.read_to_end(&mut self.seen);
+        (code, String::from_utf8(self.seen).unwrap())
+    }
+
     /// The exit code and what was complained; the terminal must be as it was.
     fn ended(mut self) -> (i32, String) {
         let mut complaints = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut complaints).unwrap();
-        let code = self.child.wait().unwrap().code().unwrap();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut complaints).unwrap();
+        }
+        let code = shell_code(self.child.wait().unwrap());
         let after = tcgetattr(&self.slave).unwrap();
         assert_eq!(format!("{after:?}"), format!("{:?}", self.before));
         (code, complaints)
     }
+}
+
+fn running_session(scene: &Scene) -> String {
+    let sessions = scene.json(&["sessions", "w", "--json"]);
+    let running = |session: &&serde_json::Value| session["status"].is_null();
+    sessions.as_array().unwrap().iter().find(running).unwrap()["id"].as_str().unwrap().to_owned()
 }
 
 fn only_session(scene: &Scene) -> String {
@@ -91,8 +127,13 @@ fn h2_a_command_that_was_left_is_taken_up_again() {
     screen.type_in("\x10\x11");
     let (code, complaint) = screen.ended();
     assert_eq!(code, 0);
-    assert!(complaint.contains("msb sessions w"), "{complaint}");
-    let mut screen = Screen::new(&scene, &["attach", "w", &only_session(&scene)]);
+    let id = only_session(&scene);
+    assert!(complaint.contains(&format!("msb attach w {}", &id[..12])), "{complaint}");
+    // The beginning of an id is enough, and other keys part them this time.
+    let mut screen = Screen::new(&scene, &["attach", "--detach-keys", "q", "w", &id[..5]]);
+    screen.type_in("q");
+    assert_eq!(screen.ended().0, 0);
+    let mut screen = Screen::new(&scene, &["attach", "w", &id]);
     screen.type_in("it\r");
     screen.expect("got it");
     assert_eq!(screen.ended().0, 9);
@@ -104,12 +145,113 @@ fn h2_a_command_that_was_left_is_taken_up_again() {
 #[test]
 fn h1_a_signal_gives_the_terminal_back_and_leaves_the_command_running() {
     let scene = Scene::with_sandbox();
-    let script = "echo ready; read line; exit 4";
-    let mut screen = Screen::new(&scene, &["exec", "-t", "w", "--", "sh", "-c", script]);
+    let script = "printf '\\033[?1049h'; echo ready; read line; exit 4";
+    let exec = ["exec", "-t", "w", "--", "sh", "-c", script];
+    for (number, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
+        let mut screen = Screen::new(&scene, &exec);
+        screen.expect("ready");
+        signal(&screen.child, number);
+        screen.expect("\x1b[?1049l");
+        assert_eq!(screen.ended().0, code);
+        let mut screen = Screen::new(&scene, &["attach", "w", &running_session(&scene)]);
+        screen.type_in("\r");
+        assert_eq!(screen.ended().0, 4);
+    }
+}
+
+#[test]
+fn b7_h1_a_sandbox_that_dies_gives_the_terminal_back() {
+    let scene = Scene::with_sandbox();
+    let script = "printf '\\033[?1049h'; echo ready; sleep 600";
+    let mut screen = Screen::new(&scene, &["exec", "-t", "w", "sh", "-c", script]);
     screen.expect("ready");
+    scene.ok(&["kill", "w"]);
+    screen.expect("\x1b[?1049l");
+    let (code, complaint) = screen.ended();
+    assert_eq!(code, 125);
+    assert!(complaint.contains("not known"), "{complaint}");
+}
+
+#[test]
+fn h1_run_has_a_terminal_and_a_shell_and_takes_its_sandbox_away() {
+    let scene = Scene::new();
+    let run = ["run", "-it", "--shell", "/bin/ash", "-e", "A=1", "-w", "/tmp", image()];
+    let mut screen = Screen::new(&scene, &run);
+    screen.type_in("echo $0-$A-$PWD; exit 3\r");
+    screen.expect("/bin/ash-1-/tmp");
+    assert_eq!(screen.ended(), (3, String::new()));
+    assert_eq!(scene.names(), [""; 0]);
+    let run = ["run", "-t", "--timeout", "300ms", image(), "sh", "-c", "echo up; sleep 600"];
+    let mut screen = Screen::new(&scene, &run);
+    screen.expect("up");
+    let (code, complaint) = screen.ended();
+    assert_eq!(code, 124);
+    assert!(complaint.contains("300ms"), "{complaint}");
+    let (code, _) = Screen::new(&scene, &["run", "-t", image(), "nosuch"]).ended();
+    assert_eq!(code, 127);
+    let mut screen = Screen::new(&scene, &["run", "-t", image(), "sh", "-c", "echo up; sleep 600"]);
+    screen.expect("up");
     signal(&screen.child, Signal::TERM);
     assert_eq!(screen.ended().0, 143);
-    let mut screen = Screen::new(&scene, &["attach", "w", &only_session(&scene)]);
-    screen.type_in("\r");
-    assert_eq!(screen.ended().0, 4);
+    assert_eq!(scene.names(), [""; 0]);
+    let complaint = scene.fails(125, &["run", "-t", image()]);
+    assert!(complaint.contains("not a terminal"), "{complaint}");
+}
+
+#[test]
+fn h2_run_leaves_sandbox_and_command_running_when_the_keys_are_typed() {
+    let scene = Scene::new();
+    let script = "echo ready; read line; echo got $line; exit 9";
+    let mut screen =
+        Screen::new(&scene, &["run", "-t", "--name", "r", image(), "sh", "-c", script]);
+    screen.expect("ready");
+    screen.type_in("\x1d");
+    let (code, complaint) = screen.ended();
+    assert_eq!(code, 0);
+    assert!(complaint.contains("msb attach r "), "{complaint}");
+    let id = scene.ok(&["sessions", "-q", "r"]).trim().to_owned();
+    let mut screen = Screen::new(&scene, &["attach", "r", &id]);
+    screen.type_in("it\r");
+    screen.expect("got it");
+    assert_eq!(screen.ended().0, 9);
+    assert_eq!(scene.names(), ["r"]);
+}
+
+#[test]
+fn h1_attach_without_a_session_is_a_shell() {
+    let scene = Scene::with_sandbox();
+    let mut screen = Screen::new(&scene, &["attach", "w"]);
+    screen.type_in("echo $((6 * 7)); exit 5\r");
+    screen.expect("42");
+    assert_eq!(screen.ended(), (5, String::new()));
+}
+
+#[test]
+fn a_terminal_is_passed_on_as_input_without_being_asked_for() {
+    let scene = Scene::with_sandbox();
+    let mut screen =
+        Screen::leading(&scene, &["exec", "w", "sh", "-c", "read l; echo got $l; cat"]);
+    screen.type_in("this\n");
+    screen.expect("got this");
+    screen.type_in("\x04");
+    assert_eq!(screen.ended(), (0, String::new()));
+    // One at which somebody else works is not.
+    let screen = Screen::new(&scene, &["exec", "w", "readlink", "/proc/self/fd/0"]);
+    assert_eq!(screen.last_words(), (0, "/dev/null\r\n".to_owned()));
+}
+
+#[test]
+fn what_takes_long_is_shown_on_a_terminal_and_nowhere_else() {
+    let scene = Scene::new();
+    let slow = scene.slow_runner();
+    let mut command = scene.command(&["create", "--name", "slow", image()]);
+    let mut screen = Screen::of(command.env("MSB_RUNNER", &slow), true);
+    screen.expect("starting slow");
+    let (code, shown) = screen.last_words();
+    assert_eq!(code, 0);
+    // Nothing of it is left on the line where the name stands.
+    assert!(shown.ends_with("\x1b[2Kslow\r\n"), "{shown:?}");
+    let mut command = scene.command(&["run", image(), "echo", "hi"]);
+    let output = command.env("MSB_RUNNER", &slow).output().unwrap();
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"hi\n"[..], &b""[..]));
 }

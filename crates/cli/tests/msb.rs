@@ -59,11 +59,13 @@ fn b3_128_and_the_signals_number_says_that_it_was_killed() {
 #[test]
 fn e_125_is_a_failure_of_msb_itself_in_one_line_that_says_what_to_do() {
     let scene = Scene::with_sandbox();
-    let calls: [(&[&str], &str); 14] = [
+    let calls: [(&[&str], &str); 24] = [
         (&[], "msb --help"),
         (&["frobnicate"], "frobnicate"),
         (&["exec", "w"], "<CMD>"),
-        (&["exec", "w", "ls"], "after --"),
+        (&["exec", "w", "-Z", "ls"], "msb exec --help"),
+        (&["exec", "-t", "w"], "not a terminal"),
+        (&["exec", "-dt", "w", "ls"], "--detach"),
         (&["exec", "w", "--timeout", "5", "--", "ls"], "30s"),
         (&["exec", "w", "--timeout", "0s", "--", "ls"], "zero"),
         (&["exec", "w", "--rlimit", "nofile=2:1", "--", "ls"], "above"),
@@ -73,7 +75,15 @@ fn e_125_is_a_failure_of_msb_itself_in_one_line_that_says_what_to_do() {
         (&["run", image()], "no command of its own"),
         (&["run", "--pull", "never", "alpine", "--", "ls"], "not in the store"),
         (&["run", "--driver", "nosuch", image(), "--", "ls"], "known are"),
-        (&["create", "--name", "w", image()], "already exists"),
+        (&["create", "--name", "w", image()], "--replace"),
+        (&["rm", "w"], "msb rm -f"),
+        (&["exec", "w", "--env-file", "/nonexistent", "ls"], "/nonexistent"),
+        (&["attach", "w", "xyz"], "msb sessions"),
+        (&["attach", "w", "0123"], "msb sessions w"),
+        (&["kill", "-s", "NOSUCH", "w"], "TERM"),
+        (&["kill", "-s", "TERM", "w"], "--session"),
+        (&["kill", "--session", "0", "w", "v"], "one name"),
+        (&["logs", "w"], "keeps no log"),
     ];
     for (arguments, about) in calls {
         let complaint = scene.fails(125, arguments);
@@ -124,14 +134,15 @@ fn b2_output_arrives_while_the_program_runs() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_program_as_sigpipe_would() {
+fn a_reader_that_goes_away_ends_msb_as_sigpipe_does_and_the_program_with_it() {
     let scene = Scene::with_sandbox();
     for arguments in [&["exec", "w", "--", "yes"][..], &["run", image(), "--", "yes"][..]] {
         let mut child = scene.spawn(arguments);
         wait_for_line(&mut child, "y");
         drop(child.stdout.take());
-        let said = said(child.wait_with_output().unwrap());
-        assert_eq!((said.code, said.err.as_str()), (141, ""), "{arguments:?}");
+        let output = child.wait_with_output().unwrap();
+        let sigpipe = Signal::PIPE.as_raw();
+        assert_eq!((output.status.signal(), output.stderr.len()), (Some(sigpipe), 0));
     }
     let sessions = scene.json(&["sessions", "w", "--json"]);
     assert_eq!(sessions[0]["status"]["signal"], 9, "{sessions}");
@@ -249,8 +260,9 @@ fn g_a_sandbox_is_created_listed_stopped_started_and_removed() {
     assert_eq!(list[0]["detached"], true);
 
     assert!(scene.fails(125, &["rm", "a"]).contains("running"));
-    assert!(scene.fails(125, &["start", "a"]).contains("running already"));
-    scene.ok(&["stop", "a", "--timeout", "1s"]);
+    scene.ok(&["start", "a"]);
+    scene.ok(&["stop", "a", "-t", "1s"]);
+    scene.ok(&["stop", "a"]);
     let list = scene.json(&["ls", "--json"]);
     assert_eq!(
         (&list[0]["status"], &list[0]["end_reason"]),
@@ -435,52 +447,6 @@ fn help_and_version_are_answers_and_not_failures() {
     let scene = Scene::new();
     assert!(scene.ok(&["--version"]).starts_with("msb "));
     assert!(scene.ok(&["exec", "--help"]).contains("--rlimit"));
-}
-
-#[test]
-fn d6_logs_prints_what_was_put_out_byte_for_byte_on_its_stream() {
-    let scene = Scene::new();
-    scene.ok(&["create", "--log", "--name", "w", image()]);
-    let script = "printf 'a\\377\\n'; printf 'b\\376\\n' >&2; printf 'c\\000'";
-    scene.output(&["exec", "w", "--", "sh", "-c", script]);
-    let id = scene.ok(&["sessions", "-q", "w"]).trim().to_owned();
-    scene.ok(&["exec", "w", "--", "echo", "other"]);
-    scene.ok(&["stop", "w"]);
-    let all = scene.output(&["logs", "w"]);
-    assert_eq!(all.stdout, b"a\xff\nc\0other\n");
-    assert_eq!((all.stderr, all.status.code()), (b"b\xfe\n".to_vec(), Some(0)));
-    let one = scene.output(&["logs", "--session", &id, "w"]);
-    assert_eq!(one.stdout, b"a\xff\nc\0");
-    let records: Vec<serde_json::Value> = scene
-        .ok(&["logs", "w", "--json", "--follow", "--session", &id.to_uppercase()])
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert!(records.iter().all(|record| record["session"] == id.as_str()));
-    assert_eq!(records[0]["event"]["kind"], "started");
-    assert_eq!(records.last().unwrap()["event"]["code"], 0);
-    assert!(records.iter().any(|record| record["base64"].is_string()));
-    let plain = scene.ok(&["logs", "w", "--json"]);
-    assert!(plain.contains("\"text\":\"other\\n\""), "{plain}");
-    assert_eq!(scene.ok(&["logs", "w", "--since", "2100-01-01T00:00:00Z"]), "");
-    assert_eq!(scene.output(&["logs", "w", "--since", "1h"]).stdout, all.stdout);
-}
-
-#[test]
-fn d6_logs_follows_until_the_sandbox_ends_and_says_what_is_wrong() {
-    let scene = Scene::with_sandbox();
-    scene.ok(&["create", "--log", "--name", "l", image()]);
-    let mut following = scene.spawn(&["logs", "-f", "l"]);
-    scene.ok(&["exec", "l", "--", "echo", "first"]);
-    wait_for_line(&mut following, "first");
-    scene.ok(&["exec", "l", "--", "echo", "second"]);
-    wait_for_line(&mut following, "second");
-    scene.ok(&["kill", "l"]);
-    assert_eq!(said(following.wait_with_output().unwrap()).code, 0);
-    assert!(scene.fails(125, &["logs", "w"]).contains("keeps no log"));
-    assert!(scene.fails(125, &["logs", "none"]).contains("msb ls"));
-    assert!(scene.fails(125, &["logs", "l", "--session", "x"]).contains("32"));
-    assert!(scene.fails(125, &["logs", "l", "--since", "noon"]).contains("30s"));
 }
 
 #[test]

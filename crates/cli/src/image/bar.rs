@@ -19,6 +19,11 @@ impl Bar {
         Bar { quiet: quiet || !std::io::stderr().is_terminal(), ..Bar::default() }
     }
 
+    /// Whether nothing is to be shown.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Whether nothing but an image is under way, so that leaving loses nothing.
     pub(crate) fn is_getting(&self) -> bool {
         self.getting.load(Ordering::Relaxed)

@@ -8,10 +8,14 @@
     reason = "a test that cannot go on fails, also in what it shares with others"
 )]
 
+pub(crate) mod tmux;
+
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 
 /// The busybox image; made once, since nothing ever writes to it.
@@ -26,7 +30,7 @@ pub(crate) fn image() -> &'static str {
     })
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
@@ -67,6 +71,16 @@ impl Scene {
         command.env("MSB_HOME", self.home.path()).env("MSB_DRIVER", "container");
         command.env("MSB_RUNNER", runner).env("MSB_AGENT", agent);
         command
+    }
+
+    /// A runner that takes its time before it begins.
+    pub(crate) fn slow_runner(&self) -> PathBuf {
+        let runner = Path::new(env!("CARGO_BIN_EXE_msb")).with_file_name("msb-runner");
+        let path = self.home.path().join("slow-runner");
+        let script = format!("#!/bin/sh\nsleep 1\nexec '{}' \"$@\"\n", runner.display());
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        path
     }
 
     pub(crate) fn output(&self, arguments: &[&str]) -> Output {
@@ -130,9 +144,14 @@ impl Drop for Scene {
     }
 }
 
+/// What a shell has in `$?`.
+pub(crate) fn shell_code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
+}
+
 pub(crate) fn said(output: Output) -> Said {
     Said {
-        code: output.status.code().expect("it was not killed"),
+        code: shell_code(output.status),
         out: String::from_utf8(output.stdout).unwrap(),
         err: String::from_utf8(output.stderr).unwrap(),
     }
