@@ -36,4 +36,9 @@ impl ExecSink {
         self.core.close();
         Ok(())
     }
+
+    /// Lets go of the input without ending it: whoever takes the session up again goes on with it.
+    pub fn leave_open(self) {
+        drop(self.core.leaving_input_open());
+    }
 }

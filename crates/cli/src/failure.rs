@@ -1,6 +1,8 @@
 //! How msb itself fails: an exit code, and mostly one line about it.
 
+use crate::args::Arguments;
 use crate::stdio;
+use clap::CommandFactory;
 use clap::error::ErrorKind as UsageKind;
 use microsandbox::{Error, ErrorKind, ExecFailed, ExecFailureKind};
 use std::io;
@@ -149,22 +151,28 @@ pub(crate) fn usage(error: &clap::Error) -> Result<u8, Failure> {
         UsageKind::DisplayHelpOnMissingArgumentOrSubcommand | UsageKind::MissingSubcommand => {
             Err(Failure::own("no task given; msb --help lists them"))
         }
-        _ => Err(Failure::own(usage_line(&text))),
+        _ => Err(Failure::own(usage_line(&text, &task_given()))),
     }
+}
+
+/// The task that the command line names, for mistakes of which clap does not tell it.
+fn task_given() -> String {
+    let known = Arguments::command();
+    let given = std::env::args_os().skip(1).find(|word| known.find_subcommand(word).is_some());
+    given.map_or_else(|| "msb".to_owned(), |task| format!("msb {}", task.display()))
 }
 
 /// The first paragraphs of clap's text, which are about the mistake, as one line, and where to read
 /// how it is done.
-fn usage_line(text: &str) -> String {
+fn usage_line(text: &str, task: &str) -> String {
     let about = text.split("\n\n").take_while(|part| !part.starts_with("Usage:"));
     let mut parts: Vec<String> = about
         .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
         .filter(|part| !part.is_empty() && !part.starts_with("For more information"))
         .collect();
-    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or("msb");
+    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or(task);
     let words = usage.split(' ').take_while(|word| word.bytes().all(|b| b.is_ascii_lowercase()));
-    let task = words.collect::<Vec<_>>().join(" ");
-    parts.push(format!("{task} --help tells more"));
+    parts.push(format!("{} --help tells more", words.collect::<Vec<_>>().join(" ")));
     let line = parts.join("; ");
     line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }
@@ -183,11 +191,16 @@ mod tests {
     fn a_mistake_on_the_command_line_is_told_in_one_line() {
         let text = "error: the following required arguments were not provided:\n  <NAME>\n\n\
             Usage: msb start <NAME>\n\nFor more information, try '--help'.\n";
-        let line = usage_line(text);
+        let line = usage_line(text, "msb");
         assert_eq!(
             line,
             "the following required arguments were not provided: <NAME>; \
              msb start --help tells more"
         );
+        let text =
+            "error: invalid value 'x' for '--cpus <N>': not a number\n\nFor more information\n";
+        let expected =
+            "invalid value 'x' for '--cpus <N>': not a number; msb run --help tells more";
+        assert_eq!(usage_line(text, "msb run"), expected);
     }
 }

@@ -1,5 +1,6 @@
 //! Options that several tasks share.
 
+use crate::attach;
 use crate::failure::Failure;
 use crate::image;
 use crate::values::{self, Label, Limit, Variable};
@@ -77,10 +78,11 @@ pub(crate) struct How {
     #[arg(short, long)]
     pub(crate) interactive: bool,
     /// Run it on this terminal; without a command, the sandbox's shell
-    #[arg(short, long, conflicts_with = "detach")]
+    #[arg(short, long)]
     pub(crate) tty: bool,
-    /// Let it run on in the background, and print the name (run) or the session's id (exec)
-    #[arg(short, long, conflicts_with = "interactive")]
+    /// Let it run on in the background, and print the name (run) or the session's id (exec); with -t
+    /// on a terminal of its own, for msb attach
+    #[arg(short, long)]
     pub(crate) detach: bool,
     /// The keys that leave it running, such as ctrl-p,ctrl-q; ctrl-] without this
     #[arg(long, value_name = "KEYS", requires = "tty")]
@@ -95,6 +97,21 @@ pub(crate) struct How {
     /// Print its output as it comes, which happens anyway
     #[arg(long)]
     pub(crate) stream: bool,
+}
+
+impl How {
+    /// Whether it is run on this process's terminal. Without one there is nothing to run it on, and
+    /// nothing is to be made for it.
+    pub(crate) fn on_terminal(&self) -> Result<bool, Failure> {
+        match (self.tty, self.detach) {
+            (true, false) => attach::need_terminal().map(|()| true),
+            (false, true) if self.interactive => Err(Failure::own(
+                "-i has no input to pass on to what -d leaves in the background; -t gives it a \
+                 terminal for msb attach",
+            )),
+            _ => Ok(false),
+        }
+    }
 }
 
 impl Context {

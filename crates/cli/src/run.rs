@@ -12,6 +12,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::SystemTime;
 
+/// Has a shell that runs a script take its own place, without one.
+const SHELL_ITSELF: &str = "exec \"$0\"";
 /// How much of a session's id is shown: enough for any list that people look at.
 const SHORT_ID: usize = 12;
 
@@ -20,17 +22,14 @@ pub(crate) async fn exec(mut args: Exec, quiet: bool) -> Result<u8, Failure> {
     let variables = args.context.variables()?;
     let command = Command::new(args.command)?;
     let Context { workdir, user, .. } = args.context;
-    if args.how.tty {
-        attach::need_terminal()?;
-    }
+    let on_terminal = args.how.on_terminal()?;
     let mut signals = Signals::take()?;
     let sandbox = unless_signalled(&mut signals, Sandbox::get(&args.name)).await??;
-    if args.how.tty {
+    if on_terminal {
         let place = Place { variables, workdir, user };
         let ended = attach::command(&sandbox, command, &args.how, place, &mut signals).await?;
         return Ok(ended.told(&sandbox, quiet));
     }
-    let command = command.ok_or_else(|| Failure::own("no command given: msb exec NAME CMD"))?;
     let configure = |options: ExecOptionsBuilder| {
         let mut options = options;
         for (key, value) in variables {
@@ -45,7 +44,7 @@ pub(crate) async fn exec(mut args: Exec, quiet: bool) -> Result<u8, Failure> {
         }
     };
     // Nothing is sent before the connection is there, and everything at once then.
-    let starting = command.start(&sandbox, &args.how, configure);
+    let starting = start(&sandbox, command.as_ref(), &args.how, configure);
     let mut handle = unless_signalled(&mut signals, starting).await??;
     if args.how.detach {
         stream::started(&mut handle, &mut signals).await?;
@@ -60,9 +59,7 @@ pub(crate) async fn exec(mut args: Exec, quiet: bool) -> Result<u8, Failure> {
 /// Runs a command in a sandbox that is made for it.
 pub(crate) async fn run(args: Run, quiet: bool) -> Result<u8, Failure> {
     let given = Command::new(args.command)?;
-    if args.how.tty {
-        attach::need_terminal()?;
-    }
+    args.how.on_terminal()?;
     let name = args.name.map_or_else(|| made_up_name("run"), Ok)?;
     let bar = Bar::new(quiet);
     let builder = described(&name, &args.image, args.machine, args.context, &bar)?;
@@ -136,32 +133,36 @@ impl Command {
         })?;
         Ok(Some(Command { program, arguments: words.collect() }))
     }
+}
 
-    async fn start(
-        &self,
-        sandbox: &Sandbox,
-        how: &How,
-        configure: impl FnOnce(ExecOptionsBuilder) -> ExecOptionsBuilder,
-    ) -> microsandbox::MicrosandboxResult<ExecHandle> {
-        let arguments = self.arguments.iter();
-        sandbox
-            .exec_stream_with(&self.program, |options| {
-                let mut options = configure(options);
-                for argument in arguments {
-                    options = options.arg_bytes(argument.clone().into_vec());
-                }
-                for limit in &how.rlimits {
-                    options = options.rlimit_range(limit.resource, limit.soft, limit.hard);
-                }
-                if how.interactive || (!how.detach && feed::is_for_us()) {
-                    options = options.stdin_pipe();
-                }
-                match how.timeout {
-                    Some(time) => options.timeout(time),
-                    None => options,
-                }
-            })
-            .await
+/// Starts a command, or without one the sandbox's shell.
+async fn start(
+    sandbox: &Sandbox,
+    command: Option<&Command>,
+    how: &How,
+    configure: impl FnOnce(ExecOptionsBuilder) -> ExecOptionsBuilder,
+) -> microsandbox::MicrosandboxResult<ExecHandle> {
+    let configure = |options| {
+        let mut options = configure(options);
+        for argument in command.iter().flat_map(|command| &command.arguments) {
+            options = options.arg_bytes(argument.clone().into_vec());
+        }
+        for limit in &how.rlimits {
+            options = options.rlimit_range(limit.resource, limit.soft, limit.hard);
+        }
+        let input = if how.detach { how.tty } else { how.interactive || feed::is_for_us() };
+        if input {
+            options = options.stdin_pipe();
+        }
+        match how.timeout {
+            Some(time) => options.timeout(time),
+            None => options,
+        }
+        .tty(how.tty)
+    };
+    match command {
+        Some(command) => sandbox.exec_stream_with(&command.program, configure).await,
+        None => sandbox.shell_stream_with(SHELL_ITSELF, configure).await,
     }
 }
 
@@ -192,14 +193,10 @@ impl Own {
         how: &How,
         signals: &mut Signals,
     ) -> Result<Ended, Failure> {
-        let command = match command {
-            Some(command) if !how.tty => command,
-            command => {
-                return attach::command(&self.sandbox, command, how, Place::default(), signals)
-                    .await;
-            }
-        };
-        let starting = command.start(&self.sandbox, how, |options| options);
+        if how.tty && !how.detach {
+            return attach::command(&self.sandbox, command, how, Place::default(), signals).await;
+        }
+        let starting = start(&self.sandbox, command.as_ref(), how, |options| options);
         let mut handle = unless_signalled(signals, starting).await??;
         if how.detach {
             return stream::started(&mut handle, signals).await.map(|()| Ended::Runs(handle.id()));

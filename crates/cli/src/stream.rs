@@ -122,6 +122,10 @@ fn note(result: microsandbox::MicrosandboxResult<()>) {
 
 /// Waits until a command that is to run on by itself has started.
 pub(crate) async fn started(handle: &mut ExecHandle, signals: &mut Signals) -> Result<(), Failure> {
+    // For whoever attaches to it.
+    if let Some(input) = handle.take_stdin() {
+        input.leave_open();
+    }
     loop {
         tokio::select! {
             wish = signals.next() => match wish {

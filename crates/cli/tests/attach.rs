@@ -218,6 +218,30 @@ fn h2_run_leaves_sandbox_and_command_running_when_the_keys_are_typed() {
 }
 
 #[test]
+fn h2_what_begins_in_the_background_with_a_terminal_waits_for_someone_to_attach() {
+    let scene = Scene::with_sandbox();
+    assert_eq!(scene.ok(&["run", "-dit", "--name", "r", image()]), "r\n");
+    scene.ok(&["exec", "-dt", "-e", "A=1", "r", "sh", "-c", "read line; echo $A$line; exit 4"]);
+    let sessions = scene.json(&["sessions", "r", "--json"]);
+    for session in sessions.as_array().unwrap() {
+        assert_eq!((&session["tty"], &session["status"]), (&true.into(), &().into()), "{session}");
+        let id = session["id"].as_str().unwrap();
+        let mut screen = Screen::new(&scene, &["attach", "r", id]);
+        if session["command"].to_string().contains("read line") {
+            screen.type_in("2\r");
+            screen.expect("12");
+            assert_eq!(screen.ended().0, 4);
+        } else {
+            screen.type_in("echo $((6 * 7)); exit 5\r");
+            screen.expect("42");
+            assert_eq!(screen.ended().0, 5);
+        }
+    }
+    scene.fails(127, &["run", "-dt", image(), "nosuch"]);
+    assert_eq!(scene.names(), ["r", "w"]);
+}
+
+#[test]
 fn h1_attach_without_a_session_is_a_shell() {
     let scene = Scene::with_sandbox();
     let mut screen = Screen::new(&scene, &["attach", "w"]);

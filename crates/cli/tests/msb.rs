@@ -65,7 +65,7 @@ fn e_125_is_a_failure_of_msb_itself_in_one_line_that_says_what_to_do() {
         (&["exec", "w"], "<CMD>"),
         (&["exec", "w", "-Z", "ls"], "msb exec --help"),
         (&["exec", "-t", "w"], "not a terminal"),
-        (&["exec", "-dt", "w", "ls"], "--detach"),
+        (&["exec", "-di", "w", "ls"], "-t"),
         (&["exec", "w", "--timeout", "5", "--", "ls"], "30s"),
         (&["exec", "w", "--timeout", "0s", "--", "ls"], "zero"),
         (&["exec", "w", "--rlimit", "nofile=2:1", "--", "ls"], "above"),

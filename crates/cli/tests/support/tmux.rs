@@ -5,10 +5,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long anything may take to be shown; only a failure takes it.
+/// How long anything may take to be shown, times MSB_TEST_TIME_SCALE; only a failure takes it.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(20);
+fn patience() -> Duration {
+    let scale = std::env::var("MSB_TEST_TIME_SCALE").map_or(1.0, |text| text.parse().unwrap());
+    PATIENCE.mul_f64(scale)
+}
+
 /// A terminal of 80 columns and 24 rows with a shell of the host in it.
 pub(crate) struct Tmux<'a> {
     scene: &'a Scene,
@@ -80,7 +85,7 @@ impl<'a> Tmux<'a> {
             if is(&screen) {
                 return screen;
             }
-            assert!(begun.elapsed() < PATIENCE, "{what}, but:\n{screen}");
+            assert!(begun.elapsed() < patience(), "{what}, but:\n{screen}");
             std::thread::sleep(LOOK);
         }
     }
@@ -111,7 +116,7 @@ impl<'a> Tmux<'a> {
     pub(crate) fn has_modes(&self, modes: &str) {
         let begun = Instant::now();
         while self.modes() != modes {
-            assert!(begun.elapsed() < PATIENCE, "{modes} was to be, but {}", self.modes());
+            assert!(begun.elapsed() < patience(), "{modes} was to be, but {}", self.modes());
             std::thread::sleep(LOOK);
         }
     }
