@@ -2,7 +2,7 @@
 
 use crate::credentials;
 use crate::helper::Helper;
-use crate::make::{checked_config, count, make};
+use crate::make::{checked_config, count, make, total};
 use crate::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Document, MAX_DOCUMENT, Manifest, OCI_INDEX, OCI_MANIFEST, choose,
 };
@@ -198,7 +198,7 @@ impl Session {
                 wanted.push(blob.clone());
             }
         }
-        let total: u64 = wanted.iter().map(|blob| blob.size).sum();
+        let total = total(&wanted);
         let (free, _) = room(store.home())?;
         if total > free {
             let text = format!("{} has {total} bytes to download, {free} are free", self.shown);
