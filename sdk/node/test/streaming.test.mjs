@@ -81,10 +81,11 @@ test("one reader at a time, and signals at any time", async () => {
   const handle = await sandbox.shellStream("trap 'echo term; exit 4' TERM; echo up; while :; do sleep 1; done");
   const events = eventsOf(handle);
   const busy = { name: "BusyError", kind: "busy" };
+  // From then on nothing comes, and the first reader waits.
+  await until("it runs", () => handle.position > 0);
   await assert.rejects(handle.recv(), busy);
   await assert.rejects(handle.wait(), busy);
   await assert.rejects(handle.collect(), busy);
-  await until("it runs", () => handle.position > 0);
   await handle.control().signal("SIGTERM");
   assert.equal((await events).at(-1).code, 4);
   await assert.rejects(handle.signal(15), { name: "NoSuchProcessError", code: "ESRCH" });

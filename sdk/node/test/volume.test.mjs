@@ -53,7 +53,8 @@ test(`${LINES} lines with random aborts: no gap and one ending`, async () => {
   }
   assert.equal(lines.last, LINES);
   assert.equal(endings, 1);
-  assert.ok(aborts > 10, `${aborts} aborts among ${events} events`);
+  // How many events there are is up to the machine: what waits together comes together.
+  assert.ok(aborts > 0, `${aborts} aborts among ${events} events`);
 });
 
 const STREAMS = 1_000;
