@@ -1,5 +1,7 @@
 //! Images through the public interface.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use common::{block_on, builder, rootfs, setup};
@@ -16,18 +18,19 @@ fn built(name: &str, options: BuildOptions) -> ImageInfo {
 }
 
 fn options(cmd: &[&str]) -> BuildOptions {
-    let mut options = BuildOptions::default();
-    options.cmd = cmd.iter().map(|word| (*word).to_owned()).collect();
-    options
+    let cmd = cmd.iter().map(|word| (*word).to_owned()).collect();
+    BuildOptions { cmd, ..BuildOptions::default() }
 }
 
 #[test]
 fn g_what_the_caller_sets_goes_before_what_the_image_says() {
-    let mut options = options(&["echo", "default"]);
-    options.env = vec!["A=image".to_owned(), "B=image".to_owned()];
-    options.workdir = "/work".to_owned();
-    options.user = "me".to_owned();
-    options.entrypoint = vec!["/bin/env".to_owned()];
+    let options = BuildOptions {
+        env: vec!["A=image".to_owned(), "B=image".to_owned()],
+        workdir: "/work".to_owned(),
+        user: "me".to_owned(),
+        entrypoint: vec!["/bin/env".to_owned()],
+        ..options(&["echo", "default"])
+    };
     let info = built("defaults", options);
     assert_eq!(
         (info.names.as_slice(), info.layers.len()),

@@ -149,9 +149,13 @@ pub(crate) async fn perform(task: Task, quiet: bool) -> Result<u8, Failure> {
         }
         Task::BuildFromDir(build) => {
             let list = |words: Option<Words>| words.map(|words| words.0).unwrap_or_default();
-            let mut options = BuildOptions::default();
-            (options.env, options.workdir, options.user) = (build.env, build.workdir, build.user);
-            (options.entrypoint, options.cmd) = (list(build.entrypoint), list(build.cmd));
+            let options = BuildOptions {
+                env: build.env,
+                workdir: build.workdir,
+                user: build.user,
+                entrypoint: list(build.entrypoint),
+                cmd: list(build.cmd),
+            };
             let operation = Image::build_from_dir(build.path, build.name, options)?;
             made(operation, build.json, quiet).await
         }
