@@ -11,74 +11,18 @@
     reason = "a benchmark is a program for people, and stops where it cannot go on"
 )]
 
+mod common;
+
+use common::{Variant, block_on, compare};
 use microsandbox::{ExecEvent, Sandbox};
-use std::future::Future;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const TURNS: usize = 200;
 const STREAM_TURNS: usize = 7;
 const STREAM_BYTES: usize = 512 << 20;
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => std::thread::park(),
-        }
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn time(f: impl FnOnce()) -> f64 {
-    let begun = Instant::now();
-    f();
-    begun.elapsed().as_secs_f64()
-}
-
-/// What is measured, and one turn of it.
-type Variant<'a> = (&'a str, Box<dyn FnMut() + 'a>);
-
-/// Runs the variants in turns; prints each one's median time and its ratio to the first.
-fn compare(turns: usize, unit: f64, unit_name: &str, variants: &mut [Variant<'_>]) {
-    let mut times: Vec<Vec<f64>> = vec![Vec::new(); variants.len()];
-    for turn in 0..turns + 1 {
-        for ((_, run), times) in variants.iter_mut().zip(&mut times) {
-            let took = time(run);
-            // The first turn warms caches.
-            if turn > 0 {
-                times.push(took);
-            }
-        }
-    }
-    let baseline = times.first().cloned().unwrap_or_default();
-    for ((name, _), times) in variants.iter().zip(&times) {
-        let ratios = times.iter().zip(&baseline).map(|(own, base)| own / base).collect();
-        let value =
-            if unit > 0.0 { unit / median(times.clone()) } else { median(times.clone()) * 1e6 };
-        println!("  {name:<44} {value:>10.0} {unit_name}   {:>6.2} x", median(ratios));
-    }
-}
 
 /// A container of the OCI runtime alone, for `runc exec`.
 struct Runc {
@@ -155,18 +99,7 @@ async fn stream(sandbox: &Sandbox, count: &str) {
 fn main() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let rootfs = root.join("target/rootfs");
-    let home = tempfile::tempdir().unwrap();
-    // A process of its own, since the environment is set before any thread is there.
-    if std::env::var_os("MSB_BENCH").is_none() {
-        let status = Command::new(std::env::current_exe().unwrap())
-            .env("MSB_BENCH", "1")
-            .env("MSB_HOME", home.path())
-            .env("MSB_DRIVER", "container")
-            .env("MSB_RUNNER", root.join("target/release/msb-runner"))
-            .env("MSB_AGENT", root.join("target/static/msb-agent"))
-            .status();
-        std::process::exit(status.unwrap().code().unwrap_or(1));
-    }
+    common::in_an_environment_of_its_own(&root, &[("MSB_DRIVER", "container")]);
     let busybox = rootfs.join("bin/busybox");
     let builder = || Sandbox::builder("bench").image(&rootfs).replace();
     let sandbox = block_on(builder().create()).unwrap();

@@ -953,8 +953,8 @@ const char *msb_status_name(msb_status status);
 
 /// Descriptor that polls readable when a call on `handle` would not say `MSB_AGAIN`: an exec that
 /// has an event or its end, a sink that has room or is broken, a log that has a record or its end,
-/// an image that is there or failed, a sandbox that is ready or failed (`msb_sandbox_wait_ready`) or, once `msb_sandbox_wait` was
-/// called on it, has ended.
+/// an image that is there or failed, a sandbox that is ready or failed (`msb_sandbox_wait_ready`)
+/// or, once `msb_sandbox_wait` was called on it, has ended.
 ///
 /// Borrowed until the handle is closed: take it out of your loop before that, since the library may
 /// need it for a moment longer. Only poll it, never read it; `dup` it if your loop closes what it
@@ -962,17 +962,14 @@ const char *msb_status_name(msb_status status);
 /// the same one each time.
 ///
 /// `MSB_OK`: `*out_fd` is the descriptor. `MSB_E_HANDLE`; `MSB_E_IO`: none could be made.
-MSB_MUST_USE
-msb_status msb_handle_fd(const void *handle,
-                         int32_t *out_fd,
-                         struct msb_error *err);
+MSB_MUST_USE msb_status msb_handle_fd(const void *handle, int32_t *out_fd, struct msb_error *err);
 
 /// Close any handle. Calls that wait on it return `MSB_E_CLOSED` at once. In any order, from any
 /// thread; NULL is fine and does nothing.
 ///
 /// Closing a sandbox or an exec ends nothing inside: the command runs on. Closing a sink ends the
-/// command's input. Closing a log ends the reading. Closing an image ends the getting of it; what was
-/// downloaded is kept for the next time.
+/// command's input. Closing a log ends the reading. Closing an image ends the getting of it; what
+/// was downloaded is kept for the next time.
 ///
 /// `MSB_OK`. `MSB_E_HANDLE`: not open; closing twice is this, never undefined behaviour.
 msb_status msb_handle_close(void *handle);
@@ -1116,9 +1113,9 @@ MSB_MUST_USE msb_status msb_sandbox_remove(const char *name, uint32_t flags, str
 /// `MSB_OK`: `*out_list` is filled; give it back with `msb_driver_entries_release`.
 MSB_MUST_USE msb_status msb_doctor(struct msb_driver_entries *out_list, struct msb_error *err);
 
-/// Get an image from its registry, also when it is in the store already; what has not changed is not
-/// fetched again. `name` is lent: `"python:3.12"`. Returns at once; `msb_image_wait` tells what came
-/// of it, `msb_image_progress` how far it is. Closing the handle ends it.
+/// Get an image from its registry, also when it is in the store already; what has not changed is
+/// not fetched again. `name` is lent: `"python:3.12"`. Returns at once; `msb_image_wait` tells what
+/// came of it, `msb_image_progress` how far it is. Closing the handle ends it.
 ///
 /// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `name` is NULL. `MSB_E_CONFIG`: it is no name
 /// that an image can have, or the configuration of registries makes no sense.
@@ -1131,8 +1128,8 @@ msb_status msb_image_pull(const char *name,
 /// writes, OCI's layout; plain, or compressed with gzip or zstd. `path` is lent, bytes. `name` is
 /// lent; NULL: it is called as it says itself, if it does. Otherwise as `msb_image_pull`.
 ///
-/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `path` is NULL. `MSB_E_CONFIG`: there is nothing
-/// at `path`, or `name` is none that an image can have.
+/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `path` is NULL. `MSB_E_CONFIG`: there is
+/// nothing at `path`, or `name` is none that an image can have.
 MSB_MUST_USE
 msb_status msb_image_import(const char *path,
                             const char *name,
@@ -1152,9 +1149,10 @@ msb_status msb_image_progress(struct msb_image *image,
 
 /// Wait until an image is there. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
 ///
-/// `MSB_OK`: `*out_list` holds what is known about it; give it back with `msb_image_entries_release`.
-/// `MSB_AGAIN`: not yet. Anything else: it never will be, and why; `MSB_E_NO_IMAGE`,
-/// `MSB_E_IMAGE_DENIED` and `MSB_E_REGISTRY` are to be expected. Asked again, it says the same.
+/// `MSB_OK`: `*out_list` holds what is known about it; give it back with
+/// `msb_image_entries_release`. `MSB_AGAIN`: not yet. Anything else: it never will be, and why;
+/// `MSB_E_NO_IMAGE`, `MSB_E_IMAGE_DENIED` and `MSB_E_REGISTRY` are to be expected. Asked again, it
+/// says the same.
 MSB_MUST_USE
 msb_status msb_image_wait(struct msb_image *image,
                           int64_t timeout_ms,
@@ -1167,25 +1165,19 @@ msb_status msb_image_wait(struct msb_image *image,
 /// cannot be read.
 MSB_MUST_USE msb_status msb_image_list(struct msb_image_entries *out_list, struct msb_error *err);
 
-/// Take a name, which is lent, from an image, and remove the image when that was its last. Called by
-/// its id it loses all its names. With `MSB_REMOVE_FORCE` also an image that a sandbox uses loses
-/// its names; the image itself stays as long as the sandbox does.
+/// Take a name, which is lent, from an image, and remove the image when that was its last. Called
+/// by its id it loses all its names. With `MSB_REMOVE_FORCE` also an image that a sandbox uses
+/// loses its names; the image itself stays as long as the sandbox does.
 ///
 /// `MSB_OK`. `MSB_E_NO_IMAGE`. `MSB_E_IMAGE_IN_USE`: a sandbox uses it.
-MSB_MUST_USE
-msb_status msb_image_remove(const char *name,
-                            uint32_t flags,
-                            struct msb_error *err);
+MSB_MUST_USE msb_status msb_image_remove(const char *name, uint32_t flags, struct msb_error *err);
 
-/// Remove every image that has no name and that no sandbox uses, and what downloads have left. Waits
-/// for images that are being got.
+/// Remove every image that has no name and that no sandbox uses, and what downloads have left.
+/// Waits for images that are being got.
 ///
 /// `MSB_OK`: `*out_freed`, which may be NULL, is about how many bytes are free again. `MSB_E_IO`:
 /// something cannot be removed.
-MSB_MUST_USE
-msb_status msb_image_prune(uint32_t flags,
-                           uint64_t *out_freed,
-                           struct msb_error *err);
+MSB_MUST_USE msb_status msb_image_prune(uint32_t flags, uint64_t *out_freed, struct msb_error *err);
 
 /// Give back a list of sandboxes. NULL and one that was released before are fine; afterwards it is
 /// empty. Any thread.

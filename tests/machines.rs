@@ -89,15 +89,24 @@ fn g_a_machine_has_a_kernel_a_clock_and_no_network_of_its_own() {
 
 #[test]
 #[ignore = "needs a guest kernel: make test-vm"]
-fn b7_a_machine_that_is_reset_from_within_is_a_loss_and_a_crash() {
-    let sb = sandbox("vm-reset");
-    let mut handle = block_on(sb.shell_stream("echo before; exec reboot -f")).unwrap();
-    let events = rest(&mut handle);
-    assert!(matches!(events.last(), Some(ExecEvent::Lost(_))), "{events:?}");
-    assert!(events.iter().all(|event| !matches!(event, ExecEvent::Exited { .. })), "{events:?}");
-    assert_eq!(ended(&sb), SandboxStatus::Crashed);
-    let error = block_on(sb.exec("true", [""; 0])).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::SandboxNotRunning, "{error}");
+fn b7_a_machine_that_resets_or_panics_is_a_loss_and_a_crash() {
+    let panics = "if [ -e /proc/sysrq-trigger ]; then echo c > /proc/sysrq-trigger; sleep 600; fi";
+    for (name, script) in [("vm-reset", "exec reboot -f"), ("vm-panic", panics)] {
+        let sb = sandbox(name);
+        let mut handle = block_on(sb.shell_stream(script)).unwrap();
+        let events = rest(&mut handle);
+        if name == "vm-panic" && matches!(events.last(), Some(ExecEvent::Exited { code: 0, .. })) {
+            println!("this kernel cannot be made to panic");
+            block_on(sb.kill()).unwrap();
+            continue;
+        }
+        assert!(matches!(events.last(), Some(ExecEvent::Lost(_))), "{name}: {events:?}");
+        let exits = events.iter().filter(|event| matches!(event, ExecEvent::Exited { .. }));
+        assert_eq!(exits.count(), 0, "{name}: {events:?}");
+        assert_eq!(ended(&sb), SandboxStatus::Crashed);
+        let error = block_on(sb.exec("true", [""; 0])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::SandboxNotRunning, "{name}: {error}");
+    }
 }
 
 #[test]

@@ -162,9 +162,9 @@ impl ImageObject {
     }
 }
 
-/// Get an image from its registry, also when it is in the store already; what has not changed is not
-/// fetched again. `name` is lent: `"python:3.12"`. Returns at once; `msb_image_wait` tells what came
-/// of it, `msb_image_progress` how far it is. Closing the handle ends it.
+/// Get an image from its registry, also when it is in the store already; what has not changed is
+/// not fetched again. `name` is lent: `"python:3.12"`. Returns at once; `msb_image_wait` tells what
+/// came of it, `msb_image_progress` how far it is. Closing the handle ends it.
 ///
 /// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `name` is NULL. `MSB_E_CONFIG`: it is no name
 /// that an image can have, or the configuration of registries makes no sense.
@@ -192,8 +192,8 @@ pub unsafe extern "C" fn msb_image_pull(
 /// writes, OCI's layout; plain, or compressed with gzip or zstd. `path` is lent, bytes. `name` is
 /// lent; NULL: it is called as it says itself, if it does. Otherwise as `msb_image_pull`.
 ///
-/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `path` is NULL. `MSB_E_CONFIG`: there is nothing
-/// at `path`, or `name` is none that an image can have.
+/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `path` is NULL. `MSB_E_CONFIG`: there is
+/// nothing at `path`, or `name` is none that an image can have.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_image_import(
@@ -250,9 +250,10 @@ pub unsafe extern "C" fn msb_image_progress(
 
 /// Wait until an image is there. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
 ///
-/// `MSB_OK`: `*out_list` holds what is known about it; give it back with `msb_image_entries_release`.
-/// `MSB_AGAIN`: not yet. Anything else: it never will be, and why; `MSB_E_NO_IMAGE`,
-/// `MSB_E_IMAGE_DENIED` and `MSB_E_REGISTRY` are to be expected. Asked again, it says the same.
+/// `MSB_OK`: `*out_list` holds what is known about it; give it back with
+/// `msb_image_entries_release`. `MSB_AGAIN`: not yet. Anything else: it never will be, and why;
+/// `MSB_E_NO_IMAGE`, `MSB_E_IMAGE_DENIED` and `MSB_E_REGISTRY` are to be expected. Asked again, it
+/// says the same.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_image_wait(
@@ -295,9 +296,9 @@ pub unsafe extern "C" fn msb_image_list(
     })
 }
 
-/// Take a name, which is lent, from an image, and remove the image when that was its last. Called by
-/// its id it loses all its names. With `MSB_REMOVE_FORCE` also an image that a sandbox uses loses
-/// its names; the image itself stays as long as the sandbox does.
+/// Take a name, which is lent, from an image, and remove the image when that was its last. Called
+/// by its id it loses all its names. With `MSB_REMOVE_FORCE` also an image that a sandbox uses
+/// loses its names; the image itself stays as long as the sandbox does.
 ///
 /// `MSB_OK`. `MSB_E_NO_IMAGE`. `MSB_E_IMAGE_IN_USE`: a sandbox uses it.
 #[unsafe(no_mangle)]
@@ -326,8 +327,8 @@ pub unsafe extern "C" fn msb_image_remove(
 /// Also images that have a name.
 pub const MSB_PRUNE_ALL: u32 = 1;
 
-/// Remove every image that has no name and that no sandbox uses, and what downloads have left. Waits
-/// for images that are being got.
+/// Remove every image that has no name and that no sandbox uses, and what downloads have left.
+/// Waits for images that are being got.
 ///
 /// `MSB_OK`: `*out_freed`, which may be NULL, is about how many bytes are free again. `MSB_E_IO`:
 /// something cannot be removed.

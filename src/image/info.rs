@@ -57,7 +57,10 @@ impl ImageInfo {
             names: info.references.iter().map(msb_image::Reference::familiar).collect(),
             digests: texts(info.digests).collect(),
             size: info.record.unpacked_bytes,
-            download_size: info.record.layers.iter().map(|layer| layer.size).sum(),
+            download_size: {
+                let sizes = info.record.layers.iter().map(|layer| layer.size);
+                sizes.fold(0, u64::saturating_add)
+            },
             layers: texts(info.record.layers.into_iter().map(|layer| layer.digest).collect())
                 .collect(),
             architecture: config.architecture,

@@ -19,6 +19,11 @@ use std::time::{Duration, Instant};
 /// How long a test waits for one thing, so that one that waits in vain fails by itself.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// How much slower than usual this machine is: `MSB_TEST_TIME_SCALE`, 1 without it.
+pub(crate) fn scale() -> f64 {
+    std::env::var("MSB_TEST_TIME_SCALE").map_or(1.0, |text| text.parse().unwrap())
+}
+
 struct Unpark(Thread);
 
 impl Wake for Unpark {
@@ -30,15 +35,16 @@ impl Wake for Unpark {
 /// Runs a future to its end. The library needs no executor, and this is none.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let begun = Instant::now();
+    let patience = PATIENCE.mul_f64(scale());
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(output) => return output,
             Poll::Pending => {
-                thread::park_timeout(PATIENCE.saturating_sub(begun.elapsed()));
+                thread::park_timeout(patience.saturating_sub(begun.elapsed()));
                 // Before another look, which might find what nobody woke this thread for.
-                assert!(begun.elapsed() < PATIENCE, "nothing came for {PATIENCE:?}");
+                assert!(begun.elapsed() < patience, "nothing came for {patience:?}");
             }
         }
     }

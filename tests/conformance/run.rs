@@ -1,6 +1,7 @@
 //! One case in one sandbox: the call, its steps, and what came of it.
 
 use crate::bytes::{find, show};
+use crate::common;
 use crate::format::{Call, Case, Infinity, Kind, Limit, Listed, Mode, Run, Stdin, Step};
 use crate::outcome::{End, Outcome};
 use crate::seen::Seen;
@@ -20,8 +21,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Times that a slow machine may stretch, by `MSB_TEST_TIME_SCALE`.
 pub(crate) fn scaled(time: Duration) -> Duration {
-    let scale = std::env::var("MSB_TEST_TIME_SCALE").ok().and_then(|text| text.parse().ok());
-    time.mul_f64(scale.unwrap_or(1.0))
+    time.mul_f64(common::scale())
 }
 
 struct Unpark(Thread);

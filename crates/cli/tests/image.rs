@@ -301,6 +301,44 @@ fn g_a_pull_that_is_killed_at_any_moment_leaves_no_half_image() {
 }
 
 #[test]
+fn g_a_terminal_shows_how_far_it_is_and_a_pipe_does_not() {
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+    use std::io::Read;
+    let scene = Scene::new();
+    let fake = Fake::start();
+    let big = layer(&[("noise", &noise(2 << 20))]);
+    fake.offer("big", "1", &[big], &json!({}));
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = openpt(flags).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let terminal = ioctl_tiocgptpeer(&master, flags).unwrap();
+    let mut command = scene.command(&["image", "pull", &format!("{}/big:1", fake.host)]);
+    command.env("TERM", "xterm").stdout(std::process::Stdio::piped()).stderr(terminal);
+    fake.cut(Cut::Hang(1 << 20));
+    let child = command.spawn().unwrap();
+    // What it was started with holds the terminal as well.
+    drop(command);
+    let (mut master, mut seen) = (fs::File::from(master), String::new());
+    while !(seen.contains("downloading") && seen.contains("0/1 layers")) {
+        let mut buffer = [0; 4096];
+        let count = master.read(&mut buffer).unwrap();
+        seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    fake.open_gate();
+    // Read on, since a terminal holds only so much.
+    let reader = std::thread::spawn(move || drop(std::io::copy(&mut master, &mut std::io::sink())));
+    let output = child.wait_with_output().unwrap();
+    reader.join().unwrap();
+    assert!(output.status.success());
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert!(out.starts_with("sha256:") && out.lines().count() == 1, "{out}");
+    // `ok` demands that nothing is said on standard error, which is a pipe.
+    scene.ok(&["image", "prune", "--all"]);
+    scene.ok(&["image", "pull", &format!("{}/big:1", fake.host)]);
+}
+
+#[test]
 fn g_two_pulls_at_once_share_what_the_first_gets() {
     let scene = Scene::new();
     let fake = Fake::start();
@@ -360,6 +398,18 @@ fn g_credentials_come_from_dockers_file_and_from_helpers() {
     scene.ok(&["image", "prune", "--all"]);
     write(json!({ "credsStore": "test" }));
     assert_eq!(pull().code, 0);
+}
+
+#[test]
+fn g_a_registry_that_gives_tokens_to_everybody_is_asked_for_one() {
+    let scene = Scene::new();
+    let fake = Fake::start();
+    let layers = [layer_of(Path::new(image()))];
+    fake.offer("library/app", "latest", &layers, &json!({ "Cmd": ["echo", "with a token"] }));
+    fake.want_tokens();
+    let name = format!("{}/library/app", fake.host);
+    assert_eq!(scene.ok(&["run", &name]), "with a token\n");
+    assert!(!fake.requests("/token?").is_empty());
 }
 
 #[test]

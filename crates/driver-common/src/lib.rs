@@ -1,8 +1,8 @@
 //! What the drivers share, so that none of them needs another one.
 //!
-//! Owns: waiting for child processes, the bounded log of what a machine prints, and what every
-//! virtual machine is made from: the search for a guest kernel, the disk that holds the sandbox's
-//! own layer, and what the guest is told. Does not own: any machine.
+//! Owns: waiting for child processes, and what every virtual machine is made from: the search for a
+//! guest kernel, the disk that holds the sandbox's own layer, and what the guest is told. Does not
+//! own: any machine.
 
 #![forbid(unsafe_code)]
 
@@ -10,12 +10,10 @@ mod disk;
 mod guest;
 mod krunfw;
 mod kvm;
-mod log;
 mod process;
 
 pub use disk::{DISK_BYTES, make_disk, probe_disk};
 pub use guest::{Guest, IMAGE_TAG, MEMORY_MIB, PORT_NAME};
 pub use krunfw::{KernelBundle, Krunfw, find_krunfw};
 pub use kvm::kvm;
-pub use log::spawn as spawn_log;
 pub use process::{Bound, Ended, on_path, watch};

@@ -8,7 +8,7 @@ use msb_driver::{
     BoxFuture, Driver, Exit, Failure, Isolation, Machine, MachineSpec, Probe, SandboxDir, Users,
     bind_in, remove_tree,
 };
-use msb_driver_common::{Bound, Ended, spawn_log, watch};
+use msb_driver_common::{Bound, Ended, watch};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, pidfd_send_signal};
@@ -54,14 +54,8 @@ impl ContainerDriver {
             Failure::boot(format!("cannot write {}: {error}", bundle.display()))
         })?;
 
-        let pipe = || {
-            pipe_with(PipeFlags::CLOEXEC)
-                .map_err(|error| Failure::boot_io("make a pipe for", &run, error))
-        };
-        let (leash_agent, leash) = pipe()?;
-        let (log_read, log_write) = pipe()?;
-        spawn_log(log_read, &spec.dir.agent_log())
-            .map_err(|error| Failure::boot_io("open", &spec.dir.agent_log(), error))?;
+        let (leash_agent, leash) = pipe_with(PipeFlags::CLOEXEC)
+            .map_err(|error| Failure::boot_io("make a pipe for", &run, error))?;
         let listener = bind_in(&run, "agent.sock").map_err(|e| Failure::boot(e.to_string()))?;
 
         let oci_log = bundle.join("oci.log");
@@ -72,10 +66,7 @@ impl ContainerDriver {
         let mut command = runtime.command(&self.settings.launcher, &oci_root(&spec.dir), &oci_log);
         command.args(["run", "--detach", "--preserve-fds", "2", "--pid-file"]).arg(&pid_file);
         command.arg("--bundle").arg(&bundle).arg(id);
-        let log_copy = log_write
-            .try_clone()
-            .map_err(|error| Failure::boot_io("duplicate a pipe for", &run, error))?;
-        command.stdout(log_write).stderr(log_copy);
+        command.stdout(spec.console()?).stderr(spec.console()?);
         command
             .fd_mappings(vec![
                 FdMapping { parent_fd: listener.into(), child_fd: 3 },

@@ -6,8 +6,7 @@ use crate::vmm::Vmm;
 use msb_driver::{
     BoxFuture, Driver, Failure, Isolation, Machine, MachineSpec, Probe, Root, SandboxDir, bind_in,
 };
-use msb_driver_common::{Guest, Krunfw, find_krunfw, kvm, make_disk, probe_disk, spawn_log, watch};
-use rustix::pipe::{PipeFlags, pipe_with};
+use msb_driver_common::{Guest, Krunfw, find_krunfw, kvm, make_disk, probe_disk, watch};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -47,10 +46,6 @@ impl KrunDriver {
         make_disk(&spec.dir.disk()).await?;
         let run = spec.dir.run();
         let io = |error: io::Error| Failure::boot_io("make sockets for", &run, error);
-        let log = spec.dir.agent_log();
-        let (console_log, console) =
-            pipe_with(PipeFlags::CLOEXEC).map_err(|error| io(error.into()))?;
-        spawn_log(console_log, &log).map_err(|error| Failure::boot_io("open", &log, error))?;
         let listener = bind_in(&run, "control.sock").map_err(|e| Failure::boot(e.to_string()))?;
         let control = Control::listen(listener).map_err(io)?;
         // libkrun takes the place of no socket that is there already.
@@ -62,10 +57,10 @@ impl KrunDriver {
         let vmm = description(&guest, &krunfw, spec)?;
         let mut command = self.command();
         command.args(vmm.arguments()).current_dir(&run).stdin(Stdio::null());
-        let copy = console.try_clone().map_err(io)?;
         let program = &self.settings.vmm;
         let failed = |error: io::Error| Failure::boot_io("run", program, error);
-        let child = command.stdout(console).stderr(copy).spawn().map_err(failed)?;
+        let child =
+            command.stdout(spec.console()?).stderr(spec.console()?).spawn().map_err(failed)?;
         Ok(Box::new(Krun::new(watch(child.id()).map_err(failed)?, control)))
     }
 

@@ -12,10 +12,9 @@ use msb_driver::{
     BoxFuture, Driver, Failure, Isolation, Machine, MachineSpec, Probe, Root, SandboxDir, bind_in,
     connect_in,
 };
-use msb_driver_common::{Guest, kvm, make_disk, on_path, probe_disk, spawn_log, watch};
+use msb_driver_common::{Guest, kvm, make_disk, on_path, probe_disk};
 use msb_relay::Hello;
 use rustix::fs::{Mode, OFlags, open};
-use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,8 +28,6 @@ use tokio::net::{UnixListener, UnixStream};
 const PROGRAM: &str = "qemu-system-x86_64";
 /// Where virtiofsd is, besides `PATH`: on most distributions, and in Debian's package of QEMU.
 const VIRTIOFSD: [&str; 2] = ["/usr/libexec", "/usr/lib/qemu"];
-/// What makes everything that this driver needs be there.
-const REMEDY: &str = "apt-get install qemu-system-x86 e2fsprogs && msb setup kernel";
 
 /// What the driver needs to know about its surroundings.
 #[derive(Debug, Clone)]
@@ -60,6 +57,34 @@ struct Tools {
     kernel: Kernel,
 }
 
+/// What is not there, and the commands that change that.
+#[derive(Debug, Default)]
+struct Missing {
+    what: Vec<String>,
+    packages: Vec<&'static str>,
+    no_kernel: bool,
+}
+
+impl Missing {
+    fn package(&mut self, name: &'static str, what: String) {
+        self.packages.push(name);
+        self.what.push(what);
+    }
+
+    fn kernel(&mut self, what: String) {
+        self.no_kernel = true;
+        self.what.push(what);
+    }
+
+    fn failure(&self) -> Failure {
+        let packages = self.packages.join(" ");
+        let install = (!packages.is_empty()).then(|| format!("apt-get install {packages}"));
+        let fetch = self.no_kernel.then(|| "msb setup kernel".to_owned());
+        let commands: Vec<_> = install.into_iter().chain(fetch).collect();
+        Failure::no_driver(self.what.join("; ")).hint(commands.join(" && "))
+    }
+}
+
 impl QemuDriver {
     /// A driver in the given surroundings. Whether it isolates by hardware is settled here.
     pub fn new(settings: Settings) -> Self {
@@ -68,14 +93,25 @@ impl QemuDriver {
     }
 
     fn tools(&self) -> Result<Tools, Failure> {
-        let missing = |what: String| Failure::no_driver(what).hint(REMEDY);
-        let qemu =
-            on_path(PROGRAM, &[]).ok_or_else(|| missing(format!("{PROGRAM} is not there")))?;
-        let virtiofsd = on_path("virtiofsd", &VIRTIOFSD)
-            .ok_or_else(|| missing("virtiofsd is not there".to_owned()))?;
-        probe_disk().map_err(|(why, _)| missing(why))?;
+        let mut missing = Missing::default();
+        let qemu = on_path(PROGRAM, &[]);
+        let virtiofsd = on_path("virtiofsd", &VIRTIOFSD);
+        if qemu.is_none() {
+            // Debian 12's package has virtiofsd in it.
+            missing.package("qemu-system-x86", format!("{PROGRAM} is not there"));
+        } else if virtiofsd.is_none() {
+            missing.package("virtiofsd", "virtiofsd is not there".to_owned());
+        }
+        if let Err((why, _)) = probe_disk() {
+            missing.package("e2fsprogs", why);
+        }
         let kernel = Kernel::find(&self.settings.home)
-            .map_err(|why| missing(format!("no guest kernel was found: {why}")))?;
+            .map_err(|why| missing.kernel(format!("no guest kernel was found: {why}")));
+        let (Some(qemu), Some(virtiofsd), Ok(kernel), true) =
+            (qemu, virtiofsd, kernel, missing.what.is_empty())
+        else {
+            return Err(missing.failure());
+        };
         Ok(Tools { qemu, virtiofsd, kernel })
     }
 
@@ -100,10 +136,7 @@ impl QemuDriver {
             .map_err(|error| Failure::boot_io("write", &initramfs, error))?;
 
         let io = |error: io::Error| Failure::boot_io("make sockets for", &run, error);
-        let console = pipe_with(PipeFlags::CLOEXEC).map_err(|error| io(error.into()))?;
-        spawn_log(console.0, &spec.dir.agent_log())
-            .map_err(|error| Failure::boot_io("open", &spec.dir.agent_log(), error))?;
-        let (files, files_qemu) = self.share(&tools.virtiofsd, spec, &console.1)?;
+        let (files, files_qemu) = self.share(&tools.virtiofsd, spec)?;
         let (agent, agent_qemu) = StdStream::pair().map_err(io)?;
         let (qmp, qmp_qemu) = StdStream::pair().map_err(io)?;
         let arguments = Description {
@@ -121,7 +154,7 @@ impl QemuDriver {
             (files_qemu.into(), FILES_FD),
             (qmp_qemu.into(), QMP_FD),
         ];
-        let qemu = spawn(&mut command, passed, console.1)?;
+        let qemu = spawn(&mut command, passed, spec)?;
 
         let listener = bind_in(&run, "agent.sock").map_err(|e| Failure::boot(e.to_string()))?;
         let relay = begin_relay(agent, listener).map_err(io)?;
@@ -131,12 +164,7 @@ impl QemuDriver {
     }
 
     /// Starts the program that shows the image, and connects to it.
-    fn share(
-        &self,
-        program: &Path,
-        spec: &MachineSpec,
-        console: &OwnedFd,
-    ) -> Result<(Child, StdStream), Failure> {
+    fn share(&self, program: &Path, spec: &MachineSpec) -> Result<(Child, StdStream), Failure> {
         let run = spec.dir.run();
         let text = |error: msb_driver::Error| Failure::boot(error.to_string());
         let listener = bind_in(&run, "files.sock").map_err(text)?;
@@ -146,8 +174,7 @@ impl QemuDriver {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let image = open(&spec.rootfs, flags, Mode::empty())
             .map_err(|error| Failure::boot_io("open", &spec.rootfs, error))?;
-        let console = console.try_clone().map_err(|error| Failure::boot(error.to_string()))?;
-        let child = spawn(&mut command, [(OwnedFd::from(listener), 3), (image, 4)], console)?;
+        let child = spawn(&mut command, [(OwnedFd::from(listener), 3), (image, 4)], spec)?;
         Ok((child, stream))
     }
 }
@@ -156,12 +183,11 @@ impl QemuDriver {
 fn spawn<const N: usize>(
     command: &mut Command,
     passed: [(OwnedFd, i32); N],
-    console: OwnedFd,
+    spec: &MachineSpec,
 ) -> Result<Child, Failure> {
     let program = PathBuf::from(command.get_program());
     let failed = |error: io::Error| Failure::boot_io("run", &program, error);
-    let copy = console.try_clone().map_err(failed)?;
-    command.stdin(Stdio::null()).stdout(console).stderr(copy);
+    command.stdin(Stdio::null()).stdout(spec.console()?).stderr(spec.console()?);
     let mappings =
         passed.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
     command
@@ -266,14 +292,24 @@ impl Driver for QemuDriver {
     }
 }
 
-/// A child's descriptor to wait on.
-pub(crate) fn descriptor(child: &Child) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
-    watch(child.id())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn g_what_is_missing_is_told_with_the_command_that_gets_it() {
+        let mut missing = Missing::default();
+        missing.kernel("no kernel".to_owned());
+        let failure = missing.failure();
+        assert_eq!(failure.message, "no kernel");
+        assert_eq!(failure.hint.as_deref(), Some("msb setup kernel"));
+        missing.package("qemu-system-x86", "no QEMU".to_owned());
+        missing.package("e2fsprogs", "no mkfs".to_owned());
+        let failure = missing.failure();
+        assert_eq!(failure.message, "no kernel; no QEMU; no mkfs");
+        let all = "apt-get install qemu-system-x86 e2fsprogs && msb setup kernel";
+        assert_eq!(failure.hint.as_deref(), Some(all));
+    }
 
     #[test]
     fn each_virtiofsd_is_spoken_to_in_its_own_way() {

@@ -1,6 +1,5 @@
 //! A machine that runs: two processes and a relay, of which none outlives the others.
 
-use crate::driver::descriptor;
 use crate::qmp::Said;
 use msb_driver::{BoxFuture, Exit, Failure, Machine};
 use msb_driver_common::{Ended, watch};
@@ -54,7 +53,7 @@ impl Qemu {
     pub(crate) fn new(parts: Parts) -> io::Result<Self> {
         let Parts { qemu, files, relay, said } = parts;
         Ok(Qemu {
-            qemu: descriptor(&qemu)?,
+            qemu: watch(qemu.id())?,
             files: watch(files.id())?,
             relay,
             said,

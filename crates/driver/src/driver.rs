@@ -6,6 +6,7 @@ use crate::home::SandboxDir;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 
@@ -61,12 +62,12 @@ pub struct DriverReport {
 }
 
 /// What a machine is made from.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct MachineSpec {
     /// What was asked for.
     pub config: SandboxConfig,
-    /// Where the sandbox keeps its state. The driver may use `bundle`, `agent.log` and the
-    /// directory of the sockets, in which the agent's is to appear as `agent.sock`.
+    /// Where the sandbox keeps its state. The driver may use `bundle` and the directory of the
+    /// sockets, in which the agent's is to appear as `agent.sock`.
     pub dir: SandboxDir,
     /// What the driver asked for by [`Driver::root`].
     pub rootfs: PathBuf,
@@ -74,6 +75,16 @@ pub struct MachineSpec {
     pub agent: PathBuf,
     /// Which users can exist in it.
     pub users: Users,
+    /// Where what the machine and its agent print goes: a pipe that is always read.
+    pub console: OwnedFd,
+}
+
+impl MachineSpec {
+    /// One more end of the pipe [`MachineSpec::console`], for a process.
+    pub fn console(&self) -> Result<OwnedFd, Failure> {
+        let copy = self.console.try_clone();
+        copy.map_err(|error| Failure::boot(format!("cannot duplicate the console: {error}")))
+    }
 }
 
 /// What a driver wants to be shown as the root filesystem.

@@ -127,7 +127,7 @@ impl Store {
         Ok(pruned)
     }
 
-    /// Out of the way as a whole first: what bears an image's name is whole, also if this is killed.
+    /// Out of the way as a whole first: what bears an image's name is whole, whoever kills this.
     fn remove_image(&self, id: &Digest, remove_tree: RemoveTree<'_>) -> Result<u64> {
         let bytes = self.record(id)?.map_or(0, |record| record.unpacked_bytes);
         let (place, aside) = (self.image(id), self.temporary());

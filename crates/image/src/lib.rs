@@ -26,7 +26,7 @@ pub use config::ImageConfig;
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use error::{Error, ErrorKind, Result};
 pub use files::now_ms;
-pub use reference::{InvalidReference, OFFICIAL_REGISTRY, Reference};
+pub use reference::{InvalidReference, OFFICIAL_CREDENTIALS, OFFICIAL_REGISTRY, Reference};
 pub use registries::{Registries, RegistrySettings, is_loopback};
 pub use source::{Source, is_path};
 pub use store::{Blob, Hold, ImageInfo, ImageRecord, Store};

@@ -13,6 +13,8 @@ use std::fmt;
 
 /// The registry that names without a host mean, unless another is configured.
 pub const OFFICIAL_REGISTRY: &str = "docker.io";
+/// By which name docker keeps the credentials for it.
+pub const OFFICIAL_CREDENTIALS: &str = "https://index.docker.io/v1/";
 /// Other names by which people call it.
 const OFFICIAL_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
 /// The part that official images have in front of their name.

@@ -54,9 +54,12 @@ impl Registries {
     /// What holds now: the file in the state directory, and over it the environment.
     pub fn load(home: &Path) -> Result<Registries> {
         let path = home.join("config.json");
-        let file: File = read_json(&path)
-            .map_err(|error| Error::invalid(error.to_string()))?
-            .unwrap_or_default();
+        let file: Option<File> = read_json(&path).map_err(|error| match error.os_error {
+            // The system's fault, and not that of whoever wrote it.
+            Some(_) => error,
+            None => Error::invalid(error.message),
+        })?;
+        let file = file.unwrap_or_default();
         let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
         file.images.with_environment(variable)
     }

@@ -6,7 +6,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use msb_image::{Error, OFFICIAL_REGISTRY, Result};
+use msb_image::{Error, OFFICIAL_CREDENTIALS, OFFICIAL_REGISTRY, Result};
 use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -14,8 +14,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// By which name docker keeps the credentials of its own registry.
-const OFFICIAL_KEY: &str = "https://index.docker.io/v1/";
 /// What a helper calls a password that is a token and not a user's.
 const TOKEN_USER: &str = "<token>";
 
@@ -109,7 +107,7 @@ fn keys(registry: &str, repository: &str) -> Vec<String> {
     keys.extend([registry.to_owned(), format!("https://{registry}")]);
     keys.extend([format!("https://{registry}/v1/"), format!("https://{registry}/v2/")]);
     if registry == OFFICIAL_REGISTRY {
-        keys.push(OFFICIAL_KEY.to_owned());
+        keys.push(OFFICIAL_CREDENTIALS.to_owned());
     } else {
         keys.push(registry.to_owned());
     }
@@ -200,7 +198,7 @@ mod tests {
         let of = |pair: &str| STANDARD.encode(pair);
         let text = format!(
             r#"{{"auths": {{"a.example": {{"auth": "{}"}}, "a.example/org": {{"auth": "{}"}},
-                "{OFFICIAL_KEY}": {{"username": "hub", "password": "pw"}},
+                "{OFFICIAL_CREDENTIALS}": {{"username": "hub", "password": "pw"}},
                 "t.example": {{"registrytoken": "tok"}}, "e.example": {{}}}}}}"#,
             of("wide:1"),
             of("narrow:2:3"),

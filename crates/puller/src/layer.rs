@@ -83,7 +83,8 @@ pub(crate) fn unpack(
             let each = |count| each(index, before + count);
             let counted = Counted { from: file, count: 0, each };
             let mut hashed = Hashed { from: plain(counted)?, hasher: Hasher::default() };
-            unpacked.bytes += apply(&mut tree, &mut hashed, &mut bounds)?;
+            let bytes = apply(&mut tree, &mut hashed, &mut bounds)?;
+            unpacked.bytes = unpacked.bytes.saturating_add(bytes);
             hashed.hasher.finish()
         };
         if let Some(expected) = expected.as_ref().filter(|expected| **expected != digest) {
@@ -100,11 +101,11 @@ pub(crate) fn unpack(
 /// Applies one plain layer, and returns how many bytes its files have.
 fn apply(tree: &mut Tree, from: &mut impl Read, bounds: &mut Bounds) -> Result<u64> {
     let mut archive = TarReader::new(from);
-    let mut bytes = 0;
+    let mut bytes = 0_u64;
     while let Some(member) = archive.next_member()? {
         bounds.take(&member)?;
         if !white_out(tree, &member)? {
-            bytes += member.size;
+            bytes = bytes.saturating_add(member.size);
             if let Some(file) = tree.put(&member)? {
                 let file = write(file, &member, &mut archive)?;
                 tree.finish_file(&file, &member)?;

@@ -64,7 +64,7 @@ fn fill(
     let mut progress = Progress::default();
     progress.phase = Phase::Unpacking;
     progress.layers = count(manifest.layers.len());
-    progress.bytes_total = manifest.layers.iter().map(|blob| blob.size).sum();
+    progress.bytes_total = total(&manifest.layers);
     report(progress);
     let unpacked = helper.unpack(layers, &made.join("rootfs"), workdir, |done, bytes| {
         progress.layers_done = done;
@@ -225,6 +225,11 @@ impl<W: Write> Write for HashingWriter<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
     }
+}
+
+/// How many bytes blobs have, as somebody says who need not be right.
+pub(crate) fn total(blobs: &[Blob]) -> u64 {
+    blobs.iter().fold(0, |sum, blob| sum.saturating_add(blob.size))
 }
 
 pub(crate) fn count(number: usize) -> u32 {

@@ -2,7 +2,7 @@
 
 use crate::credentials;
 use crate::helper::Helper;
-use crate::make::{checked_config, count, make};
+use crate::make::{checked_config, count, make, total};
 use crate::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Document, MAX_DOCUMENT, Manifest, OCI_INDEX, OCI_MANIFEST, choose,
 };
@@ -125,8 +125,10 @@ impl Session {
             user_agent: concat!("microsandbox/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
-        let client = Client::try_from(config)
-            .map_err(|error| Error::invalid(format!("cannot make a client: {}", chain(&error))))?;
+        let client = Client::try_from(config).map_err(|error| {
+            let hint = "install ca-certificates, or name certificates in MSB_REGISTRY_CA";
+            Error::invalid(format!("cannot make a client: {}", chain(&error))).hint(hint)
+        })?;
         let (registry, repository) = (host.to_owned(), reference.repository().to_owned());
         let remote = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => Remote::with_digest(registry, repository, digest.to_string()),
@@ -196,7 +198,7 @@ impl Session {
                 wanted.push(blob.clone());
             }
         }
-        let total: u64 = wanted.iter().map(|blob| blob.size).sum();
+        let total = total(&wanted);
         let (free, _) = room(store.home())?;
         if total > free {
             let text = format!("{} has {total} bytes to download, {free} are free", self.shown);

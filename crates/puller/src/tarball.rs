@@ -233,7 +233,7 @@ impl<R: Read> TarReader<R> {
     }
 
     fn skip_content(&mut self) -> Result<()> {
-        let rest = self.left + self.padding;
+        let rest = self.left.saturating_add(self.padding);
         let skipped = io::copy(&mut (&mut self.from).take(rest), &mut io::sink());
         let skipped = skipped.map_err(|error| broken(&error))?;
         // The padding of the last member may be missing at the end of a file.

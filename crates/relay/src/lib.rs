@@ -19,6 +19,9 @@
 
 mod credit;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod link;
 mod port;
 mod side;
@@ -26,11 +29,3 @@ mod side;
 pub use frame::{FrameError, Hello, NONCE, WINDOW, announcement};
 pub use port::{Device, Port};
 pub use side::{End, Farewell, Guest, RelayError, guest, host};
-
-/// What the fuzzer drives: any bytes, taken for what a guest sends, are frames or an error.
-#[cfg(feature = "fuzzing")]
-#[doc(hidden)]
-pub fn fuzz_decode(bytes: &[u8]) {
-    let mut buffer = bytes::BytesMut::from(bytes);
-    while let Ok(Some(_)) = frame::decode(&mut buffer) {}
-}

@@ -19,8 +19,9 @@ const READ: usize = 256 * 1024;
 const WRITE: usize = 256 * 1024;
 /// How long clients may take for what came last, once the machine has ended.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
-/// How long a farewell may take.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
+/// How long a farewell may take. With a host that is gone the machine is gone, too; one that is
+/// alive answers when it gets a turn.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(10);
 
 /// How the relay ended on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

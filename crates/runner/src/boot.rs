@@ -1,14 +1,12 @@
 //! From the driver's choice to the agent's first answer.
 
 use crate::agent_link::AgentLink;
+use crate::console::Console;
 use crate::namespaces::mount_root;
 use msb_driver::{Driver, Failure, Machine, MachineSpec, Ready, SandboxDir, choose};
-use std::fs;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How much of the agent's log goes into an error, in bytes.
-const LOG_TAIL: usize = 800;
 /// How long an agent that hung up may take to end.
 const EXIT_LIMIT: Duration = Duration::from_millis(500);
 
@@ -21,6 +19,7 @@ const EXIT_LIMIT: Duration = Duration::from_millis(500);
 pub(crate) async fn come_up(
     drivers: &[Box<dyn Driver>],
     spec: &MachineSpec,
+    console: &Console,
     slot: &mut Option<Box<dyn Machine>>,
     mounted: &mut bool,
 ) -> Result<(AgentLink, Ready), Failure> {
@@ -32,7 +31,12 @@ pub(crate) async fn come_up(
         Ok(()) => connect(&spec.dir, machine.as_mut()).await,
         Err(what) => Err(what),
     };
-    let link = link.map_err(|what| Failure::boot(format!("{what}; {}", last_words(&spec.dir))))?;
+    let link = match link {
+        Ok(link) => link,
+        Err(what) => {
+            return Err(Failure::boot(format!("{what}; {}", console.last_words().await)));
+        }
+    };
     let ready = Ready {
         driver: driver.name().to_owned(),
         isolation: driver.isolation(),
@@ -56,15 +60,5 @@ async fn connect(dir: &SandboxDir, machine: &mut dyn Machine) -> Result<AgentLin
     match timeout(EXIT_LIMIT, machine.exited()).await {
         Ok(exit) => Err(format!("{} before it answered", exit.detail)),
         Err(_) => Err(format!("the agent does not answer as it should: {refusal}")),
-    }
-}
-
-/// The end of what the agent, or the machine's console, has printed.
-pub(crate) fn last_words(dir: &SandboxDir) -> String {
-    let bytes = fs::read(dir.agent_log()).unwrap_or_default();
-    let last = bytes.get(bytes.len().saturating_sub(LOG_TAIL)..).unwrap_or_default();
-    match String::from_utf8_lossy(last).trim() {
-        "" => "it left no message".to_owned(),
-        text => text.to_owned(),
     }
 }

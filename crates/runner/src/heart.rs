@@ -26,9 +26,13 @@ impl Heart {
         let (tell, hung) = oneshot::channel();
         let dir = dir.clone();
         let task = tokio::spawn(async move {
-            if let Ok(Ok(link)) = timeout(ANSWER_LIMIT, AgentLink::connect(&dir)).await
-                && beat(link).await
-            {
+            let silent = match timeout(ANSWER_LIMIT, AgentLink::connect(&dir)).await {
+                Ok(Ok(link)) => beat(link).await,
+                Ok(Err(_)) => false,
+                // It may hang from the very start.
+                Err(_) => true,
+            };
+            if silent {
                 // Nobody listens any more when the end has come in another way.
                 let _ = tell.send(());
             }
@@ -73,8 +77,12 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
 
-    /// An agent that greets, answers so many pings, and then says nothing, or hangs up.
+    /// An agent that greets, answers so many pings, and then says nothing, or hangs up. Without any
+    /// answer it does not even greet.
     async fn agent(mut stream: UnixStream, answers: usize, hang_up: bool) {
+        if answers == 0 {
+            return std::future::pending().await;
+        }
         let (mut buffer, mut decoder, mut left) =
             (BytesMut::new(), Decoder::new(Peer::Host), answers);
         let mut say = BytesMut::new();
@@ -117,6 +125,7 @@ mod tests {
     #[tokio::test(flavor = "current_thread", start_paused = true)]
     async fn an_agent_that_stops_answering_is_found_and_one_that_hangs_up_is_not_its_matter() {
         assert!(watched(3, false).await.is_ok(), "it answered three times, and never again");
+        assert!(watched(0, false).await.is_ok(), "it never said anything");
         assert!(watched(3, true).await.is_err(), "the connection has ended");
         assert!(watched(usize::MAX, false).await.is_err(), "it always answers");
     }

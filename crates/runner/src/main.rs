@@ -15,6 +15,7 @@ mod agent_link;
 mod boot;
 mod cleanup;
 mod cli;
+mod console;
 mod control;
 mod creator;
 mod heart;

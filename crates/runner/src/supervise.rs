@@ -1,7 +1,8 @@
 //! Watching over one sandbox while it starts and runs.
 
 use crate::agent_link::{Activity, AgentLink};
-use crate::boot::{come_up, last_words};
+use crate::boot::come_up;
+use crate::console::Console;
 use crate::control::{Answer, Asked, Control};
 use crate::creator::CreatorWatch;
 use crate::heart::{ANSWER_LIMIT, Heart};
@@ -87,16 +88,19 @@ impl Supervisor {
         let stored = self.dir.read_config().map_err(text)?;
         let config = stored.ok_or_else(|| Failure::boot("it has no configuration"))?.config;
         let (dir, rootfs) = (self.dir.clone(), self.dir.rootfs());
-        let spec = MachineSpec { config, dir, rootfs, agent, users };
+        let path = dir.agent_log();
+        let (words, console) =
+            Console::begin(path.clone()).map_err(|error| Failure::boot_io("open", &path, error))?;
+        let spec = MachineSpec { config, dir, rootfs, agent, users, console };
         let limit = spec.config.boot_timeout();
         let (link, ready) = tokio::select! {
-            came_up = timeout(limit, begin(&self.drivers, &spec, slot, log, &mut self.mounted)) => match came_up {
+            came_up = timeout(limit, begin(&self.drivers, &spec, &words, slot, log, &mut self.mounted)) => match came_up {
                 Ok(result) => result?,
                 Err(_) => return Err(Failure::boot(format!(
                     "the agent did not answer within {} ms; {}",
                     limit.as_millis(),
-                    last_words(&spec.dir)
-                )).hint("allow more time, or look at agent.log")),
+                    words.last_words().await
+                )).hint("allow it more time")),
             },
             () = self.creator.gone() => {
                 return Err(Failure::boot("the process that created it has ended"));
@@ -121,11 +125,12 @@ impl Supervisor {
 async fn begin(
     drivers: &[Box<dyn Driver>],
     spec: &MachineSpec,
+    console: &Console,
     slot: &mut Option<Box<dyn Machine>>,
     log: &mut Option<Log>,
     mounted: &mut bool,
 ) -> Result<(AgentLink, Ready), Failure> {
-    let up = come_up(drivers, spec, slot, mounted).await?;
+    let up = come_up(drivers, spec, console, slot, mounted).await?;
     if let Some(config) = spec.config.log {
         *log = Some(Log::begin(&spec.dir, config).await?);
     }
@@ -227,8 +232,9 @@ impl Watch {
     }
 
     fn explanation(&self, detail: Option<String>) -> Option<String> {
+        // It was killed for that, which the machine's own words would tell.
         let silent = || format!("its agent did not answer for {} s", ANSWER_LIMIT.as_secs());
-        detail.or_else(|| self.is_hung.then(silent))
+        self.is_hung.then(silent).or(detail)
     }
 
     fn take_request(&self, asked: Asked, waiting: &mut Vec<Answer>) -> Option<Input> {

@@ -23,8 +23,7 @@ fn helper_creator() {
     let home = msb_driver::Home::at(std::env::var_os("TEST_HOME").unwrap().as_ref()).unwrap();
     let name = std::env::var("TEST_NAME").unwrap().parse().unwrap();
     let image = std::path::PathBuf::from(std::env::var_os("TEST_IMAGE").unwrap());
-    let mut config = msb_driver::SandboxConfig::new(name, image);
-    config.driver = support::driver();
+    let mut config = support::config(name, image);
     config.detached = std::env::var_os("TEST_DETACHED").is_some();
     let options = msb_driver::CreateOptions::default();
     println!("begin");
@@ -150,6 +149,23 @@ fn b7_a_killed_machine_is_a_crash_that_is_cleaned_up_at_once() {
     let outcome = support::ended(waiting.request(&Request::Wait, Some(LIMIT)).unwrap());
     assert_eq!(outcome.reason, Reason::Crashed);
     assert!(outcome.detail.as_ref().unwrap().contains("signal 9"), "{outcome:?}");
+    scene.assert_nothing_left("a");
+    assert_eq!(scene.info("a").unwrap().status, Status::Crashed);
+}
+
+#[test]
+#[ignore = "waits for more than a minute: make check runs it"]
+fn b7_a_machine_that_hangs_is_a_crash_that_is_cleaned_up() {
+    let scene = Scene::new();
+    scene.create(scene.config("a")).unwrap();
+    let agent = Pid::from_raw(i32::try_from(agent_pid(&scene)).unwrap()).unwrap();
+    let waiting = Control::connect(&scene.dir("a")).unwrap();
+    kill_process(agent, Signal::STOP).unwrap();
+    // Asked every 10 s, it has 60 s for an answer.
+    let limit = Duration::from_secs(70) + LIMIT;
+    let outcome = support::ended(waiting.request(&Request::Wait, Some(limit)).unwrap());
+    assert_eq!(outcome.reason, Reason::Crashed);
+    assert!(outcome.detail.as_ref().unwrap().contains("did not answer"), "{outcome:?}");
     scene.assert_nothing_left("a");
     assert_eq!(scene.info("a").unwrap().status, Status::Crashed);
 }

@@ -20,8 +20,9 @@ const PORT_NAME: &str = "msb";
 const AGENT_PORT: u32 = 1024;
 /// The vsock port on the host that is told when the agent is there, and when it goes.
 const CONTROL_PORT: u32 = 1025;
-/// How long the host may take over a farewell.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
+/// How long the host may take over a farewell. One that is alive takes milliseconds, in a machine
+/// that has next to no time; with one that is gone the machine is gone, too.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(10);
 
 /// The ways to the host from a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,23 +110,38 @@ impl Farewell {
             Farewell::Vsock(control) => {
                 let farewell = async {
                     let control = Stream::from_vsock(control)?;
-                    control.try_write(&[io::IoSlice::new(b"bye\n")])?;
-                    // Its end is the answer.
-                    let mut rest = bytes::BytesMut::with_capacity(64);
-                    loop {
-                        control.readable().await?;
-                        match control.try_read(&mut rest) {
-                            Ok(0) => return io::Result::Ok(()),
-                            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                                return Err(error);
-                            }
-                            _ => rest.clear(),
-                        }
-                    }
+                    say_bye(&control).await?;
+                    hear_the_end(&control).await
                 };
                 // A host that does not answer is gone, or about to end the machine itself.
                 let _ = timeout(FAREWELL_LIMIT, farewell).await;
             }
+        }
+    }
+}
+
+async fn say_bye(control: &Stream) -> io::Result<()> {
+    let mut rest: &[u8] = b"bye\n";
+    while !rest.is_empty() {
+        control.writable().await?;
+        match control.try_write(&[io::IoSlice::new(rest)]) {
+            Ok(length) => rest = rest.get(length..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The end of the connection is the host's answer.
+async fn hear_the_end(control: &Stream) -> io::Result<()> {
+    let mut said = bytes::BytesMut::with_capacity(64);
+    loop {
+        control.readable().await?;
+        match control.try_read(&mut said) {
+            Ok(0) => return Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => said.clear(),
         }
     }
 }
@@ -159,4 +175,34 @@ fn set_clock(now_ns: u64) -> io::Result<()> {
         tv_nsec: i64::try_from(now_ns % 1_000_000_000).unwrap_or(0),
     };
     Ok(rustix::time::clock_settime(rustix::time::ClockId::Realtime, time)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net;
+
+    #[test]
+    fn b7_good_bye_is_said_over_a_socket_that_was_never_polled_before() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (ours, mut theirs) = net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let host = std::thread::spawn(move || {
+            let mut said = [0; 4];
+            theirs.read_exact(&mut said).map(|()| said)
+        });
+        runtime.block_on(Farewell::Vsock(ours.into()).say());
+        assert_eq!(&host.join().unwrap().unwrap(), b"bye\n");
+    }
+
+    #[test]
+    fn b7_a_host_that_is_gone_holds_no_farewell_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (ours, theirs) = net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        drop(theirs);
+        runtime.block_on(async {
+            timeout(FAREWELL_LIMIT / 2, Farewell::Vsock(ours.into()).say()).await.unwrap();
+        });
+    }
 }

@@ -23,6 +23,8 @@ struct State {
     /// Where the next long answer stops, if it is to: it then waits for the gate, or breaks off.
     cut: Mutex<Option<Cut>>,
     gate: (Mutex<bool>, Condvar),
+    /// Where tokens are to be had, without which it answers nothing.
+    tokens: Mutex<Option<String>>,
 }
 
 #[derive(Clone)]
@@ -196,6 +198,12 @@ impl Fake {
         *self.state.cut.lock().unwrap() = Some(cut);
     }
 
+    /// From now on it wants a token for each image, as the official registry does, and gives it to
+    /// everybody.
+    pub(crate) fn want_tokens(&self) {
+        *self.state.tokens.lock().unwrap() = Some(format!("http://{}/token", self.host));
+    }
+
     /// Waits until the answer that was to be cut is under way.
     pub(crate) fn wait_for_cut(&self) {
         let begun = std::time::Instant::now();
@@ -222,20 +230,49 @@ fn serve(connection: TcpStream, state: &State) -> std::io::Result<()> {
     let mut lines = BufReader::new(&connection).lines();
     let first = lines.next().transpose()?.unwrap_or_default();
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut range = None;
+    let (mut range, mut authorization) = (None, None);
     for line in lines {
         let line = line?;
         if line.is_empty() {
             break;
         }
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("range")
-        {
-            range = Some(value.trim().to_owned());
+        match line.split_once(':') {
+            Some((name, value)) if name.eq_ignore_ascii_case("range") => {
+                range = Some(value.trim().to_owned());
+            }
+            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
+                authorization = Some(value.trim().to_owned());
+            }
+            _ => {}
         }
     }
     state.log.lock().unwrap().push((path.clone(), range.clone()));
     let mut to = &connection;
+    if let Some(realm) = state.tokens.lock().unwrap().as_deref() {
+        // The scope is in the query: the token is for that image only.
+        let scope = path.strip_prefix("/token?").map(|query| query.replace("%3A", ":"));
+        let token = |name: &str| format!("for-{}", name.replace('/', "-"));
+        if let Some(scope) = scope {
+            let name = scope.split("repository:").nth(1).and_then(|rest| rest.split(':').next());
+            let body =
+                format!(r#"{{"token":"{}"}}"#, token(&name.unwrap_or("").replace("%2F", "/")));
+            let length = body.len();
+            return write!(
+                to,
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+        }
+        let name = path.strip_prefix("/v2/").unwrap_or_default();
+        let name = name.split("/manifests/").next().unwrap_or_default();
+        let name = name.split("/blobs/").next().unwrap_or_default();
+        if authorization != Some(format!("Bearer {}", token(name))) || name.is_empty() {
+            return write!(
+                to,
+                "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"{realm}\",\
+                 service=\"test\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+        }
+    }
     let document = state.documents.lock().unwrap().get(&path).cloned();
     let Some(Document { kind, content }) = document else {
         let (status, body) = match path.as_str() {

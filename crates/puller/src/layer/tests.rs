@@ -393,6 +393,28 @@ fn archives_that_end_early_or_never_or_are_no_archives_are_refused() {
 }
 
 #[test]
+fn sizes_that_no_number_can_hold_are_refused_and_not_added() {
+    let most = u64::MAX.to_string();
+    let archive = Archive::new().pax(&[("size", most.as_bytes())]).symlink("l", "x");
+    Place::new().refuses(archive.file("f", ""));
+    let archive = Archive::new().pax(&[("size", most.as_bytes())]).file("f", "");
+    let error = Place::new().unpack(&[archive.end()]).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NoSpace, "{error}");
+    let content = [b'x'; 512];
+    let huge = |archive: Archive, name: &str| {
+        archive.raw(EntryType::GNUSparse, name.as_bytes(), 512, &content, |header| {
+            let gnu = header.as_gnu_mut().unwrap();
+            gnu.set_real_size((1 << 62) + 512);
+            gnu.sparse[0].set_offset(1 << 62);
+            gnu.sparse[0].set_length(512);
+        })
+    };
+    // No filesystem has such files; what it says decides, and nothing is counted wrongly.
+    let archive = (0..4).fold(Archive::new(), |archive, n| huge(archive, &n.to_string()));
+    assert!(Place::new().unpack(&[archive.end()]).is_err());
+}
+
+#[test]
 fn directories_are_only_so_deep() {
     let place = Place::new();
     let deep = "d/".repeat(300);

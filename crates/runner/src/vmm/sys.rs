@@ -51,11 +51,11 @@ fn text(path: &Path) -> Result<CString, Refused> {
 
 /// A path of plain letters to what is at another one, good for as long as the process lives:
 /// libkrun demands UTF-8.
-fn opened(path: &Path, flags: OFlags) -> Result<CString, Refused> {
+fn opened(path: &Path, flags: OFlags, behind: &str) -> Result<CString, Refused> {
     let refused = |why: String| Refused { what: "open a path", why };
     let fd = open(path, flags | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| refused(format!("{}: {}", path.display(), io::Error::from(error))))?;
-    let text = CString::new(format!("/proc/self/fd/{}", fd.into_raw_fd()));
+    let text = CString::new(format!("/proc/self/fd/{}{behind}", fd.into_raw_fd()));
     text.map_err(|error| refused(error.to_string()))
 }
 
@@ -83,12 +83,13 @@ fn configure(
     let size = krun::krun_set_vm_config(context, vmm.cpus, vmm.memory_mib);
     done("have so many processors or so much memory", size)?;
     root(context, agent)?;
-    let image = opened(&vmm.image, OFlags::PATH | OFlags::DIRECTORY)?;
+    // Behind the link: what libkrun opens must not be one itself.
+    let image = opened(&vmm.image, OFlags::PATH | OFlags::DIRECTORY, "/.")?;
     // SAFETY: both texts end in NUL and live until the call returns, which copies them.
     let shown =
         unsafe { krun::krun_add_virtiofs4(context, c"image".as_ptr(), image.as_ptr(), 0, true, 0) };
     done("show the image", shown)?;
-    let disk = opened(&vmm.disk, OFlags::PATH)?;
+    let disk = opened(&vmm.disk, OFlags::PATH, "")?;
     // SAFETY: as above.
     let added = unsafe {
         let id = c"disk".as_ptr();

@@ -41,9 +41,7 @@ impl Scene {
     }
 
     pub(crate) fn config(&self, name: &str) -> SandboxConfig {
-        let mut config = SandboxConfig::new(name.parse().unwrap(), self.image());
-        config.driver = driver();
-        config
+        config(name.parse().unwrap(), self.image())
     }
 
     pub(crate) fn begin(&self, config: SandboxConfig) -> msb_driver::Result<Pending> {
@@ -88,8 +86,16 @@ impl Scene {
     }
 }
 
-/// Longer than anything takes that is not stuck.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+/// Longer than anything takes that is not stuck, on the slowest of machines.
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+
+/// A sandbox as the environment wants them: its driver, and how long that may take.
+pub(crate) fn config(name: Name, image: PathBuf) -> SandboxConfig {
+    let mut config = SandboxConfig::new(name, image);
+    config.driver = driver();
+    config.boot_timeout_ms = msb_driver::resolve_boot_timeout(None).unwrap();
+    config
+}
 
 /// The driver that the tests are about: `MSB_DRIVER`, else the one that runs everywhere.
 pub(crate) fn driver() -> DriverChoice {

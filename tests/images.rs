@@ -1,0 +1,116 @@
+//! Images through the public interface.
+
+mod common;
+
+use common::{block_on, builder, rootfs, setup};
+use microsandbox::{BuildOptions, ErrorKind, Image, ImageInfo, ImagePhase, PullPolicy, Sandbox};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// An image with a command, under a name of the test's own.
+fn built(name: &str, options: BuildOptions) -> ImageInfo {
+    setup();
+    let mut operation = Image::build_from_dir(rootfs(), name, options).unwrap();
+    while block_on(operation.progress()).is_some() {}
+    block_on(operation.wait()).unwrap()
+}
+
+fn options(cmd: &[&str]) -> BuildOptions {
+    let mut options = BuildOptions::default();
+    options.cmd = cmd.iter().map(|word| (*word).to_owned()).collect();
+    options
+}
+
+#[test]
+fn g_what_the_caller_sets_goes_before_what_the_image_says() {
+    let mut options = options(&["echo", "default"]);
+    options.env = vec!["A=image".to_owned(), "B=image".to_owned()];
+    options.workdir = "/work".to_owned();
+    options.user = "me".to_owned();
+    options.entrypoint = vec!["/bin/env".to_owned()];
+    let info = built("defaults", options);
+    assert_eq!(
+        (info.names.as_slice(), info.layers.len()),
+        (&["defaults:latest".to_owned()][..], 1)
+    );
+    let create = |name: &str| builder(name).image("defaults").pull_policy(PullPolicy::Never);
+    let plain = block_on(create("plain").create()).unwrap();
+    let script = "echo $A $B $PWD $(id -un)";
+    let output = block_on(plain.shell(script)).unwrap();
+    assert_eq!(output.stdout().unwrap(), "image image /work me\n");
+    let command = plain.default_command().unwrap();
+    assert_eq!(command, ["/bin/env", "echo", "default"]);
+    let own = create("own").env("B", "own").workdir("/tmp").user("root");
+    let own = block_on(own.create()).unwrap();
+    let output = block_on(own.shell(script)).unwrap();
+    assert_eq!(output.stdout().unwrap(), "image own /tmp root\n");
+    let output = block_on(own.exec_with("sh", |o| o.args(["-c", script]).env("A", "exec")));
+    assert_eq!(output.unwrap().stdout().unwrap(), "exec own /tmp root\n");
+    let info = block_on(Image::get("defaults")).unwrap();
+    assert_eq!(info.used_by, ["own", "plain"]);
+    let error = block_on(Image::remove("defaults", false)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ImageInUse);
+    assert_eq!(block_on(plain.info()).unwrap().image, PathBuf::from("defaults:latest"));
+}
+
+#[test]
+fn g_an_image_without_a_command_says_so_by_a_kind_of_its_own() {
+    let directory = common::sandbox("directory");
+    let error = directory.default_command().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoCommand);
+    built("silent", BuildOptions::default());
+    let silent = block_on(builder("silent").image("silent").create()).unwrap();
+    assert_eq!(silent.default_command().unwrap_err().kind(), ErrorKind::NoCommand);
+}
+
+#[test]
+fn g_a_creation_tells_how_far_its_image_is() {
+    let archive = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("told.tar");
+    let _ = std::fs::remove_file(&archive);
+    built("told", options(&["true"]));
+    let mut exporting = Image::export("told", &archive).unwrap();
+    block_on(exporting.wait()).unwrap();
+    block_on(Image::remove("told", false)).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let list = Arc::clone(&told);
+    let tell = move |progress: microsandbox::ImageProgress| list.lock().unwrap().push(progress);
+    block_on(builder("told").image(&archive).on_progress(tell).create()).unwrap();
+    let told = told.lock().unwrap();
+    let mut phases: Vec<ImagePhase> = told.iter().map(|progress| progress.phase).collect();
+    phases.dedup();
+    assert_eq!(phases, [ImagePhase::Unpacking, ImagePhase::Starting]);
+    assert!(told.iter().any(|p| p.bytes == p.bytes_total && p.bytes > 0 && p.layers_done == 1));
+}
+
+#[test]
+fn g_errors_about_images_have_kinds() {
+    setup();
+    let kind_of = |name: &str, policy| {
+        let created = block_on(builder("kinds").image(name).pull_policy(policy).create());
+        created.unwrap_err().kind()
+    };
+    assert_eq!(kind_of("no/such:1", PullPolicy::Never), ErrorKind::ImageNotFound);
+    assert_eq!(kind_of("./no/such", PullPolicy::Missing), ErrorKind::InvalidConfig);
+    assert_eq!(kind_of("No Name", PullPolicy::Missing), ErrorKind::InvalidConfig);
+    // Nobody listens on the discard port of this machine.
+    assert_eq!(kind_of("127.0.0.1:9/x", PullPolicy::Missing), ErrorKind::RegistryUnreachable);
+    let broken = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("broken.tar");
+    std::fs::write(&broken, vec![b'x'; 4096]).unwrap();
+    let broken = broken.to_str().unwrap();
+    assert_eq!(kind_of(broken, PullPolicy::Missing), ErrorKind::ImageInvalid);
+    assert_eq!(block_on(Sandbox::get("kinds")).unwrap_err().kind(), ErrorKind::SandboxNotFound);
+}
+
+#[test]
+fn g_an_operation_that_is_given_up_ends() {
+    setup();
+    // Something accepts and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = format!("{}/x", silent.local_addr().unwrap());
+    let operation = Image::pull(&name).unwrap();
+    let (mut connection, _) = silent.accept().unwrap();
+    drop(operation);
+    // The process that was connected is gone, and its connection with it.
+    let read = std::io::copy(&mut connection, &mut std::io::sink());
+    assert!(read.is_ok() || read.unwrap_err().kind() == std::io::ErrorKind::ConnectionReset);
+}
