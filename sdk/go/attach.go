@@ -122,7 +122,7 @@ func (s *Sandbox) attach(ctx context.Context, options *ffi.AttachOptions) (int, 
 		return -1, wrap(err)
 	}
 	defer own.Close()
-	if err := own.WaitReady(ctx); err != nil {
+	if err := own.WaitReady(ctx, nil); err != nil {
 		return -1, wrap(err)
 	}
 	done := make(chan result[int], 1)

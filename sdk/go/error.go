@@ -67,6 +67,23 @@ const (
 	ErrInternal
 	// ErrNotInstalled: a part of the installation is missing; see EnsureInstalled.
 	ErrNotInstalled
+	// ErrImageNotFound: no such image, in the store or in the registry.
+	ErrImageNotFound
+	// ErrImageUnauthorized: the registry wants other credentials, or there is no such image and it
+	// does not say so.
+	ErrImageUnauthorized
+	// ErrRegistryUnreachable: the registry cannot be reached, is not trusted, or is in trouble.
+	ErrRegistryUnreachable
+	// ErrImageInvalid: the image is broken, hostile, or not for this machine.
+	ErrImageInvalid
+	// ErrImageInUse: a sandbox uses the image.
+	ErrImageInUse
+	// ErrImageFailed: the process that works on images died.
+	ErrImageFailed
+	// ErrNoSpace: the disk is too full.
+	ErrNoSpace
+	// ErrNoCommand: the image names no command of its own.
+	ErrNoCommand
 )
 
 var kindNames = [...]string{
@@ -80,6 +97,10 @@ var kindNames = [...]string{
 	ErrNoSuchSession: "no_such_session", ErrNotATerminal: "not_a_terminal",
 	ErrLimitReached: "limit_reached", ErrTimedOut: "timed_out", ErrUnsupported: "unsupported",
 	ErrProtocol: "protocol", ErrIO: "io", ErrInternal: "internal", ErrNotInstalled: "not_installed",
+	ErrImageNotFound: "image_not_found", ErrImageUnauthorized: "image_unauthorized",
+	ErrRegistryUnreachable: "registry_unreachable", ErrImageInvalid: "image_invalid",
+	ErrImageInUse: "image_in_use", ErrImageFailed: "image_failed", ErrNoSpace: "no_space",
+	ErrNoCommand: "no_command",
 }
 
 // String gives the kind's name, the same in every language: "exec_timeout".
@@ -101,6 +122,10 @@ var kindOf = map[ffi.Status]ErrorKind{
 	ffi.ExecTimeout: ErrExecTimeout, ffi.Lost: ErrStreamLost, ffi.Pipe: ErrBrokenPipe,
 	ffi.NoProcess: ErrNoSuchProcess, ffi.NoSession: ErrNoSuchSession,
 	ffi.NotATerminal: ErrNotATerminal,
+	ffi.NoImage:      ErrImageNotFound, ffi.ImageDenied: ErrImageUnauthorized,
+	ffi.Registry: ErrRegistryUnreachable, ffi.BadImage: ErrImageInvalid,
+	ffi.ImageInUse: ErrImageInUse, ffi.ImageFailed: ErrImageFailed, ffi.NoSpace: ErrNoSpace,
+	ffi.NoCommand: ErrNoCommand,
 }
 
 // Error is a call that failed, for any reason but that its context was over.
@@ -132,6 +157,8 @@ func (e *Error) Unwrap() error {
 		return e.Errno
 	case e.Kind == ErrBrokenPipe:
 		return syscall.EPIPE
+	case e.Kind == ErrNoSpace:
+		return syscall.ENOSPC
 	}
 	return nil
 }
@@ -144,7 +171,7 @@ func (e *Error) Is(target error) bool {
 	case os.ErrClosed:
 		return e.Kind == ErrClosed
 	case os.ErrNotExist:
-		return e.Kind == ErrSandboxNotFound
+		return e.Kind == ErrSandboxNotFound || e.Kind == ErrImageNotFound
 	case os.ErrExist:
 		return e.Kind == ErrSandboxAlreadyExists
 	}

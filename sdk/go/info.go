@@ -78,7 +78,7 @@ type SandboxInfo struct {
 	Name string
 	// Status is its state.
 	Status SandboxStatus
-	// Image is the root filesystem that it was made from.
+	// Image is what it was made from: the name of an image, or a path.
 	Image string
 	// Driver runs it, or ran it last; Isolation is what that gives. Empty when it was never started.
 	Driver    string
@@ -95,6 +95,8 @@ type SandboxInfo struct {
 	EndReason EndReason
 	// EndDetail is more about that, one line for people; it may be empty.
 	EndDetail string
+	// Command is what its image runs when nobody names a command; Exec and its like know nothing of it.
+	Command []string
 }
 
 func newInfo(raw ffi.SandboxEntry) SandboxInfo {
@@ -104,6 +106,7 @@ func newInfo(raw ffi.SandboxEntry) SandboxInfo {
 		MemoryMiB: int(raw.MemoryMiB), Detached: raw.Flags&ffi.Detached != 0,
 		Labels: map[string]string{}, CreatedAt: time.UnixMilli(raw.CreatedMs),
 		EndReason: named(reasons, raw.Reason), EndDetail: raw.Detail,
+		Command: raw.Command,
 	}
 	if raw.StartedMs != 0 {
 		info.StartedAt = time.UnixMilli(raw.StartedMs)

@@ -22,11 +22,13 @@ type Sandbox struct {
 // When ctx ends first, CreateSandbox returns at once, but what has begun is not undone: the sandbox
 // is found by its name.
 func CreateSandbox(ctx context.Context, name string, opts ...SandboxOption) (*Sandbox, error) {
-	options, err := newSandboxConfig(opts).raw(name)
+	config := newSandboxConfig(opts)
+	options, err := config.raw(name)
 	if err != nil {
 		return nil, err
 	}
-	return ready(ctx, name, func() (*ffi.Sandbox, error) { return ffi.CreateSandbox(options) })
+	create := func() (*ffi.Sandbox, error) { return ffi.CreateSandbox(options) }
+	return ready(ctx, name, create, config.told)
 }
 
 // GetSandbox finds a sandbox by its name, running or not, whoever created it.
@@ -43,11 +45,13 @@ func open(ctx context.Context, name string, start bool) (*Sandbox, error) {
 	if err := validName(name); err != nil {
 		return nil, err
 	}
-	return ready(ctx, name, func() (*ffi.Sandbox, error) { return ffi.OpenSandbox(name, start) })
+	return ready(ctx, name, func() (*ffi.Sandbox, error) { return ffi.OpenSandbox(name, start) }, nil)
 }
 
-// ready begins and waits, in Go's poller.
-func ready(ctx context.Context, name string, begin func() (*ffi.Sandbox, error)) (*Sandbox, error) {
+// ready begins and waits, in Go's poller. told may be nil.
+func ready(
+	ctx context.Context, name string, begin func() (*ffi.Sandbox, error), told func(ffi.Progress),
+) (*Sandbox, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -55,10 +59,16 @@ func ready(ctx context.Context, name string, begin func() (*ffi.Sandbox, error))
 	if err != nil {
 		return nil, wrap(err)
 	}
-	if err := raw.WaitReady(ctx); err != nil {
-		_ = raw.Close()
+	there := false
+	defer func() {
+		if !there { // told may have panicked
+			_ = raw.Close()
+		}
+	}()
+	if err := raw.WaitReady(ctx, told); err != nil {
 		return nil, wrap(err)
 	}
+	there = true
 	return &Sandbox{raw: raw, name: name}, nil
 }
 

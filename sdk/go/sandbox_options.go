@@ -12,6 +12,7 @@ import (
 type sandboxConfig struct {
 	options     ffi.SandboxOptions
 	env, labels map[string]string
+	told        func(ffi.Progress)
 	err         error
 }
 
@@ -50,7 +51,8 @@ func flag(bit uint32) SandboxOption {
 	return func(c *sandboxConfig) { c.options.Flags |= bit }
 }
 
-// WithImage sets the root filesystem: the path of a directory, which is never written to.
+// WithImage sets the image by its name, as in docker: "python:3.12". What begins with /, ./ or ../ is
+// a path: of a directory, which is the root filesystem and is never written to, or of an archive.
 func WithImage(image string) SandboxOption {
 	return text("image", image, func(o *ffi.SandboxOptions) *string { return &o.Image })
 }
@@ -61,18 +63,18 @@ func WithDriver(driver string) SandboxOption {
 	return text("driver", driver, func(o *ffi.SandboxOptions) *string { return &o.Driver })
 }
 
-// WithWorkdir sets the working directory of commands that name none, instead of /.
+// WithWorkdir sets the working directory of commands that name none, instead of the image's or /.
 func WithWorkdir(path string) SandboxOption {
 	return text("working directory", path, func(o *ffi.SandboxOptions) *string { return &o.Workdir })
 }
 
-// WithShell sets the shell for scripts, instead of /bin/sh.
+// WithShell sets the shell for scripts, instead of the image's or /bin/sh.
 func WithShell(path string) SandboxOption {
 	return text("shell", path, func(o *ffi.SandboxOptions) *string { return &o.Shell })
 }
 
-// WithUser sets the user of commands that name none, instead of root: a name, uid, name:group or
-// uid:gid of the image.
+// WithUser sets the user of commands that name none, instead of the image's or root: a name, uid,
+// name:group or uid:gid of the image.
 func WithUser(user string) SandboxOption {
 	return text("user", user, func(o *ffi.SandboxOptions) *string { return &o.User })
 }
@@ -100,7 +102,7 @@ func WithMemory(mib int) SandboxOption {
 	}
 }
 
-// WithEnv sets variables of every command. Used again, the maps are merged.
+// WithEnv sets variables of every command, over those of the image. Used again, the maps are merged.
 func WithEnv(env map[string]string) SandboxOption {
 	return func(c *sandboxConfig) { merge(&c.env, env) }
 }
@@ -180,7 +182,7 @@ func (c *sandboxConfig) raw(name string) (*ffi.SandboxOptions, error) {
 	var err error
 	c.options.Name = name
 	if c.options.Image == "" {
-		return nil, badConfig("the sandbox has no image; give the path of a directory")
+		return nil, badConfig("the sandbox has no image; give a name, or the path of a directory")
 	}
 	if c.options.Env, err = pairs(c.env, "variable"); err != nil {
 		return nil, badConfig(err.(*Error).Message)

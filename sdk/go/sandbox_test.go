@@ -234,7 +234,7 @@ func TestDoctorTellsOfDrivers(t *testing.T) {
 
 func TestKindsHaveTheNamesOfAllLanguages(t *testing.T) {
 	seen := map[string]bool{}
-	for kind := m.ErrUnknown; kind <= m.ErrNotInstalled; kind++ {
+	for kind := m.ErrUnknown; kind <= m.ErrNoCommand; kind++ {
 		name := kind.String()
 		if name == "" || seen[name] {
 			t.Errorf("%d is %q", int(kind), name)

@@ -110,6 +110,12 @@ void mailbox_close(struct mailbox *mailbox);
 extern const napi_property_descriptor job_functions[];
 extern const size_t job_functions_len;
 
+/* ---- images.c ---- */
+
+napi_value images_value(napi_env env, const msb_image_entries *list);
+extern const napi_property_descriptor image_functions[];
+extern const size_t image_functions_len;
+
 /* ---- calls.c ---- */
 
 extern const napi_property_descriptor call_functions[];

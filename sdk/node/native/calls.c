@@ -40,6 +40,7 @@ static napi_value sandbox_create(napi_env env, napi_callback_info info)
     options.boot_timeout_ms = field(env, from, "bootTimeoutMs");
     options.log_max_bytes = field(env, from, "logMaxBytes");
     options.log_files = (uint32_t)field(env, from, "logFiles");
+    options.pull_policy = (uint32_t)field(env, from, "pullPolicy");
     status = msb_sandbox_create(&options, &sandbox, &err);
     give_back(&lent);
     return failed(env, status, &err) ? NULL : cell_value(env, sandbox);
@@ -359,7 +360,11 @@ static const struct {
     NUMBER(MSB_E_EXISTS), NUMBER(MSB_E_NOT_RUNNING), NUMBER(MSB_E_RUNNING),
     NUMBER(MSB_E_NO_DRIVER), NUMBER(MSB_E_BOOT), NUMBER(MSB_E_CRASHED), NUMBER(MSB_E_EXEC_FAILED),
     NUMBER(MSB_E_EXEC_TIMEOUT), NUMBER(MSB_E_LOST), NUMBER(MSB_E_PIPE), NUMBER(MSB_E_NO_PROCESS),
-    NUMBER(MSB_E_NO_SESSION), NUMBER(MSB_E_NOT_A_TERMINAL), NUMBER(MSB_SANDBOX_DETACHED),
+    NUMBER(MSB_E_NO_SESSION), NUMBER(MSB_E_NOT_A_TERMINAL), NUMBER(MSB_E_NO_IMAGE),
+    NUMBER(MSB_E_IMAGE_DENIED), NUMBER(MSB_E_REGISTRY), NUMBER(MSB_E_BAD_IMAGE),
+    NUMBER(MSB_E_IMAGE_IN_USE), NUMBER(MSB_E_IMAGE_FAILED), NUMBER(MSB_E_NO_SPACE),
+    NUMBER(MSB_E_NO_COMMAND), NUMBER(MSB_PULL_MISSING), NUMBER(MSB_PULL_ALWAYS),
+    NUMBER(MSB_PULL_NEVER), NUMBER(MSB_PRUNE_ALL), NUMBER(MSB_SANDBOX_DETACHED),
     NUMBER(MSB_SANDBOX_REPLACE), NUMBER(MSB_SANDBOX_NETWORK), NUMBER(MSB_SANDBOX_LOG),
     NUMBER(MSB_OPEN_START), NUMBER(MSB_REMOVE_FORCE), NUMBER(MSB_SESSION_TTY),
     NUMBER(MSB_EXEC_TTY), NUMBER(MSB_EXEC_WAIT_FOR_EOF), NUMBER(MSB_EXEC_SHELL),
@@ -406,6 +411,7 @@ NAPI_MODULE_INIT()
         set(env, exports, numbers[at].name, number(env, numbers[at].value));
     set(env, exports, "version", text(env, msb_version_string()));
     MUST(napi_define_properties(env, exports, call_functions_len, call_functions));
+    MUST(napi_define_properties(env, exports, image_functions_len, image_functions));
     MUST(napi_define_properties(env, exports, cell_functions_len, cell_functions));
     MUST(napi_define_properties(env, exports, job_functions_len, job_functions));
     return exports;

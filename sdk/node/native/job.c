@@ -14,9 +14,9 @@
 #include <string.h>
 
 enum job_kind {
-    SIGNAL, RESIZE, REATTACH, SESSIONS, INFO, LIST, DOCTOR, LOGS,
+    SIGNAL, RESIZE, REATTACH, SESSIONS, INFO, LIST, DOCTOR, LOGS, IMAGES,
     /* These may take as long as they like, so each has a thread to itself. */
-    STOP, KILL, REMOVE, ATTACH,
+    STOP, KILL, REMOVE, ATTACH, IMAGE_REMOVE, IMAGE_PRUNE,
 };
 
 struct job {
@@ -27,7 +27,7 @@ struct job {
     void *handle;
     uint64_t number[2];
     struct lent lent;
-    const char *name; /* a session's or sandbox's */
+    const char *name; /* a session's, sandbox's or image's */
     msb_exec_options command;
     msb_attach_options attach;
     msb_logs_options wanted;
@@ -41,6 +41,8 @@ struct job {
     msb_sandbox_entries sandboxes;
     msb_exec_entries sessions;
     msb_driver_entries drivers;
+    msb_image_entries images;
+    uint64_t freed;
 };
 
 /* Where jobs go when they are done. */
@@ -82,6 +84,8 @@ static msb_status call(struct job *job)
         return msb_sandbox_list(&job->sandboxes, err);
     case DOCTOR:
         return msb_doctor(&job->drivers, err);
+    case IMAGES:
+        return msb_image_list(&job->images, err);
     case LOGS:
         return msb_logs_open(handle, &job->wanted, &job->logs, err);
     case STOP:
@@ -92,6 +96,10 @@ static msb_status call(struct job *job)
         return msb_sandbox_remove(job->name, (uint32_t)job->number[0], err);
     case ATTACH:
         return msb_attach(handle, &job->attach, &job->code, &job->flags, err);
+    case IMAGE_REMOVE:
+        return msb_image_remove(job->name, (uint32_t)job->number[0], err);
+    case IMAGE_PRUNE:
+        return msb_image_prune((uint32_t)job->number[0], &job->freed, err);
     }
     return MSB_E_INTERNAL;
 }
@@ -117,6 +125,7 @@ static void throw_away(struct job *job)
     msb_sandbox_entries_release(&job->sandboxes);
     msb_exec_entries_release(&job->sessions);
     msb_driver_entries_release(&job->drivers);
+    msb_image_entries_release(&job->images);
     if (job->exec)
         msb_handle_close(job->exec);
     if (job->sink)
@@ -250,12 +259,16 @@ static napi_value value_of(napi_env env, struct job *job)
         return sandboxes_value(env, &job->sandboxes);
     case DOCTOR:
         return drivers_value(env, &job->drivers);
+    case IMAGES:
+        return images_value(env, &job->images);
     case LOGS:
         value = cell_value(env, job->logs);
         job->logs = NULL;
         return value;
     case ATTACH:
         return number(env, job->code);
+    case IMAGE_PRUNE:
+        return number(env, (double)job->freed);
     default:
         return value;
     }
@@ -378,6 +391,7 @@ static napi_value queue(napi_env env, napi_callback_info info, enum job_kind kin
     job->sandboxes = (msb_sandbox_entries)MSB_SANDBOX_ENTRIES_INIT;
     job->sessions = (msb_exec_entries)MSB_EXEC_ENTRIES_INIT;
     job->drivers = (msb_driver_entries)MSB_DRIVER_ENTRIES_INIT;
+    job->images = (msb_image_entries)MSB_IMAGE_ENTRIES_INIT;
     MUST(napi_typeof(env, argument[0], &type));
     if (type == napi_external)
         job->handle = to_cell(env, argument[0])->handle;
@@ -415,6 +429,9 @@ JOB(sandbox_remove, REMOVE)
 JOB(doctor, DOCTOR)
 JOB(logs_open, LOGS)
 JOB(attach, ATTACH)
+JOB(image_list, IMAGES)
+JOB(image_remove, IMAGE_REMOVE)
+JOB(image_prune, IMAGE_PRUNE)
 
 /* hold(whether): whether somebody awaits a job, so that the process is to go on. */
 static napi_value hold(napi_env env, napi_callback_info info)
@@ -443,6 +460,9 @@ const napi_property_descriptor job_functions[] = {
     FUNCTION("doctor", doctor),
     FUNCTION("logsOpen", logs_open),
     FUNCTION("attach", attach),
+    FUNCTION("imageList", image_list),
+    FUNCTION("imageRemove", image_remove),
+    FUNCTION("imagePrune", image_prune),
     FUNCTION("hold", hold),
 };
 const size_t job_functions_len = sizeof job_functions / sizeof *job_functions;

@@ -177,6 +177,7 @@ static napi_value sandbox_value(napi_env env, const msb_sandbox_entry *entry)
     set(env, value, "driver", text(env, entry->driver));
     set(env, value, "detail", text(env, entry->detail));
     set(env, value, "labels", texts(env, entry->labels, entry->labels_len));
+    set(env, value, "command", texts(env, entry->command, entry->command_len));
     return value;
 }
 

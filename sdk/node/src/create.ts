@@ -1,24 +1,35 @@
 import { optional, pair, text, whole } from "./check";
 import { InvalidArgumentError } from "./errors";
 import { native, type NativeSandboxOptions } from "./native";
+import type { Progress, ProgressOptions } from "./progress";
 import type { Sandbox } from "./sandbox";
 import type { WaitOptions } from "./wait";
 
+/** When a registry is asked for an image: when it is not in the store, each time (what has not changed
+ * is not fetched again), or not at all. */
+export type PullPolicy = "missing" | "always" | "never";
+
 /** What a new sandbox is to be; what is left out is the default. Times are milliseconds. */
 export interface SandboxOptions {
-  /** The root filesystem: the path of a directory, which is never written to. */
+  /**
+   * The name of an image, as in docker: `"python:3.12"`. Or a path, beginning with `/`, `./` or
+   * `../`: of a directory, which is the root filesystem and is never written to, or of an archive.
+   */
   image: string;
+  /** When the registry is asked for the image; `"missing"` unless set. */
+  pullPolicy?: PullPolicy | undefined;
   /** Processors, 1 to 4096. */
   cpus?: number | undefined;
   /** Memory in MiB, at least 16. */
   memory?: number | undefined;
-  /** Variables of every command. */
+  /** Variables of every command, over those of the image. */
   env?: Record<string, string> | undefined;
-  /** Working directory of commands that name none; else `/`. */
+  /** Working directory of commands that name none; else the image's, else `/`. */
   workdir?: string | undefined;
-  /** Shell for scripts; else `/bin/sh`. */
+  /** Shell for scripts; else the image's, else `/bin/sh`. */
   shell?: string | undefined;
-  /** User of commands that name none: `name`, `uid`, `name:group` or `uid:gid`; else root. */
+  /** User of commands that name none: `name`, `uid`, `name:group` or `uid:gid`; else the image's,
+   * else root. */
   user?: string | undefined;
   /** Host name; else the sandbox's name. */
   hostname?: string | undefined;
@@ -45,16 +56,32 @@ export interface SandboxOptions {
   log?: boolean | { maxBytes?: number | undefined; files?: number | undefined } | undefined;
 }
 
+/** What creating a sandbox takes. */
+export type CreateOptions = SandboxOptions & ProgressOptions & WaitOptions;
+
 const KNOWN: ReadonlySet<string> = new Set([
   "image", "cpus", "memory", "env", "workdir", "shell", "user", "hostname", "labels", "detached",
   "replace", "maxDuration", "idleTimeout", "bootTimeout", "driver", "network", "log", "signal",
-] satisfies (keyof (SandboxOptions & WaitOptions))[]);
+  "pullPolicy", "onProgress",
+] satisfies (keyof CreateOptions)[]);
 
 const MOST = Number.MAX_SAFE_INTEGER;
 
 /** 0, the default, for what is not set; and zero is refused, which would mean it. */
 function number(what: string, value: number | undefined, least = 1, most = MOST): number {
   return value === undefined ? 0 : whole(what, value, least, most);
+}
+
+const POLICIES = new Map<PullPolicy, number>([
+  ["missing", native.MSB_PULL_MISSING],
+  ["always", native.MSB_PULL_ALWAYS],
+  ["never", native.MSB_PULL_NEVER],
+]);
+
+function policy(value: PullPolicy = "missing"): number {
+  const found = POLICIES.get(value);
+  if (found !== undefined) return found;
+  throw new InvalidArgumentError(`${JSON.stringify(value)} is no pull policy`);
 }
 
 function pairs(what: string, from: Record<string, string> | undefined): Buffer[] {
@@ -90,6 +117,7 @@ export function sandboxOptions(name: string, options: SandboxOptions): NativeSan
     bootTimeoutMs: number("bootTimeout", options.bootTimeout),
     // In C the two have their defaults together only.
     logMaxBytes: options.log ? number("log.maxBytes", log.maxBytes, 524_288) || 16 << 20 : 0,
+    pullPolicy: policy(options.pullPolicy),
     logFiles: options.log ? number("log.files", log.files, 2, 10_000) || 4 : 0,
   };
 }
@@ -97,11 +125,12 @@ export function sandboxOptions(name: string, options: SandboxOptions): NativeSan
 /** Builds a sandbox step by step: `Sandbox.builder(name).image(...).create()`. */
 export class SandboxBuilder {
   #options: Partial<SandboxOptions> = {};
+  #told: ProgressOptions["onProgress"];
 
   /** @internal */
   constructor(
     private readonly name: string,
-    private readonly make: (name: string, options: SandboxOptions & WaitOptions) => Promise<Sandbox>,
+    private readonly make: (name: string, options: CreateOptions) => Promise<Sandbox>,
   ) {}
 
   #set<K extends keyof SandboxOptions>(key: K, value: SandboxOptions[K]): this {
@@ -112,6 +141,15 @@ export class SandboxBuilder {
   /** As {@link SandboxOptions.image}. */
   image(image: string): this {
     return this.#set("image", image);
+  }
+  /** As {@link SandboxOptions.pullPolicy}. */
+  pullPolicy(policy: PullPolicy): this {
+    return this.#set("pullPolicy", policy);
+  }
+  /** As {@link ProgressOptions.onProgress}. */
+  onProgress(told: (progress: Progress) => void): this {
+    this.#told = told;
+    return this;
   }
   /** As {@link SandboxOptions.cpus}. */
   cpus(cpus: number): this {
@@ -190,6 +228,6 @@ export class SandboxBuilder {
   async create(options: WaitOptions = {}): Promise<Sandbox> {
     const { image } = this.#options;
     if (image === undefined) throw new InvalidArgumentError("a sandbox needs an image");
-    return this.make(this.name, { ...this.#options, image, ...options });
+    return this.make(this.name, { ...this.#options, image, onProgress: this.#told, ...options });
   }
 }

@@ -32,6 +32,14 @@ export type ErrorKind =
   | "sandbox_crashed"
   | "no_driver"
   | "boot_failed"
+  | "image_not_found"
+  | "image_unauthorized"
+  | "registry_unreachable"
+  | "image_invalid"
+  | "image_in_use"
+  | "image_failed"
+  | "no_space"
+  | "no_command"
   | "stream_lost"
   | "broken_pipe"
   | "busy"
@@ -171,6 +179,22 @@ export class SandboxCrashedError extends MicrosandboxError {}
 export class NoDriverError extends MicrosandboxError {}
 /** The sandbox did not come up. */
 export class BootFailedError extends MicrosandboxError {}
+/** No such image, in the store or in the registry. */
+export class ImageNotFoundError extends MicrosandboxError {}
+/** The registry wants other credentials, or there is no such image and it does not say so. */
+export class ImageUnauthorizedError extends MicrosandboxError {}
+/** The registry cannot be reached, is not trusted, or is in trouble. */
+export class RegistryUnreachableError extends MicrosandboxError {}
+/** The image is broken, hostile, or not for this machine. */
+export class ImageInvalidError extends MicrosandboxError {}
+/** A sandbox uses the image. */
+export class ImageInUseError extends MicrosandboxError {}
+/** The process that works on images died. */
+export class ImageFailedError extends MicrosandboxError {}
+/** The disk is too full. */
+export class NoSpaceError extends MicrosandboxError {}
+/** The image names no command of its own. */
+export class NoCommandError extends MicrosandboxError {}
 /** The command no longer reads its input. */
 export class BrokenPipeError extends MicrosandboxError {}
 /** Another call is reading this handle already. */
@@ -227,6 +251,14 @@ const MAKERS = new Map<number | undefined, Make>([
   [native.MSB_E_NO_DRIVER, general("no_driver", NoDriverError)],
   [native.MSB_E_BOOT, general("boot_failed", BootFailedError)],
   [native.MSB_E_CRASHED, general("sandbox_crashed", SandboxCrashedError)],
+  [native.MSB_E_NO_IMAGE, general("image_not_found", ImageNotFoundError)],
+  [native.MSB_E_IMAGE_DENIED, general("image_unauthorized", ImageUnauthorizedError)],
+  [native.MSB_E_REGISTRY, general("registry_unreachable", RegistryUnreachableError)],
+  [native.MSB_E_BAD_IMAGE, general("image_invalid", ImageInvalidError)],
+  [native.MSB_E_IMAGE_IN_USE, general("image_in_use", ImageInUseError)],
+  [native.MSB_E_IMAGE_FAILED, general("image_failed", ImageFailedError)],
+  [native.MSB_E_NO_SPACE, general("no_space", NoSpaceError, 28)],
+  [native.MSB_E_NO_COMMAND, general("no_command", NoCommandError)],
   [native.MSB_E_LOST, (message) => new StreamLostError(message)],
   [native.MSB_E_PIPE, general("broken_pipe", BrokenPipeError, 32)],
   [native.MSB_E_NO_PROCESS, (message, detail) => new NoSuchProcessError(message, detail)],
@@ -259,6 +291,14 @@ for (const Class of [
   SandboxCrashedError,
   NoDriverError,
   BootFailedError,
+  ImageNotFoundError,
+  ImageUnauthorizedError,
+  RegistryUnreachableError,
+  ImageInvalidError,
+  ImageInUseError,
+  ImageFailedError,
+  NoSpaceError,
+  NoCommandError,
   BrokenPipeError,
   BusyError,
   ClosedError,

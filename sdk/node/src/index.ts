@@ -7,10 +7,11 @@ import { driverInfo, type DriverInfo } from "./info";
 import { native } from "./native";
 import { job, type WaitOptions } from "./wait";
 
-export { SandboxBuilder, type SandboxOptions } from "./create";
+export { SandboxBuilder, type CreateOptions, type PullPolicy, type SandboxOptions } from "./create";
 export * from "./errors";
 export type { ExecEvent } from "./events";
 export { ExecControl, ExecHandle, type ReattachFrom } from "./handle";
+export { Image, type ImageInfo } from "./image";
 export type {
   DriverInfo,
   EndReason,
@@ -29,6 +30,7 @@ export {
   type StdinMode,
 } from "./options";
 export { ExecOutput, type ExitStatus, type ResourceUsage } from "./output";
+export type { ImagePhase, Progress, ProgressOptions } from "./progress";
 export { Sandbox } from "./sandbox";
 export { ExecSink } from "./sink";
 export type { ExecPipes, ExecWebPipes } from "./streams";

@@ -24,7 +24,7 @@ export interface SandboxInfo {
   readonly name: string;
   /** Its state. */
   readonly status: SandboxStatus;
-  /** The root filesystem it was made from. */
+  /** What it was made from: the name of an image, or a path. */
   readonly image: string;
   /** The driver that runs it, or ran it last. */
   readonly driver: string | null;
@@ -46,6 +46,8 @@ export interface SandboxInfo {
   readonly endReason: EndReason | null;
   /** More about its end, for people. */
   readonly endDetail: string | null;
+  /** What its image runs when nobody names a command; `exec` and its like know nothing of it. */
+  readonly command: readonly string[];
 }
 
 /** One run of a command. */
@@ -115,6 +117,7 @@ export function sandboxInfo(entry: NativeSandboxEntry): SandboxInfo {
     startedAt: entry.started ? new Date(entry.started) : null,
     endReason: REASONS[entry.reason - 1] ?? null,
     endDetail: entry.detail,
+    command: entry.command,
   };
 }
 

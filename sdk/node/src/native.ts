@@ -80,6 +80,7 @@ export interface NativeSandboxOptions {
   bootTimeoutMs: number;
   logMaxBytes: number;
   logFiles: number;
+  pullPolicy: number;
 }
 
 export interface NativeSandboxEntry {
@@ -96,6 +97,33 @@ export interface NativeSandboxEntry {
   driver: string | null;
   detail: string | null;
   labels: string[];
+  command: string[];
+}
+
+export interface NativeProgress {
+  phase: number;
+  layers: number;
+  layersDone: number;
+  bytes: number;
+  bytesTotal: number;
+}
+
+export interface NativeImage {
+  id: string;
+  names: string[];
+  digests: string[];
+  architecture: string;
+  layers: number;
+  size: number;
+  downloadSize: number;
+  added: number;
+  rootfs: string;
+  env: string[];
+  workdir: string | null;
+  user: string | null;
+  entrypoint: string[];
+  cmd: string[];
+  usedBy: string[];
 }
 
 export interface NativeSession {
@@ -172,6 +200,18 @@ type Constants = {
       | "MSB_E_NO_PROCESS"
       | "MSB_E_NO_SESSION"
       | "MSB_E_NOT_A_TERMINAL"
+      | "MSB_E_NO_IMAGE"
+      | "MSB_E_IMAGE_DENIED"
+      | "MSB_E_REGISTRY"
+      | "MSB_E_BAD_IMAGE"
+      | "MSB_E_IMAGE_IN_USE"
+      | "MSB_E_IMAGE_FAILED"
+      | "MSB_E_NO_SPACE"
+      | "MSB_E_NO_COMMAND"
+      | "MSB_PULL_MISSING"
+      | "MSB_PULL_ALWAYS"
+      | "MSB_PULL_NEVER"
+      | "MSB_PRUNE_ALL"
       | "MSB_SANDBOX_DETACHED"
       | "MSB_SANDBOX_REPLACE"
       | "MSB_SANDBOX_NETWORK"
@@ -216,6 +256,11 @@ export interface Native extends Constants {
   sandboxOpen(spec: { name: Buffer; flags: number }): Cell;
   sandboxReady(sandbox: Cell): boolean;
   sandboxEnded(sandbox: Cell): boolean;
+  sandboxProgress(sandbox: Cell): NativeProgress | undefined;
+  imagePull(spec: { name: Buffer }): Cell;
+  imageImport(spec: { path: Buffer; name: Buffer | undefined }): Cell;
+  imageWait(image: Cell): NativeImage | undefined;
+  imageProgress(image: Cell): NativeProgress | undefined;
   execStream(sandbox: Cell, command: NativeCommand, pipe: boolean): [Cell, Cell | null];
   execId(exec: Cell): string;
   execPosition(exec: Cell): [number, number];
@@ -240,6 +285,9 @@ export interface Native extends Constants {
   sandboxKill: Job<void>;
   sandboxRemove: Job<void>;
   doctor: Job<NativeDriver[]>;
+  imageList: Job<NativeImage[]>;
+  imageRemove: Job<void>;
+  imagePrune: Job<number>;
   logsOpen: Job<Cell>;
   attach: Job<number>;
 }

@@ -1,5 +1,5 @@
 import { text, whole, type Text } from "./check";
-import { SandboxBuilder, sandboxOptions, type SandboxOptions } from "./create";
+import { SandboxBuilder, sandboxOptions, type CreateOptions } from "./create";
 import { ClosedError, InvalidArgumentError, MicrosandboxError, StreamLostError } from "./errors";
 import { ExecHandle, positionOf, type ReattachFrom } from "./handle";
 import { sandboxInfo, sessionInfo, type SandboxInfo, type SandboxStatus, type SessionInfo } from "./info";
@@ -7,6 +7,7 @@ import { LogReader, logsSpec, type LogsOptions } from "./logs";
 import { native, type Cell } from "./native";
 import { AttachOptionsBuilder, ExecOptionsBuilder, type Command } from "./options";
 import type { ExecOutput } from "./output";
+import { checkedCallback, telling, type ProgressOptions } from "./progress";
 import { call, job, Waiter, type WaitOptions } from "./wait";
 
 type Configure<B> = (builder: B) => B;
@@ -42,13 +43,16 @@ export class Sandbox implements AsyncDisposable {
    *
    * @param name - 1 to 128 letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
    * @throws {@link SandboxAlreadyExistsError}, {@link InvalidConfigError}, {@link NoDriverError} or
-   * {@link BootFailedError}. Giving it up does not undo what has begun.
+   * {@link BootFailedError}; and of its image {@link ImageNotFoundError} and what else
+   * {@link Image.pull} throws. Giving it up does not undo what has begun; what `onProgress` throws
+   * does, when the sandbox is there.
    */
-  static async create(name: string, options: SandboxOptions & WaitOptions): Promise<Sandbox> {
+  static async create(name: string, options: CreateOptions): Promise<Sandbox> {
+    const told = checkedCallback(options);
     if (options.signal?.aborted) throw options.signal.reason;
     const cell = call(() => native.sandboxCreate(sandboxOptions(name, options)));
     const sandbox = new Sandbox(name, cell, !options.detached, true);
-    return sandbox.#ready(options.signal);
+    return sandbox.#ready(options.signal, told);
   }
 
   /** Build a sandbox step by step. */
@@ -95,14 +99,41 @@ export class Sandbox implements AsyncDisposable {
     return new Sandbox(name, cell, false, flags !== 0).#ready(signal);
   }
 
-  async #ready(signal: AbortSignal | undefined): Promise<Sandbox> {
+  /** When it is ready. Tells how far its image is meanwhile. */
+  async #ready(
+    signal: AbortSignal | undefined,
+    told?: ProgressOptions["onProgress"],
+  ): Promise<Sandbox> {
     const { cell } = this.#waiter;
+    let threw = false;
+    const watched: typeof told = told && ((progress) => {
+      threw = true;
+      told(progress);
+      threw = false;
+    });
     try {
-      await this.#waiter.until(() => native.sandboxReady(cell) || undefined, signal);
+      await telling(() => native.sandboxProgress(cell), watched, signal, (signal) =>
+        this.#waiter.until(() => native.sandboxReady(cell) || undefined, signal),
+      );
       return this;
     } catch (error) {
-      this.close();
+      if (threw) void this.#undo();
+      else this.close();
       throw error;
+    }
+  }
+
+  /** Ends and removes what its creator has no use for, once it is there. */
+  async #undo(): Promise<void> {
+    const { cell } = this.#waiter;
+    try {
+      await this.#waiter.until(() => native.sandboxReady(cell) || undefined, undefined);
+      await job(native.sandboxKill, cell);
+      await job(native.sandboxRemove, null, { name: text("the name", this.name), first: 0 });
+    } catch {
+      // It did not come up, or somebody else was faster.
+    } finally {
+      this.close();
     }
   }
 

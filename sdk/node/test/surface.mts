@@ -5,10 +5,14 @@ import {
   ExecOptionsBuilder,
   ExecOutput,
   ExecSink,
+  Image,
   Sandbox,
   Stdin,
   type ExecEvent,
   type ExitStatus,
+  type ImageInfo,
+  type Progress,
+  type PullPolicy,
   type Rlimit,
   type RlimitResource,
   type StdinMode,
@@ -105,6 +109,17 @@ export type Checks = [
 
 export const modes: StdinMode[] = [Stdin.null(), Stdin.pipe(), Stdin.bytes("x"), Stdin.bytes(new Uint8Array())];
 
+/** Images, in the forms of the README. */
+export async function images(): Promise<ImageInfo[]> {
+  const policy: PullPolicy = "never";
+  const onProgress = ({ phase, bytes, bytesTotal }: Progress) => console.log(phase, bytes, bytesTotal);
+  await Sandbox.create("api", { image: "python", pullPolicy: policy, onProgress });
+  await Sandbox.builder("api").image("python").pullPolicy("always").onProgress(onProgress).create();
+  const freed: number = await Image.prune({ all: true });
+  await Image.remove("python", { force: freed > 0 });
+  return [await Image.pull("python", { onProgress }), await Image.import("./x.tar", { name: "x:1" })];
+}
+
 /** What must not compile. */
 export async function refused(sandbox: Sandbox): Promise<void> {
   // @ts-expect-error a number is no command
@@ -113,6 +128,8 @@ export async function refused(sandbox: Sandbox): Promise<void> {
   await sandbox.execWith("true", (b) => b.rlimit("files", 1));
   // @ts-expect-error the callback returns the builder
   await sandbox.execWith("true", () => undefined);
+  // @ts-expect-error there is no such policy
+  await Sandbox.create("x", { image: "python", pullPolicy: "sometimes" });
   // @ts-expect-error a sandbox needs an image
   await Sandbox.create("x", {});
   await using handle = await sandbox.execStream("true");

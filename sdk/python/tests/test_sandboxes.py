@@ -214,7 +214,7 @@ def public(cls: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", ["Sandbox", "ExecHandle", "ExecSink", "LogStream"])
+@pytest.mark.parametrize("name", ["Sandbox", "ExecHandle", "ExecSink", "LogStream", "Image"])
 def test_the_twins_have_the_same_names_and_parameters(name: str) -> None:
     ours, theirs = public(getattr(m, name)), public(getattr(blocking, name))
     assert ours.keys() == theirs.keys()

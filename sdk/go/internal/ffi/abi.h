@@ -45,6 +45,16 @@ static inline msb_exec_entries go_exec_entries(void) {
     return made;
 }
 
+static inline msb_image_entries go_image_entries(void) {
+    msb_image_entries made = MSB_IMAGE_ENTRIES_INIT;
+    return made;
+}
+
+static inline msb_progress go_progress(void) {
+    msb_progress made = MSB_PROGRESS_INIT;
+    return made;
+}
+
 static inline msb_driver_entries go_driver_entries(void) {
     msb_driver_entries made = MSB_DRIVER_ENTRIES_INIT;
     return made;

@@ -35,6 +35,14 @@ const (
 	NoProcess    Status = C.MSB_E_NO_PROCESS
 	NoSession    Status = C.MSB_E_NO_SESSION
 	NotATerminal Status = C.MSB_E_NOT_A_TERMINAL
+	NoImage      Status = C.MSB_E_NO_IMAGE
+	ImageDenied  Status = C.MSB_E_IMAGE_DENIED
+	Registry     Status = C.MSB_E_REGISTRY
+	BadImage     Status = C.MSB_E_BAD_IMAGE
+	ImageInUse   Status = C.MSB_E_IMAGE_IN_USE
+	ImageFailed  Status = C.MSB_E_IMAGE_FAILED
+	NoSpace      Status = C.MSB_E_NO_SPACE
+	NoCommand    Status = C.MSB_E_NO_COMMAND
 )
 
 // Error is a call that failed.

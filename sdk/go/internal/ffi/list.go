@@ -13,7 +13,7 @@ type SandboxEntry struct {
 	State, Isolation, Reason, Flags, CPUs, MemoryMiB uint32
 	CreatedMs, StartedMs                             int64
 	Name, Image, Driver, Detail                      string
-	Labels                                           []string
+	Labels, Command                                  []string
 }
 
 // ExecEntry is what is known about a session.
@@ -56,7 +56,8 @@ func sandboxEntries(list *C.msb_sandbox_entries) (all []SandboxEntry) {
 			CreatedMs: int64(entry.created_ms), StartedMs: int64(entry.started_ms),
 			Name: goText(entry.name), Image: goText(entry.image),
 			Driver: goText(entry.driver), Detail: goText(entry.detail),
-			Labels: goTexts(entry.labels, entry.labels_len),
+			Labels:  goTexts(entry.labels, entry.labels_len),
+			Command: goTexts(entry.command, entry.command_len),
 		})
 	}
 	return all

@@ -26,7 +26,7 @@ type SandboxOptions struct {
 	CPUs, MemoryMiB                      uint32
 	MaxDurationMs, IdleMs, BootTimeoutMs uint64
 	LogMaxBytes                          uint64
-	LogFiles                             uint32
+	LogFiles, PullPolicy                 uint32
 }
 
 // Sandbox is a handle on one.
@@ -62,6 +62,7 @@ func CreateSandbox(o *SandboxOptions) (*Sandbox, error) {
 	to.idle_timeout_ms = C.uint64_t(o.IdleMs)
 	to.boot_timeout_ms = C.uint64_t(o.BootTimeoutMs)
 	to.log_max_bytes, to.log_files = C.uint64_t(o.LogMaxBytes), C.uint32_t(o.LogFiles)
+	to.pull_policy = C.uint32_t(o.PullPolicy)
 	var raw *C.msb_sandbox
 	if status := C.msb_sandbox_create(&to, &raw, &err); status < 0 {
 		return nil, failed(&err)
@@ -85,8 +86,11 @@ func OpenSandbox(name string, start bool) (*Sandbox, error) {
 	return newSandbox(raw), nil
 }
 
-// WaitReady waits until the sandbox is created, started or found.
-func (s *Sandbox) WaitReady(ctx context.Context) error {
+// WaitReady waits until the sandbox is created, started or found. told may be nil.
+func (s *Sandbox) WaitReady(ctx context.Context, told func(Progress)) error {
+	if told != nil {
+		return s.watchReady(ctx, told)
+	}
 	return s.until(ctx, func(err *C.msb_error) C.msb_status {
 		return C.msb_sandbox_wait_ready(s.raw, 0, err)
 	})

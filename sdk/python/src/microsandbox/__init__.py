@@ -10,7 +10,7 @@ Everything here is for asyncio (also uvloop), trio and anyio; `microsandbox.sync
 names for scripts and notebooks. Errors are a tree below `MicrosandboxError`.
 """
 
-from ._async import ExecHandle, ExecSink, LogStream, Sandbox, drivers
+from ._async import ExecHandle, ExecSink, Image, LogStream, Sandbox, drivers
 from ._errors import (
     AnswerTimeoutError,
     BootFailedError,
@@ -22,16 +22,24 @@ from ._errors import (
     ExecNotFoundError,
     ExecPermissionError,
     ExecTimeoutError,
+    ImageFailedError,
+    ImageInUseError,
+    ImageInvalidError,
+    ImageNotFoundError,
+    ImageUnauthorizedError,
     InternalError,
     InvalidArgumentError,
     InvalidConfigError,
     LimitReachedError,
     MicrosandboxError,
+    NoCommandError,
     NoDriverError,
+    NoSpaceError,
     NoSuchProcessError,
     NoSuchSessionError,
     NotATerminalError,
     ProtocolError,
+    RegistryUnreachableError,
     SandboxAlreadyExistsError,
     SandboxCrashedError,
     SandboxNotFoundError,
@@ -42,6 +50,7 @@ from ._errors import (
     UnsupportedError,
     WaitTimeoutError,
 )
+from ._image_values import ImageInfo, ImagePhase, Progress, PullPolicy
 from ._native import version
 from ._options import AttachOptions, ExecOptions, SandboxOptions
 from ._values import (
@@ -89,6 +98,14 @@ __all__ = [
     "ExecTimeoutError",
     "ExecView",
     "ExitStatus",
+    "Image",
+    "ImageFailedError",
+    "ImageInUseError",
+    "ImageInfo",
+    "ImageInvalidError",
+    "ImageNotFoundError",
+    "ImagePhase",
+    "ImageUnauthorizedError",
     "InternalError",
     "InvalidArgumentError",
     "InvalidConfigError",
@@ -98,11 +115,16 @@ __all__ = [
     "LogRecord",
     "LogStream",
     "MicrosandboxError",
+    "NoCommandError",
     "NoDriverError",
+    "NoSpaceError",
     "NoSuchProcessError",
     "NoSuchSessionError",
     "NotATerminalError",
+    "Progress",
     "ProtocolError",
+    "PullPolicy",
+    "RegistryUnreachableError",
     "ResourceUsage",
     "Rlimit",
     "Sandbox",

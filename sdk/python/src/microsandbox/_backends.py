@@ -7,6 +7,7 @@ blocking one waits for never suspends, so `run_blocking` takes a coroutine to it
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import select
 import sys
@@ -25,8 +26,10 @@ T = TypeVar("T")
 class Backend(Protocol):
     """A way to wait."""
 
-    async def readable(self, handle: Handle) -> None:
-        """Until a call on the handle may say something else than "not yet", or it is closed."""
+    async def readable(self, handle: Handle, seconds: Optional[float] = None) -> None:
+        """Until a call on the handle may say something else than "not yet", or it is closed.
+
+        At most so many seconds; a wait that ends without a reason is fine."""
 
     async def checkpoint(self) -> None:
         """Lets others have a turn."""
@@ -40,16 +43,19 @@ class Backend(Protocol):
 
 
 class _Asyncio:
-    async def readable(self, handle: Handle) -> None:
+    async def readable(self, handle: Handle, seconds: Optional[float] = None) -> None:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         waiting: Optional[_Waiting] = handle.loops.get(loop)
         if waiting is None:
             waiting = handle.loops[loop] = _Waiting(loop, handle)
         waiting.futures.add(future)
+        timer = None if seconds is None else loop.call_later(seconds, waiting.fire)
         try:
             await future
         finally:
+            if timer is not None:
+                timer.cancel()
             waiting.leave(future)
 
     async def checkpoint(self) -> None:
@@ -80,18 +86,19 @@ class _Waiting:
         self._loop, self._handle = loop, handle
         self._fd = handle.watch(self, self._wake)
         try:
-            loop.add_reader(self._fd, self._fire)
+            loop.add_reader(self._fd, self.fire)
         except BaseException:
             handle.unwatch(self)
             raise
 
     def _wake(self) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._fire)
+            self._loop.call_soon_threadsafe(self.fire)
         except RuntimeError:
             pass  # the loop is closed, and nobody waits in it
 
-    def _fire(self) -> None:
+    def fire(self) -> None:
+        """Ends the waits of all of them."""
         for future in self.futures:
             if not future.done():
                 future.set_result(None)
@@ -123,7 +130,7 @@ def _setter(future: asyncio.Future[None]) -> Callable[[], None]:
 
 
 class _Trio:
-    async def readable(self, handle: Handle) -> None:
+    async def readable(self, handle: Handle, seconds: Optional[float] = None) -> None:
         import trio
 
         token, trio_token = object(), trio.lowlevel.current_trio_token()
@@ -140,7 +147,8 @@ class _Trio:
 
         fd = handle.watch(token, wake)
         try:
-            await trio.lowlevel.wait_readable(fd)
+            with trio.move_on_after(math.inf if seconds is None else seconds):
+                await trio.lowlevel.wait_readable(fd)
         except trio.ClosedResourceError:
             pass  # whoever waits looks again, and is told
         except trio.BusyResourceError:
@@ -215,14 +223,15 @@ class _Blocking:
             raise WaitTimeoutError("the time given to the call is over")
         return left
 
-    async def readable(self, handle: Handle) -> None:
+    async def readable(self, handle: Handle, seconds: Optional[float] = None) -> None:
         token, pipe, left = object(), _pipe(), self._left()
+        limits = [limit for limit in (left, seconds) if limit is not None]
         fd = handle.watch(token, lambda: _poke(pipe.writer))
         try:
             poll = select.poll()
             poll.register(fd, select.POLLIN)
             poll.register(pipe.reader, select.POLLIN)
-            for ready, _ in poll.poll(None if left is None else left * 1000):
+            for ready, _ in poll.poll(min(limits) * 1000 if limits else None):
                 if ready == pipe.reader:
                     os.read(pipe.reader, 4096)
         finally:

@@ -127,6 +127,48 @@ class BootFailedError(MicrosandboxError):
     code = "boot_failed"
 
 
+class ImageNotFoundError(MicrosandboxError, LookupError):
+    """There is no such image, neither in the store nor in the registry."""
+
+    code = "image_not_found"
+
+
+class ImageUnauthorizedError(MicrosandboxError):
+    """The registry wants other credentials, or there is no such image and it does not say so."""
+
+    code = "image_unauthorized"
+
+
+class RegistryUnreachableError(MicrosandboxError, ConnectionError):
+    """The registry cannot be reached, is not trusted, or is in trouble."""
+
+    code = "registry_unreachable"
+
+
+class ImageInvalidError(MicrosandboxError):
+    """The image is broken, hostile, or not for this machine."""
+
+    code = "image_invalid"
+
+
+class ImageInUseError(MicrosandboxError):
+    """A sandbox uses the image."""
+
+    code = "image_in_use"
+
+
+class ImageFailedError(MicrosandboxError):
+    """The process that works on images died."""
+
+    code = "image_failed"
+
+
+class NoCommandError(MicrosandboxError):
+    """The image names no command of its own."""
+
+    code = "no_command"
+
+
 class StreamLostError(MicrosandboxError, ConnectionError):
     """The sandbox, or the connection to it, went before the command's end was known."""
 
@@ -212,6 +254,17 @@ class SystemFailureError(MicrosandboxError, OSError):
         self.strerror = message
 
 
+class NoSpaceError(MicrosandboxError, OSError):
+    """The disk is too full for the image."""
+
+    code = "no_space"
+
+    def __init__(self, message: str, os_error: int = 0, origin: int = 0) -> None:
+        super().__init__(message, os_error, origin)
+        self.errno = number.ENOSPC
+        self.strerror = message
+
+
 class InternalError(MicrosandboxError):
     """A broken promise of the library to itself. Please report it."""
 
@@ -278,6 +331,14 @@ _BY_STATUS: dict[int, type[MicrosandboxError]] = {
     _abi.MSB_E_NO_PROCESS: NoSuchProcessError,
     _abi.MSB_E_NO_SESSION: NoSuchSessionError,
     _abi.MSB_E_NOT_A_TERMINAL: NotATerminalError,
+    _abi.MSB_E_NO_IMAGE: ImageNotFoundError,
+    _abi.MSB_E_IMAGE_DENIED: ImageUnauthorizedError,
+    _abi.MSB_E_REGISTRY: RegistryUnreachableError,
+    _abi.MSB_E_BAD_IMAGE: ImageInvalidError,
+    _abi.MSB_E_IMAGE_IN_USE: ImageInUseError,
+    _abi.MSB_E_IMAGE_FAILED: ImageFailedError,
+    _abi.MSB_E_NO_SPACE: NoSpaceError,
+    _abi.MSB_E_NO_COMMAND: NoCommandError,
 }
 
 

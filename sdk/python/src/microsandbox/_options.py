@@ -10,10 +10,11 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union, cast
+from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union, cast
 
 from . import _abi
 from ._errors import InvalidArgumentError
+from ._image_values import PullPolicy, policy
 from ._values import RESOURCES, Rlimit, Stdin, bytes_of
 
 Text = Union[str, bytes]
@@ -69,20 +70,24 @@ class SandboxOptions(TypedDict, total=False):
     """What a new sandbox is to be."""
 
     image: Path
-    """The root filesystem: the path of a directory, which is never written to. Required."""
+    """The name of an image, ``"python:3.12"``, or a path: of a directory, which is the root
+    filesystem and is never written to, or of an archive. A path begins with ``/``, ``./`` or
+    ``../``. Required."""
+    pull_policy: Union[PullPolicy, Literal["missing", "always", "never"]]
+    """When the registry is asked for the image; ``"missing"`` if left out."""
     driver: str
     """``"container"`` and such; $MSB_DRIVER, or the first with hardware isolation."""
     cpus: int
     memory: int
     """In MiB."""
     env: Env
-    """For every command."""
+    """For every command, over the variables of the image."""
     workdir: str
-    """Of commands that name none; ``/`` if left out."""
+    """Of commands that name none; the image's, or ``/``, if left out."""
     shell: str
-    """For scripts; ``/bin/sh`` if left out."""
+    """For scripts; the image's, or ``/bin/sh``, if left out."""
     user: str
-    """Of commands that name none; root if left out."""
+    """Of commands that name none; the image's, or root, if left out."""
     hostname: str
     labels: Mapping[str, str]
     """Notes of the caller's own."""
@@ -310,7 +315,7 @@ def sandbox_options(name: Any, options: Optional[Mapping[str, Any]], more: Any) 
     """The struct of a new sandbox."""
     given = merged(_SANDBOX_KEYS, options, more)
     if "image" not in given:
-        raise TypeError("a sandbox needs an image: the path of a root filesystem")
+        raise TypeError("a sandbox needs an image: a name, or the path of a root filesystem")
     image = filled("the image", given["image"])
     raw = _abi.msb_sandbox_options(name=encoded("the name", name), image=image)
     for key in ("driver", "workdir", "shell", "user", "hostname"):
@@ -329,5 +334,7 @@ def sandbox_options(name: Any, options: Optional[Mapping[str, Any]], more: Any) 
         raw.log_max_bytes = number("log_max_bytes", given["log_max_bytes"], _MAX)
     if "log_files" in given:
         raw.log_files = number("log_files", given["log_files"], 10_000)
+    if "pull_policy" in given:
+        raw.pull_policy = policy(given["pull_policy"])
     raw.flags = sum(flag for key, flag in _FLAGS.items() if given.get(key))
     return raw

@@ -21,6 +21,7 @@ from ._errors import (
 )
 from ._exec import ExecCore, exit_status
 from ._handle import Handle
+from ._image_values import OnProgress, progress
 from ._native import call, lib
 from ._options import Command, attached_to, encoded, units
 from ._values import (
@@ -35,22 +36,29 @@ from ._values import (
 )
 
 
-def _text(data: Optional[bytes]) -> str:
+def text(data: Optional[bytes]) -> str:
+    """A text, of which what is no UTF-8 becomes surrogates."""
     return (data or b"").decode("utf-8", "surrogateescape")
 
 
-def _optional(data: Optional[bytes]) -> Optional[str]:
-    return None if data is None else _text(data)
+def optional(data: Optional[bytes]) -> Optional[str]:
+    """A text that may be missing."""
+    return None if data is None else text(data)
+
+
+def texts_of(array: Any, length: int) -> list[str]:
+    """The texts of an array."""
+    return [text(array[at]) for at in range(length)]
 
 
 def _info(raw: Any) -> SandboxInfo:
-    labels = (_text(raw.labels[at]).partition("=") for at in range(raw.labels_len))
+    labels = (label.partition("=") for label in texts_of(raw.labels, raw.labels_len))
     return SandboxInfo(
-        name=_text(raw.name),
+        name=text(raw.name),
         # A state that is not known yet is some way of not running.
         status=STATUSES.get(raw.state, SandboxStatus.STOPPED),
-        image=_text(raw.image),
-        driver=_optional(raw.driver),
+        image=text(raw.image),
+        driver=optional(raw.driver),
         isolation=ISOLATIONS.get(raw.isolation),
         cpus=raw.cpus or None,
         memory=raw.memory_mib or None,
@@ -59,13 +67,14 @@ def _info(raw: Any) -> SandboxInfo:
         created_at=raw.created_ms / 1000,
         started_at=raw.started_ms / 1000 if raw.started_ms else None,
         end_reason=REASONS.get(raw.reason),
-        end_detail=_optional(raw.detail),
+        end_detail=optional(raw.detail),
+        command=texts_of(raw.command, raw.command_len),
     )
 
 
 def _session(raw: Any) -> SessionInfo:
     return SessionInfo(
-        id=_text(raw.id),
+        id=text(raw.id),
         pid=raw.pid,
         command=[raw.argv[at] for at in range(raw.argv_len)],
         tty=bool(raw.flags & _abi.MSB_SESSION_TTY),
@@ -78,15 +87,15 @@ def _session(raw: Any) -> SessionInfo:
 
 def _driver(raw: Any) -> DriverInfo:
     return DriverInfo(
-        name=_text(raw.name),
+        name=text(raw.name),
         isolation=ISOLATIONS.get(raw.isolation),
         usable=bool(raw.usable),
-        why=_text(raw.why),
-        hint=_optional(raw.hint),
+        why=text(raw.why),
+        hint=optional(raw.hint),
     )
 
 
-def _listed(entries: Any, release: Any, copy: Callable[[Any], Any], *function: Any) -> list[Any]:
+def listed(entries: Any, release: Any, copy: Callable[[Any], Any], *function: Any) -> list[Any]:
     """What a call lists, copied."""
     call(*function, byref(entries))
     try:
@@ -98,13 +107,13 @@ def _listed(entries: Any, release: Any, copy: Callable[[Any], Any], *function: A
 def list_sandboxes() -> list[SandboxInfo]:
     """All sandboxes; blocks."""
     release = lib.msb_sandbox_entries_release
-    return _listed(_abi.msb_sandbox_entries(), release, _info, lib.msb_sandbox_list)
+    return listed(_abi.msb_sandbox_entries(), release, _info, lib.msb_sandbox_list)
 
 
 def doctor() -> list[DriverInfo]:
     """What is known about the drivers of this host; blocks, as each is tried."""
     release = lib.msb_driver_entries_release
-    return _listed(_abi.msb_driver_entries(), release, _driver, lib.msb_doctor)
+    return listed(_abi.msb_driver_entries(), release, _driver, lib.msb_doctor)
 
 
 def remove(name: Any, force: bool) -> None:
@@ -119,6 +128,20 @@ def _opened(name: bytes, flags: int) -> Handle:
     return Handle(out.value or 0)
 
 
+LOOK_AGAIN = 0.1
+"""How long to wait, in seconds, until the progress is looked at again: the descriptor tells of the
+end only."""
+
+
+def tell(function: Any, handle: Handle, told: Optional[OnProgress]) -> None:
+    """Tells the newest progress, when there is something new and somebody to tell."""
+    raw = _abi.msb_progress()
+    if told is not None and call(function, handle.use(), 0, byref(raw)) == _abi.MSB_OK:
+        news = progress(raw)
+        if news is not None:
+            told(news)
+
+
 class SandboxCore:
     """A sandbox by its handle."""
 
@@ -128,17 +151,17 @@ class SandboxCore:
         self._connected = connected
 
     @classmethod
-    async def create(cls, io: Backend, name: str, options: Any) -> SandboxCore:
+    async def create(
+        cls, io: Backend, name: str, options: Any, told: Optional[OnProgress]
+    ) -> SandboxCore:
         """Makes a sandbox that runs. When that is given up, none is left."""
         out = ctypes.c_void_p()
         call(lib.msb_sandbox_create, byref(options), byref(out))
         core = cls(name, Handle(out.value or 0), connected=True)
         try:
-            await core._ready(io)
-        except MicrosandboxError:
-            core.handle.close()
-            raise
+            await core._ready(io, told)
         except BaseException as error:
+            # Whoever is told of the progress may raise what they like; the sandbox comes up then.
             await give_up(io, error, core._undo_create)
             raise
         return core
@@ -165,9 +188,11 @@ class SandboxCore:
             raise
         return core
 
-    async def _ready(self, io: Backend) -> None:
+    async def _ready(self, io: Backend, told: Optional[OnProgress] = None) -> None:
         while call(lib.msb_sandbox_wait_ready, self.handle.use(), 0) == _abi.MSB_AGAIN:
-            await io.readable(self.handle)
+            tell(lib.msb_sandbox_progress, self.handle, told)
+            await io.readable(self.handle, LOOK_AGAIN if told else None)
+        tell(lib.msb_sandbox_progress, self.handle, told)
 
     async def wait(self, io: Backend) -> None:
         """Until it has ended."""
@@ -188,7 +213,7 @@ class SandboxCore:
 
         def work() -> SandboxInfo:
             entries, release = _abi.msb_sandbox_entries(), lib.msb_sandbox_entries_release
-            found = _listed(entries, release, _info, lib.msb_sandbox_info, self.handle.use())
+            found = listed(entries, release, _info, lib.msb_sandbox_info, self.handle.use())
             info: SandboxInfo = found[0]
             return info
 
@@ -199,7 +224,7 @@ class SandboxCore:
 
         def work() -> list[SessionInfo]:
             entries, release = _abi.msb_exec_entries(), lib.msb_exec_entries_release
-            return _listed(entries, release, _session, lib.msb_exec_list, self.handle.use())
+            return listed(entries, release, _session, lib.msb_exec_list, self.handle.use())
 
         return await io.run(work)
 

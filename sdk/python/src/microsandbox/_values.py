@@ -10,7 +10,7 @@ from . import _abi
 from ._errors import ExecFailureKind, InvalidArgumentError
 
 
-class _Text(str, enum.Enum):
+class Words(str, enum.Enum):
     """Members equal their strings, also when printed."""
 
     __str__ = str.__str__
@@ -19,7 +19,7 @@ class _Text(str, enum.Enum):
         return str.__format__(self, format_spec)
 
 
-class ExecEventType(_Text):
+class ExecEventType(Words):
     """What an event tells. Each member equals its string, so ``case "stdout":`` matches."""
 
     STARTED = "started"
@@ -31,7 +31,7 @@ class ExecEventType(_Text):
     LOST = "lost"
 
 
-class LogKind(_Text):
+class LogKind(Words):
     """What a record of a log tells. Each member equals its string."""
 
     STDOUT = "stdout"
@@ -43,7 +43,7 @@ class LogKind(_Text):
     OTHER = "other"
 
 
-class SandboxStatus(_Text):
+class SandboxStatus(Words):
     """Where a sandbox is in its life."""
 
     CREATED = "created"
@@ -52,7 +52,7 @@ class SandboxStatus(_Text):
     CRASHED = "crashed"
 
 
-class Isolation(_Text):
+class Isolation(Words):
     """What keeps a sandbox apart from the host."""
 
     HARDWARE = "hardware"
@@ -60,7 +60,7 @@ class Isolation(_Text):
     CONTAINER = "container"
 
 
-class EndReason(_Text):
+class EndReason(Words):
     """Why a sandbox ended."""
 
     STOPPED = "stopped"
@@ -440,7 +440,7 @@ class SandboxInfo:
     name: str
     status: SandboxStatus
     image: str
-    """The root filesystem it was made from."""
+    """What it was made from: the name of an image, or a path."""
     driver: Optional[str]
     """The driver that runs it, or ran it last."""
     isolation: Optional[Isolation]
@@ -459,6 +459,8 @@ class SandboxInfo:
     """Why it ended, when it did."""
     end_detail: Optional[str]
     """More about its end, for people."""
+    command: list[str]
+    """What its image runs when nobody names a command; `Sandbox.exec` knows nothing of it."""
 
 
 @dataclass(frozen=True)

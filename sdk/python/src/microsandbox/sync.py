@@ -23,6 +23,9 @@ from typing import (
 
 from ._backends import run_blocking
 from ._exec import ExecCore, SinkCore, checked_signal
+from ._image_values import ImageInfo, OnProgress, checked_callback
+from ._images import list_images, prune, remove_image, take
+from ._images import pull as pull_image
 from ._logs import LogCore
 from ._options import Command, attach_options, number, sandbox_options
 from ._sandbox import SandboxCore, doctor, list_sandboxes, remove
@@ -42,7 +45,16 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
-    from ._options import Args, AttachOptions, Data, ExecOptions, SandboxOptions, Seconds, Text
+    from ._options import (
+        Args,
+        AttachOptions,
+        Data,
+        ExecOptions,
+        Path,
+        SandboxOptions,
+        Seconds,
+        Text,
+    )
 
     if sys.version_info >= (3, 12):
         from typing import Unpack
@@ -241,17 +253,26 @@ class Sandbox:
 
     @classmethod
     def create(
-        cls, name: str, options: Optional[SandboxOptions] = None, **more: Unpack[SandboxOptions]
+        cls,
+        name: str,
+        options: Optional[SandboxOptions] = None,
+        *,
+        on_progress: Optional[OnProgress] = None,
+        **more: Unpack[SandboxOptions],
     ) -> Sandbox:
         """Makes a sandbox and starts it.
 
         Options, as keywords or as one dict: ``image`` (required), ``driver``, ``cpus``, ``memory``
-        (MiB), ``env``, ``workdir``, ``shell``, ``user``, ``hostname``, ``labels``, ``replace``,
+        (MiB), ``pull_policy``, ``env``, ``workdir``, ``shell``, ``user``, ``hostname``, ``labels``, ``replace``,
         ``detached``, ``network``, ``max_duration``, ``idle_timeout``, ``boot_timeout`` (seconds),
         ``log``, ``log_max_bytes``, ``log_files``. `SandboxOptions` tells about each.
+
+        ``on_progress`` is called with a `Progress`, in this thread, while the image is got; what it
+        raises ends the call, and no sandbox is left. An image that is a directory has none.
         """
+        told = checked_callback(on_progress)
         raw = sandbox_options(name, options, more)
-        core = run_blocking(lambda io: SandboxCore.create(io, name, raw))
+        core = run_blocking(lambda io: SandboxCore.create(io, name, raw, told))
         return cls(core, removes=not raw.flags & _abi.MSB_SANDBOX_DETACHED)
 
     @classmethod
@@ -430,9 +451,60 @@ class Sandbox:
         return f"<Sandbox {self.name!r}>"
 
 
+class Image:
+    """The store of images, which all sandboxes and processes of this user share."""
+
+    @staticmethod
+    def pull(name: str, *, on_progress: Optional[OnProgress] = None) -> ImageInfo:
+        """Gets an image from its registry, ``"python:3.12"``, also when it is here already.
+
+        What has not changed is not fetched again. ``on_progress`` is called with a `Progress`,
+        in this thread; what it raises ends the call, and so does Ctrl-C: what was
+        downloaded is kept for the next time.
+
+        Raises `ImageNotFoundError`, `ImageUnauthorizedError` or `RegistryUnreachableError`.
+        """
+        return run_blocking(lambda io: pull_image(io, name, on_progress))
+
+    @staticmethod
+    def import_(
+        path: Path, name: Optional[str] = None, *, on_progress: Optional[OnProgress] = None
+    ) -> ImageInfo:
+        """Takes an image from an archive of a root filesystem, from what ``docker save`` writes, or
+        from OCI's layout; archives may be compressed with gzip or zstd.
+
+        Without a ``name`` it is called as it says itself, if it does. Otherwise as `pull`; raises
+        `InvalidConfigError` when there is nothing at ``path``.
+        """
+        return run_blocking(lambda io: take(io, path, name, on_progress))
+
+    @staticmethod
+    def list() -> List[ImageInfo]:
+        """All images in the store, the newest first."""
+        return run_blocking(lambda io: io.run(list_images))
+
+    @staticmethod
+    def remove(name: str, *, force: bool = False) -> None:
+        """Takes a name from an image, and removes the image with its last name.
+
+        Called by its id it loses all its names. Raises `ImageInUseError` while a sandbox uses it;
+        with ``force`` it loses its names, and goes with the last sandbox and the next `prune`.
+        """
+        run_blocking(lambda io: io.run(lambda: remove_image(name, force)))
+
+    @staticmethod
+    def prune(*, all: bool = False) -> int:
+        """Removes what has no name and no sandbox uses, and what downloads have left.
+
+        With ``all`` also images that have a name. Waits for images that are being got. Returns
+        about how many bytes are free again.
+        """
+        return run_blocking(lambda io: io.run(lambda: prune(all)))
+
+
 def drivers() -> list[DriverInfo]:
     """Which drivers can be used on this host, in the order in which they are chosen."""
     return run_blocking(lambda io: io.run(doctor))
 
 
-__all__ = ["ExecHandle", "ExecSink", "LogStream", "Sandbox", "drivers"]
+__all__ = ["ExecHandle", "ExecSink", "Image", "LogStream", "Sandbox", "drivers"]

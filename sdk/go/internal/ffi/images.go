@@ -1,0 +1,211 @@
+package ffi
+
+// #include "abi.h"
+import "C"
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"time"
+	"unsafe"
+)
+
+// When the registry is asked for an image, as the header numbers it.
+const (
+	PullMissing = C.MSB_PULL_MISSING
+	PullAlways  = C.MSB_PULL_ALWAYS
+	PullNever   = C.MSB_PULL_NEVER
+)
+
+// Progress is how far getting an image is. The phase is the header's number.
+type Progress struct {
+	Phase, Layers, LayersDone uint32
+	Bytes, BytesTotal         uint64
+}
+
+// ImageEntry is what is known about an image.
+type ImageEntry struct {
+	Layers                               uint32
+	Size, DownloadSize                   uint64
+	AddedMs                              int64
+	ID, Architecture, Rootfs             string
+	Workdir, User                        string
+	Names, Digests, Env, Entrypoint, Cmd []string
+	UsedBy                               []string
+}
+
+// Image is one that is being got.
+type Image struct {
+	raw   *C.msb_image
+	ready *Ready
+}
+
+// lookAgain is how often the progress is looked at: the descriptor tells of the end only.
+const lookAgain = 100 * time.Millisecond
+
+// watched is until, and meanwhile calls tell again and again.
+func (r *Ready) watched(ctx context.Context, look func() C.msb_status, tell func()) (C.msb_status, error) {
+	for {
+		turn, cancel := context.WithTimeout(ctx, lookAgain)
+		status, err := r.until(turn, look)
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return status, err
+		}
+		tell()
+	}
+}
+
+// teller tells of what is new, when something is.
+func teller(look func(*C.msb_progress, *C.msb_error) C.msb_status, told func(Progress)) func() {
+	return func() {
+		raw, err := C.go_progress(), C.go_error()
+		if look(&raw, &err) == C.MSB_OK {
+			told(Progress{Phase: uint32(raw.phase), Layers: uint32(raw.layers),
+				LayersDone: uint32(raw.layers_done), Bytes: uint64(raw.bytes),
+				BytesTotal: uint64(raw.bytes_total)})
+		}
+	}
+}
+
+// watchReady is WaitReady, and tells how far the image is meanwhile.
+func (s *Sandbox) watchReady(ctx context.Context, told func(Progress)) error {
+	defer runtime.KeepAlive(s)
+	err := C.go_error()
+	tell := teller(func(raw *C.msb_progress, err *C.msb_error) C.msb_status {
+		return C.msb_sandbox_progress(s.raw, 0, raw, err)
+	}, told)
+	status, failed := s.ready.watched(ctx, func() C.msb_status {
+		return C.msb_sandbox_wait_ready(s.raw, 0, &err)
+	}, tell)
+	if failed != nil {
+		return failed
+	}
+	if status >= 0 {
+		tell() // the last step, however fast it was
+	}
+	return check(status, &err)
+}
+
+func newImage(raw *C.msb_image) *Image {
+	i := &Image{raw: raw, ready: newReady(func() (int, error) { return descriptor(unsafe.Pointer(raw)) })}
+	runtime.SetFinalizer(i, func(i *Image) { _ = i.Close() })
+	return i
+}
+
+// PullImage begins to get an image from its registry.
+func PullImage(name string) (*Image, error) {
+	a := newArena(textSize(name))
+	defer a.free()
+	err := C.go_error()
+	var raw *C.msb_image
+	if status := C.msb_image_pull(a.text(name), &raw, &err); status < 0 {
+		return nil, failed(&err)
+	}
+	return newImage(raw), nil
+}
+
+// ImportImage begins to take an image from a file or directory; without a name it is called as it
+// says itself.
+func ImportImage(path, name string) (*Image, error) {
+	a := newArena(textSize(path) + textSize(name))
+	defer a.free()
+	err := C.go_error()
+	var raw *C.msb_image
+	if status := C.msb_image_import(a.text(path), a.optional(name), &raw, &err); status < 0 {
+		return nil, failed(&err)
+	}
+	return newImage(raw), nil
+}
+
+// Wait waits until the image is there. told may be nil.
+func (i *Image) Wait(ctx context.Context, told func(Progress)) (ImageEntry, error) {
+	defer runtime.KeepAlive(i)
+	list, err := C.go_image_entries(), C.go_error()
+	look := func() C.msb_status { return C.msb_image_wait(i.raw, 0, &list, &err) }
+	wait, tell := i.ready.until, func() {}
+	if told != nil {
+		tell = teller(func(raw *C.msb_progress, err *C.msb_error) C.msb_status {
+			return C.msb_image_progress(i.raw, 0, raw, err)
+		}, told)
+		wait = func(ctx context.Context, look func() C.msb_status) (C.msb_status, error) {
+			return i.ready.watched(ctx, look, tell)
+		}
+	}
+	status, given := wait(ctx, look)
+	if given != nil {
+		return ImageEntry{}, given
+	}
+	if status < 0 {
+		return ImageEntry{}, failed(&err)
+	}
+	defer C.msb_image_entries_release(&list)
+	tell()
+	if all := imageEntries(&list); len(all) == 1 {
+		return all[0], nil
+	}
+	return ImageEntry{}, &Error{Status: Internal, Message: "there is not one entry"}
+}
+
+// Close closes the handle, which ends the work.
+func (i *Image) Close() error {
+	if !i.ready.Close() {
+		return nil
+	}
+	runtime.SetFinalizer(i, nil)
+	C.msb_handle_close(unsafe.Pointer(i.raw))
+	return nil
+}
+
+func imageEntries(list *C.msb_image_entries) (all []ImageEntry) {
+	for _, entry := range unsafe.Slice(list.entries, int(list.len)) {
+		all = append(all, ImageEntry{
+			Layers: uint32(entry.layers), Size: uint64(entry.size),
+			DownloadSize: uint64(entry.download_size), AddedMs: int64(entry.added_ms),
+			ID: goText(entry.id), Architecture: goText(entry.architecture),
+			Rootfs: goText(entry.rootfs), Workdir: goText(entry.workdir), User: goText(entry.user),
+			Names:      goTexts(entry.names, entry.names_len),
+			Digests:    goTexts(entry.digests, entry.digests_len),
+			Env:        goTexts(entry.env, entry.env_len),
+			Entrypoint: goTexts(entry.entrypoint, entry.entrypoint_len),
+			Cmd:        goTexts(entry.cmd, entry.cmd_len),
+			UsedBy:     goTexts(entry.used_by, entry.used_by_len),
+		})
+	}
+	return all
+}
+
+// ListImages tells of all images.
+func ListImages() ([]ImageEntry, error) {
+	list, err := C.go_image_entries(), C.go_error()
+	if status := C.msb_image_list(&list, &err); status < 0 {
+		return nil, failed(&err)
+	}
+	defer C.msb_image_entries_release(&list)
+	return imageEntries(&list), nil
+}
+
+// RemoveImage takes a name from an image.
+func RemoveImage(name string, force bool) error {
+	a := newArena(textSize(name))
+	defer a.free()
+	var flags C.uint32_t
+	if force {
+		flags = C.MSB_REMOVE_FORCE
+	}
+	err := C.go_error()
+	return check(C.msb_image_remove(a.text(name), flags, &err), &err)
+}
+
+// PruneImages removes what nobody uses, and tells about how many bytes are free again.
+func PruneImages(all bool) (uint64, error) {
+	var flags C.uint32_t
+	if all {
+		flags = C.MSB_PRUNE_ALL
+	}
+	var freed C.uint64_t
+	err := C.go_error()
+	status := C.msb_image_prune(flags, &freed, &err)
+	return uint64(freed), check(status, &err)
+}
