@@ -48,9 +48,10 @@ pub struct msb_sandbox_options {
     pub flags: u32,
     /// Lent. 1 to 128 letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
     pub name: *const c_char,
-    /// Lent. What begins with `/`, `./` or `../` is the path of a directory, which is the root
-    /// filesystem and is never written to, or of an archive; everything else is the name of an
-    /// image in the store or in a registry, as in docker: `"python:3.12"`.
+    /// Lent. What begins with `/`, `./` or `../`, or has a slash and is there, is the path of a
+    /// directory, which is the root filesystem and is never written to, or of an archive;
+    /// everything else is the name of an image in the store or in a registry, as in docker:
+    /// `"python:3.12"`.
     pub image: *const c_char,
     /// Lent. `"container"` and such; NULL: `MSB_DRIVER`, else the first usable with hardware
     /// isolation.

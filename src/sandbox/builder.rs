@@ -61,9 +61,10 @@ impl SandboxBuilder {
         SandboxBuilder { name, image, driver, replace: false, pull_policy, progress, rest }
     }
 
-    /// Sets the image. What begins with `/`, `./` or `../` is a path: of a directory that is the
-    /// root filesystem and is never written to, of an archive, or of a directory in OCI's layout.
-    /// Everything else is a name, of an image in the store or in a registry, as in docker.
+    /// Sets the image. What begins with `/`, `./` or `../`, or has a slash and is there, is a path:
+    /// of a directory that is the root filesystem and is never written to, of an archive, or of a
+    /// directory in OCI's layout. Everything else is a name, of an image in the store or in a
+    /// registry, as in docker.
     #[must_use]
     pub fn image(mut self, image: impl AsRef<Path>) -> Self {
         self.image = Some(image.as_ref().into());
