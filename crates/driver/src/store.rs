@@ -105,18 +105,23 @@ pub fn sweep(home: &Home, companions: &Companions) -> Result<()> {
 /// Removes a sandbox; one that is running only by `force`.
 pub fn remove(home: &Home, name: &Name, force: bool, companions: &Companions) -> Result<()> {
     let dir = home.sandbox(name);
+    // Whoever made a sandbox that is ended while it comes up, or ran one that is attached, removes
+    // it as well.
+    let mut ended = false;
+    let gone = |ended| if ended { Ok(()) } else { Err(Error::NotFound(name.clone())) };
     loop {
-        let lock = open_existing(&dir)?;
+        let lock = match open_existing(&dir) {
+            Err(Error::NotFound(_)) => return gone(ended),
+            opened => opened?,
+        };
         lock.maintenance()?;
         if !lock.is_current() {
             continue;
         }
         if !lock.is_running()? {
-            if dir.read_config().is_ok_and(|stored| stored.is_none()) {
-                discard(&dir, &lock, companions)?;
-                return Err(Error::NotFound(name.clone()));
-            }
-            return discard(&dir, &lock, companions);
+            let unmade = dir.read_config().is_ok_and(|stored| stored.is_none());
+            discard(&dir, &lock, companions)?;
+            return if unmade { gone(ended) } else { Ok(()) };
         }
         if !force {
             return Err(Error::Running(name.clone()));
@@ -124,7 +129,7 @@ pub fn remove(home: &Home, name: &Name, force: bool, companions: &Companions) ->
         drop(lock);
         match Control::connect(&dir) {
             Ok(control) => match control.request(&Request::Kill, Some(REMOVE_TIMEOUT))? {
-                Reply::Ended { .. } => {}
+                Reply::Ended { .. } => ended = true,
                 reply => {
                     return Err(Failure::boot(format!("the runner answered {reply:?}")).into());
                 }

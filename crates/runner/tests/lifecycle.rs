@@ -7,7 +7,7 @@ use msb_driver::{
     list, remove, start,
 };
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use support::{LIMIT, Scene, snapshot};
 
 const STOP: Request = Request::Stop { timeout_ms: 5000 };
@@ -97,6 +97,24 @@ fn g_of_creators_that_race_for_a_name_exactly_one_wins() {
         scene.ask("a", &Request::Kill);
     }
     scene.assert_nothing_left("a");
+}
+
+#[test]
+fn g_a_sandbox_that_is_coming_up_can_be_removed() {
+    let scene = Scene::new();
+    for round in 0..20 {
+        let pending = scene.begin(scene.config("a")).unwrap();
+        // Who creates it cleans up after a start that failed, at the same time.
+        let creating = std::thread::spawn(move || pending.wait());
+        // At any moment of the start, which takes about 70 ms.
+        std::thread::sleep(Duration::from_millis(round * 4));
+        msb_driver::remove(&scene.home, &"a".parse().unwrap(), true, &scene.companions).unwrap();
+        if let Err(error) = creating.join().unwrap() {
+            assert_eq!(error.kind(), ErrorKind::BootFailed, "{error}");
+        }
+        assert!(!scene.dir("a").path().exists());
+        scene.assert_nothing_left("a");
+    }
 }
 
 #[test]
