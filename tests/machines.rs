@@ -78,7 +78,8 @@ fn g_a_machine_has_a_kernel_a_clock_and_no_network_of_its_own() {
     assert!(now.as_secs().abs_diff(time) < 60, "its clock says {time}, ours {now:?}");
     let memory: u64 =
         shell(&sb, "awk '/MemTotal/ { print $2 }' /proc/meminfo").trim().parse().unwrap();
-    assert!((100_000..200 * 1024).contains(&memory), "{memory} KiB");
+    // libkrun has the kernel beside the memory that was asked for, and its pages count as well.
+    assert!((100_000..224 * 1024).contains(&memory), "{memory} KiB");
     // More than it has: the program dies, and neither the machine nor anything else in it does.
     let hungry = "BEGIN { s = \"x\"; while (1) s = s s }";
     let out = block_on(sb.exec("awk", [hungry])).unwrap();
