@@ -326,14 +326,16 @@ func TestD5ReattachGoesOnWhereItWas(t *testing.T) {
 	must(t, h.Close())
 	_, err = sb.Shell(soon(t), "touch /tmp/more")
 	must(t, err)
-	for from, wanted := range map[m.ReattachFrom]string{
-		m.ReattachStart: "first\nsecond\n", at: "second\n", at + 3: "ond\n",
-	} {
-		again, err := sb.Reattach(soon(t), id, from)
+	// The first one waits for the end, and only then is there something behind the third position.
+	for _, c := range []struct {
+		from   m.ReattachFrom
+		wanted string
+	}{{m.ReattachStart, "first\nsecond\n"}, {at, "second\n"}, {at + 3, "ond\n"}} {
+		again, err := sb.Reattach(soon(t), id, c.from)
 		must(t, err)
 		out, err := again.Collect(soon(t))
 		must(t, err)
-		equal(t, "output", out.Stdout(), wanted)
+		equal(t, "output", out.Stdout(), c.wanted)
 		must(t, again.Close())
 	}
 }
