@@ -37,6 +37,7 @@ pub(crate) struct Qemu {
     relayed: Option<Relayed>,
     /// How virtiofsd ended, once it has.
     files_ended: Option<Ended>,
+    qemu_ended: Option<Ended>,
     exit: Option<Exit>,
 }
 
@@ -59,6 +60,7 @@ impl Qemu {
             said,
             relayed: None,
             files_ended: None,
+            qemu_ended: None,
             exit: None,
         })
     }
@@ -68,12 +70,15 @@ impl Qemu {
             return exit.clone();
         }
         loop {
+            // Kept before anything else is waited for: it can be had once only, and this may be
+            // given up at any time.
+            if let Some(ended) = self.qemu_ended.clone() {
+                let exit = self.conclude(ended).await;
+                self.exit = Some(exit.clone());
+                return exit;
+            }
             tokio::select! {
-                ended = Ended::of(&self.qemu) => {
-                    let exit = self.conclude(ended).await;
-                    self.exit = Some(exit.clone());
-                    return exit;
-                }
+                ended = Ended::of(&self.qemu) => self.qemu_ended = Some(ended),
                 ended = Ended::of(&self.files), if self.files_ended.is_none() => {
                     // It also ends when QEMU does, of which is heard a moment later.
                     self.files_ended = Some(ended);
