@@ -76,6 +76,7 @@ impl Links {
     ) -> Verdict {
         let (read, write) = stream.into_split();
         let (credit, room) = (Arc::new(Credit::new(WINDOW)), Arc::new(Credit::new(WINDOW)));
+        // Bounded in bytes by `room`; a frame has at least one, so in number as well.
         let (inbound, arriving) = mpsc::unbounded_channel();
         let link = Link {
             credit: Arc::clone(&credit),

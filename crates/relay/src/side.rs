@@ -17,6 +17,9 @@ use tokio::time::timeout;
 const READ: usize = 256 * 1024;
 /// Bytes that are written to the port at once, beyond the last frame.
 const WRITE: usize = 256 * 1024;
+/// Connections that wait to be taken by the agent (a count; each is a pair of descriptors). One more
+/// is closed at once, as by a socket that listens no longer.
+const ACCEPTED: usize = 1024;
 /// How long clients may take for what came last, once the machine has ended.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 /// How long a farewell may take. With a host that is gone the machine is gone, too; one that is
@@ -112,7 +115,7 @@ async fn serve_host<P: Port>(
 #[derive(Debug)]
 pub struct Guest {
     /// The connections that the host opens; their end is the relay's.
-    pub connections: mpsc::UnboundedReceiver<UnixStream>,
+    pub connections: mpsc::Receiver<UnixStream>,
     /// Says good-bye.
     pub farewell: Farewell,
 }
@@ -137,7 +140,7 @@ pub async fn guest<P: Port>(port: P) -> Result<(Guest, Hello), RelayError> {
         _ => return Err(RelayError::Protocol("the host did not greet first")),
     };
     let (out, frames) = mpsc::channel(OUT);
-    let (accepted, connections) = mpsc::unbounded_channel();
+    let (accepted, connections) = mpsc::channel(ACCEPTED);
     let (close, closed) = oneshot::channel();
     let reading = reader.reading.take();
     let reading = reading.ok_or(RelayError::Protocol("the relay was started twice"))?;
@@ -157,7 +160,7 @@ async fn serve_guest<P: Port>(
     reader: &mut Reader<P>,
     nonce: [u8; NONCE],
     out: mpsc::Sender<Frame>,
-    accepted: &mpsc::UnboundedSender<UnixStream>,
+    accepted: &mpsc::Sender<UnixStream>,
     mut closed: oneshot::Receiver<()>,
 ) -> Result<(), RelayError> {
     send(&out, Frame::Welcome(nonce)).await?;
@@ -178,7 +181,7 @@ async fn serve_guest<P: Port>(
                 let (ours, theirs) = UnixStream::pair()?;
                 reader.links.open(id, ours, &out).map_err(RelayError::Protocol)?;
                 // When nobody takes it any more, its end tells the client.
-                let _ = accepted.send(theirs);
+                let _ = accepted.try_send(theirs);
             }
             Some(Frame::ByeAck) | None => return Ok(()),
             Some(frame) => reader.take(frame)?,

@@ -39,7 +39,7 @@ pub(crate) enum Entrance {
     /// A socket that the runner listens on.
     Unix(Listener),
     /// The relay's guest side.
-    Relay(mpsc::UnboundedReceiver<UnixStream>),
+    Relay(mpsc::Receiver<UnixStream>),
     /// A vsock that the host, and nobody else, may connect to.
     Vsock(sys::VsockListener),
 }
