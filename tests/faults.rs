@@ -453,6 +453,19 @@ fn assert_system_error(error: &microsandbox::Error, errno: i32) {
     assert!(!text.is_empty() && !text.contains('\n'), "{text:?}");
 }
 
+/// Leaves no room in a log that is begun behind what it has, so that a full disk stops it.
+fn fill_last_page(log: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !fs::metadata(log).is_ok_and(|log| log.len() > 0) {
+        assert!(Instant::now() < deadline, "{} stays empty", log.display());
+        thread::sleep(Duration::from_millis(10));
+    }
+    let mut file = File::options().append(true).open(log).unwrap();
+    let page = 4096;
+    let rest = page - usize::try_from(file.metadata().unwrap().len()).unwrap() % page;
+    file.write_all(&vec![b'\n'; rest]).unwrap();
+}
+
 #[test]
 fn i_a_full_disk_is_an_error_that_says_so_and_passes() {
     const TEST: &str = "i_a_full_disk_is_an_error_that_says_so_and_passes";
@@ -479,6 +492,8 @@ fn i_a_full_disk_is_an_error_that_says_so_and_passes() {
     // SAFETY: this process runs one test, and nothing reads the environment now.
     unsafe { std::env::set_var("MSB_HOME", disk.path()) };
     let sb = sandbox("full");
+    let ends = sandbox("full-ends");
+    fill_last_page(&directory_of("full-ends").join("runner.log"));
     let before = open_descriptors();
     let ballast = disk.path().join("ballast");
     let mut file = File::create(&ballast).unwrap();
@@ -492,6 +507,8 @@ fn i_a_full_disk_is_an_error_that_says_so_and_passes() {
     let error = block_on(builder("no-room").create()).unwrap_err();
     assert_system_error(&error, libc::ENOSPC);
     assert!(block_on(Sandbox::list()).unwrap().iter().all(|info| info.name != "no-room"));
+    // Its runner cannot write into its log that it ends, and ends in order all the same.
+    block_on(ends.stop()).unwrap();
     fs::remove_file(&ballast).unwrap();
     shell(&sb, "head -c 100000 /dev/zero > /root/file");
     let other = sandbox("no-room");
@@ -499,8 +516,9 @@ fn i_a_full_disk_is_an_error_that_says_so_and_passes() {
     for sandbox in [&other, &sb] {
         block_on(sandbox.stop()).unwrap();
     }
-    drop((other, sb));
+    drop((other, ends, sb));
     nothing_is_left_of("full");
+    nothing_is_left_of("full-ends");
     nothing_is_left_of("no-room");
     // The connections are closed now.
     descriptors_are_back_to(before);

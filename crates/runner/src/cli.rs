@@ -212,6 +212,9 @@ pub(crate) fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MSB_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    // Of an error in writing it would tell on standard error, whose own errors are panics: a full
+    // disk would end every sandbox that has something to log.
+    let log = log.log_internal_errors(false);
     // Fails only if it was started before, which is as good.
     let _ = log.with_writer(io::stderr).try_init();
 }
