@@ -217,15 +217,6 @@
 /// A sandbox that is running is killed first.
 #define MSB_REMOVE_FORCE 1
 
-/// When the image is not in the store.
-#define MSB_PULL_MISSING 0
-
-/// Each time; what has not changed is not fetched again.
-#define MSB_PULL_ALWAYS 1
-
-/// Not at all: the image has to be in the store.
-#define MSB_PULL_NEVER 2
-
 /// Finding out what the name means.
 #define MSB_PHASE_RESOLVING 1
 
@@ -237,6 +228,15 @@
 
 /// The image is there, and the sandbox starts.
 #define MSB_PHASE_STARTING 4
+
+/// When the image is not in the store.
+#define MSB_PULL_MISSING 0
+
+/// Each time; what has not changed is not fetched again.
+#define MSB_PULL_ALWAYS 1
+
+/// Not at all: the image has to be in the store.
+#define MSB_PULL_NEVER 2
 
 /// Also images that have a name.
 #define MSB_PRUNE_ALL 1
@@ -999,7 +999,8 @@ msb_status msb_log_set(uint32_t level,
 /// Create a sandbox and start it. Returns at once; `msb_sandbox_wait_ready` tells how it goes.
 ///
 /// `options` is lent. Without `MSB_SANDBOX_DETACHED` the sandbox ends, within two seconds, when
-/// this process does. Closing the handle ends nothing, and does not undo what has begun.
+/// this process does. Closing the handle while the image is got ends that, and no sandbox comes of
+/// it; later it ends nothing, and the sandbox comes up.
 ///
 /// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: an option that makes no sense.
 /// `MSB_E_IO`: a thread or descriptor could not be made. What goes wrong later, such as a name
@@ -1035,7 +1036,8 @@ msb_status msb_sandbox_wait_ready(struct msb_sandbox *sandbox,
 
 /// How far the image of a sandbox that is being created is, when that is news since the last call.
 /// Waits up to `timeout_ms`: 0 only looks, -1 waits for ever. Calls may be left out: a reader that
-/// is slow misses steps, and never the end.
+/// is slow misses steps, and never the end. From the first call on, and until the sandbox is ready,
+/// the descriptor of the handle polls readable also when there is news.
 ///
 /// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
 /// nothing more: `msb_sandbox_wait_ready` says, without waiting, what came of it. A sandbox whose
@@ -1058,10 +1060,12 @@ msb_status msb_sandbox_stop(struct msb_sandbox *sandbox,
                             struct msb_error *err);
 
 /// End the sandbox at once, with everything that runs in it. The handle stays open; closing it
-/// meanwhile ends the wait, not the kill.
+/// meanwhile ends the wait, not the kill. A creation is undone so far: the image is no longer got,
+/// or else the sandbox is waited for and then ended.
 ///
-/// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before, or is not ready yet.
-/// `MSB_E_CRASHED`: it ended by itself first.
+/// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before. `MSB_E_CRASHED`: it ended
+/// by itself first. Of a creation that came to nothing, what `msb_sandbox_wait_ready` says;
+/// `MSB_E_CLOSED` when it was this call that gave it up.
 MSB_MUST_USE msb_status msb_sandbox_kill(struct msb_sandbox *sandbox, struct msb_error *err);
 
 /// Wait until the sandbox has ended. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
@@ -1139,9 +1143,10 @@ msb_status msb_image_import(const char *path,
 
 /// How far it is, when that is news since the last call. Waits up to `timeout_ms`: 0 only looks, -1
 /// waits for ever. Calls may be left out: a reader that is slow misses steps, and never the end.
+/// From the first call on, the descriptor of the handle polls readable also when there is news.
 ///
 /// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
-/// nothing more; `msb_image_wait` tells what came of it.
+/// nothing more; `msb_image_wait` tells, without waiting, what came of it.
 MSB_MUST_USE
 msb_status msb_image_progress(struct msb_image *image,
                               int64_t timeout_ms,

@@ -81,14 +81,6 @@ IS_AT(msb_exec_options, cols, 114, 2);
 IS_AT(msb_exec_options, reserved, 116, 4);
 IS_AT(msb_exec_options, max_output, 120, 8);
 
-static_assert(sizeof(msb_progress) == 32, "msb_progress");
-IS_AT(msb_progress, struct_size, 0, 4);
-IS_AT(msb_progress, phase, 4, 4);
-IS_AT(msb_progress, layers, 8, 4);
-IS_AT(msb_progress, layers_done, 12, 4);
-IS_AT(msb_progress, bytes, 16, 8);
-IS_AT(msb_progress, bytes_total, 24, 8);
-
 static_assert(sizeof(msb_sandbox_entry) == 112, "msb_sandbox_entry");
 IS_AT(msb_sandbox_entry, struct_size, 0, 4);
 IS_AT(msb_sandbox_entry, state, 4, 4);
@@ -220,6 +212,14 @@ IS_AT(msb_output, stderr_total, 80, 8);
 IS_AT(msb_output, flags, 88, 4);
 IS_AT(msb_output, reserved, 92, 4);
 IS_AT(msb_output, owner, 96, 8);
+
+static_assert(sizeof(msb_progress) == 32, "msb_progress");
+IS_AT(msb_progress, struct_size, 0, 4);
+IS_AT(msb_progress, phase, 4, 4);
+IS_AT(msb_progress, layers, 8, 4);
+IS_AT(msb_progress, layers_done, 12, 4);
+IS_AT(msb_progress, bytes, 16, 8);
+IS_AT(msb_progress, bytes_total, 24, 8);
 
 static_assert(sizeof(msb_sandbox_options) == 152, "msb_sandbox_options");
 IS_AT(msb_sandbox_options, struct_size, 0, 4);

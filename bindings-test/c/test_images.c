@@ -167,16 +167,23 @@ static void *close_later(void *handle)
     return NULL;
 }
 
+/* An archive that never comes. */
+static const char *never(void)
+{
+    static char path[512];
+
+    snprintf(path, sizeof path, "%s/never.tar", getenv("MSB_HOME"));
+    CHECK_INT(mkfifo(path, 0600), 0);
+    return path;
+}
+
 TEST(test_g_closing_an_image_ends_it_and_wakes_whoever_waits)
 {
     msb_image *image = NULL;
     msb_image_entries list = MSB_IMAGE_ENTRIES_INIT;
-    char fifo[512];
+    const char *fifo = never();
     helper thread;
 
-    /* An archive that never comes. */
-    snprintf(fifo, sizeof fifo, "%s/never.tar", getenv("MSB_HOME"));
-    CHECK_INT(mkfifo(fifo, 0600), 0);
     CHECK_OK(msb_image_import(fifo, NULL, &image, &err));
     CHECK_STATUS(msb_image_wait(image, 0, &list, &err), MSB_AGAIN);
     thread = helper_start(close_later, image);
@@ -185,6 +192,57 @@ TEST(test_g_closing_an_image_ends_it_and_wakes_whoever_waits)
     CHECK_INT(unlink(fifo), 0);
     /* Nothing holds the store any more, or this would never return. */
     CHECK_OK(msb_image_prune(0, NULL, &err));
+}
+
+TEST(test_g_a_creation_whose_image_is_being_got_can_be_given_up)
+{
+    msb_sandbox_options options = sandbox_named("given-up");
+    msb_sandbox *sandbox = NULL;
+    const char *fifo = never();
+
+    options.image = fifo;
+    CHECK_OK(msb_sandbox_create(&options, &sandbox, &err));
+    CHECK_STATUS(msb_sandbox_wait_ready(sandbox, 0, &err), MSB_AGAIN);
+    /* To kill what is not there yet is to give it up. */
+    CHECK_STATUS(msb_sandbox_kill(sandbox, &err), MSB_E_CLOSED);
+    CHECK_STATUS(msb_sandbox_wait_ready(sandbox, 0, &err), MSB_E_CLOSED);
+    CHECK_INT(msb_handle_close(sandbox), MSB_OK);
+    CHECK_OK(msb_sandbox_create(&options, &sandbox, &err));
+    CHECK_INT(msb_handle_close(sandbox), MSB_OK);
+    /* Nothing holds the store any more, or this would never return. */
+    CHECK_OK(msb_image_prune(0, NULL, &err));
+    CHECK_INT(unlink(fifo), 0);
+    CHECK_OK(msb_sandbox_open("given-up", 0, &sandbox, &err));
+    CHECK_STATUS(msb_sandbox_wait_ready(sandbox, -1, &err), MSB_E_NOT_FOUND);
+    CHECK_INT(msb_handle_close(sandbox), MSB_OK);
+}
+
+TEST(test_g_the_descriptor_tells_of_news_once_they_were_asked_for)
+{
+    msb_sandbox_options options = sandbox_named("of-news");
+    msb_progress progress = MSB_PROGRESS_INIT;
+    msb_sandbox *sandbox = NULL;
+    msb_status status = MSB_AGAIN;
+    int32_t fd = -1;
+    int steps = 0;
+
+    options.image = archive();
+    CHECK_OK(msb_sandbox_create(&options, &sandbox, &err));
+    CHECK_OK(msb_handle_fd(sandbox, &fd, &err));
+    while (status == MSB_AGAIN) {
+        while ((status = msb_sandbox_progress(sandbox, 0, &progress, &err)) == MSB_OK)
+            steps++;
+        if (status != MSB_EOF)
+            CHECK(readable(fd, 60000));
+    }
+    CHECK_INT(status, MSB_EOF);
+    CHECK(steps > 0);
+    CHECK_OK(msb_sandbox_wait_ready(sandbox, 0, &err));
+    /* News that nobody took are no reason to wake who waits for the end. */
+    CHECK_STATUS(msb_sandbox_wait(sandbox, 0, &err), MSB_AGAIN);
+    CHECK(!readable(fd, 0));
+    sandbox_end(sandbox, "of-news");
+    CHECK_OK(msb_image_prune(MSB_PRUNE_ALL, NULL, &err));
 }
 
 TEST(test_i_calls_about_images_that_make_no_sense_are_refused)

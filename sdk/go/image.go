@@ -78,9 +78,9 @@ func teller(told func(Progress)) func(ffi.Progress) {
 }
 
 // WithProgress has told how far the image is. It is called by CreateSandbox itself, on the goroutine
-// of the caller, ten times a second at most; a step that is over sooner may be left out. An image
-// that is a directory has no progress. A panic in it goes through CreateSandbox, and does not undo
-// what has begun.
+// of the caller, at each layer and about ten times a second; a step that is over at once may be left
+// out. An image that is a directory has no progress. A panic in it goes through CreateSandbox, and
+// is as a context that is over.
 func WithProgress(told func(Progress)) SandboxOption {
 	return func(c *sandboxConfig) { c.told = teller(told) }
 }

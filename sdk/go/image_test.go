@@ -173,7 +173,7 @@ func TestAPanicInAProgressLeavesNoHandle(t *testing.T) {
 	must(t, err)
 	name := fmt.Sprintf("go-panic-%d", os.Getpid())
 	panics(func() { _, _ = m.CreateSandbox(ctx, name, m.WithImage("made:1"), m.WithProgress(enough)) })
-	// What has begun goes on, as when a context is over, and the sandbox may not have its name yet.
+	// Its image was there already, so that the sandbox comes up, and may not have its name yet.
 	until(t, "it is there", func() bool { return m.RemoveSandbox(ctx, name, m.WithForce()) == nil })
 	until(t, "all descriptors are closed", func() bool { return descriptors(t) <= before+2 })
 }

@@ -19,8 +19,8 @@ type Sandbox struct {
 // CreateSandbox creates a sandbox and starts it. WithImage is needed. Names are 1 to 128 letters,
 // digits, '.', '_' and '-', beginning with a letter or digit.
 //
-// When ctx ends first, CreateSandbox returns at once, but what has begun is not undone: the sandbox
-// is found by its name.
+// When ctx ends first, CreateSandbox returns at once. While the image is got, that ends too, and there
+// is no sandbox; what has begun later is not undone: the sandbox is found by its name.
 func CreateSandbox(ctx context.Context, name string, opts ...SandboxOption) (*Sandbox, error) {
 	config := newSandboxConfig(opts)
 	options, err := config.raw(name)

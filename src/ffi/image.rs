@@ -1,19 +1,17 @@
 //! Images: getting them, and what is in the store.
 
-use super::boundary::{ErrorOut, Failure, Out, Sized32, boundary, out, size_through, wrong};
+use super::boundary::{ErrorOut, Failure, Out, boundary, out, wrong};
 use super::error::msb_error;
 use super::handle::{get, msb_image, open};
 use super::input::text;
 use super::list::{self, msb_image_entries};
-use super::status::{MSB_AGAIN, MSB_E_CLOSED, MSB_E_INVALID, MSB_EOF, MSB_OK, msb_status};
+use super::progress::{self, News, Progressing, msb_progress};
+use super::status::{MSB_AGAIN, MSB_E_CLOSED, MSB_E_INVALID, MSB_OK, msb_status};
 use super::told::Told;
 use super::wait::{Timeout, run};
 use crate::client::{Monitor, Ready};
 use crate::error::{Error, MicrosandboxResult};
-use crate::image::{
-    Cancel, Image, ImageInfo, ImageOperation, ImagePhase, ImageProgress, ProgressCell,
-    ProgressNext, PullPolicy,
-};
+use crate::image::{Cancel, Image, ImageInfo, ImageOperation, PullPolicy};
 use crate::runtime;
 use std::ffi::{OsString, c_char};
 use std::os::fd::BorrowedFd;
@@ -28,56 +26,6 @@ pub const MSB_PULL_ALWAYS: u32 = 1;
 /// Not at all: the image has to be in the store.
 pub const MSB_PULL_NEVER: u32 = 2;
 
-/// Finding out what the name means.
-pub const MSB_PHASE_RESOLVING: u32 = 1;
-/// Getting the layers.
-pub const MSB_PHASE_DOWNLOADING: u32 = 2;
-/// Unpacking them.
-pub const MSB_PHASE_UNPACKING: u32 = 3;
-/// The image is there, and the sandbox starts.
-pub const MSB_PHASE_STARTING: u32 = 4;
-
-/// How far getting an image is.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct msb_progress {
-    /// `sizeof(msb_progress)`.
-    pub struct_size: u32,
-    /// One of `MSB_PHASE_*`. Ignore what you do not know.
-    pub phase: u32,
-    /// How many layers there are; 0 while that is not known.
-    pub layers: u32,
-    /// How many of them are finished in this phase.
-    pub layers_done: u32,
-    /// How many bytes are finished in this phase.
-    pub bytes: u64,
-    /// How many there are; 0 while that is not known.
-    pub bytes_total: u64,
-}
-
-// SAFETY: `repr(C)`, starts with its size, and holds numbers only.
-unsafe impl Sized32 for msb_progress {
-    const NAME: &'static str = "msb_progress";
-    const FIRST_SIZE: usize = size_through!(msb_progress, bytes_total, u64);
-}
-
-pub(super) fn progress_of(progress: ImageProgress) -> msb_progress {
-    msb_progress {
-        struct_size: 0,
-        phase: match progress.phase {
-            ImagePhase::Resolving => MSB_PHASE_RESOLVING,
-            ImagePhase::Downloading => MSB_PHASE_DOWNLOADING,
-            ImagePhase::Unpacking => MSB_PHASE_UNPACKING,
-            ImagePhase::Starting => MSB_PHASE_STARTING,
-            _ => 0,
-        },
-        layers: progress.layers,
-        layers_done: progress.layers_done,
-        bytes: progress.bytes,
-        bytes_total: progress.bytes_total,
-    }
-}
-
 pub(super) fn policy(number: u32) -> Result<PullPolicy, Failure> {
     match number {
         MSB_PULL_MISSING => Ok(PullPolicy::Missing),
@@ -91,23 +39,23 @@ pub(super) fn policy(number: u32) -> Result<PullPolicy, Failure> {
 #[derive(Debug)]
 pub(super) struct ImageObject {
     state: Monitor<State>,
-    progress: Arc<ProgressCell>,
     cancel: Cancel,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     result: Option<Result<ImageInfo, Told>>,
+    news: News,
     closed: bool,
 }
 
 impl Ready for State {
     fn is_ready(&self) -> bool {
-        self.result.is_some() || self.closed
+        self.result.is_some() || self.closed || self.news.is_ready()
     }
 }
 
-impl State {
+impl Progressing for State {
     fn open(&self) -> Result<(), Failure> {
         match self.closed {
             true => Err(wrong(MSB_E_CLOSED, "the image handle was closed")),
@@ -115,6 +63,16 @@ impl State {
         }
     }
 
+    fn news(&mut self) -> &mut News {
+        &mut self.news
+    }
+
+    fn is_over(&self) -> bool {
+        self.result.is_some()
+    }
+}
+
+impl State {
     /// What came of it, as often as it is asked for.
     fn result(&mut self) -> Option<Result<ImageInfo, Failure>> {
         if let Err(closed) = self.open() {
@@ -131,11 +89,13 @@ impl ImageObject {
     fn begin(begun: MicrosandboxResult<ImageOperation>) -> Result<*mut msb_image, Failure> {
         let mut operation = begun?;
         let runtime = runtime::get()?;
-        let (progress, cancel) = operation.controls();
-        let state = Monitor::new(State { result: None, closed: false });
-        let object = Arc::new(ImageObject { state, progress, cancel });
+        let (state, cancel) = (Monitor::new(State::default()), operation.cancel());
+        let object = Arc::new(ImageObject { state, cancel });
         let handle = open(Arc::clone(&object))?;
         runtime.spawn(async move {
+            while let Some(progress) = operation.progress().await {
+                object.state.with(|state| state.news.tell(progress));
+            }
             let mut result = Some(operation.wait().await.map_err(Told::from));
             object.state.with(|state| {
                 if !state.closed {
@@ -153,7 +113,6 @@ impl ImageObject {
 
     pub(super) fn close(&self) {
         self.cancel.cancel();
-        self.progress.end();
         let old = self.state.with(|state| {
             state.closed = true;
             state.result.take()
@@ -221,9 +180,10 @@ pub unsafe extern "C" fn msb_image_import(
 
 /// How far it is, when that is news since the last call. Waits up to `timeout_ms`: 0 only looks, -1
 /// waits for ever. Calls may be left out: a reader that is slow misses steps, and never the end.
+/// From the first call on, the descriptor of the handle polls readable also when there is news.
 ///
 /// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
-/// nothing more; `msb_image_wait` tells what came of it.
+/// nothing more; `msb_image_wait` tells, without waiting, what came of it.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_image_progress(
@@ -238,13 +198,7 @@ pub unsafe extern "C" fn msb_image_progress(
     let out_progress = unsafe { Out::new(out_progress) };
     boundary(err, || {
         let (object, out_progress) = (get::<ImageObject, _>(image)?, out_progress?);
-        let next = object.progress.wait(Timeout::from_ms(timeout_ms)?.deadline());
-        object.state.with(|state| state.open())?;
-        Ok(match next {
-            Some(ProgressNext::News(progress)) => out_progress.write(&progress_of(progress)),
-            Some(ProgressNext::Over) => MSB_EOF,
-            None => MSB_AGAIN,
-        })
+        progress::next(&object.state, timeout_ms, out_progress)
     })
 }
 

@@ -5,18 +5,18 @@ use super::boundary::{
 };
 use super::error::msb_error;
 use super::handle::{get, get_open, msb_sandbox, open};
-use super::image::{msb_progress, progress_of};
 use super::input::{pair, text, texts};
 use super::list::{self, msb_driver_entries, msb_exec_entries, msb_sandbox_entries};
+use super::progress::{self, News, Progressing, msb_progress};
 use super::status::{
-    MSB_AGAIN, MSB_E_CLOSED, MSB_E_INVALID, MSB_E_NOT_RUNNING, MSB_EOF, MSB_OK, msb_status,
+    MSB_AGAIN, MSB_E_CLOSED, MSB_E_INVALID, MSB_E_NOT_RUNNING, MSB_OK, msb_status,
 };
 use super::table::Open;
 use super::told::Told;
 use super::wait::{Timeout, run};
 use crate::client::{Monitor, Pending, Ready};
 use crate::error::Error;
-use crate::image::{ProgressCell, ProgressNext};
+use crate::image::Cancel;
 use crate::runtime;
 use crate::sandbox::Sandbox;
 use std::ffi::c_char;
@@ -107,13 +107,15 @@ unsafe impl Sized32 for msb_sandbox_options {
 #[derive(Debug)]
 pub(super) struct SandboxObject {
     state: Monitor<State>,
-    /// How far its image is.
-    progress: Arc<ProgressCell>,
+    /// Ends the getting of its image.
+    cancel: Cancel,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     sandbox: Option<Result<Sandbox, Told>>,
+    /// How far its image is.
+    news: News,
     /// The end, once somebody has asked for it.
     end: Option<End>,
     closed: bool,
@@ -128,7 +130,7 @@ enum End {
 impl Ready for State {
     fn is_ready(&self) -> bool {
         let ready = match self.end {
-            None => self.sandbox.is_some(),
+            None => self.sandbox.is_some() || self.news.is_ready(),
             Some(End::Awaited) => false,
             Some(End::Over(_)) => true,
         };
@@ -136,7 +138,7 @@ impl Ready for State {
     }
 }
 
-impl State {
+impl Progressing for State {
     fn open(&self) -> Result<(), Failure> {
         match self.closed {
             true => Err(wrong(MSB_E_CLOSED, "the sandbox handle was closed")),
@@ -144,6 +146,16 @@ impl State {
         }
     }
 
+    fn news(&mut self) -> &mut News {
+        &mut self.news
+    }
+
+    fn is_over(&self) -> bool {
+        self.sandbox.is_some()
+    }
+}
+
+impl State {
     /// The sandbox, once it is known whether there is one. As often as it is asked for.
     fn sandbox(&mut self) -> Option<Result<Sandbox, Failure>> {
         if let Err(closed) = self.open() {
@@ -171,14 +183,13 @@ impl State {
 impl SandboxObject {
     /// A handle on what an operation yields, which goes on by itself.
     fn begin(
-        operation: impl FnOnce(Arc<ProgressCell>) -> Pending<Sandbox>,
+        operation: impl FnOnce(&Arc<SandboxObject>) -> Pending<Sandbox>,
     ) -> Result<*mut msb_sandbox, Failure> {
         let runtime = runtime::get()?;
-        let state = Monitor::new(State { sandbox: None, end: None, closed: false });
-        let progress = Arc::new(ProgressCell::new());
-        let object = Arc::new(SandboxObject { state, progress: Arc::clone(&progress) });
+        let (state, cancel) = (Monitor::new(State::default()), Cancel::default());
+        let object = Arc::new(SandboxObject { state, cancel });
         let handle = open(Arc::clone(&object))?;
-        let pending = operation(progress);
+        let pending = operation(&object);
         runtime.spawn(async move {
             let result = pending.await.map_err(Told::from);
             // Dropped outside the lock when nobody wants it any more.
@@ -188,8 +199,6 @@ impl SandboxObject {
                     state.sandbox = result.take();
                 }
             });
-            // Only now, so that whoever hears of the end finds what came of it.
-            object.progress.end();
         });
         Ok(handle)
     }
@@ -200,7 +209,7 @@ impl SandboxObject {
     }
 
     pub(super) fn close(&self) {
-        self.progress.end();
+        self.cancel.cancel();
         let old = self.state.with(|state| {
             state.closed = true;
             state.sandbox.take()
@@ -244,7 +253,8 @@ impl SandboxObject {
 /// Create a sandbox and start it. Returns at once; `msb_sandbox_wait_ready` tells how it goes.
 ///
 /// `options` is lent. Without `MSB_SANDBOX_DETACHED` the sandbox ends, within two seconds, when
-/// this process does. Closing the handle ends nothing, and does not undo what has begun.
+/// this process does. Closing the handle while the image is got ends that, and no sandbox comes of
+/// it; later it ends nothing, and the sandbox comes up.
 ///
 /// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: an option that makes no sense.
 /// `MSB_E_IO`: a thread or descriptor could not be made. What goes wrong later, such as a name
@@ -266,8 +276,12 @@ pub unsafe extern "C" fn msb_sandbox_create(
     let builder = options.and_then(|options| unsafe { builder(&options) });
     boundary(err, || {
         let (out_sandbox, builder) = (out_sandbox?, builder?);
-        out_sandbox.write(SandboxObject::begin(|progress| {
-            builder.on_progress(move |news| progress.tell(news)).begin()
+        out_sandbox.write(SandboxObject::begin(|object| {
+            let watcher = Arc::clone(object);
+            let builder = builder.on_progress(move |progress| {
+                watcher.state.with(|state| state.news.tell(progress));
+            });
+            builder.begin(&object.cancel)
         })?);
         Ok(MSB_OK)
     })
@@ -430,7 +444,8 @@ pub unsafe extern "C" fn msb_sandbox_wait_ready(
 
 /// How far the image of a sandbox that is being created is, when that is news since the last call.
 /// Waits up to `timeout_ms`: 0 only looks, -1 waits for ever. Calls may be left out: a reader that
-/// is slow misses steps, and never the end.
+/// is slow misses steps, and never the end. From the first call on, and until the sandbox is ready,
+/// the descriptor of the handle polls readable also when there is news.
 ///
 /// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
 /// nothing more: `msb_sandbox_wait_ready` says, without waiting, what came of it. A sandbox whose
@@ -449,14 +464,7 @@ pub unsafe extern "C" fn msb_sandbox_progress(
     let out_progress = unsafe { Out::new(out_progress) };
     boundary(err, || {
         let (object, out_progress) = (get::<SandboxObject, _>(sandbox)?, out_progress?);
-        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
-        let next = object.progress.wait(deadline);
-        object.state.with(|state| state.open())?;
-        Ok(match next {
-            Some(ProgressNext::News(progress)) => out_progress.write(&progress_of(progress)),
-            Some(ProgressNext::Over) => MSB_EOF,
-            None => MSB_AGAIN,
-        })
+        progress::next(&object.state, timeout_ms, out_progress)
     })
 }
 
@@ -485,10 +493,12 @@ pub unsafe extern "C" fn msb_sandbox_stop(
 }
 
 /// End the sandbox at once, with everything that runs in it. The handle stays open; closing it
-/// meanwhile ends the wait, not the kill.
+/// meanwhile ends the wait, not the kill. A creation is undone so far: the image is no longer got,
+/// or else the sandbox is waited for and then ended.
 ///
-/// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before, or is not ready yet.
-/// `MSB_E_CRASHED`: it ended by itself first.
+/// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before. `MSB_E_CRASHED`: it ended
+/// by itself first. Of a creation that came to nothing, what `msb_sandbox_wait_ready` says;
+/// `MSB_E_CLOSED` when it was this call that gave it up.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_kill(
@@ -499,7 +509,9 @@ pub unsafe extern "C" fn msb_sandbox_kill(
     let err = unsafe { ErrorOut::new(err) };
     boundary(err, || {
         let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
-        let sandbox = object.sandbox()?;
+        object.cancel.cancel();
+        let sandbox = object.state.sleep(None, State::sandbox);
+        let sandbox = sandbox.unwrap_or_else(|| object.sandbox())?;
         waits.run(async move { sandbox.kill().await })?;
         Ok(MSB_OK)
     })

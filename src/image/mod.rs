@@ -20,7 +20,6 @@ pub use info::{ImageInfo, PruneReport};
 pub use msb_image::{BuildOptions, Phase as ImagePhase, Progress as ImageProgress, PullPolicy};
 pub(crate) use operation::Cancel;
 pub use operation::ImageOperation;
-pub(crate) use progress::{ProgressCell, ProgressNext};
 pub(crate) use resolve::{Resolved, Wanted, resolve};
 
 /// The images on this host.

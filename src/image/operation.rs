@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-/// Ends the work of another process, once.
+/// Ends the work of another process, also of one that has not begun.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cancel(Arc<Mutex<Line>>);
 
@@ -29,6 +29,17 @@ impl Cancel {
         let mut line = lock(&self.0);
         line.cancelled = true;
         drop(line.input.take());
+    }
+
+    /// Cancels when what this returns is dropped.
+    pub(crate) fn when_dropped(self) -> impl Drop {
+        struct Guard(Cancel);
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                self.0.cancel();
+            }
+        }
+        Guard(self)
     }
 
     /// Takes the line to a process; false when it is no longer wanted.
@@ -76,9 +87,9 @@ impl ImageOperation {
         (&mut self.pending).await
     }
 
-    /// What watches it and what ends it, for those who wait for it elsewhere.
-    pub(crate) fn controls(&self) -> (Arc<ProgressCell>, Cancel) {
-        (Arc::clone(&self.progress), self.cancel.clone())
+    /// What ends it, for those who wait for it elsewhere.
+    pub(crate) fn cancel(&self) -> Cancel {
+        self.cancel.clone()
     }
 }
 

@@ -2,7 +2,6 @@
 
 use crate::client::{Monitor, Ready};
 use msb_image::Progress;
-use std::time::Instant;
 
 /// The newest progress. What nobody has looked at is replaced by what is newer: a reader that is
 /// slow misses steps, and never the end.
@@ -53,12 +52,7 @@ impl ProgressCell {
         self.0.with(|state| state.over = true);
     }
 
-    /// What is new since the last look. Sleeps; `None` when the time is over.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<ProgressNext> {
-        self.0.sleep(deadline, State::take)
-    }
-
-    /// As [`ProgressCell::wait`], for a task.
+    /// What is new since the last look.
     pub(crate) async fn next(&self) -> ProgressNext {
         self.0.until(State::take).await
     }
@@ -67,6 +61,8 @@ impl ProgressCell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::testing::poll_once;
+    use std::task::Poll;
 
     #[test]
     fn a_slow_reader_sees_the_newest_and_the_end() {
@@ -76,7 +72,10 @@ mod tests {
             progress.bytes = bytes;
             progress
         };
-        let look = || cell.wait(Some(Instant::now()));
+        let look = || match poll_once(&mut Box::pin(cell.next())) {
+            Poll::Ready(next) => Some(next),
+            Poll::Pending => None,
+        };
         assert_eq!(look(), None);
         cell.tell(at(1));
         cell.tell(at(2));

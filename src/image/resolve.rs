@@ -17,6 +17,8 @@ const TRIES: u32 = 3;
 pub(crate) struct Wanted<'a> {
     pub(crate) image: &'a ByteString,
     pub(crate) policy: PullPolicy,
+    /// Ends the getting of it.
+    pub(crate) cancel: &'a Cancel,
 }
 
 /// What that means here.
@@ -41,8 +43,8 @@ pub(crate) fn resolve(
     let source = Source::find(wanted.image.as_os_str(), &found.registries.default_registry)?;
     let (id, name, hold) = match source {
         Source::Directory(path) => return Ok(directory(path)),
-        Source::Archive(path) => archive(found, &path, each)?,
-        Source::Name(reference) => named(found, &reference, wanted.policy, each)?,
+        Source::Archive(path) => archive(found, &path, wanted.cancel, each)?,
+        Source::Name(reference) => named(found, &reference, wanted, each)?,
         Source::Id(digits) => {
             let store = found.store();
             let hold = store.hold()?;
@@ -76,7 +78,7 @@ type Got = (Digest, String, Hold);
 fn named(
     found: &Surroundings,
     reference: &Reference,
-    policy: PullPolicy,
+    &Wanted { policy, cancel, .. }: &Wanted<'_>,
     each: &mut dyn FnMut(Progress),
 ) -> Result<Got, Error> {
     let store = found.store();
@@ -86,7 +88,7 @@ fn named(
         if must_pull {
             let registries = found.registries.clone();
             let request = Request::Pull { reference: reference.clone(), registries };
-            perform(found, &request, &Cancel::default(), each)?;
+            perform(found, &request, cancel, each)?;
         }
         if let Some((id, hold)) = held(&store, || Ok(store.resolve(reference)?))? {
             return Ok((id, name, hold));
@@ -104,6 +106,7 @@ fn named(
 fn archive(
     found: &Surroundings,
     path: &Path,
+    cancel: &Cancel,
     each: &mut dyn FnMut(Progress),
 ) -> Result<Got, Error> {
     let store = found.store();
@@ -113,7 +116,7 @@ fn archive(
             return Ok((id, name, hold));
         }
         let request = Request::Import { path: path.to_path_buf(), reference: None };
-        let made = perform(found, &request, &Cancel::default(), each)?.id;
+        let made = perform(found, &request, cancel, each)?.id;
         if let Some((id, hold)) = held(&store, || Ok(made.filter(|id| store.has(id))))? {
             return Ok((id, name, hold));
         }

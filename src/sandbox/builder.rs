@@ -2,7 +2,7 @@
 
 use crate::client::Pending;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
-use crate::image::{ImageProgress, PullPolicy, Resolved, Surroundings, Wanted, resolve};
+use crate::image::{Cancel, ImageProgress, PullPolicy, Resolved, Surroundings, Wanted, resolve};
 use crate::sandbox::{Sandbox, with_name};
 use msb_driver::{
     ByteString, CreateOptions, DriverChoice, LogConfig, SandboxConfig, resolve_boot_timeout,
@@ -231,13 +231,18 @@ impl SandboxBuilder {
 
     /// Creates the sandbox and starts it.
     ///
-    /// Giving the future up does not undo what has begun: the sandbox is found by its name.
+    /// Giving the future up while the image is got ends that, and no sandbox comes of it. Later it
+    /// undoes nothing: the sandbox comes up, and is found by its name.
     pub async fn create(self) -> MicrosandboxResult<Sandbox> {
-        self.begin().await
+        let cancel = Cancel::default();
+        let pending = self.begin(&cancel);
+        let _given_up = cancel.when_dropped();
+        pending.await
     }
 
     /// Begins to create the sandbox.
-    pub(crate) fn begin(self) -> Pending<Sandbox> {
+    pub(crate) fn begin(self, cancel: &Cancel) -> Pending<Sandbox> {
+        let cancel = cancel.clone();
         let name = self.name.clone();
         // Read by the caller, as the rest of the environment is.
         let driver = DriverChoice::resolve(self.driver.clone());
@@ -245,7 +250,7 @@ impl SandboxBuilder {
         let found = Surroundings::find();
         with_name(&name, "msb-create", move |home, name, companions| {
             let options = CreateOptions { replace: self.replace };
-            let resolved = self.resolve(&found?)?;
+            let resolved = self.resolve(&found?, &cancel)?;
             let mut config = self.config(name.clone(), driver, &resolved);
             config.boot_timeout_ms = boot_timeout?;
             let starting = msb_driver::create(&home, config, options, &companions)?;
@@ -261,12 +266,12 @@ impl SandboxBuilder {
     }
 
     /// Finds the image, and gets it where it is not here. Blocks.
-    fn resolve(&self, found: &Surroundings) -> Result<Resolved, Error> {
+    fn resolve(&self, found: &Surroundings, cancel: &Cancel) -> Result<Resolved, Error> {
         let Some(image) = &self.image else {
             let context = "the sandbox has no image; give a name or the path of a directory";
             return Err(Error::new(ErrorKind::InvalidConfig, Origin::Caller, context));
         };
-        let wanted = Wanted { image, policy: self.pull_policy };
+        let wanted = Wanted { image, policy: self.pull_policy, cancel };
         let mut each = |progress| {
             if let Some(OnProgress(told)) = &self.progress {
                 told(progress);

@@ -4,6 +4,7 @@
 
 mod support;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Termios, tcgetattr};
@@ -60,11 +61,31 @@ impl Screen {
 
     fn expect(&mut self, text: &str) {
         while !String::from_utf8_lossy(&self.seen).contains(text) {
+            self.wait_for_more(text);
             let mut buffer = [0; 4096];
             let count = self.master.read(&mut buffer).unwrap();
             self.seen.extend_from_slice(&buffer[..count]);
         }
         self.seen.clear();
+    }
+
+    /// Until there is something to read; a child that ended without a word fails the test.
+    fn wait_for_more(&mut self, text: &str) {
+        let mut fds = [PollFd::new(&self.master, PollFlags::IN)];
+        let a_while = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        let mut ended = None;
+        while poll(&mut fds, Some(&a_while)).unwrap() == 0 {
+            if let Some(status) = ended {
+                let mut complaints = String::new();
+                if let Some(mut stderr) = self.child.stderr.take() {
+                    stderr.read_to_string(&mut complaints).unwrap();
+                }
+                let seen = String::from_utf8_lossy(&self.seen);
+                panic!("{status} without {text:?}; on the terminal {seen:?}; {complaints}");
+            }
+            // What it wrote before its end is looked for once more.
+            ended = self.child.try_wait().unwrap();
+        }
     }
 
     /// The exit code, and all that is still to be shown.

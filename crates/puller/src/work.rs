@@ -9,8 +9,8 @@ use msb_image::{
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often it is told how far something is, at most.
-const PERIOD: Duration = Duration::from_millis(40);
+/// How often it is told how far something is, at most, beside each layer and phase.
+const PERIOD: Duration = Duration::from_millis(100);
 
 /// Carries out a request about the store of a state directory, and tells how it goes. The last
 /// event is what came of it.

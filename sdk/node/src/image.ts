@@ -48,11 +48,10 @@ function imageInfo({ added, env, ...rest }: NativeImage): ImageInfo {
 /** Awaits an image, and closes its handle, which ends what is still being done. */
 async function got(cell: Cell, options: ProgressOptions & WaitOptions): Promise<ImageInfo> {
   const waiter = new Waiter(cell);
-  const look = () => native.imageProgress(cell);
+  const progress = () => native.imageProgress(cell);
+  const look = telling(progress, options.onProgress, () => native.imageWait(cell));
   try {
-    return await telling(look, options.onProgress, options.signal, async (signal) =>
-      imageInfo(await waiter.until(() => native.imageWait(cell), signal)),
-    );
+    return imageInfo(await waiter.until(look, options.signal));
   } finally {
     waiter.close();
   }

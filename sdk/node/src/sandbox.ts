@@ -44,8 +44,9 @@ export class Sandbox implements AsyncDisposable {
    * @param name - 1 to 128 letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
    * @throws {@link SandboxAlreadyExistsError}, {@link InvalidConfigError}, {@link NoDriverError} or
    * {@link BootFailedError}; and of its image {@link ImageNotFoundError} and what else
-   * {@link Image.pull} throws. Giving it up does not undo what has begun; what `onProgress` throws
-   * does, when the sandbox is there.
+   * {@link Image.pull} throws. Giving it up while the image is got ends that, and there is no
+   * sandbox; later the sandbox comes up, and is found by its name. What `onProgress` throws undoes
+   * that as well.
    */
   static async create(name: string, options: CreateOptions): Promise<Sandbox> {
     const told = checkedCallback(options);
@@ -111,10 +112,9 @@ export class Sandbox implements AsyncDisposable {
       told(progress);
       threw = false;
     });
+    const look = () => native.sandboxReady(cell) || undefined;
     try {
-      await telling(() => native.sandboxProgress(cell), watched, signal, (signal) =>
-        this.#waiter.until(() => native.sandboxReady(cell) || undefined, signal),
-      );
+      await this.#waiter.until(telling(() => native.sandboxProgress(cell), watched, look), signal);
       return this;
     } catch (error) {
       if (threw) void this.#undo();
@@ -123,11 +123,10 @@ export class Sandbox implements AsyncDisposable {
     }
   }
 
-  /** Ends and removes what its creator has no use for, once it is there. */
+  /** Ends and removes what its creator has no use for: also the getting of its image. */
   async #undo(): Promise<void> {
     const { cell } = this.#waiter;
     try {
-      await this.#waiter.until(() => native.sandboxReady(cell) || undefined, undefined);
       await job(native.sandboxKill, cell);
       await job(native.sandboxRemove, null, { name: text("the name", this.name), first: 0 });
     } catch {

@@ -5,9 +5,7 @@ import "C"
 
 import (
 	"context"
-	"errors"
 	"runtime"
-	"time"
 	"unsafe"
 )
 
@@ -41,27 +39,27 @@ type Image struct {
 	ready *Ready
 }
 
-// lookAgain is how often the progress is looked at: the descriptor tells of the end only.
-const lookAgain = 100 * time.Millisecond
-
-// watched is until, and meanwhile calls tell again and again.
+// watched is until, and tells of the progress meanwhile: of all that is known before the end is.
 func (r *Ready) watched(ctx context.Context, look func() C.msb_status, tell func()) (C.msb_status, error) {
-	for {
-		turn, cancel := context.WithTimeout(ctx, lookAgain)
-		status, err := r.until(turn, look)
-		cancel()
-		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
-			return status, err
-		}
+	status, err := r.until(ctx, func() C.msb_status {
 		tell()
+		return look()
+	})
+	if err == nil && status >= 0 {
+		tell() // the last step, however fast it was
 	}
+	return status, err
 }
 
-// teller tells of what is new, when something is.
+// teller tells of what is new, as long as something is. Without somebody to tell it never looks, and
+// is not woken for it either.
 func teller(look func(*C.msb_progress, *C.msb_error) C.msb_status, told func(Progress)) func() {
+	if told == nil {
+		return func() {}
+	}
 	return func() {
 		raw, err := C.go_progress(), C.go_error()
-		if look(&raw, &err) == C.MSB_OK {
+		for look(&raw, &err) == C.MSB_OK {
 			told(Progress{Phase: uint32(raw.phase), Layers: uint32(raw.layers),
 				LayersDone: uint32(raw.layers_done), Bytes: uint64(raw.bytes),
 				BytesTotal: uint64(raw.bytes_total)})
@@ -69,8 +67,9 @@ func teller(look func(*C.msb_progress, *C.msb_error) C.msb_status, told func(Pro
 	}
 }
 
-// watchReady is WaitReady, and tells how far the image is meanwhile.
-func (s *Sandbox) watchReady(ctx context.Context, told func(Progress)) error {
+// WaitReady waits until the sandbox is created, started or found, and tells how far its image is
+// meanwhile. told may be nil.
+func (s *Sandbox) WaitReady(ctx context.Context, told func(Progress)) error {
 	defer runtime.KeepAlive(s)
 	err := C.go_error()
 	tell := teller(func(raw *C.msb_progress, err *C.msb_error) C.msb_status {
@@ -81,9 +80,6 @@ func (s *Sandbox) watchReady(ctx context.Context, told func(Progress)) error {
 	}, tell)
 	if failed != nil {
 		return failed
-	}
-	if status >= 0 {
-		tell() // the last step, however fast it was
 	}
 	return check(status, &err)
 }
@@ -123,25 +119,19 @@ func ImportImage(path, name string) (*Image, error) {
 func (i *Image) Wait(ctx context.Context, told func(Progress)) (ImageEntry, error) {
 	defer runtime.KeepAlive(i)
 	list, err := C.go_image_entries(), C.go_error()
-	look := func() C.msb_status { return C.msb_image_wait(i.raw, 0, &list, &err) }
-	wait, tell := i.ready.until, func() {}
-	if told != nil {
-		tell = teller(func(raw *C.msb_progress, err *C.msb_error) C.msb_status {
-			return C.msb_image_progress(i.raw, 0, raw, err)
-		}, told)
-		wait = func(ctx context.Context, look func() C.msb_status) (C.msb_status, error) {
-			return i.ready.watched(ctx, look, tell)
-		}
-	}
-	status, given := wait(ctx, look)
+	defer C.msb_image_entries_release(&list)
+	tell := teller(func(raw *C.msb_progress, err *C.msb_error) C.msb_status {
+		return C.msb_image_progress(i.raw, 0, raw, err)
+	}, told)
+	status, given := i.ready.watched(ctx, func() C.msb_status {
+		return C.msb_image_wait(i.raw, 0, &list, &err)
+	}, tell)
 	if given != nil {
 		return ImageEntry{}, given
 	}
 	if status < 0 {
 		return ImageEntry{}, failed(&err)
 	}
-	defer C.msb_image_entries_release(&list)
-	tell()
 	if all := imageEntries(&list); len(all) == 1 {
 		return all[0], nil
 	}

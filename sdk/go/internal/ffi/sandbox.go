@@ -86,16 +86,6 @@ func OpenSandbox(name string, start bool) (*Sandbox, error) {
 	return newSandbox(raw), nil
 }
 
-// WaitReady waits until the sandbox is created, started or found. told may be nil.
-func (s *Sandbox) WaitReady(ctx context.Context, told func(Progress)) error {
-	if told != nil {
-		return s.watchReady(ctx, told)
-	}
-	return s.until(ctx, func(err *C.msb_error) C.msb_status {
-		return C.msb_sandbox_wait_ready(s.raw, 0, err)
-	})
-}
-
 // Wait waits until the sandbox has ended.
 func (s *Sandbox) Wait(ctx context.Context) error {
 	return s.until(ctx, func(err *C.msb_error) C.msb_status {

@@ -7,7 +7,6 @@ blocking one waits for never suspends, so `run_blocking` takes a coroutine to it
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import select
 import sys
@@ -26,10 +25,10 @@ T = TypeVar("T")
 class Backend(Protocol):
     """A way to wait."""
 
-    async def readable(self, handle: Handle, seconds: Optional[float] = None) -> None:
+    async def readable(self, handle: Handle) -> None:
         """Until a call on the handle may say something else than "not yet", or it is closed.
 
-        At most so many seconds; a wait that ends without a reason is fine."""
+        A wait that ends without a reason is fine."""
 
     async def checkpoint(self) -> None:
         """Lets others have a turn."""
@@ -43,19 +42,16 @@ class Backend(Protocol):
 
 
 class _Asyncio:
-    async def readable(self, handle: Handle, seconds: Optional[float] = None) -> None:
+    async def readable(self, handle: Handle) -> None:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         waiting: Optional[_Waiting] = handle.loops.get(loop)
         if waiting is None:
             waiting = handle.loops[loop] = _Waiting(loop, handle)
         waiting.futures.add(future)
-        timer = None if seconds is None else loop.call_later(seconds, waiting.fire)
         try:
             await future
         finally:
-            if timer is not None:
-                timer.cancel()
             waiting.leave(future)
 
     async def checkpoint(self) -> None:
@@ -130,7 +126,7 @@ def _setter(future: asyncio.Future[None]) -> Callable[[], None]:
 
 
 class _Trio:
-    async def readable(self, handle: Handle, seconds: Optional[float] = None) -> None:
+    async def readable(self, handle: Handle) -> None:
         import trio
 
         token, trio_token = object(), trio.lowlevel.current_trio_token()
@@ -147,8 +143,7 @@ class _Trio:
 
         fd = handle.watch(token, wake)
         try:
-            with trio.move_on_after(math.inf if seconds is None else seconds):
-                await trio.lowlevel.wait_readable(fd)
+            await trio.lowlevel.wait_readable(fd)
         except trio.ClosedResourceError:
             pass  # whoever waits looks again, and is told
         except trio.BusyResourceError:
@@ -223,15 +218,14 @@ class _Blocking:
             raise WaitTimeoutError("the time given to the call is over")
         return left
 
-    async def readable(self, handle: Handle, seconds: Optional[float] = None) -> None:
+    async def readable(self, handle: Handle) -> None:
         token, pipe, left = object(), _pipe(), self._left()
-        limits = [limit for limit in (left, seconds) if limit is not None]
         fd = handle.watch(token, lambda: _poke(pipe.writer))
         try:
             poll = select.poll()
             poll.register(fd, select.POLLIN)
             poll.register(pipe.reader, select.POLLIN)
-            for ready, _ in poll.poll(min(limits) * 1000 if limits else None):
+            for ready, _ in poll.poll(None if left is None else left * 1000):
                 if ready == pipe.reader:
                     os.read(pipe.reader, 4096)
         finally:

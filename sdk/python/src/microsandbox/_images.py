@@ -16,7 +16,7 @@ from ._handle import Handle
 from ._image_values import ImageInfo, OnProgress, checked_callback
 from ._native import call, lib
 from ._options import encoded, filled
-from ._sandbox import LOOK_AGAIN, listed, optional, tell, text, texts_of
+from ._sandbox import listed, optional, tell, text, texts_of
 
 
 def _image(raw: Any) -> ImageInfo:
@@ -61,12 +61,13 @@ async def _got(io: Backend, handle: Handle, told: Optional[OnProgress]) -> Image
     try:
         while True:
             entries, release = _abi.msb_image_entries(), lib.msb_image_entries_release
-            found = listed(entries, release, _image, lib.msb_image_wait, handle.use(), 0)
             tell(lib.msb_image_progress, handle, told)
+            found = listed(entries, release, _image, lib.msb_image_wait, handle.use(), 0)
             if found:
+                tell(lib.msb_image_progress, handle, told)
                 info: ImageInfo = found[0]
                 return info
-            await io.readable(handle, LOOK_AGAIN if told else None)
+            await io.readable(handle)
     finally:
         handle.close()
 

@@ -128,15 +128,11 @@ def _opened(name: bytes, flags: int) -> Handle:
     return Handle(out.value or 0)
 
 
-LOOK_AGAIN = 0.1
-"""How long to wait, in seconds, until the progress is looked at again: the descriptor tells of the
-end only."""
-
-
 def tell(function: Any, handle: Handle, told: Optional[OnProgress]) -> None:
-    """Tells the newest progress, when there is something new and somebody to tell."""
+    """Tells of the progress, as long as there is something new and somebody to tell."""
     raw = _abi.msb_progress()
-    if told is not None and call(function, handle.use(), 0, byref(raw)) == _abi.MSB_OK:
+    # Who never asks is not woken by it either.
+    while told is not None and call(function, handle.use(), 0, byref(raw)) == _abi.MSB_OK:
         news = progress(raw)
         if news is not None:
             told(news)
@@ -161,15 +157,14 @@ class SandboxCore:
         try:
             await core._ready(io, told)
         except BaseException as error:
-            # Whoever is told of the progress may raise what they like; the sandbox comes up then.
+            # Whoever is told of the progress may raise what they like.
             await give_up(io, error, core._undo_create)
             raise
         return core
 
     def _undo_create(self) -> None:
-        """Ends what nobody can reach; the creation itself cannot be stopped half-way."""
+        """Ends what nobody can reach: also the getting of its image."""
         try:
-            call(lib.msb_sandbox_wait_ready, self.handle.use(), -1)
             call(lib.msb_sandbox_kill, self.handle.use())
             remove(self.name, force=False)
         except MicrosandboxError:
@@ -189,9 +184,11 @@ class SandboxCore:
         return core
 
     async def _ready(self, io: Backend, told: Optional[OnProgress] = None) -> None:
-        while call(lib.msb_sandbox_wait_ready, self.handle.use(), 0) == _abi.MSB_AGAIN:
+        while True:
             tell(lib.msb_sandbox_progress, self.handle, told)
-            await io.readable(self.handle, LOOK_AGAIN if told else None)
+            if call(lib.msb_sandbox_wait_ready, self.handle.use(), 0) != _abi.MSB_AGAIN:
+                break
+            await io.readable(self.handle)
         tell(lib.msb_sandbox_progress, self.handle, told)
 
     async def wait(self, io: Backend) -> None:
