@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	m "github.com/superradcompany/microsandbox/sdk/go"
 )
@@ -235,4 +236,24 @@ func TestAPullThatIsGivenUpLeavesNothing(t *testing.T) {
 	until(t, "all descriptors are closed", func() bool {
 		return int64(descriptors(t))-asked.Load() <= left
 	})
+}
+
+func TestACreationThatIsGivenUpEndsThePullOfItsImage(t *testing.T) {
+	image, asked := silent(t)
+	ctx, cancel := context.WithCancel(soon(t))
+	name, ended := fmt.Sprintf("go-given-up-%d", os.Getpid()), make(chan error)
+	go func() {
+		_, err := m.CreateSandbox(ctx, name, m.WithImage(image))
+		ended <- err
+	}()
+	until(t, "the registry is asked", func() bool { return asked.Load() > 0 })
+	cancel()
+	same(t, "the end", <-ended, context.Canceled)
+	// This waits for whatever is being got; without an end the registry would be waited for.
+	ctx, cancel = context.WithTimeout(soon(t), 15*time.Second)
+	defer cancel()
+	_, err := m.PruneImages(ctx)
+	must(t, err)
+	_, err = m.GetSandbox(soon(t), name)
+	kind(t, err, m.ErrSandboxNotFound)
 }

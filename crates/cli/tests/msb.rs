@@ -413,12 +413,12 @@ fn an_interrupt_reaches_the_program_while_nobody_reads_the_output() {
 #[test]
 fn signals_that_were_ignored_stay_ignored() {
     let scene = Scene::with_sandbox();
-    let msb = scene.command(&[]);
+    let environment = scene.command(&[]);
     let mut command = std::process::Command::new("sh");
     command
         .args(["-c", "trap '' INT; exec \"$0\" exec -i w -- sh -c 'echo up; read x; echo done'"]);
-    command.arg(msb.get_program());
-    command.envs(msb.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    command.arg(support::msb());
+    command.envs(environment.get_envs().filter_map(|(key, value)| Some((key, value?))));
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -61,27 +61,46 @@ pub(crate) fn import(
     Ok(imported)
 }
 
-/// Whether an archive holds images rather than a root filesystem: by the first name that can
-/// belong to only one of the two.
+/// Whether an archive holds images rather than a root filesystem: by its own table of contents,
+/// which may come last. The first directory or link that only a root filesystem has ends the search.
 fn is_image_archive(path: &Path) -> Result<bool> {
     let mut archive = TarReader::new(plain(open_file(path)?)?);
-    let mut is_image = false;
     while let Some(member) = archive.next_member()? {
-        let parts = parts(&member.path)?;
         let is_hash =
             |name: &[u8]| name.len() >= 64 && name.iter().take(64).all(u8::is_ascii_hexdigit);
-        match parts.as_slice() {
-            [] => {}
-            [b"oci-layout" | b"manifest.json"] => is_image = true,
-            [b"index.json" | b"repositories"] | [b"blobs", ..] => {}
-            [first, ..] if is_hash(first) => {}
+        match (parts(&member.path)?.as_slice(), &member.kind) {
+            ([b"oci-layout"], Kind::File) => {
+                if is_json::<Layouts>(&mut archive) {
+                    return Ok(true);
+                }
+            }
+            ([b"manifest.json"], Kind::File) => {
+                if is_json::<Vec<Saved>>(&mut archive) {
+                    return Ok(true);
+                }
+            }
+            // What the files are called differs from tool to tool.
+            ([], _) | ([_], Kind::File) => {}
+            ([b"blobs", ..], Kind::Directory | Kind::File) => {}
+            ([first, ..], Kind::Directory | Kind::File | Kind::Symlink(_)) if is_hash(first) => {}
             _ => return Ok(false),
         }
-        if matches!(member.kind, Kind::Character(..) | Kind::Block(..) | Kind::Fifo) {
-            return Ok(false);
-        }
     }
-    Ok(is_image)
+    Ok(false)
+}
+
+/// The file `oci-layout`.
+#[derive(Deserialize)]
+struct Layouts {
+    #[serde(rename = "imageLayoutVersion")]
+    _version: String,
+}
+
+/// Whether a document, which is never long, is one of these.
+fn is_json<T: serde::de::DeserializeOwned>(from: &mut impl Read) -> bool {
+    let mut bytes = Vec::new();
+    let read = from.take(MAX_DOCUMENT).read_to_end(&mut bytes);
+    read.is_ok() && serde_json::from_slice::<T>(&bytes).is_ok()
 }
 
 /// A directory in OCI's layout or in docker's. No path in it leads out of it.
@@ -208,4 +227,47 @@ fn pick<'a, T>(
     let names: Vec<String> = all.iter().filter_map(name_of).map(|name| name.familiar()).collect();
     let text = format!("the archive has {} images: {}", all.len(), names.join(", "));
     Err(Error::bad(text).hint("import it by the name of one of them"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Archive, gzip};
+
+    const HASH: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const SAVED: &str = r#"[{"Config": "config.json", "RepoTags": null, "Layers": ["a.tar.gz"]}]"#;
+
+    fn is_image(archive: Archive) -> bool {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let bytes = archive.end();
+        let [plain, packed] = [bytes.clone(), gzip(&bytes)].map(|bytes| {
+            std::fs::write(file.path(), bytes).unwrap();
+            is_image_archive(file.path()).unwrap()
+        });
+        assert_eq!(plain, packed);
+        plain
+    }
+
+    #[test]
+    fn an_archive_of_images_is_known_by_its_contents_whatever_the_files_are_called() {
+        let saved = |archive: Archive| archive.file("manifest.json", SAVED);
+        assert!(is_image(saved(Archive::new().file("config.json", "{}").file("a.tar.gz", "x"))));
+        let colon = format!("sha256:{HASH}");
+        assert!(is_image(saved(Archive::new().file(&colon, "{}"))));
+        let old = Archive::new().dir(HASH).symlink(&format!("{HASH}/layer.tar"), "../b/layer.tar");
+        assert!(is_image(saved(old).file("repositories", "{}")));
+        let version = r#"{"imageLayoutVersion": "1.0.0"}"#;
+        let layout = Archive::new().dir("./blobs/").dir("blobs/sha256").file("index.json", "{}");
+        assert!(is_image(layout.file("oci-layout", version)));
+    }
+
+    #[test]
+    fn a_root_filesystem_is_none_also_with_files_of_such_names() {
+        assert!(!is_image(Archive::new()));
+        assert!(!is_image(Archive::new().file(".dockerenv", "").dir("bin").file("bin/sh", "x")));
+        assert!(!is_image(Archive::new().file("program", "x").file("manifest.json", "{}")));
+        assert!(!is_image(Archive::new().file("oci-layout", "a text")));
+        assert!(!is_image(Archive::new().symlink("bin", "usr/bin").file("manifest.json", SAVED)));
+        assert!(!is_image(Archive::new().symlink("manifest.json", "x")));
+    }
 }

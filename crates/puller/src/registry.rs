@@ -18,10 +18,13 @@ use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference as Remote, RegistryOperation};
 use std::path::Path;
 use std::time::Duration;
+use tokio::time::timeout;
 
-/// How long a connection may take, and how long nothing may come on one.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// How long a connection may take, with TLS; how long nothing may come on one; and how long it may
+/// take to be let in.
+const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 const READ_LIMIT: Duration = Duration::from_secs(60);
+const SIGN_IN_LIMIT: Duration = Duration::from_secs(30);
 /// How many blobs are under way at once.
 const PARALLEL: usize = 4;
 const ACCEPTED: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
@@ -94,10 +97,18 @@ impl Session {
             // but nobody to vouch for it, is no such registry.
             Err(error) if !plain && is_loopback(host) && !is_about_trust(&error) => {
                 let open = Session::with(reference, host, registries, true)?;
-                match open.sign_in(&auth).await {
-                    Ok(()) => Ok(open),
-                    Err(_) => Err(secure.explained(&error)),
-                }
+                open.sign_in(&auth).await.map_err(|other| match open.explained(&other) {
+                    explained if explained.kind != ErrorKind::Unreachable => explained,
+                    _ => Error::new(
+                        ErrorKind::Unreachable,
+                        format!(
+                            "cannot reach {host}: with TLS: {}; without: {}",
+                            chain(&error),
+                            chain(&other)
+                        ),
+                    ),
+                })?;
+                Ok(open)
             }
             Err(error) => Err(secure.explained(&error)),
             Ok(()) => Ok(secure),
@@ -142,7 +153,14 @@ impl Session {
     }
 
     async fn sign_in(&self, auth: &RegistryAuth) -> oci_client::errors::Result<()> {
-        self.client.auth(&self.remote, auth, RegistryOperation::Pull).await.map(drop)
+        let signing_in = self.client.auth(&self.remote, auth, RegistryOperation::Pull);
+        match timeout(SIGN_IN_LIMIT, signing_in).await {
+            Ok(result) => result.map(drop),
+            Err(_) => Err(OciDistributionError::IoError(std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                format!("no answer within {} s", SIGN_IN_LIMIT.as_secs()),
+            ))),
+        }
     }
 
     /// The manifest of the image for this machine; and the digest of what was asked for.

@@ -164,3 +164,18 @@ test("a pull that is given up leaves nothing", async (t) => {
   await until("all descriptors are closed", () => files() <= left);
   await until("all threads are gone", () => threads() <= running);
 });
+
+test("a creation that is given up ends the pull of its image", async (t) => {
+  const registry = await silent(t);
+  const name = `node-given-up-${process.pid}`;
+  const given = new AbortController();
+  const creation = assert.rejects(Sandbox.create(name, { image: registry.name, signal: given.signal }), {
+    name: "AbortError",
+  });
+  await until("the registry is asked", () => registry.taken.length > 0);
+  given.abort();
+  await creation;
+  // This waits for whatever is being got; without an end the registry would be waited for.
+  await Image.prune({ signal: AbortSignal.timeout(15_000) });
+  await assert.rejects(Sandbox.get(name), { name: "SandboxNotFoundError" });
+});

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from typing import Any, Callable, Coroutine, Iterator
 
@@ -18,6 +19,9 @@ IMAGE = os.environ["MSB_TEST_ROOTFS"]
 SCALE = float(os.environ.get("MSB_TEST_TIME_SCALE", "1"))
 LONG = bool(os.environ.get("MSB_TEST_LONG"))
 Main = Callable[[], Coroutine[Any, Any, Any]]
+
+# What the tests were started with, `nohup` or `&`, may have this process ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run_asyncio(main: Main) -> Any:

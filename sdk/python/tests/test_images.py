@@ -242,6 +242,25 @@ def test_a_pull_that_is_cancelled_leaves_nothing(run: Any, silent: Silent) -> No
     assert {news.phase for news in seen} <= {"resolving"}
 
 
+def test_a_creation_that_is_cancelled_ends_the_pull_of_its_image(run: Any, silent: Silent) -> None:
+    if run.__name__ == "run_trio":
+        pytest.skip("the test cancels as asyncio does; trio's way is that of every other call")
+
+    async def main() -> None:
+        task = asyncio.ensure_future(Sandbox.create("py-given-up", image=silent.name))
+        while not silent.asked.is_set():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # This waits for whatever is being got; without an end the registry would be waited for.
+        await asyncio.wait_for(Image.prune(), 15 * SCALE)
+        with pytest.raises(m.SandboxNotFoundError):
+            await Sandbox.get("py-given-up")
+
+    run(main)
+
+
 def test_ctrl_c_ends_a_pull(silent: Silent) -> None:
     def interrupt() -> None:
         silent.asked.wait()

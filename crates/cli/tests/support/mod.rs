@@ -47,6 +47,11 @@ pub(crate) struct Said {
     pub(crate) err: String,
 }
 
+/// The program that is tested.
+pub(crate) fn msb() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_msb"))
+}
+
 impl Scene {
     pub(crate) fn new() -> Scene {
         Scene { home: tempfile::tempdir().unwrap() }
@@ -60,14 +65,18 @@ impl Scene {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let msb = Path::new(env!("CARGO_BIN_EXE_msb"));
         let agent = std::env::var_os("MSB_AGENT").map(PathBuf::from);
         let agent = agent.unwrap_or_else(|| root().join("target/static/msb-agent"));
         assert!(agent.is_file(), "build the agent first: make agent");
-        let runner = msb.with_file_name("msb-runner");
+        let runner = msb().with_file_name("msb-runner");
         assert!(runner.is_file(), "build the runner first: cargo build -p msb-runner");
-        let mut command = Command::new(msb);
-        command.args(arguments).stdin(Stdio::null());
+        // What the tests were started with, `nohup` or `&`, may have it ignore signals that they send.
+        let mut command = Command::new("env");
+        command
+            .arg("--default-signal=HUP,INT,QUIT")
+            .arg(msb())
+            .args(arguments)
+            .stdin(Stdio::null());
         command.env("MSB_HOME", self.home.path()).env("MSB_DRIVER", "container");
         command.env("MSB_RUNNER", runner).env("MSB_AGENT", agent);
         command
@@ -75,7 +84,7 @@ impl Scene {
 
     /// A runner that takes its time before it begins.
     pub(crate) fn slow_runner(&self) -> PathBuf {
-        let runner = Path::new(env!("CARGO_BIN_EXE_msb")).with_file_name("msb-runner");
+        let runner = msb().with_file_name("msb-runner");
         let path = self.home.path().join("slow-runner");
         let script = format!("#!/bin/sh\nsleep 1\nexec '{}' \"$@\"\n", runner.display());
         std::fs::write(&path, script).unwrap();

@@ -1,7 +1,6 @@
 //! A terminal in which `msb` is tested as a person sees it.
 
-use super::{Scene, root};
-use std::path::Path;
+use super::{Scene, msb, root};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,19 +23,18 @@ pub(crate) struct Tmux<'a> {
 impl<'a> Tmux<'a> {
     pub(crate) fn new(scene: &'a Scene, prompt: &'static str) -> Tmux<'a> {
         let tmux = Tmux { scene, prompt };
-        let msb = scene.command(&[]);
+        let environment = scene.command(&[]);
         let mut command = tmux.command(&["new-session", "-d", "-x", "80", "-y", "24"]);
         // Not in the environment: a shell of root sets its own.
         let setup = scene.home.path().join("shell-setup");
         std::fs::write(&setup, format!("PS1='{prompt}'\n")).unwrap();
         command.arg("exec sh").env("ENV", setup).env("LC_ALL", "C.UTF-8");
-        command.envs(msb.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command.envs(environment.get_envs().filter_map(|(key, value)| Some((key, value?))));
         // Also by its own name, as people type it.
-        let msb = Path::new(msb.get_program());
-        let mut path = msb.parent().unwrap().as_os_str().to_owned();
+        let mut path = msb().parent().unwrap().as_os_str().to_owned();
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap());
-        command.env("MSB", msb).env("PATH", path).current_dir(root());
+        command.env("MSB", msb()).env("PATH", path).current_dir(root());
         let made = command.output().unwrap();
         assert!(made.status.success(), "{made:?}; scripts/setup test installs tmux");
         tmux.shows(prompt.trim_end());
