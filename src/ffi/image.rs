@@ -1,15 +1,16 @@
 //! Images: getting them, and what is in the store.
 
+use super::attempt::Attempt;
 use super::boundary::{ErrorOut, Failure, Out, boundary, out, wrong};
 use super::error::msb_error;
 use super::handle::{get, msb_image, open};
 use super::input::text;
 use super::list::{self, msb_image_entries};
-use super::progress::{self, News, Progressing, msb_progress};
-use super::status::{MSB_AGAIN, MSB_E_CLOSED, MSB_E_INVALID, MSB_OK, msb_status};
+use super::progress::{self, msb_progress};
+use super::status::{MSB_AGAIN, MSB_E_INVALID, MSB_OK, msb_status};
 use super::told::Told;
 use super::wait::{Timeout, run};
-use crate::client::{Monitor, Ready};
+use crate::client::Monitor;
 use crate::error::{Error, MicrosandboxResult};
 use crate::image::{Cancel, Image, ImageInfo, ImageOperation, PullPolicy};
 use crate::runtime;
@@ -38,86 +39,35 @@ pub(super) fn policy(number: u32) -> Result<PullPolicy, Failure> {
 /// What an image handle stands for: the work, and what came of it.
 #[derive(Debug)]
 pub(super) struct ImageObject {
-    state: Monitor<State>,
+    attempt: Monitor<Attempt<ImageInfo>>,
     cancel: Cancel,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    result: Option<Result<ImageInfo, Told>>,
-    news: News,
-    closed: bool,
-}
-
-impl Ready for State {
-    fn is_ready(&self) -> bool {
-        self.result.is_some() || self.closed || self.news.is_ready()
-    }
-}
-
-impl Progressing for State {
-    fn open(&self) -> Result<(), Failure> {
-        match self.closed {
-            true => Err(wrong(MSB_E_CLOSED, "the image handle was closed")),
-            false => Ok(()),
-        }
-    }
-
-    fn news(&mut self) -> &mut News {
-        &mut self.news
-    }
-
-    fn is_over(&self) -> bool {
-        self.result.is_some()
-    }
-}
-
-impl State {
-    /// What came of it, as often as it is asked for.
-    fn result(&mut self) -> Option<Result<ImageInfo, Failure>> {
-        if let Err(closed) = self.open() {
-            return Some(Err(closed));
-        }
-        self.result.as_ref().map(|known| match known {
-            Ok(info) => Ok(info.clone()),
-            Err(told) => Err(told.into()),
-        })
-    }
 }
 
 impl ImageObject {
     fn begin(begun: MicrosandboxResult<ImageOperation>) -> Result<*mut msb_image, Failure> {
         let mut operation = begun?;
         let runtime = runtime::get()?;
-        let (state, cancel) = (Monitor::new(State::default()), operation.cancel());
-        let object = Arc::new(ImageObject { state, cancel });
+        let (attempt, cancel) = (Monitor::new(Attempt::new("image")), operation.cancel());
+        let object = Arc::new(ImageObject { attempt, cancel });
         let handle = open(Arc::clone(&object))?;
         runtime.spawn(async move {
             while let Some(progress) = operation.progress().await {
-                object.state.with(|state| state.news.tell(progress));
+                object.attempt.with(|attempt| attempt.tell(progress));
             }
-            let mut result = Some(operation.wait().await.map_err(Told::from));
-            object.state.with(|state| {
-                if !state.closed {
-                    state.result = result.take();
-                }
-            });
+            let result = operation.wait().await.map_err(Told::from);
+            drop(object.attempt.with(|attempt| attempt.settle(result)));
         });
         Ok(handle)
     }
 
     pub(super) fn fd(&self) -> Result<BorrowedFd<'_>, Failure> {
-        let fd = self.state.fd();
+        let fd = self.attempt.fd();
         Ok(fd.map_err(|error| Error::io("cannot make an event descriptor", error))?)
     }
 
     pub(super) fn close(&self) {
         self.cancel.cancel();
-        let old = self.state.with(|state| {
-            state.closed = true;
-            state.result.take()
-        });
-        drop(old);
+        drop(self.attempt.with(Attempt::close));
     }
 }
 
@@ -198,7 +148,7 @@ pub unsafe extern "C" fn msb_image_progress(
     let out_progress = unsafe { Out::new(out_progress) };
     boundary(err, || {
         let (object, out_progress) = (get::<ImageObject, _>(image)?, out_progress?);
-        progress::next(&object.state, timeout_ms, out_progress)
+        progress::next(&object.attempt, |attempt| attempt, timeout_ms, out_progress)
     })
 }
 
@@ -223,7 +173,7 @@ pub unsafe extern "C" fn msb_image_wait(
     boundary(err, || {
         let (object, out_list) = (get::<ImageObject, _>(image)?, out_list?);
         let deadline = Timeout::from_ms(timeout_ms)?.deadline();
-        match object.state.sleep(deadline, State::result) {
+        match object.attempt.sleep(deadline, Attempt::result) {
             Some(info) => list::images(vec![info?], out_list),
             None => Ok(MSB_AGAIN),
         }

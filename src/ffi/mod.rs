@@ -15,6 +15,7 @@
 const _: () = assert!(cfg!(panic = "unwind"), "the library needs panic = \"unwind\"");
 
 mod attach;
+mod attempt;
 mod boundary;
 mod error;
 mod event;

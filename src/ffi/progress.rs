@@ -1,5 +1,6 @@
 //! How far an image is, on the handles that get one.
 
+use super::attempt::Attempt;
 use super::boundary::{Failure, Out, Sized32, size_through};
 use super::status::{MSB_AGAIN, MSB_EOF, msb_status};
 use super::wait::Timeout;
@@ -56,53 +57,15 @@ fn progress_of(progress: ImageProgress) -> msb_progress {
     }
 }
 
-/// The newest progress, as a part of what a handle stands for. What nobody has looked at is
-/// replaced by what is newer.
-#[derive(Debug, Default)]
-pub(super) struct News {
-    newest: Option<ImageProgress>,
-    /// Whether anybody has asked for it: who has not is not to be woken by it.
-    wanted: bool,
-}
-
-impl News {
-    pub(super) fn tell(&mut self, progress: ImageProgress) {
-        self.newest = Some(progress);
-    }
-
-    pub(super) fn is_ready(&self) -> bool {
-        self.wanted && self.newest.is_some()
-    }
-
-    fn take(&mut self) -> Option<ImageProgress> {
-        self.wanted = true;
-        self.newest.take()
-    }
-}
-
-/// The state of a handle that gets an image.
-pub(super) trait Progressing: Ready {
-    /// Whether the handle was closed meanwhile.
-    fn open(&self) -> Result<(), Failure>;
-    fn news(&mut self) -> &mut News;
-    /// Whether it is known what came of it.
-    fn is_over(&self) -> bool;
-}
-
-/// What `msb_image_progress` and `msb_sandbox_progress` do.
-pub(super) fn next<S: Progressing>(
+/// What `msb_image_progress` and `msb_sandbox_progress` do; `attempt` finds it in the state.
+pub(super) fn next<S: Ready, T: Clone>(
     state: &Monitor<S>,
+    attempt: impl Fn(&mut S) -> &mut Attempt<T>,
     timeout_ms: i64,
     out: Out<msb_progress>,
 ) -> Result<msb_status, Failure> {
-    let look = |state: &mut S| match state.open() {
-        Err(closed) => Some(Err(closed)),
-        Ok(()) => match state.news().take() {
-            Some(progress) => Some(Ok(Some(progress))),
-            None => state.is_over().then_some(Ok(None)),
-        },
-    };
-    let found = state.sleep(Timeout::from_ms(timeout_ms)?.deadline(), look).transpose()?;
+    let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+    let found = state.sleep(deadline, |state| attempt(state).next_news()).transpose()?;
     // The news may have hidden the end from those who hear of changes only.
     state.remind();
     Ok(match found {
@@ -110,20 +73,4 @@ pub(super) fn next<S: Progressing>(
         Some(None) => MSB_EOF,
         None => MSB_AGAIN,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn news_wake_nobody_who_has_not_asked_for_them() {
-        let mut news = News::default();
-        news.tell(ImageProgress::default());
-        assert!(!news.is_ready());
-        assert_eq!(news.take(), Some(ImageProgress::default()));
-        assert!(!news.is_ready());
-        news.tell(ImageProgress::default());
-        assert!(news.is_ready());
-    }
 }

@@ -1,5 +1,6 @@
 //! Sandboxes.
 
+use super::attempt::Attempt;
 use super::boundary::{
     ErrorOut, Failure, Out, Sized32, boundary, copy_in, out, size_through, wrong,
 };
@@ -7,10 +8,8 @@ use super::error::msb_error;
 use super::handle::{get, get_open, msb_sandbox, open};
 use super::input::{pair, text, texts};
 use super::list::{self, msb_driver_entries, msb_exec_entries, msb_sandbox_entries};
-use super::progress::{self, News, Progressing, msb_progress};
-use super::status::{
-    MSB_AGAIN, MSB_E_CLOSED, MSB_E_INVALID, MSB_E_NOT_RUNNING, MSB_OK, msb_status,
-};
+use super::progress::{self, msb_progress};
+use super::status::{MSB_AGAIN, MSB_E_INVALID, MSB_E_NOT_RUNNING, MSB_OK, msb_status};
 use super::table::Open;
 use super::told::Told;
 use super::wait::{Timeout, run};
@@ -111,14 +110,11 @@ pub(super) struct SandboxObject {
     cancel: Cancel,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    sandbox: Option<Result<Sandbox, Told>>,
-    /// How far its image is.
-    news: News,
+    attempt: Attempt<Sandbox>,
     /// The end, once somebody has asked for it.
     end: Option<End>,
-    closed: bool,
 }
 
 #[derive(Debug)]
@@ -129,47 +125,23 @@ enum End {
 
 impl Ready for State {
     fn is_ready(&self) -> bool {
-        let ready = match self.end {
-            None => self.sandbox.is_some() || self.news.is_ready(),
-            Some(End::Awaited) => false,
+        match self.end {
+            None => self.attempt.is_ready(),
+            Some(End::Awaited) => self.attempt.is_closed(),
             Some(End::Over(_)) => true,
-        };
-        ready || self.closed
-    }
-}
-
-impl Progressing for State {
-    fn open(&self) -> Result<(), Failure> {
-        match self.closed {
-            true => Err(wrong(MSB_E_CLOSED, "the sandbox handle was closed")),
-            false => Ok(()),
         }
-    }
-
-    fn news(&mut self) -> &mut News {
-        &mut self.news
-    }
-
-    fn is_over(&self) -> bool {
-        self.sandbox.is_some()
     }
 }
 
 impl State {
-    /// The sandbox, once it is known whether there is one. As often as it is asked for.
+    /// The sandbox, once it is known whether there is one.
     fn sandbox(&mut self) -> Option<Result<Sandbox, Failure>> {
-        if let Err(closed) = self.open() {
-            return Some(Err(closed));
-        }
-        self.sandbox.as_ref().map(|known| match known {
-            Ok(sandbox) => Ok(sandbox.clone()),
-            Err(told) => Err(told.into()),
-        })
+        self.attempt.result()
     }
 
     /// Its end, once it is known.
     fn over(&mut self) -> Option<Result<(), Failure>> {
-        if let Err(closed) = self.open() {
+        if let Err(closed) = self.attempt.open() {
             return Some(Err(closed));
         }
         match &self.end {
@@ -186,19 +158,14 @@ impl SandboxObject {
         operation: impl FnOnce(&Arc<SandboxObject>) -> Pending<Sandbox>,
     ) -> Result<*mut msb_sandbox, Failure> {
         let runtime = runtime::get()?;
-        let (state, cancel) = (Monitor::new(State::default()), Cancel::default());
+        let state = State { attempt: Attempt::new("sandbox"), end: None };
+        let (state, cancel) = (Monitor::new(state), Cancel::default());
         let object = Arc::new(SandboxObject { state, cancel });
         let handle = open(Arc::clone(&object))?;
         let pending = operation(&object);
         runtime.spawn(async move {
             let result = pending.await.map_err(Told::from);
-            // Dropped outside the lock when nobody wants it any more.
-            let mut result = Some(result);
-            object.state.with(|state| {
-                if !state.closed {
-                    state.sandbox = result.take();
-                }
-            });
+            drop(object.state.with(|state| state.attempt.settle(result)));
         });
         Ok(handle)
     }
@@ -210,11 +177,7 @@ impl SandboxObject {
 
     pub(super) fn close(&self) {
         self.cancel.cancel();
-        let old = self.state.with(|state| {
-            state.closed = true;
-            state.sandbox.take()
-        });
-        drop(old);
+        drop(self.state.with(|state| state.attempt.close()));
     }
 
     /// The sandbox of a handle whose creation is over.
@@ -279,7 +242,7 @@ pub unsafe extern "C" fn msb_sandbox_create(
         out_sandbox.write(SandboxObject::begin(|object| {
             let watcher = Arc::clone(object);
             let builder = builder.on_progress(move |progress| {
-                watcher.state.with(|state| state.news.tell(progress));
+                watcher.state.with(|state| state.attempt.tell(progress));
             });
             builder.begin(&object.cancel)
         })?);
@@ -464,7 +427,7 @@ pub unsafe extern "C" fn msb_sandbox_progress(
     let out_progress = unsafe { Out::new(out_progress) };
     boundary(err, || {
         let (object, out_progress) = (get::<SandboxObject, _>(sandbox)?, out_progress?);
-        progress::next(&object.state, timeout_ms, out_progress)
+        progress::next(&object.state, |state| &mut state.attempt, timeout_ms, out_progress)
     })
 }
 
