@@ -47,6 +47,15 @@ pub(crate) struct Said {
     pub(crate) err: String,
 }
 
+/// What the tests were started with, `nohup` or `&`, may have this process, and with it those that it
+/// starts, ignore signals that the tests send.
+fn heed_signals() {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: no handler is set or replaced: the disposition is ignored or what it becomes.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// The program that is tested.
 pub(crate) fn msb() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_msb"))
