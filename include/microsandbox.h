@@ -955,7 +955,8 @@ const char *msb_status_name(msb_status status);
 /// Descriptor that polls readable when a call on `handle` would not say `MSB_AGAIN`: an exec that
 /// has an event or its end, a sink that has room or is broken, a log that has a record or its end,
 /// an image that is there or failed, a sandbox that is ready or failed (`msb_sandbox_wait_ready`)
-/// or, once `msb_sandbox_wait` was called on it, has ended.
+/// or, once `msb_sandbox_wait` was called on it, has ended. Of the last two also news, once
+/// `msb_image_progress` or `msb_sandbox_progress` was called.
 ///
 /// Borrowed until the handle is closed: take it out of your loop before that, since the library may
 /// need it for a moment longer. Only poll it, never read it; `dup` it if your loop closes what it
@@ -969,8 +970,8 @@ MSB_MUST_USE msb_status msb_handle_fd(const void *handle, int32_t *out_fd, struc
 /// thread; NULL is fine and does nothing.
 ///
 /// Closing a sandbox or an exec ends nothing inside: the command runs on. Closing a sink ends the
-/// command's input. Closing a log ends the reading. Closing an image ends the getting of it; what
-/// was downloaded is kept for the next time.
+/// command's input. Closing a log ends the reading. Closing an image, or a sandbox that is created
+/// and whose image is got, ends the getting of it; what was downloaded is kept for the next time.
 ///
 /// `MSB_OK`. `MSB_E_HANDLE`: not open; closing twice is this, never undefined behaviour.
 msb_status msb_handle_close(void *handle);

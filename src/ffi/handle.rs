@@ -128,7 +128,8 @@ fn stale(id: Id) -> Failure {
 /// Descriptor that polls readable when a call on `handle` would not say `MSB_AGAIN`: an exec that
 /// has an event or its end, a sink that has room or is broken, a log that has a record or its end,
 /// an image that is there or failed, a sandbox that is ready or failed (`msb_sandbox_wait_ready`)
-/// or, once `msb_sandbox_wait` was called on it, has ended.
+/// or, once `msb_sandbox_wait` was called on it, has ended. Of the last two also news, once
+/// `msb_image_progress` or `msb_sandbox_progress` was called.
 ///
 /// Borrowed until the handle is closed: take it out of your loop before that, since the library may
 /// need it for a moment longer. Only poll it, never read it; `dup` it if your loop closes what it
@@ -166,8 +167,8 @@ pub unsafe extern "C" fn msb_handle_fd(
 /// thread; NULL is fine and does nothing.
 ///
 /// Closing a sandbox or an exec ends nothing inside: the command runs on. Closing a sink ends the
-/// command's input. Closing a log ends the reading. Closing an image ends the getting of it; what
-/// was downloaded is kept for the next time.
+/// command's input. Closing a log ends the reading. Closing an image, or a sandbox that is created
+/// and whose image is got, ends the getting of it; what was downloaded is kept for the next time.
 ///
 /// `MSB_OK`. `MSB_E_HANDLE`: not open; closing twice is this, never undefined behaviour.
 #[unsafe(no_mangle)]
