@@ -1,14 +1,13 @@
 //! Sandboxes.
 
 use super::attempt::Attempt;
-use super::boundary::{
-    ErrorOut, Failure, Out, Sized32, boundary, copy_in, out, size_through, wrong,
-};
+use super::boundary::{ErrorOut, Failure, Out, boundary, copy_in, out, wrong};
 use super::error::msb_error;
 use super::handle::{get, get_open, msb_sandbox, open};
-use super::input::{pair, text, texts};
+use super::input::text;
 use super::list::{self, msb_driver_entries, msb_exec_entries, msb_sandbox_entries};
 use super::progress::{self, msb_progress};
+use super::sandbox_options::{builder, msb_sandbox_options};
 use super::status::{MSB_AGAIN, MSB_E_INVALID, MSB_E_NOT_RUNNING, MSB_OK, msb_status};
 use super::table::Open;
 use super::told::Told;
@@ -22,85 +21,6 @@ use std::ffi::c_char;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The sandbox outlives the process that creates it.
-pub const MSB_SANDBOX_DETACHED: u32 = 1;
-/// A sandbox that has the name already is ended and removed first.
-pub const MSB_SANDBOX_REPLACE: u32 = 2;
-/// It may reach the network. A driver that cannot give it that refuses: `MSB_E_CONFIG`.
-pub const MSB_SANDBOX_NETWORK: u32 = 4;
-/// The output of its sessions is kept in a log, which `msb_logs_open` and `msb logs` read.
-pub const MSB_SANDBOX_LOG: u32 = 8;
-
-const FLAGS: u32 =
-    MSB_SANDBOX_DETACHED | MSB_SANDBOX_REPLACE | MSB_SANDBOX_NETWORK | MSB_SANDBOX_LOG;
-
-/// What a new sandbox is to be. Zero means default, except for `name` and `image`.
-///
-/// All pointers are lent. Texts are NUL-terminated.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct msb_sandbox_options {
-    /// `sizeof(msb_sandbox_options)`.
-    pub struct_size: u32,
-    /// `MSB_SANDBOX_*`.
-    pub flags: u32,
-    /// Lent. 1 to 128 letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
-    pub name: *const c_char,
-    /// Lent. What begins with `/`, `./` or `../`, or has a slash and is there, is the path of a
-    /// directory, which is the root filesystem and is never written to, or of an archive;
-    /// everything else is the name of an image in the store or in a registry, as in docker:
-    /// `"python:3.12"`.
-    pub image: *const c_char,
-    /// Lent. `"container"` and such; NULL: `MSB_DRIVER`, else the first usable with hardware
-    /// isolation.
-    pub driver: *const c_char,
-    /// Lent. Working directory of commands that name none; NULL: the image's, else `/`.
-    pub workdir: *const c_char,
-    /// Lent. Shell for scripts; NULL: the image's, else `/bin/sh`.
-    pub shell: *const c_char,
-    /// Lent. User of commands that name none: `name`, `uid`, `name:group` or `uid:gid`; NULL: the
-    /// image's, else root.
-    pub user: *const c_char,
-    /// Lent. Host name; NULL: the sandbox's name.
-    pub hostname: *const c_char,
-    /// Lent. `env_len` texts `NAME=value`, for every command, over those of the image.
-    pub env: *const *const c_char,
-    /// How many.
-    pub env_len: usize,
-    /// Lent. `labels_len` texts `KEY=value`: notes of the caller's own. Of two with the same key
-    /// the last one counts.
-    pub labels: *const *const c_char,
-    /// How many.
-    pub labels_len: usize,
-    /// Processors, at most 4096; 0: the driver's default.
-    pub cpus: u32,
-    /// Memory in MiB, at least 16; 0: the driver's default.
-    pub memory_mib: u32,
-    /// Ended after this many milliseconds; 0: never.
-    pub max_duration_ms: u64,
-    /// Ended when nothing ran in it for this many milliseconds; 0: never.
-    pub idle_timeout_ms: u64,
-    /// How long the start may take, in milliseconds; 0: 30,000.
-    pub boot_timeout_ms: u64,
-    /// With `MSB_SANDBOX_LOG`: most bytes of one file of the log, at least 524,288. 0, and no
-    /// `log_files`: 4 files of 16 MiB.
-    pub log_max_bytes: u64,
-    /// With `MSB_SANDBOX_LOG`: most files, 2 to 10,000, of which the oldest goes for a new one.
-    pub log_files: u32,
-    /// Zero.
-    pub reserved: u32,
-    /// When the registry is asked for the image: one of `MSB_PULL_*`.
-    pub pull_policy: u32,
-    /// Zero.
-    pub reserved_2: u32,
-}
-
-// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
-unsafe impl Sized32 for msb_sandbox_options {
-    const NAME: &'static str = "msb_sandbox_options";
-    const FIRST_SIZE: usize = size_through!(msb_sandbox_options, reserved, u32);
-}
 
 /// What a sandbox handle stands for: a creation, what came of it, and its end.
 #[derive(Debug)]
@@ -291,92 +211,6 @@ unsafe fn name_in(name: *const c_char) -> Result<String, Failure> {
     // SAFETY: the same contract.
     let name = unsafe { text(name, "the name") }?;
     name.ok_or_else(|| wrong(MSB_E_INVALID, "NULL instead of a name"))
-}
-
-/// # Safety
-/// The pointers in `options` are NULL or valid for what their comments say.
-unsafe fn builder(options: &msb_sandbox_options) -> Result<crate::SandboxBuilder, Failure> {
-    if options.flags & !FLAGS != 0 || options.reserved != 0 || options.reserved_2 != 0 {
-        let text = format!("unknown sandbox flags {:#x}", options.flags & !FLAGS);
-        return Err(wrong(MSB_E_INVALID, text));
-    }
-    // SAFETY: by the contract, as for every text below.
-    let name = unsafe { text(options.name, "the name") }?;
-    let name = name.ok_or_else(|| wrong(MSB_E_INVALID, "a sandbox without a name"))?;
-    let is_set = |flag: u32| options.flags & flag != 0;
-    let mut builder = Sandbox::builder(name)
-        .detached(is_set(MSB_SANDBOX_DETACHED))
-        .network(is_set(MSB_SANDBOX_NETWORK));
-    builder = match (is_set(MSB_SANDBOX_LOG), options.log_max_bytes, options.log_files) {
-        (log, 0, 0) => builder.log(log),
-        (true, max_bytes, files) if max_bytes != 0 && files != 0 => {
-            builder.log_limits(max_bytes, files)
-        }
-        _ => return Err(wrong(MSB_E_INVALID, "a log has both its limits, or none")),
-    };
-    if is_set(MSB_SANDBOX_REPLACE) {
-        builder = builder.replace();
-    }
-    builder = builder.pull_policy(super::image::policy(options.pull_policy)?);
-    // SAFETY: as above.
-    if let Some(image) = unsafe { super::input::bytes(options.image) } {
-        builder = builder.image(os_text(image));
-    }
-    type Set = fn(crate::SandboxBuilder, String) -> crate::SandboxBuilder;
-    let settings: [(*const c_char, &str, Set); 5] = [
-        (options.driver, "the driver", crate::SandboxBuilder::driver),
-        (options.workdir, "the working directory", crate::SandboxBuilder::workdir),
-        (options.shell, "the shell", crate::SandboxBuilder::shell),
-        (options.user, "the user", crate::SandboxBuilder::user),
-        (options.hostname, "the host name", crate::SandboxBuilder::hostname),
-    ];
-    for (pointer, what, set) in settings {
-        // SAFETY: as above.
-        if let Some(value) = unsafe { text(pointer, what) }? {
-            builder = set(builder, value);
-        }
-    }
-    // SAFETY: by the contract.
-    for entry in unsafe { texts(options.env, options.env_len, "variables") }? {
-        let (key, value) = utf8_pair(&entry, "the variable")?;
-        builder = builder.env(key, value);
-    }
-    // SAFETY: by the contract.
-    for entry in unsafe { texts(options.labels, options.labels_len, "labels") }? {
-        let (key, value) = utf8_pair(&entry, "the label")?;
-        builder = builder.label(key, value);
-    }
-    if options.cpus != 0 {
-        builder = builder.cpus(options.cpus);
-    }
-    if options.memory_mib != 0 {
-        builder = builder.memory(options.memory_mib);
-    }
-    type SetTime = fn(crate::SandboxBuilder, Duration) -> crate::SandboxBuilder;
-    let times: [(u64, SetTime); 3] = [
-        (options.max_duration_ms, crate::SandboxBuilder::max_duration),
-        (options.idle_timeout_ms, crate::SandboxBuilder::idle_timeout),
-        (options.boot_timeout_ms, crate::SandboxBuilder::boot_timeout),
-    ];
-    for (ms, set) in times {
-        if ms != 0 {
-            builder = set(builder, Duration::from_millis(ms));
-        }
-    }
-    Ok(builder)
-}
-
-fn os_text(bytes: Vec<u8>) -> std::ffi::OsString {
-    std::os::unix::ffi::OsStringExt::from_vec(bytes)
-}
-
-fn utf8_pair(entry: &[u8], what: &str) -> Result<(String, String), Failure> {
-    let (key, value) = pair(entry, what)?;
-    let text = |bytes| {
-        String::from_utf8(bytes)
-            .map_err(|_| wrong(MSB_E_INVALID, format!("{what} is not valid UTF-8")))
-    };
-    Ok((text(key)?, text(value)?))
 }
 
 /// Wait until a sandbox is created, started or found. Waits up to `timeout_ms`: 0 only looks, -1

@@ -7,9 +7,23 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The files of `src/ffi` with exports, in the order in which a reader wants them.
-const FILES: [&str; 15] = [
-    "version", "status", "error", "handle", "log", "sandbox", "progress", "image", "list", "exec",
-    "event", "output", "sink", "logs", "attach",
+const FILES: [&str; 16] = [
+    "version",
+    "status",
+    "error",
+    "handle",
+    "log",
+    "sandbox_options",
+    "sandbox",
+    "progress",
+    "image",
+    "list",
+    "exec",
+    "event",
+    "output",
+    "sink",
+    "logs",
+    "attach",
 ];
 
 type Maker = fn() -> Result<Vec<u8>, String>;
