@@ -385,8 +385,11 @@ static void *waits(void *argument)
 
     atomic_store(&waiting->begun, true);
     harness_arm();
-    waiting->rc = waiting->collects ? msb_exec_collect(waiting->exec, -1, &output, &err)
-                                    : msb_exec_wait(waiting->exec, -1, &event, &err);
+    /* Whoever looks whether this one waits may have the turn just then. */
+    do {
+        waiting->rc = waiting->collects ? msb_exec_collect(waiting->exec, -1, &output, &err)
+                                        : msb_exec_wait(waiting->exec, -1, &event, &err);
+    } while (waiting->rc == MSB_E_BUSY);
     msb_output_release(&output);
     msb_event_release(&event);
     return NULL;
