@@ -24,9 +24,6 @@ mod inherited;
 mod life;
 mod log;
 mod namespaces;
-#[cfg(feature = "old-glibc")]
-#[allow(unsafe_code, reason = "functions that C code calls")]
-mod old_glibc;
 mod run;
 mod signals;
 mod supervise;

@@ -1,5 +1,8 @@
 //! The system calls that have no safe wrapper.
 
+#[cfg(feature = "old-glibc")]
+mod old_glibc;
+
 use rustix::io::FdFlags;
 use rustix::thread::UnshareFlags;
 use std::io;
