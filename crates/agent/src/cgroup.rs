@@ -27,10 +27,10 @@ impl Cgroup {
         Some(Cgroup { path })
     }
 
-    /// A descriptor through which a process joins by writing `0`.
-    pub(crate) fn entrance(&self) -> Option<OwnedFd> {
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        rustix::fs::open(self.path.join("cgroup.procs"), flags, Mode::empty()).ok()
+    /// A descriptor of its directory, by which a process gets into it.
+    pub(crate) fn directory(&self) -> Option<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(&self.path, flags, Mode::empty()).ok()
     }
 
     /// Kills every process in it (cgroup-v2.rst, `cgroup.kill`; Linux 5.14). False when it could not.

@@ -31,4 +31,4 @@ mod session;
 mod sys;
 
 pub use server::{serve, serve_machine};
-pub use sys::{Inherited, adopt, be_init};
+pub use sys::{Inherited, adopt, be_init, forbid_clone3};

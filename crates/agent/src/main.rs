@@ -4,10 +4,10 @@
 compile_error!("the agent has to start in any image: build it with `make agent`");
 
 use msb_agent::machine::{self, Settings};
-use msb_agent::{adopt, be_init, serve, serve_machine};
+use msb_agent::{adopt, be_init, forbid_clone3, serve, serve_machine};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: msb-agent --listen-fd N [--leash-fd N] | --version";
+const USAGE: &str = "usage: msb-agent --listen-fd N [--leash-fd N] [--forbid-clone3] | --version";
 
 fn main() -> ExitCode {
     if let Some(settings) = Settings::from_environment() {
@@ -18,6 +18,10 @@ fn main() -> ExitCode {
     while let Some(argument) = arguments.next() {
         let place = match argument.as_str() {
             "--version" => return version(),
+            "--forbid-clone3" => {
+                forbid_clone3();
+                continue;
+            }
             "--listen-fd" => &mut listen,
             "--leash-fd" => &mut leash,
             _ => return fail(USAGE),

@@ -451,6 +451,23 @@ fn e_a_process_that_cannot_be_made_says_whether_memory_or_a_limit_is_in_the_way(
 }
 
 #[test]
+fn g_where_clone3_is_forbidden_commands_and_their_children_are_told_that_there_is_none() {
+    let call = "import ctypes; libc = ctypes.CDLL(None, use_errno=True); \
+                libc.syscall(435, 0, 0); print(ctypes.get_errno())";
+    let script = format!("python3 -c '{call}'; exec python3 -c '{call}'");
+    for (forbidden, errno) in [(true, libc::ENOSYS), (false, libc::EINVAL)] {
+        let agent = Agent::start_as(|command| {
+            if forbidden {
+                command.arg("--forbid-clone3");
+            }
+        });
+        let told = agent.connect().run(sh(&script));
+        let said = String::from_utf8_lossy(&told.stdout);
+        assert_eq!(said, format!("{errno}\n{errno}\n"), "{told:?}");
+    }
+}
+
+#[test]
 fn b8_a_terminal_merges_the_outputs_and_has_a_size_that_changes() {
     let agent = Agent::start();
     let mut client = agent.connect();

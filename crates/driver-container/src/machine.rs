@@ -97,7 +97,9 @@ impl ContainerDriver {
             users: spec.users,
             rootfs: &spec.rootfs,
             agent: &spec.agent,
-            args: [AGENT, "--listen-fd", "3", "--leash-fd", "4"].map(str::to_owned).to_vec(),
+            args: [AGENT, "--listen-fd", "3", "--leash-fd", "4", "--forbid-clone3"]
+                .map(str::to_owned)
+                .to_vec(),
             hosts: write_hosts(spec)?,
             cgroup: with_groups.then(|| format!("/{}", cgroup::name(id))),
             agent_cgroup: if with_groups { cgroup::create_for_agent(id) } else { None },

@@ -12,7 +12,6 @@ use oci_spec::runtime::{
 };
 
 const EPERM: u32 = 1;
-const ENOSYS: u32 = 38;
 
 /// The flags of `clone` that make a namespace: mount, cgroup, uts, ipc, user, pid and net.
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
@@ -93,15 +92,10 @@ pub(crate) fn filter() -> Result<LinuxSeccomp, OciSpecError> {
     let names = lists.iter().flat_map(|list| list.split_whitespace()).map(str::to_owned);
     let mut rules = vec![allow(names.collect::<Vec<_>>(), None)?];
     rules.push(allow(vec!["clone".to_owned()], Some(masked_equal(CLONE_NAMESPACES, 0)?))?);
-    // A filter cannot look into the structure that clone3 takes. C libraries go back to clone
-    // when they are told that it does not exist, and only then.
-    rules.push(
-        LinuxSyscallBuilder::default()
-            .names(vec!["clone3".to_owned()])
-            .action(LinuxSeccompAction::ScmpActErrno)
-            .errno_ret(ENOSYS)
-            .build()?,
-    );
+    // A filter cannot look into the structure that clone3 takes, so commands are not to have it. The
+    // agent is, which starts them with it, and adds a filter of its own to them that answers that
+    // it does not exist: `--forbid-clone3`. Nobody in the container can trace the agent.
+    rules.push(allow(vec!["clone3".to_owned()], None)?);
     for personality in PERSONALITIES {
         let is = argument(LinuxSeccompOperator::ScmpCmpEq, personality)?;
         rules.push(allow(vec!["personality".to_owned()], Some(is))?);
@@ -183,6 +177,6 @@ mod tests {
         for name in closed {
             assert!(!seen.contains(name), "{name} is open");
         }
-        assert!(seen.contains("clone3"), "answered as not existing");
+        assert!(seen.contains("clone3"), "the agent's");
     }
 }

@@ -46,7 +46,7 @@ pub(crate) fn start(exec: &Exec) -> Result<(Rc<Session>, Embryo), Failure> {
     let (plan, program) = Prepared::new(exec, &account)?;
     let ends = Streams::open(exec, &account)?;
     let cgroup = Cgroup::create(exec.session);
-    let entrance = cgroup.as_ref().and_then(Cgroup::entrance);
+    let directory = cgroup.as_ref().and_then(Cgroup::directory);
     let [stdin, stdout, stderr] = &ends.theirs;
     let plan = Plan {
         candidates: plan.candidates,
@@ -59,7 +59,7 @@ pub(crate) fn start(exec: &Exec) -> Result<(Rc<Session>, Embryo), Failure> {
         rlimits: with_descriptors(&exec.rlimits),
         stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
         terminal: exec.tty.is_some(),
-        cgroup: entrance.as_ref().map(AsFd::as_fd),
+        cgroup: directory.as_ref().map(AsFd::as_fd),
     };
     // Before the fork: the child may be far ahead when the agent gets its processor back.
     let began = std::time::Instant::now();

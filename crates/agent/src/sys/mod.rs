@@ -7,7 +7,7 @@ mod spawn;
 pub(crate) use machine::{
     VsockListener, connect_to_host, limit_descriptors, loopback_up, open_standard_streams,
 };
-pub use process::{Inherited, adopt, be_init};
+pub use process::{Inherited, adopt, be_init, forbid_clone3};
 pub(crate) use process::{
     Reaped, bytes_waiting, child_signals, descriptor_limit, die_with_parent, is_hung_up, kill_all,
     kill_group, kill_process, reap, valid_signal, watch,

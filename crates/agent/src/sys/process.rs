@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 
@@ -52,6 +53,20 @@ pub fn be_init() -> io::Result<()> {
         let _ = DESCRIPTORS.set(inherited);
     }
     Ok(())
+}
+
+/// From now on commands are told that clone3(2) does not exist. For where a filter of system calls
+/// keeps them from making namespaces by clone(2): it cannot see what clone3 is asked for, which
+/// only the agent is to use.
+pub fn forbid_clone3() {
+    FORBIDS_CLONE3.store(true, Ordering::Relaxed);
+}
+
+static FORBIDS_CLONE3: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`forbid_clone3`] was called.
+pub(crate) fn forbids_clone3() -> bool {
+    FORBIDS_CLONE3.load(Ordering::Relaxed)
 }
 
 static DESCRIPTORS: OnceLock<Rlimit> = OnceLock::new();

@@ -4,6 +4,7 @@
 //! there are only async-signal-safe calls (signal-safety(7)), and raw ones where libc's wrapper
 //! would synchronise with threads that the child does not have (setuid and its kin, nptl(7)).
 
+use super::process::forbids_clone3;
 use msb_wire::{Rlimit, Stage};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::ffi::{CString, c_char};
@@ -25,7 +26,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) stdio: [BorrowedFd<'a>; 3],
     /// Whether 0 is a terminal to take as the controlling one.
     pub(crate) terminal: bool,
-    /// The `cgroup.procs` of the cgroup to join.
+    /// The directory of the cgroup to run in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
 }
 
@@ -76,13 +77,13 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(i32, OwnedFd), (Stage, i32)> {
         .map_err(|error| (Stage::Pipe, error.raw_os_error()))?;
     let argv = pointers(&plan.argv);
     let env = pointers(&plan.env);
-    // SAFETY: the agent has one thread, so the child is a faithful copy; it runs only `child`,
-    // which keeps to async-signal-safe calls and never returns.
-    let pid = unsafe { libc::fork() };
+    // The agent has one thread, so the child is a faithful copy; it runs only `child`, which keeps to
+    // async-signal-safe calls and never returns.
+    let (pid, is_inside) = fork_into(plan.cgroup);
     match pid {
         -1 => Err((Stage::Fork, last_errno())),
         0 => {
-            let report = child(plan, &argv, &env);
+            let report = child(plan, &argv, &env, is_inside);
             let bytes = report.to_bytes();
             // SAFETY: writes from live storage; eight bytes into an empty pipe are written whole.
             unsafe { libc::write(report_write.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
@@ -91,6 +92,56 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(i32, OwnedFd), (Stage, i32)> {
         }
         pid => Ok((pid, report_read)),
     }
+}
+
+/// As fork(2), and whether the child begins in the cgroup.
+///
+/// To join one later, by writing to its `cgroup.procs`, takes a lock over all processes of the system,
+/// which waits for the kernel's RCU: 10 ms, unless somebody had it a moment ago.
+fn fork_into(cgroup: Option<BorrowedFd<'_>>) -> (i32, bool) {
+    if let Some(cgroup) = cgroup {
+        match clone_into(cgroup) {
+            // Not because of the cgroup: a fork would fail as well.
+            -1 if matches!(last_errno(), libc::EAGAIN | libc::ENOMEM) => return (-1, false),
+            // A kernel before 5.7, or a filter that does not know the call.
+            -1 => {}
+            pid => return (pid, true),
+        }
+    }
+    // SAFETY: touches no memory of the caller's; what the child may do is said there.
+    (unsafe { libc::fork() }, false)
+}
+
+/// clone3(2) as a fork whose child is in a cgroup from its first moment.
+fn clone_into(cgroup: BorrowedFd<'_>) -> i32 {
+    /// `struct clone_args` of Linux 5.7, as far as it is used.
+    #[repr(C)]
+    #[derive(Default)]
+    struct CloneArgs {
+        flags: u64,
+        pidfd: u64,
+        child_tid: u64,
+        parent_tid: u64,
+        exit_signal: u64,
+        stack: u64,
+        stack_size: u64,
+        tls: u64,
+        set_tid: u64,
+        set_tid_size: u64,
+        cgroup: u64,
+    }
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let number = |value: i32| u64::from(value.unsigned_abs());
+    let args = CloneArgs {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: number(libc::SIGCHLD),
+        cgroup: number(cgroup.as_raw_fd()),
+        ..CloneArgs::default()
+    };
+    // SAFETY: reads `args`, whose size it is told; without CLONE_VM the child has a copy of this
+    // stack, as after a fork.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    i32::try_from(pid).unwrap_or(-1)
 }
 
 fn pointers(texts: &[CString]) -> Vec<*const c_char> {
@@ -102,7 +153,15 @@ fn last_errno() -> i32 {
 }
 
 /// Runs in the child. Returns only what went wrong.
-fn child(plan: &Plan<'_>, argv: &[*const c_char], env: &[*const c_char]) -> Report {
+fn child(
+    plan: &Plan<'_>,
+    argv: &[*const c_char],
+    env: &[*const c_char],
+    is_inside: bool,
+) -> Report {
+    if let (Some(cgroup), false) = (plan.cgroup, is_inside) {
+        join(cgroup.as_raw_fd());
+    }
     match prepare(plan) {
         Ok(()) => Report { stage: Stage::Execve, errno: execute(plan, argv, env) },
         Err(report) => report,
@@ -126,9 +185,6 @@ fn prepare(plan: &Plan<'_>) -> Result<(), Report> {
         // SAFETY: TIOCSCTTY takes a number and touches no memory.
         check(Stage::Setsid, unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }.into())?;
     }
-    if let Some(cgroup) = plan.cgroup {
-        join(cgroup.as_raw_fd());
-    }
     for limit in &plan.rlimits {
         let value = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };
         let none = ptr::null_mut::<libc::rlimit64>();
@@ -141,7 +197,35 @@ fn prepare(plan: &Plan<'_>) -> Result<(), Report> {
     become_user(plan)?;
     // After the change of user: it is the user who has to be able to be there.
     // SAFETY: the path is NUL-terminated and lives.
-    check(Stage::Chdir, unsafe { libc::chdir(plan.cwd.as_ptr()) }.into())
+    check(Stage::Chdir, unsafe { libc::chdir(plan.cwd.as_ptr()) }.into())?;
+    if forbids_clone3() {
+        filter_clone3()?;
+    }
+    Ok(())
+}
+
+/// Has clone3(2) answered as unknown (`ENOSYS`), for this process and all that come of it: C
+/// libraries then go back to clone(2). Needs `no_new_privs`, or the right to administer the system.
+fn filter_clone3() -> Result<(), Report> {
+    /// Its number on every architecture, 32-bit ones as well; x32 sets a bit of its own.
+    const CLONE3: u32 = 435;
+    const X32_BIT: u32 = 0x4000_0000;
+    const ENOSYS: u32 = 38;
+    const RET_ERRNO: u32 = 0x0005_0000;
+    const RET_ALLOW: u32 = 0x7fff_0000;
+    const MODE_FILTER: libc::c_long = 1;
+    let step = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+    let mut steps = [
+        step(0x20, 0, 0),        // load the number
+        step(0x54, 0, !X32_BIT), // without that bit
+        step(0x15, 1, CLONE3),   // unless it is this one, skip the next
+        step(0x06, 0, RET_ERRNO | ENOSYS),
+        step(0x06, 0, RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog { len: 5, filter: steps.as_mut_ptr() };
+    // SAFETY: reads the filter and its five steps, which live.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, MODE_FILTER, 0, &raw const filter) };
+    check(Stage::Execve, result)
 }
 
 /// Puts every signal back to its default and unblocks all: the agent ignores and blocks some.
@@ -165,8 +249,11 @@ fn reset_signals() {
 }
 
 /// Joins a cgroup. A refusal only means that a kill reaches less, so it does not stop the program.
-fn join(procs: RawFd) {
-    // SAFETY: writes one byte from a static.
+fn join(cgroup: RawFd) {
+    let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+    // SAFETY: the path is NUL-terminated and static.
+    let procs = unsafe { libc::openat(cgroup, c"cgroup.procs".as_ptr(), flags) };
+    // SAFETY: writes one byte from a static. The descriptor is closed by the exec.
     unsafe { libc::write(procs, b"0".as_ptr().cast(), 1) };
 }
 
