@@ -79,13 +79,9 @@ impl Scene {
         assert!(agent.is_file(), "build the agent first: make agent");
         let runner = msb().with_file_name("msb-runner");
         assert!(runner.is_file(), "build the runner first: cargo build -p msb-runner");
-        // What the tests were started with, `nohup` or `&`, may have it ignore signals that they send.
-        let mut command = Command::new("env");
-        command
-            .arg("--default-signal=HUP,INT,QUIT")
-            .arg(msb())
-            .args(arguments)
-            .stdin(Stdio::null());
+        heed_signals();
+        let mut command = Command::new(msb());
+        command.args(arguments).stdin(Stdio::null());
         command.env("MSB_HOME", self.home.path()).env("MSB_DRIVER", "container");
         command.env("MSB_RUNNER", runner).env("MSB_AGENT", agent);
         command
