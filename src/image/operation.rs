@@ -2,7 +2,7 @@
 
 use super::Surroundings;
 use super::info::ImageInfo;
-use super::progress::{ProgressCell, ProgressNext};
+use super::progress::ProgressCell;
 use crate::client::{Pending, completion, lock};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::runtime;
@@ -66,10 +66,7 @@ impl ImageOperation {
     /// How far it is, when there is something new; `None` once it is over. A reader that is slow
     /// misses steps.
     pub async fn progress(&mut self) -> Option<Progress> {
-        match self.progress.next().await {
-            ProgressNext::News(progress) => Some(progress),
-            ProgressNext::Over => None,
-        }
+        self.progress.next().await
     }
 
     /// Waits for the end, and returns what is known about the image.
@@ -101,12 +98,10 @@ impl Drop for ImageOperation {
 
 /// Begins it on a thread of its own.
 pub(super) fn begin(found: Surroundings, request: Request) -> MicrosandboxResult<ImageOperation> {
-    let (progress, cancel) = (Arc::new(ProgressCell::new()), Cancel::default());
-    let (cell, line, surroundings) = (Arc::clone(&progress), cancel.clone(), found.clone());
+    let ((teller, progress), cancel) = (ProgressCell::new(), Cancel::default());
+    let (line, surroundings) = (cancel.clone(), found.clone());
     let pending = on_thread(move || {
-        let result = perform(&surroundings, &request, &line, &mut |progress| cell.tell(progress));
-        cell.end();
-        result
+        perform(&surroundings, &request, &line, &mut |progress| teller.tell(progress))
     });
     Ok(ImageOperation { found, progress, pending, cancel })
 }

@@ -2,6 +2,7 @@
 
 use crate::client::{Monitor, Ready};
 use msb_image::Progress;
+use std::sync::Arc;
 
 /// The newest progress. What nobody has looked at is replaced by what is newer: a reader that is
 /// slow misses steps, and never the end.
@@ -21,40 +22,42 @@ impl Ready for State {
     }
 }
 
-/// What a reader finds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ProgressNext {
-    /// Something new.
-    News(Progress),
-    /// There will be nothing more.
-    Over,
-}
-
 impl State {
-    fn take(&mut self) -> Option<ProgressNext> {
+    /// What is new; `Some(None)` when there will be nothing more.
+    fn take(&mut self) -> Option<Option<Progress>> {
         if std::mem::take(&mut self.fresh) {
-            return Some(ProgressNext::News(self.newest));
+            return Some(Some(self.newest));
         }
-        self.over.then_some(ProgressNext::Over)
+        self.over.then_some(None)
     }
 }
 
 impl ProgressCell {
-    pub(crate) fn new() -> ProgressCell {
-        ProgressCell(Monitor::new(State::default()))
+    /// A cell, and who tells it.
+    pub(crate) fn new() -> (Teller, Arc<ProgressCell>) {
+        let cell = Arc::new(ProgressCell(Monitor::new(State::default())));
+        (Teller(Arc::clone(&cell)), cell)
     }
 
-    pub(crate) fn tell(&self, progress: Progress) {
-        self.0.with(|state| (state.newest, state.fresh) = (progress, true));
-    }
-
-    pub(crate) fn end(&self) {
-        self.0.with(|state| state.over = true);
-    }
-
-    /// What is new since the last look.
-    pub(crate) async fn next(&self) -> ProgressNext {
+    /// What is new since the last look; `None` when there will be nothing more.
+    pub(crate) async fn next(&self) -> Option<Progress> {
         self.0.until(State::take).await
+    }
+}
+
+/// Tells how far it is. Dropping this is the end: also of work that never began, or panicked.
+#[derive(Debug)]
+pub(crate) struct Teller(Arc<ProgressCell>);
+
+impl Teller {
+    pub(crate) fn tell(&self, progress: Progress) {
+        self.0.0.with(|state| (state.newest, state.fresh) = (progress, true));
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.0.0.with(|state| state.over = true);
     }
 }
 
@@ -66,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_sees_the_newest_and_the_end() {
-        let cell = ProgressCell::new();
+        let (teller, cell) = ProgressCell::new();
         let at = |bytes| {
             let mut progress = Progress::default();
             progress.bytes = bytes;
@@ -77,13 +80,13 @@ mod tests {
             Poll::Pending => None,
         };
         assert_eq!(look(), None);
-        cell.tell(at(1));
-        cell.tell(at(2));
-        assert_eq!(look(), Some(ProgressNext::News(at(2))));
+        teller.tell(at(1));
+        teller.tell(at(2));
+        assert_eq!(look(), Some(Some(at(2))));
         assert_eq!(look(), None);
-        cell.tell(at(3));
-        cell.end();
-        assert_eq!(look(), Some(ProgressNext::News(at(3))));
-        assert_eq!((look(), look()), (Some(ProgressNext::Over), Some(ProgressNext::Over)));
+        teller.tell(at(3));
+        drop(teller);
+        assert_eq!(look(), Some(Some(at(3))));
+        assert_eq!((look(), look()), (Some(None), Some(None)));
     }
 }

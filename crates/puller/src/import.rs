@@ -81,8 +81,9 @@ fn is_image_archive(path: &Path) -> Result<bool> {
             }
             // What the files are called differs from tool to tool.
             ([], _) | ([_], Kind::File) => {}
-            ([b"blobs", ..], Kind::Directory | Kind::File) => {}
-            ([first, ..], Kind::Directory | Kind::File | Kind::Symlink(_)) if is_hash(first) => {}
+            (_, Kind::Fifo | Kind::Character(..) | Kind::Block(..)) => return Ok(false),
+            ([b"blobs", ..], _) => {}
+            ([first, ..], _) if is_hash(first) => {}
             _ => return Ok(false),
         }
     }
@@ -256,6 +257,10 @@ mod tests {
         assert!(is_image(saved(Archive::new().file(&colon, "{}"))));
         let old = Archive::new().dir(HASH).symlink(&format!("{HASH}/layer.tar"), "../b/layer.tar");
         assert!(is_image(saved(old).file("repositories", "{}")));
+        let linked = Archive::new()
+            .file("blobs/sha256/a", "x")
+            .hard_link("blobs/sha256/b", "blobs/sha256/a");
+        assert!(is_image(saved(linked)));
         let version = r#"{"imageLayoutVersion": "1.0.0"}"#;
         let layout = Archive::new().dir("./blobs/").dir("blobs/sha256").file("index.json", "{}");
         assert!(is_image(layout.file("oci-layout", version)));
