@@ -39,36 +39,38 @@ pub fn find_companion(
         if named.is_file() {
             return absolute(named);
         }
-        let looked = named.display().to_string();
+        let looked = format!("at {}", named.display());
         return Err(Error::CompanionNotFound { program, variable, looked });
     }
     let executable = env::current_exe().ok();
+    let folders = near(library, executable.as_deref().and_then(Path::parent));
     let search = env::var_os("PATH").unwrap_or_default();
-    let candidates =
-        candidates(program, library, executable.as_deref().and_then(Path::parent), &search);
-    if let Some(found) = candidates.iter().find(|path| path.is_file()) {
-        return absolute(found.clone());
+    let candidates = candidates(program, &folders, &search);
+    if let Some(found) = candidates.into_iter().find(|path| path.is_file()) {
+        return absolute(found);
     }
-    let looked =
-        candidates.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    // Not each directory of PATH: that is longer than what matters.
+    let mut places: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    places.push("the directories of PATH".to_owned());
+    let looked = format!("in or beside {}", places.join(", "));
     Err(Error::CompanionNotFound { program, variable, looked })
 }
 
-/// Every path that may be the program, in the order in which they are tried.
-fn candidates(
-    program: &str,
-    library: Option<&Path>,
-    beside: Option<&Path>,
-    search: &OsStr,
-) -> Vec<PathBuf> {
+/// The directories of the library and of the running program, where known.
+fn near<'a>(library: Option<&'a Path>, beside: Option<&'a Path>) -> Vec<&'a Path> {
     // Cargo puts tests and examples into a directory below the one with the programs.
     let above = beside
         .filter(|folder| folder.ends_with("deps") || folder.ends_with("examples"))
         .and_then(Path::parent);
     // A program that is linked with the archive is its own library.
     let beside = beside.filter(|folder| Some(*folder) != library);
+    [library, beside, above].into_iter().flatten().collect()
+}
+
+/// Every path that may be the program, in the order in which they are tried.
+fn candidates(program: &str, near: &[&Path], search: &OsStr) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for folder in [library, beside, above].into_iter().flatten() {
+    for folder in near {
         // The build tree: the agent is linked statically, into a directory of its own. The one
         // beside the library is linked dynamically there, and runs in few sandboxes.
         found.push(folder.join("../static").join(program));
@@ -106,7 +108,7 @@ mod tests {
         let library = scratch.path().canonicalize().unwrap();
         let variable = "MSB_TEST_NOT_SET";
         let error = find_companion("msb-none", variable, Some(&library)).unwrap_err().to_string();
-        assert!(error.contains(&format!("{}/msb-none", library.display())), "{error}");
+        assert!(error.contains(&format!("beside {}", library.display())), "{error}");
         assert!(error.contains(variable), "{error}");
         std::fs::write(library.join("msb-none"), "").unwrap();
         let found = find_companion("msb-none", variable, Some(&library)).unwrap();
@@ -125,7 +127,8 @@ mod tests {
         let find = |library: Option<&str>, beside: Option<&str>, search: &str| {
             let library = library.map(|folder| prefix.join(folder));
             let beside = beside.map(|folder| prefix.join(folder));
-            candidates("msb-runner", library.as_deref(), beside.as_deref(), OsStr::new(search))
+            let folders = near(library.as_deref(), beside.as_deref());
+            candidates("msb-runner", &folders, OsStr::new(search))
                 .into_iter()
                 .find(|path| path.is_file())
                 .map(|path| path.canonicalize().unwrap())
@@ -141,12 +144,13 @@ mod tests {
     #[test]
     fn the_librarys_own_come_first_and_nothing_is_looked_for_in_unrelated_directories() {
         let [library, beside] = ["/opt/msb/lib", "/srv/x/bin"].map(Path::new);
-        let all = candidates("msb-runner", Some(library), Some(beside), OsStr::new(".:bin:"));
+        let folders = near(Some(library), Some(beside));
+        let all = candidates("msb-runner", &folders, OsStr::new(".:bin:"));
         let owner = |path: &PathBuf| path.starts_with(library);
         assert!(all.iter().skip_while(|path| owner(path)).all(|path| path.starts_with(beside)));
         assert!(!all.contains(&PathBuf::from("/srv/x/msb-runner")), "{all:?}");
         let built = Path::new("/src/target/debug/deps");
-        let all = candidates("msb-agent", None, Some(built), OsStr::new(""));
+        let all = candidates("msb-agent", &near(None, Some(built)), OsStr::new(""));
         let at = |path: &str| all.iter().position(|one| one == Path::new(path)).unwrap();
         assert!(at("/src/target/debug/../static/msb-agent") < at("/src/target/debug/msb-agent"));
     }

@@ -32,13 +32,13 @@ pub enum Error {
     #[error(transparent)]
     Failed(#[from] Failure),
     /// A companion program is not there.
-    #[error("cannot find {program}; looked at {looked}; set {variable} to its path")]
+    #[error("cannot find {program} {looked}; set {variable} to its path")]
     CompanionNotFound {
         /// The program's name.
         program: &'static str,
         /// The variable that would name it.
         variable: &'static str,
-        /// The places that were tried, for people.
+        /// The places that were tried, for people, with their preposition.
         looked: String,
     },
     /// The runner did not answer in time.
