@@ -20,8 +20,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the agent has for its greeting. It is up before anyone connects.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the agent has for its greeting, as much as it gives to us. It is up before anyone
+/// connects, but its sandbox may be busy.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
 /// Linux's largest signal number.
 const MAX_SIGNAL: i32 = 64;
 /// Linux's number of "argument list too long".

@@ -93,11 +93,12 @@ fn build_rootfs(root: &Path) {
     }
     fs::set_permissions(root, Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(root.join("tmp"), Permissions::from_mode(0o1777)).unwrap();
-    let busybox = ["/usr/bin/busybox", "/bin/busybox"]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let busybox = std::env::split_paths(&path)
+        .map(|folder| folder.join("busybox"))
+        .find(|path| path.is_file())
         .expect("busybox-static is needed: apt-get install busybox-static");
-    fs::copy(busybox, root.join("bin/busybox")).unwrap();
+    fs::copy(&busybox, root.join("bin/busybox")).unwrap();
     let list = Command::new(busybox).arg("--list").output().unwrap().stdout;
     for applet in String::from_utf8(list).unwrap().lines().filter(|name| *name != "busybox") {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
