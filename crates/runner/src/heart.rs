@@ -9,25 +9,28 @@ use tokio::time::{sleep, timeout};
 
 /// How often the agent is asked whether it is there.
 const PERIOD: Duration = Duration::from_secs(10);
-/// How long it may take to say so. An emulated machine on a host that has much else to do is slow;
-/// one that hangs is found late rather than a slow one killed.
-pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// How long it may take to say so, at least. An emulated machine on a host that has much else to do is
+/// slow; one that hangs is found late rather than a slow one killed.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Asks the agent from time to time, on a connection of its own, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Heart {
+    limit: Duration,
     hung: oneshot::Receiver<()>,
     task: JoinHandle<()>,
 }
 
 impl Heart {
-    /// Begins to ask. Must be called inside the runtime.
-    pub(crate) fn begin(dir: &SandboxDir) -> Self {
+    /// Begins to ask. A machine that may take longer than usual for its start, which is
+    /// `boot_timeout`, may do so for an answer. Must be called inside the runtime.
+    pub(crate) fn begin(dir: &SandboxDir, boot_timeout: Duration) -> Self {
+        let limit = boot_timeout.max(ANSWER_LIMIT);
         let (tell, hung) = oneshot::channel();
         let dir = dir.clone();
         let task = tokio::spawn(async move {
-            let silent = match timeout(ANSWER_LIMIT, AgentLink::connect(&dir)).await {
-                Ok(Ok(link)) => beat(link).await,
+            let silent = match timeout(limit, AgentLink::connect(&dir)).await {
+                Ok(Ok(link)) => beat(link, limit).await,
                 Ok(Err(_)) => false,
                 // It may hang from the very start.
                 Err(_) => true,
@@ -37,7 +40,12 @@ impl Heart {
                 let _ = tell.send(());
             }
         });
-        Heart { hung, task }
+        Heart { limit, hung, task }
+    }
+
+    /// How long it waits for an answer.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Waits until an answer is missing. Cancel-safe; for ever, once the connection has ended: the
@@ -56,11 +64,11 @@ impl Drop for Heart {
 }
 
 /// True when an answer is missing, false when the connection has ended.
-async fn beat(mut link: AgentLink) -> bool {
+async fn beat(mut link: AgentLink, limit: Duration) -> bool {
     loop {
         sleep(PERIOD).await;
         // A runner that was stopped itself finds the answer here, and not that time has passed.
-        match timeout(ANSWER_LIMIT, link.ping()).await {
+        match timeout(limit, link.ping()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return false,
             Err(_) => return true,
@@ -108,6 +116,14 @@ mod tests {
     }
 
     async fn watched(answers: usize, hang_up: bool) -> Result<(), tokio::time::error::Elapsed> {
+        watched_for(600, answers, hang_up).await
+    }
+
+    async fn watched_for(
+        seconds: u64,
+        answers: usize,
+        hang_up: bool,
+    ) -> Result<(), tokio::time::error::Elapsed> {
         let root = tempfile::tempdir().unwrap();
         let dir = SandboxDir::open(&root.path().join("box")).unwrap();
         std::fs::create_dir_all(dir.run()).unwrap();
@@ -118,8 +134,8 @@ mod tests {
             let (stream, _) = listener.accept().await.unwrap();
             agent(stream, answers, hang_up).await;
         });
-        let mut heart = Heart::begin(&dir);
-        timeout(Duration::from_secs(600), heart.hung()).await
+        let mut heart = Heart::begin(&dir, Duration::from_secs(300));
+        timeout(Duration::from_secs(seconds), heart.hung()).await
     }
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]
@@ -128,5 +144,11 @@ mod tests {
         assert!(watched(0, false).await.is_ok(), "it never said anything");
         assert!(watched(3, true).await.is_err(), "the connection has ended");
         assert!(watched(usize::MAX, false).await.is_err(), "it always answers");
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn a_machine_that_may_start_slowly_may_answer_slowly() {
+        assert!(watched_for(300, 1, false).await.is_err(), "it has as long as for its start");
+        assert!(watched_for(330, 1, false).await.is_ok(), "and no longer");
     }
 }

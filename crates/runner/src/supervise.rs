@@ -5,7 +5,7 @@ use crate::boot::come_up;
 use crate::console::Console;
 use crate::control::{Answer, Asked, Control};
 use crate::creator::CreatorWatch;
-use crate::heart::{ANSWER_LIMIT, Heart};
+use crate::heart::Heart;
 use crate::inherited::Status;
 use crate::life::{Action, Input, State};
 use crate::log::Log;
@@ -53,7 +53,7 @@ impl Supervisor {
                 tracing::info!(driver = ready.driver, isolation = %ready.isolation, "it came up");
                 match slot.as_mut() {
                     Some(machine) => {
-                        let heart = Heart::begin(&self.dir);
+                        let heart = Heart::begin(&self.dir, config.boot_timeout());
                         let mut watch = Watch::new(link, heart, ready, &config);
                         let outcome = watch.until_the_end(self, machine.as_mut()).await;
                         End { outcome, failure: None }
@@ -233,7 +233,7 @@ impl Watch {
 
     fn explanation(&self, detail: Option<String>) -> Option<String> {
         // It was killed for that, which the machine's own words would tell.
-        let silent = || format!("its agent did not answer for {} s", ANSWER_LIMIT.as_secs());
+        let silent = || format!("its agent did not answer for {} s", self.heart.limit().as_secs());
         self.is_hung.then(silent).or(detail)
     }
 

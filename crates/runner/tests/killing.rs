@@ -157,12 +157,14 @@ fn b7_a_killed_machine_is_a_crash_that_is_cleaned_up_at_once() {
 #[ignore = "waits for more than a minute: make check runs it"]
 fn b7_a_machine_that_hangs_is_a_crash_that_is_cleaned_up() {
     let scene = Scene::new();
-    scene.create(scene.config("a")).unwrap();
+    let config = scene.config("a");
+    // Asked every 10 s, it has 60 s for an answer, or as long as for its start.
+    let limit =
+        Duration::from_secs(10) + config.boot_timeout().max(Duration::from_secs(60)) + LIMIT;
+    scene.create(config).unwrap();
     let agent = Pid::from_raw(i32::try_from(agent_pid(&scene)).unwrap()).unwrap();
     let waiting = Control::connect(&scene.dir("a")).unwrap();
     kill_process(agent, Signal::STOP).unwrap();
-    // Asked every 10 s, it has 60 s for an answer.
-    let limit = Duration::from_secs(70) + LIMIT;
     let outcome = support::ended(waiting.request(&Request::Wait, Some(limit)).unwrap());
     assert_eq!(outcome.reason, Reason::Crashed);
     assert!(outcome.detail.as_ref().unwrap().contains("did not answer"), "{outcome:?}");
