@@ -11,18 +11,14 @@ use crate::event::ExecLost;
 use crate::runtime;
 use bytes::BytesMut;
 use msb_transport::{Outbox, Stream};
-use msb_wire::limits::OUTPUT_WINDOW;
+use msb_wire::limits::{GREETING, OUTPUT_WINDOW};
 use msb_wire::{
     Attach, Decoder, Failure, FailureKind, Frame, Hello, Message, Peer, ResizeRequest, Scope,
     SessionId, SessionInfo, SignalRequest, Stage, StdinMode, TtySize, agree,
 };
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
 
-/// How long the agent has for its greeting, as much as it gives to us. It is up before anyone
-/// connects, but its sandbox may be busy.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
 /// Linux's largest signal number.
 const MAX_SIGNAL: i32 = 64;
 /// Linux's number of "argument list too long".
@@ -162,7 +158,7 @@ pub(crate) fn checked_size(rows: u16, cols: u16) -> Result<TtySize, Error> {
 /// The life of a connection on the I/O thread.
 async fn live(stream: Stream, promise: Promise<Arc<Connection>>) {
     let late = || ExecLost::broken("the agent did not greet in time");
-    let greeted = tokio::time::timeout(GREETING_TIMEOUT, greet(&stream)).await;
+    let greeted = tokio::time::timeout(GREETING, greet(&stream)).await;
     match greeted.unwrap_or_else(|_| Err(late())) {
         Ok((decoder, buffer)) => {
             let link = Arc::new(Link::new(stream));

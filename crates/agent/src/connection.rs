@@ -6,7 +6,8 @@ use crate::sys;
 use bytes::{Bytes, BytesMut};
 use msb_transport::{Outbox, Stream};
 use msb_wire::limits::{
-    AGENT_CHANNELS, CHANNELS, CONNECTION_OUT, CONNECTION_OUT_MAX, FOLLOW_ALL_OUT, MAX_DATA,
+    AGENT_CHANNELS, CHANNELS, CONNECTION_OUT, CONNECTION_OUT_MAX, FOLLOW_ALL_OUT, GREETING,
+    MAX_DATA,
 };
 use msb_wire::{
     Agreed, Decoder, FEATURE_FOLLOW_ALL, FollowAll, Frame, Hello, Kind, Message, Opened, Peer,
@@ -17,7 +18,6 @@ use std::collections::HashMap;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -37,10 +37,6 @@ pub(crate) struct Connection {
     following: Cell<Option<Following>>,
     closing: Cell<bool>,
 }
-
-/// How long a host may take over its greeting. A caller that never speaks would hold one of the
-/// agent's connections for ever.
-const GREETING: Duration = Duration::from_secs(30);
 
 /// How a connection follows all sessions.
 #[derive(Debug, Clone, Copy)]

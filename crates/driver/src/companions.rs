@@ -51,8 +51,8 @@ pub fn find_companion(
     }
     // Not each directory of PATH: that is longer than what matters.
     let mut places: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
-    places.push("the directories of PATH".to_owned());
-    let looked = format!("in or beside {}", places.join(", "));
+    places.push("a directory of PATH".to_owned());
+    let looked = format!("in or beside {}", places.join(" or "));
     Err(Error::CompanionNotFound { program, variable, looked })
 }
 

@@ -84,6 +84,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
+    use tokio::time::error::Elapsed;
 
     /// An agent that greets, answers so many pings, and then says nothing, or hangs up. Without any
     /// answer it does not even greet.
@@ -115,15 +116,17 @@ mod tests {
         }
     }
 
-    async fn watched(answers: usize, hang_up: bool) -> Result<(), tokio::time::error::Elapsed> {
-        watched_for(600, answers, hang_up).await
+    async fn watched(answers: usize, hang_up: bool) -> Result<(), Elapsed> {
+        watched_for(600, 1, answers, hang_up).await
     }
 
+    /// What comes of it within so many seconds, with a boot timeout of so many.
     async fn watched_for(
         seconds: u64,
+        boot_timeout: u64,
         answers: usize,
         hang_up: bool,
-    ) -> Result<(), tokio::time::error::Elapsed> {
+    ) -> Result<(), Elapsed> {
         let root = tempfile::tempdir().unwrap();
         let dir = SandboxDir::open(&root.path().join("box")).unwrap();
         std::fs::create_dir_all(dir.run()).unwrap();
@@ -134,7 +137,7 @@ mod tests {
             let (stream, _) = listener.accept().await.unwrap();
             agent(stream, answers, hang_up).await;
         });
-        let mut heart = Heart::begin(&dir, Duration::from_secs(300));
+        let mut heart = Heart::begin(&dir, Duration::from_secs(boot_timeout));
         timeout(Duration::from_secs(seconds), heart.hung()).await
     }
 
@@ -148,7 +151,9 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]
     async fn a_machine_that_may_start_slowly_may_answer_slowly() {
-        assert!(watched_for(300, 1, false).await.is_err(), "it has as long as for its start");
-        assert!(watched_for(330, 1, false).await.is_ok(), "and no longer");
+        assert!(watched_for(300, 300, 1, false).await.is_err(), "it has as long as for its start");
+        assert!(watched_for(330, 300, 1, false).await.is_ok(), "and no longer");
+        assert!(watched_for(75, 1, 1, false).await.is_err(), "a minute at least");
+        assert!(watched_for(85, 1, 1, false).await.is_ok(), "and no longer");
     }
 }

@@ -1,5 +1,7 @@
 //! Every bound of the protocol and of the queues that stand on it, in bytes unless said otherwise.
 
+use std::time::Duration;
+
 /// Longest payload of a data frame; also the size of one read from a pipe.
 pub const MAX_DATA: usize = 64 * 1024;
 
@@ -9,6 +11,10 @@ pub const MAX_CONTROL: usize = 8 * 1024 * 1024;
 
 /// Longest payload before the handshake is done.
 pub const MAX_HELLO: usize = 4 * 1024;
+
+/// How long each side waits for the other's greeting (a time). A caller that never speaks would hold
+/// one of the agent's connections for ever; an agent whose sandbox is busy may be slow.
+pub const GREETING: Duration = Duration::from_secs(30);
 
 /// What a data frame costs in credit beyond its payload: roughly what it takes to keep it in a
 /// queue, so that a million one-byte frames are bounded as well.
