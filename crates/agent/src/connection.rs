@@ -120,7 +120,15 @@ impl Connection {
                         self.agreed.set(Some(agree(&ours, &theirs)?));
                         sys::die_with_parent();
                     }
-                    message => self.handle(registry, frame.channel, message)?,
+                    message => {
+                        let highest = self.highest.get();
+                        self.handle(registry, frame.channel, message)?;
+                        // One read can hold a thousand commands, each of which costs a fork:
+                        // everybody else has a turn in between.
+                        if self.highest.get() != highest {
+                            tokio::task::yield_now().await;
+                        }
+                    }
                 }
                 self.room().await;
             }

@@ -164,6 +164,30 @@ fn b6_without_credit_nothing_is_read_and_with_it_nothing_is_missing() {
 }
 
 #[test]
+fn b9_many_commands_at_once_hold_up_nobody_else() {
+    const COMMANDS: usize = 200;
+    let agent = Agent::start();
+    let (mut many, mut other) = (agent.connect(), agent.connect());
+    let mut starts = BytesMut::new();
+    for _ in 0..COMMANDS {
+        let channel = many.channel();
+        assert!(encode(&Frame { channel, message: Message::Exec(exec(&["true"])) }, &mut starts));
+    }
+    // Stopped, so that all of it is there when the agent goes on.
+    agent.signal("STOP");
+    many.stream.write_all(&starts).unwrap();
+    let mut seen = Vec::new();
+    while seen.last() != Some(&COMMANDS) {
+        let channel = other.channel();
+        other.send(channel, Message::List);
+        agent.signal("CONT");
+        let Message::Sessions(sessions) = other.receive().message else { unreachable!() };
+        seen.push(sessions.sessions.len());
+    }
+    assert!(seen.iter().any(|begun| (1..COMMANDS).contains(begun)), "{seen:?}");
+}
+
+#[test]
 fn c2_input_sent_before_the_start_arrives_and_then_its_end() {
     let agent = Agent::start();
     let mut client = agent.connect();

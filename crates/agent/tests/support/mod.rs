@@ -60,6 +60,19 @@ impl Agent {
         Agent { process, address, _folder: folder }
     }
 
+    /// Sends it a signal; when it is to stop, waits until it has.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+        let is_stopped = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            stat.rsplit_once(") ").unwrap().1.starts_with('T')
+        };
+        while name == "STOP" && !is_stopped() {
+            std::thread::yield_now();
+        }
+    }
+
     pub(crate) fn connect(&self) -> Client {
         self.connect_with(FEATURES)
     }
