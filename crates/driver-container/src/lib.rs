@@ -16,5 +16,6 @@ mod machine;
 mod runtime;
 mod seccomp;
 mod spec;
+mod sweep;
 
 pub use machine::{ContainerDriver, Settings};

@@ -1,12 +1,13 @@
 //! The driver and its machines.
 
 use crate::cgroup;
-use crate::runtime::{CALL_LIMIT, Runtime, find, last_error};
+use crate::runtime::{CALL_LIMIT, find, last_error};
 use crate::spec::{AGENT, Container as Description};
+use crate::sweep::{Remains, sweep};
 use command_fds::{CommandFdExt, FdMapping};
 use msb_driver::{
     BoxFuture, Driver, Exit, Failure, Isolation, Machine, MachineSpec, Probe, SandboxDir, Users,
-    bind_in, remove_tree,
+    bind_in,
 };
 use msb_driver_common::{Bound, Ended, watch};
 use rustix::io::Errno;
@@ -47,8 +48,7 @@ impl ContainerDriver {
         let runtime = find(&self.settings, false).await?;
         let (bundle, run) = (spec.dir.bundle(), spec.dir.run());
         let id = spec.dir.id();
-        // For the sweep: another one could not take apart what this one made.
-        fs::write(run.join("runtime"), runtime.program.as_os_str().as_encoded_bytes())
+        fs::write(runtime_file(&spec.dir), runtime.program.as_os_str().as_encoded_bytes())
             .map_err(|error| Failure::boot_io("write to", &run, error))?;
         self.describe(spec)?.save(bundle.join("config.json")).map_err(|error| {
             Failure::boot(format!("cannot write {}: {error}", bundle.display()))
@@ -128,6 +128,11 @@ fn oci_root(dir: &SandboxDir) -> PathBuf {
     dir.run().join("oci")
 }
 
+/// Which runtime it is, for the sweep.
+fn runtime_file(dir: &SandboxDir) -> PathBuf {
+    dir.run().join("runtime")
+}
+
 fn remove_if_there(path: &Path) -> Result<(), Failure> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -176,35 +181,14 @@ impl Driver for ContainerDriver {
 
     fn sweep<'a>(&'a self, dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
-            // First by control group: the runtime then finds it dead and need not wait for it.
-            cgroup::remove(dir.id())?;
-            let root = oci_root(dir);
-            if root.join(dir.id()).is_dir() {
-                delete(&self.settings, dir, &root).await;
-            }
-            cgroup::remove(dir.id())?;
-            remove_tree(&root).map_err(|error| Failure::boot(error.to_string()))
+            let remains = Remains {
+                id: dir.id(),
+                root: oci_root(dir),
+                runtime: runtime_file(dir),
+                log: dir.bundle().join("oci.log"),
+            };
+            sweep(&self.settings, &remains).await
         })
-    }
-}
-
-/// Has the runtime take its container apart, which ends what a control group did not reach. Its
-/// failure is not the sweep's: a container that was only half made is unknown to it.
-async fn delete(settings: &Settings, dir: &SandboxDir, root: &Path) {
-    let recorded = fs::read_to_string(dir.run().join("runtime")).ok().map(PathBuf::from);
-    let runtime = recorded.map(|program| Runtime { program });
-    let Some(runtime) = runtime.or_else(|| Runtime::candidates().into_iter().next()) else {
-        return;
-    };
-    let mut command = runtime.command(&settings.launcher, root, &dir.bundle().join("oci.log"));
-    command.args(["delete", "--force"]).arg(dir.id());
-    match command.spawn() {
-        Ok(child) => {
-            if let Err(error) = Bound::new(child).wait(CALL_LIMIT).await {
-                tracing::warn!(%error, "the runtime could not delete the container");
-            }
-        }
-        Err(error) => tracing::warn!(%error, "the runtime could not be run"),
     }
 }
 

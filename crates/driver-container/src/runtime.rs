@@ -3,10 +3,14 @@
 use crate::cgroup;
 use crate::machine::Settings;
 use crate::spec::{AGENT, Container};
+use crate::sweep::{Remains, sweep};
 use msb_driver::{
-    Failure, SandboxConfig, Users, create_private_dir, now_ms, remove_tree, write_atomically,
+    Failure, SandboxConfig, SandboxDir, Users, create_private_dir, now_ms, remove_tree,
+    write_atomically,
 };
 use msb_driver_common::Bound;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -14,6 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use tokio::time::{sleep, timeout};
 
 /// In which order the runtimes are looked for: the fastest first.
 const NAMES: [&str; 3] = ["crun", "runc", "youki"];
@@ -24,6 +29,9 @@ pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(20);
 /// How long a failed trial is remembered: a passed one holds until the next boot, a failure may
 /// have been mended meanwhile.
 const FAILURE_HOLDS_MS: u64 = 60_000;
+/// How long others may be trying runtimes out before that is a failure, and how often to look.
+const TURN_LIMIT: Duration = Duration::from_secs(60);
+const TURN_PAUSE: Duration = Duration::from_millis(5);
 
 /// A runtime's program.
 #[derive(Debug, Clone)]
@@ -72,17 +80,23 @@ impl Runtime {
     }
 
     /// Whether it works here, as far as remembered, else by trial.
-    pub(crate) async fn check(&self, settings: &Settings, fresh: bool) -> Result<(), String> {
+    async fn check(&self, settings: &Settings, fresh: bool) -> Result<(), String> {
         let mut trial = self.describe(settings).map_err(|error| error.to_string())?;
         let cache = settings.cache.join("oci-runtimes.json");
-        let mut known: Vec<Trial> = fs::read(&cache)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
-        if !fresh && let Some(same) = known.iter().find(|known| known.holds_for(&trial)) {
-            return same.error.clone().map_or(Ok(()), Err);
+        let remembered = || {
+            let known = known(&cache).into_iter().find(|known| known.holds_for(&trial))?;
+            Some(known.error.map_or(Ok(()), Err))
+        };
+        if !fresh && let Some(result) = remembered() {
+            return result;
         }
-        trial.error = self.try_out(settings).await.err();
+        let place = Place::take(settings).await?;
+        // Of many that begin at once, the first tries it out for all.
+        if !fresh && let Some(result) = remembered() {
+            return result;
+        }
+        trial.error = self.try_out(settings, &place).await.err();
+        let mut known = known(&cache);
         known.retain(|known| known.program != trial.program);
         known.push(trial.clone());
         // A trial that is not remembered costs a moment at the next start, nothing else.
@@ -106,24 +120,20 @@ impl Runtime {
     }
 
     /// Runs the agent, which says its version, in a container like that of a sandbox.
-    async fn try_out(&self, settings: &Settings) -> Result<(), String> {
-        let id = format!("trial-{}", std::process::id());
-        let directory = settings.cache.join(&id);
-        let result = self.run_trial(settings, &id, &directory).await;
-        let cleaned = cgroup::remove(&id).map_err(|failure| failure.to_string());
-        let removed = remove_tree(&directory).map_err(|error| error.to_string());
-        result.and(cleaned).and(removed)
+    async fn try_out(&self, settings: &Settings, place: &Place) -> Result<(), String> {
+        place.clear(settings).await?;
+        let result = self.run_trial(settings, place).await;
+        result.and(place.clear(settings).await)
     }
 
-    async fn run_trial(
-        &self,
-        settings: &Settings,
-        id: &str,
-        directory: &Path,
-    ) -> Result<(), String> {
+    async fn run_trial(&self, settings: &Settings, place: &Place) -> Result<(), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
+        let Remains { id, root, runtime, log } = place.remains();
+        let directory = place.dir.path();
         let rootfs = directory.join("rootfs");
         create_private_dir(&rootfs).map_err(|error| text(&error))?;
+        fs::write(runtime, self.program.as_os_str().as_encoded_bytes())
+            .map_err(|error| text(&error))?;
         let name = "trial".parse().map_err(|error| text(&error))?;
         let config = SandboxConfig::new(name, rootfs.as_path());
         let container = Container {
@@ -138,8 +148,8 @@ impl Runtime {
         };
         let spec = container.spec().map_err(|error| text(&error))?;
         spec.save(directory.join("config.json")).map_err(|error| text(&error))?;
-        let (log, said) = (directory.join("log"), directory.join("said"));
-        let mut command = self.command(&settings.launcher, &directory.join("oci"), &log);
+        let said = directory.join("said");
+        let mut command = self.command(&settings.launcher, &root, &log);
         command.arg("run").arg("--bundle").arg(directory).arg(id);
         let said_file = File::create(&said).map_err(|error| text(&error))?;
         command.stdout(Stdio::null()).stderr(said_file);
@@ -156,6 +166,64 @@ impl Runtime {
     }
 }
 
+/// Where runtimes are tried out. One process at a time has it, and removes what one that was killed
+/// left there.
+#[derive(Debug)]
+struct Place {
+    /// As of a sandbox: its id is always the same, and so are the names of its control groups.
+    dir: SandboxDir,
+    _lock: File,
+}
+
+impl Place {
+    /// Waits for it.
+    async fn take(settings: &Settings) -> Result<Place, String> {
+        let turn = async {
+            loop {
+                if let Some(place) = Place::try_take(settings)? {
+                    return Ok(place);
+                }
+                sleep(TURN_PAUSE).await;
+            }
+        };
+        let late = || "another process does not come to an end with it".to_owned();
+        timeout(TURN_LIMIT, turn).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// `None` when somebody else has it.
+    fn try_take(settings: &Settings) -> Result<Option<Place>, String> {
+        let path = settings.cache.join("trial");
+        let dir = SandboxDir::open(&path).map_err(|error| error.to_string())?;
+        let lock = File::create(path.with_extension("lock")).map_err(|error| error.to_string())?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Place { dir, _lock: lock })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn remains(&self) -> Remains<'_> {
+        let path = self.dir.path();
+        Remains {
+            id: self.dir.id(),
+            root: path.join("oci"),
+            runtime: path.join("runtime"),
+            log: path.join("log"),
+        }
+    }
+
+    /// Ends and removes what is there, processes and control groups as well.
+    async fn clear(&self, settings: &Settings) -> Result<(), String> {
+        sweep(settings, &self.remains()).await.map_err(|failure| failure.to_string())?;
+        remove_tree(self.dir.path()).map_err(|error| error.to_string())
+    }
+}
+
+/// The trials that are remembered.
+fn known(cache: &Path) -> Vec<Trial> {
+    fs::read(cache).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
 impl Trial {
     fn holds_for(&self, now: &Trial) -> bool {
         let fresh = self.error.is_none() || now.at_ms.saturating_sub(self.at_ms) < FAILURE_HOLDS_MS;
@@ -168,6 +236,12 @@ impl Trial {
 /// Finds the first runtime that works, or says about each why it does not.
 pub(crate) async fn find(settings: &Settings, fresh: bool) -> Result<Runtime, Failure> {
     create_private_dir(&settings.cache).map_err(|error| Failure::boot(error.to_string()))?;
+    // A trial that was killed, and whose result was known from before.
+    if settings.cache.join("trial").exists()
+        && let Ok(Some(place)) = Place::try_take(settings)
+    {
+        place.clear(settings).await.map_err(Failure::boot)?;
+    }
     let mut troubles = Vec::new();
     for runtime in Runtime::candidates() {
         match runtime.check(settings, fresh).await {
@@ -231,6 +305,40 @@ mod tests {
         let mut upgraded = later;
         upgraded.modified = (9, 9);
         assert!(!trial(None, 0).holds_for(&upgraded));
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn g_what_a_killed_trial_left_is_removed_and_a_live_one_is_left_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            cache: scratch.path().join("cache"),
+            agent: scratch.path().join("agent"),
+            launcher: Vec::new(),
+            users: if rustix::process::geteuid().is_root() { Users::Host } else { Users::RootOnly },
+        };
+        create_private_dir(&settings.cache).unwrap();
+        let alive = Place::try_take(&settings).unwrap().unwrap();
+        create_private_dir(alive.dir.path()).unwrap();
+        let groups = match settings.users {
+            Users::Host => cgroup::create_for_agent(alive.dir.id()),
+            _ => None,
+        };
+        let left = || {
+            let groups = groups.iter().any(|group| group.exists());
+            (settings.cache.join("trial").exists(), groups)
+        };
+        let before = left();
+        assert!(before.0);
+
+        assert!(Place::try_take(&settings).unwrap().is_none());
+        assert!(Place::take(&settings).await.unwrap_err().contains("does not come to an end"));
+        // Whether there is a runtime that works here is another question.
+        let _ = find(&settings, false).await;
+        assert_eq!(left(), before);
+
+        drop(alive);
+        let _ = find(&settings, false).await;
+        assert_eq!(left(), (false, false));
     }
 
     #[test]

@@ -9,12 +9,13 @@
 
 mod support;
 
-use msb_driver::{Control, ErrorKind, Reason, Reply, Request, Status, list};
+use msb_driver::{Control, ErrorKind, Reason, Reply, Request, SandboxDir, Status, list};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use support::{LIMIT, Scene, eventually, processes};
+use support::{LIMIT, Scene, eventually, groups, processes};
 
 /// Creates a sandbox and stays: the body of a creating process that a test can kill.
 #[test]
@@ -209,6 +210,8 @@ fn b7_g_each_process_of_a_sandbox_that_is_killed_takes_the_others_along() {
 fn g_killed_at_random_moments_nothing_is_left_and_the_name_is_free() {
     let scene = Scene::new();
     let dir = scene.dir("a");
+    // Of a runtime, which the first one that starts makes.
+    let trial = SandboxDir::open(&scene.home.path().join("cache/trial")).unwrap();
     let rounds = std::env::var("MSB_TEST_KILLS").map_or(20, |text| text.parse().unwrap());
     for round in 0..rounds {
         let mut creator = Creator::spawn(&scene, false);
@@ -243,6 +246,8 @@ fn g_killed_at_random_moments_nothing_is_left_and_the_name_is_free() {
         assert!(!dir.path().exists(), "round {round}");
         scene.assert_nothing_left("a");
         scene.create(scene.config("a")).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert!(!trial.path().exists(), "round {round}");
+        assert_eq!(groups(trial.id()), Vec::<PathBuf>::new(), "round {round}");
         scene.ask("a", &Request::Kill);
         scene.assert_nothing_left("a");
     }
