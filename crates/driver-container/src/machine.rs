@@ -1,7 +1,7 @@
 //! The driver and its machines.
 
 use crate::cgroup;
-use crate::runtime::{CALL_LIMIT, find, last_error};
+use crate::runtime::{CALL_LIMIT, clear_leftover, find, last_error};
 use crate::spec::{AGENT, Container as Description};
 use crate::sweep::{Remains, sweep};
 use command_fds::{CommandFdExt, FdMapping};
@@ -187,7 +187,10 @@ impl Driver for ContainerDriver {
                 runtime: runtime_file(dir),
                 log: dir.bundle().join("oci.log"),
             };
-            sweep(&self.settings, &remains).await
+            sweep(&self.settings, &remains).await?;
+            // Its runner may have been killed before there was a container.
+            clear_leftover(&self.settings).await;
+            Ok(())
         })
     }
 }

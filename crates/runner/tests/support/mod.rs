@@ -157,6 +157,7 @@ pub(crate) fn processes(dir: &SandboxDir) -> Vec<String> {
         let is_zombie = stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z'));
         let (line, group) = (read("cmdline"), read("cgroup"));
         let state = dir.path().to_string_lossy();
+        let home = dir.path().ancestors().nth(2).unwrap().to_string_lossy();
         let mounts = read("mountinfo");
         // What shows a machine the image has that for its root.
         let root = fs::read_link(path.join("root")).unwrap_or_default();
@@ -166,7 +167,10 @@ pub(crate) fn processes(dir: &SandboxDir) -> Vec<String> {
             || root.starts_with(dir.path());
         // An ordinary user has no control groups and cannot look into the agent.
         let agent = !is_root() && line.starts_with("/.msb/agent") && is_own(&read("status"));
-        let sees = agent || mounts.contains(&format!("{state}/rootfs"));
+        // A container that is being made, for a trial as well.
+        let init = line.trim_end().ends_with("runc init")
+            && (read("environ").contains(&*home) || (!is_root() && is_own(&read("status"))));
+        let sees = agent || init || mounts.contains(&format!("{state}/rootfs"));
         if (ours || sees) && !is_zombie {
             found.push(format!("{}: {line}", path.display()));
         }
