@@ -2,8 +2,10 @@
 
 mod common;
 
-use common::{block_on, builder, runner_of, sandbox, setup, shell};
+use common::{block_on, builder, poll_once, runner_of, sandbox, setup, shell};
 use microsandbox::{ErrorKind, ExecEvent, Sandbox, SandboxStatus};
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 #[test]
 fn g_a_sandbox_is_made_found_listed_stopped_started_and_removed() {
@@ -54,6 +56,33 @@ fn g_waiting_tells_how_a_sandbox_ended() {
 }
 
 #[test]
+fn g_those_who_wait_for_the_end_hold_up_nobody_and_nothing_once_they_give_up() {
+    let sb = sandbox("awaited");
+    let runner = runner_of("awaited");
+    let count = || std::fs::read_dir(format!("/proc/{runner}/fd")).unwrap().count();
+    let until = |what: &str, is_so: &dyn Fn(usize) -> bool| {
+        let begun = Instant::now();
+        while !is_so(count()) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {}", count());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    for _ in 0..200 {
+        assert!(poll_once(pin!(sb.wait())).is_pending());
+    }
+    block_on(sb.sessions()).unwrap();
+    until("connections of nobody are closed", &|count| count < 64);
+
+    let wait = |sb: Sandbox| std::thread::spawn(move || block_on(sb.wait()).unwrap().signal);
+    let waiters: Vec<_> = (0..100).map(|_| wait(sb.clone())).collect();
+    until("all wait", &|count| count > waiters.len());
+    block_on(sb.kill()).unwrap();
+    for waiter in waiters {
+        assert_eq!(waiter.join().unwrap(), Some(libc::SIGKILL));
+    }
+}
+
+#[test]
 fn b7_a_runner_that_is_killed_takes_the_sandbox_along_and_everybody_is_told() {
     let sb = sandbox("murdered");
     let mut handle = block_on(sb.exec_stream("sleep", ["600"])).unwrap();
@@ -67,6 +96,22 @@ fn b7_a_runner_that_is_killed_takes_the_sandbox_along_and_everybody_is_told() {
     assert!(matches!(events.as_slice(), [ExecEvent::Lost(_)]), "{events:?}");
     assert_eq!(waiter.join().unwrap().unwrap_err().kind(), ErrorKind::SandboxCrashed);
     assert_eq!(block_on(sb.status()).unwrap(), SandboxStatus::Crashed);
+}
+
+/// A runner that dies stops listening before its lock is free.
+#[test]
+fn b7_a_wait_that_finds_nobody_listening_tells_how_it_ended() {
+    let sb = sandbox("deaf");
+    let runner = runner_of("deaf");
+    let home = std::env::var("MSB_HOME").unwrap();
+    std::fs::remove_file(format!("{home}/sandboxes/deaf/run/runner.sock")).unwrap();
+    let waiter = sb.clone();
+    let waiter = std::thread::spawn(move || block_on(waiter.wait()));
+    assert_eq!(shell(&sb, "echo alive"), "alive\n");
+    assert!(!waiter.is_finished(), "{:?}", waiter.join().unwrap());
+    // SAFETY: sends a signal to a process that this test's own sandbox made.
+    assert_eq!(unsafe { libc::kill(runner, libc::SIGKILL) }, 0);
+    assert_eq!(waiter.join().unwrap().unwrap_err().kind(), ErrorKind::SandboxCrashed);
 }
 
 #[test]

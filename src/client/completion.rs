@@ -23,6 +23,10 @@ impl<T> Ready for State<T> {
 }
 
 impl<T> State<T> {
+    fn is_closed(&self) -> bool {
+        matches!(self, State::Closed)
+    }
+
     fn take(&mut self) -> Option<Result<T, Error>> {
         match std::mem::replace(self, State::Taken) {
             State::Running => {
@@ -48,6 +52,19 @@ impl<T> Promise<T> {
         self.finish(|| result);
     }
 
+    /// Whether nobody is interested in the result any more.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.0.as_ref().is_some_and(|monitor| monitor.with(|state| state.is_closed()))
+    }
+
+    /// Waits until nobody is interested in the result any more.
+    pub(crate) async fn given_up(&self) {
+        match &self.0 {
+            Some(monitor) => monitor.until(|state| state.is_closed().then_some(())).await,
+            None => std::future::pending().await,
+        }
+    }
+
     fn finish(&mut self, result: impl FnOnce() -> Result<T, Error>) {
         let Some(monitor) = self.0.take() else { return };
         // A result that nobody takes any more is dropped outside the lock.
@@ -67,7 +84,7 @@ impl<T> Drop for Promise<T> {
 }
 
 /// The side that waits: by sleeping or awaiting. The result is handed over once. Dropping this does
-/// not undo the operation.
+/// not undo the operation, but [`Promise::given_up`] hears of it.
 #[derive(Debug)]
 pub(crate) struct Pending<T> {
     monitor: Arc<Monitor<State<T>>>,
@@ -112,13 +129,14 @@ impl<T> Future for Pending<T> {
 impl<T> Drop for Pending<T> {
     fn drop(&mut self) {
         self.monitor.forget(self.ticket.take());
+        self.close();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::testing::{block_on, is_readable};
+    use crate::client::testing::{block_on, is_readable, poll_once};
     use std::time::Duration;
 
     fn look<T>(pending: &Pending<T>) -> Option<Result<T, Error>> {
@@ -134,6 +152,15 @@ mod tests {
         assert!(is_readable(pending.monitor.fd().unwrap()));
         assert_eq!(look(&pending).unwrap().unwrap(), 5);
         assert_eq!(look(&pending).unwrap().unwrap_err().kind(), ErrorKind::Internal);
+    }
+
+    #[test]
+    fn who_works_for_nobody_is_told_so() {
+        let (promise, pending) = completion::<()>();
+        let mut given_up = Box::pin(promise.given_up());
+        assert!(poll_once(&mut given_up).is_pending());
+        drop(pending);
+        assert!(poll_once(&mut given_up).is_ready());
     }
 
     #[test]

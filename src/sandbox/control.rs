@@ -15,6 +15,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 /// How long past its own time limit a runner may take to answer.
 const GRACE: Duration = Duration::from_secs(20);
+/// How long to wait between two looks for a runner that does not listen yet, or no more.
+const RUNNER_PAUSE: Duration = Duration::from_millis(5);
 /// Longest answer of a runner.
 const MAX_ANSWER: u64 = 64 * 1024;
 
@@ -33,9 +35,22 @@ impl Sandbox {
         let (promise, pending) = completion();
         let inner = Arc::clone(&self.inner);
         let begun = runtime::get().and_then(|runtime| {
-            runtime::spawn_thread("msb-control", move || match Control::connect(&inner.dir) {
-                Ok(control) => runtime.spawn(wait(control, inner, promise)),
-                Err(_) => promise.complete(inner.outcome()),
+            runtime::spawn_thread("msb-control", move || {
+                loop {
+                    let error = match Control::connect(&inner.dir) {
+                        Ok(control) => return runtime.spawn(wait(control, inner, promise)),
+                        Err(error) => error,
+                    };
+                    match (inner.outcome(), error) {
+                        // About to listen, or to end.
+                        (Ok(None), msb_driver::Error::NotRunning(_)) if !promise.is_given_up() => {
+                            std::thread::sleep(RUNNER_PAUSE);
+                        }
+                        (Ok(None), error) => return promise.complete(Err(error.into())),
+                        (Ok(Some(status)), _) => return promise.complete(Ok(status)),
+                        (Err(error), _) => return promise.complete(Err(error)),
+                    }
+                }
             })
         });
         match begun {
@@ -76,14 +91,15 @@ impl Inner {
         }
     }
 
-    /// How a sandbox ended whose runner does not listen. Blocks.
-    fn outcome(&self) -> Result<ExitStatus, Error> {
+    /// How a sandbox ended whose runner does not listen; `None` when it has not ended. Blocks.
+    fn outcome(&self) -> Result<Option<ExitStatus>, Error> {
         // Written before the runner lets go of its lock, and removed by the next start.
         if let Some(outcome) = self.dir.read_outcome()? {
-            return self.status_of(&outcome);
+            return self.status_of(&outcome).map(Some);
         }
         match msb_driver::get(&self.home, &self.config.name, None)?.status {
-            Status::Crashed => self.status_of(&killed()),
+            Status::Crashed => self.status_of(&killed()).map(Some),
+            Status::Running => Ok(None),
             _ => Err(msb_driver::Error::NotRunning(self.config.name.clone()).into()),
         }
     }
@@ -94,9 +110,14 @@ fn killed() -> Outcome {
 }
 
 async fn wait(control: Control, inner: Arc<Inner>, promise: Promise<ExitStatus>) {
-    let said = match control.stream() {
-        Ok(socket) => ask(socket).await,
+    let socket = match control.stream() {
+        Ok(socket) => socket,
         Err(error) => return promise.complete(Err(error.into())),
+    };
+    let said = tokio::select! {
+        said = ask(socket) => said,
+        // The runner is not to keep a connection for nobody.
+        () = promise.given_up() => return,
     };
     match said {
         Some(reply) => promise.complete(inner.concluded(reply)),

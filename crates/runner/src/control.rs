@@ -6,12 +6,15 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Longest request, in bytes.
 const MAX_LINE: u64 = 64 * 1024;
-/// Connections at once (a count); more have to wait.
+/// Connections at once (a count); more have to wait. Those that wait for the end do not count:
+/// there can be many, for long, and nobody who wants the end is to wait for them.
 const CONNECTIONS: usize = 64;
+/// Connections that wait for the end (a count); more are refused.
+const WAITERS: usize = 512;
 /// Requests that wait for the runner's attention (a count).
 const REQUESTS: usize = 16;
 
@@ -30,6 +33,11 @@ impl Answer {
     /// Answers. A caller that is gone is nobody's trouble.
     pub(crate) fn send(self, reply: Reply) {
         let _ = self.0.send(reply);
+    }
+
+    /// Whether the caller is still there.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.0.is_closed()
     }
 }
 
@@ -76,6 +84,7 @@ impl Control {
 
 async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>, alive: mpsc::Sender<()>) {
     let free = Arc::new(Semaphore::new(CONNECTIONS));
+    let waiters = Arc::new(Semaphore::new(WAITERS));
     loop {
         let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
         let stream = match listener.accept().await {
@@ -92,49 +101,80 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>, alive: mp
             tracing::warn!("a control connection of another user was refused");
             continue;
         }
-        let (requests, alive) = (requests.clone(), alive.downgrade());
+        let caller = Caller {
+            stream: BufReader::new(stream),
+            permit,
+            waiters: Arc::clone(&waiters),
+            requests: requests.clone(),
+            alive: alive.downgrade(),
+        };
         tokio::spawn(async move {
-            if let Err(error) = serve(stream, &requests, &alive).await {
+            if let Err(error) = caller.serve().await {
                 tracing::debug!(%error, "a control connection failed");
             }
-            drop(permit);
         });
     }
 }
 
-async fn serve(
-    stream: UnixStream,
-    requests: &mpsc::Sender<Asked>,
-    alive: &mpsc::WeakSender<()>,
-) -> io::Result<()> {
-    let mut stream = BufReader::new(stream);
-    loop {
-        let mut line = Vec::new();
-        let length = (&mut stream).take(MAX_LINE).read_until(b'\n', &mut line).await?;
-        if length == 0 {
-            return Ok(());
+/// A connection.
+struct Caller {
+    stream: BufReader<UnixStream>,
+    /// What it counts as: one of the connections, or one that waits for the end.
+    permit: OwnedSemaphorePermit,
+    waiters: Arc<Semaphore>,
+    requests: mpsc::Sender<Asked>,
+    alive: mpsc::WeakSender<()>,
+}
+
+impl Caller {
+    async fn serve(mut self) -> io::Result<()> {
+        loop {
+            let mut line = Vec::new();
+            let length = (&mut self.stream).take(MAX_LINE).read_until(b'\n', &mut line).await?;
+            if length == 0 {
+                return Ok(());
+            }
+            // Held until the answer is written, so that the runner does not end before.
+            let Some(_writing) = self.alive.upgrade() else { return Ok(()) };
+            let reply = match serde_json::from_slice(&line) {
+                Ok(request) => match self.ask(request).await {
+                    Some(reply) => reply,
+                    None => return Ok(()),
+                },
+                Err(error) => Reply::Refused { message: format!("not a request: {error}") },
+            };
+            let mut bytes = serde_json::to_vec(&reply)?;
+            bytes.push(b'\n');
+            self.stream.write_all(&bytes).await?;
+            if length as u64 == MAX_LINE {
+                return Ok(());
+            }
         }
-        // Held until the answer is written, so that the runner does not end before.
-        let Some(_writing) = alive.upgrade() else { return Ok(()) };
-        let reply = match serde_json::from_slice(&line) {
-            Ok(request) => {
-                let (sender, answer) = oneshot::channel();
-                let asked = Asked { request, answer: Answer(sender) };
-                if requests.send(asked).await.is_err() {
-                    return Ok(());
-                }
-                match answer.await {
-                    Ok(reply) => reply,
-                    Err(_) => return Ok(()),
+    }
+
+    /// `None` when there will be no answer, or nobody who wants it.
+    async fn ask(&mut self, request: Request) -> Option<Reply> {
+        if matches!(request, Request::Wait) {
+            match Arc::clone(&self.waiters).try_acquire_owned() {
+                Ok(permit) => self.permit = permit,
+                Err(_) => {
+                    let message = format!("{WAITERS} callers wait for its end already");
+                    return Some(Reply::Refused { message });
                 }
             }
-            Err(error) => Reply::Refused { message: format!("not a request: {error}") },
-        };
-        let mut bytes = serde_json::to_vec(&reply)?;
-        bytes.push(b'\n');
-        stream.write_all(&bytes).await?;
-        if length as u64 == MAX_LINE {
-            return Ok(());
         }
+        let (sender, answer) = oneshot::channel();
+        self.requests.send(Asked { request, answer: Answer(sender) }).await.ok()?;
+        tokio::select! {
+            reply = answer => reply.ok(),
+            () = hung_up(&mut self.stream) => None,
+        }
+    }
+}
+
+/// Waits until the caller hangs up. What it sends before that stays to be read.
+async fn hung_up(stream: &mut BufReader<UnixStream>) {
+    if stream.fill_buf().await.is_ok_and(|bytes| !bytes.is_empty()) {
+        std::future::pending::<()>().await;
     }
 }

@@ -146,10 +146,16 @@ async fn end_request(control: &mut Control, waiting: &mut Vec<Answer>) {
                 waiting.push(answer);
                 return;
             }
-            Request::Wait => waiting.push(answer),
+            Request::Wait => await_end(waiting, answer),
             _ => answer.send(Reply::Refused { message: "it is not up yet".to_owned() }),
         }
     }
+}
+
+/// Remembers who waits for the end, and forgets who gave that up.
+fn await_end(waiting: &mut Vec<Answer>, answer: Answer) {
+    waiting.retain(Answer::is_wanted);
+    waiting.push(answer);
 }
 
 /// The watch over a sandbox that has come up.
@@ -243,7 +249,7 @@ impl Watch {
             Request::Stop { timeout_ms } => Input::Stop(Duration::from_millis(timeout_ms)),
             Request::Kill => Input::Kill,
             Request::Wait => {
-                waiting.push(answer);
+                await_end(waiting, answer);
                 return None;
             }
             Request::Info => {
