@@ -219,6 +219,7 @@ pub(crate) fn snapshot(root: &Path) -> Vec<String> {
 }
 
 /// Runs the tests of this very program as an ordinary user.
+#[allow(clippy::print_stderr, reason = "why they did not run")]
 pub(crate) fn run_tests_as_ordinary_user() {
     use std::os::unix::fs::chown;
     const USER: u32 = 61_234;
@@ -227,12 +228,34 @@ pub(crate) fn run_tests_as_ordinary_user() {
     let own = scratch.path().join("own");
     fs::create_dir(&own).unwrap();
     chown(&own, Some(USER), Some(USER)).unwrap();
+    let groups = match kvm_group() {
+        Ok(None) => "--clear-groups".to_owned(),
+        Ok(Some(group)) => format!("--groups={group}"),
+        Err(why) => {
+            eprintln!("SKIPPED: {why}");
+            return;
+        }
+    };
     let user = USER.to_string();
     let mut command = std::process::Command::new("setpriv");
-    command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
+    command.args(["--reuid", &user, "--regid", &user, &groups, "--"]);
     command.arg(std::env::current_exe().unwrap()).arg("--test-threads=1");
     command.env("HOME", &own).env("TMPDIR", &own).env_remove("XDG_RUNTIME_DIR").current_dir("/");
     let output = command.output().expect("setpriv is needed for this test");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The group that an ordinary user needs for the driver that is tested, if any.
+fn kvm_group() -> Result<Option<u32>, &'static str> {
+    use std::os::unix::fs::MetadataExt;
+    if std::env::var_os("MSB_DRIVER").is_none_or(|name| name != "krun") {
+        return Ok(None);
+    }
+    let device = fs::metadata("/dev/kvm").map_err(|_| "there is no /dev/kvm")?;
+    match device.mode() {
+        mode if mode & 0o006 == 0o006 => Ok(None),
+        mode if mode & 0o060 == 0o060 => Ok(Some(device.gid())),
+        _ => Err("/dev/kvm is root's alone here"),
+    }
 }
