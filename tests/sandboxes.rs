@@ -55,27 +55,29 @@ fn g_waiting_tells_how_a_sandbox_ended() {
     assert_eq!(block_on(sb.wait()).unwrap().signal, Some(libc::SIGKILL));
 }
 
+/// Waits until a runner has as many descriptors open as a test wants.
+fn connections_until(runner: i32, what: &str, is_so: &dyn Fn(usize) -> bool) {
+    let count = || std::fs::read_dir(format!("/proc/{runner}/fd")).map_or(0, Iterator::count);
+    let begun = Instant::now();
+    while !is_so(count()) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {}", count());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn g_those_who_wait_for_the_end_hold_up_nobody_and_nothing_once_they_give_up() {
     let sb = sandbox("awaited");
     let runner = runner_of("awaited");
-    let count = || std::fs::read_dir(format!("/proc/{runner}/fd")).unwrap().count();
-    let until = |what: &str, is_so: &dyn Fn(usize) -> bool| {
-        let begun = Instant::now();
-        while !is_so(count()) {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {}", count());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    };
     for _ in 0..200 {
         assert!(poll_once(pin!(sb.wait())).is_pending());
     }
     block_on(sb.sessions()).unwrap();
-    until("connections of nobody are closed", &|count| count < 64);
+    connections_until(runner, "connections of nobody are closed", &|count| count < 64);
 
     let wait = |sb: Sandbox| std::thread::spawn(move || block_on(sb.wait()).unwrap().signal);
     let waiters: Vec<_> = (0..100).map(|_| wait(sb.clone())).collect();
-    until("all wait", &|count| count > waiters.len());
+    connections_until(runner, "all wait", &|count| count > waiters.len());
     block_on(sb.kill()).unwrap();
     for waiter in waiters {
         assert_eq!(waiter.join().unwrap(), Some(libc::SIGKILL));
@@ -96,6 +98,23 @@ fn b7_a_runner_that_is_killed_takes_the_sandbox_along_and_everybody_is_told() {
     assert!(matches!(events.as_slice(), [ExecEvent::Lost(_)]), "{events:?}");
     assert_eq!(waiter.join().unwrap().unwrap_err().kind(), ErrorKind::SandboxCrashed);
     assert_eq!(block_on(sb.status()).unwrap(), SandboxStatus::Crashed);
+}
+
+#[test]
+fn g_a_kill_is_heard_however_many_stop_the_sandbox_gently() {
+    let sb = sandbox("stubborn");
+    let script = "trap '' TERM; echo on; while :; do sleep 600; done";
+    let mut handle = block_on(sb.shell_stream(script)).unwrap();
+    while !matches!(block_on(handle.recv()).unwrap(), ExecEvent::Stdout(_)) {}
+    let runner = runner_of("stubborn");
+    let long = Duration::from_secs(600);
+    let stop = |sb: Sandbox| std::thread::spawn(move || block_on(sb.stop_with_timeout(long)));
+    let stops: Vec<_> = (0..100).map(|_| stop(sb.clone())).collect();
+    connections_until(runner, "all stop it", &|count| count > stops.len());
+    block_on(sb.kill()).unwrap();
+    for stop in stops {
+        stop.join().unwrap().unwrap();
+    }
 }
 
 /// A runner that dies stops listening before its lock is free.

@@ -154,14 +154,22 @@ impl Caller {
 
     /// `None` when there will be no answer, or nobody who wants it.
     async fn ask(&mut self, request: Request) -> Option<Reply> {
-        if matches!(request, Request::Wait) {
-            match Arc::clone(&self.waiters).try_acquire_owned() {
+        let place = || Arc::clone(&self.waiters).try_acquire_owned();
+        match request {
+            Request::Wait => match place() {
                 Ok(permit) => self.permit = permit,
                 Err(_) => {
                     let message = format!("{WAITERS} callers wait for its end already");
                     return Some(Reply::Refused { message });
                 }
+            },
+            // These wait for it as well, and are never refused.
+            Request::Stop { .. } | Request::Kill => {
+                if let Ok(permit) = place() {
+                    self.permit = permit;
+                }
             }
+            _ => {}
         }
         let (sender, answer) = oneshot::channel();
         self.requests.send(Asked { request, answer: Answer(sender) }).await.ok()?;
