@@ -306,6 +306,25 @@ TEST(test_g_the_end_of_a_sandbox_is_waited_for_and_told_again)
     CHECK_OK(msb_sandbox_remove("waited", 0, &err));
 }
 
+TEST(test_g_a_wait_for_the_end_goes_with_its_handle)
+{
+    enum { HANDLES = 200 };
+    msb_sandbox *sandbox = sandbox_of_own("awaited");
+    int before = open_descriptors(0);
+
+    for (int i = 0; i < HANDLES; i++) {
+        msb_sandbox *other = opened("awaited", 0);
+
+        CHECK_STATUS(msb_sandbox_wait(other, 5, &err), MSB_AGAIN);
+        CHECK_INT(msb_handle_close(other), MSB_OK);
+    }
+    for (int64_t until = now_ms() + 20000; open_descriptors(0) >= before + HANDLES / 2;) {
+        CHECK(now_ms() < until);
+        sleep_ms(10);
+    }
+    sandbox_end(sandbox, "awaited");
+}
+
 /* The runner of a sandbox: the process that has its directory on its command line. 0: not seen. */
 static pid_t runner_of(const char *name)
 {

@@ -121,12 +121,14 @@ impl SandboxObject {
         });
         if !begun {
             let pending = sandbox.begin_wait();
-            let object = Arc::downgrade(self);
+            let object = Arc::clone(self);
             runtime.spawn(async move {
-                let result = pending.await.map(drop).map_err(Told::from);
-                if let Some(object) = object.upgrade() {
-                    object.state.with(|state| state.end = Some(End::Over(result)));
-                }
+                let result = tokio::select! {
+                    result = pending => result.map(drop).map_err(Told::from),
+                    // Nobody can ask for it any more.
+                    () = object.state.until(|state| state.attempt.is_closed().then_some(())) => return,
+                };
+                object.state.with(|state| state.end = Some(End::Over(result)));
             });
         }
         Ok(())
