@@ -123,8 +123,8 @@ impl Connection {
                     message => {
                         let highest = self.highest.get();
                         self.handle(registry, frame.channel, message)?;
-                        // One read can hold a thousand commands, each of which costs a fork:
-                        // everybody else has a turn in between.
+                        // A request, since it took a channel. One read can hold a thousand
+                        // commands, each of which costs a fork: others have a turn in between.
                         if self.highest.get() != highest {
                             tokio::task::yield_now().await;
                         }

@@ -176,13 +176,15 @@ fn b9_many_commands_at_once_hold_up_nobody_else() {
     // Stopped, so that all of it is there when the agent goes on.
     agent.signal("STOP");
     many.stream.write_all(&starts).unwrap();
+    let channel = other.channel();
+    other.send(channel, Message::List);
+    agent.signal("CONT");
     let mut seen = Vec::new();
     while seen.last() != Some(&COMMANDS) {
-        let channel = other.channel();
-        other.send(channel, Message::List);
-        agent.signal("CONT");
         let Message::Sessions(sessions) = other.receive().message else { unreachable!() };
         seen.push(sessions.sessions.len());
+        let channel = other.channel();
+        other.send(channel, Message::List);
     }
     assert!(seen.iter().any(|begun| (1..COMMANDS).contains(begun)), "{seen:?}");
 }

@@ -48,8 +48,8 @@ impl ContainerDriver {
         let runtime = find(&self.settings, false).await?;
         let (bundle, run) = (spec.dir.bundle(), spec.dir.run());
         let id = spec.dir.id();
-        fs::write(runtime_file(&spec.dir), runtime.program.as_os_str().as_encoded_bytes())
-            .map_err(|error| Failure::boot_io("write to", &run, error))?;
+        let remains = remains(&spec.dir);
+        remains.record(&runtime).map_err(|error| Failure::boot_io("write to", &run, error))?;
         self.describe(spec)?.save(bundle.join("config.json")).map_err(|error| {
             Failure::boot(format!("cannot write {}: {error}", bundle.display()))
         })?;
@@ -58,12 +58,11 @@ impl ContainerDriver {
             .map_err(|error| Failure::boot_io("make a pipe for", &run, error))?;
         let listener = bind_in(&run, "agent.sock").map_err(|e| Failure::boot(e.to_string()))?;
 
-        let oci_log = bundle.join("oci.log");
         let pid_file = bundle.join("pid");
-        for stale in [&oci_log, &pid_file] {
+        for stale in [&remains.log, &pid_file] {
             remove_if_there(stale)?;
         }
-        let mut command = runtime.command(&self.settings.launcher, &oci_root(&spec.dir), &oci_log);
+        let mut command = runtime.command(&self.settings.launcher, &remains.root, &remains.log);
         command.args(["run", "--detach", "--preserve-fds", "2", "--pid-file"]).arg(&pid_file);
         command.arg("--bundle").arg(&bundle).arg(id);
         command.stdout(spec.console()?).stderr(spec.console()?);
@@ -82,7 +81,7 @@ impl ContainerDriver {
             .await
             .map_err(|error| Failure::boot(format!("{}: {error}", runtime.program.display())))?;
         if !status.success() {
-            let detail = last_error(&oci_log).unwrap_or_else(|| status.to_string());
+            let detail = last_error(&remains.log).unwrap_or_else(|| status.to_string());
             return Err(Failure::boot(format!("{}: {detail}", runtime.program.display())));
         }
         let init = watch_init(&pid_file)?;
@@ -123,14 +122,14 @@ fn write_hosts(spec: &MachineSpec) -> Result<Option<PathBuf>, Failure> {
     Ok(Some(hosts))
 }
 
-/// Where the runtime keeps its own state.
-fn oci_root(dir: &SandboxDir) -> PathBuf {
-    dir.run().join("oci")
-}
-
-/// Which runtime it is, for the sweep.
-fn runtime_file(dir: &SandboxDir) -> PathBuf {
-    dir.run().join("runtime")
+/// What a sandbox's container leaves.
+fn remains(dir: &SandboxDir) -> Remains<'_> {
+    Remains {
+        id: dir.id(),
+        root: dir.run().join("oci"),
+        runtime: dir.run().join("runtime"),
+        log: dir.bundle().join("oci.log"),
+    }
 }
 
 fn remove_if_there(path: &Path) -> Result<(), Failure> {
@@ -181,13 +180,7 @@ impl Driver for ContainerDriver {
 
     fn sweep<'a>(&'a self, dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
-            let remains = Remains {
-                id: dir.id(),
-                root: oci_root(dir),
-                runtime: runtime_file(dir),
-                log: dir.bundle().join("oci.log"),
-            };
-            sweep(&self.settings, &remains).await?;
+            sweep(&self.settings, &remains(dir)).await?;
             // Its runner may have been killed before there was a container.
             clear_leftover(&self.settings).await;
             Ok(())

@@ -128,12 +128,12 @@ impl Runtime {
 
     async fn run_trial(&self, settings: &Settings, place: &Place) -> Result<(), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let Remains { id, root, runtime, log } = place.remains();
+        let remains = place.remains();
+        let Remains { id, root, log, .. } = &remains;
         let directory = place.dir.path();
         let rootfs = directory.join("rootfs");
         create_private_dir(&rootfs).map_err(|error| text(&error))?;
-        fs::write(runtime, self.program.as_os_str().as_encoded_bytes())
-            .map_err(|error| text(&error))?;
+        remains.record(self).map_err(|error| text(&error))?;
         let name = "trial".parse().map_err(|error| text(&error))?;
         let config = SandboxConfig::new(name, rootfs.as_path());
         let container = Container {
@@ -149,7 +149,7 @@ impl Runtime {
         let spec = container.spec().map_err(|error| text(&error))?;
         spec.save(directory.join("config.json")).map_err(|error| text(&error))?;
         let said = directory.join("said");
-        let mut command = self.command(&settings.launcher, &root, &log);
+        let mut command = self.command(&settings.launcher, root, log);
         command.arg("run").arg("--bundle").arg(directory).arg(id);
         let said_file = File::create(&said).map_err(|error| text(&error))?;
         command.stdout(Stdio::null()).stderr(said_file);
@@ -158,7 +158,7 @@ impl Runtime {
         if status.success() {
             return Ok(());
         }
-        Err(last_error(&log)
+        Err(last_error(log)
             .or_else(|| fs::read_to_string(&said).ok().filter(|said| !said.trim().is_empty()))
             .unwrap_or_else(|| status.to_string())
             .trim()

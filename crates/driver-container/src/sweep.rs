@@ -5,8 +5,8 @@ use crate::machine::Settings;
 use crate::runtime::{CALL_LIMIT, Runtime};
 use msb_driver::{Failure, remove_tree};
 use msb_driver_common::Bound;
-use std::fs;
 use std::path::PathBuf;
+use std::{fs, io};
 
 /// A container, as far as its traces go.
 #[derive(Debug)]
@@ -18,6 +18,13 @@ pub(crate) struct Remains<'a> {
     pub(crate) runtime: PathBuf,
     /// The runtime's log.
     pub(crate) log: PathBuf,
+}
+
+impl Remains<'_> {
+    /// Notes which runtime makes the container.
+    pub(crate) fn record(&self, runtime: &Runtime) -> io::Result<()> {
+        fs::write(&self.runtime, runtime.program.as_os_str().as_encoded_bytes())
+    }
 }
 
 /// Ends every process of a container and removes its control groups and the runtime's state.
