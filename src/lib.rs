@@ -52,7 +52,7 @@ pub use msb_wire::{FailureKind as ExecFailureKind, Stage as ExecStage};
 pub use options::{ExecOptions, ExecOptionsBuilder, Rlimit, RlimitResource};
 pub use output::{ExecOutput, ExitStatus, ResourceUsage};
 pub use sandbox::{
-    LogEvent, LogOptions, LogRecord, LogSource, LogStream, Sandbox, SandboxBuilder, SandboxInfo,
-    SandboxStatus, SessionInfo, logs,
+    Bounds, Cpus, LogEvent, LogOptions, LogRecord, LogSource, LogStream, Protection, Sandbox,
+    SandboxBuilder, SandboxInfo, SandboxStatus, Security, SessionInfo, logs,
 };
 pub use sink::ExecSink;

@@ -352,7 +352,7 @@ pub(super) fn sandboxes(
             isolation: info.isolation.map_or(0, isolation_number),
             reason: info.end_reason.map_or(0, reason_number),
             flags: if info.detached { super::MSB_SANDBOX_DETACHED } else { 0 },
-            cpus: info.cpus.unwrap_or(0),
+            cpus: info.cpus.map_or(0, |cpus| msb_driver::Cpus::from(cpus).whole()),
             memory_mib: info.memory.unwrap_or(0),
             reserved: 0,
             created_ms: ms_of(info.created_at),

@@ -5,7 +5,8 @@ use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::image::{Cancel, ImageProgress, PullPolicy, Resolved, Surroundings, Wanted, resolve};
 use crate::sandbox::{Sandbox, with_name};
 use msb_driver::{
-    ByteString, CreateOptions, DriverChoice, LogConfig, SandboxConfig, resolve_boot_timeout,
+    ByteString, Cpus, CreateOptions, DriverChoice, LogConfig, SandboxConfig, Security,
+    resolve_boot_timeout,
 };
 use std::fmt;
 use std::path::Path;
@@ -37,8 +38,12 @@ impl fmt::Debug for OnProgress {
 
 #[derive(Debug, Clone, Default)]
 struct Rest {
-    cpus: Option<u32>,
+    cpus: Option<Cpus>,
     memory_mib: Option<u32>,
+    pids_limit: Option<u32>,
+    disk_mib: Option<u64>,
+    require_jail: bool,
+    security: Security,
     env: Vec<(ByteString, ByteString)>,
     workdir: Option<ByteString>,
     shell: Option<ByteString>,
@@ -86,10 +91,10 @@ impl SandboxBuilder {
         self
     }
 
-    /// Sets how many processors it may use.
+    /// Sets how many processors it may use: a whole number, or a fraction such as `0.5`.
     #[must_use]
-    pub fn cpus(mut self, cpus: u32) -> Self {
-        self.rest.cpus = Some(cpus);
+    pub fn cpus(mut self, cpus: impl Into<Cpus>) -> Self {
+        self.rest.cpus = Some(cpus.into());
         self
     }
 
@@ -97,6 +102,35 @@ impl SandboxBuilder {
     #[must_use]
     pub fn memory(mut self, mib: u32) -> Self {
         self.rest.memory_mib = Some(mib);
+        self
+    }
+
+    /// Sets how many processes and threads it may have at once; 4096 unless set.
+    #[must_use]
+    pub fn pids_limit(mut self, count: u32) -> Self {
+        self.rest.pids_limit = Some(count);
+        self
+    }
+
+    /// Sets how large its upper layer may grow, in MiB; 32 GiB unless set.
+    #[must_use]
+    pub fn disk(mut self, mib: u64) -> Self {
+        self.rest.disk_mib = Some(mib);
+        self
+    }
+
+    /// Refuses to start where a wall of the jail cannot be had; `MSB_REQUIRE_JAIL=1` does so for
+    /// every sandbox.
+    #[must_use]
+    pub fn require_jail(mut self, require: bool) -> Self {
+        self.rest.require_jail = require;
+        self
+    }
+
+    /// Sets what commands in a virtual machine may do.
+    #[must_use]
+    pub fn security(mut self, security: Security) -> Self {
+        self.rest.security = security;
         self
     }
 
@@ -296,6 +330,10 @@ impl SandboxBuilder {
             cmd: image.cmd.clone(),
             cpus: rest.cpus,
             memory_mib: rest.memory_mib,
+            pids_limit: rest.pids_limit,
+            disk_mib: rest.disk_mib,
+            require_jail: rest.require_jail || jail_is_required(),
+            security: rest.security,
             env: of_image.chain(rest.env).collect(),
             workdir: rest.workdir.or_else(|| image.absolute_workdir().map(ByteString::from)),
             shell: rest.shell.or_else(|| image.shell_program().and_then(some)),
@@ -311,6 +349,11 @@ impl SandboxBuilder {
             ..SandboxConfig::new(name, resolved.rootfs.clone())
         }
     }
+}
+
+/// Whether `MSB_REQUIRE_JAIL` asks for every wall of the jail.
+fn jail_is_required() -> bool {
+    std::env::var_os("MSB_REQUIRE_JAIL").is_some_and(|value| value == "1")
 }
 
 /// Whole milliseconds; a part of one counts as one, so that no time becomes none.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What is known about a sandbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SandboxInfo {
     /// Its name.
@@ -23,7 +23,7 @@ pub struct SandboxInfo {
     /// What isolates it.
     pub isolation: Option<Isolation>,
     /// How many processors it may use; `None` is the driver's default.
-    pub cpus: Option<u32>,
+    pub cpus: Option<f64>,
     /// How much memory it may use, in MiB; `None` is the driver's default.
     pub memory: Option<u32>,
     /// Whether it outlives the process that created it.
@@ -60,7 +60,7 @@ impl From<Info> for SandboxInfo {
             default_command: config.entrypoint.into_iter().chain(config.cmd).collect(),
             driver,
             isolation,
-            cpus: config.cpus,
+            cpus: config.cpus.map(msb_driver::Cpus::count),
             memory: config.memory_mib,
             detached: config.detached,
             labels: config.labels,

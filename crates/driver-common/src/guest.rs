@@ -42,7 +42,7 @@ impl Guest {
                 format!("give it at least {LEAST_MIB} MiB"),
             );
         }
-        let cpus = config.cpus.unwrap_or(1);
+        let cpus = config.cpus.map_or(1, msb_driver::Cpus::whole);
         if cpus > MOST_CPUS {
             return refuse(
                 format!("cpus is {cpus}; a virtual machine can have {MOST_CPUS}"),
@@ -86,6 +86,6 @@ mod tests {
         };
         assert!(refused(|c| c.network = true).contains("leave network off"));
         assert!(refused(|c| c.memory_mib = Some(32)).contains("at least 96 MiB"));
-        assert!(refused(|c| c.cpus = Some(4000)).contains("cpus is 4000"));
+        assert!(refused(|c| c.cpus = Some(4000.into())).contains("cpus is 4000"));
     }
 }

@@ -21,6 +21,8 @@ pub(crate) const AGENT_CGROUP: &str = "/.msb/cgroup";
 const PIDS_LIMIT: i64 = 4096;
 /// The period over which processor time is shared out, in microseconds.
 const CPU_PERIOD: u64 = 100_000;
+/// Least processor time in a period, in microseconds.
+const MIN_QUOTA: u64 = 1000;
 
 /// What a container may do beyond an ordinary user: the set that container engines have settled
 /// on. The kernel confines each of them to the container.
@@ -201,7 +203,9 @@ impl Container<'_> {
             .devices(vec![no_device])
             .pids(LinuxPidsBuilder::default().limit(PIDS_LIMIT).build()?);
         if let Some(cpus) = self.config.cpus {
-            let quota = i64::from(cpus) * CPU_PERIOD.cast_signed();
+            // The kernel refuses less than a thousandth of a second (sched-bwc.rst).
+            let share = u64::from(cpus.millis()) * CPU_PERIOD / 1000;
+            let quota = share.max(MIN_QUOTA).cast_signed();
             resources =
                 resources.cpu(LinuxCpuBuilder::default().period(CPU_PERIOD).quota(quota).build()?);
         }
@@ -276,7 +280,7 @@ mod tests {
     #[test]
     fn limits_become_control_group_settings() {
         let mut config = config();
-        (config.cpus, config.memory_mib) = (Some(2), Some(64));
+        (config.cpus, config.memory_mib) = (Some(2.into()), Some(64));
         let spec = container(&config, Users::Host).spec().unwrap();
         let json = serde_json::to_value(&spec).unwrap();
         let resources = &json["linux"]["resources"];

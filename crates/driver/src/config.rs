@@ -1,5 +1,6 @@
 //! What a sandbox is asked to be.
 
+use crate::bounds::{Cpus, Security};
 use crate::byte_string::ByteString;
 use crate::error::{Failure, Result};
 use crate::name::Name;
@@ -12,10 +13,13 @@ use std::time::Duration;
 /// Version of the stored form of [`SandboxConfig`].
 pub const CONFIG_VERSION: u32 = 1;
 
-/// Most processors that may be asked for.
-const MAX_CPUS: u32 = 4096;
 /// Least memory that may be asked for: below it not even the agent starts reliably.
 const MIN_MEMORY_MIB: u32 = 16;
+/// Fewest processes: the agent, a command, and its child.
+const MIN_PIDS: u32 = 8;
+/// Least and most that the upper layer may be limited to (the most is what ext4 can hold).
+const MIN_DISK_MIB: u64 = 16;
+const MAX_DISK_MIB: u64 = 16 * 1024 * 1024;
 /// Least that a file of the log may be limited to: more than the longest record.
 const MIN_LOG_BYTES: u64 = 512 * 1024;
 /// Most files of the log.
@@ -43,10 +47,22 @@ pub struct SandboxConfig {
     pub cmd: Vec<String>,
     /// How many processors it may use; `None` is the driver's default.
     #[serde(default)]
-    pub cpus: Option<u32>,
-    /// How much memory it may use; `None` is the driver's default.
+    pub cpus: Option<Cpus>,
+    /// How much memory it may use; `None` is 2 GiB or half of the host's, whichever is less.
     #[serde(default)]
     pub memory_mib: Option<u32>,
+    /// How many processes and threads it may have; `None` is 4096.
+    #[serde(default)]
+    pub pids_limit: Option<u32>,
+    /// How large its upper layer may grow, in MiB; `None` is 32 GiB.
+    #[serde(default)]
+    pub disk_mib: Option<u64>,
+    /// Refuse to start where a wall of the jail cannot be had.
+    #[serde(default)]
+    pub require_jail: bool,
+    /// What commands in a virtual machine may do.
+    #[serde(default)]
+    pub security: Security,
     /// Environment of everything that runs in it.
     #[serde(default)]
     pub env: Vec<(ByteString, ByteString)>,
@@ -172,6 +188,10 @@ impl SandboxConfig {
             cmd: Vec::new(),
             cpus: None,
             memory_mib: None,
+            pids_limit: None,
+            disk_mib: None,
+            require_jail: false,
+            security: Security::Default,
             env: Vec::new(),
             workdir: None,
             shell: None,
@@ -208,12 +228,22 @@ impl SandboxConfig {
                 self.version
             ));
         }
-        if let Some(cpus) = self.cpus.filter(|cpus| *cpus == 0 || *cpus > MAX_CPUS) {
-            return invalid(format!("cpus is {cpus}; it must be 1 to {MAX_CPUS}"));
-        }
         if let Some(memory) = self.memory_mib.filter(|memory| *memory < MIN_MEMORY_MIB) {
             return invalid(format!(
                 "memory is {memory} MiB; it must be at least {MIN_MEMORY_MIB} MiB"
+            ));
+        }
+        if let Some(cpus) = self.cpus.filter(|cpus| !cpus.is_valid()) {
+            return invalid(cpus.refusal());
+        }
+        if let Some(pids) = self.pids_limit.filter(|pids| *pids < MIN_PIDS) {
+            return invalid(format!("pids_limit is {pids}; it must be at least {MIN_PIDS}"));
+        }
+        if let Some(disk) =
+            self.disk_mib.filter(|disk| !(MIN_DISK_MIB..=MAX_DISK_MIB).contains(disk))
+        {
+            return invalid(format!(
+                "disk is {disk} MiB; it must be {MIN_DISK_MIB} to {MAX_DISK_MIB} MiB"
             ));
         }
         let times = [
@@ -335,7 +365,10 @@ mod tests {
 
     #[test]
     fn bad_values_are_refused_with_the_value_in_the_message() {
-        assert!(refused(|c| c.cpus = Some(0)).contains("cpus is 0"));
+        assert!(refused(|c| c.cpus = Some(0.into())).contains("cpus is 0"));
+        assert!(refused(|c| c.cpus = Some(f64::NAN.into())).contains("cpus is 0"));
+        assert!(refused(|c| c.pids_limit = Some(1)).contains("pids_limit is 1"));
+        assert!(refused(|c| c.disk_mib = Some(1)).contains("disk is 1 MiB"));
         assert!(refused(|c| c.memory_mib = Some(1)).contains("1 MiB"));
         assert!(refused(|c| c.max_duration_ms = Some(0)).contains("max_duration"));
         assert!(refused(|c| c.env = vec![("A=B".into(), "".into())]).contains("A=B"));

@@ -1,5 +1,6 @@
 //! What a driver must do.
 
+use crate::bounds::Protection;
 use crate::config::{DriverChoice, SandboxConfig};
 use crate::error::Failure;
 use crate::home::SandboxDir;
@@ -149,6 +150,11 @@ pub trait Machine {
     /// Waits until its agent can be connected to; the error says in words why it never will.
     fn ready(&mut self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// How it is held: its walls and its bounds.
+    fn protection(&self) -> Protection {
+        Protection::default()
     }
 
     /// Waits for its end. May be called again, and given up, at any time.

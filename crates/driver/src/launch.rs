@@ -1,5 +1,6 @@
 //! The start of a sandbox, up to the word that it is ready.
 
+use crate::bounds::Protection;
 use crate::companions::Companions;
 use crate::config::SandboxConfig;
 use crate::control::{Control, Request, wait_readable};
@@ -70,6 +71,9 @@ pub struct Ready {
     pub driver: String,
     /// Its isolation.
     pub isolation: Isolation,
+    /// How it is held.
+    #[serde(default)]
+    pub protection: Protection,
     /// The runner's process id, for people.
     pub runner_pid: u32,
 }
@@ -232,7 +236,7 @@ fn launch(
 }
 
 fn prepare(home: &Home, dir: &SandboxDir, config: &SandboxConfig) -> Result<()> {
-    dir.write_started(&Started { at_ms: now_ms(), machine: None })?;
+    dir.write_started(&Started { at_ms: now_ms(), machine: None, protection: None })?;
     let outcome = dir.outcome();
     match fs::remove_file(&outcome) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod byte_string;
 mod companions;
 mod config;
@@ -31,6 +32,7 @@ mod socket;
 mod state;
 mod store;
 
+pub use bounds::{Bounds, Cpus, DEFAULT_DISK_MIB, DEFAULT_PIDS, Protection, Security, memory_mib};
 pub use byte_string::ByteString;
 pub use companions::{Companions, find_companion};
 pub use config::{CONFIG_VERSION, DriverChoice, LogConfig, SandboxConfig, resolve_boot_timeout};

@@ -1,5 +1,6 @@
 //! What is written about a sandbox.
 
+use crate::bounds::Protection;
 use crate::config::SandboxConfig;
 use crate::dirs::write_atomically;
 use crate::driver::Isolation;
@@ -110,6 +111,9 @@ pub struct Started {
     pub at_ms: u64,
     /// The driver and its isolation, once it was ready.
     pub machine: Option<(String, Isolation)>,
+    /// How it is held, once it was ready.
+    #[serde(default)]
+    pub protection: Option<Protection>,
 }
 
 /// The content of `outcome.json`: how the sandbox ended.

@@ -37,9 +37,11 @@ pub(crate) async fn come_up(
             return Err(Failure::boot(format!("{what}; {}", console.last_words().await)));
         }
     };
+    let protection = machine.protection();
     let ready = Ready {
         driver: driver.name().to_owned(),
         isolation: driver.isolation(),
+        protection,
         runner_pid: std::process::id(),
     };
     Ok((link, ready))

@@ -113,7 +113,9 @@ impl Supervisor {
             }
         };
         let machine = Some((ready.driver.clone(), ready.isolation));
-        self.dir.write_started(&Started { at_ms: now_ms(), machine }).map_err(text)?;
+        let protection = Some(ready.protection.clone());
+        let started = Started { at_ms: now_ms(), machine, protection };
+        self.dir.write_started(&started).map_err(text)?;
         if let Some(status) = self.status.take() {
             status.report(&StatusRecord::Ready(ready.clone()));
         }

@@ -194,7 +194,7 @@ fn g_limits_hold_and_the_agent_has_a_control_group_of_its_own() {
     }
     let scene = Scene::new();
     let mut config = scene.config("a");
-    (config.cpus, config.memory_mib) = (Some(1), Some(64));
+    (config.cpus, config.memory_mib) = (Some(1.into()), Some(64));
     scene.create(config).unwrap();
     let groups = support::groups(scene.dir("a").id());
     let value = |names: [&str; 2]| {

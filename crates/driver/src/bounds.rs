@@ -1,0 +1,198 @@
+//! What a sandbox may take of its host, and which walls stand around it.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::str::FromStr;
+
+/// Most processors that may be asked for.
+const MAX_CPUS: u32 = 4096;
+const MIB: u64 = 1024 * 1024;
+/// Memory of a sandbox that sets none, unless half of the host's is less.
+const DEFAULT_MEMORY_MIB: u64 = 2048;
+
+/// Processes and threads that a sandbox may have at once, unless it sets a number.
+pub const DEFAULT_PIDS: u32 = 4096;
+/// Size of a sandbox's upper layer in MiB, unless it sets one.
+pub const DEFAULT_DISK_MIB: u64 = 32 * 1024;
+
+/// A number of processors, in thousandths.
+///
+/// Conversions never fail: what is no number of processors becomes 0 or too many, which
+/// [`SandboxConfig::validated`](crate::SandboxConfig::validated) refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cpus(u32);
+
+impl Cpus {
+    /// The number in thousandths.
+    pub fn millis(self) -> u32 {
+        self.0
+    }
+
+    /// The number of whole processors that hold it.
+    pub fn whole(self) -> u32 {
+        self.0.div_ceil(1000)
+    }
+
+    /// The number as users write it.
+    pub fn count(self) -> f64 {
+        f64::from(self.0) / 1000.0
+    }
+
+    /// Why a sandbox cannot have so many.
+    pub(crate) fn refusal(self) -> String {
+        format!("cpus is {self}; it must be more than 0 and at most {MAX_CPUS}")
+    }
+
+    /// Whether a sandbox can have so many: more than 0 and at most 4096.
+    pub fn is_valid(self) -> bool {
+        (1..=MAX_CPUS * 1000).contains(&self.0)
+    }
+}
+
+impl From<f64> for Cpus {
+    /// A part below a thousandth is rounded up.
+    fn from(count: f64) -> Cpus {
+        // A millionth of slack, so that 0.1 is 100 thousandths in spite of its binary form.
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the conversion saturates, and NaN becomes 0"
+        )]
+        Cpus((count * 1000.0 - 1e-6).ceil() as u32)
+    }
+}
+
+impl From<u32> for Cpus {
+    fn from(count: u32) -> Cpus {
+        Cpus(count.saturating_mul(1000))
+    }
+}
+
+impl From<u8> for Cpus {
+    fn from(count: u8) -> Cpus {
+        Cpus::from(u32::from(count))
+    }
+}
+
+impl From<i32> for Cpus {
+    fn from(count: i32) -> Cpus {
+        Cpus::from(u32::try_from(count).unwrap_or(0))
+    }
+}
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.count().fmt(f)
+    }
+}
+
+impl FromStr for Cpus {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Cpus, String> {
+        let count: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+        let cpus = Cpus::from(count);
+        if cpus.is_valid() { Ok(cpus) } else { Err(cpus.refusal()) }
+    }
+}
+
+impl Serialize for Cpus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.count())
+    }
+}
+
+impl<'de> Deserialize<'de> for Cpus {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Cpus, D::Error> {
+        f64::deserialize(deserializer).map(Cpus::from)
+    }
+}
+
+/// What commands in a virtual machine may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Security {
+    /// All that root may, in a kernel of its own.
+    #[default]
+    Default,
+    /// What a container's commands may: its capabilities and its seccomp profile.
+    Restricted,
+}
+
+/// What a sandbox can take at most; `None` where nothing bounds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bounds {
+    /// Processes and threads at once.
+    pub pids: Option<u64>,
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Bytes of the upper layer.
+    pub disk_bytes: Option<u64>,
+    /// Processor time, in thousandths of a processor.
+    pub cpu_millis: Option<u32>,
+}
+
+/// How a running sandbox is held.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Protection {
+    /// Every process of it on the host, but its supervisor, is in a jail with all of its walls.
+    pub jailed: bool,
+    /// The walls that are missing, each with the reason.
+    pub missing: Vec<String>,
+    /// Its bounds.
+    pub bounds: Bounds,
+}
+
+/// The memory that a sandbox may use, in MiB: what was asked for, else 2 GiB or half of the
+/// host's, whichever is less.
+pub fn memory_mib(asked: Option<u32>) -> u64 {
+    asked.map_or_else(|| default_memory_mib(host_memory_mib()), u64::from)
+}
+
+fn default_memory_mib(host: Option<u64>) -> u64 {
+    host.map_or(DEFAULT_MEMORY_MIB, |host| DEFAULT_MEMORY_MIB.min(host / 2))
+}
+
+fn host_memory_mib() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024 / MIB)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_may_be_a_fraction() {
+        let millis = |text: &str| text.parse::<Cpus>().map(Cpus::millis);
+        assert_eq!(millis("0.5"), Ok(500));
+        assert_eq!(millis("0.1"), Ok(100));
+        assert_eq!(millis("2"), Ok(2000));
+        assert_eq!(millis("0.0001"), Ok(1));
+        assert_eq!("1.5".parse::<Cpus>().unwrap().whole(), 2);
+        assert_eq!("1.5".parse::<Cpus>().unwrap().to_string(), "1.5");
+        for bad in ["0", "-1", "nan", "inf", "4097", "x", ""] {
+            assert!(millis(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_of_earlier_versions_are_read() {
+        assert_eq!(serde_json::from_str::<Cpus>("2").unwrap().millis(), 2000);
+        assert_eq!(serde_json::to_string(&Cpus::from(0.5)).unwrap(), "0.5");
+    }
+
+    #[test]
+    fn j4_default_memory_is_at_most_half_of_the_host() {
+        assert_eq!(default_memory_mib(Some(24 * 1024)), 2048);
+        assert_eq!(default_memory_mib(Some(1000)), 500);
+        assert_eq!(default_memory_mib(None), 2048);
+        assert_eq!(memory_mib(Some(64)), 64);
+        assert!(host_memory_mib().is_some());
+    }
+}
