@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Each package of the workspace, and the others of it that it may depend on.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     (".", &["msb-driver", "msb-image", "msb-transport", "msb-wire"]),
     ("crates/agent", &["msb-relay", "msb-transport", "msb-wire"]),
     ("crates/cli", &["microsandbox"]),
     ("crates/driver", &[]),
     ("crates/driver-common", &["msb-driver"]),
-    ("crates/driver-container", &["msb-driver", "msb-driver-common"]),
-    ("crates/driver-krun", &["msb-driver", "msb-driver-common"]),
-    ("crates/driver-qemu", &["msb-driver", "msb-driver-common", "msb-relay"]),
+    ("crates/driver-container", &["msb-driver", "msb-driver-common", "msb-jail"]),
+    ("crates/driver-krun", &["msb-driver", "msb-driver-common", "msb-jail"]),
+    ("crates/driver-qemu", &["msb-driver", "msb-driver-common", "msb-jail", "msb-relay"]),
     ("crates/image", &[]),
-    ("crates/puller", &["msb-image"]),
+    ("crates/jail", &[]),
+    ("crates/puller", &["msb-image", "msb-jail"]),
     ("crates/relay", &[]),
     (
         "crates/runner",
@@ -27,6 +28,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
             "msb-driver-krun",
             "msb-driver-qemu",
             "msb-image",
+            "msb-jail",
             "msb-puller",
             "msb-wire",
         ],

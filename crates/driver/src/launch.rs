@@ -27,10 +27,11 @@ use std::time::{Duration, Instant};
 
 /// The environment variables that the runner may see. Everything else of the host program's
 /// environment is none of its business.
-const RUNNER_ENVIRONMENT: [&str; 7] = [
+const RUNNER_ENVIRONMENT: [&str; 8] = [
     "PATH",
     "LD_LIBRARY_PATH",
     "MSB_OCI_RUNTIME",
+    "MSB_ID_RANGE",
     "MSB_KERNEL",
     "MSB_KRUN_UNCHECKED",
     "MSB_LIBKRUNFW",
