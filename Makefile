@@ -40,6 +40,8 @@ test: setup-test lint test-rust test-c test-bindings test-go test-node test-pyth
 
 ## check: the deep run: every test, sanitizers, valgrind, kills, soak, and fuzzers where they can be had
 check: setup-test test build
+	@echo "== dependencies: licences, bans, sources, known vulnerabilities"
+	@scripts/deny
 	@scripts/check
 	@echo "== the installation, of the release build"
 	@BUILD=target/release scripts/test-install
