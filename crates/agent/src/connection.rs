@@ -369,7 +369,7 @@ mod tests {
         let everything = async {
             let (ours, theirs) = msb_transport::memory::pair().unwrap();
             let connection = Connection::new(1, ours);
-            connection.run(Registry::new([0; 16])).await;
+            connection.run(Registry::new([0; 16], Default::default())).await;
             let (mut buffer, mut decoder) = (BytesMut::new(), Decoder::new(Peer::Agent));
             loop {
                 theirs.readable().await.unwrap();

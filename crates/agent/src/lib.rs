@@ -25,6 +25,7 @@ pub mod machine;
 mod program;
 mod reaper;
 mod registry;
+mod resources;
 mod server;
 mod session;
 #[allow(unsafe_code, reason = "the one place of system calls that no safe wrapper covers")]

@@ -1,6 +1,7 @@
 //! The sessions of this agent: running, and ended ones that are remembered.
 
 use crate::connection::Connection;
+use crate::resources::Resources;
 use crate::session::{self, Session, refuse};
 use crate::sys::{self, Reaped};
 use msb_wire::limits::{ENDED_REPLAY, ENDED_SESSION_SECONDS, ENDED_SESSIONS, SESSIONS};
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(crate) boot_id: [u8; 16],
+    resources: Rc<Resources>,
     tables: RefCell<Tables>,
     /// Connections that follow every session.
     watchers: RefCell<Vec<Rc<Connection>>>,
@@ -38,9 +40,10 @@ struct Tables {
 }
 
 impl Registry {
-    pub(crate) fn new(boot_id: [u8; 16]) -> Rc<Registry> {
+    pub(crate) fn new(boot_id: [u8; 16], resources: Resources) -> Rc<Registry> {
         Rc::new(Registry {
             boot_id,
+            resources: Rc::new(resources),
             tables: RefCell::default(),
             watchers: RefCell::default(),
             scratch: RefCell::default(),
@@ -61,7 +64,7 @@ impl Registry {
         }
         let mut followers = self.announce(&exec);
         followers.push((Rc::clone(connection), channel, exec.window));
-        let (session, embryo) = match session::start(&exec) {
+        let (session, embryo) = match session::start(&exec, &self.resources) {
             Ok(started) => started,
             Err(failure) => {
                 for (connection, channel, _) in followers {

@@ -4,6 +4,7 @@ use crate::connection::Connection;
 use crate::machine::{Entrance, Farewell, Way};
 use crate::reaper;
 use crate::registry::Registry;
+use crate::resources::Resources;
 use crate::sys::{self, Inherited};
 use msb_wire::Message;
 use std::cell::RefCell;
@@ -49,7 +50,8 @@ impl Agent {
         let mut boot_id = [0; 16];
         rustix::rand::getrandom(&mut boot_id, rustix::rand::GetRandomFlags::empty())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Agent { signals, registry: Registry::new(boot_id), runtime })
+        let registry = Registry::new(boot_id, Resources::open()?);
+        Ok(Agent { signals, registry, runtime })
     }
 
     fn run(

@@ -8,6 +8,7 @@ use super::Session;
 use super::machine::{Actions, Input, Machine};
 use crate::connection::Connection;
 use crate::registry::Registry;
+use crate::resources::Resources;
 use crate::sys::Reaped;
 use bytes::{Bytes, BytesMut};
 use msb_transport::Stream;
@@ -209,7 +210,7 @@ impl Followed {
 
 impl Play {
     fn new() -> std::io::Result<Play> {
-        let registry = Registry::new([0; 16]);
+        let registry = Registry::new([0; 16], Resources::default());
         Ok(Play { registry, hosts: [Host::new(1)?, Host::new(2)?], guests: [None, None] })
     }
 
@@ -277,7 +278,8 @@ impl Play {
         let Some((host, connection)) = self.live(host) else { return };
         let Some(channel) = host.fresh(&connection) else { return };
         host.channels.insert(channel, Followed::new(window, Some(0)));
-        let session = Rc::new(Session::new(&exec, 1, None, std::time::Instant::now()));
+        let session =
+            Rc::new(Session::new(&exec, 1, None, Rc::default(), std::time::Instant::now()));
         session.follow_from_start(&connection, channel, exec.window);
         connection.channel_opened(channel, &session);
         session.begun();

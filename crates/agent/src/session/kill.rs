@@ -1,7 +1,14 @@
 //! Signals to a session's processes.
+//!
+//! `Everything` is what is in the session's cgroup and, where commands could leave it or there is
+//! none, what descends from its processes or belongs to a session (setsid(2)) of one of them. What
+//! remains out of reach without a cgroup is a process that made a session of its own and whose
+//! ancestors have all ended; and in a virtual machine, which is its commands' own, one that root has
+//! moved to another cgroup as well.
 
 use super::refuse;
 use crate::cgroup::Cgroup;
+use crate::resources::{Process, Resources};
 use crate::sys;
 use msb_wire::{Refusal, Scope, Verdict};
 use std::collections::HashSet;
@@ -10,23 +17,32 @@ use std::io;
 const SIGKILL: i32 = 9;
 const SIGSTOP: i32 = 19;
 const ESRCH: i32 = 3;
+/// How often processes are looked for that were not there before.
+const ROUNDS: usize = 16;
 
-/// Sends a signal. `reaped`: the session's own process has ended and its number is nobody's.
-pub(super) fn send(
-    pid: i32,
-    reaped: bool,
-    cgroup: Option<&Cgroup>,
-    signal: i32,
-    scope: Scope,
-) -> Verdict {
+/// The processes of a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target<'a> {
+    /// The session's own process.
+    pub(super) pid: i32,
+    /// It has ended, and its number is nobody's.
+    pub(super) reaped: bool,
+    pub(super) cgroup: Option<&'a Cgroup>,
+    pub(super) resources: &'a Resources,
+}
+
+/// Sends a signal.
+pub(super) fn send(target: Target<'_>, signal: i32, scope: Scope) -> Verdict {
     if !sys::valid_signal(signal) {
         return refuse(Refusal::Invalid, 0, &format!("{signal} is not a signal"));
     }
-    match (scope, reaped, cgroup) {
-        (Scope::Everything, _, Some(cgroup)) => in_cgroup(cgroup, signal),
-        (Scope::Everything, false, None) => verdict(everything(pid, signal)),
-        (Scope::Group, false, _) => verdict(sys::kill_group(pid, signal)),
-        (_, true, _) => gone(),
+    match (scope, target.cgroup) {
+        (Scope::Group, _) if target.reaped => gone(),
+        (Scope::Group, _) => verdict(sys::kill_group(target.pid, signal)),
+        (Scope::Everything, Some(cgroup)) if !target.resources.commands_mount() => {
+            in_cgroup(cgroup, signal)
+        }
+        (Scope::Everything, _) => everything(target, signal),
     }
 }
 
@@ -42,13 +58,17 @@ fn verdict(result: io::Result<()>) -> Verdict {
     }
 }
 
+/// For where no command can leave its cgroup.
 fn in_cgroup(cgroup: &Cgroup, signal: i32) -> Verdict {
-    let members = match cgroup.members() {
+    let members = cgroup.members();
+    // Also without members: they may all be in cgroups below.
+    let killed = signal == SIGKILL && cgroup.kill();
+    let members = match members {
         Ok(members) if members.is_empty() => return gone(),
         Ok(members) => members,
         Err(error) => return verdict(Err(error)),
     };
-    if signal == SIGKILL && cgroup.kill() {
+    if killed {
         return Verdict::default();
     }
     for pid in members {
@@ -58,16 +78,14 @@ fn in_cgroup(cgroup: &Cgroup, signal: i32) -> Verdict {
     Verdict::default()
 }
 
-/// Without a cgroup: the process group, and whoever descends from the session's process or stayed
-/// in its session. A process that did neither any more cannot be told from a stranger.
-fn everything(pid: i32, signal: i32) -> io::Result<()> {
-    // In rounds: a process that forks while it is being listed leaves a child for the next. Who is
-    // to be killed is stopped first, so that nobody sees a child die and goes on or exits by
+fn everything(target: Target<'_>, signal: i32) -> Verdict {
+    // To be killed, everything is stopped first: nobody sees a child die and goes on or exits by
     // itself, and no orphan loses the ancestor by which it would have been found.
     let first = if signal == SIGKILL { SIGSTOP } else { signal };
     let mut seen = HashSet::new();
-    for _ in 0..16 {
-        let fresh: Vec<i32> = family(pid).into_iter().filter(|pid| seen.insert(*pid)).collect();
+    for _ in 0..ROUNDS {
+        let found = target.processes(&seen);
+        let fresh: Vec<i32> = found.into_iter().filter(|pid| seen.insert(*pid)).collect();
         if fresh.is_empty() {
             break;
         }
@@ -76,61 +94,58 @@ fn everything(pid: i32, signal: i32) -> io::Result<()> {
         }
     }
     if signal == SIGKILL {
-        for pid in seen {
-            let _ = sys::kill_process(pid, signal);
+        if let Some(cgroup) = target.cgroup {
+            cgroup.kill();
+        }
+        for pid in &seen {
+            let _ = sys::kill_process(*pid, signal);
         }
     }
-    sys::kill_group(pid, signal)
+    match target.reaped {
+        false => verdict(sys::kill_group(target.pid, signal)),
+        true if seen.is_empty() => gone(),
+        true => Verdict::default(),
+    }
 }
 
-/// Processes whose session is `leader`, or whose ancestor such a process is.
-fn family(leader: i32) -> Vec<i32> {
-    let table = process_table();
-    let mut members: HashSet<i32> = table
-        .iter()
-        .filter(|entry| entry.session == leader || entry.pid == leader)
-        .map(|entry| entry.pid)
-        .collect();
+impl Target<'_> {
+    /// The session's processes now, and what belongs to those that were `seen`.
+    fn processes(&self, seen: &HashSet<i32>) -> HashSet<i32> {
+        let members = self.cgroup.and_then(|cgroup| cgroup.members().ok()).unwrap_or_default();
+        let mut seeds: HashSet<i32> = members.into_iter().chain(seen.iter().copied()).collect();
+        if !self.reaped {
+            seeds.insert(self.pid);
+        }
+        if seeds.is_empty() {
+            return seeds;
+        }
+        family(&self.resources.processes(), seeds)
+    }
+}
+
+/// The seeds, their descendants, and the members of sessions to which any of these belongs, except
+/// the agent's own: each command begins with a session of its own, so none is shared with another.
+fn family(table: &[Process], mut members: HashSet<i32>) -> HashSet<i32> {
+    let own = std::process::id().cast_signed();
+    let agents = table.iter().find(|process| process.pid == own).map(|process| process.session);
+    let is_own = |session: i32| session == 0 || Some(session) == agents;
     loop {
         let before = members.len();
-        for entry in &table {
-            if members.contains(&entry.parent) {
-                members.insert(entry.pid);
+        let mut sessions: HashSet<i32> = HashSet::new();
+        for process in table.iter().filter(|process| members.contains(&process.pid)) {
+            if !is_own(process.session) {
+                sessions.insert(process.session);
+            }
+        }
+        for process in table.iter().filter(|process| process.pid != own) {
+            if members.contains(&process.parent) || sessions.contains(&process.session) {
+                members.insert(process.pid);
             }
         }
         if members.len() == before {
-            return members.into_iter().collect();
+            return members;
         }
     }
-}
-
-struct Entry {
-    pid: i32,
-    parent: i32,
-    session: i32,
-}
-
-fn process_table() -> Vec<Entry> {
-    let Ok(folder) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    folder
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter_map(|pid| {
-            let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            parse_stat(pid, &text)
-        })
-        .collect()
-}
-
-/// The command name stands in parentheses and may hold any character, so the fields are counted
-/// from the last one (proc_pid_stat(5)).
-fn parse_stat(pid: i32, text: &str) -> Option<Entry> {
-    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace().skip(1);
-    let parent = fields.next()?.parse().ok()?;
-    let session = fields.nth(1)?.parse().ok()?;
-    Some(Entry { pid, parent, session })
 }
 
 #[cfg(test)]
@@ -138,29 +153,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stat_line_with_an_odd_name_is_read() {
-        let entry = parse_stat(9, "9 (a) S) b) S 7 9 5 34816 9 4194304").unwrap();
-        assert_eq!((entry.pid, entry.parent, entry.session), (9, 7, 5));
-        assert!(parse_stat(9, "9 (x").is_none());
-    }
-
-    #[test]
-    fn an_unknown_signal_is_invalid_and_an_ended_process_is_gone() {
+    fn d2_unknown_signal_is_invalid_and_ended_process_is_gone() {
+        let resources = Resources::default();
+        let target = Target { pid: 1, reaped: true, cgroup: None, resources: &resources };
         for signal in [0, -1, 65, i32::MAX] {
-            let verdict = send(1, true, None, signal, Scope::Group);
+            let verdict = send(target, signal, Scope::Group);
             assert_eq!(verdict.refusal, Some(Refusal::Invalid), "{signal}");
         }
         for scope in [Scope::Group, Scope::Everything] {
-            assert_eq!(send(1, true, None, 15, scope).refusal, Some(Refusal::NoSuchProcess));
+            assert_eq!(send(target, 15, scope).refusal, Some(Refusal::NoSuchProcess));
         }
     }
 
     #[test]
-    fn the_family_of_a_process_holds_its_children() {
+    fn j7_family_holds_descendants_and_their_sessions() {
+        let own = std::process::id().cast_signed();
+        let process = |pid, parent, session| Process { pid, parent, session };
+        let table = [
+            process(own, 0, own),
+            // A command, a child that has left its session, and an orphan of that one.
+            process(1_000_010, own, 1_000_010),
+            process(1_000_011, 1_000_010, 1_000_011),
+            process(1_000_012, own, 1_000_011),
+            // Another command, and an orphan that is still in the agent's session.
+            process(1_000_020, own, 1_000_020),
+            process(1_000_021, own, own),
+            process(2, 0, 0),
+        ];
+        let found = family(&table, HashSet::from([1_000_010]));
+        assert_eq!(found, HashSet::from([1_000_010, 1_000_011, 1_000_012]));
+        let forked = family(&table, HashSet::from([1_000_021]));
+        assert_eq!(forked, HashSet::from([1_000_021]), "the agent's session is not the command's");
+        assert!(family(&table, HashSet::new()).is_empty());
+    }
+
+    #[test]
+    fn d2_family_holds_the_children() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let child_id = i32::try_from(child.id()).unwrap();
-        let own_id = i32::try_from(std::process::id()).unwrap();
-        assert!(family(own_id).contains(&child_id));
+        let child_id = child.id().cast_signed();
+        let own_id = std::process::id().cast_signed();
+        let table = Resources::open().unwrap().processes();
+        assert!(family(&table, HashSet::from([own_id])).contains(&child_id));
         child.kill().unwrap();
         child.wait().unwrap();
     }

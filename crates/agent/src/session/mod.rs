@@ -17,6 +17,7 @@ mod stdin;
 
 use crate::cgroup::Cgroup;
 use crate::connection::Connection;
+use crate::resources::Resources;
 use crate::sys::Reaped;
 use follower::{Follower, Origin, Told};
 use msb_wire::limits::{MAX_DATA, OUTPUT_WINDOW_MAX, OUTPUT_WINDOW_MIN};
@@ -36,6 +37,7 @@ use tokio::sync::Notify;
 pub(crate) use pump::run;
 pub(crate) use start::{not_admitted, start};
 
+const SIGKILL: i32 = 9;
 /// Arguments shown in lists are cut at this many bytes in all.
 const ARGV_SHOWN: usize = 4 * 1024;
 /// Signals that may wait for a program to be executed.
@@ -54,6 +56,7 @@ pub(crate) struct Session {
     /// The terminal's master side, while it is open.
     terminal: RefCell<Option<Rc<AsyncFd<OwnedFd>>>>,
     cgroup: RefCell<Option<Cgroup>>,
+    resources: Rc<Resources>,
     timed_out: Cell<bool>,
     /// Whether a larger pipe was asked for.
     wide: Cell<bool>,
@@ -75,7 +78,13 @@ struct State {
 }
 
 impl Session {
-    fn new(exec: &Exec, pid: i32, cgroup: Option<Cgroup>, began: Instant) -> Session {
+    fn new(
+        exec: &Exec,
+        pid: i32,
+        cgroup: Option<Cgroup>,
+        resources: Rc<Resources>,
+        began: Instant,
+    ) -> Session {
         let argv = shown(exec);
         Session {
             id: exec.session,
@@ -86,6 +95,7 @@ impl Session {
             wake: Notify::new(),
             terminal: RefCell::new(None),
             cgroup: RefCell::new(cgroup),
+            resources,
             timed_out: Cell::new(false),
             wide: Cell::new(false),
             state: RefCell::new(State {
@@ -222,9 +232,25 @@ impl Session {
             state.held_signals.push((signal, scope));
             return Verdict::default();
         }
-        let reaped = state.reaped.is_some();
         drop(state);
-        kill::send(self.pid, reaped, self.cgroup.borrow().as_ref(), signal, scope)
+        self.send_signal(signal, scope)
+    }
+
+    /// Kills everything that the session started.
+    fn kill_everything(&self) {
+        // What has ended by itself needs no signal.
+        let _ = self.send_signal(SIGKILL, Scope::Everything);
+    }
+
+    fn send_signal(&self, signal: i32, scope: Scope) -> Verdict {
+        let cgroup = self.cgroup.borrow();
+        let target = kill::Target {
+            pid: self.pid,
+            reaped: self.is_over(),
+            cgroup: cgroup.as_ref(),
+            resources: &self.resources,
+        };
+        kill::send(target, signal, scope)
     }
 
     /// Changes the terminal's size.

@@ -4,11 +4,10 @@ use super::Session;
 use super::machine::{Actions, Input, Machine};
 use super::start::{Embryo, Ends, fd};
 use crate::registry::Registry;
-use crate::session::kill;
 use crate::sys;
 use bytes::Bytes;
 use msb_wire::limits::{COPY_BELOW, DRAIN_MILLIS, MAX_DATA};
-use msb_wire::{Exec, OutputStream, Scope};
+use msb_wire::{Exec, OutputStream};
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
@@ -17,7 +16,6 @@ use std::time::Duration;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::{Instant, sleep_until};
 
-const SIGKILL: i32 = 9;
 const EPIPE: i32 = 32;
 /// What a terminal can hold when its session ends (N_TTY_BUF_SIZE and the flip buffers), and more.
 const TERMINAL_REST: u64 = 256 * 1024;
@@ -232,9 +230,7 @@ impl Pump {
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             self.deadline = None;
             self.session.timed_out.set(true);
-            let cgroup = self.session.cgroup.borrow();
-            let reaped = self.session.is_over();
-            kill::send(self.session.pid, reaped, cgroup.as_ref(), SIGKILL, Scope::Everything);
+            self.session.kill_everything();
         }
     }
 
@@ -404,13 +400,14 @@ mod tests {
             open.extend(stays.then_some(theirs));
             Some(Rc::new(sys::watch(ours).unwrap()))
         });
-        let session = Rc::new(Session::new(&exec(0, 0), 1, None, std::time::Instant::now()));
+        let session =
+            Rc::new(Session::new(&exec(0, 0), 1, None, Rc::default(), std::time::Instant::now()));
         session.begun();
         session.state.borrow_mut().reaped = Some((reaped(), std::time::Instant::now()));
         let mut pump = Pump {
             machine: Machine::new(false),
             session,
-            registry: Registry::new([0; 16]),
+            registry: Registry::new([0; 16], crate::resources::Resources::default()),
             ends: Ends { outputs, stdin: None },
             deadline: None,
             drain: Some(Duration::ZERO),

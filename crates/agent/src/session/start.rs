@@ -5,9 +5,10 @@ use crate::accounts::{self, Account};
 use crate::cgroup::Cgroup;
 use crate::environment;
 use crate::program;
+use crate::resources::Resources;
 use crate::sys::{self, Plan, Report};
 use msb_wire::{Exec, Failure, Rlimit, Stage, StdinMode, TtySize, classify};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::OpenptFlags;
@@ -38,13 +39,16 @@ pub(crate) struct Embryo {
 }
 
 /// Makes the process. It may still turn out that its program cannot be run.
-pub(crate) fn start(exec: &Exec) -> Result<(Rc<Session>, Embryo), Failure> {
+pub(crate) fn start(
+    exec: &Exec,
+    resources: &Rc<Resources>,
+) -> Result<(Rc<Session>, Embryo), Failure> {
     let account = accounts::resolve(exec.user.as_deref()).map_err(|error| {
         let name = exec.user.clone().unwrap_or_default();
         failure(Stage::ResolveUser, 0, name.into_bytes(), error.to_string())
     })?;
     let (plan, program) = Prepared::new(exec, &account)?;
-    let ends = Streams::open(exec, &account)?;
+    let ends = Streams::open(exec, &account, resources)?;
     let cgroup = Cgroup::create(exec.session);
     let directory = cgroup.as_ref().and_then(Cgroup::directory);
     let [stdin, stdout, stderr] = &ends.theirs;
@@ -71,7 +75,7 @@ pub(crate) fn start(exec: &Exec) -> Result<(Rc<Session>, Embryo), Failure> {
         let errno = error.raw_os_error().unwrap_or(0);
         failure(Stage::Pipe, errno, program.clone(), describe(errno))
     })?;
-    let session = Rc::new(Session::new(exec, pid, cgroup, began));
+    let session = Rc::new(Session::new(exec, pid, cgroup, Rc::clone(resources), began));
     session.terminal.replace(ends.terminal);
     let (candidates, cwd) = (plan.candidates, exec.cwd.clone());
     Ok((session, Embryo { ends: ends.ours, report, program, cwd, candidates }))
@@ -127,26 +131,22 @@ struct Streams {
 }
 
 impl Streams {
-    fn open(exec: &Exec, account: &Account) -> Result<Streams, Failure> {
+    fn open(exec: &Exec, account: &Account, resources: &Resources) -> Result<Streams, Failure> {
         match exec.tty {
-            Some(size) => Streams::terminal(size, account).map_err(|errno| {
+            Some(size) => Streams::terminal(size, account, resources).map_err(|errno| {
                 failure(Stage::OpenPty, errno, b"/dev/ptmx".to_vec(), describe(errno))
             }),
-            None => Streams::pipes(exec.stdin)
+            None => Streams::pipes(exec.stdin, resources)
                 .map_err(|errno| failure(Stage::Pipe, errno, Vec::new(), describe(errno))),
         }
     }
 
-    fn pipes(mode: StdinMode) -> Result<Streams, i32> {
+    fn pipes(mode: StdinMode, resources: &Resources) -> Result<Streams, i32> {
         let pair = || pipe_with(PipeFlags::CLOEXEC).map_err(Errno::raw_os_error);
         let (stdout, their_stdout) = pair()?;
         let (stderr, their_stderr) = pair()?;
         let (their_stdin, stdin) = match mode {
-            StdinMode::Null => {
-                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-                let null = rustix::fs::open("/dev/null", flags, Mode::empty());
-                (null.map_err(Errno::raw_os_error)?, None)
-            }
+            StdinMode::Null => (resources.null().map_err(Errno::raw_os_error)?, None),
             StdinMode::Pipe => {
                 let (theirs, ours) = pair()?;
                 (theirs, Some(watch(ours)?))
@@ -159,10 +159,10 @@ impl Streams {
         })
     }
 
-    fn terminal(size: TtySize, account: &Account) -> Result<Streams, i32> {
+    fn terminal(size: TtySize, account: &Account, resources: &Resources) -> Result<Streams, i32> {
         let number = |errno: Errno| errno.raw_os_error();
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let master = rustix::pty::openpt(flags).map_err(number)?;
+        let master = resources.terminal().map_err(number)?;
         rustix::pty::unlockpt(&master).map_err(number)?;
         // By descriptor: the image's /dev/pts need not be the instance that the master is from.
         let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).map_err(number)?;

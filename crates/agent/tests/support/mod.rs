@@ -1,5 +1,6 @@
 //! The agent as a process of its own, and a host that speaks to it frame by frame.
 
+#![allow(dead_code, reason = "not every test uses every part")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -29,6 +30,36 @@ pub(crate) fn binary() -> PathBuf {
     )
 }
 
+/// Makes a root file system of busybox with devices as a container has them, and runs the agent in
+/// it. Its arguments are the directory, the agent, `--`, and the agent's own arguments.
+const ROOT_SCRIPT: &str = r#"
+root=$1 agent=$2; shift 3
+mount -t tmpfs -o mode=755 root "$root"
+mkdir -p "$root/bin" "$root/dev/pts" "$root/etc" "$root/proc" "$root/tmp"
+cp "$(command -v busybox)" "$root/bin/busybox"
+cp "$agent" "$root/agent"
+"$root/bin/busybox" --install -s "$root/bin" 2>/dev/null || true
+for applet in $("$root/bin/busybox" --list); do
+    [ "$applet" = busybox ] || ln -sf busybox "$root/bin/$applet"
+done
+for device in "null 1 3" "zero 1 5" "tty 5 0"; do
+    set -- $device "$@"; name=$1 major=$2 minor=$3; shift 3
+    mknod -m 666 "$root/dev/$name" c $major $minor 2>/dev/null || {
+        : > "$root/dev/$name"; mount --bind "/dev/$name" "$root/dev/$name"; }
+done
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
+ln -s pts/ptmx "$root/dev/ptmx"
+ln -s /proc/self/fd "$root/dev/fd"
+for pair in "stdin 0" "stdout 1" "stderr 2"; do
+    ln -s "/proc/self/fd/${pair#* }" "$root/dev/${pair% *}"
+done
+mount -t proc proc "$root/proc"
+printf 'root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/tmp:/bin/sh\n' > "$root/etc/passwd"
+printf 'root:x:0:\nme:x:1000:\n' > "$root/etc/group"
+PREPARE
+exec chroot "$root" /agent "$@"
+"#;
+
 pub(crate) struct Agent {
     pub(crate) process: Child,
     pub(crate) address: PathBuf,
@@ -42,16 +73,37 @@ impl Agent {
 
     /// Starts an agent with something about its process changed.
     pub(crate) fn start_as(change: impl FnOnce(&mut Command)) -> Agent {
+        let mut command = Command::new(binary());
+        change(&mut command);
+        Agent::spawn(command, tempfile::tempdir().unwrap())
+    }
+
+    /// Starts an agent as the first process of a small root file system of its own, in which
+    /// commands may break what they like. `prepare` is a script that changes it first; `$root` is
+    /// where it is.
+    pub(crate) fn start_in_root(prepare: &str) -> Agent {
         let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        let script = ROOT_SCRIPT.replace("PREPARE", prepare);
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "/bin/sh", "-ec", &script]);
+        let root = folder.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        command.arg("root").arg(root).arg(binary()).arg("--");
+        Agent::spawn(command, folder)
+    }
+
+    fn spawn(mut command: Command, folder: tempfile::TempDir) -> Agent {
         let address = folder.path().join("agent.sock");
         let listener = UnixListener::bind(&address).unwrap();
         let mapping = FdMapping { parent_fd: listener.into(), child_fd: 3 };
-        let mut command = Command::new(binary());
-        change(&mut command);
         let process = command
             .args(["--listen-fd", "3"])
             .env_clear()
             .env("SECRET", "of the agent")
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::null())
             .fd_mappings(vec![mapping])
             .unwrap()

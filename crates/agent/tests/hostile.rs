@@ -1,0 +1,89 @@
+//! The built agent among commands that break what it stands on: promises J5 and J7.
+//!
+//! Wants the static binary: `make agent` builds it, `MSB_AGENT` names another one. Each agent has a
+//! root file system of its own, which needs root or user namespaces.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+mod support;
+
+use msb_wire::*;
+use support::*;
+
+const TTY: Option<TtySize> = Some(TtySize { rows: 24, cols: 80 });
+
+/// Runs a script that has to succeed.
+fn run(client: &mut Client, script: &str) -> String {
+    let told = client.run(sh(script));
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    let code = told.exited.as_ref().map(|exited| exited.code);
+    assert_eq!(code, Some(0), "{script}: {text} {told:?}");
+    text
+}
+
+/// Whether commands run, with pipes and on a terminal.
+fn runs(client: &mut Client) {
+    assert_eq!(client.run(exec(&["echo", "hello"])).stdout, b"hello\n");
+    let mut command = exec(&["sh", "-c", "tty; echo hello"]);
+    command.tty = TTY;
+    let told = client.run(command);
+    let text = String::from_utf8(told.stdout.clone()).unwrap();
+    assert!(text.starts_with("/dev/pts/") && text.ends_with("hello\r\n"), "{text} {told:?}");
+}
+
+#[test]
+fn j5_removed_dev_null_is_no_problem() {
+    let agent = Agent::start_in_root("");
+    let mut client = agent.connect();
+    runs(&mut client);
+    run(&mut client, "umount /dev/null 2>&-; rm /dev/null /dev/ptmx");
+    assert_eq!(client.run(exec(&["cat"])).exited.unwrap().code, 0);
+    runs(&mut client);
+}
+
+#[test]
+fn j5_fifo_dev_null_does_not_block() {
+    let agent = Agent::start_in_root("");
+    let mut client = agent.connect();
+    run(&mut client, "umount /dev/null 2>&-; rm /dev/null /dev/ptmx; mkfifo /dev/null /dev/ptmx");
+    runs(&mut client);
+}
+
+#[test]
+fn j5_covered_devices_are_no_problem() {
+    let agent = Agent::start_in_root("");
+    let mut client = agent.connect();
+    run(&mut client, "mkfifo /tmp/fifo; mount --bind /tmp/fifo /dev/pts/ptmx");
+    assert_eq!(client.run(exec(&["echo", "hello"])).stdout, b"hello\n");
+    let mut command = exec(&["echo", "hello"]);
+    command.tty = TTY;
+    assert_eq!(client.run(command).stdout, b"hello\r\n");
+    run(&mut client, "mount -t tmpfs x /dev; mount -t tmpfs x /proc; mkfifo /dev/null /dev/ptmx");
+    assert_eq!(client.run(exec(&["echo", "hello"])).stdout, b"hello\n");
+}
+
+#[test]
+fn j5_rm_rf_root_gives_a_clear_error() {
+    let agent = Agent::start_in_root("");
+    let mut client = agent.connect();
+    client.run(sh("rm -rf /* 2>/bin/errors"));
+    for tty in [None, TTY] {
+        let mut command = exec(&["echo", "hello"]);
+        command.tty = tty;
+        let failed = client.run(command).failed.expect("there is no program");
+        assert_eq!((failed.kind, failed.stage), (FailureKind::NotFound, Stage::Execve));
+        assert_eq!((failed.errno, failed.path.as_slice()), (2, &b"echo"[..]));
+    }
+}
+
+#[test]
+fn e1_root_without_devpts_is_a_pty_setup_failure() {
+    let agent = Agent::start_in_root(r#"umount "$root/dev/pts""#);
+    let mut client = agent.connect();
+    let mut command = exec(&["true"]);
+    command.tty = TTY;
+    let failed = client.run(command).failed.expect("there is no terminal");
+    assert_eq!((failed.kind, failed.stage), (FailureKind::PtySetupFailed, Stage::OpenPty));
+    assert_eq!((failed.errno, failed.path.as_slice()), (2, &b"/dev/ptmx"[..]));
+    assert_eq!(client.run(exec(&["echo", "hello"])).stdout, b"hello\n");
+}
