@@ -87,3 +87,28 @@ fn e1_root_without_devpts_is_a_pty_setup_failure() {
     assert_eq!((failed.errno, failed.path.as_slice()), (2, &b"/dev/ptmx"[..]));
     assert_eq!(client.run(exec(&["echo", "hello"])).stdout, b"hello\n");
 }
+
+#[test]
+fn a8_user_can_open_its_own_streams() {
+    if !rustix::process::geteuid().is_root() {
+        // An ordinary user's namespace has one id, so there is no other user to be.
+        return;
+    }
+    let agent = Agent::start_in_root("");
+    let mut client = agent.connect();
+    let script = "cat /dev/stdin >/dev/stdout; echo err >/dev/stderr";
+    let switched = format!("su me -c '{script}'");
+    for (user, script) in [(Some("me"), script), (None, script), (None, &switched)] {
+        let mut command = sh(script);
+        command.user = user.map(Into::into);
+        command.stdin = StdinMode::Pipe;
+        let channel = client.exec(command);
+        client.send(channel, Message::Stdin(b"in".to_vec().into()));
+        client.send(channel, Message::StdinEof);
+        let told = client.collect(channel);
+        assert_eq!((&told.stdout[..], &told.stderr[..]), (&b"in"[..], &b"err\n"[..]), "{script}");
+    }
+    let mut command = sh("echo out >/dev/stdout");
+    (command.user, command.tty) = (Some("me".into()), TTY);
+    assert_eq!(client.run(command).stdout, b"out\r\n");
+}

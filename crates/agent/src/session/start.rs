@@ -8,7 +8,7 @@ use crate::program;
 use crate::resources::Resources;
 use crate::sys::{self, Plan, Report};
 use msb_wire::{Exec, Failure, Rlimit, Stage, StdinMode, TtySize, classify};
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::OpenptFlags;
@@ -136,12 +136,12 @@ impl Streams {
             Some(size) => Streams::terminal(size, account, resources).map_err(|errno| {
                 failure(Stage::OpenPty, errno, b"/dev/ptmx".to_vec(), describe(errno))
             }),
-            None => Streams::pipes(exec.stdin, resources)
+            None => Streams::pipes(exec.stdin, account, resources)
                 .map_err(|errno| failure(Stage::Pipe, errno, Vec::new(), describe(errno))),
         }
     }
 
-    fn pipes(mode: StdinMode, resources: &Resources) -> Result<Streams, i32> {
+    fn pipes(mode: StdinMode, account: &Account, resources: &Resources) -> Result<Streams, i32> {
         let pair = || pipe_with(PipeFlags::CLOEXEC).map_err(Errno::raw_os_error);
         let (stdout, their_stdout) = pair()?;
         let (stderr, their_stderr) = pair()?;
@@ -152,6 +152,11 @@ impl Streams {
                 (theirs, Some(watch(ours)?))
             }
         };
+        if mode == StdinMode::Pipe {
+            give(&their_stdin, account);
+        }
+        give(&their_stdout, account);
+        give(&their_stderr, account);
         Ok(Streams {
             theirs: [their_stdin, their_stdout, their_stderr],
             ours: Ends { outputs: [Some(watch(stdout)?), Some(watch(stderr)?)], stdin },
@@ -182,6 +187,15 @@ impl Streams {
             terminal: Some(master),
         })
     }
+}
+
+/// Lets a command open its own end of a pipe again, by `/dev/stdout`: as its user, and also as one
+/// that it changes to (`su`). Nobody else can: the way there leads through the process's own
+/// directory in `/proc` (proc_pid_fd(5)).
+fn give(pipe: &OwnedFd, account: &Account) {
+    // Refused in a user namespace with one id, where it is not needed either.
+    let _ = rustix::fs::fchown(pipe, Some(rustix::fs::Uid::from_raw(account.uid)), None);
+    let _ = rustix::fs::fchmod(pipe, Mode::from_raw_mode(0o666));
 }
 
 fn watch(fd: OwnedFd) -> Result<Rc<AsyncFd<OwnedFd>>, i32> {
