@@ -1,6 +1,6 @@
 //! Control groups of containers, in whatever hierarchies the host has.
 
-use msb_driver::Failure;
+use msb_driver::{Failure, Users};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -36,7 +36,7 @@ pub(crate) fn name(id: &str) -> String {
 /// Makes the group that the agent may fill with groups of its own, below the container's group of
 /// cgroup v2, so that the container's limits hold for it and cannot be reached from it. `None`
 /// where there is no cgroup v2.
-pub(crate) fn create_for_agent(id: &str) -> Option<PathBuf> {
+pub(crate) fn create_for_agent(id: &str, users: Users) -> Option<PathBuf> {
     let unified = hierarchies().ok()?.into_iter().find(|hierarchy| hierarchy.unified)?;
     let outer = unified.path.join(name(id));
     let group = outer.join("agent");
@@ -45,7 +45,23 @@ pub(crate) fn create_for_agent(id: &str) -> Option<PathBuf> {
     // the container sees, so that it cannot be lifted there; where it cannot be set, the agent
     // does without a group.
     fs::write(outer.join("cgroup.max.descendants"), MAX_DESCENDANTS).ok()?;
+    if let Users::Mapped(start) = users {
+        give_to(start, &outer, &group).ok()?;
+    }
     Some(group)
+}
+
+/// Makes a group the agent's, and lets it move processes there from its own group above, which
+/// takes the right to write to that one's list of processes and to nothing else of it
+/// (cgroup-v2.rst, "Delegation Containment").
+fn give_to(id: u32, outer: &Path, group: &Path) -> io::Result<()> {
+    let own = |path: &Path| std::os::unix::fs::chown(path, Some(id), Some(id));
+    own(&outer.join("cgroup.procs"))?;
+    own(group)?;
+    for file in ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+        own(&group.join(file))?;
+    }
+    Ok(())
 }
 
 /// Ends every process in a container's groups and removes the groups.

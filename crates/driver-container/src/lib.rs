@@ -16,6 +16,8 @@ mod machine;
 mod runtime;
 mod seccomp;
 mod spec;
+mod stage;
 mod sweep;
 
 pub use machine::{ContainerDriver, Settings};
+pub use stage::{Stage, WITHOUT_USER_NAMESPACE, take_slot, wants_user_namespace};

@@ -89,7 +89,7 @@ impl ContainerDriver {
     }
 
     fn describe(&self, spec: &MachineSpec) -> Result<oci_spec::runtime::Spec, Failure> {
-        let with_groups = spec.users == Users::Host;
+        let with_groups = spec.users.runner_is_root();
         let id = spec.dir.id();
         Description {
             config: &spec.config,
@@ -101,7 +101,7 @@ impl ContainerDriver {
                 .to_vec(),
             hosts: write_hosts(spec)?,
             cgroup: with_groups.then(|| format!("/{}", cgroup::name(id))),
-            agent_cgroup: if with_groups { cgroup::create_for_agent(id) } else { None },
+            agent_cgroup: if with_groups { cgroup::create_for_agent(id, spec.users) } else { None },
         }
         .spec()
     }
@@ -110,7 +110,7 @@ impl ContainerDriver {
 /// Writes the `/etc/hosts` of the sandbox. `None` where there is no place to show it at.
 fn write_hosts(spec: &MachineSpec) -> Result<Option<PathBuf>, Failure> {
     let there = fs::symlink_metadata(spec.rootfs.join("etc/hosts")).is_ok();
-    if !there && spec.users != Users::Host {
+    if !there && !spec.users.runner_is_root() {
         // The image's directories belong to users that do not exist in the user namespace, so
         // that nothing can be created in them.
         return Ok(None);

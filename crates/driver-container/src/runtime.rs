@@ -3,12 +3,14 @@
 use crate::cgroup;
 use crate::machine::Settings;
 use crate::spec::{AGENT, Container};
+use crate::stage::{Stage, take_slot, wants_user_namespace};
 use crate::sweep::{Remains, sweep};
 use msb_driver::{
     Failure, SandboxConfig, SandboxDir, Users, create_private_dir, now_ms, remove_tree,
     write_atomically,
 };
 use msb_driver_common::Bound;
+use msb_jail::Slot;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -113,7 +115,7 @@ impl Runtime {
             program: self.program.clone(),
             modified: (found.mtime(), found.mtime_nsec()),
             boot: boot.trim().to_owned(),
-            users: format!("{:?}", settings.users),
+            users: users_of_trial(settings),
             at_ms: now_ms(),
             error: None,
         })
@@ -129,21 +131,34 @@ impl Runtime {
     async fn run_trial(&self, settings: &Settings, place: &Place) -> Result<(), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let remains = place.remains();
-        let Remains { id, root, log, .. } = &remains;
         let directory = place.dir.path();
         let rootfs = directory.join("rootfs");
         create_private_dir(&rootfs).map_err(|error| text(&error))?;
+        let shown = Shown::new(settings, rootfs).map_err(|error| text(&error))?;
+        let result = self.run_shown(settings, &remains, &shown).await;
+        result.and(shown.clear().map_err(|error| text(&error)))
+    }
+
+    async fn run_shown(
+        &self,
+        settings: &Settings,
+        remains: &Remains<'_>,
+        shown: &Shown,
+    ) -> Result<(), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let Remains { id, root, log, .. } = remains;
+        let directory = root.parent().ok_or("the trial has no directory")?;
         remains.record(self).map_err(|error| text(&error))?;
         let name = "trial".parse().map_err(|error| text(&error))?;
-        let config = SandboxConfig::new(name, rootfs.as_path());
+        let config = SandboxConfig::new(name, shown.rootfs.as_path());
         let container = Container {
             config: &config,
-            users: settings.users,
-            rootfs: &rootfs,
-            agent: &settings.agent,
+            users: shown.users,
+            rootfs: &shown.rootfs,
+            agent: &shown.agent,
             args: vec![AGENT.to_owned(), "--version".to_owned()],
             hosts: None,
-            cgroup: (settings.users == Users::Host).then(|| format!("/{}", cgroup::name(id))),
+            cgroup: shown.users.runner_is_root().then(|| format!("/{}", cgroup::name(id))),
             agent_cgroup: None,
         };
         let spec = container.spec().map_err(|error| text(&error))?;
@@ -164,6 +179,43 @@ impl Runtime {
             .trim()
             .to_owned())
     }
+}
+
+/// What a trial has for its container.
+#[derive(Debug)]
+struct Shown {
+    users: Users,
+    rootfs: PathBuf,
+    agent: PathBuf,
+    stage: Option<(Stage, Slot)>,
+}
+
+impl Shown {
+    /// The users and the mounts that a sandbox's container has.
+    fn new(settings: &Settings, rootfs: PathBuf) -> Result<Shown, Failure> {
+        let (users, agent) = (settings.users, settings.agent.clone());
+        if users != Users::Host || !wants_user_namespace() {
+            return Ok(Shown { users, rootfs, agent, stage: None });
+        }
+        let slot = take_slot("trial")?;
+        let stage = Stage::set(slot.start(), &[&rootfs, &agent])?;
+        Ok(Shown {
+            users: Users::Mapped(slot.start()),
+            rootfs: stage.show("root", &rootfs)?,
+            agent: stage.show_file("agent", &agent)?,
+            stage: Some((stage, slot)),
+        })
+    }
+
+    fn clear(self) -> Result<(), Failure> {
+        self.stage.map_or(Ok(()), |(stage, _)| stage.clear())
+    }
+}
+
+/// What of the users decides whether a runtime works.
+fn users_of_trial(settings: &Settings) -> String {
+    let mapped = settings.users == Users::Host && wants_user_namespace();
+    if mapped { "Mapped".to_owned() } else { format!("{:?}", settings.users) }
 }
 
 /// Where runtimes are tried out. One process at a time has it, and removes what one that was killed
@@ -332,7 +384,7 @@ mod tests {
         let alive = Place::try_take(&settings).unwrap().unwrap();
         create_private_dir(alive.dir.path()).unwrap();
         let groups = match settings.users {
-            Users::Host => cgroup::create_for_agent(alive.dir.id()),
+            Users::Host => cgroup::create_for_agent(alive.dir.id(), Users::Host),
             _ => None,
         };
         let left = || {

@@ -2,12 +2,14 @@
 
 use crate::seccomp;
 use msb_driver::{Failure, SandboxConfig, Users};
+use msb_jail::IDS_PER_SLOT;
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Capability, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder,
-    LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder,
-    LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount,
-    MountBuilder, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    LinuxDeviceCgroupBuilder, LinuxIdMappingBuilder, LinuxMemoryBuilder, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources,
+    LinuxResourcesBuilder, Mount, MountBuilder, Process, ProcessBuilder, RootBuilder, Spec,
+    SpecBuilder, UserBuilder,
 };
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -145,7 +147,7 @@ impl Container<'_> {
     fn mounts(&self) -> Result<Vec<Mount>, OciSpecError> {
         let terminals: &[&str] = match self.users {
             // The group that owns terminals, by old custom 5, has to exist.
-            Users::Host | Users::Range => {
+            Users::Host | Users::Mapped(_) | Users::Range => {
                 &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]
             }
             Users::RootOnly => &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
@@ -181,15 +183,22 @@ impl Container<'_> {
     fn linux(&self) -> Result<Linux, OciSpecError> {
         let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let linux = LinuxBuilder::default()
-            .namespaces(namespaces()?)
+            .namespaces(namespaces(self.users)?)
             .resources(self.resources()?)
             .seccomp(seccomp::filter()?)
             .masked_paths(owned(&MASKED))
             .readonly_paths(owned(&READ_ONLY));
-        match &self.cgroup {
-            Some(path) => linux.cgroups_path(path).build(),
-            None => linux.build(),
-        }
+        let linux = match &self.cgroup {
+            Some(path) => linux.cgroups_path(path),
+            None => linux,
+        };
+        let Users::Mapped(start) = self.users else { return linux.build() };
+        let ids = LinuxIdMappingBuilder::default()
+            .container_id(0_u32)
+            .host_id(start)
+            .size(IDS_PER_SLOT)
+            .build()?;
+        linux.uid_mappings(vec![ids]).gid_mappings(vec![ids]).build()
     }
 
     fn resources(&self) -> Result<LinuxResources, OciSpecError> {
@@ -219,10 +228,12 @@ impl Container<'_> {
     }
 }
 
-fn namespaces() -> Result<Vec<LinuxNamespace>, OciSpecError> {
-    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, Uts};
-    [Pid, Mount, Ipc, Uts, Network, Cgroup]
-        .into_iter()
+fn namespaces(users: Users) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
+    // An ordinary user's runner is in one already.
+    let user = matches!(users, Users::Mapped(_)).then_some(User);
+    user.into_iter()
+        .chain([Pid, Mount, Ipc, Uts, Network, Cgroup])
         .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
         .collect()
 }

@@ -102,10 +102,20 @@ pub enum Root {
 pub enum Users {
     /// All of the host's: the runner is the host's root.
     Host,
+    /// Root and a range of others, in a user namespace of the sandbox that maps them to host ids
+    /// from this one on: the runner is the host's root.
+    Mapped(u32),
     /// Root and a range of others, in a user namespace of an ordinary user.
     Range,
     /// Root alone, in a user namespace of an ordinary user.
     RootOnly,
+}
+
+impl Users {
+    /// Whether the runner is the host's root.
+    pub fn runner_is_root(self) -> bool {
+        matches!(self, Users::Host | Users::Mapped(_))
+    }
 }
 
 /// How a machine ended.

@@ -27,9 +27,10 @@ use std::time::{Duration, Instant};
 
 /// The environment variables that the runner may see. Everything else of the host program's
 /// environment is none of its business.
-const RUNNER_ENVIRONMENT: [&str; 8] = [
+const RUNNER_ENVIRONMENT: [&str; 9] = [
     "PATH",
     "LD_LIBRARY_PATH",
+    "MSB_CONTAINER_USERNS",
     "MSB_OCI_RUNTIME",
     "MSB_ID_RANGE",
     "MSB_KERNEL",

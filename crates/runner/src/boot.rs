@@ -2,7 +2,7 @@
 
 use crate::agent_link::AgentLink;
 use crate::console::Console;
-use crate::namespaces::mount_root;
+use crate::namespaces::{MountedRoot, mount_root};
 use msb_driver::{Driver, Failure, Machine, MachineSpec, Ready, SandboxDir, choose};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -12,20 +12,19 @@ const EXIT_LIMIT: Duration = Duration::from_millis(500);
 
 /// Starts the machine and waits until its agent answers.
 ///
-/// `mounted` says from when on the root filesystem has to be taken apart again. The machine goes
+/// What of the root filesystem has to be taken apart again goes into `mounted`. The machine goes
 /// into `slot` as soon as there is one, because one that does not come up has to
 /// be killed. Not to be resumed once it is dropped: the driver's sweep then removes what is half
 /// made.
 pub(crate) async fn come_up(
     drivers: &[Box<dyn Driver>],
-    spec: &MachineSpec,
+    spec: &mut MachineSpec,
     console: &Console,
     slot: &mut Option<Box<dyn Machine>>,
-    mounted: &mut bool,
+    mounted: &mut Option<MountedRoot>,
 ) -> Result<(AgentLink, Ready), Failure> {
     let driver = choose(&spec.config.driver, drivers).await?;
-    mount_root(&spec.dir, spec.config.image.as_path(), spec.users, driver.root())?;
-    *mounted = true;
+    *mounted = Some(mount_root(spec, driver.root())?);
     let machine = slot.insert(driver.start(spec).await?);
     let link = match machine.ready().await {
         Ok(()) => connect(&spec.dir, machine.as_mut()).await,

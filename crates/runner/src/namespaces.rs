@@ -6,7 +6,9 @@
 
 use crate::sys::{self, Forked};
 use crate::users::{Range, range_in};
-use msb_driver::{Failure, Root, SandboxDir, Users};
+use msb_driver::{Failure, MachineSpec, Root, SandboxDir, Users};
+use msb_driver_container::{Stage, WITHOUT_USER_NAMESPACE, take_slot, wants_user_namespace};
+use msb_jail::{Slot, as_owner};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount,
@@ -17,7 +19,7 @@ use rustix::thread::UnshareFlags;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 /// Which of the two processes this is.
@@ -150,17 +152,33 @@ fn code_of(child: i32) -> ExitCode {
     }
 }
 
-/// Shows the driver the root filesystem as it wants to have it.
-pub(crate) fn mount_root(
-    dir: &SandboxDir,
-    image: &Path,
-    users: Users,
-    root: Root,
-) -> Result<(), Failure> {
+/// A root filesystem that is mounted, and what it needs as long as it is.
+#[derive(Debug)]
+pub(crate) struct MountedRoot {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    _ids: Option<Slot>,
+}
+
+/// Shows the driver the root filesystem as it wants to have it, and says in `spec` where that is,
+/// and which users it has.
+pub(crate) fn mount_root(spec: &mut MachineSpec, root: Root) -> Result<MountedRoot, Failure> {
+    let mut ids = None;
     match root {
-        Root::Overlay => mount_overlay(dir, image, users),
-        Root::Image => mount_image(dir, image),
+        Root::Image => mount_image(&spec.dir, spec.config.image.as_path())?,
+        Root::Overlay if spec.users == Users::Host && wants_user_namespace() => {
+            let slot = take_slot(spec.dir.id())?;
+            spec.users = Users::Mapped(slot.start());
+            (spec.rootfs, spec.agent) = mount_mapped(spec, slot.start())?;
+            ids = Some(slot);
+        }
+        Root::Overlay => {
+            let (image, own) = (spec.config.image.as_path(), OwnLayer::of(&spec.dir));
+            let attributes = if spec.users.runner_is_root() { "" } else { ",userxattr" };
+            mount_overlay(image, [image, &own.upper(), &own.work()], &spec.rootfs, attributes)?;
+        }
     }
+    Ok(MountedRoot { path: spec.rootfs.clone(), _ids: ids })
 }
 
 /// Shows the image, which nobody behind this mount can write to, whatever they are asked to.
@@ -172,26 +190,76 @@ fn mount_image(dir: &SandboxDir, image: &Path) -> Result<(), Failure> {
     mount_remount(&at, flags, c"").map_err(failed)
 }
 
-/// Assembles the root filesystem of a sandbox: its own layer over the image, which stays as it is.
-fn mount_overlay(dir: &SandboxDir, image: &Path, users: Users) -> Result<(), Failure> {
+/// Where a sandbox's own layer is: both directories on one mount, as the overlay demands.
+struct OwnLayer {
+    parent: PathBuf,
+}
+
+impl OwnLayer {
+    fn of(dir: &SandboxDir) -> OwnLayer {
+        OwnLayer { parent: dir.path().to_path_buf() }
+    }
+
+    fn upper(&self) -> PathBuf {
+        self.parent.join("upper")
+    }
+
+    fn work(&self) -> PathBuf {
+        self.parent.join("work")
+    }
+}
+
+/// Assembles the root filesystem for a container with a user namespace of its own. The files of
+/// both layers keep the image's ids on disk, whichever ids the sandbox has this time. Returns where
+/// the root is, and where the agent is.
+fn mount_mapped(spec: &MachineSpec, start: u32) -> Result<(PathBuf, PathBuf), Failure> {
+    let image = spec.config.image.as_path();
+    let stage = Stage::set(start, &[image, spec.dir.path(), &spec.agent])?;
+    let lower = stage.show("image", image)?;
+    let own = OwnLayer { parent: stage.show("layer", &OwnLayer::of(&spec.dir).parent)? };
+    let root = stage.directory("root")?;
+    // The overlay acts as its maker, who has to exist on the upper layer.
+    let make = || mount_overlay(image, [&lower, &own.upper(), &own.work()], &root, "");
+    let made = as_owner(start, make)
+        .map_err(|error| Failure::boot(format!("cannot act as user {start}: {error}")))?;
+    made.map_err(|failure| {
+        let hint = failure.hint.clone().unwrap_or_default();
+        failure.hint(format!(
+            "{hint}; for layers with mapped owners, Linux 5.19; else {WITHOUT_USER_NAMESPACE}"
+        ))
+    })?;
+    let agent = stage.show_file("agent", &spec.agent)?;
+    // The overlay has clones of its own.
+    stage.hide(&lower)?;
+    stage.hide(&own.parent)?;
+    Ok((root, agent))
+}
+
+/// Mounts a sandbox's own layer over the image, which stays as it is. The layers are the lower one,
+/// the upper one, and the directory that the overlay works in.
+fn mount_overlay(
+    image: &Path,
+    layers: [&Path; 3],
+    at: &Path,
+    attributes: &str,
+) -> Result<(), Failure> {
     let open_layer = |path: &Path| {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         open(path, flags, Mode::empty()).map_err(|error| Failure::boot_io("open", path, error))
     };
     // By descriptor, because a path may contain what has a meaning in the options. They must be
     // opened here, in the mount namespace: the kernel takes no layers from another one.
-    let lower = open_layer(image)?;
-    let (upper, work) = (open_layer(&dir.upper())?, open_layer(&dir.work())?);
-    let own_attributes = if users == Users::Host { "" } else { ",userxattr" };
+    let [lower, upper, work] = layers.map(open_layer);
+    let (lower, upper, work) = (lower?, upper?, work?);
     let options = format!(
-        "lowerdir=/proc/self/fd/{},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}{own_attributes}",
+        "lowerdir=/proc/self/fd/{},upperdir=/proc/self/fd/{},workdir=/proc/self/fd/{}{attributes}",
         lower.as_raw_fd(),
         upper.as_raw_fd(),
         work.as_raw_fd(),
     );
     let options = CString::new(options).map_err(|error| Failure::boot(error.to_string()))?;
     let flags = MountFlags::NODEV | MountFlags::NOSUID;
-    mount("overlay", dir.rootfs(), "overlay", flags, options.as_c_str()).map_err(|error| {
+    mount("overlay", at, "overlay", flags, options.as_c_str()).map_err(|error| {
         let image = image.display();
         let error = io::Error::from(error);
         Failure::boot(format!("cannot mount an overlay over image {image}: {error}")).hint(

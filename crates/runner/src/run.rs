@@ -5,7 +5,7 @@ use crate::cli;
 use crate::control::{Answer, Control};
 use crate::creator::CreatorWatch;
 use crate::inherited::Inherited;
-use crate::namespaces::{Side, enter};
+use crate::namespaces::{MountedRoot, Side, enter};
 use crate::signals::Signals;
 use crate::supervise::Supervisor;
 use msb_driver::{
@@ -79,13 +79,13 @@ async fn live(
         control: Control::listen(listener).map_err(text)?,
         waiting: Vec::new(),
         status: Some(status),
-        mounted: false,
+        mounted: None,
     };
     let end = supervisor.supervise(agent, users).await;
     let Supervisor { drivers, dir, creator, control, waiting, status, mounted, .. } = supervisor;
     tracing::info!(reason = ?end.outcome.reason, detail = end.outcome.detail, "the sandbox ended");
     let creator_is_gone = timeout(Duration::ZERO, creator.gone()).await.is_ok();
-    leave(&drivers, &dir, mounted, creator_is_gone, &end.outcome).await;
+    leave(&drivers, &dir, mounted.as_ref(), creator_is_gone, &end.outcome).await;
     let answers = Answers { control, waiting };
     last_words(lock, answers, status.zip(end.failure), end.outcome).await;
     Ok(ExitCode::SUCCESS)
@@ -95,12 +95,11 @@ async fn live(
 async fn leave(
     drivers: &[Box<dyn Driver>],
     dir: &SandboxDir,
-    mounted: bool,
+    mounted: Option<&MountedRoot>,
     creator_is_gone: bool,
     outcome: &Outcome,
 ) {
-    let rootfs = dir.rootfs();
-    let cleaned = clean(drivers, dir, mounted.then_some(rootfs.as_path())).await;
+    let cleaned = clean(drivers, dir, mounted.map(|root| root.path.as_path())).await;
     if let Err(failure) = &cleaned {
         tracing::error!(%failure, "something was left for the next call to clean up");
     }

@@ -9,6 +9,7 @@ use crate::heart::Heart;
 use crate::inherited::Status;
 use crate::life::{Action, Input, State};
 use crate::log::Log;
+use crate::namespaces::MountedRoot;
 use crate::run::End;
 use crate::signals::Signals;
 use msb_driver::{
@@ -39,8 +40,8 @@ pub(crate) struct Supervisor {
     pub(crate) waiting: Vec<Answer>,
     /// Where readiness is reported, until it has been.
     pub(crate) status: Option<Status>,
-    /// Whether the root filesystem has been mounted.
-    pub(crate) mounted: bool,
+    /// The root filesystem, once it is mounted.
+    pub(crate) mounted: Option<MountedRoot>,
 }
 
 impl Supervisor {
@@ -91,10 +92,10 @@ impl Supervisor {
         let path = dir.agent_log();
         let (words, console) =
             Console::begin(path.clone()).map_err(|error| Failure::boot_io("open", &path, error))?;
-        let spec = MachineSpec { config, dir, rootfs, agent, users, console };
+        let mut spec = MachineSpec { config, dir, rootfs, agent, users, console };
         let limit = spec.config.boot_timeout();
         let (link, ready) = tokio::select! {
-            came_up = timeout(limit, begin(&self.drivers, &spec, &words, slot, log, &mut self.mounted)) => match came_up {
+            came_up = timeout(limit, begin(&self.drivers, &mut spec, &words, slot, log, &mut self.mounted)) => match came_up {
                 Ok(result) => result?,
                 Err(_) => return Err(Failure::boot(format!(
                     "the agent did not answer within {} ms; {}",
@@ -126,11 +127,11 @@ impl Supervisor {
 /// Brings the machine up, and the log before anybody can run something.
 async fn begin(
     drivers: &[Box<dyn Driver>],
-    spec: &MachineSpec,
+    spec: &mut MachineSpec,
     console: &Console,
     slot: &mut Option<Box<dyn Machine>>,
     log: &mut Option<Log>,
-    mounted: &mut bool,
+    mounted: &mut Option<MountedRoot>,
 ) -> Result<(AgentLink, Ready), Failure> {
     let up = come_up(drivers, spec, console, slot, mounted).await?;
     if let Some(config) = spec.config.log {

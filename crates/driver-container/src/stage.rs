@@ -1,0 +1,115 @@
+//! Where a container with a user namespace of its own finds its root and its agent.
+//!
+//! The runtime's half inside that namespace is nobody on the host, and cannot pass the directories
+//! of root's state. So what it has to reach is mounted on a small tmpfs that it can pass. The tmpfs
+//! exists in the runner's private mount namespace alone, and goes with it.
+
+use msb_driver::Failure;
+use msb_jail::{IDS_PER_SLOT, IdError, Slot, attach, idmapped, user_namespace};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// Covered by the tmpfs. Only locks are here, which are taken before.
+const PLACE: &str = "/run/microsandbox";
+/// The variable that does without user namespaces.
+const SWITCH: &str = "MSB_CONTAINER_USERNS";
+/// How to do without a user namespace.
+pub const WITHOUT_USER_NAMESPACE: &str = "set MSB_CONTAINER_USERNS=off to run containers of root without a user \
+                       namespace, so that root inside is root outside";
+
+/// Whether containers of root get a user namespace: always, unless `MSB_CONTAINER_USERNS=off`.
+pub fn wants_user_namespace() -> bool {
+    std::env::var_os(SWITCH).is_none_or(|value| value != "off")
+}
+
+/// Takes host ids for a container of root.
+pub fn take_slot(seed: impl Hash) -> Result<Slot, Failure> {
+    let mut hasher = DefaultHasher::new();
+    seed.hash(&mut hasher);
+    Slot::take(hasher.finish()).map_err(|error| {
+        let failure = Failure::boot(error.to_string());
+        // A range has a remedy of its own.
+        if matches!(error, IdError::Lock(..)) {
+            failure.hint(WITHOUT_USER_NAMESPACE)
+        } else {
+            failure
+        }
+    })
+}
+
+/// The tmpfs, on which this is what the sandbox's ids are.
+#[derive(Debug)]
+pub struct Stage {
+    namespace: OwnedFd,
+}
+
+impl Stage {
+    /// Mounts the tmpfs, for a container whose ids begin at `start`.
+    ///
+    /// Must be called in a mount namespace that no other process sees, and after the ids were taken,
+    /// whose locks it covers. `used`: what the caller still needs by name.
+    pub fn set(start: u32, used: &[&Path]) -> Result<Stage, Failure> {
+        if let Some(path) = used.iter().find(|path| path.starts_with(PLACE)) {
+            return Err(Failure::boot(format!(
+                "cannot use {}: a container's root is mounted over {PLACE}",
+                path.display()
+            ))
+            .hint("keep state, images and programs somewhere else; see MSB_HOME"));
+        }
+        let namespace = user_namespace(start, IDS_PER_SLOT).map_err(|error| {
+            Failure::boot(format!("cannot make a user namespace: {error}")).hint(format!(
+                "allow them (sysctl user.max_user_namespaces), or {WITHOUT_USER_NAMESPACE}"
+            ))
+        })?;
+        let flags = MountFlags::NODEV | MountFlags::NOSUID;
+        mount("tmpfs", PLACE, "tmpfs", flags, c"mode=0711,size=64k,nr_inodes=32")
+            .map_err(|error| Failure::boot_io("mount a tmpfs at", Path::new(PLACE), error))?;
+        Ok(Stage { namespace })
+    }
+
+    /// An empty directory.
+    pub fn directory(&self, name: &str) -> Result<PathBuf, Failure> {
+        let path = Path::new(PLACE).join(name);
+        let made = fs::DirBuilder::new().mode(0o711).create(&path);
+        made.map_err(|error| Failure::boot_io("create directory", &path, error))?;
+        Ok(path)
+    }
+
+    /// Shows a directory with the files' owners as the sandbox's ids.
+    pub fn show(&self, name: &str, directory: &Path) -> Result<PathBuf, Failure> {
+        let at = self.directory(name)?;
+        let clone = idmapped(directory, self.namespace.as_fd()).map_err(|error| {
+            Failure::boot(format!("cannot map the owners of {}: {error}", directory.display()))
+                .hint(format!(
+                    "use a file system and a kernel with idmapped mounts, such as ext4, xfs or \
+                     btrfs on Linux 5.19, or {WITHOUT_USER_NAMESPACE}"
+                ))
+        })?;
+        attach(clone.as_fd(), &at).map_err(|error| Failure::boot_io("mount", &at, error))?;
+        Ok(at)
+    }
+
+    /// Shows a file as it is.
+    pub fn show_file(&self, name: &str, file: &Path) -> Result<PathBuf, Failure> {
+        let at = Path::new(PLACE).join(name);
+        let failed = |error: io::Error| Failure::boot_io("show", file, error);
+        File::create(&at).map_err(failed)?;
+        mount_bind(file, &at).map_err(|error| failed(error.into()))?;
+        Ok(at)
+    }
+
+    /// Takes off what is mounted at a path of the tmpfs. What stands on it goes on.
+    pub fn hide(&self, at: &Path) -> Result<(), Failure> {
+        unmount(at, UnmountFlags::DETACH).map_err(|error| Failure::boot_io("unmount", at, error))
+    }
+
+    /// Takes off the tmpfs with all that is mounted on it.
+    pub fn clear(self) -> Result<(), Failure> {
+        self.hide(Path::new(PLACE))
+    }
+}
