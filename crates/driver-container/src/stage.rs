@@ -5,7 +5,7 @@
 //! exists in the runner's private mount namespace alone, and goes with it.
 
 use msb_driver::Failure;
-use msb_jail::{IDS_PER_SLOT, IdError, Slot, attach, idmapped, user_namespace};
+use msb_jail::{IDS_PER_SLOT, IdError, Map, Slot, attach, idmapped, user_namespace};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -61,7 +61,8 @@ impl Stage {
             ))
             .hint("keep state, images and programs somewhere else; see MSB_HOME"));
         }
-        let namespace = user_namespace(start, IDS_PER_SLOT).map_err(|error| {
+        let map = [Map { inside: 0, outside: start, count: IDS_PER_SLOT }];
+        let namespace = user_namespace(&map, &map).map_err(|error| {
             Failure::boot(format!("cannot make a user namespace: {error}")).hint(format!(
                 "allow them (sysctl user.max_user_namespaces), or {WITHOUT_USER_NAMESPACE}"
             ))
@@ -83,7 +84,8 @@ impl Stage {
     /// Shows a directory with the files' owners as the sandbox's ids.
     pub fn show(&self, name: &str, directory: &Path) -> Result<PathBuf, Failure> {
         let at = self.directory(name)?;
-        let clone = idmapped(directory, self.namespace.as_fd()).map_err(|error| {
+        let source = File::open(directory).map_err(|e| Failure::boot_io("open", directory, e))?;
+        let clone = idmapped(source.as_fd(), self.namespace.as_fd(), false).map_err(|error| {
             Failure::boot(format!("cannot map the owners of {}: {error}", directory.display()))
                 .hint(format!(
                     "use a file system and a kernel with idmapped mounts, such as ext4, xfs or \

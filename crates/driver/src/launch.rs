@@ -27,12 +27,13 @@ use std::time::{Duration, Instant};
 
 /// The environment variables that the runner may see. Everything else of the host program's
 /// environment is none of its business.
-const RUNNER_ENVIRONMENT: [&str; 9] = [
+const RUNNER_ENVIRONMENT: &[&str] = &[
     "PATH",
     "LD_LIBRARY_PATH",
     "MSB_CONTAINER_USERNS",
     "MSB_OCI_RUNTIME",
     "MSB_ID_RANGE",
+    "MSB_JAIL_LOG",
     "MSB_KERNEL",
     "MSB_KRUN_UNCHECKED",
     "MSB_LIBKRUNFW",

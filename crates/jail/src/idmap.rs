@@ -1,40 +1,81 @@
-//! Mounts whose files appear with other owners than they have on disk (mount_setattr(2)).
+//! Mounts that show files with other owners than they have on disk.
 
+use crate::describe::Map;
 use crate::sys;
-use rustix::fs::CWD;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{getegid, geteuid};
-use std::fs::{self, File};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// Makes a user namespace that maps `count` ids from 0 on to those from `start` on. It lives as
-/// long as the descriptor, and has no process.
-pub fn user_namespace(start: u32, count: u32) -> io::Result<OwnedFd> {
+/// Returns a detached copy of a mount whose owners are mapped through a user namespace: id 0 on
+/// disk shows as the id that 0 of the namespace is outside of it.
+pub fn idmapped(
+    source: BorrowedFd<'_>,
+    user_namespace: BorrowedFd<'_>,
+    recursive: bool,
+) -> io::Result<OwnedFd> {
+    let tree = detached(source, recursive)?;
+    sys::set_mount_attributes(tree.as_fd(), 0, Some(user_namespace), recursive)?;
+    Ok(tree)
+}
+
+/// Returns a detached copy of what a descriptor leads to.
+pub(crate) fn detached(source: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    Ok(open_tree(source, c"", flags)?)
+}
+
+/// Makes a user namespace with a map for users and groups, which the caller must be allowed to map.
+/// It lives as long as the descriptor, and has no process.
+pub fn user_namespace(users: &[Map], groups: &[Map]) -> io::Result<OwnedFd> {
+    let proc = open_proc()?;
     // Only a process can make one. This one ends with the pipe, so also with its parent.
     let (wait, hold) = pipe_with(PipeFlags::CLOEXEC)?;
     let child = sys::clone_into_user_namespace(&wait, &hold)?;
-    let made = (|| {
-        let map = format!("0 {start} {count}\n");
-        for file in ["uid_map", "gid_map"] {
-            fs::write(format!("/proc/{child}/{file}"), &map)?;
-        }
-        File::open(format!("/proc/{child}/ns/user")).map(OwnedFd::from)
-    })();
+    let namespace = write_maps(proc.as_fd(), child, users, groups).and_then(|()| {
+        let path = format!("{child}/ns/user");
+        Ok(openat(&proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    });
     drop(hold);
     sys::wait(child)?;
-    made
+    namespace
 }
 
-/// Clones the mount at `path`, without those below it, so that the files of the clone appear with
-/// the ids that `namespace` maps theirs to. The clone is attached nowhere.
-pub fn idmapped(path: &Path, namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let clone = open_tree(CWD, path, flags)?;
-    sys::set_idmap(&clone, namespace)?;
-    Ok(clone)
+/// Opens `/proc`, to be used after it can no longer be named.
+pub(crate) fn open_proc() -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open("/proc", flags, Mode::empty())?)
+}
+
+/// Maps the ids of a process in a new user namespace.
+pub(crate) fn write_maps(
+    proc: BorrowedFd<'_>,
+    pid: i32,
+    users: &[Map],
+    groups: &[Map],
+) -> io::Result<()> {
+    for (file, maps) in [("uid_map", users), ("gid_map", groups)] {
+        let mut text = String::new();
+        for Map { inside, outside, count } in maps {
+            text.push_str(&format!("{inside} {outside} {count}\n"));
+        }
+        let path = format!("{pid}/{file}");
+        let file = openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::write(&file, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Whether what a descriptor leads to is a directory.
+pub(crate) fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let found = rustix::fs::statat(fd, c"", AtFlags::EMPTY_PATH)?;
+    Ok(rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir())
 }
 
 /// Attaches a mount that [`idmapped`] made.
@@ -61,9 +102,12 @@ pub fn as_owner<T>(id: u32, work: impl FnOnce() -> T) -> io::Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::Mode;
-    use std::os::fd::AsFd;
+    use std::fs::{self, File};
     use std::os::unix::fs::MetadataExt;
+
+    fn map(outside: u32, count: u32) -> [Map; 1] {
+        [Map { inside: 0, outside, count }]
+    }
 
     #[test]
     #[allow(clippy::print_stderr, reason = "why it did not run")]
@@ -75,8 +119,9 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         fs::write(scratch.path().join("f"), "x").unwrap();
         std::os::unix::fs::chown(scratch.path().join("f"), Some(7), Some(8)).unwrap();
-        let namespace = user_namespace(1_000_000, 65_536).unwrap();
-        let clone = idmapped(scratch.path(), namespace.as_fd()).unwrap();
+        let namespace = user_namespace(&map(1_000_000, 65_536), &map(1_000_000, 65_536)).unwrap();
+        let clone = idmapped(File::open(scratch.path()).unwrap().as_fd(), namespace.as_fd(), false)
+            .unwrap();
         let seen = rustix::fs::statat(&clone, "f", rustix::fs::AtFlags::empty()).unwrap();
         assert_eq!((seen.st_uid, seen.st_gid), (1_000_007, 1_000_008));
         let disk = fs::metadata(scratch.path().join("f")).unwrap();
@@ -93,6 +138,6 @@ mod tests {
     #[test]
     fn j3_a_namespace_that_cannot_be_mapped_is_an_error() {
         // Ids from the very last on, of which there are no two.
-        assert!(user_namespace(u32::MAX, 2).is_err());
+        assert!(user_namespace(&map(u32::MAX, 2), &map(u32::MAX, 2)).is_err());
     }
 }

@@ -1,16 +1,44 @@
 //! Confines the host processes of a sandbox.
 //!
-//! Owns: the user and group ids that a sandbox's processes get on the host, and mounts on which
-//! files have these ids. Does not own: which processes there are, nor what each of them needs.
+//! Owns: the walls around a process (namespaces, a root of its own, ids, capabilities, system
+//! calls, paths, limits), and the user and group ids that a sandbox's processes get on the host.
+//! Does not own: which processes there are, nor what each of them needs; drivers describe that.
 //!
-//! Invariant: two sandboxes that run at the same time never share an id.
+//! A driver describes a [`Jail`] and starts a command in it. The command enters by [`launch`], which
+//! becomes another program, or by [`enter`], which goes on in the jail. Walls that a host does not
+//! have are named, and the others hold.
+//!
+//! Invariants: two sandboxes that run at the same time never share an id; a jailed process ends
+//! with the process that started it.
+//!
+//! Not dumpable is lost when another program is run. What holds then: a process of the host can
+//! trace the program only with the rights of its user namespace's owner, and processes of the same
+//! ids are in other process namespaces, where it has no number.
 
 #![deny(unsafe_code)]
 
+mod channel;
+mod describe;
+mod enter;
+mod error;
 mod idmap;
 mod ids;
-#[allow(unsafe_code, reason = "system calls without a safe wrapper")]
+mod libraries;
+mod paths;
+mod root;
+mod seccomp;
+mod start;
+#[allow(unsafe_code, reason = "the system calls that have no safe wrapper")]
 mod sys;
+mod walls;
 
+pub use channel::CHANNEL;
+pub use describe::{Bind, Ids, Jail, Limits, Map, READ_ALL, Source};
+pub use enter::{Entered, enter, launch};
+pub use error::JailError;
 pub use idmap::{as_owner, attach, idmapped, user_namespace};
 pub use ids::{IDS_PER_SLOT, IdError, IdRange, Slot};
+pub use libraries::ProgramFiles;
+pub use seccomp::{LOG_VARIABLE, Program};
+pub use start::{Started, Starting};
+pub use walls::{Wall, walls};

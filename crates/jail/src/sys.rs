@@ -1,8 +1,138 @@
 //! The system calls that have no safe wrapper.
 
+use rustix::io::FdFlags;
 use rustix::process::{Pid, WaitOptions, waitpid};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Which of the two processes this is after a clone.
+#[derive(Debug)]
+pub(crate) enum Cloned {
+    /// The caller, with the new process's id.
+    Parent(i32),
+    /// The new process.
+    Child,
+}
+
+/// Whether this process has one thread only.
+pub(crate) fn is_single_threaded() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
+}
+
+/// Splits the process in two; `flags` are `CLONE_*`. Refused when there are other threads, whose
+/// locks would be held for ever in the child.
+pub(crate) fn clone(flags: libc::c_int) -> io::Result<Cloned> {
+    if !is_single_threaded() {
+        return Err(io::Error::other("there is more than one thread"));
+    }
+    let is_sibling = flags & libc::CLONE_PARENT != 0;
+    // SAFETY: all of its fields are numbers, for which zero is a value.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = u64::from(flags.cast_unsigned());
+    // A sibling ends with the signal that the caller ends with, and takes no other.
+    arguments.exit_signal = if is_sibling { 0 } else { u64::from(libc::SIGCHLD.cast_unsigned()) };
+    if let Some(address) = thread_id_address() {
+        arguments.flags |= (libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID) as u64;
+        arguments.child_tid = address;
+    }
+    let size = size_of::<libc::clone_args>();
+    // SAFETY: without CLONE_VM the child is a copy of this process, whose only thread this is.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size) } {
+        0 => Ok(Cloned::Child),
+        pid => i32::try_from(pid)
+            .ok()
+            .filter(|pid| *pid > 0)
+            .map(Cloned::Parent)
+            .ok_or_else(io::Error::last_os_error),
+    }
+}
+
+/// Where glibc keeps the thread's id, which its own `fork` has the kernel update in the same way.
+#[cfg(target_env = "gnu")]
+fn thread_id_address() -> Option<u64> {
+    let address = rustix::thread::get_clear_child_tid_address().ok().flatten()?;
+    u64::try_from(address.as_ptr().addr()).ok()
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn thread_id_address() -> Option<u64> {
+    None
+}
+
+/// Ends this process at once: no destructor runs, no buffer is written.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: it does not return, and touches no memory.
+    unsafe { libc::_exit(code) }
+}
+
+/// Changes a detached mount: the attributes that it gets, and the user namespace that its owners
+/// are mapped through.
+pub(crate) fn set_mount_attributes(
+    mount: BorrowedFd<'_>,
+    attributes: u64,
+    user_namespace: Option<BorrowedFd<'_>>,
+    recursive: bool,
+) -> io::Result<()> {
+    let mut change =
+        libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    if let Some(namespace) = user_namespace {
+        change.attr_set |= libc::MOUNT_ATTR_IDMAP;
+        change.userns_fd = u64::from(namespace.as_raw_fd().cast_unsigned());
+    }
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let (change, size) = (&raw const change, size_of::<libc::mount_attr>());
+    // SAFETY: the path is a NUL-terminated string, and the structure has the size that is given.
+    let done = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, change, size)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Moves this process into new namespaces. It must have one thread only.
+pub(crate) fn unshare(flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: the callers pass namespaces only, which take nothing away from other threads.
+    if unsafe { libc::unshare(flags) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Closes the descriptors from `first` to `last`. None of them may be in use any more.
+pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: the caller goes on with the descriptors outside the range only.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Takes over a descriptor that the parent passed, and keeps it from being passed on.
+pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: only looks whether the number is open.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and by the agreement with the parent it belongs to nothing else here.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
+    Ok(fd)
+}
+
+/// A descriptor that the parent passed and that stays open as long as the process.
+pub(crate) fn borrowed(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
+    // SAFETY: only looks whether the number is open.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and the jail closes no descriptor that its description names.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Whether a system call exists, asked with arguments that make it fail.
+pub(crate) fn has_mount_setattr() -> bool {
+    // SAFETY: the kernel refuses a structure of size zero before it reads it.
+    let done = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, -1, c"".as_ptr(), 0, std::ptr::null::<u8>(), 0)
+    };
+    done == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
+}
 
 /// Makes a process in a user namespace of its own that waits until `hold` is closed in every other
 /// process, and then ends. Returns its process id.
@@ -36,33 +166,6 @@ pub(crate) fn wait(child: i32) -> io::Result<()> {
             Err(error) => return Err(error.into()),
             Ok(_) => return Ok(()),
         }
-    }
-}
-
-/// Has the files of a detached mount appear with the ids that a user namespace maps theirs to.
-pub(crate) fn set_idmap(mount: &OwnedFd, namespace: BorrowedFd<'_>) -> io::Result<()> {
-    /// `struct mount_attr` (mount_setattr(2)).
-    #[repr(C)]
-    struct MountAttr {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        namespace: u64,
-    }
-    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
-    let attr = MountAttr {
-        set: MOUNT_ATTR_IDMAP,
-        clear: 0,
-        propagation: 0,
-        namespace: u64::from(namespace.as_raw_fd().unsigned_abs()),
-    };
-    let (fd, path, flags) = (mount.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
-    let size = size_of::<MountAttr>();
-    // SAFETY: reads the path and `attr`, which live, and of which it is told the size.
-    match unsafe { libc::syscall(libc::SYS_mount_setattr, fd, path, flags, &raw const attr, size) }
-    {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -68,6 +68,12 @@ enum Task {
     ImageFiles,
     /// Become the VMM of one sandbox.
     Vmm(vmm::Arguments),
+    /// Run a program in the jail that the parent describes on descriptor 60.
+    Jail {
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
     /// Run a program that is killed when its parent ends.
     Bound {
         /// The parent's process id.
@@ -88,6 +94,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Task::Image { home } => image::work(&home),
         Task::ImageFiles => image::files(),
         Task::Vmm(arguments) => vmm::run(arguments),
+        Task::Jail { command } => Err(msb_jail::launch(&command).to_string()),
         Task::Bound { parent, command } => bound(parent, &command),
     };
     match result {

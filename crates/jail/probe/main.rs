@@ -1,0 +1,87 @@
+//! Tells what a process finds in its jail, and tries to leave it.
+//!
+//! `jail-probe launch PROGRAM ARGS...` enters a jail and runs a program in it. With anything else
+//! it prints lines of `key=value` and waits until its standard input ends.
+
+#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+
+use rustix::thread::{CapabilitySets, capabilities};
+use std::ffi::OsString;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if arguments.first().is_some_and(|word| word == "launch") {
+        msb_jail::launch(arguments.get(1..).unwrap_or_default());
+        return ExitCode::FAILURE;
+    }
+    if arguments.first().is_some_and(|word| word == "enter") {
+        let Ok(entered) = msb_jail::enter(&[]) else { return ExitCode::FAILURE };
+        if entered.finish().is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+    if arguments.first().is_some_and(|word| word == "forbidden") {
+        // Ends the process if the filter is there.
+        let made = rustix::mount::fsopen("tmpfs", rustix::mount::FsOpenFlags::empty());
+        println!("fsopen={made:?}");
+        return ExitCode::SUCCESS;
+    }
+    if arguments.first().is_some_and(|word| word == "walls") {
+        for wall in msb_jail::walls(&std::env::temp_dir()) {
+            let missing =
+                wall.missing.map(|why| format!("{why}; {}", wall.remedy.unwrap_or_default()));
+            println!("{}={}", wall.name, missing.unwrap_or_else(|| "yes".to_owned()));
+        }
+        return ExitCode::SUCCESS;
+    }
+    report();
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    ExitCode::SUCCESS
+}
+
+fn report() {
+    println!("pid={}", std::process::id());
+    println!("uid={}", rustix::process::getuid().as_raw());
+    println!("gid={}", rustix::process::getgid().as_raw());
+    if let Ok(CapabilitySets { effective, permitted, inheritable }) = capabilities(None) {
+        println!("caps={:x}", (effective | permitted | inheritable).bits());
+    }
+    println!("environment={:?}", std::env::vars_os().map(|(key, _)| key).collect::<Vec<_>>());
+    let open = (0..1024).filter(|number| is_open(*number));
+    println!("descriptors={:?}", open.collect::<Vec<i32>>());
+    let mut files = Vec::new();
+    list(Path::new("/"), &mut files);
+    files.sort();
+    for file in files {
+        println!("file={file}");
+    }
+    println!("write={:?}", fs::write("/written", "x").map_err(|error| error.kind()));
+    println!("null={:?}", fs::write("/dev/null", "x").map_err(|error| error.kind()));
+    println!("tcp={:?}", std::net::TcpStream::connect("127.0.0.1:1").map_err(|e| e.kind()));
+    println!("host={:?}", rustix::system::uname().nodename());
+    println!("end=");
+}
+
+fn is_open(number: i32) -> bool {
+    #[allow(unsafe_code, reason = "a number cannot be looked at in another way")]
+    // SAFETY: the call reads the flags of a descriptor and changes nothing.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    flags >= 0
+}
+
+fn list(folder: &Path, files: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path == Path::new("/proc") {
+            files.push("/proc".to_owned());
+        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            list(&path, files);
+        } else {
+            files.push(path.display().to_string());
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The jail's root: a small tmpfs with mount points, and what is mounted on them.
+
+use crate::describe::{Bind, Ids, Jail, Source};
+use crate::error::JailError;
+use crate::idmap::{detached, idmapped, is_directory, user_namespace};
+use crate::sys;
+use rustix::fs::{AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, unmount,
+};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+const NO_SETUID: u64 = libc::MOUNT_ATTR_NOSUID;
+const NO_DEVICES: u64 = libc::MOUNT_ATTR_NODEV;
+const NO_PROGRAMS: u64 = libc::MOUNT_ATTR_NOEXEC;
+
+/// A root that is not in use yet.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    root: OwnedFd,
+    trees: Vec<(OwnedFd, PathBuf)>,
+    proc: bool,
+}
+
+impl Prepared {
+    /// Collects what the root is to hold, with the rights of the host process.
+    ///
+    /// Where owners cannot be mapped, the ids that do without and the reason are returned too.
+    pub(crate) fn new(
+        jail: &Jail,
+        mapped: bool,
+    ) -> Result<(Prepared, Option<(Ids, String)>), JailError> {
+        let mut unmapped = None;
+        let root = tmpfs(jail.binds.len() + jail.devices.len())
+            .map_err(|error| JailError::new("make the root of the jail", error))?;
+        let mut trees = Vec::new();
+        let mut owners = None;
+        for bind in &jail.binds {
+            let named = |error| JailError::new(&format!("bind {}", bind.target.display()), error);
+            let source = open(&bind.source).map_err(named)?;
+            let target = relative(Path::new(&bind.target)).map_err(named)?;
+            let is_directory = is_directory(source.as_fd()).map_err(named)?;
+            mount_point(root.as_fd(), &target, is_directory).map_err(named)?;
+            let mut tree = None;
+            if let Some(instead) = &jail.unmapped
+                && bind.idmapped
+                && mapped
+                && unmapped.is_none()
+            {
+                let owners = match &owners {
+                    Some(owners) => owners,
+                    None => owners
+                        .insert(user_namespace(&jail.ids.users, &jail.ids.groups).map_err(named)?),
+                };
+                match idmapped(source.as_fd(), owners.as_fd(), false) {
+                    Ok(mapped) => tree = Some(mapped),
+                    Err(error) => unmapped = Some((instead.clone(), error.to_string())),
+                }
+            }
+            let tree = match tree {
+                Some(tree) => tree,
+                None => detached(source.as_fd(), false).map_err(named)?,
+            };
+            sys::set_mount_attributes(tree.as_fd(), attributes(bind), None, false)
+                .map_err(named)?;
+            trees.push((tree, target));
+        }
+        let mut has_nodes = false;
+        for device in &jail.devices {
+            let named = |error| JailError::new(&format!("bind {}", device.display()), error);
+            let target = relative(Path::new(device)).map_err(named)?;
+            match make_node(root.as_fd(), Path::new(device), &target, jail.ids.outside()) {
+                Ok(()) => has_nodes = true,
+                // Only root of the host makes device nodes; the host's own one does for others.
+                Err(Errno::PERM) => {
+                    let source = open(&Source::Path(device.clone())).map_err(named)?;
+                    mount_point(root.as_fd(), &target, false).map_err(named)?;
+                    let tree = detached(source.as_fd(), false).map_err(named)?;
+                    let attributes = NO_SETUID | NO_PROGRAMS;
+                    sys::set_mount_attributes(tree.as_fd(), attributes, None, false)
+                        .map_err(named)?;
+                    trees.push((tree, target));
+                }
+                Err(error) => return Err(named(error.into())),
+            }
+        }
+        if jail.proc {
+            mount_point(root.as_fd(), Path::new("proc"), true)
+                .map_err(|error| JailError::new("make /proc", error))?;
+        }
+        let no_devices = if has_nodes { 0 } else { NO_DEVICES };
+        let attributes = READ_ONLY | NO_SETUID | NO_PROGRAMS | no_devices;
+        sys::set_mount_attributes(root.as_fd(), attributes, None, false)
+            .map_err(|error| JailError::new("make the root read-only", error))?;
+        let remedy = "keep the image on ext4, xfs or btrfs, with Linux 5.12 or later";
+        let unmapped =
+            unmapped.map(|(ids, why)| (ids, format!("idmapped mounts: {why}; {remedy}")));
+        Ok((Prepared { root, trees, proc: jail.proc }, unmapped))
+    }
+
+    /// Makes it this process's root, and its mount namespace's only one.
+    pub(crate) fn enter(self) -> Result<(), JailError> {
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change("/", private).map_err(|e| JailError::new("make / private", e.into()))?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(&self.root, c"", CWD, c"/", flags)
+            .map_err(|error| JailError::new("mount the root", error.into()))?;
+        for (tree, target) in &self.trees {
+            move_mount(tree, c"", &self.root, target, flags).map_err(|error| {
+                JailError::new(&format!("mount /{}", target.display()), error.into())
+            })?;
+        }
+        if self.proc {
+            let proc = own_proc().map_err(|error| JailError::new("mount /proc", error))?;
+            move_mount(&proc, c"", &self.root, c"proc", flags)
+                .map_err(|error| JailError::new("mount /proc", error.into()))?;
+        }
+        let pivot = || {
+            rustix::process::fchdir(&self.root)?;
+            rustix::process::pivot_root(c".", c".")?;
+            // The old root lies on top of the new one now.
+            unmount(c".", UnmountFlags::DETACH)?;
+            rustix::process::chdir(c"/")
+        };
+        pivot().map_err(|error| JailError::new("change the root", error.into()))
+    }
+}
+
+pub(crate) fn tmpfs(entries: usize) -> io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "size", "1m")?;
+    // Each entry and its directories; of those there are few, but no list of them.
+    fsconfig_set_string(&context, "nr_inodes", (64 + 8 * entries).to_string())?;
+    fsconfig_set_string(&context, "mode", "755")?;
+    fsconfig_create(&context)?;
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+}
+
+/// `/proc` of this process namespace, which shows its processes only.
+fn own_proc() -> io::Result<OwnedFd> {
+    let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // Linux 5.8 has both; without them it shows more, but of this process namespace only.
+    let _ = fsconfig_set_string(&context, "hidepid", "invisible");
+    let _ = fsconfig_set_string(&context, "subset", "pid");
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+fn attributes(bind: &Bind) -> u64 {
+    let read_only = if bind.writable { 0 } else { READ_ONLY };
+    let no_programs = if bind.executable { 0 } else { NO_PROGRAMS };
+    NO_SETUID | NO_DEVICES | read_only | no_programs
+}
+
+fn open(source: &Source) -> io::Result<OwnedFd> {
+    match source {
+        Source::Path(path) => {
+            Ok(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+        }
+        Source::Descriptor(number) => Ok(sys::borrowed(*number)?.try_clone_to_owned()?),
+    }
+}
+
+/// A target below the root, without anything that leads out of it.
+fn relative(target: &Path) -> io::Result<PathBuf> {
+    let mut path = PathBuf::new();
+    for part in target.components() {
+        match part {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(name) => path.push(name),
+            _ => return Err(io::Error::other("the path contains ..")),
+        }
+    }
+    if path.as_os_str().is_empty() {
+        return Err(io::Error::other("the path is the root"));
+    }
+    Ok(path)
+}
+
+fn mount_point(root: BorrowedFd<'_>, target: &Path, is_directory: bool) -> io::Result<()> {
+    make_parents(root, target)?;
+    let made = if is_directory {
+        rustix::fs::mkdirat(root, target, Mode::from(0o755))
+    } else {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(root, target, flags, Mode::from(0o444)).map(drop)
+    };
+    match made {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn make_parents(root: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
+    let mut parents: Vec<&Path> = target.ancestors().skip(1).collect();
+    parents.reverse();
+    for parent in parents.into_iter().filter(|path| !path.as_os_str().is_empty()) {
+        match rustix::fs::mkdirat(root, parent, Mode::from(0o755)) {
+            Ok(()) => {
+                // The mode is bounded by the umask, which may shut out the process.
+                let flags = AtFlags::empty();
+                rustix::fs::chmodat(root, parent, Mode::from(0o755), flags)?;
+            }
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Makes a node of the same device as a node of the host, for the process alone.
+fn make_node(
+    root: BorrowedFd<'_>,
+    device: &Path,
+    target: &Path,
+    (user, group): (u32, u32),
+) -> rustix::io::Result<()> {
+    let found = rustix::fs::stat(device)?;
+    let kind = FileType::from_raw_mode(found.st_mode);
+    if kind != FileType::CharacterDevice {
+        return Err(Errno::NOTTY);
+    }
+    make_parents(root, target)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let device: Dev = found.st_rdev;
+    rustix::fs::mknodat(root, target, kind, Mode::RUSR | Mode::WUSR, device)?;
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+    rustix::fs::chownat(root, target, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)
+}
