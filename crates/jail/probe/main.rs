@@ -1,19 +1,30 @@
 //! Tells what a process finds in its jail, and tries to leave it.
 //!
-//! `jail-probe launch PROGRAM ARGS...` enters a jail and runs a program in it. With anything else
+//! Under the name of another program it prints what it finds behind that name, and waits to be
+//! killed. `jail-probe launch PROGRAM ARGS...` enters a jail and runs a program in it. With anything else
 //! it prints lines of `key=value` and waits until its standard input ends.
 
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
+use rustix::net::{AddressFamily, SocketType};
 use rustix::thread::{CapabilitySets, capabilities};
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let mut arguments = std::env::args_os();
+    let program = PathBuf::from(arguments.next().unwrap_or_default());
+    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if name == "virtiofsd" || name.starts_with("qemu") {
+        report(&format!("{name}:"));
+        loop {
+            std::thread::park();
+        }
+    }
+    let arguments: Vec<OsString> = arguments.collect();
     if arguments.first().is_some_and(|word| word == "launch") {
         msb_jail::launch(arguments.get(1..).unwrap_or_default());
         return ExitCode::FAILURE;
@@ -38,12 +49,15 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    report();
+    report("");
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
     ExitCode::SUCCESS
 }
 
-fn report() {
+fn report(name: &str) {
+    macro_rules! println {
+        ($($part:tt)*) => { std::println!("{name}{}", format!($($part)*)) };
+    }
     println!("pid={}", std::process::id());
     println!("uid={}", rustix::process::getuid().as_raw());
     println!("gid={}", rustix::process::getgid().as_raw());
@@ -63,6 +77,7 @@ fn report() {
     println!("null={:?}", fs::write("/dev/null", "x").map_err(|error| error.kind()));
     println!("tcp={:?}", std::net::TcpStream::connect("127.0.0.1:1").map_err(|e| e.kind()));
     println!("host={:?}", rustix::system::uname().nodename());
+    println!("socket={:?}", rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None));
     println!("end=");
 }
 

@@ -14,6 +14,10 @@ const INSIDE: u32 = 1000;
 /// namespace. A file server needs it, because an image has files of many owners and modes.
 pub const READ_ALL: u32 = 2;
 
+/// `CAP_FOWNER`: be the owner of every such file. A file server needs it, because overlayfs opens
+/// files with `O_NOATIME`, which only their owners may; the image is mounted read-only.
+pub const OWN_ALL: u32 = 3;
+
 /// A range of ids of the jail's user namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Map {
@@ -178,6 +182,19 @@ impl Default for Limits {
     }
 }
 
+/// How much of `/proc` a jail holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proc {
+    /// Nothing.
+    None,
+    /// The jail's own processes.
+    Own,
+    /// The jail's own processes, and one file of the kernel's settings, `fs/file-max`. The others
+    /// exist as well; where the kernel has Landlock they cannot be read.
+    Settings,
+}
+
 /// What a jail is to hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Jail {
@@ -189,8 +206,8 @@ pub struct Jail {
     pub binds: Vec<Bind>,
     /// The device nodes of the host, such as `/dev/null`.
     pub devices: Vec<OsString>,
-    /// `/proc` of the jail's own processes.
-    pub proc: bool,
+    /// `/proc`.
+    pub proc: Proc,
     /// Numbers of the descriptors that stay open beside 0, 1 and 2.
     pub descriptors: Vec<i32>,
     /// Numbers of the capabilities that are kept, in the jail's user namespace.
@@ -213,7 +230,7 @@ impl Jail {
             unmapped: None,
             binds: Vec::new(),
             devices: Vec::new(),
-            proc: false,
+            proc: Proc::None,
             descriptors: Vec::new(),
             capabilities: Vec::new(),
             limits: Limits::default(),

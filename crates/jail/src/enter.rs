@@ -139,6 +139,7 @@ fn make(
     exec: bool,
 ) -> Result<Option<Filters>, JailError> {
     die_with(parent)?;
+    raise_files(jail);
     let log = std::env::var_os(LOG_VARIABLE).is_some_and(|value| value == "1");
     let filters = jail.program.map(|program| Filters::new(program, exec, log)).transpose()?;
     let (ours, theirs) =
@@ -340,12 +341,22 @@ fn set_limits(jail: &Jail) -> rustix::io::Result<()> {
     ];
     for (resource, limit) in all {
         let Some(limit) = limit else { continue };
-        // A lower limit that is in force stays; only root of the host could raise it.
         let before = rustix::process::getrlimit(resource);
         let limit = before.maximum.map_or(limit, |maximum| maximum.min(limit));
         setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
     }
     Ok(())
+}
+
+/// Raises the number of descriptors that a process may have, as root of the host may.
+fn raise_files(jail: &Jail) {
+    let Some(wanted) = jail.limits.files else { return };
+    if rustix::process::getrlimit(Resource::Nofile).maximum.is_some_and(|maximum| maximum < wanted)
+    {
+        // An ordinary user goes on with the lower one.
+        let _ =
+            setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: Some(wanted) });
+    }
 }
 
 fn drop_rights(user: u32, group: u32, keep: &[u32]) -> rustix::io::Result<()> {

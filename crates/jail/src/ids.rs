@@ -137,6 +137,14 @@ impl Slot {
         Err(IdError::Full(range))
     }
 
+    /// Takes a free slot for a sandbox of this name.
+    pub fn for_name(name: &str) -> Result<Slot, IdError> {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        Slot::take(hasher.finish())
+    }
+
     /// The host id that root inside maps to. The other ids follow it.
     pub fn start(&self) -> u32 {
         self.start

@@ -1,6 +1,6 @@
 //! Landlock: the second wall around files, and one around TCP, signals and abstract sockets.
 
-use crate::describe::{Jail, Source};
+use crate::describe::{Jail, Proc, Source};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
     Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
@@ -36,7 +36,7 @@ fn try_restrict(jail: &Jail, whole: bool) -> Result<RulesetStatus, RulesetError>
         let access = if path.is_dir() { access } else { access & file };
         (&mut ruleset).add_rule(PathBeneath::new(fd, access)).map(drop)
     };
-    if whole {
+    if whole && jail.proc != Proc::Settings {
         allow(Path::new("/"), read)?;
     }
     for bind in &jail.binds {
@@ -52,8 +52,11 @@ fn try_restrict(jail: &Jail, whole: bool) -> Result<RulesetStatus, RulesetError>
     for device in &jail.devices {
         allow(Path::new(device), all)?;
     }
-    if jail.proc && !whole {
+    if jail.proc != Proc::None {
         allow(Path::new("/proc/self"), read)?;
+    }
+    if jail.proc == Proc::Settings {
+        allow(Path::new("/proc/sys/fs/file-max"), read)?;
     }
     ruleset.restrict_self().map(|status| status.ruleset)
 }

@@ -1,6 +1,6 @@
 //! The jail's root: a small tmpfs with mount points, and what is mounted on them.
 
-use crate::describe::{Bind, Ids, Jail, Source};
+use crate::describe::{Bind, Ids, Jail, Proc, Source};
 use crate::error::JailError;
 use crate::idmap::{detached, idmapped, is_directory, user_namespace};
 use crate::sys;
@@ -24,7 +24,7 @@ const NO_PROGRAMS: u64 = libc::MOUNT_ATTR_NOEXEC;
 pub(crate) struct Prepared {
     root: OwnedFd,
     trees: Vec<(OwnedFd, PathBuf)>,
-    proc: bool,
+    proc: Proc,
 }
 
 impl Prepared {
@@ -89,7 +89,7 @@ impl Prepared {
                 Err(error) => return Err(named(error.into())),
             }
         }
-        if jail.proc {
+        if jail.proc != Proc::None {
             mount_point(root.as_fd(), Path::new("proc"), true)
                 .map_err(|error| JailError::new("make /proc", error))?;
         }
@@ -115,8 +115,8 @@ impl Prepared {
                 JailError::new(&format!("mount /{}", target.display()), error.into())
             })?;
         }
-        if self.proc {
-            let proc = own_proc().map_err(|error| JailError::new("mount /proc", error))?;
+        if self.proc != Proc::None {
+            let proc = own_proc(self.proc).map_err(|error| JailError::new("mount /proc", error))?;
             move_mount(&proc, c"", &self.root, c"proc", flags)
                 .map_err(|error| JailError::new("mount /proc", error.into()))?;
         }
@@ -142,11 +142,13 @@ pub(crate) fn tmpfs(entries: usize) -> io::Result<OwnedFd> {
 }
 
 /// `/proc` of this process namespace, which shows its processes only.
-fn own_proc() -> io::Result<OwnedFd> {
+fn own_proc(proc: Proc) -> io::Result<OwnedFd> {
     let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     // Linux 5.8 has both; without them it shows more, but of this process namespace only.
     let _ = fsconfig_set_string(&context, "hidepid", "invisible");
-    let _ = fsconfig_set_string(&context, "subset", "pid");
+    if proc == Proc::Own {
+        let _ = fsconfig_set_string(&context, "subset", "pid");
+    }
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV

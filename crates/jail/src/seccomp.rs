@@ -281,6 +281,8 @@ const REFUSED: &[(i64, i32)] = &[
     (libc::SYS_clone3, libc::ENOSYS),
     (libc::SYS_io_uring_setup, libc::ENOSYS),
     (libc::SYS_io_setup, libc::ENOSYS),
+    // virtiofsd asks for it, for migrations.
+    (libc::SYS_userfaultfd, libc::ENOSYS),
     (libc::SYS_get_mempolicy, libc::ENOSYS),
     (libc::SYS_set_mempolicy, libc::ENOSYS),
     (libc::SYS_mbind, libc::ENOSYS),

@@ -1,7 +1,7 @@
 //! The walls of a jail, and whether this host has them.
 
 use crate::describe::Map;
-use crate::idmap::{detached, idmapped, user_namespace};
+use crate::idmap::{idmapped, user_namespace};
 use crate::sys::{self, Cloned};
 use crate::{paths, root};
 use rustix::fs::{Mode, OFlags, open};
@@ -165,9 +165,6 @@ fn quotas(state: &Path) -> Result<(), String> {
 fn idmap(state: &Path) -> io::Result<()> {
     let existing = state.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let source = open(existing, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    // In a namespace of its own no copy of the mount is made for others.
-    sys::unshare(libc::CLONE_NEWNS)?;
-    drop(detached(source.as_fd(), false)?);
     let map = [Map { inside: 0, outside: 0x7000_0000, count: 65_536 }];
     idmapped(source.as_fd(), user_namespace(&map, &map)?.as_fd(), false).map(drop)
 }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use msb_jail::{Bind, Ids, Jail, Map, Program, ProgramFiles, READ_ALL, Slot, Source, Started};
+use msb_jail::{
+    Bind, Ids, Jail, Map, Proc, Program, ProgramFiles, READ_ALL, Slot, Source, Started,
+};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -150,7 +152,7 @@ fn j2_a_process_enters_a_jail_itself() {
     let slot = slot();
     let mut jail = jail(ids(slot.as_ref()));
     jail.program = Some(Program::Vmm);
-    jail.proc = true;
+    jail.proc = Proc::Own;
     let probe = run(&jail, launcher(&["enter"]), Vec::new());
     assert_eq!((probe.get("pid"), probe.get("uid"), probe.get("caps")), ("1", "1000", "0"));
     assert!(probe.files().contains(&"/proc"));
@@ -283,4 +285,19 @@ fn j2_a_required_wall_is_missed_by_name() {
     let error = without(&jail).unwrap_err().to_string();
     assert!(error.starts_with("cannot enter the jail: user namespace: "), "{error}");
     assert!(error.contains("max_user_namespaces"), "{error}");
+}
+
+#[test]
+fn j2_all_of_this_holds_for_an_ordinary_user() {
+    if !is_root() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=61234", "--regid=61234", "--clear-groups", "--"]);
+    command.arg(std::env::current_exe().unwrap()).env("TMPDIR", scratch.path()).current_dir("/");
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }

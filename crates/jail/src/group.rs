@@ -1,0 +1,104 @@
+//! A cgroup that bounds the memory of a sandbox's host processes.
+
+use rustix::io::Errno;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a group stays busy after its last process was killed, and how often it is asked.
+const BUSY_LIMIT: Duration = Duration::from_secs(5);
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+
+/// A group of processes whose memory is bounded together.
+#[derive(Debug)]
+pub struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    /// Makes a group in the hierarchy that has the memory controller, as root of the host may.
+    pub fn make(name: &str, bytes: u64) -> io::Result<MemoryGroup> {
+        let (hierarchy, unified) = hierarchy()?;
+        if unified {
+            fs::write(hierarchy.join("cgroup.subtree_control"), "+memory")?;
+        }
+        let group = hierarchy.join(name);
+        match fs::create_dir(&group) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let file = if unified { "memory.max" } else { "memory.limit_in_bytes" };
+        fs::write(group.join(file), bytes.to_string())?;
+        // Without swap accounting there is no such file, and the host's swap is not bounded.
+        let (swap, most) =
+            if unified { ("memory.swap.max", 0) } else { ("memory.memsw.limit_in_bytes", bytes) };
+        let _ = fs::write(group.join(swap), most.to_string());
+        Ok(MemoryGroup(group))
+    }
+
+    /// Puts a process into the group.
+    pub fn add(&self, pid: u32) -> io::Result<()> {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string())
+    }
+
+    /// Removes the group of that name, if there is one. Its processes have been killed.
+    pub fn remove(name: &str) -> io::Result<()> {
+        // Where nothing can be made, nothing is left.
+        let Ok((hierarchy, _)) = hierarchy() else { return Ok(()) };
+        let begun = Instant::now();
+        loop {
+            match fs::remove_dir(hierarchy.join(name)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error)
+                    if error.raw_os_error() == Some(Errno::BUSY.raw_os_error())
+                        && begun.elapsed() < BUSY_LIMIT =>
+                {
+                    // A process that was killed counts for a moment longer, without an event.
+                    std::thread::sleep(BUSY_PAUSE);
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+/// The hierarchy with the memory controller, and whether it is one of version 2.
+fn hierarchy() -> io::Result<(PathBuf, bool)> {
+    find(&fs::read_to_string("/proc/self/mountinfo")?, has_memory)
+        .ok_or_else(|| io::Error::other("no cgroup hierarchy has the memory controller"))
+}
+
+fn has_memory(unified: &Path) -> bool {
+    let controllers = fs::read_to_string(unified.join("cgroup.controllers"));
+    controllers.is_ok_and(|text| text.split_whitespace().any(|name| name == "memory"))
+}
+
+fn find(mounts: &str, has_memory: impl Fn(&Path) -> bool) -> Option<(PathBuf, bool)> {
+    mounts.lines().find_map(|line| {
+        let (front, back) = line.split_once(" - ")?;
+        let path = PathBuf::from(front.split(' ').nth(4)?);
+        let mut back = back.split(' ');
+        let (kind, options) = (back.next()?, back.nth(1).unwrap_or_default());
+        match kind {
+            "cgroup2" if has_memory(&path) => Some((path, true)),
+            "cgroup" if options.split(',').any(|option| option == "memory") => Some((path, false)),
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn j4_the_memory_controller_is_found() {
+        let mounts = "29 25 0:25 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
+            30 25 0:26 / /sys/fs/cgroup/cpu rw shared:9 - cgroup cgroup rw,cpu\n\
+            31 25 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+            32 25 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(find(mounts, |_| false), Some(("/sys/fs/cgroup/memory".into(), false)));
+        let mounts = "29 25 0:25 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert_eq!(find(mounts, |_| true), Some(("/sys/fs/cgroup".into(), true)));
+        assert_eq!(find(mounts, |_| false), None);
+    }
+}
