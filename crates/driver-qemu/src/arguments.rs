@@ -3,12 +3,12 @@
 use crate::kernel::Kernel;
 use msb_driver_common::{Guest, IMAGE_TAG, PORT_NAME};
 use std::ffi::OsString;
-use std::path::Path;
 
 /// Descriptors that QEMU inherits.
 pub(crate) const AGENT_FD: i32 = 3;
 pub(crate) const FILES_FD: i32 = 4;
 pub(crate) const QMP_FD: i32 = 5;
+pub(crate) const DISK_FD: i32 = 6;
 
 /// How a machine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,19 +25,23 @@ pub(crate) struct Machine<'a> {
     pub(crate) acceleration: Acceleration,
     /// Measures the rate of the processor's time stamp counter in kHz, if it is steady.
     pub(crate) tsc_khz: fn() -> Option<u64>,
-    pub(crate) kernel_file: &'a Path,
+    /// The sandbox's id, by which `ps` shows whose machine it is.
+    pub(crate) id: &'a str,
 }
 
-/// Where the initramfs and the disk are, from the sandbox's directory, in which QEMU runs: paths
-/// above it may contain anything, which not all of its options can say.
-pub(crate) const INITRAMFS: &str = "bundle/initramfs";
-const DISK: &str = "disk";
+/// Where kernel and initramfs are in QEMU's jail.
+pub(crate) const KERNEL: &str = "/kernel";
+pub(crate) const INITRAMFS: &str = "/initramfs";
+/// The set of descriptors that has the disk, and the path that QEMU opens for it.
+const DISK_SET: u32 = 1;
+const DISK: &str = "/dev/fdset/1";
 
 impl Machine<'_> {
     pub(crate) fn arguments(&self) -> Vec<OsString> {
         let mut all = Arguments(Vec::new());
         let memory = self.guest.memory_mib;
         all.add("-nodefaults").add("-no-user-config").add("-no-reboot");
+        all.pair("-name", self.id);
         all.pair("-display", "none").pair("-m", memory.to_string());
         all.pair("-smp", self.guest.cpus.to_string());
         // Shared, since virtiofsd reads requests from it and writes files into it.
@@ -46,13 +50,14 @@ impl Machine<'_> {
             Acceleration::Kvm => all.pair("-accel", "kvm").pair("-cpu", "host"),
             Acceleration::Tcg => all.pair("-accel", "tcg").pair("-cpu", "max"),
         };
-        all.pair("-machine", self.machine()).pair("-kernel", self.kernel_file);
+        all.pair("-machine", self.machine()).pair("-kernel", KERNEL);
         all.pair("-initrd", INITRAMFS).pair("-append", self.command_line());
         all.pair("-chardev", "stdio,id=console,signal=off");
         all.pair("-chardev", format!("socket,id=agent,fd={AGENT_FD}"));
         all.pair("-chardev", format!("socket,id=files,fd={FILES_FD}"));
         all.pair("-chardev", format!("socket,id=qmp,fd={QMP_FD}"));
         all.pair("-mon", "chardev=qmp,mode=control");
+        all.pair("-add-fd", format!("fd={DISK_FD},set={DISK_SET}"));
         all.pair("-blockdev", disk());
         let bus = self.bus();
         all.pair("-device", format!("virtio-serial-{bus}"));
@@ -162,7 +167,7 @@ mod tests {
             kernel,
             acceleration,
             tsc_khz: || Some(2_300_000),
-            kernel_file: Path::new("/k"),
+            id: "box-1",
         };
         let all = machine.arguments();
         all.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
@@ -181,7 +186,7 @@ mod tests {
             "norandmaps",
             "reboot=t",
             "MSB_MACHINE=serial MSB_HOSTNAME=box",
-            r#""filename":"disk""#,
+            r#""filename":"/dev/fdset/1""#,
             "-sandbox on",
         ] {
             assert!(line.contains(part), "{part} in {line}");

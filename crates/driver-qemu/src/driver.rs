@@ -1,26 +1,26 @@
 //! The driver: what it needs, and how a machine is started.
 
-use crate::arguments::{
-    AGENT_FD, Acceleration, FILES_FD, INITRAMFS, Machine as Description, QMP_FD,
-};
+use crate::arguments::{AGENT_FD, Acceleration, DISK_FD, FILES_FD, Machine as Description, QMP_FD};
 use crate::cpio::Archive;
+use crate::jail::{Jailer, SOCKET_FD};
 use crate::kernel::Kernel;
 use crate::machine::{Parts, Qemu};
 use crate::qmp::Said;
-use command_fds::{CommandFdExt, FdMapping};
 use msb_driver::{
-    BoxFuture, Driver, Failure, Isolation, Machine, MachineSpec, Probe, Root, SandboxDir, bind_in,
-    connect_in,
+    Bounds, BoxFuture, Driver, Failure, Isolation, Machine, MachineSpec, Probe, Protection, Root,
+    SandboxDir, Users, bind_in, connect_in,
 };
-use msb_driver_common::{Guest, kvm, make_disk, on_path, probe_disk};
+use msb_driver_common::{DISK_BYTES, Guest, kvm, make_disk, on_path, probe_disk};
+use msb_jail::{Jail, JailError, MemoryGroup, Started, Starting};
 use msb_relay::Hello;
-use rustix::fs::{Mode, OFlags, open};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -29,6 +29,12 @@ const PROGRAM: &str = "qemu-system-x86_64";
 /// Where virtiofsd is, besides `PATH`: on most distributions, and in Debian's package of QEMU.
 const VIRTIOFSD: [&str; 2] = ["/usr/libexec", "/usr/lib/qemu"];
 
+/// Memory of QEMU and virtiofsd beside the guest's, in MiB; what of it is not the file system's
+/// cache has been some 100.
+const OWN_MIB: u64 = 512;
+/// What QEMU keeps of translated code at most when it emulates, in MiB.
+const TRANSLATED_MIB: u64 = 1024;
+
 /// What the driver needs to know about its surroundings.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -36,7 +42,7 @@ pub struct Settings {
     pub home: PathBuf,
     /// Where what can be made again is kept.
     pub cache: PathBuf,
-    /// A program, with arguments, that runs what follows and ends it with its own parent.
+    /// A program, with arguments, that runs what follows in the jail that it is told.
     pub launcher: Vec<PathBuf>,
     /// Measures the rate of the processor's time stamp counter in kHz, if it is steady. Takes
     /// some milliseconds.
@@ -115,14 +121,24 @@ impl QemuDriver {
         Ok(Tools { qemu, virtiofsd, kernel })
     }
 
-    fn command(&self, program: &Path) -> Command {
+    /// Starts a program in a jail, with descriptors of its own and its output in the console's
+    /// log.
+    fn start(
+        &self,
+        jail: &Jail,
+        program: &Path,
+        arguments: &[OsString],
+        passed: Vec<(OwnedFd, i32)>,
+        spec: &MachineSpec,
+    ) -> Result<Starting, Failure> {
         let mut words = self.settings.launcher.iter();
-        let mut command = match words.next() {
-            Some(launcher) => Command::new(launcher),
-            None => return Command::new(program),
-        };
-        command.args(words).arg(program);
-        command
+        let launcher = words.next().ok_or_else(|| {
+            Failure::boot(format!("cannot run {}: msb-runner was not found", program.display()))
+        })?;
+        let mut command = Command::new(launcher);
+        command.args(words).arg(program).args(arguments).current_dir("/");
+        command.stdin(Stdio::null()).stdout(spec.console()?).stderr(spec.console()?);
+        jail.start(command, passed).map_err(|error| jail_failure(program, &error))
     }
 
     async fn run(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, Failure> {
@@ -131,72 +147,119 @@ impl QemuDriver {
         let run = spec.dir.run();
         make_disk(&spec.dir.disk()).await?;
         let kernel_file = tools.kernel.file(&self.settings.cache)?;
-        let initramfs = spec.dir.path().join(INITRAMFS);
+        let initramfs = spec.dir.bundle().join("initramfs");
         write_initramfs(&initramfs, &spec.agent, &tools.kernel)
             .map_err(|error| Failure::boot_io("write", &initramfs, error))?;
 
         let io = |error: io::Error| Failure::boot_io("make sockets for", &run, error);
-        let (files, files_qemu) = self.share(&tools.virtiofsd, spec)?;
+        let jailer = Jailer::new(spec, &self.settings.cache)?;
+        let (server, files_qemu) = self.share(&tools.virtiofsd, &jailer, spec)?;
         let (agent, agent_qemu) = StdStream::pair().map_err(io)?;
         let (qmp, qmp_qemu) = StdStream::pair().map_err(io)?;
+        let disk = spec.dir.disk();
+        let disk_file = fs::OpenOptions::new().read(true).write(true).open(&disk);
+        let disk_file = disk_file.map_err(|error| Failure::boot_io("open", &disk, error))?;
         let arguments = Description {
             guest: &guest,
             kernel: &tools.kernel,
             acceleration: self.acceleration,
             tsc_khz: self.settings.tsc_khz,
-            kernel_file: &kernel_file,
+            id: spec.dir.id(),
         }
         .arguments();
-        let mut command = self.command(&tools.qemu);
-        command.args(arguments).current_dir(spec.dir.path());
-        let passed = [
+        let passed = vec![
             (OwnedFd::from(agent_qemu), AGENT_FD),
             (files_qemu.into(), FILES_FD),
             (qmp_qemu.into(), QMP_FD),
+            (disk_file.into(), DISK_FD),
         ];
-        let qemu = spawn(&mut command, passed, spec)?;
+        let jail = jailer.emulator(&tools.qemu, &kernel_file, &initramfs, self.acceleration)?;
+        let emulator = self.start(&jail, &tools.qemu, &arguments, passed, spec)?;
+        // Both make their jails at the same time.
+        let files = server.wait().map_err(|error| jail_failure(&tools.virtiofsd, &error))?;
+        let qemu = emulator.wait().map_err(|error| jail_failure(&tools.qemu, &error))?;
+        let bounded = spec.users == Users::Host
+            && bound_memory(spec.dir.id(), &guest, self.acceleration, [&files, &qemu]);
+        let protection = protection(&guest, bounded, [&files, &qemu]);
 
         let listener = bind_in(&run, "agent.sock").map_err(|e| Failure::boot(e.to_string()))?;
         let relay = begin_relay(agent, listener).map_err(io)?;
         let said = Said::listen(qmp).map_err(io)?;
-        let parts = Parts { qemu, files, relay, said };
+        let slot = jailer.into_slot();
+        let (qemu, files) = (qemu.pid, files.pid);
+        let parts = Parts { qemu, files, relay, said, slot, protection };
         Ok(Box::new(Qemu::new(parts).map_err(io)?))
     }
 
     /// Starts the program that shows the image, and connects to it.
-    fn share(&self, program: &Path, spec: &MachineSpec) -> Result<(Child, StdStream), Failure> {
+    fn share(
+        &self,
+        program: &Path,
+        jailer: &Jailer<'_>,
+        spec: &MachineSpec,
+    ) -> Result<(Starting, StdStream), Failure> {
         let run = spec.dir.run();
         let text = |error: msb_driver::Error| Failure::boot(error.to_string());
         let listener = bind_in(&run, "files.sock").map_err(text)?;
         let stream = connect_in(&run, "files.sock").map_err(text)?;
-        let mut command = self.command(program);
-        command.args(share_arguments(is_qemus_own(program))).current_dir("/");
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let image = open(&spec.rootfs, flags, Mode::empty())
-            .map_err(|error| Failure::boot_io("open", &spec.rootfs, error))?;
-        let child = spawn(&mut command, [(OwnedFd::from(listener), 3), (image, 4)], spec)?;
-        Ok((child, stream))
+        // Named by the sandbox's id, by which `ps` shows whose image it is.
+        let image = Path::new("/").join(spec.dir.id());
+        let is_qemus_own = is_qemus_own(program);
+        let jail = jailer.server(program, is_qemus_own, &image)?;
+        let arguments = share_arguments(is_qemus_own, &image);
+        let passed = vec![(OwnedFd::from(listener), SOCKET_FD)];
+        Ok((self.start(&jail, program, &arguments, passed, spec)?, stream))
     }
 }
 
-/// Starts a program with descriptors of its own, and its output in the console's log.
-fn spawn<const N: usize>(
-    command: &mut Command,
-    passed: [(OwnedFd, i32); N],
-    spec: &MachineSpec,
-) -> Result<Child, Failure> {
-    let program = PathBuf::from(command.get_program());
-    let failed = |error: io::Error| Failure::boot_io("run", &program, error);
-    command.stdin(Stdio::null()).stdout(spec.console()?).stderr(spec.console()?);
-    let mappings =
-        passed.into_iter().map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd });
-    command
-        .fd_mappings(mappings.collect())
-        .map_err(|error| Failure::boot(format!("cannot pass descriptors: {error}")))?;
-    let child = command.spawn().map_err(failed)?;
-    // What was passed on stays open in the command until it is changed or dropped.
-    *command = Command::new(&program);
-    Ok(child)
+fn jail_failure(program: &Path, error: &JailError) -> Failure {
+    Failure::boot(format!("cannot start {}: {error}", program.display()))
+}
+
+/// Bounds the memory of the host's processes to the guest's and a fixed amount, where there is a
+/// cgroup for it.
+fn bound_memory(
+    id: &str,
+    guest: &Guest,
+    acceleration: Acceleration,
+    processes: [&Started; 2],
+) -> bool {
+    let own = match acceleration {
+        Acceleration::Kvm => OWN_MIB,
+        Acceleration::Tcg => OWN_MIB + TRANSLATED_MIB,
+    };
+    let bytes = (u64::from(guest.memory_mib) + own) << 20;
+    let bound = || {
+        let group = MemoryGroup::make(&group_name(id), bytes)?;
+        processes.iter().try_for_each(|process| group.add(process.pid))
+    };
+    match bound() {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%error, "the memory of QEMU is not bounded");
+            false
+        }
+    }
+}
+
+fn group_name(id: &str) -> String {
+    // Another name than a container has.
+    format!("microsandbox-machine-{id}")
+}
+
+/// How a machine is held: by the walls that none of its processes lacks.
+fn protection(guest: &Guest, bounded: bool, processes: [&Started; 2]) -> Protection {
+    let mut missing: Vec<String> =
+        processes.iter().flat_map(|started| started.missing.iter().cloned()).collect();
+    missing.sort();
+    missing.dedup();
+    let bounds = Bounds {
+        memory_bytes: bounded.then_some(u64::from(guest.memory_mib) << 20),
+        disk_bytes: Some(DISK_BYTES),
+        cpu_millis: Some(guest.cpus * 1000),
+        ..Bounds::default()
+    };
+    Protection { jailed: missing.is_empty(), missing, bounds }
 }
 
 /// Whether it is the older virtiofsd, in C, that came with QEMU until version 8.
@@ -204,17 +267,28 @@ fn is_qemus_own(program: &Path) -> bool {
     program.starts_with("/usr/lib/qemu")
 }
 
-/// Its arguments. It shows what its descriptor 4 is, whose path may contain what has a meaning in
-/// them. (Its working directory would not do: the older one changes that before it looks.)
-fn share_arguments(is_qemus_own: bool) -> [&'static str; 6] {
-    if is_qemus_own {
-        // It cannot refuse to write; the mount that it shows does that.
-        let settings = "cache=always,sandbox=chroot,xattr,log_level=warn";
-        ["--fd=3", "-f", "-o", settings, "-o", "source=/proc/self/fd/4/."]
+/// Its arguments, to show `image`.
+fn share_arguments(is_qemus_own: bool, image: &Path) -> Vec<OsString> {
+    let socket = format!("--fd={SOCKET_FD}");
+    // The jail's limit stays as it is.
+    let files = "--rlimit-nofile=0".to_owned();
+    let image = image.display();
+    let arguments = if is_qemus_own {
+        // It cannot refuse to write; the mount that it shows does that. Of its capabilities it
+        // keeps those that open every file.
+        let capabilities = "-chown:-dac_override:-fsetid:-setgid:-setuid:-mknod:-setfcap\
+                            :+dac_read_search";
+        let settings = format!(
+            "cache=always,sandbox=chroot,xattr,log_level=warn,modcaps={capabilities},\
+             source={image}"
+        );
+        vec![socket, files, "-f".to_owned(), "-o".to_owned(), settings]
     } else {
-        let folder = "--shared-dir=/proc/self/fd/4/.";
-        ["--fd=3", "--cache=always", "--sandbox=chroot", "--xattr", "--readonly", folder]
-    }
+        let folder = format!("--shared-dir={image}");
+        let rest = ["--cache=always", "--sandbox=none", "--xattr", "--readonly"];
+        rest.map(str::to_owned).into_iter().chain([socket, files, folder]).collect()
+    };
+    arguments.into_iter().map(OsString::from).collect()
 }
 
 fn begin_relay(
@@ -243,7 +317,9 @@ fn write_initramfs(path: &Path, agent: &Path, kernel: &Kernel) -> io::Result<()>
             archive.file(&format!("modules/{number:03}.ko"), &fs::read(module)?)?;
         }
     }
-    archive.finish()?.into_inner().map(drop).map_err(io::IntoInnerError::into_error)
+    let file = archive.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+    // QEMU has an id of its own; nobody else gets as far as the sandbox's directory.
+    file.set_permissions(fs::Permissions::from_mode(0o644))
 }
 
 impl Driver for QemuDriver {
@@ -285,10 +361,13 @@ impl Driver for QemuDriver {
         Box::pin(self.run(spec))
     }
 
-    fn sweep<'a>(&'a self, _dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
+    fn sweep<'a>(&'a self, dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
         // Both processes go with the runner that made them, by the kernel's hand, and what they
         // have on disk is in the directories that every sweep removes.
-        Box::pin(std::future::ready(Ok(())))
+        let name = group_name(dir.id());
+        let removed = MemoryGroup::remove(&name)
+            .map_err(|error| Failure::boot_io("remove cgroup", Path::new(&name), error));
+        Box::pin(std::future::ready(removed))
     }
 }
 
@@ -313,8 +392,12 @@ mod tests {
 
     #[test]
     fn each_virtiofsd_is_spoken_to_in_its_own_way() {
-        assert!(share_arguments(true).contains(&"source=/proc/self/fd/4/."));
-        assert!(share_arguments(false).contains(&"--readonly"));
+        let text = |is_qemus_own| {
+            let all = share_arguments(is_qemus_own, Path::new("/box"));
+            all.join(std::ffi::OsStr::new(" ")).into_string().unwrap()
+        };
+        assert!(text(true).ends_with(":-setfcap:+dac_read_search,source=/box"), "{}", text(true));
+        assert!(text(false).contains("--readonly --fd=3"), "{}", text(false));
         assert!(is_qemus_own(Path::new("/usr/lib/qemu/virtiofsd")));
         assert!(!is_qemus_own(Path::new("/usr/libexec/virtiofsd")));
     }

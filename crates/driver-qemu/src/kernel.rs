@@ -6,7 +6,7 @@ use msb_driver_common::{KernelBundle, Krunfw, find_krunfw};
 use std::env;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Where distributions have their kernels.
@@ -58,29 +58,47 @@ impl Kernel {
 
     /// The file that QEMU is given. What had to be made for it is kept in `cache`.
     pub(crate) fn file(&self, cache: &Path) -> Result<PathBuf, Failure> {
-        let krunfw = match self {
-            Kernel::Image { path, .. } => return Ok(path.clone()),
-            Kernel::Krunfw(krunfw) => krunfw,
+        let source = match self {
+            Kernel::Image { path, .. } => path,
+            Kernel::Krunfw(krunfw) => &krunfw.path,
         };
-        let found = fs::metadata(&krunfw.path)
-            .map_err(|error| Failure::boot_io("look at", &krunfw.path, error))?;
-        // Another library, or the same one after an update, is another file.
+        let found =
+            fs::metadata(source).map_err(|error| Failure::boot_io("look at", source, error))?;
+        let is_image = matches!(self, Kernel::Image { .. });
+        if is_image && is_readable(&found) {
+            return Ok(source.clone());
+        }
+        // Another file, or the same one after an update, has another name.
         let (device, inode, at) = (found.dev(), found.ino(), found.mtime());
-        let file = cache.join(format!("kernel-{device}-{inode}-{at}-{}.elf", found.len()));
-        if !file.exists() {
+        let kind = if is_image { "image" } else { "elf" };
+        let file = cache.join(format!("kernel-{device}-{inode}-{at}-{}.{kind}", found.len()));
+        // Earlier versions made it for one user only.
+        if !fs::metadata(&file).is_ok_and(|file| is_readable(&file)) {
             let text = |error: msb_driver::Error| Failure::boot(error.to_string());
             create_private_dir(cache).map_err(text)?;
-            let kernel = krunfw.kernel().map_err(Failure::boot)?;
-            keep(&file, &wrap(&kernel)).map_err(|error| Failure::boot_io("write", &file, error))?;
+            let bytes = match self {
+                Kernel::Image { path, .. } => {
+                    fs::read(path).map_err(|error| Failure::boot_io("read", path, error))?
+                }
+                Kernel::Krunfw(krunfw) => wrap(&krunfw.kernel().map_err(Failure::boot)?),
+            };
+            keep(&file, &bytes).map_err(|error| Failure::boot_io("write", &file, error))?;
         }
         Ok(file)
     }
+}
+
+/// Whether every user can read a file, QEMU's among them.
+fn is_readable(found: &fs::Metadata) -> bool {
+    found.mode() & 0o004 != 0
 }
 
 /// Writes a file whole or not at all, beside others that do the same at this moment.
 fn keep(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
     file.write_all(bytes)?;
+    // QEMU has an id of its own; nobody else gets as far as the cache.
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 

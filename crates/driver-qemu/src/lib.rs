@@ -21,6 +21,7 @@
 mod arguments;
 mod cpio;
 mod driver;
+mod jail;
 mod kernel;
 mod machine;
 mod modules;

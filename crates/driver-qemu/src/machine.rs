@@ -1,14 +1,14 @@
 //! A machine that runs: two processes and a relay, of which none outlives the others.
 
 use crate::qmp::Said;
-use msb_driver::{BoxFuture, Exit, Failure, Machine};
+use msb_driver::{BoxFuture, Exit, Failure, Machine, Protection};
 use msb_driver_common::{Ended, watch};
+use msb_jail::Slot;
 use msb_relay::{End, RelayError};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::Child;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
@@ -20,11 +20,15 @@ const FOLLOW: Duration = Duration::from_secs(1);
 /// What a machine consists of.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub(crate) qemu: Child,
-    /// The program that shows the image.
-    pub(crate) files: Child,
+    /// QEMU's process id.
+    pub(crate) qemu: u32,
+    /// That of the program that shows the image.
+    pub(crate) files: u32,
     pub(crate) relay: JoinHandle<Result<End, RelayError>>,
     pub(crate) said: Said,
+    /// The ids of both.
+    pub(crate) slot: Option<Slot>,
+    pub(crate) protection: Protection,
 }
 
 /// See the module.
@@ -39,6 +43,9 @@ pub(crate) struct Qemu {
     files_ended: Option<Ended>,
     qemu_ended: Option<Ended>,
     exit: Option<Exit>,
+    protection: Protection,
+    /// Given back when both processes have been killed.
+    _slot: Option<Slot>,
 }
 
 /// What the relay came to.
@@ -52,16 +59,18 @@ enum Relayed {
 
 impl Qemu {
     pub(crate) fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { qemu, files, relay, said } = parts;
+        let Parts { qemu, files, relay, said, slot, protection } = parts;
         Ok(Qemu {
-            qemu: watch(qemu.id())?,
-            files: watch(files.id())?,
+            qemu: watch(qemu)?,
+            files: watch(files)?,
             relay,
             said,
             relayed: None,
             files_ended: None,
             qemu_ended: None,
             exit: None,
+            protection,
+            _slot: slot,
         })
     }
 
@@ -163,6 +172,10 @@ fn kill(process: &AsyncFd<OwnedFd>) -> io::Result<()> {
 }
 
 impl Machine for Qemu {
+    fn protection(&self) -> Protection {
+        self.protection.clone()
+    }
+
     fn exited(&mut self) -> BoxFuture<'_, Exit> {
         Box::pin(self.wait())
     }

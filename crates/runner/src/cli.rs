@@ -186,7 +186,7 @@ pub(crate) fn drivers(cache: &Path, agent: &Path, users: Users) -> Vec<Box<dyn D
     let qemu = msb_driver_qemu::Settings {
         home: cache.parent().unwrap_or(Path::new("/nonexistent")).to_path_buf(),
         cache: cache.clone(),
-        launcher: launcher.clone(),
+        launcher: jail_launcher(),
         tsc_khz: sys::tsc_khz,
     };
     let vmm = std::env::current_exe().unwrap_or_default();
@@ -197,6 +197,12 @@ pub(crate) fn drivers(cache: &Path, agent: &Path, users: Users) -> Vec<Box<dyn D
         Box::new(QemuDriver::new(qemu)),
         Box::new(ContainerDriver::new(container)),
     ]
+}
+
+/// Runs a program in a jail, if this program is found.
+fn jail_launcher() -> Vec<PathBuf> {
+    let program = std::env::current_exe();
+    program.map_or_else(|_| Vec::new(), |program| vec![program, "jail".into(), "--".into()])
 }
 
 /// Where results are remembered, for a sandbox of that home.
