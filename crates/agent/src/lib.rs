@@ -31,5 +31,6 @@ mod session;
 #[allow(unsafe_code, reason = "the one place of system calls that no safe wrapper covers")]
 mod sys;
 
+pub use cgroup::{use_cgroup, use_mounted_cgroup};
 pub use server::{serve, serve_machine};
 pub use sys::{Inherited, adopt, be_init, forbid_clone3};

@@ -4,17 +4,20 @@
 compile_error!("the agent has to start in any image: build it with `make agent`");
 
 use msb_agent::machine::{self, Settings};
-use msb_agent::{adopt, be_init, forbid_clone3, serve, serve_machine};
+use msb_agent::{
+    adopt, be_init, forbid_clone3, serve, serve_machine, use_cgroup, use_mounted_cgroup,
+};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: msb-agent --listen-fd N [--leash-fd N] [--forbid-clone3] | --version";
+const USAGE: &str =
+    "usage: msb-agent --listen-fd N [--leash-fd N] [--cgroup-fd N] [--forbid-clone3] | --version";
 
 fn main() -> ExitCode {
     if let Some(settings) = Settings::from_environment() {
         be_machine(&settings);
     }
     let mut arguments = std::env::args().skip(1);
-    let (mut listen, mut leash) = (None, None);
+    let (mut listen, mut leash, mut cgroup) = (None, None, None);
     while let Some(argument) = arguments.next() {
         let place = match argument.as_str() {
             "--version" => return version(),
@@ -24,6 +27,7 @@ fn main() -> ExitCode {
             }
             "--listen-fd" => &mut listen,
             "--leash-fd" => &mut leash,
+            "--cgroup-fd" => &mut cgroup,
             _ => return fail(USAGE),
         };
         *place = arguments.next().and_then(|text| text.parse().ok());
@@ -34,8 +38,11 @@ fn main() -> ExitCode {
     let Some(listen) = listen else {
         return fail(USAGE);
     };
-    let inherited = match adopt(listen, leash) {
-        Ok(inherited) => inherited,
+    let inherited = match adopt(listen, leash, cgroup) {
+        Ok((inherited, cgroup)) => {
+            cgroup.into_iter().for_each(use_cgroup);
+            inherited
+        }
         Err(error) => return fail(&format!("inherited descriptors: {error}")),
     };
     if let Err(error) = be_init() {
@@ -50,6 +57,7 @@ fn main() -> ExitCode {
 /// The first process of a virtual machine: its end is the machine's.
 fn be_machine(settings: &Settings) -> ! {
     let result = machine::prepare(settings)
+        .map(|()| use_mounted_cgroup())
         .and_then(|()| be_init().map_err(|error| format!("process settings: {error}")))
         .and_then(|()| serve_machine(settings.way).map_err(|error| error.to_string()));
     if let Err(error) = result {

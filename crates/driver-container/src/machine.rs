@@ -19,6 +19,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use tokio::io::unix::AsyncFd;
 
+/// Numbers of the descriptors that the agent is given: its socket, the pipe that ends with the
+/// runner, and the directory of its control group.
+const LISTENER: i32 = 3;
+const LEASH: i32 = 4;
+const GROUP: i32 = 5;
+
 /// What the driver needs to know about its surroundings.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -50,9 +56,14 @@ impl ContainerDriver {
         let id = spec.dir.id();
         let remains = remains(&spec.dir);
         remains.record(&runtime).map_err(|error| Failure::boot_io("write to", &run, error))?;
-        self.describe(spec)?.save(bundle.join("config.json")).map_err(|error| {
-            Failure::boot(format!("cannot write {}: {error}", bundle.display()))
-        })?;
+        let group = if spec.users.runner_is_root() {
+            cgroup::create_for_agent(id, spec.users)
+        } else {
+            None
+        };
+        self.describe(spec, group.is_some())?.save(bundle.join("config.json")).map_err(
+            |error| Failure::boot(format!("cannot write {}: {error}", bundle.display())),
+        )?;
 
         let (leash_agent, leash) = pipe_with(PipeFlags::CLOEXEC)
             .map_err(|error| Failure::boot_io("make a pipe for", &run, error))?;
@@ -62,15 +73,18 @@ impl ContainerDriver {
         for stale in [&remains.log, &pid_file] {
             remove_if_there(stale)?;
         }
+        let mut passed = vec![
+            FdMapping { parent_fd: listener.into(), child_fd: LISTENER },
+            FdMapping { parent_fd: leash_agent, child_fd: LEASH },
+        ];
+        passed.extend(group.map(|parent_fd| FdMapping { parent_fd, child_fd: GROUP }));
         let mut command = runtime.command(&self.settings.launcher, &remains.root, &remains.log);
-        command.args(["run", "--detach", "--preserve-fds", "2", "--pid-file"]).arg(&pid_file);
+        command.args(["run", "--detach", "--preserve-fds", &passed.len().to_string()]);
+        command.arg("--pid-file").arg(&pid_file);
         command.arg("--bundle").arg(&bundle).arg(id);
         command.stdout(spec.console()?).stderr(spec.console()?);
         command
-            .fd_mappings(vec![
-                FdMapping { parent_fd: listener.into(), child_fd: 3 },
-                FdMapping { parent_fd: leash_agent, child_fd: 4 },
-            ])
+            .fd_mappings(passed)
             .map_err(|error| Failure::boot(format!("cannot pass descriptors: {error}")))?;
         let child =
             command.spawn().map_err(|error| Failure::boot_io("run", &runtime.program, error))?;
@@ -88,7 +102,11 @@ impl ContainerDriver {
         Ok(Box::new(Container { init, _leash: leash, exit: None }))
     }
 
-    fn describe(&self, spec: &MachineSpec) -> Result<oci_spec::runtime::Spec, Failure> {
+    fn describe(
+        &self,
+        spec: &MachineSpec,
+        with_group: bool,
+    ) -> Result<oci_spec::runtime::Spec, Failure> {
         let with_groups = spec.users.runner_is_root();
         let id = spec.dir.id();
         Description {
@@ -96,15 +114,23 @@ impl ContainerDriver {
             users: spec.users,
             rootfs: &spec.rootfs,
             agent: &spec.agent,
-            args: [AGENT, "--listen-fd", "3", "--leash-fd", "4", "--forbid-clone3"]
-                .map(str::to_owned)
-                .to_vec(),
+            args: arguments(with_group),
             hosts: write_hosts(spec)?,
             cgroup: with_groups.then(|| format!("/{}", cgroup::name(id))),
-            agent_cgroup: if with_groups { cgroup::create_for_agent(id, spec.users) } else { None },
         }
         .spec()
     }
+}
+
+/// The agent's command line.
+fn arguments(with_group: bool) -> Vec<String> {
+    let mut arguments = vec![AGENT.to_owned(), "--forbid-clone3".to_owned()];
+    let passed = [("--listen-fd", Some(LISTENER)), ("--leash-fd", Some(LEASH))];
+    let group = [("--cgroup-fd", with_group.then_some(GROUP))];
+    for (option, fd) in passed.into_iter().chain(group) {
+        arguments.extend(fd.into_iter().flat_map(|fd| [option.to_owned(), fd.to_string()]));
+    }
+    arguments
 }
 
 /// Writes the `/etc/hosts` of the sandbox. `None` where there is no place to show it at.

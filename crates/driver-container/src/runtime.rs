@@ -159,7 +159,6 @@ impl Runtime {
             args: vec![AGENT.to_owned(), "--version".to_owned()],
             hosts: None,
             cgroup: shown.users.runner_is_root().then(|| format!("/{}", cgroup::name(id))),
-            agent_cgroup: None,
         };
         let spec = container.spec().map_err(|error| text(&error))?;
         spec.save(directory.join("config.json")).map_err(|error| text(&error))?;
@@ -383,14 +382,11 @@ mod tests {
         create_private_dir(&settings.cache).unwrap();
         let alive = Place::try_take(&settings).unwrap().unwrap();
         create_private_dir(alive.dir.path()).unwrap();
-        let groups = match settings.users {
-            Users::Host => cgroup::create_for_agent(alive.dir.id(), Users::Host),
-            _ => None,
-        };
-        let left = || {
-            let groups = groups.iter().any(|group| group.exists());
-            (settings.cache.join("trial").exists(), groups)
-        };
+        let alive_id = &alive.dir.id().to_owned();
+        if settings.users == Users::Host {
+            cgroup::create_for_agent(alive_id, Users::Host);
+        }
+        let left = || (settings.cache.join("trial").exists(), cgroup::exists(alive_id));
         let before = left();
         assert!(before.0);
 

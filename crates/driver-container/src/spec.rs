@@ -16,8 +16,6 @@ use std::path::{Path, PathBuf};
 
 /// Where the agent is inside.
 pub(crate) const AGENT: &str = "/.msb/agent";
-/// Where the agent's own control group is inside, where there is one.
-pub(crate) const AGENT_CGROUP: &str = "/.msb/cgroup";
 
 /// How many processes and threads a container may have, so that one cannot exhaust the host's.
 const PIDS_LIMIT: i64 = 4096;
@@ -77,8 +75,6 @@ pub(crate) struct Container<'a> {
     pub(crate) hosts: Option<PathBuf>,
     /// The absolute path of its control groups.
     pub(crate) cgroup: Option<String>,
-    /// The directory to show as the agent's own control group.
-    pub(crate) agent_cgroup: Option<PathBuf>,
 }
 
 impl Container<'_> {
@@ -174,9 +170,6 @@ impl Container<'_> {
             mounts.push(bind("/etc/hosts", hosts, &["rw", "nosuid", "nodev", "noexec"])?);
         }
         mounts.push(bind(AGENT, self.agent, &["ro", "nosuid", "nodev"])?);
-        if let Some(cgroup) = &self.agent_cgroup {
-            mounts.push(bind(AGENT_CGROUP, cgroup, &["rw", "nosuid", "nodev", "noexec"])?);
-        }
         Ok(mounts)
     }
 
@@ -280,7 +273,6 @@ mod tests {
             args: vec![AGENT.to_owned()],
             hosts: None,
             cgroup: (users == Users::Host).then(|| "/c".to_owned()),
-            agent_cgroup: None,
         }
     }
 

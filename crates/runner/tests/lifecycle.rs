@@ -207,10 +207,16 @@ fn g_limits_hold_and_the_agent_has_a_control_group_of_its_own() {
     assert_eq!(value(["pids.max", "pids.max"]), "4096");
     let pid = fs::read_to_string(scene.dir("a").bundle().join("pid")).unwrap();
     let inside = std::path::PathBuf::from(format!("/proc/{}/root", pid.trim()));
-    let own = inside.join(".msb/cgroup");
-    if groups.iter().any(|group| group.join("cgroup.kill").exists()) {
-        assert!(own.join("cgroup.kill").exists(), "{own:?}");
-        assert!(!own.join("memory.max").exists(), "a limit can be reached from inside");
+    if let Some(group) = groups.iter().find(|group| group.join("cgroup.kill").exists()) {
+        use std::os::unix::fs::MetadataExt;
+        let own = group.join("agent");
+        let owner = fs::metadata(format!("/proc/{}/root/.msb", pid.trim())).unwrap().uid();
+        assert_ne!(owner, 0);
+        assert_eq!(fs::metadata(own.join("cgroup.procs")).unwrap().uid(), owner);
+        for limit in ["cgroup.max.descendants", "cgroup.max.depth", "cgroup.subtree_control"] {
+            assert_eq!(fs::metadata(group.join(limit)).unwrap().uid(), 0, "{limit}");
+        }
+        assert!(!inside.join(".msb/cgroup").exists());
         fs::create_dir(own.join("exec")).unwrap();
         fs::write(own.join("exec/cgroup.procs"), pid.trim()).unwrap();
         assert!(fs::read_dir(inside.join("sys/fs/cgroup")).unwrap().count() > 0);

@@ -60,17 +60,18 @@ fn verdict(result: io::Result<()>) -> Verdict {
 
 /// For where no command can leave its cgroup.
 fn in_cgroup(cgroup: &Cgroup, signal: i32) -> Verdict {
-    let members = cgroup.members();
-    // Also without members: they may all be in cgroups below.
-    let killed = signal == SIGKILL && cgroup.kill();
-    let members = match members {
-        Ok(members) if members.is_empty() => return gone(),
+    match cgroup.is_populated() {
+        Ok(false) => return gone(),
+        Ok(true) => {}
+        Err(error) => return verdict(Err(error)),
+    }
+    if signal == SIGKILL && cgroup.kill() {
+        return Verdict::default();
+    }
+    let members = match cgroup.members() {
         Ok(members) => members,
         Err(error) => return verdict(Err(error)),
     };
-    if killed {
-        return Verdict::default();
-    }
     for pid in members {
         // One that ended since it was listed needs no signal any more.
         let _ = sys::kill_process(pid, signal);

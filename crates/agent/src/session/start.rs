@@ -50,7 +50,6 @@ pub(crate) fn start(
     let (plan, program) = Prepared::new(exec, &account)?;
     let ends = Streams::open(exec, &account, resources)?;
     let cgroup = Cgroup::create(exec.session);
-    let directory = cgroup.as_ref().and_then(Cgroup::directory);
     let [stdin, stdout, stderr] = &ends.theirs;
     let plan = Plan {
         candidates: plan.candidates,
@@ -63,7 +62,7 @@ pub(crate) fn start(
         rlimits: with_descriptors(&exec.rlimits),
         stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
         terminal: exec.tty.is_some(),
-        cgroup: directory.as_ref().map(AsFd::as_fd),
+        cgroup: cgroup.as_ref().map(Cgroup::directory),
     };
     // Before the fork: the child may be far ahead when the agent gets its processor back.
     let began = std::time::Instant::now();
@@ -75,9 +74,9 @@ pub(crate) fn start(
         let errno = error.raw_os_error().unwrap_or(0);
         failure(Stage::Pipe, errno, program.clone(), describe(errno))
     })?;
+    let (candidates, cwd) = (plan.candidates, exec.cwd.clone());
     let session = Rc::new(Session::new(exec, pid, cgroup, Rc::clone(resources), began));
     session.terminal.replace(ends.terminal);
-    let (candidates, cwd) = (plan.candidates, exec.cwd.clone());
     Ok((session, Embryo { ends: ends.ours, report, program, cwd, candidates }))
 }
 

@@ -20,10 +20,17 @@ pub struct Inherited {
 }
 
 /// Takes over the inherited descriptors, once, before anything else opens any.
-pub fn adopt(listen: i32, leash: Option<i32>) -> io::Result<Inherited> {
+///
+/// Returns the directory of a cgroup as well, where one was passed.
+pub fn adopt(
+    listen: i32,
+    leash: Option<i32>,
+    cgroup: Option<i32>,
+) -> io::Result<(Inherited, Option<OwnedFd>)> {
     let listener = UnixListener::from(own(listen)?);
     let leash = leash.map(own).transpose()?;
-    Ok(Inherited { listener, leash })
+    let cgroup = cgroup.map(own).transpose()?;
+    Ok((Inherited { listener, leash }, cgroup))
 }
 
 fn own(fd: i32) -> io::Result<OwnedFd> {
