@@ -1,138 +1,279 @@
 //! Which system calls a container may make.
 //!
-//! The set is the one that container engines have settled on as their default: what ordinary
-//! programs need and what the kernel itself confines to the container. Everything else fails as
-//! not permitted. Names that an architecture or an older library does not know are skipped by
-//! the runtimes.
+//! The profile is the maintained one of other container engines, as data (`seccomp/README.md`), for
+//! the capabilities that a container has here. Some calls that it leaves open are closed: those that
+//! make namespaces and mounts, keys, sockets outside of the container's network, and asynchronous
+//! I/O, whose contexts are counted for the whole host. Names that an architecture or an older
+//! library does not know are skipped by the runtimes.
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
+    Arch, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
     LinuxSeccompBuilder, LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder,
 };
+use serde::Deserialize;
+use std::collections::HashSet;
+
+/// The maintained profile.
+const PROFILE: &str = include_str!("../seccomp/profile.json");
 
 const EPERM: u32 = 1;
+const EINVAL: u32 = 22;
 
 /// The flags of `clone` that make a namespace: mount, cgroup, uts, ipc, user, pid and net.
-const CLONE_NAMESPACES: u64 = 0x7e02_0000;
+const CLONE_NAMESPACES: [u64; 7] =
+    [0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000];
 
-/// The address family of sockets that reach the hypervisor, if the host itself is a guest.
-const AF_VSOCK: u64 = 40;
+/// Refused, whatever the profile says about them.
+const CLOSED: [&str; 23] = [
+    "add_key",
+    "fanotify_init",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "keyctl",
+    "mount",
+    "mount_setattr",
+    "move_mount",
+    "open_tree",
+    "open_tree_attr",
+    "pidfd_getfd",
+    "pivot_root",
+    "reboot",
+    "request_key",
+    "setns",
+    // The multiplexer of 32-bit x86, whose arguments no filter can see. The library that compiles
+    // filters would open it for every call about sockets; only a rule of its own closes it, and
+    // only if its answer is not the default one, since runtimes drop a rule that changes nothing.
+    "socketcall",
+    "syslog",
+    "umount",
+    "umount2",
+    "unshare",
+    "userfaultfd",
+];
 
-/// The personalities that programs ask for: Linux, 32-bit Linux, both with the release number of
-/// a 2.6 kernel, and the question which one is in force.
-const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+/// Answered as unknown, by the profile's default.
+const UNKNOWN: [&str; 2] = ["io_setup", "io_uring_setup"];
 
-const FILES: &str = "
-    access chdir chmod chown chown32 chroot close close_range copy_file_range creat dup dup2 dup3
-    faccessat faccessat2 fadvise64 fadvise64_64 fallocate fanotify_mark fchdir fchmod fchmodat
-    fchmodat2 fchown fchown32 fchownat fcntl fcntl64 fdatasync fgetxattr flistxattr flock
-    fremovexattr fsetxattr fstat fstat64 fstatat64 fstatfs fstatfs64 fsync ftruncate ftruncate64
-    futimesat getcwd getdents getdents64 getxattr getxattrat inotify_add_watch inotify_init
-    inotify_init1 inotify_rm_watch ioctl landlock_add_rule landlock_create_ruleset
-    landlock_restrict_self lchown lchown32 lgetxattr link linkat listxattr listxattrat llistxattr
-    lremovexattr lseek _llseek lsetxattr lstat lstat64 mkdir mkdirat mknod mknodat
-    name_to_handle_at newfstatat open openat openat2 pread64 preadv preadv2 pwrite64 pwritev
-    pwritev2 read readahead readlink readlinkat readv removexattr removexattrat rename renameat
-    renameat2 rmdir sendfile sendfile64 setxattr setxattrat splice stat stat64 statfs statfs64
-    statx symlink symlinkat sync sync_file_range sync_file_range2 arm_sync_file_range
-    arm_fadvise64_64 syncfs tee truncate truncate64 umask unlink unlinkat utime utimensat
-    utimensat_time64 utimes vmsplice write writev cachestat";
+/// What the rules below are about.
+const OWN: [&str; 3] = ["clone", "clone3", "socket"];
 
-const WAITING: &str = "
-    epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait
-    epoll_wait_old eventfd eventfd2 io_cancel io_destroy io_getevents io_pgetevents
-    io_pgetevents_time64 io_setup io_submit pipe pipe2 poll ppoll ppoll_time64 pselect6
-    pselect6_time64 select _newselect signalfd signalfd4 timerfd_create timerfd_gettime
-    timerfd_gettime64 timerfd_settime timerfd_settime64";
+/// The families of sockets as mask and value of the lower 32 bits, which are all that the kernel
+/// looks at: below 64 without netlink (16), AF_ALG (38) and AF_VSOCK (40), which reaches the
+/// hypervisor if the host itself is a guest.
+const FAMILIES: [(u64, u64); 12] = [
+    (0xffff_fff0, 0),
+    (0xffff_ffff, 17),
+    (0xffff_fffe, 18),
+    (0xffff_fffc, 20),
+    (0xffff_fff8, 24),
+    (0xffff_fffc, 32),
+    (0xffff_fffe, 36),
+    (0xffff_ffff, 39),
+    (0xffff_ffff, 41),
+    (0xffff_fffe, 42),
+    (0xffff_fffc, 44),
+    (0xffff_fff0, 48),
+];
+const REFUSED_FAMILIES: [u64; 2] = [38, 40];
+const NETLINK: u64 = 16;
+/// The protocols of netlink likewise: below 32 without audit (9).
+const NETLINK_PROTOCOLS: [(u64, u64); 5] =
+    [(0xffff_fff8, 0), (0xffff_ffff, 8), (0xffff_fffe, 10), (0xffff_fffc, 12), (0xffff_fff0, 16)];
+const NETLINK_AUDIT: u64 = 9;
+const LOWER_HALF: u64 = 0xffff_ffff;
 
-const SOCKETS: &str = "
-    accept accept4 bind connect getpeername getsockname getsockopt listen recv recvfrom recvmmsg
-    recvmmsg_time64 recvmsg send sendmmsg sendmsg sendto setsockopt shutdown socketcall socketpair";
+/// The format of the profile.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Profile {
+    default_action: LinuxSeccompAction,
+    default_errno_ret: Option<u32>,
+    syscalls: Vec<Rule>,
+}
 
-const MEMORY: &str = "
-    brk madvise map_shadow_stack memfd_create memfd_secret mincore mlock mlock2 mlockall mmap mmap2
-    mprotect mremap mseal msync munlock munlockall munmap pkey_alloc pkey_free pkey_mprotect
-    process_mrelease remap_file_pages";
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Rule {
+    names: Vec<String>,
+    action: LinuxSeccompAction,
+    errno_ret: Option<u32>,
+    args: Option<Vec<Argument>>,
+    #[serde(default)]
+    includes: Condition,
+    #[serde(default)]
+    excludes: Condition,
+}
 
-const PROCESSES: &str = "
-    arch_prctl capget capset execve execveat exit exit_group fork vfork futex futex_requeue
-    futex_time64 futex_wait futex_waitv futex_wake get_robust_list set_robust_list get_thread_area
-    set_thread_area set_tls cacheflush breakpoint getcpu getpgid getpgrp getpid getppid
-    getpriority getrlimit ugetrlimit getrusage getsid gettid ioprio_get ioprio_set kill membarrier
-    modify_ldt pause pidfd_open pidfd_send_signal prctl prlimit64 process_vm_readv
-    process_vm_writev ptrace restart_syscall rseq sched_get_priority_max sched_get_priority_min
-    sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval
-    sched_rr_get_interval_time64 sched_setaffinity sched_setattr sched_setparam sched_setscheduler
-    sched_yield seccomp set_tid_address setpgid setpriority setrlimit setsid tgkill tkill uname
-    wait4 waitid waitpid rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn
-    rt_sigsuspend rt_sigtimedwait rt_sigtimedwait_time64 rt_tgsigqueueinfo sigaction sigaltstack
-    sigpending sigprocmask sigreturn sigsuspend signal uretprobe";
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Argument {
+    index: usize,
+    value: u64,
+    value_two: u64,
+    op: LinuxSeccompOperator,
+}
 
-const IDENTITY: &str = "
-    getegid getegid32 geteuid geteuid32 getgid getgid32 getgroups getgroups32 getresgid
-    getresgid32 getresuid getresuid32 getuid getuid32 setfsgid setfsgid32 setfsuid setfsuid32
-    setgid setgid32 setgroups setgroups32 setregid setregid32 setresgid setresgid32 setresuid
-    setresuid32 setreuid setreuid32 setuid setuid32";
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Condition {
+    #[serde(default)]
+    caps: Vec<String>,
+    #[serde(default)]
+    arches: Vec<String>,
+    min_kernel: Option<String>,
+}
 
-const TIME: &str = "
-    adjtimex alarm clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 clock_gettime
-    clock_gettime64 clock_nanosleep clock_nanosleep_time64 getitimer gettimeofday nanosleep
-    setitimer time timer_create timer_delete timer_getoverrun timer_gettime timer_gettime64
-    timer_settime timer_settime64 times";
+/// For whom the profile is read.
+#[derive(Debug)]
+struct Subject {
+    capabilities: HashSet<String>,
+    architecture: &'static str,
+    kernel: (u32, u32),
+}
 
-const REST: &str = "
-    getrandom ipc mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedreceive_time64
-    mq_timedsend mq_timedsend_time64 mq_unlink msgctl msgget msgrcv msgsnd semctl semget semop
-    semtimedop semtimedop_time64 shmat shmctl shmdt shmget sysinfo";
+impl Subject {
+    fn new(capabilities: &[Capability]) -> Subject {
+        let release = rustix::system::uname();
+        Subject {
+            capabilities: capabilities.iter().map(|one| format!("CAP_{one}")).collect(),
+            architecture: if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+            kernel: version(&release.release().to_string_lossy()).unwrap_or_default(),
+        }
+    }
+
+    fn has(&self, rule: &Rule) -> bool {
+        let newer = |text: &String| version(text).is_some_and(|least| self.kernel >= least);
+        let arch = |arch: &String| arch == self.architecture;
+        let Condition { caps, arches, min_kernel } = &rule.includes;
+        let included = caps.iter().all(|cap| self.capabilities.contains(cap))
+            && (arches.is_empty() || arches.iter().any(arch))
+            && min_kernel.as_ref().is_none_or(newer);
+        let Condition { caps, arches, min_kernel } = &rule.excludes;
+        let excluded = caps.iter().any(|cap| self.capabilities.contains(cap))
+            || arches.iter().any(arch)
+            || min_kernel.as_ref().is_some_and(newer);
+        included && !excluded
+    }
+}
+
+/// The first two numbers of a version.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
 
 /// The filter for the architecture that this was built for.
-pub(crate) fn filter() -> Result<LinuxSeccomp, OciSpecError> {
-    let lists = [FILES, WAITING, SOCKETS, MEMORY, PROCESSES, IDENTITY, TIME, REST];
-    let names = lists.iter().flat_map(|list| list.split_whitespace()).map(str::to_owned);
-    let mut rules = vec![allow(names.collect::<Vec<_>>(), None)?];
-    rules.push(allow(vec!["clone".to_owned()], Some(masked_equal(CLONE_NAMESPACES, 0)?))?);
-    // A filter cannot look into the structure that clone3 takes, so commands are not to have it. The
-    // agent is, which starts them with it, and adds a filter of its own to them that answers that
-    // it does not exist: `--forbid-clone3`. Nobody in the container can trace the agent.
-    rules.push(allow(vec!["clone3".to_owned()], None)?);
-    for personality in PERSONALITIES {
-        let is = argument(LinuxSeccompOperator::ScmpCmpEq, personality)?;
-        rules.push(allow(vec!["personality".to_owned()], Some(is))?);
-    }
-    let not_vsock = argument(LinuxSeccompOperator::ScmpCmpNe, AF_VSOCK)?;
-    rules.push(allow(vec!["socket".to_owned()], Some(not_vsock))?);
+pub(crate) fn filter(capabilities: &[Capability]) -> Result<LinuxSeccomp, OciSpecError> {
+    let profile: Profile = serde_json::from_str(PROFILE)
+        .map_err(|error| OciSpecError::Other(format!("seccomp profile: {error}")))?;
+    let mut rules = own_rules()?;
+    rules.extend(profile_rules(&profile, &Subject::new(capabilities))?);
     let architectures = if cfg!(target_arch = "aarch64") {
         vec![Arch::ScmpArchAarch64, Arch::ScmpArchArm]
     } else {
         vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32]
     };
-    LinuxSeccompBuilder::default()
-        .default_action(LinuxSeccompAction::ScmpActErrno)
-        .default_errno_ret(EPERM)
+    let filter = LinuxSeccompBuilder::default()
+        .default_action(profile.default_action)
         .architectures(architectures)
-        .syscalls(rules)
-        .build()
-}
-
-fn allow(
-    names: Vec<String>,
-    argument: Option<LinuxSeccompArg>,
-) -> Result<LinuxSyscall, OciSpecError> {
-    let rule = LinuxSyscallBuilder::default().names(names).action(LinuxSeccompAction::ScmpActAllow);
-    match argument {
-        Some(argument) => rule.args(vec![argument]).build(),
-        None => rule.build(),
+        .syscalls(rules);
+    match profile.default_errno_ret {
+        Some(errno) => filter.default_errno_ret(errno).build(),
+        None => filter.build(),
     }
 }
 
-fn argument(operator: LinuxSeccompOperator, value: u64) -> Result<LinuxSeccompArg, OciSpecError> {
-    LinuxSeccompArgBuilder::default().index(0_usize).value(value).op(operator).build()
+/// The rules of the profile for a container, without those about what is decided here.
+fn profile_rules(profile: &Profile, subject: &Subject) -> Result<Vec<LinuxSyscall>, OciSpecError> {
+    let own: HashSet<&str> = CLOSED.into_iter().chain(UNKNOWN).chain(OWN).collect();
+    let mut seen = HashSet::new();
+    let mut rules = Vec::new();
+    for rule in profile.syscalls.iter().filter(|rule| subject.has(rule)) {
+        let arguments = rule.args.as_deref().unwrap_or_default();
+        let is_news = |name: &&String| {
+            // A call that is named twice without arguments counts once, for what comes first.
+            !own.contains(name.as_str())
+                && (!arguments.is_empty() || seen.insert(String::clone(name)))
+        };
+        let names: Vec<String> = rule.names.iter().filter(is_news).cloned().collect();
+        if names.is_empty() {
+            continue;
+        }
+        let arguments = arguments.iter().map(|Argument { index, value, value_two, op }| {
+            LinuxSeccompArgBuilder::default()
+                .index(*index)
+                .value(*value)
+                .value_two(*value_two)
+                .op(*op)
+                .build()
+        });
+        let arguments = arguments.collect::<Result<Vec<_>, _>>()?;
+        rules.push(build(names, rule.action, rule.errno_ret, arguments)?);
+    }
+    Ok(rules)
 }
 
-fn masked_equal(mask: u64, value: u64) -> Result<LinuxSeccompArg, OciSpecError> {
+fn own_rules() -> Result<Vec<LinuxSyscall>, OciSpecError> {
+    let mut rules = vec![refuse(&CLOSED, EPERM, Vec::new())?];
+    let namespaces = CLONE_NAMESPACES.iter().fold(0, |all, flag| all | flag);
+    rules.push(allow("clone", vec![masked_equal(0, namespaces, 0)?])?);
+    for flag in CLONE_NAMESPACES {
+        rules.push(refuse(&["clone"], EPERM, vec![masked_equal(0, flag, flag)?])?);
+    }
+    // A filter cannot look into the structure that clone3 takes, so commands are not to have it. The
+    // agent is, which starts them with it, and adds a filter of its own to them that answers that
+    // it does not exist: `--forbid-clone3`. Nobody in the container can trace the agent.
+    rules.push(allow("clone3", Vec::new())?);
+    for (mask, family) in FAMILIES {
+        rules.push(allow("socket", vec![masked_equal(0, mask, family)?])?);
+    }
+    for family in REFUSED_FAMILIES {
+        rules.push(refuse(&["socket"], EPERM, vec![masked_equal(0, LOWER_HALF, family)?])?);
+    }
+    let netlink = || masked_equal(0, LOWER_HALF, NETLINK);
+    for (mask, protocol) in NETLINK_PROTOCOLS {
+        rules.push(allow("socket", vec![netlink()?, masked_equal(2, mask, protocol)?])?);
+    }
+    let audit = vec![netlink()?, masked_equal(2, LOWER_HALF, NETLINK_AUDIT)?];
+    rules.push(refuse(&["socket"], EINVAL, audit)?);
+    Ok(rules)
+}
+
+fn allow(name: &str, arguments: Vec<LinuxSeccompArg>) -> Result<LinuxSyscall, OciSpecError> {
+    build(vec![name.to_owned()], LinuxSeccompAction::ScmpActAllow, None, arguments)
+}
+
+fn refuse(
+    names: &[&str],
+    errno: u32,
+    arguments: Vec<LinuxSeccompArg>,
+) -> Result<LinuxSyscall, OciSpecError> {
+    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    build(names, LinuxSeccompAction::ScmpActErrno, Some(errno), arguments)
+}
+
+fn build(
+    names: Vec<String>,
+    action: LinuxSeccompAction,
+    errno: Option<u32>,
+    arguments: Vec<LinuxSeccompArg>,
+) -> Result<LinuxSyscall, OciSpecError> {
+    let mut rule = LinuxSyscallBuilder::default().names(names).action(action);
+    if let Some(errno) = errno {
+        rule = rule.errno_ret(errno);
+    }
+    if !arguments.is_empty() {
+        rule = rule.args(arguments);
+    }
+    rule.build()
+}
+
+fn masked_equal(index: usize, mask: u64, value: u64) -> Result<LinuxSeccompArg, OciSpecError> {
     LinuxSeccompArgBuilder::default()
-        .index(0_usize)
+        .index(index)
         .value(mask)
         .value_two(value)
         .op(LinuxSeccompOperator::ScmpCmpMaskedEq)
@@ -142,41 +283,72 @@ fn masked_equal(mask: u64, value: u64) -> Result<LinuxSeccompArg, OciSpecError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+
+    /// Names that are allowed whatever their arguments.
+    fn open(filter: &LinuxSeccomp) -> HashSet<String> {
+        let rules = filter.syscalls().as_ref().unwrap().iter();
+        let rules = rules.filter(|rule| rule.action() == LinuxSeccompAction::ScmpActAllow);
+        let rules = rules.filter(|rule| rule.args().as_ref().is_none_or(Vec::is_empty));
+        rules.flat_map(|rule| rule.names().iter().cloned()).collect()
+    }
 
     #[test]
-    fn no_call_is_named_twice_and_none_that_reaches_the_host_is_allowed() {
-        let filter = filter().unwrap();
-        let rules = filter.syscalls().as_ref().unwrap();
-        let mut seen = HashSet::new();
-        for name in rules.iter().filter(|rule| rule.args().is_none()).flat_map(|r| r.names()) {
-            assert!(seen.insert(name.as_str()), "{name} is named twice");
+    fn j3_calls_that_reach_the_host_are_closed() {
+        let open = open(&filter(&[Capability::SysChroot]).unwrap());
+        let closed = "mount umount2 pivot_root unshare setns bpf perf_event_open init_module \
+            finit_module kexec_load reboot swapon keyctl add_key request_key open_by_handle_at \
+            userfaultfd io_uring_setup io_setup clone socket socketcall acct syslog fsopen \
+            open_tree move_mount mount_setattr pidfd_getfd process_madvise kcmp";
+        for name in closed.split_whitespace() {
+            assert!(!open.contains(name), "{name} is open");
         }
-        let closed = [
-            "mount",
-            "umount2",
-            "pivot_root",
-            "unshare",
-            "setns",
-            "bpf",
-            "perf_event_open",
-            "init_module",
-            "finit_module",
-            "kexec_load",
-            "reboot",
-            "swapon",
-            "keyctl",
-            "add_key",
-            "open_by_handle_at",
-            "userfaultfd",
-            "io_uring_setup",
-            "clone",
-            "socket",
-            "acct",
-        ];
-        for name in closed {
-            assert!(!seen.contains(name), "{name} is open");
+        for name in ["clone3", "read", "execve", "chroot", "ptrace", "openat2", "bind"] {
+            assert!(open.contains(name), "{name} is closed");
         }
-        assert!(seen.contains("clone3"), "the agent's");
+    }
+
+    #[test]
+    fn j3_conditions_of_the_profile_count() {
+        let text = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[
+            {"names":["a"],"action":"SCMP_ACT_ALLOW","includes":{"caps":["CAP_SYS_CHROOT"]}},
+            {"names":["b"],"action":"SCMP_ACT_ALLOW","includes":{"caps":["CAP_SYS_ADMIN"]}},
+            {"names":["c"],"action":"SCMP_ACT_ALLOW","excludes":{"caps":["CAP_SYS_CHROOT"]}},
+            {"names":["d"],"action":"SCMP_ACT_ALLOW","includes":{"minKernel":"4.8"}},
+            {"names":["e"],"action":"SCMP_ACT_ALLOW","includes":{"minKernel":"6.0"}},
+            {"names":["f"],"action":"SCMP_ACT_ALLOW","includes":{"arches":["amd64"]}},
+            {"names":["g"],"action":"SCMP_ACT_ALLOW","excludes":{"arches":["amd64"]}},
+            {"names":["a", "io_setup"],"action":"SCMP_ACT_ALLOW"}]}"#;
+        let profile: Profile = serde_json::from_str(text).unwrap();
+        let subject = Subject {
+            capabilities: ["CAP_SYS_CHROOT".to_owned()].into(),
+            architecture: "amd64",
+            kernel: version("5.10.0-8-amd64").unwrap(),
+        };
+        let rules = profile_rules(&profile, &subject).unwrap();
+        let names: Vec<_> = rules.iter().flat_map(|rule| rule.names()).collect();
+        assert_eq!(names, ["a", "d", "f"]);
+    }
+
+    #[test]
+    fn j3_capabilities_have_the_names_of_the_profile() {
+        let subject = Subject::new(&[Capability::SysChroot, Capability::NetBindService]);
+        for name in ["CAP_SYS_CHROOT", "CAP_NET_BIND_SERVICE"] {
+            assert!(subject.capabilities.contains(name), "{subject:?}");
+        }
+        assert!(subject.kernel > (3, 0));
+    }
+
+    #[test]
+    fn j3_every_family_but_two_is_allowed_once() {
+        let allowing = |family: u64| {
+            FAMILIES.iter().filter(|(mask, value)| family & LOWER_HALF & mask == *value).count()
+        };
+        for family in 0..64 {
+            let expected = usize::from(![NETLINK, 38, 40].contains(&family));
+            assert_eq!(allowing(family), expected, "{family}");
+            // The kernel does not look at the upper half.
+            assert_eq!(allowing(family | 1 << 32), expected, "{family}");
+        }
+        assert_eq!(allowing(64), 0);
     }
 }

@@ -178,7 +178,7 @@ impl Container<'_> {
         let linux = LinuxBuilder::default()
             .namespaces(namespaces(self.users)?)
             .resources(self.resources()?)
-            .seccomp(seccomp::filter()?)
+            .seccomp(seccomp::filter(&CAPABILITIES)?)
             .masked_paths(owned(&MASKED))
             .readonly_paths(owned(&READ_ONLY));
         let linux = match &self.cgroup {
