@@ -13,6 +13,7 @@
 
 mod cgroup;
 mod machine;
+mod root;
 mod runtime;
 mod seccomp;
 mod spec;

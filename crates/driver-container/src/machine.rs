@@ -1,6 +1,7 @@
 //! The driver and its machines.
 
 use crate::cgroup;
+use crate::root::{Hosts, prepare};
 use crate::runtime::{CALL_LIMIT, clear_leftover, find, last_error};
 use crate::spec::{AGENT, Container as Description};
 use crate::sweep::{Remains, sweep};
@@ -115,7 +116,7 @@ impl ContainerDriver {
             rootfs: &spec.rootfs,
             agent: &spec.agent,
             args: arguments(with_group),
-            hosts: write_hosts(spec)?,
+            hosts: prepare_root(spec)?,
             cgroup: with_groups.then(|| format!("/{}", cgroup::name(id))),
         }
         .spec()
@@ -133,19 +134,19 @@ fn arguments(with_group: bool) -> Vec<String> {
     arguments
 }
 
-/// Writes the `/etc/hosts` of the sandbox. `None` where there is no place to show it at.
-fn write_hosts(spec: &MachineSpec) -> Result<Option<PathBuf>, Failure> {
-    let there = fs::symlink_metadata(spec.rootfs.join("etc/hosts")).is_ok();
-    if !there && !spec.users.runner_is_root() {
-        // The image's directories belong to users that do not exist in the user namespace, so
-        // that nothing can be created in them.
-        return Ok(None);
-    }
-    let hosts = spec.dir.bundle().join("hosts");
+/// Prepares the root, and returns the file to show as `/etc/hosts`, read-only, where it cannot be
+/// written.
+fn prepare_root(spec: &MachineSpec) -> Result<Option<PathBuf>, Failure> {
     let name = spec.config.hostname.as_deref().unwrap_or(spec.config.name.as_str());
     let text = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost {name}\n");
-    fs::write(&hosts, text).map_err(|error| Failure::boot_io("write", &hosts, error))?;
-    Ok(Some(hosts))
+    match prepare(&spec.rootfs, spec.config.image.as_path(), spec.users, &text)? {
+        Hosts::Written | Hosts::Missing => Ok(None),
+        Hosts::Fixed => {
+            let hosts = spec.dir.bundle().join("hosts");
+            fs::write(&hosts, text).map_err(|error| Failure::boot_io("write", &hosts, error))?;
+            Ok(Some(hosts))
+        }
+    }
 }
 
 /// What a sandbox's container leaves.

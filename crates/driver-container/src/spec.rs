@@ -1,6 +1,7 @@
 //! The container's configuration, in the runtimes' common format.
 
 use crate::seccomp;
+use crate::stage::Stage;
 use msb_driver::{Failure, SandboxConfig, Users};
 use msb_jail::IDS_PER_SLOT;
 use oci_spec::OciSpecError;
@@ -71,7 +72,7 @@ pub(crate) struct Container<'a> {
     pub(crate) rootfs: &'a Path,
     pub(crate) agent: &'a Path,
     pub(crate) args: Vec<String>,
-    /// The file to show as `/etc/hosts`.
+    /// The file to show as `/etc/hosts`, where the root has none that could be written.
     pub(crate) hosts: Option<PathBuf>,
     /// The absolute path of its control groups.
     pub(crate) cgroup: Option<String>,
@@ -167,7 +168,7 @@ impl Container<'_> {
             mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &options)?);
         }
         if let Some(hosts) = &self.hosts {
-            mounts.push(bind("/etc/hosts", hosts, &["rw", "nosuid", "nodev", "noexec"])?);
+            mounts.push(bind("/etc/hosts", hosts, &["ro", "nosuid", "nodev", "noexec"])?);
         }
         mounts.push(bind(AGENT, self.agent, &["ro", "nosuid", "nodev"])?);
         Ok(mounts)
@@ -224,10 +225,11 @@ impl Container<'_> {
 fn namespaces(users: Users) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
     // An ordinary user's runner is in one already.
-    let user = matches!(users, Users::Mapped(_)).then_some(User);
+    let user = matches!(users, Users::Mapped(_))
+        .then(|| LinuxNamespaceBuilder::default().typ(User).path(Stage::namespace()).build());
+    let others = [Pid, Mount, Ipc, Uts, Network, Cgroup].into_iter();
     user.into_iter()
-        .chain([Pid, Mount, Ipc, Uts, Network, Cgroup])
-        .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
+        .chain(others.map(|kind| LinuxNamespaceBuilder::default().typ(kind).build()))
         .collect()
 }
 

@@ -10,12 +10,14 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Covered by the tmpfs. Only locks are here, which are taken before.
 const PLACE: &str = "/run/microsandbox";
+/// The name of the user namespace there.
+const NAMESPACE: &str = "user";
 /// The variable that does without user namespaces.
 const SWITCH: &str = "MSB_CONTAINER_USERNS";
 /// How to do without a user namespace.
@@ -62,7 +64,7 @@ impl Stage {
             .hint("keep state, images and programs somewhere else; see MSB_HOME"));
         }
         let map = [Map { inside: 0, outside: start, count: IDS_PER_SLOT }];
-        let namespace = user_namespace(&map, &map).map_err(|error| {
+        let namespace = user_namespace(start, &map, &map).map_err(|error| {
             Failure::boot(format!("cannot make a user namespace: {error}")).hint(format!(
                 "allow them (sysctl user.max_user_namespaces), or {WITHOUT_USER_NAMESPACE}"
             ))
@@ -70,7 +72,15 @@ impl Stage {
         let flags = MountFlags::NODEV | MountFlags::NOSUID;
         mount("tmpfs", PLACE, "tmpfs", flags, c"mode=0711,size=64k,nr_inodes=32")
             .map_err(|error| Failure::boot_io("mount a tmpfs at", Path::new(PLACE), error))?;
-        Ok(Stage { namespace })
+        let stage = Stage { namespace };
+        let path = format!("/proc/self/fd/{}", stage.namespace.as_raw_fd());
+        stage.show_file(NAMESPACE, Path::new(&path))?;
+        Ok(stage)
+    }
+
+    /// Where the runtime finds the user namespace, once the tmpfs is mounted.
+    pub(crate) fn namespace() -> PathBuf {
+        Path::new(PLACE).join(NAMESPACE)
     }
 
     /// An empty directory.

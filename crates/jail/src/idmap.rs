@@ -33,15 +33,30 @@ pub(crate) fn detached(source: BorrowedFd<'_>, recursive: bool) -> io::Result<Ow
 
 /// Makes a user namespace with a map for users and groups, which the caller must be allowed to map.
 /// It lives as long as the descriptor, and has no process.
-pub fn user_namespace(users: &[Map], groups: &[Map]) -> io::Result<OwnedFd> {
+///
+/// It belongs to the user `owner`: what the kernel counts for each user, such as instances of
+/// inotify, counts for the owner as well (user_namespaces(7)).
+pub fn user_namespace(owner: u32, users: &[Map], groups: &[Map]) -> io::Result<OwnedFd> {
     let proc = open_proc()?;
     // Only a process can make one. This one ends with the pipe, so also with its parent.
     let (wait, hold) = pipe_with(PipeFlags::CLOEXEC)?;
-    let child = sys::clone_into_user_namespace(&wait, &hold)?;
-    let namespace = write_maps(proc.as_fd(), child, users, groups).and_then(|()| {
+    let (ready, say) = pipe_with(PipeFlags::CLOEXEC)?;
+    let child = sys::fork_into_user_namespace(owner, &wait, &hold, &say)?;
+    drop(say);
+    let made = || {
+        let mut errno = [0; 4];
+        if rustix::io::retry_on_intr(|| rustix::io::read(&ready, &mut errno))? != errno.len() {
+            return Err(io::Error::other("the process that makes it was killed"));
+        }
+        match i32::from_ne_bytes(errno) {
+            0 => {}
+            errno => return Err(io::Error::from_raw_os_error(errno)),
+        }
+        write_maps(proc.as_fd(), child, users, groups)?;
         let path = format!("{child}/ns/user");
         Ok(openat(&proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
-    });
+    };
+    let namespace = made();
     drop(hold);
     sys::wait(child)?;
     namespace
@@ -119,7 +134,8 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         fs::write(scratch.path().join("f"), "x").unwrap();
         std::os::unix::fs::chown(scratch.path().join("f"), Some(7), Some(8)).unwrap();
-        let namespace = user_namespace(&map(1_000_000, 65_536), &map(1_000_000, 65_536)).unwrap();
+        let namespace =
+            user_namespace(1_000_000, &map(1_000_000, 65_536), &map(1_000_000, 65_536)).unwrap();
         let clone = idmapped(File::open(scratch.path()).unwrap().as_fd(), namespace.as_fd(), false)
             .unwrap();
         let seen = rustix::fs::statat(&clone, "f", rustix::fs::AtFlags::empty()).unwrap();
@@ -138,6 +154,6 @@ mod tests {
     #[test]
     fn j3_a_namespace_that_cannot_be_mapped_is_an_error() {
         // Ids from the very last on, of which there are no two.
-        assert!(user_namespace(&map(u32::MAX, 2), &map(u32::MAX, 2)).is_err());
+        assert!(user_namespace(0, &map(u32::MAX, 2), &map(u32::MAX, 2)).is_err());
     }
 }

@@ -40,6 +40,7 @@ impl Prepared {
             .map_err(|error| JailError::new("make the root of the jail", error))?;
         let mut trees = Vec::new();
         let mut owners = None;
+        let own = rustix::process::geteuid().as_raw();
         for bind in &jail.binds {
             let named = |error| JailError::new(&format!("bind {}", bind.target.display()), error);
             let source = open(&bind.source).map_err(named)?;
@@ -54,8 +55,9 @@ impl Prepared {
             {
                 let owners = match &owners {
                     Some(owners) => owners,
-                    None => owners
-                        .insert(user_namespace(&jail.ids.users, &jail.ids.groups).map_err(named)?),
+                    None => owners.insert(
+                        user_namespace(own, &jail.ids.users, &jail.ids.groups).map_err(named)?,
+                    ),
                 };
                 match idmapped(source.as_fd(), owners.as_fd(), false) {
                     Ok(mapped) => tree = Some(mapped),

@@ -134,28 +134,54 @@ pub(crate) fn has_mount_setattr() -> bool {
     done == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
 }
 
-/// Makes a process in a user namespace of its own that waits until `hold` is closed in every other
-/// process, and then ends. Returns its process id.
-pub(crate) fn clone_into_user_namespace(wait: &OwnedFd, hold: &OwnedFd) -> io::Result<i32> {
-    let (wait, hold) = (wait.as_raw_fd(), hold.as_raw_fd());
-    let flags = libc::c_long::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
-    // SAFETY: without CLONE_VM it is a fork; the child runs only `wait_for_close`, which keeps to
-    // async-signal-safe calls and never returns, whatever locks other threads held.
-    match unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) } {
+/// Makes a process that becomes a user and makes a user namespace, in which it waits until `hold` is
+/// closed in every other process. It writes to `say` the number of an error, or 0. Returns its
+/// process id.
+pub(crate) fn fork_into_user_namespace(
+    user: u32,
+    wait: &OwnedFd,
+    hold: &OwnedFd,
+    say: &OwnedFd,
+) -> io::Result<i32> {
+    let (wait, hold, say) = (wait.as_raw_fd(), hold.as_raw_fd(), say.as_raw_fd());
+    // SAFETY: the child runs only `make_user_namespace`, which keeps to async-signal-safe calls and
+    // never returns, whatever locks other threads held.
+    match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => wait_for_close(wait, hold),
-        pid => i32::try_from(pid).map_err(io::Error::other),
+        0 => make_user_namespace(user, wait, hold, say),
+        pid => Ok(pid),
     }
 }
 
-fn wait_for_close(wait: i32, hold: i32) -> ! {
+fn make_user_namespace(user: u32, wait: i32, hold: i32, say: i32) -> ! {
     // SAFETY: closes this process's copy, which nothing else in it uses.
     unsafe { libc::close(hold) };
+    let errno = match become_owner(user) {
+        Ok(()) => 0,
+        Err(error) => error.raw_os_error().unwrap_or(libc::EINVAL),
+    };
+    let said = errno.to_ne_bytes();
+    // SAFETY: writes from live storage, of which it is told the size.
+    unsafe { libc::write(say, said.as_ptr().cast(), said.len()) };
     let mut byte = 0_u8;
     // SAFETY: `byte` lives and has the size that is given.
     while unsafe { libc::read(wait, (&raw mut byte).cast(), 1) } > 0 {}
     // SAFETY: ends the process at once, without running anything of the parent's.
     unsafe { libc::_exit(0) }
+}
+
+fn become_owner(user: u32) -> io::Result<()> {
+    // By number: libc's functions would wait for threads that the child does not have (nptl(7)).
+    // SAFETY: touches no memory.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, user, user, user) })?;
+    // SAFETY: touches no memory.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) })?;
+    // SAFETY: touches no memory; this process has one thread.
+    check(unsafe { libc::unshare(libc::CLONE_NEWUSER) }.into())
+}
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Waits for the end of a child.

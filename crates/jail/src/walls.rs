@@ -165,6 +165,7 @@ fn quotas(state: &Path) -> Result<(), String> {
 fn idmap(state: &Path) -> io::Result<()> {
     let existing = state.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let source = open(existing, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let own = rustix::process::geteuid().as_raw();
     let map = [Map { inside: 0, outside: 0x7000_0000, count: 65_536 }];
-    idmapped(source.as_fd(), user_namespace(&map, &map)?.as_fd(), false).map(drop)
+    idmapped(source.as_fd(), user_namespace(own, &map, &map)?.as_fd(), false).map(drop)
 }
