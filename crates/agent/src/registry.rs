@@ -64,7 +64,8 @@ impl Registry {
         }
         let mut followers = self.announce(&exec);
         followers.push((Rc::clone(connection), channel, exec.window));
-        let (session, embryo) = match session::start(&exec, &self.resources) {
+        let times = session::Times::new(&exec);
+        let (session, child) = match session::start(&exec, &self.resources) {
             Ok(started) => started,
             Err(failure) => {
                 for (connection, channel, _) in followers {
@@ -84,7 +85,7 @@ impl Registry {
         drop(tables);
         let registry = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let ran = session::run(Rc::clone(&session), embryo, exec, Rc::clone(&registry)).await;
+            let ran = session::run(Rc::clone(&session), child, times, Rc::clone(&registry)).await;
             match ran {
                 Ok(()) => registry.ended(&session),
                 Err(failure) => {

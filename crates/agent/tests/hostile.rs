@@ -62,6 +62,48 @@ fn j5_covered_devices_are_no_problem() {
     assert_eq!(client.run(exec(&["echo", "hello"])).stdout, b"hello\n");
 }
 
+/// Mounts a file system that never answers on a directory. False where the kernel has none.
+fn mount_unresponsive(client: &mut Client, at: &str) -> bool {
+    let script = format!(
+        "[ -c /dev/fuse ] || exit 0; exec 5<>/dev/fuse; mkdir -p {at}; \
+         mount -t fuse -o fd=5,rootmode=40000,user_id=0,group_id=0 none {at} || exit 0; \
+         sleep 600 >/dev/null 2>&1 & echo mounted"
+    );
+    run(client, &script) == "mounted\n"
+}
+
+#[test]
+fn j5_unresponsive_directory_holds_up_nobody() {
+    let agent = Agent::start_in_root("");
+    let (mut client, mut other) = (agent.connect(), agent.connect());
+    if !mount_unresponsive(&mut client, "/tmp/fuse") {
+        return;
+    }
+    // A reader that gets its end of file although another command's start hangs.
+    let mut reader = exec(&["cat"]);
+    reader.stdin = StdinMode::Pipe;
+    let reading = other.exec(reader);
+    let mut hangs = exec(&["true"]);
+    hangs.cwd = b"/tmp/fuse".to_vec();
+    let mut killed = hangs.clone();
+    killed.session = SessionId::from_bytes([7; 16]);
+    let id = killed.session;
+    let held = agent.connect().exec(killed);
+    assert_eq!(held, 1);
+    hangs.timeout_ns = Some(300_000_000);
+    let told = client.run(hangs);
+    let exited = told.exited.expect("its time is over");
+    assert!(exited.timed_out && exited.signal == Some(9), "{exited:?}");
+    other.send(reading, Message::StdinEof);
+    assert_eq!(other.collect(reading).exited.unwrap().code, 0);
+    let kill = SignalRequest { session: id, signal: 9, scope: Scope::Everything };
+    assert_eq!(client.verdict(Message::Signal(kill)).refusal, None);
+    let attach = Attach { session: id, from: Some(0), window: 1 << 20 };
+    let channel = client.channel();
+    client.send(channel, Message::Attach(attach));
+    assert_eq!(client.collect(channel).exited.unwrap().signal, Some(9));
+}
+
 #[test]
 fn j5_rm_rf_root_gives_a_clear_error() {
     let agent = Agent::start_in_root("");

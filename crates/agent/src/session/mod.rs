@@ -18,7 +18,7 @@ mod stdin;
 use crate::cgroup::Cgroup;
 use crate::connection::Connection;
 use crate::resources::Resources;
-use crate::sys::Reaped;
+use crate::sys::{self, Reaped};
 use follower::{Follower, Origin, Told};
 use msb_wire::limits::{MAX_DATA, OUTPUT_WINDOW_MAX, OUTPUT_WINDOW_MIN};
 use msb_wire::{
@@ -34,7 +34,7 @@ use stdin::StdinQueue;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-pub(crate) use pump::run;
+pub(crate) use pump::{Times, run};
 pub(crate) use start::{not_admitted, start};
 
 const SIGKILL: i32 = 9;
@@ -230,10 +230,22 @@ impl Session {
                 return refuse(Refusal::TooMany, 0, "too many signals before the start");
             }
             state.held_signals.push((signal, scope));
+            drop(state);
+            if signal == SIGKILL {
+                self.kill_before_exec();
+            }
             return Verdict::default();
         }
         drop(state);
         self.send_signal(signal, scope)
+    }
+
+    /// Kills a process that may never come to executing its program. What the program started, if it
+    /// did after all, is killed when that is known.
+    fn kill_before_exec(&self) {
+        if !self.is_over() {
+            let _ = sys::kill_process(self.pid, SIGKILL);
+        }
     }
 
     /// Kills everything that the session started.

@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::machine::{Actions, Input, Machine};
-use super::start::{Embryo, Ends, fd};
+use super::start::{Ends, PendingChild, fd};
 use crate::registry::Registry;
 use crate::sys;
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use msb_wire::{Exec, OutputStream};
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
@@ -28,18 +29,32 @@ const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
 /// Runs a session to its end. The result is whether the program ever ran.
 pub(crate) async fn run(
     session: Rc<Session>,
-    embryo: Embryo,
-    exec: Exec,
+    child: PendingChild,
+    times: Times,
     registry: Rc<Registry>,
 ) -> Result<(), msb_wire::Failure> {
-    // From the fork on, so that a program that hangs in its own start is caught as well.
-    let deadline = exec.timeout_ns.map(|ns| Instant::now() + Duration::from_nanos(ns).min(FAR));
-    let ends = embryo.born().await?;
+    let Times { mut deadline, drain } = times;
+    let ends = {
+        let mut started = pin!(child.wait_exec());
+        // A program or directory on a file system that does not answer is never executed.
+        let overdue = sleep_until(deadline.unwrap_or_else(Instant::now));
+        tokio::select! {
+            ends = &mut started => ends?,
+            () = overdue, if deadline.is_some() => {
+                deadline = None;
+                session.timed_out.set(true);
+                session.kill_before_exec();
+                started.await?
+            }
+        }
+    };
     session.begun();
-    let drain = (!exec.wait_for_eof)
-        .then(|| exec.drain_ns.map_or(Duration::from_millis(DRAIN_MILLIS), Duration::from_nanos));
+    if session.timed_out.get() {
+        // It was executed in the last moment, and may have started others.
+        session.kill_everything();
+    }
     let mut pump = Pump {
-        machine: Machine::new(exec.tty.is_some()),
+        machine: Machine::new(session.tty),
         session,
         registry,
         ends,
@@ -49,6 +64,26 @@ pub(crate) async fn run(
     };
     pump.run().await;
     Ok(())
+}
+
+/// How long a session may take. Of the request no more is kept: it can be megabytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// Set before the fork, so that a program that hangs in its own start is caught as well.
+    deadline: Option<Instant>,
+    /// How long output is awaited after the exit; `None` until its end.
+    drain: Option<Duration>,
+}
+
+impl Times {
+    pub(crate) fn new(exec: &Exec) -> Times {
+        let default = Duration::from_millis(DRAIN_MILLIS);
+        Times {
+            deadline: exec.timeout_ns.map(|ns| Instant::now() + Duration::from_nanos(ns).min(FAR)),
+            drain: (!exec.wait_for_eof)
+                .then(|| exec.drain_ns.map_or(default, Duration::from_nanos)),
+        }
+    }
 }
 
 struct Pump {

@@ -28,21 +28,20 @@ pub(super) struct Ends {
     pub(super) stdin: Option<Rc<AsyncFd<OwnedFd>>>,
 }
 
-/// A process that was made but may not run its program yet.
+/// A process that has not executed its program yet.
 #[derive(Debug)]
-pub(crate) struct Embryo {
+pub(crate) struct PendingChild {
     pub(super) ends: Ends,
     pub(super) report: AsyncFd<OwnedFd>,
     pub(super) program: Vec<u8>,
     pub(super) cwd: Vec<u8>,
-    pub(super) candidates: Vec<CString>,
 }
 
 /// Makes the process. It may still turn out that its program cannot be run.
 pub(crate) fn start(
     exec: &Exec,
     resources: &Rc<Resources>,
-) -> Result<(Rc<Session>, Embryo), Failure> {
+) -> Result<(Rc<Session>, PendingChild), Failure> {
     let account = accounts::resolve(exec.user.as_deref()).map_err(|error| {
         let name = exec.user.clone().unwrap_or_default();
         failure(Stage::ResolveUser, 0, name.into_bytes(), error.to_string())
@@ -74,10 +73,9 @@ pub(crate) fn start(
         let errno = error.raw_os_error().unwrap_or(0);
         failure(Stage::Pipe, errno, program.clone(), describe(errno))
     })?;
-    let (candidates, cwd) = (plan.candidates, exec.cwd.clone());
     let session = Rc::new(Session::new(exec, pid, cgroup, Rc::clone(resources), began));
     session.terminal.replace(ends.terminal);
-    Ok((session, Embryo { ends: ends.ours, report, program, cwd, candidates }))
+    Ok((session, PendingChild { ends: ends.ours, report, program, cwd: exec.cwd.clone() }))
 }
 
 /// The limits asked for, behind the one on descriptors that the agent raised for itself.
@@ -209,9 +207,9 @@ pub(super) fn set_size(terminal: &OwnedFd, size: TtySize) -> Result<(), i32> {
     rustix::termios::tcsetwinsize(terminal, size).map_err(Errno::raw_os_error)
 }
 
-impl Embryo {
+impl PendingChild {
     /// Waits until the program runs, or says why it cannot.
-    pub(super) async fn born(self) -> Result<Ends, Failure> {
+    pub(super) async fn wait_exec(self) -> Result<Ends, Failure> {
         let report = self.report().await;
         match report {
             None => Ok(self.ends),
@@ -220,7 +218,7 @@ impl Embryo {
     }
 
     async fn report(&self) -> Option<Report> {
-        let mut bytes = [0; 8];
+        let mut bytes = [0; Report::LEN];
         loop {
             let mut guard = self.report.readable().await.ok()?;
             match rustix::io::read(self.report.get_ref(), &mut bytes) {
@@ -237,8 +235,7 @@ impl Embryo {
             Stage::Chdir => self.cwd.clone(),
             _ => self.program.clone(),
         };
-        // A script whose interpreter is missing: the file is there, and yet nothing was found.
-        let exists = self.candidates.iter().any(|path| exists(&self.cwd, path.as_bytes()));
+        let exists = report.exists;
         let mut failed = failure(report.stage, report.errno, path, describe(report.errno));
         failed.kind = classify(report.stage, report.errno, exists);
         if report.stage == Stage::Execve && report.errno == 2 && exists {
@@ -246,11 +243,6 @@ impl Embryo {
         }
         failed
     }
-}
-
-fn exists(cwd: &[u8], path: &[u8]) -> bool {
-    let whole = if path.starts_with(b"/") { path.to_vec() } else { [cwd, b"/", path].concat() };
-    rustix::fs::access(whole, rustix::fs::Access::EXISTS).is_ok()
 }
 
 fn describe(errno: i32) -> String {

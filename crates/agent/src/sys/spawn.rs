@@ -35,24 +35,28 @@ pub(crate) struct Plan<'a> {
 pub(crate) struct Report {
     pub(crate) stage: Stage,
     pub(crate) errno: i32,
+    /// Whether one of the candidates exists, for the user and from the directory of the command. The
+    /// child looks, since a file system of the guest may never answer.
+    pub(crate) exists: bool,
 }
 
 impl Report {
-    const LEN: usize = 8;
+    /// Length of a report in the pipe.
+    pub(crate) const LEN: usize = 12;
 
     fn to_bytes(self) -> [u8; Self::LEN] {
-        let mut bytes = [0; Self::LEN];
-        let (stage, errno) = bytes.split_at_mut(4);
-        stage.copy_from_slice(&(self.stage as u32).to_ne_bytes());
-        errno.copy_from_slice(&self.errno.to_ne_bytes());
-        bytes
+        let [s0, s1, s2, s3] = (self.stage as u32).to_ne_bytes();
+        let [e0, e1, e2, e3] = self.errno.to_ne_bytes();
+        [s0, s1, s2, s3, e0, e1, e2, e3, u8::from(self.exists), 0, 0, 0]
     }
 
     /// Reads what came through the pipe; `None` when it ended empty.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Report> {
-        let (stage, errno) = bytes.split_at_checked(4)?;
+        let (stage, rest) = bytes.split_at_checked(4)?;
+        let (errno, rest) = rest.split_at_checked(4)?;
         let stage = u32::from_ne_bytes(stage.try_into().ok()?);
         let errno = i32::from_ne_bytes(errno.try_into().ok()?);
+        let exists = rest.first().is_some_and(|exists| *exists != 0);
         let known = [
             Stage::Pipe,
             Stage::Setsid,
@@ -64,7 +68,7 @@ impl Report {
             Stage::Execve,
         ];
         let stage = known.into_iter().find(|known| *known as u32 == stage)?;
-        Some(Report { stage, errno })
+        Some(Report { stage, errno, exists })
     }
 }
 
@@ -77,16 +81,15 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(i32, OwnedFd), (Stage, i32)> {
         .map_err(|error| (Stage::Pipe, error.raw_os_error()))?;
     let argv = pointers(&plan.argv);
     let env = pointers(&plan.env);
-    // The agent has one thread, so the child is a faithful copy; it runs only `child`, which keeps to
-    // async-signal-safe calls and never returns.
+    // The child runs only `child`, which keeps to async-signal-safe calls and never returns.
     let (pid, is_inside) = fork_into(plan.cgroup);
     match pid {
         -1 => Err((Stage::Fork, last_errno())),
         0 => {
-            let report = child(plan, &argv, &env, is_inside);
+            let (report, pipe) = child(plan, &argv, &env, is_inside, report_write.as_raw_fd());
             let bytes = report.to_bytes();
-            // SAFETY: writes from live storage; eight bytes into an empty pipe are written whole.
-            unsafe { libc::write(report_write.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+            // SAFETY: writes from live storage; so few bytes into an empty pipe are written whole.
+            unsafe { libc::write(pipe, bytes.as_ptr().cast(), bytes.len()) };
             // SAFETY: ends the child at once, without running anything of the parent's.
             unsafe { libc::_exit(127) }
         }
@@ -152,35 +155,60 @@ fn last_errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-/// Runs in the child. Returns only what went wrong.
+/// Runs in the child. Returns only what went wrong, and the descriptor to report it through.
 fn child(
     plan: &Plan<'_>,
     argv: &[*const c_char],
     env: &[*const c_char],
     is_inside: bool,
-) -> Report {
+    report: RawFd,
+) -> (Report, RawFd) {
     if let (Some(cgroup), false) = (plan.cgroup, is_inside) {
         join(cgroup.as_raw_fd());
     }
-    match prepare(plan) {
-        Ok(()) => Report { stage: Stage::Execve, errno: execute(plan, argv, env) },
-        Err(report) => report,
+    let streams = take_streams(plan);
+    let report = keep_only(report);
+    match streams.and_then(|()| prepare(plan)) {
+        Ok(()) => {
+            let errno = execute(plan, argv, env);
+            let exists = errno == libc::ENOENT && any_exists(plan);
+            (Report { stage: Stage::Execve, errno, exists }, report)
+        }
+        Err(failed) => (failed, report),
     }
 }
 
 fn check(stage: Stage, result: libc::c_long) -> Result<(), Report> {
-    if result < 0 { Err(Report { stage, errno: last_errno() }) } else { Ok(()) }
+    if result < 0 { Err(Report { stage, errno: last_errno(), exists: false }) } else { Ok(()) }
+}
+
+fn take_streams(plan: &Plan<'_>) -> Result<(), Report> {
+    for (target, source) in (0..).zip(plan.stdio) {
+        // SAFETY: touches no memory. The sources are above 2, so none is overwritten, and the
+        // copies lose the close-on-exec flag.
+        check(Stage::Pipe, unsafe { libc::dup2(source.as_raw_fd(), target) }.into())?;
+    }
+    Ok(())
+}
+
+/// Closes every descriptor but the streams and the one for the report, and returns the latter. A
+/// command whose directory or program is on a file system that does not answer stays here, and with
+/// the agent's descriptors it would keep other sessions' pipes and the connections open.
+fn keep_only(report: RawFd) -> RawFd {
+    const KEPT: RawFd = 3;
+    // SAFETY: touches no memory. What 3 was is the agent's, and close-on-exec anyway.
+    if report != KEPT && unsafe { libc::dup3(report, KEPT, libc::O_CLOEXEC) } < 0 {
+        return report;
+    }
+    // SAFETY: touches no memory. Refused before Linux 5.9; then the exec closes them.
+    unsafe { libc::syscall(libc::SYS_close_range, KEPT + 1, u32::MAX, 0) };
+    KEPT
 }
 
 fn prepare(plan: &Plan<'_>) -> Result<(), Report> {
     reset_signals();
     // SAFETY: touches no memory.
     check(Stage::Setsid, unsafe { libc::setsid() }.into())?;
-    for (target, source) in (0..).zip(plan.stdio) {
-        // SAFETY: touches no memory. The sources are above 2, so none is overwritten, and the
-        // copies lose the close-on-exec flag.
-        check(Stage::Pipe, unsafe { libc::dup2(source.as_raw_fd(), target) }.into())?;
-    }
     if plan.terminal {
         // SAFETY: TIOCSCTTY takes a number and touches no memory.
         check(Stage::Setsid, unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }.into())?;
@@ -273,6 +301,14 @@ fn become_user(plan: &Plan<'_>) -> Result<(), Report> {
     check(Stage::Setgid, unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
     // SAFETY: touches no memory.
     check(Stage::Setuid, unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })
+}
+
+/// Whether a file is there: then it names an interpreter that is not.
+fn any_exists(plan: &Plan<'_>) -> bool {
+    plan.candidates.iter().any(|path| {
+        // SAFETY: the path is NUL-terminated and lives.
+        unsafe { libc::access(path.as_ptr(), libc::F_OK) == 0 }
+    })
 }
 
 /// Tries each candidate as execvp would, and returns the errno to report.

@@ -42,9 +42,10 @@ cp "$agent" "$root/agent"
 for applet in $("$root/bin/busybox" --list); do
     [ "$applet" = busybox ] || ln -sf busybox "$root/bin/$applet"
 done
-for device in "null 1 3" "zero 1 5" "tty 5 0"; do
+for device in "null 1 3" "zero 1 5" "tty 5 0" "fuse 10 229"; do
     set -- $device "$@"; name=$1 major=$2 minor=$3; shift 3
     mknod -m 666 "$root/dev/$name" c $major $minor 2>/dev/null || {
+        [ -e "/dev/$name" ] || continue
         : > "$root/dev/$name"; mount --bind "/dev/$name" "$root/dev/$name"; }
 done
 mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
