@@ -3,12 +3,15 @@
 //! Read here and not through libc: the agent is static, and an image's NSS modules are not ours.
 
 use rustix::fs::{FileType, Mode, OFlags};
-use std::io::Read;
+use rustix::io::Errno;
+use std::io::{self, Read};
 
-/// Larger files than this are not looked at: somebody else's file must not fill our memory.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
+/// Larger files than this are not read: they would fill the agent's memory.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
 
-/// Whom a command runs as.
+/// The user that a command runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) uid: u32,
@@ -18,36 +21,84 @@ pub(crate) struct Account {
     pub(crate) home: String,
 }
 
-/// A user or group that the image does not know.
+/// Why a user specification means no account.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum UnknownAccount {
+pub(crate) enum AccountError {
     #[error("no user {0:?} in /etc/passwd of the image")]
     User(String),
     #[error("no group {0:?} in /etc/group of the image")]
     Group(String),
     #[error("{0:?} is not a user specification: name, uid, name:group or uid:gid")]
     Malformed(String),
+    #[error("cannot read {path}: {why}")]
+    Unreadable { path: &'static str, errno: i32, why: String },
 }
 
-/// Resolves a user specification in the running image; `None` is root.
-pub(crate) fn resolve(specification: Option<&str>) -> Result<Account, UnknownAccount> {
-    resolve_in(specification.unwrap_or("0"), &read("/etc/passwd"), &read("/etc/group"))
-}
-
-/// An absent, unreadable or odd file reads as empty: numeric ids still work then.
-fn read(path: &str) -> String {
-    // Non-blocking, since an image may have put a FIFO there.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let Ok(fd) = rustix::fs::open(path, flags, Mode::empty()) else {
-        return String::new();
-    };
-    let regular = rustix::fs::fstat(&fd)
-        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
-    let mut bytes = Vec::new();
-    if !regular || std::fs::File::from(fd).take(MAX_FILE).read_to_end(&mut bytes).is_err() {
-        return String::new();
+impl AccountError {
+    fn unreadable(path: &'static str, errno: Errno, why: &str) -> AccountError {
+        AccountError::Unreadable { path, errno: errno.raw_os_error(), why: why.to_owned() }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Resolves a user specification in the running image; `None` is root. Reads files of the guest, so
+/// it may take for ever: see `lookup`.
+pub(crate) fn resolve(specification: Option<&str>) -> Result<Account, AccountError> {
+    resolve_with(specification.unwrap_or("0"), read(PASSWD), read(GROUP))
+}
+
+/// Resolves a user specification whose files cannot be read in time.
+pub(crate) fn without_files(specification: Option<&str>) -> Result<Account, AccountError> {
+    let error = AccountError::unreadable(PASSWD, Errno::TIMEDOUT, "it does not answer in time");
+    resolve_with(specification.unwrap_or("0"), Err(error), Ok(String::new()))
+}
+
+/// A number needs no file; a name needs both, for its groups as well.
+fn resolve_with(
+    specification: &str,
+    passwd: Result<String, AccountError>,
+    group: Result<String, AccountError>,
+) -> Result<Account, AccountError> {
+    let user = specification.split(':').next().unwrap_or_default();
+    let text = |file: &Result<String, AccountError>| file.clone().unwrap_or_default();
+    let account = resolve_in(specification, &text(&passwd), &text(&group));
+    match passwd.and(group) {
+        Err(error) if account.is_err() || id(user).is_none() => Err(error),
+        _ => account,
+    }
+}
+
+/// Reads a file as text. One that is absent reads as empty.
+fn read(path: &'static str) -> Result<String, AccountError> {
+    let refuse = |errno, why| Err(AccountError::unreadable(path, errno, why));
+    let system = |errno: Errno| {
+        let text = io::Error::from(errno).to_string();
+        AccountError::unreadable(path, errno, text.split(" (os error").next().unwrap_or(&text))
+    };
+    // Non-blocking, since an image may have a FIFO there. Links are followed: an image may keep the
+    // file elsewhere.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let fd = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(String::new()),
+        Err(errno) => return Err(system(errno)),
+    };
+    let stat = rustix::fs::fstat(&fd).map_err(system)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return refuse(Errno::INVAL, "not a regular file");
+    }
+    if u64::try_from(stat.st_size).is_ok_and(|size| size > MAX_FILE) {
+        return refuse(Errno::FBIG, "larger than 16 MiB");
+    }
+    let mut bytes = Vec::new();
+    // One byte more: what a file says of its own size need not be so.
+    let result = std::fs::File::from(fd).take(MAX_FILE + 1).read_to_end(&mut bytes);
+    if let Err(error) = result {
+        return Err(system(Errno::from_io_error(&error).unwrap_or(Errno::IO)));
+    }
+    if bytes.len() as u64 > MAX_FILE {
+        return refuse(Errno::FBIG, "larger than 16 MiB");
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 struct User<'a> {
@@ -88,13 +139,13 @@ fn id(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
-fn resolve_in(specification: &str, passwd: &str, group: &str) -> Result<Account, UnknownAccount> {
+fn resolve_in(specification: &str, passwd: &str, group: &str) -> Result<Account, AccountError> {
     let (user, wanted_group) = match specification.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (specification, None),
     };
     if user.is_empty() || wanted_group == Some("") {
-        return Err(UnknownAccount::Malformed(specification.to_owned()));
+        return Err(AccountError::Malformed(specification.to_owned()));
     }
     // A name wins over a number, as useradd allows names of digits.
     let entry = users(passwd)
@@ -103,7 +154,7 @@ fn resolve_in(specification: &str, passwd: &str, group: &str) -> Result<Account,
     let (uid, primary, name, home) = match &entry {
         Some(entry) => (entry.uid, entry.gid, entry.name, entry.home),
         None => {
-            let uid = id(user).ok_or_else(|| UnknownAccount::User(user.to_owned()))?;
+            let uid = id(user).ok_or_else(|| AccountError::User(user.to_owned()))?;
             (uid, 0, "", "")
         }
     };
@@ -114,7 +165,7 @@ fn resolve_in(specification: &str, passwd: &str, group: &str) -> Result<Account,
                 .find(|entry| entry.name == wanted)
                 .map(|entry| entry.gid)
                 .or_else(|| id(wanted))
-                .ok_or_else(|| UnknownAccount::Group(wanted.to_owned()))?,
+                .ok_or_else(|| AccountError::Group(wanted.to_owned()))?,
             Vec::new(),
         ),
         None => (primary, memberships(group, name)),
@@ -154,7 +205,7 @@ mod tests {
         homeless:x:1001:1001::\n";
     const GROUP: &str = "root:x:0:\napp:x:1000:\nwheel:x:10:root,app\ndata:x:2000:app\n:x:1:app\n";
 
-    fn account(specification: &str) -> Result<Account, UnknownAccount> {
+    fn account(specification: &str) -> Result<Account, AccountError> {
         resolve_in(specification, PASSWD, GROUP)
     }
 
@@ -186,13 +237,34 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_and_malformed_specifications_are_refused() {
-        assert_eq!(account("nobody"), Err(UnknownAccount::User("nobody".into())));
-        assert_eq!(account("app:nogroup"), Err(UnknownAccount::Group("nogroup".into())));
-        for text in ["", ":", "app:", ":10"] {
-            assert_eq!(account(text), Err(UnknownAccount::Malformed(text.into())));
+    fn j5_number_needs_no_readable_file() {
+        let unreadable = |path| Err(AccountError::unreadable(path, Errno::INVAL, "a FIFO"));
+        let files = [
+            (unreadable("passwd"), Ok(GROUP.to_owned())),
+            (Ok(PASSWD.to_owned()), unreadable("group")),
+        ];
+        for (passwd, group) in files {
+            let resolve = |text| resolve_with(text, passwd.clone(), group.clone());
+            for number in ["0", "1000", "4242", "1000:2000"] {
+                assert!(resolve(number).is_ok(), "{number}");
+            }
+            for name in ["app", "app:2000", "nobody"] {
+                let error = resolve(name).unwrap_err();
+                assert!(matches!(error, AccountError::Unreadable { errno: 22, .. }), "{name}");
+            }
         }
-        assert_eq!(account("4294967295"), Err(UnknownAccount::User("4294967295".into())));
-        assert_eq!(account("-1"), Err(UnknownAccount::User("-1".into())));
+        let error = resolve_with("1000:x", Ok(PASSWD.into()), unreadable("group")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read group: a FIFO");
+    }
+
+    #[test]
+    fn unknown_names_and_malformed_specifications_are_refused() {
+        assert_eq!(account("nobody"), Err(AccountError::User("nobody".into())));
+        assert_eq!(account("app:nogroup"), Err(AccountError::Group("nogroup".into())));
+        for text in ["", ":", "app:", ":10"] {
+            assert_eq!(account(text), Err(AccountError::Malformed(text.into())));
+        }
+        assert_eq!(account("4294967295"), Err(AccountError::User("4294967295".into())));
+        assert_eq!(account("-1"), Err(AccountError::User("-1".into())));
     }
 }

@@ -120,11 +120,19 @@ impl Connection {
                         self.agreed.set(Some(agree(&ours, &theirs)?));
                         sys::die_with_parent();
                     }
+                    Message::Exec(exec) => {
+                        self.open(frame.channel, Kind::Exec)?;
+                        // The next frame may already be about this session. Other connections
+                        // and all sessions go on meanwhile.
+                        registry.exec(self, frame.channel, exec).await;
+                        // One read can hold a thousand commands, each of which costs a fork:
+                        // others have a turn in between.
+                        tokio::task::yield_now().await;
+                    }
                     message => {
                         let highest = self.highest.get();
                         self.handle(registry, frame.channel, message)?;
-                        // A request, since it took a channel. One read can hold a thousand
-                        // commands, each of which costs a fork: others have a turn in between.
+                        // A request, since it took a channel.
                         if self.highest.get() != highest {
                             tokio::task::yield_now().await;
                         }
@@ -145,10 +153,6 @@ impl Connection {
             Message::Ping(number) => self.send(0, Message::Pong(number)),
             Message::Error(_) => {}
             Message::Shutdown(request) => registry.shut_down(&request),
-            Message::Exec(exec) => {
-                self.open(channel, Kind::Exec)?;
-                registry.exec(self, channel, exec);
-            }
             Message::Attach(attach) => {
                 self.open(channel, Kind::Attach)?;
                 registry.attach(self, channel, &attach);
@@ -193,7 +197,7 @@ impl Connection {
                     session.unfollow(self.id, channel);
                 }
             }
-            // The decoder lets nothing else through from a host.
+            // `read` takes the rest, and the decoder lets nothing else through from a host.
             _ => {}
         }
         Ok(())

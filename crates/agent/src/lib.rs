@@ -21,6 +21,7 @@ mod environment;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod lookup;
 pub mod machine;
 mod program;
 mod reaper;

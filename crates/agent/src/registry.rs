@@ -57,15 +57,24 @@ impl Registry {
         f(&mut self.scratch.borrow_mut())
     }
 
-    /// Starts a command.
-    pub(crate) fn exec(self: &Rc<Self>, connection: &Rc<Connection>, channel: u32, exec: Exec) {
+    /// Starts a command. Waits for the user to be looked up, and then for nothing.
+    pub(crate) async fn exec(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        channel: u32,
+        exec: Exec,
+    ) {
+        let times = session::Times::new(&exec);
+        let account = self.resources.account(exec.user.as_deref()).await;
         if let Err(failure) = self.admit(&exec) {
             return connection.send(channel, Message::Failed(failure));
         }
         let mut followers = self.announce(&exec);
         followers.push((Rc::clone(connection), channel, exec.window));
-        let times = session::Times::new(&exec);
-        let (session, child) = match session::start(&exec, &self.resources) {
+        let started = account
+            .map_err(|error| session::unknown_user(&exec, &error))
+            .and_then(|account| session::start(&exec, account, &self.resources));
+        let (session, child) = match started {
             Ok(started) => started,
             Err(failure) => {
                 for (connection, channel, _) in followers {

@@ -1,9 +1,12 @@
 //! What the agent needs of the sandbox's file system, opened once before any command runs.
 //!
-//! Owns descriptors of `/dev/null`, of the terminals' file system and of `/proc`. Invariant: after
+//! Owns descriptors of `/dev/null`, of the terminals' file system and of `/proc`, and the thread
+//! that reads `/etc/passwd`, which is opened anew each time. Invariant: after
 //! the start nothing of these is opened through a name that a command can change, so a command that
 //! removes, replaces or covers them changes nothing for the agent.
 
+use crate::accounts::{self, Account, AccountError};
+use crate::lookup::Lookup;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
@@ -24,6 +27,7 @@ pub(crate) struct Resources {
     null: Option<OwnedFd>,
     terminals: Option<Terminals>,
     processes: Option<OwnedFd>,
+    lookup: Option<Lookup>,
     commands_mount: bool,
 }
 
@@ -56,8 +60,17 @@ impl Resources {
             null: Some(null),
             terminals: Terminals::open(),
             commands_mount: processes.is_some(),
+            lookup: Some(Lookup::start()?),
             processes: processes.or_else(|| directory(c"/proc")),
         })
+    }
+
+    /// The account of a user specification; `None` is root.
+    pub(crate) async fn account(&self, user: Option<&str>) -> Result<Account, AccountError> {
+        match &self.lookup {
+            Some(lookup) => lookup.resolve(user).await,
+            None => accounts::without_files(user),
+        }
     }
 
     /// The null device, for a command's standard input.

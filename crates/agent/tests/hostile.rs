@@ -104,6 +104,55 @@ fn j5_unresponsive_directory_holds_up_nobody() {
     assert_eq!(client.collect(channel).exited.unwrap().signal, Some(9));
 }
 
+/// Runs a command as a user by name, which has to fail with this number.
+fn unreadable(client: &mut Client, errno: i32) {
+    let mut command = exec(&["echo", "hello"]);
+    command.user = Some("me".into());
+    let failed = client.run(command).failed.expect("the user cannot be looked up");
+    assert_eq!((failed.kind, failed.stage), (FailureKind::UserSetupFailed, Stage::ResolveUser));
+    assert_eq!((failed.errno, failed.path.as_slice()), (errno, &b"/etc/passwd"[..]), "{failed:?}");
+    assert!(failed.message.starts_with("cannot read /etc/passwd: "), "{failed:?}");
+    // A number, as root is one, needs no file.
+    runs(client);
+}
+
+#[test]
+fn j5_endless_passwd_is_refused() {
+    let agent = Agent::start_in_root("");
+    let mut client = agent.connect();
+    run(&mut client, "truncate -s 1024G /etc/passwd");
+    unreadable(&mut client, 27);
+    run(&mut client, "ln -sf /dev/zero /etc/passwd");
+    unreadable(&mut client, 22);
+}
+
+#[test]
+fn j5_fifo_passwd_is_refused() {
+    let agent = Agent::start_in_root("");
+    let mut client = agent.connect();
+    run(&mut client, "rm /etc/passwd; mkfifo /etc/passwd");
+    unreadable(&mut client, 22);
+}
+
+#[test]
+fn j5_unresponsive_passwd_is_refused_in_time() {
+    let agent = Agent::start_in_root("");
+    let (mut client, mut other) = (agent.connect(), agent.connect());
+    if !mount_unresponsive(&mut client, "/tmp/fuse") {
+        return;
+    }
+    let mut busy = sh("while :; do echo on; sleep 0.1; done");
+    busy.timeout_ns = Some(3_000_000_000);
+    let channel = other.exec(busy);
+    other.wait_for(|message| matches!(message, Message::Stdout(_)));
+    run(&mut client, "ln -sf /tmp/fuse/passwd /etc/passwd");
+    unreadable(&mut client, 110);
+    // Others went on meanwhile: the limit on time did as well.
+    let told = other.collect(channel);
+    let (exited, lines) = (told.exited.unwrap(), told.stdout.len() / 3);
+    assert!(exited.timed_out && lines > 10, "{lines} lines, {exited:?}");
+}
+
 #[test]
 fn j5_rm_rf_root_gives_a_clear_error() {
     let agent = Agent::start_in_root("");

@@ -35,7 +35,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 pub(crate) use pump::{Times, run};
-pub(crate) use start::{not_admitted, start};
+pub(crate) use start::{not_admitted, start, unknown_user};
 
 const SIGKILL: i32 = 9;
 /// Arguments shown in lists are cut at this many bytes in all.

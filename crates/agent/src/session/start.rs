@@ -1,7 +1,7 @@
 //! From a request to a process: everything that can be refused, each refusal with its stage.
 
 use super::Session;
-use crate::accounts::{self, Account};
+use crate::accounts::{Account, AccountError};
 use crate::cgroup::Cgroup;
 use crate::environment;
 use crate::program;
@@ -40,12 +40,9 @@ pub(crate) struct PendingChild {
 /// Makes the process. It may still turn out that its program cannot be run.
 pub(crate) fn start(
     exec: &Exec,
+    account: Account,
     resources: &Rc<Resources>,
 ) -> Result<(Rc<Session>, PendingChild), Failure> {
-    let account = accounts::resolve(exec.user.as_deref()).map_err(|error| {
-        let name = exec.user.clone().unwrap_or_default();
-        failure(Stage::ResolveUser, 0, name.into_bytes(), error.to_string())
-    })?;
     let (plan, program) = Prepared::new(exec, &account)?;
     let ends = Streams::open(exec, &account, resources)?;
     let cgroup = Cgroup::create(exec.session);
@@ -253,6 +250,15 @@ fn describe(errno: i32) -> String {
 
 fn failure(stage: Stage, errno: i32, path: Vec<u8>, message: String) -> Failure {
     Failure { kind: classify(stage, errno, false), stage, errno, path, message }
+}
+
+/// There is no such user.
+pub(crate) fn unknown_user(exec: &Exec, error: &AccountError) -> Failure {
+    let (errno, path) = match error {
+        AccountError::Unreadable { path, errno, .. } => (*errno, (*path).to_owned()),
+        _ => (0, exec.user.clone().unwrap_or_default()),
+    };
+    failure(Stage::ResolveUser, errno, path.into_bytes(), error.to_string())
 }
 
 /// The agent will not take the session on.
