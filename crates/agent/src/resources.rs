@@ -7,6 +7,7 @@
 
 use crate::accounts::{self, Account, AccountError};
 use crate::lookup::Lookup;
+use crate::sys;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
@@ -59,7 +60,7 @@ impl Resources {
         Ok(Resources {
             null: Some(null),
             terminals: Terminals::open(),
-            commands_mount: processes.is_some(),
+            commands_mount: processes.is_some() && !sys::restricts_commands(),
             lookup: Some(Lookup::start()?),
             processes: processes.or_else(|| directory(c"/proc")),
         })

@@ -1,7 +1,7 @@
 //! What a guest is told, and what it is given unless something else was asked for. The agent's
 //! `machine` module is the other side of this.
 
-use msb_driver::{Failure, SandboxConfig};
+use msb_driver::{Failure, SandboxConfig, Security};
 
 /// The tag of the filesystem that shows the image.
 pub const IMAGE_TAG: &str = "image";
@@ -23,6 +23,8 @@ pub struct Guest {
     pub memory_mib: u32,
     /// Its host name.
     pub hostname: String,
+    /// What its commands may do.
+    pub security: Security,
 }
 
 impl Guest {
@@ -52,13 +54,18 @@ impl Guest {
         // A host name has at most 64 bytes, a sandbox's name may have more.
         let hostname = config.hostname.clone();
         let hostname = hostname.unwrap_or_else(|| config.name.as_str().chars().take(64).collect());
-        Ok(Guest { cpus, memory_mib, hostname })
+        Ok(Guest { cpus, memory_mib, hostname, security: config.security })
     }
 
-    /// The words of the kernel's command line that the agent reads. Neither contains what would
-    /// have to be quoted there.
-    pub fn words(&self, way: &str) -> [String; 2] {
-        [format!("MSB_MACHINE={way}"), format!("MSB_HOSTNAME={}", self.hostname)]
+    /// The words of the kernel's command line that the agent reads. None contains what would have to
+    /// be quoted there.
+    pub fn words(&self, way: &str) -> Vec<String> {
+        let mut words =
+            vec![format!("MSB_MACHINE={way}"), format!("MSB_HOSTNAME={}", self.hostname)];
+        if self.security == Security::Restricted {
+            words.push("MSB_SECURITY=restricted".to_owned());
+        }
+        words
     }
 }
 
@@ -75,6 +82,10 @@ mod tests {
         let guest = Guest::of(&config(), "qemu").unwrap();
         assert_eq!((guest.cpus, guest.memory_mib, guest.hostname.as_str()), (1, MEMORY_MIB, "n"));
         assert_eq!(guest.words("serial"), ["MSB_MACHINE=serial", "MSB_HOSTNAME=n"]);
+        let mut restricted = config();
+        restricted.security = Security::Restricted;
+        let words = Guest::of(&restricted, "qemu").unwrap().words("vsock");
+        assert_eq!(words.last().unwrap(), "MSB_SECURITY=restricted");
     }
 
     #[test]

@@ -161,7 +161,8 @@ mod tests {
     use msb_driver_common::Krunfw;
 
     fn text(kernel: &Kernel, acceleration: Acceleration) -> String {
-        let guest = Guest { cpus: 2, memory_mib: 300, hostname: "box".to_owned() };
+        let security = msb_driver::Security::Default;
+        let guest = Guest { cpus: 2, memory_mib: 300, hostname: "box".to_owned(), security };
         let machine = Machine {
             guest: &guest,
             kernel,

@@ -4,11 +4,12 @@ use crate::sys;
 use msb_relay as relay;
 use msb_transport::{Listener, Stream};
 use rustix::fs::{Mode, OFlags};
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -55,7 +56,7 @@ impl Way {
     /// Looks whether it is there.
     pub(crate) fn check(self) -> io::Result<()> {
         match self {
-            Way::Serial => port_path().map(drop),
+            Way::Serial => port_name().map(drop),
             Way::Vsock => Ok(()),
         }
     }
@@ -146,12 +147,24 @@ async fn hear_the_end(control: &Stream) -> io::Result<()> {
     }
 }
 
-/// The device of the port with our name.
-fn port_path() -> io::Result<PathBuf> {
+/// The kernel's own devices, which commands cannot change: they may see others, or fewer.
+static DEVICES: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Keeps the kernel's devices. Called in the first root.
+pub(super) fn hold_devices() -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let devices = rustix::fs::open("/dev", flags, Mode::empty())?;
+    // The first is kept.
+    let _ = DEVICES.set(devices);
+    Ok(())
+}
+
+/// The name of the device of the port with our name.
+fn port_name() -> io::Result<OsString> {
     for entry in fs::read_dir("/sys/class/virtio-ports")?.flatten() {
         let name = fs::read_to_string(entry.path().join("name")).unwrap_or_default();
         if name.trim() == PORT_NAME {
-            return Ok(PathBuf::from("/dev").join(entry.file_name()));
+            return Ok(entry.file_name());
         }
     }
     Err(io::Error::new(io::ErrorKind::NotFound, "no virtio-serial port has our name"))
@@ -159,8 +172,10 @@ fn port_path() -> io::Result<PathBuf> {
 
 /// Opens the port and announces the agent.
 fn open_port() -> io::Result<OwnedFd> {
-    let path = port_path()?;
-    let port = rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let name = port_name()?;
+    let devices = DEVICES.get().ok_or(io::ErrorKind::NotFound)?;
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let port = rustix::fs::openat(devices, name, flags, Mode::empty())?;
     // While it blocks: only such a write waits until the host's end is open (virtio_console.c).
     // Until then a read would say that the port has ended.
     fs::File::from(port.try_clone()?).write_all(&relay::announcement())?;

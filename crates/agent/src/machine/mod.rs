@@ -31,6 +31,8 @@ pub struct Settings {
     pub way: Way,
     /// The machine's host name.
     pub hostname: Option<OsString>,
+    /// Whether commands get what a container's get, and not all that root may.
+    pub restricted: bool,
 }
 
 impl Settings {
@@ -44,7 +46,8 @@ impl Settings {
             "vsock" => Way::Vsock,
             _ => return None,
         };
-        Some(Settings { way, hostname: std::env::var_os("MSB_HOSTNAME") })
+        let restricted = std::env::var_os("MSB_SECURITY").is_some_and(|word| word == "restricted");
+        Some(Settings { way, hostname: std::env::var_os("MSB_HOSTNAME"), restricted })
     }
 }
 
@@ -52,10 +55,11 @@ impl Settings {
 /// the host shows the console to whoever wants to know.
 pub fn prepare(settings: &Settings) -> Result<(), String> {
     mounts::kernel_filesystems().map_err(|error| error.to_string())?;
+    entrance::hold_devices().map_err(|error| format!("the devices: {error}"))?;
     sys::open_standard_streams().map_err(|error| format!("standard streams: {error}"))?;
     mounts::load_modules().map_err(|error| error.to_string())?;
     settings.way.check().map_err(|error| format!("the way to the host: {error}"))?;
-    mounts::root().map_err(|error| error.to_string())?;
+    mounts::root(settings.restricted).map_err(|error| error.to_string())?;
     sys::loopback_up().map_err(|error| format!("the loopback interface: {error}"))?;
     sys::limit_descriptors();
     if let Some(name) = &settings.hostname {
@@ -63,6 +67,12 @@ pub fn prepare(settings: &Settings) -> Result<(), String> {
         rustix::system::sethostname(&name).map_err(|error| format!("the host name: {error}"))?;
         mounts::hosts(&name).map_err(|error| error.to_string())?;
     }
+    if settings.restricted {
+        mounts::close_kernel_files().map_err(|error| error.to_string())?;
+        sys::restrict_commands();
+    }
+    // Before any thread is made, so that all have it.
+    sys::raise_priority();
     Ok(())
 }
 

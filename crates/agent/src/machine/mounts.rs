@@ -1,6 +1,7 @@
 //! The machine's filesystems.
 
-use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
+use rustix::fs::{CWD, FileType, Mode};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_move, mount_remount};
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
@@ -50,7 +51,7 @@ pub(crate) fn load_modules() -> Result<(), StepFailed> {
 }
 
 /// Assembles the root filesystem and makes it the root of everything that follows.
-pub(crate) fn root() -> Result<(), StepFailed> {
+pub(crate) fn root(restricted: bool) -> Result<(), StepFailed> {
     fill(PLACE, c"tmpfs", MountFlags::empty(), c"mode=700")?;
     let at = |name: &str| format!("{PLACE}/{name}");
     let (lower, disk, root) = (at("lower"), at("disk"), at("root"));
@@ -68,19 +69,29 @@ pub(crate) fn root() -> Result<(), StepFailed> {
     mount_move(".", "/").map_err(failed("move", &root))?;
     rustix::process::chroot(".").map_err(failed("make the root of", &root))?;
     std::env::set_current_dir("/").map_err(failed("enter", "/"))?;
-    in_the_new_root()
+    in_the_new_root(restricted)
 }
 
-fn in_the_new_root() -> Result<(), StepFailed> {
+fn in_the_new_root(restricted: bool) -> Result<(), StepFailed> {
     let closed = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     let device = MountFlags::NOSUID | MountFlags::NOEXEC;
     fill("/proc", c"proc", closed, c"")?;
-    fill("/sys", c"sysfs", closed, c"")?;
-    fill("/dev", c"devtmpfs", device, c"mode=755")?;
+    let system = if restricted { closed | MountFlags::RDONLY } else { closed };
+    fill("/sys", c"sysfs", system, c"")?;
+    if restricted {
+        own_devices()?;
+    } else {
+        fill("/dev", c"devtmpfs", device, c"mode=755")?;
+        for name in MEMORY_DEVICES {
+            // A kernel may be without it.
+            let _ = fs::remove_file(Path::new("/dev").join(name));
+        }
+    }
     fill("/dev/pts", c"devpts", device, c"newinstance,ptmxmode=0666,mode=0620,gid=5")?;
     fill("/dev/shm", c"tmpfs", closed, c"mode=1777")?;
     fill(OWN, c"tmpfs", closed, c"mode=755,size=1m")?;
     for (name, target) in [
+        ("ptmx", "pts/ptmx"),
         ("fd", "/proc/self/fd"),
         ("stdin", "/proc/self/fd/0"),
         ("stdout", "/proc/self/fd/1"),
@@ -97,8 +108,55 @@ fn in_the_new_root() -> Result<(), StepFailed> {
     // A kernel without message queues or control groups is one without these; sessions then do
     // without groups of their own.
     let _ = fill("/dev/mqueue", c"mqueue", closed, c"");
-    if fill("/.msb/cgroup", c"cgroup2", closed, c"").is_ok() {
+    // Commands are in namespaces of their own, which nobody in them leaves (cgroup-v2.rst,
+    // `nsdelegate`).
+    if fill("/.msb/cgroup", c"cgroup2", closed, c"nsdelegate").is_ok() {
         let _ = mount("cgroup2", "/sys/fs/cgroup", c"cgroup2", closed | MountFlags::RDONLY, c"");
+    }
+    Ok(())
+}
+
+/// Devices by which root reads and writes the machine's memory and ports.
+const MEMORY_DEVICES: [&str; 3] = ["mem", "kmem", "port"];
+/// The devices of a container, and their numbers (devices.txt of the kernel).
+const CONTAINER_DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+/// Files of the kernel that change the machine for all, or tell of its memory.
+const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const MASKED: [&str; 3] = ["/proc/kcore", "/proc/keys", "/proc/timer_list"];
+
+/// A `/dev` with a container's devices: its commands, which may not make any, see no others.
+fn own_devices() -> Result<(), StepFailed> {
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    fill("/dev", c"tmpfs", flags, c"mode=755,size=64m,nr_inodes=4096")?;
+    for (name, major, minor) in CONTAINER_DEVICES {
+        let at = format!("/dev/{name}");
+        let number = rustix::fs::makedev(major, minor);
+        let mode = Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(CWD, &at, FileType::CharacterDevice, mode, number)
+            .map_err(failed("create", &at))?;
+        rustix::fs::chmod(&at, mode).map_err(failed("open", &at))?;
+    }
+    Ok(())
+}
+
+/// Closes the kernel's files that root could write without any capability, as in a container.
+pub(crate) fn close_kernel_files() -> Result<(), StepFailed> {
+    let closed = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    for at in MASKED.into_iter().filter(|at| Path::new(at).exists()) {
+        mount_bind("/dev/null", at).map_err(failed("hide", at))?;
+    }
+    for at in READ_ONLY.into_iter().filter(|at| Path::new(at).exists()) {
+        mount_bind(at, at).map_err(failed("bind", at))?;
+        let flags = closed | MountFlags::BIND | MountFlags::RDONLY;
+        mount_remount(at, flags, c"").map_err(failed("close", at))?;
     }
     Ok(())
 }

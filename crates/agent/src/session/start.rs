@@ -59,6 +59,7 @@ pub(crate) fn start(
         stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
         terminal: exec.tty.is_some(),
         cgroup: cgroup.as_ref().map(Cgroup::directory),
+        own_cgroup_namespace: cgroup.is_some() && resources.commands_mount(),
     };
     // Before the fork: the child may be far ahead when the agent gets its processor back.
     let began = std::time::Instant::now();

@@ -4,6 +4,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::unix::AsyncFd;
 
 /// Open files that commands may have at most unless they are limited (a count); as service
@@ -33,6 +34,23 @@ pub(crate) fn limit_descriptors() {
     let limit = Rlimit { current: Some(1024), maximum: Some(DESCRIPTORS) };
     // Without it commands have fewer, which is no reason not to start.
     let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// Weight of the agent against its commands (nice(2)): with many of them busy on one processor it
+/// still answers.
+const PRIORITY: i32 = -10;
+
+static RAISED: AtomicBool = AtomicBool::new(false);
+
+/// Raises this process's priority above that of its commands, which begin with the usual one.
+pub(crate) fn raise_priority() {
+    let raised = rustix::process::setpriority_process(None, PRIORITY).is_ok();
+    RAISED.store(raised, Ordering::Relaxed);
+}
+
+/// Whether [`raise_priority`] did.
+pub(super) fn is_raised() -> bool {
+    RAISED.load(Ordering::Relaxed)
 }
 
 /// Switches the loopback interface on.

@@ -1,11 +1,14 @@
 //! System calls that no safe wrapper covers. All of the agent's unsafe code is below this module.
 
+mod confine;
 mod machine;
 mod process;
 mod spawn;
 
+pub(crate) use confine::{restrict_commands, restricts_commands};
 pub(crate) use machine::{
     VsockListener, connect_to_host, limit_descriptors, loopback_up, open_standard_streams,
+    raise_priority,
 };
 pub use process::{Inherited, adopt, be_init, forbid_clone3};
 pub(crate) use process::{

@@ -4,6 +4,8 @@
 //! there are only async-signal-safe calls (signal-safety(7)), and raw ones where libc's wrapper
 //! would synchronise with threads that the child does not have (setuid and its kin, nptl(7)).
 
+use super::confine::{self, restricts_commands};
+use super::machine;
 use super::process::forbids_clone3;
 use msb_wire::{Rlimit, Stage};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -28,6 +30,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) terminal: bool,
     /// The directory of the cgroup to run in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// Whether it is to see no cgroup but this one.
+    pub(crate) own_cgroup_namespace: bool,
 }
 
 /// What the child writes when a step fails; nothing when the program runs.
@@ -222,10 +226,27 @@ fn prepare(plan: &Plan<'_>) -> Result<(), Report> {
             unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const value, none) };
         check(Stage::Rlimit, result)?;
     }
+    if machine::is_raised() {
+        // SAFETY: touches no memory. To lower it is always allowed.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 0) };
+    }
+    if plan.own_cgroup_namespace {
+        // A mount of cgroups that the command makes shows none but its own: it cannot leave it.
+        // Refused where the kernel has no such namespaces.
+        // SAFETY: touches no memory.
+        unsafe { libc::unshare(libc::CLONE_NEWCGROUP) };
+    }
+    if restricts_commands() {
+        // Before the change of user: only root may limit what later programs get.
+        check(Stage::Setuid, confine::drop_capabilities())?;
+    }
     become_user(plan)?;
     // After the change of user: it is the user who has to be able to be there.
     // SAFETY: the path is NUL-terminated and lives.
     check(Stage::Chdir, unsafe { libc::chdir(plan.cwd.as_ptr()) }.into())?;
+    if restricts_commands() {
+        check(Stage::Execve, confine::filter())?;
+    }
     if forbids_clone3() {
         filter_clone3()?;
     }
