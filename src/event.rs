@@ -5,6 +5,7 @@ use crate::output::{ExitStatus, errno_name};
 use bytes::Bytes;
 use msb_wire::{Failure, FailureKind, Stage};
 use std::fmt;
+use std::time::Duration;
 
 /// One event of a command.
 ///
@@ -136,6 +137,12 @@ impl ExecLost {
     pub(crate) fn broken(message: impl Into<String>) -> Self {
         let message = message.into();
         ExecLost { origin: Origin::Agent, os_error: None, message, sandbox_gone: false }
+    }
+
+    /// The agent is alive and does not get on.
+    pub(crate) fn unanswered(limit: Duration) -> Self {
+        let message = format!("the agent did not answer within {} s", limit.as_secs());
+        ExecLost { origin: Origin::Host, os_error: None, message, sandbox_gone: false }
     }
 
     /// The error of a call whose answer will not come.

@@ -1,5 +1,6 @@
 //! One command's channel: its events, its input, and who still holds it.
 
+use crate::client::deadlines::Times;
 use crate::client::link::Link;
 use crate::client::monitor::Monitor;
 use crate::client::queue::Queue;
@@ -17,6 +18,8 @@ pub(super) struct Channel {
     pub(super) link: Arc<Link>,
     pub(super) queue: Monitor<Queue>,
     pub(super) input: Monitor<Input>,
+    /// How long the command may take.
+    pub(super) times: Times,
     /// The handle, and the sink while it can still be written to.
     holders: AtomicUsize,
 }
@@ -29,9 +32,10 @@ impl Channel {
         link: Arc<Link>,
         queue: Queue,
         input: Input,
+        times: Times,
     ) -> Self {
         let (queue, input) = (Monitor::new(queue), Monitor::new(input));
-        Channel { id, session, link, queue, input, holders: AtomicUsize::new(1) }
+        Channel { id, session, link, queue, input, times, holders: AtomicUsize::new(1) }
     }
 
     /// Takes a message of the agent in. `Ok(true)` when it was the last; the error says which rule
@@ -39,7 +43,7 @@ impl Channel {
     pub(super) fn on_message(&self, message: Message) -> Result<bool, String> {
         // The input first: whoever learns from an event that it is broken finds it so.
         match message {
-            Message::Credit(limit) => self.input.with(|input| input.raise(limit)),
+            Message::Credit(limit) => self.input.with(|input| input.grant(limit))?,
             Message::Attached(Attached { stdin_open: true, .. }) => self.input.with(Input::open),
             Message::StdinError(_) | Message::Exited(_) | Message::Failed(_) => {
                 self.input.with(Input::on_broken);

@@ -2,6 +2,7 @@
 
 use crate::client::channel::Channel;
 use crate::client::completion::{Pending, Promise, completion};
+use crate::client::deadlines::{Limits, Times};
 use crate::client::exec::{ExecCore, ExecRequest, StdinSource};
 use crate::client::link::{Joined, Link, Route, gone, receive, violation};
 use crate::client::queue::Queue;
@@ -11,16 +12,15 @@ use crate::event::ExecLost;
 use crate::runtime;
 use bytes::BytesMut;
 use msb_transport::{Outbox, Stream};
-use msb_wire::limits::{GREETING, OUTPUT_WINDOW};
+use msb_wire::limits::{DRAIN_MILLIS, ERROR_TEXT, GREETING, OUTPUT_WINDOW, SIGNAL_MAX, TEXT};
 use msb_wire::{
     Attach, Decoder, Failure, FailureKind, Frame, Hello, Message, Peer, ResizeRequest, Scope,
-    SessionId, SessionInfo, SignalRequest, Stage, StdinMode, TtySize, agree,
+    SessionId, SessionInfo, SignalRequest, Stage, StdinMode, TtySize, agree, one_line,
 };
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// Linux's largest signal number.
-const MAX_SIGNAL: i32 = 64;
 /// Linux's number of "argument list too long".
 const E2BIG: i32 = 7;
 
@@ -32,13 +32,16 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Takes over a socket that leads to an agent, and greets it.
-    pub(crate) fn establish(socket: UnixStream) -> Result<Pending<Arc<Connection>>, Error> {
+    pub(crate) fn establish(
+        socket: UnixStream,
+        limits: Limits,
+    ) -> Result<Pending<Arc<Connection>>, Error> {
         let runtime = runtime::get()?;
         let stream = runtime
             .enter(|| Stream::from_unix(socket))
             .map_err(|error| Error::io("cannot use the connection to the sandbox", error))?;
         let (promise, pending) = completion();
-        runtime.spawn(live(stream, promise));
+        runtime.spawn(live(stream, limits, promise));
         Ok(pending)
     }
 
@@ -54,9 +57,17 @@ impl Connection {
         let pipe = !matches!(stdin, StdinSource::Null);
         exec.stdin = if pipe { StdinMode::Pipe } else { StdinMode::Null };
         let program = exec.argv.first().map(|program| program.to_vec()).unwrap_or_default();
+        let times = Times {
+            timeout: exec.timeout_ns.map(Duration::from_nanos),
+            drain: (!exec.wait_for_eof).then(|| {
+                let usual = Duration::from_millis(DRAIN_MILLIS);
+                exec.drain_ns.map_or(usual, Duration::from_nanos)
+            }),
+        };
         let make = |id| {
-            let link = Arc::clone(&self.link);
-            Arc::new(Channel::new(id, session, link, Queue::new(window), Input::new(pipe)))
+            let (link, queue, input) =
+                (Arc::clone(&self.link), Queue::new(window), Input::new(pipe));
+            Arc::new(Channel::new(id, session, link, queue, input, times))
         };
         let opened = self.link.open(Message::Exec(exec), |id| {
             let channel = make(id);
@@ -90,7 +101,8 @@ impl Connection {
         let attach = Attach { session, from, window: OUTPUT_WINDOW };
         let opened = self.link.open(Message::Attach(attach), |id| {
             let (link, queue) = (Arc::clone(&self.link), Queue::joining(OUTPUT_WINDOW));
-            let channel = Arc::new(Channel::new(id, session, link, queue, Input::new(false)));
+            let (input, times) = (Input::new(false), Times::default());
+            let channel = Arc::new(Channel::new(id, session, link, queue, input, times));
             (Route::Join(Arc::clone(&channel), promise), channel)
         })?;
         let channel =
@@ -106,7 +118,7 @@ impl Connection {
         signal: i32,
         scope: Scope,
     ) -> Result<Pending<()>, Error> {
-        if !(1..=MAX_SIGNAL).contains(&signal) {
+        if !(1..=i32::from(SIGNAL_MAX)).contains(&signal) {
             return Err(Error::invalid(format!("{signal} is not the number of a signal")));
         }
         self.request(Message::Signal(SignalRequest { session, signal, scope }))
@@ -156,12 +168,12 @@ pub(crate) fn checked_size(rows: u16, cols: u16) -> Result<TtySize, Error> {
 }
 
 /// The life of a connection on the I/O thread.
-async fn live(stream: Stream, promise: Promise<Arc<Connection>>) {
+pub(super) async fn live(stream: Stream, limits: Limits, promise: Promise<Arc<Connection>>) {
     let late = || ExecLost::broken("the agent did not greet in time");
     let greeted = tokio::time::timeout(GREETING, greet(&stream)).await;
     match greeted.unwrap_or_else(|_| Err(late())) {
         Ok((decoder, buffer)) => {
-            let link = Arc::new(Link::new(stream));
+            let link = Arc::new(Link::new(stream, limits));
             promise.complete(Ok(Arc::new(Connection { link: Arc::clone(&link) })));
             link.run(decoder, buffer).await;
         }
@@ -196,6 +208,7 @@ async fn greet(stream: &Stream) -> Result<(Decoder, BytesMut), ExecLost> {
                 return Ok((decoder, buffer));
             }
             Some(Frame { message: Message::Error(why), .. }) => {
+                let why = one_line(&why, ERROR_TEXT);
                 return Err(ExecLost::broken(format!("the agent turned it away: {why}")));
             }
             Some(_) => return Err(ExecLost::broken("the agent did not greet")),
@@ -207,7 +220,8 @@ async fn greet(stream: &Stream) -> Result<(Decoder, BytesMut), ExecLost> {
 }
 
 /// What the kernel would say to arguments that do not even fit into a frame.
-fn too_long(path: Vec<u8>) -> Failure {
+fn too_long(mut path: Vec<u8>) -> Failure {
+    path.truncate(TEXT);
     Failure {
         kind: FailureKind::BadArgs,
         stage: Stage::Execve,

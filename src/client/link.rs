@@ -7,26 +7,34 @@
 //! Locks are taken in this order: input of a channel, `out`, `table`.
 
 use crate::client::channel::Channel;
-use crate::client::completion::Promise;
+use crate::client::completion::{Promise, completion};
+use crate::client::deadlines::{Deadline, Deadlines, Limits, Wait};
 use crate::client::monitor::lock;
 use crate::error::{Error, ErrorKind, Origin};
 use crate::event::ExecLost;
+use crate::exec::SIGKILL;
 use crate::runtime;
 use bytes::BytesMut;
 use msb_transport::{Outbox, Stream};
-use msb_wire::limits::{CHANNELS, MAX_CONTROL, MAX_DATA};
-use msb_wire::{Attached, Decoder, Frame, Message, Refusal, SessionInfo, Verdict, WireError};
+use msb_wire::limits::{CHANNELS, ERROR_TEXT, MAX_CONTROL, MAX_DATA};
+use msb_wire::{
+    Attached, Decoder, Frame, Message, Refusal, Scope, SessionInfo, SignalRequest, Verdict,
+    WireError, one_line,
+};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 /// Room in the receive buffer when a new one is begun.
 const READ_BUFFER: usize = 256 * 1024;
 /// Requests are refused while this much waits to be written: the agent has stopped reading.
 const OUT_MAX: usize = 8 * MAX_CONTROL;
+/// Reads after which the writer and the timer have a turn, of an agent that never pauses (a count).
+const TURN: u32 = 32;
 /// How long what was written last may take to leave after everybody has let go.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -35,6 +43,7 @@ const LINGER: Duration = Duration::from_secs(5);
 pub(super) struct Link {
     stream: Stream,
     pid: u32,
+    limits: Limits,
     out: Mutex<Out>,
     table: Mutex<Table>,
     /// The socket was full; the writing task has work.
@@ -43,6 +52,8 @@ pub(super) struct Link {
     drained: Notify,
     /// Nobody holds the connection any more.
     abandoned: Notify,
+    /// A deadline comes before the one that the timer sleeps for.
+    sooner: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +68,7 @@ struct Out {
 #[derive(Debug)]
 struct Table {
     routes: HashMap<u32, Route>,
+    deadlines: Deadlines,
     next: u32,
     lost: Option<ExecLost>,
 }
@@ -83,15 +95,18 @@ pub(super) enum Route {
 }
 
 impl Link {
-    pub(super) fn new(stream: Stream) -> Self {
+    pub(super) fn new(stream: Stream, limits: Limits) -> Self {
+        let (routes, deadlines) = (HashMap::new(), Deadlines::default());
         Link {
             stream,
             pid: std::process::id(),
             out: Mutex::default(),
-            table: Mutex::new(Table { routes: HashMap::new(), next: 1, lost: None }),
+            limits,
+            table: Mutex::new(Table { routes, deadlines, next: 1, lost: None }),
             full: Notify::new(),
             drained: Notify::new(),
             abandoned: Notify::new(),
+            sooner: Notify::new(),
         }
     }
 
@@ -142,7 +157,7 @@ impl Link {
             return Ok(Some(result));
         }
         drop(out);
-        let unused = lock(&self.table).routes.remove(&channel);
+        let unused = lock(&self.table).remove(channel);
         drop(unused);
         Ok(None)
     }
@@ -169,13 +184,31 @@ impl Link {
         };
         table.next = next;
         let (route, result) = route(channel);
+        let (wait, limit) = self.first_wait(&route);
         table.routes.insert(channel, route);
+        if table.deadlines.set(channel, wait, limit, Instant::now()) {
+            self.sooner.notify_one();
+        }
         Ok((channel, result))
+    }
+
+    /// What the agent is to do first about a request, and how long it may take.
+    fn first_wait(&self, route: &Route) -> (Wait, Duration) {
+        match route {
+            Route::Exec(channel) => {
+                let timed =
+                    channel.times.timeout.map(|time| time.saturating_add(self.limits.grace));
+                (Wait::Start, timed.map_or(self.limits.start, |timed| timed.min(self.limits.start)))
+            }
+            Route::Join(..) | Route::Verdict(_) | Route::Sessions(_) => {
+                (Wait::Answer, self.limits.answer)
+            }
+        }
     }
 
     /// Closes a channel, unless it has ended already.
     pub(super) fn close(&self, channel: u32) {
-        let route = lock(&self.table).routes.remove(&channel);
+        let route = lock(&self.table).remove(channel);
         if route.is_some() {
             // Fails only when the connection is gone.
             let _ = self.send(channel, Message::Close);
@@ -238,7 +271,7 @@ impl Link {
     }
 
     async fn read(&self, mut decoder: Decoder, mut buffer: BytesMut) -> ExecLost {
-        let mut said = None;
+        let (mut said, mut reads) = (None, 0_u32);
         loop {
             loop {
                 match decoder.next(&mut buffer) {
@@ -253,6 +286,10 @@ impl Link {
                     Ok(None) => break,
                     Err(error) => return violation(&error),
                 }
+            }
+            reads = reads.wrapping_add(1);
+            if reads % TURN == 0 {
+                tokio::task::yield_now().await;
             }
             match receive(&self.stream, &mut buffer).await {
                 Ok(0) => {
@@ -270,7 +307,7 @@ impl Link {
         let Frame { channel: number, message } = frame;
         match message {
             Message::Error(text) => {
-                let text: String = text.chars().take(200).filter(|c| !c.is_control()).collect();
+                let text = one_line(&text, ERROR_TEXT);
                 Err(ExecLost::broken(format!("the agent gave it up: {text}")))
             }
             Message::Pong(_) => Ok(()),
@@ -291,7 +328,7 @@ impl Link {
             None if number < table.next => return Ok(()),
             None => return Err("a frame on a channel that was never opened".to_owned()),
             Some(Route::Verdict(_) | Route::Sessions(_) | Route::Join(..)) => {
-                let route = table.routes.remove(&number);
+                let route = table.remove(number);
                 // In one step: whoever gives the channel up in between must find it.
                 if let (Some(Route::Join(channel, _)), Message::Attached(_)) = (&route, &message) {
                     table.routes.insert(number, Route::Exec(Arc::clone(channel)));
@@ -301,19 +338,119 @@ impl Link {
             }
         };
         drop(table);
+        let (grace, times) = (self.limits.grace, channel.times);
+        // `None`: as it was; `Some(None)`: none any more.
+        let next = match message {
+            Message::Started(_) => {
+                Some(times.timeout.map(|time| (Wait::Exit, time.saturating_add(grace))))
+            }
+            Message::Exited(_) => {
+                Some(times.drain.map(|time| (Wait::End, time.saturating_add(grace))))
+            }
+            _ => None,
+        };
         if channel.on_message(message)? {
-            let ended = lock(&self.table).routes.remove(&number);
+            let ended = lock(&self.table).remove(number);
             drop(ended);
+        } else if let Some(next) = next {
+            self.set_deadline(number, next);
         }
         Ok(())
+    }
+
+    fn set_deadline(&self, channel: u32, next: Option<(Wait, Duration)>) {
+        let mut table = lock(&self.table);
+        match next {
+            // It may have been closed meanwhile.
+            Some((wait, limit)) if table.routes.contains_key(&channel) => {
+                if table.deadlines.set(channel, wait, limit, Instant::now()) {
+                    self.sooner.notify_one();
+                }
+            }
+            _ => table.deadlines.clear(channel),
+        }
+    }
+
+    /// Ends what the agent does not get on with.
+    async fn watch(&self) -> Infallible {
+        loop {
+            let next = lock(&self.table).deadlines.arm();
+            let over = async {
+                match next {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.sooner.notified() => {}
+                () = over => self.expire(),
+            }
+        }
+    }
+
+    fn expire(&self) {
+        loop {
+            let now = Instant::now();
+            let mut table = lock(&self.table);
+            let Some((number, deadline)) = table.deadlines.due(now) else { return };
+            let Some(Route::Exec(channel)) = table.routes.get(&number) else {
+                let route = table.remove(number);
+                drop(table);
+                self.give_up(number, route, &deadline);
+                continue;
+            };
+            let channel = Arc::clone(channel);
+            drop(table);
+            let behind = channel.queue.with(|queue| queue.behind());
+            let mut table = lock(&self.table);
+            if let Some(received) = behind
+                && table.deadlines.excuse(number, deadline, received, now)
+            {
+                continue;
+            }
+            if deadline.wait == Wait::Exit {
+                table.deadlines.killed(number, deadline, now);
+                drop(table);
+                self.kill(&channel);
+                continue;
+            }
+            let route = table.remove(number);
+            drop(table);
+            if deadline.wait == Wait::Start {
+                // It may still start, and nobody would know of it.
+                self.kill(&channel);
+            }
+            self.give_up(number, route, &deadline);
+        }
+    }
+
+    /// Asks for the end of everything that a command started. The answer is of no interest.
+    fn kill(&self, channel: &Channel) {
+        let request =
+            SignalRequest { session: channel.session, signal: SIGKILL, scope: Scope::Everything };
+        let (promise, pending) = completion();
+        drop(pending);
+        // Fails when the agent has stopped reading; it is given up in any case.
+        let _ = self.open(Message::Signal(request), |_| (Route::Verdict(promise), ()));
+    }
+
+    fn give_up(&self, number: u32, route: Option<Route>, deadline: &Deadline) {
+        let Some(route) = route else { return };
+        tracing::warn!(channel = number, wait = ?deadline.wait, "the agent did not answer");
+        // What it still tells is of no interest. Fails only when the connection is gone.
+        let _ = self.send(number, Message::Close);
+        route.lose(&ExecLost::unanswered(deadline.limit));
     }
 
     /// Runs the connection to its end, and tells everybody.
     pub(super) async fn run(&self, decoder: Decoder, buffer: BytesMut) {
         let lost = tokio::select! {
+            // The reader first: what has come is taken in before a deadline is looked at.
+            biased;
             lost = self.read(decoder, buffer) => lost,
             Err(lost) = self.write() => lost,
             () = self.abandonment() => ExecLost::gone("it was closed", None),
+            never = self.watch() => match never {},
         };
         tracing::debug!(reason = %lost.message, "connection ended");
         if !lost.sandbox_gone {
@@ -324,17 +461,31 @@ impl Link {
         let routes = {
             let mut table = lock(&self.table);
             table.lost = Some(lost.clone());
+            table.deadlines = Deadlines::default();
             std::mem::take(&mut table.routes)
         };
         lock(&self.out).outbox = Outbox::new();
         self.stream.shutdown();
-        for route in routes.into_values() {
-            match route {
-                Route::Exec(channel) => channel.on_lost(&lost),
-                Route::Join(_, promise) => promise.complete(Err(lost.to_error())),
-                Route::Verdict(promise) => promise.complete(Err(lost.to_error())),
-                Route::Sessions(promise) => promise.complete(Err(lost.to_error())),
-            }
+        routes.into_values().for_each(|route| route.lose(&lost));
+    }
+}
+
+impl Table {
+    /// Forgets a channel.
+    fn remove(&mut self, channel: u32) -> Option<Route> {
+        self.deadlines.clear(channel);
+        self.routes.remove(&channel)
+    }
+}
+
+impl Route {
+    /// Tells whom it belongs to that nothing more comes.
+    fn lose(self, lost: &ExecLost) {
+        match self {
+            Route::Exec(channel) => channel.on_lost(lost),
+            Route::Join(_, promise) => promise.complete(Err(lost.to_error())),
+            Route::Verdict(promise) => promise.complete(Err(lost.to_error())),
+            Route::Sessions(promise) => promise.complete(Err(lost.to_error())),
         }
     }
 }
@@ -421,6 +572,7 @@ fn judged(verdict: Verdict) -> Result<(), Error> {
         Refusal::System => (ErrorKind::Io, "the system in the sandbox refused it"),
     };
     let said = Some(verdict.message).filter(|message| !message.is_empty());
-    let context = said.unwrap_or_else(|| otherwise.to_owned());
+    let context =
+        said.map_or_else(|| otherwise.to_owned(), |said| one_line(&said, ERROR_TEXT).into_owned());
     Err(Error::new(kind, Origin::Agent, context).with_os_error(Some(verdict.errno)))
 }

@@ -11,11 +11,11 @@
 mod channel;
 mod completion;
 mod connection;
+mod deadlines;
 mod exec;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod link;
-mod machine;
 mod monitor;
 mod queue;
 mod sink;
@@ -27,6 +27,7 @@ mod tests;
 pub(crate) use channel::Credit;
 pub(crate) use completion::{Pending, Promise, completion};
 pub(crate) use connection::{Connection, checked_size};
+pub(crate) use deadlines::Limits;
 pub(crate) use exec::{ExecCore, ExecRequest, StdinSource};
 pub(crate) use link::Joined;
 pub(crate) use monitor::{Monitor, Ready, lock};

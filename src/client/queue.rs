@@ -5,12 +5,14 @@
 //! costs more than was granted.
 
 use crate::client::channel::Credit;
-use crate::client::machine::{Action, Input, Machine};
 use crate::client::monitor::Ready;
 use crate::event::ExecLost;
 use bytes::{Bytes, BytesMut};
 use msb_wire::limits::{COPY_BELOW, MAX_DATA};
-use msb_wire::{End, Exited, Failure, Message, OutputStream, ReceiveCredit, StdinError, cost};
+use msb_wire::{
+    End, ExecAction, ExecInput, ExecState, Exited, Failure, Message, OutputStream, ReceiveCredit,
+    StdinError, cost,
+};
 use std::collections::VecDeque;
 
 /// One event, as the agent told it.
@@ -75,11 +77,13 @@ pub(super) struct Consequence {
 /// The queue itself; whoever owns it locks it.
 #[derive(Debug)]
 pub(super) struct Queue {
-    machine: Machine,
+    state: ExecState,
     events: VecDeque<Queued>,
     credit: ReceiveCredit,
     end: Option<StreamEnd>,
     reader: Reader,
+    /// The command no longer reads its input, and the event of that was queued.
+    stdin_broken: bool,
 }
 
 /// Who reads.
@@ -125,33 +129,34 @@ impl Ready for Queue {
 impl Queue {
     /// For a command that is asked for.
     pub(super) fn new(window: u64) -> Self {
-        Queue::beginning(Machine::Opening, window)
+        Queue::beginning(ExecState::Opening, window)
     }
 
     /// For a session that is to be followed.
     pub(super) fn joining(window: u64) -> Self {
-        Queue::beginning(Machine::Joining, window)
+        Queue::beginning(ExecState::Joining, window)
     }
 
-    fn beginning(machine: Machine, window: u64) -> Self {
+    fn beginning(state: ExecState, window: u64) -> Self {
         Queue {
-            machine,
+            state,
             events: VecDeque::new(),
             credit: ReceiveCredit::new(window),
             end: None,
             reader: Reader::Idle,
+            stdin_broken: false,
         }
     }
 
     /// Takes a message of the agent in; the error says which rule it breaks.
     pub(super) fn on_message(&mut self, message: Message) -> Result<Consequence, String> {
-        let (next, action) = self.machine.on(input_of(&message));
+        let (next, action) = self.state.on(ExecInput::of(&message));
         let mut consequence = Consequence::default();
         match action {
-            Action::Violation(rule) => return Err(rule.to_owned()),
-            Action::Ignore => return Ok(consequence),
-            Action::Apply => {}
-            Action::Deliver | Action::DeliverLast | Action::Finish => self.machine = next,
+            ExecAction::Violation(rule) => return Err(rule.to_owned()),
+            ExecAction::Ignore => return Ok(consequence),
+            ExecAction::Apply => {}
+            ExecAction::Deliver | ExecAction::DeliverLast | ExecAction::Finish => self.state = next,
         }
         match message {
             Message::Stdout(data) => {
@@ -164,7 +169,14 @@ impl Queue {
             Message::Credit(_) => {}
             Message::Started(started) => self.push(Event::Started { pid: started.pid }),
             Message::Attached(attached) => self.push(Event::Started { pid: attached.pid }),
-            Message::StdinError(error) => self.push(Event::StdinError(error)),
+            // It costs no credit, so that only one bounds the queue.
+            Message::StdinError(_) if self.stdin_broken => {
+                return Err("a second input error".to_owned());
+            }
+            Message::StdinError(error) => {
+                self.stdin_broken = true;
+                self.push(Event::StdinError(error));
+            }
             Message::Exited(exited) => self.push(Event::Exited(exited)),
             Message::Failed(failure) => {
                 self.push(Event::Failed(failure));
@@ -181,14 +193,14 @@ impl Queue {
 
     /// The connection is lost.
     pub(super) fn on_lost(&mut self, lost: &ExecLost) {
-        let (next, action) = self.machine.on(Input::Lost);
-        self.machine = next;
+        let (next, action) = self.state.on(ExecInput::Lost);
+        self.state = next;
         match action {
-            Action::DeliverLast => {
+            ExecAction::DeliverLast => {
                 self.push(Event::Lost(lost.clone()));
                 self.end = Some(StreamEnd::default());
             }
-            Action::Finish => self.end = Some(StreamEnd { writer_left: true, cut: true }),
+            ExecAction::Finish => self.end = Some(StreamEnd { writer_left: true, cut: true }),
             _ => {}
         }
     }
@@ -248,7 +260,13 @@ impl Queue {
 
     /// Gives credit back. `Some` is a limit to grant now.
     pub(super) fn release(&mut self, cost: u64) -> Option<u64> {
-        self.credit.release(cost).filter(|_| self.machine != Machine::Ended)
+        self.credit.release(cost).filter(|_| self.state != ExecState::Ended)
+    }
+
+    /// Returns how much has come, if the reader has not yet taken all of it: the agent may have no
+    /// room for what it has to tell.
+    pub(super) fn behind(&self) -> Option<u64> {
+        (self.credit.held() > 0).then(|| self.credit.received())
     }
 
     /// Whether somebody may look now.
@@ -278,7 +296,7 @@ impl Queue {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.machine == Machine::Ended
+        self.state == ExecState::Ended
     }
 
     /// Nobody will read any more. The events go, and `Some` is a limit to grant for their room.
@@ -317,20 +335,6 @@ impl Body {
             }
             _ => false,
         }
-    }
-}
-
-fn input_of(message: &Message) -> Input {
-    match message {
-        Message::Started(_) => Input::Started,
-        Message::Attached(_) => Input::Attached,
-        Message::Stdout(_) | Message::Stderr(_) => Input::Output,
-        Message::StdinError(_) => Input::StdinError,
-        Message::Credit(_) => Input::StdinCredit,
-        Message::Exited(_) => Input::Exited,
-        Message::Failed(_) => Input::Failed,
-        Message::End(_) => Input::End,
-        _ => Input::Foreign,
     }
 }
 

@@ -63,8 +63,9 @@ impl Input {
         self.end = WritingEnd::Untaken;
     }
 
-    pub(super) fn raise(&mut self, limit: u64) {
-        self.credit.raise(limit);
+    /// Takes credit in; an error when it is more than there can be.
+    pub(super) fn grant(&mut self, limit: u64) -> Result<(), String> {
+        self.credit.grant(limit).map_err(|error| error.to_string())
     }
 
     /// The command no longer reads.

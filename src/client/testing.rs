@@ -1,6 +1,7 @@
 //! A scripted agent, and the few pieces of an executor that tests need.
 
 use crate::client::connection::Connection;
+use crate::client::deadlines::Limits;
 use crate::client::exec::{ExecCore, ExecRequest, StdinSource};
 use crate::client::queue::{Event, Next};
 use bytes::{Bytes, BytesMut};
@@ -66,10 +67,15 @@ pub(crate) struct Agent {
     buffer: BytesMut,
 }
 
+/// The limits for an agent of a usual sandbox.
+pub(crate) fn limits() -> Limits {
+    Limits::new(Duration::from_secs(30))
+}
+
 /// A connection, and the agent at its other end.
 pub(crate) fn connect() -> (Arc<Connection>, Agent) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let pending = Connection::establish(ours).unwrap();
+    let pending = Connection::establish(ours, limits()).unwrap();
     let mut agent = Agent::new(theirs);
     agent.greet();
     (block_on(pending).unwrap(), agent)
@@ -125,8 +131,12 @@ impl Agent {
         Agent { socket, decoder: Decoder::new(Peer::Host), buffer: BytesMut::new() }
     }
 
-    pub(crate) fn greet(&mut self) {
+    pub(crate) fn say_hello(&mut self) {
         self.send(0, Message::Hello(Hello::ours(Some([1; 16]))));
+    }
+
+    pub(crate) fn greet(&mut self) {
+        self.say_hello();
         assert!(matches!(self.recv().message, Message::Hello(_)));
     }
 

@@ -3,3 +3,4 @@
 mod events;
 mod input;
 mod joining;
+mod silent;

@@ -12,7 +12,7 @@ mod log_queue;
 mod logs;
 mod run;
 
-use crate::client::{Connection, Pending};
+use crate::client::{Connection, Limits, Pending};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::output::ExitStatus;
 use crate::runtime;
@@ -214,7 +214,8 @@ impl Sandbox {
     /// Connects to the agent. Blocks.
     fn connect_now(&self) -> Result<Arc<Connection>, Error> {
         let socket = self.inner.dir.connect_agent()?;
-        let connection = Connection::establish(socket)?
+        let limits = Limits::new(self.inner.config.boot_timeout());
+        let connection = Connection::establish(socket, limits)?
             .wait(None)
             .unwrap_or_else(|| Err(Error::internal("a wait without a deadline ended")))?;
         let mut current = self.inner.connection.lock().unwrap_or_else(PoisonError::into_inner);

@@ -238,7 +238,8 @@ impl Connection {
     /// Whether one more session can be announced to a connection that follows all.
     pub(crate) fn may_announce(&self) -> bool {
         let numbers_left = self.following.get().is_some_and(|following| following.next != u32::MAX);
-        numbers_left && self.outbox.borrow().len() < FOLLOW_ALL_OUT
+        let channels_left = self.channels.borrow().len() < CHANNELS;
+        numbers_left && channels_left && self.outbox.borrow().len() < FOLLOW_ALL_OUT
     }
 
     /// Announces a session, if this connection follows all: on which channel, and with what credit.

@@ -16,12 +16,13 @@ pub const fn cost(len: usize) -> u64 {
 pub struct SendCredit {
     used: u64,
     limit: u64,
+    window: u64,
 }
 
 impl SendCredit {
     /// Starts with an initial grant.
     pub const fn new(limit: u64) -> Self {
-        SendCredit { used: 0, limit }
+        SendCredit { used: 0, limit, window: limit }
     }
 
     /// The longest payload that the next frame may have; 0 when there is no room for any.
@@ -40,6 +41,18 @@ impl SendCredit {
             }
             _ => false,
         }
+    }
+
+    /// Applies a grant of a peer that is not trusted: an error when it falls, or exceeds what was
+    /// sent and the window. Without that bound, a peer that grants and does not read would have
+    /// any amount wait for it here.
+    pub fn grant(&mut self, limit: u64) -> Result<(), WireError> {
+        let most = self.used.saturating_add(self.window);
+        if limit < self.limit || limit > most {
+            return Err(WireError::BadCredit { limit, least: self.limit, most });
+        }
+        self.limit = limit;
+        Ok(())
     }
 
     /// Applies a grant. Grants only ever rise: an older one is ignored.
@@ -84,6 +97,11 @@ impl ReceiveCredit {
         })
     }
 
+    /// All that has arrived.
+    pub const fn received(&self) -> u64 {
+        self.received
+    }
+
     /// What has arrived and was not given back: the memory that this channel holds.
     pub const fn held(&self) -> u64 {
         self.received - self.released
@@ -104,6 +122,16 @@ mod tests {
         credit.raise(cost(10) + cost(5));
         credit.raise(3);
         assert_eq!(credit.room(), 5);
+    }
+
+    #[test]
+    fn j4_credit_beyond_the_window_is_refused() {
+        let mut credit = SendCredit::new(4000);
+        assert!(credit.spend(136));
+        assert!(credit.grant(4201).is_err() && credit.grant(u64::MAX).is_err());
+        assert!(credit.grant(3999).is_err());
+        assert_eq!(credit.grant(4200), Ok(()));
+        assert_eq!(credit.room(), 4200 - 264);
     }
 
     #[test]

@@ -57,6 +57,26 @@ pub enum WireError {
         /// What the decoder says.
         detail: String,
     },
+    /// A number that cannot be.
+    #[error("frame {kind:?} with the {what} {value}, which is out of range")]
+    OutOfRange {
+        /// The frame's kind.
+        kind: Kind,
+        /// What the number is.
+        what: &'static str,
+        /// The number.
+        value: i128,
+    },
+    /// More credit than the window, or less than before.
+    #[error("credit up to {limit} bytes, where {least} to {most} can be")]
+    BadCredit {
+        /// The limit that was granted.
+        limit: u64,
+        /// The limit before.
+        least: u64,
+        /// What was sent, and the window.
+        most: u64,
+    },
     /// More data than was granted.
     #[error("more data than the credit granted: {sent} of {granted} bytes")]
     Overrun {

@@ -1,5 +1,6 @@
 //! Frames: taking them apart and putting them together.
 
+use crate::check;
 use crate::error::{Peer, WireError};
 use crate::limits::{AGENT_CHANNELS, COPY_BELOW, MAX_CONTROL, MAX_DATA, MAX_HELLO};
 use crate::message::Message;
@@ -171,6 +172,10 @@ impl Decoder {
         }
         buffer.advance(HEADER_LEN);
         let message = parse(kind, buffer.split_to(len))?;
+        let message = match self.peer {
+            Peer::Host => message,
+            Peer::Agent => check::from_agent(kind, message)?,
+        };
         self.greeted = true;
         Ok(Some(Frame { channel, message }))
     }

@@ -22,8 +22,10 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
 
+mod check;
 mod credit;
 mod error;
+mod exec_state;
 mod failure;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -33,9 +35,11 @@ mod handshake;
 pub mod limits;
 mod message;
 mod session_id;
+mod text;
 
 pub use credit::{ReceiveCredit, SendCredit, cost};
 pub use error::{Peer, WireError};
+pub use exec_state::{ExecAction, ExecInput, ExecState};
 pub use failure::{Failure, FailureKind, Stage, classify};
 pub use frame::{Decoder, Frame, HEADER_LEN, Kind, data_header, encode};
 pub use handshake::{
@@ -47,3 +51,4 @@ pub use message::{
     StdinError, StdinMode, TtySize, Verdict,
 };
 pub use session_id::{InvalidSessionId, SessionId};
+pub use text::{escape, escape_bytes, one_line};

@@ -74,3 +74,21 @@ pub const ENDED_SESSION_SECONDS: u64 = 600;
 
 /// How long output of other processes is still forwarded after the exit, in milliseconds.
 pub const DRAIN_MILLIS: u64 = 250;
+
+/// Arguments of a session as lists and announcements show them, each with one byte more for its end.
+pub const ARGV_SHOWN: usize = 4 * 1024;
+
+/// Longest message or path of an agent that a host keeps; the rest is cut off.
+pub const TEXT: usize = 4 * 1024;
+
+/// Longest part of a text of an agent in an error (in characters).
+pub const ERROR_TEXT: usize = 200;
+
+/// Largest error number that Linux returns (a number).
+pub const ERRNO_MAX: i32 = 4095;
+
+/// Largest process id that Linux gives (a number).
+pub const PID_MAX: u32 = 1 << 22;
+
+/// Largest signal number of Linux (a number).
+pub const SIGNAL_MAX: u8 = 64;

@@ -200,7 +200,7 @@ pub struct Opened {
     #[n(0)]
     pub session: SessionId,
     /// Program and arguments, cut at 4 KiB.
-    #[n(1)]
+    #[cbor(n(1), decode_with = "crate::check::shown_argv")]
     pub argv: Vec<ByteVec>,
     /// Whether it has a terminal.
     #[n(2)]
@@ -391,7 +391,7 @@ pub struct SessionInfo {
     #[n(1)]
     pub pid: u32,
     /// Program and arguments, cut at 4 KiB.
-    #[n(2)]
+    #[cbor(n(2), decode_with = "crate::check::shown_argv")]
     pub argv: Vec<ByteVec>,
     /// Whether it has a terminal.
     #[n(3)]
@@ -417,7 +417,7 @@ pub struct SessionInfo {
 #[cbor(map)]
 pub struct Sessions {
     /// Running sessions, then ended ones that are remembered; each in order of their start.
-    #[n(0)]
+    #[cbor(n(0), decode_with = "crate::check::sessions")]
     pub sessions: Vec<SessionInfo>,
 }
 

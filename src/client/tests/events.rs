@@ -4,7 +4,7 @@ use crate::client::connection::Connection;
 use crate::client::exec::{ExecCore, StdinSource};
 use crate::client::queue::{Event, Next, Received};
 use crate::client::testing::{
-    Agent, PATIENCE, block_on, connect, is_readable, next, opened, poll_once, request, rest,
+    Agent, PATIENCE, block_on, connect, is_readable, limits, next, opened, poll_once, request, rest,
 };
 use crate::error::{Error, ErrorKind};
 use crate::exec::ExecHandle;
@@ -178,7 +178,7 @@ fn i_a_wrong_kind_of_answer_fails_the_request_and_the_connection() {
 fn i_an_agent_without_a_common_version_or_without_a_greeting_is_refused() {
     let establish = |speak: fn(&mut Agent)| {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let pending = Connection::establish(ours).unwrap();
+        let pending = Connection::establish(ours, limits()).unwrap();
         let mut agent = Agent::new(theirs);
         speak(&mut agent);
         let result = pending.wait(None).unwrap().map(drop);

@@ -20,7 +20,7 @@ use crate::connection::Connection;
 use crate::resources::Resources;
 use crate::sys::{self, Reaped};
 use follower::{Follower, Origin, Told};
-use msb_wire::limits::{MAX_DATA, OUTPUT_WINDOW_MAX, OUTPUT_WINDOW_MIN};
+use msb_wire::limits::{ARGV_SHOWN, MAX_DATA, OUTPUT_WINDOW_MAX, OUTPUT_WINDOW_MIN};
 use msb_wire::{
     Attached, End, Exec, Exited, Message, Refusal, Scope, SendCredit, SessionId, SessionInfo,
     Started, StdinError, TtySize, Verdict, WireError,
@@ -38,8 +38,6 @@ pub(crate) use pump::{Times, run};
 pub(crate) use start::{not_admitted, start, unknown_user};
 
 const SIGKILL: i32 = 9;
-/// Arguments shown in lists are cut at this many bytes in all.
-const ARGV_SHOWN: usize = 4 * 1024;
 /// Signals that may wait for a program to be executed.
 const SIGNALS_HELD: usize = 16;
 

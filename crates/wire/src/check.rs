@@ -1,0 +1,241 @@
+//! What a host believes of an agent's messages.
+//!
+//! Owns: the ranges of every number and the length of every text that an agent sends. The decoder
+//! applies them, so that each reader on the host's side sees checked values only. A number out of
+//! its range ends the connection; a text that is too long is cut.
+
+use crate::error::WireError;
+use crate::failure::Failure;
+use crate::frame::Kind;
+use crate::limits::{ARGV_SHOWN, ENDED_SESSIONS, ERRNO_MAX, PID_MAX, SESSIONS, SIGNAL_MAX, TEXT};
+use crate::message::{Attached, Exited, Message, SessionInfo, Started, StdinError, Verdict};
+use minicbor::bytes::ByteVec;
+use minicbor::decode::Error as DecodeError;
+
+/// Checks the values of an agent's message and cuts its texts.
+pub(crate) fn from_agent(kind: Kind, mut message: Message) -> Result<Message, WireError> {
+    let checked = match &mut message {
+        Message::Started(Started { pid }) => process_id(*pid),
+        Message::Attached(attached) => position(attached),
+        Message::StdinError(StdinError { errno }) => error_number(*errno),
+        Message::Exited(exited) => ending(exited),
+        Message::Failed(Failure { errno, path, message, .. }) => {
+            path.truncate(TEXT);
+            cut(message);
+            error_number(*errno)
+        }
+        Message::Verdict(Verdict { errno, message, .. }) => {
+            cut(message);
+            error_number(*errno)
+        }
+        Message::Sessions(list) => list.sessions.iter().try_for_each(listed),
+        Message::Error(text) => {
+            cut(text);
+            Ok(())
+        }
+        _ => Ok(()),
+    };
+    match checked {
+        Ok(()) => Ok(message),
+        Err((what, value)) => Err(WireError::OutOfRange { kind, what, value }),
+    }
+}
+
+/// What is out of range, and its value.
+type Checked = Result<(), (&'static str, i128)>;
+
+fn process_id(pid: u32) -> Checked {
+    match (1..=PID_MAX).contains(&pid) {
+        true => Ok(()),
+        false => Err(("process id", pid.into())),
+    }
+}
+
+fn error_number(errno: i32) -> Checked {
+    match (0..=ERRNO_MAX).contains(&errno) {
+        true => Ok(()),
+        false => Err(("error number", errno.into())),
+    }
+}
+
+fn ending(exited: &Exited) -> Checked {
+    match (exited.code, exited.signal) {
+        (0..=255, None) => Ok(()),
+        (-1, Some(signal)) if (1..=SIGNAL_MAX).contains(&signal) => Ok(()),
+        (-1, Some(signal)) => Err(("signal number", signal.into())),
+        (code, _) => Err(("exit code", code.into())),
+    }
+}
+
+fn position(attached: &Attached) -> Checked {
+    process_id(attached.pid)?;
+    // Positions are added to; nobody puts out this much.
+    if attached.from > i64::MAX as u64 {
+        return Err(("position", attached.from.into()));
+    }
+    if attached.missed > attached.from {
+        return Err(("number of missed bytes", attached.missed.into()));
+    }
+    Ok(())
+}
+
+fn listed(session: &SessionInfo) -> Checked {
+    process_id(session.pid)?;
+    session.exited.as_ref().map_or(Ok(()), ending)
+}
+
+fn cut(text: &mut String) {
+    let end = (0..=TEXT.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.truncate(end.unwrap_or(0));
+}
+
+/// Decodes arguments as they are shown: no more than [`ARGV_SHOWN`].
+pub(crate) fn shown_argv<C>(
+    d: &mut minicbor::Decoder<'_>,
+    _: &mut C,
+) -> Result<Vec<ByteVec>, DecodeError> {
+    let (mut argv, mut length) = (Vec::new(), 0_usize);
+    for argument in d.array_iter::<ByteVec>()? {
+        let argument = argument?;
+        length = length.saturating_add(argument.len()).saturating_add(1);
+        if length > ARGV_SHOWN {
+            return Err(DecodeError::message("more arguments than are shown"));
+        }
+        argv.push(argument);
+    }
+    Ok(argv)
+}
+
+/// Decodes a list of sessions: no more than there can be.
+pub(crate) fn sessions<C>(
+    d: &mut minicbor::Decoder<'_>,
+    _: &mut C,
+) -> Result<Vec<SessionInfo>, DecodeError> {
+    let mut list = Vec::new();
+    for session in d.array_iter::<SessionInfo>()? {
+        if list.len() >= SESSIONS + ENDED_SESSIONS {
+            return Err(DecodeError::message("more sessions than there can be"));
+        }
+        list.push(session?);
+    }
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Decoder, Failure, FailureKind, Frame, Hello, Opened, Peer, Sessions, Stage, encode,
+    };
+    use crate::{Refusal, SessionId};
+    use bytes::BytesMut;
+
+    /// What the host's decoder makes of an agent's message.
+    fn read(message: Message) -> Result<Message, WireError> {
+        let (mut decoder, mut buffer) = (Decoder::new(Peer::Agent), BytesMut::new());
+        let hello = Message::Hello(Hello::ours(None));
+        assert!(encode(&Frame { channel: 0, message: hello }, &mut buffer));
+        let channel = match message {
+            Message::Error(_) => 0,
+            _ => crate::limits::AGENT_CHANNELS,
+        };
+        assert!(encode(&Frame { channel, message }, &mut buffer));
+        decoder.next(&mut buffer).unwrap().unwrap();
+        decoder.next(&mut buffer).map(|frame| frame.unwrap().message)
+    }
+
+    fn exited(code: i32, signal: Option<u8>) -> Message {
+        Message::Exited(Exited { code, signal, ..Exited::default() })
+    }
+
+    fn listed(argv: Vec<ByteVec>, pid: u32, exited: Option<Exited>) -> SessionInfo {
+        let session = SessionId::from_bytes([1; 16]);
+        SessionInfo { session, pid, argv, tty: false, exited, age_ns: 0, total: 0, followers: 0 }
+    }
+
+    #[test]
+    fn b3_exit_code_out_of_range_is_refused() {
+        for (code, signal) in [(0, None), (255, None), (-1, Some(1)), (-1, Some(64))] {
+            assert!(read(exited(code, signal)).is_ok(), "{code} {signal:?}");
+        }
+        let wrong = [
+            (256, None),
+            (-1, None),
+            (i32::MIN, None),
+            (-2, Some(9)),
+            (3, Some(9)),
+            (-1, Some(0)),
+            (-1, Some(65)),
+        ];
+        for (code, signal) in wrong {
+            let error = read(exited(code, signal)).unwrap_err();
+            assert!(matches!(error, WireError::OutOfRange { .. }), "{code} {signal:?}: {error}");
+        }
+        let text = read(exited(i32::MIN, None)).unwrap_err().to_string();
+        assert_eq!(text, "frame Exited with the exit code -2147483648, which is out of range");
+    }
+
+    #[test]
+    fn j4_numbers_of_the_agent_out_of_range_are_refused() {
+        let attached = |pid, from, missed| {
+            Message::Attached(Attached { pid, from, missed, stdin_open: false, tty: false })
+        };
+        let verdict = |errno| Message::Verdict(Verdict { errno, ..Verdict::default() });
+        let list = |session| Message::Sessions(Sessions { sessions: vec![session] });
+        let bad_exit = Exited { code: 999, ..Exited::default() };
+        let wrong = [
+            Message::Started(Started { pid: 0 }),
+            Message::Started(Started { pid: u32::MAX }),
+            Message::StdinError(StdinError { errno: -1 }),
+            Message::StdinError(StdinError { errno: 4096 }),
+            attached(0, 0, 0),
+            attached(1, u64::MAX, 0),
+            attached(1, 5, 6),
+            verdict(i32::MIN),
+            list(listed(Vec::new(), 0, None)),
+            list(listed(Vec::new(), 1, Some(bad_exit))),
+        ];
+        for message in wrong {
+            let error = read(message.clone()).unwrap_err();
+            assert!(matches!(error, WireError::OutOfRange { .. }), "{message:?}: {error}");
+        }
+        assert!(read(attached(1, 6, 6)).is_ok() && read(verdict(4095)).is_ok());
+    }
+
+    #[test]
+    fn j4_arguments_and_lists_of_the_agent_are_bounded() {
+        let opened = |argv| {
+            let session = SessionId::from_bytes([1; 16]);
+            read(Message::Opened(Opened { session, argv, tty: false }))
+        };
+        assert!(opened(vec![vec![0; ARGV_SHOWN - 1].into()]).is_ok());
+        assert!(opened(vec![Vec::new().into(); ARGV_SHOWN]).is_ok());
+        assert!(opened(vec![vec![0; ARGV_SHOWN].into()]).is_err());
+        assert!(opened(vec![Vec::new().into(); ARGV_SHOWN + 1]).is_err());
+        let list = |count| {
+            read(Message::Sessions(Sessions { sessions: vec![listed(Vec::new(), 1, None); count] }))
+        };
+        assert!(list(SESSIONS + ENDED_SESSIONS).is_ok());
+        assert!(list(SESSIONS + ENDED_SESSIONS + 1).is_err());
+    }
+
+    #[test]
+    fn j8_texts_of_the_agent_are_cut() {
+        let long = "\u{e9}".repeat(TEXT);
+        let failure = Failure {
+            kind: FailureKind::Other,
+            stage: Stage::Fork,
+            errno: 1,
+            path: vec![b'x'; 2 * TEXT],
+            message: long.clone(),
+        };
+        let Ok(Message::Failed(failure)) = read(Message::Failed(failure)) else { panic!() };
+        assert_eq!((failure.path.len(), failure.message.len()), (TEXT, TEXT));
+        let refusal = Some(Refusal::System);
+        let verdict = Verdict { refusal, errno: 1, message: format!("x{long}") };
+        let Ok(Message::Verdict(verdict)) = read(Message::Verdict(verdict)) else { panic!() };
+        assert_eq!(verdict.message.len(), TEXT - 1, "not in the middle of a character");
+        let Ok(Message::Error(text)) = read(Message::Error(long)) else { panic!() };
+        assert_eq!(text.len(), TEXT);
+    }
+}

@@ -1,0 +1,233 @@
+//! How long an agent that is alive may take to get on.
+//!
+//! Owns: the limits, and for each channel the moment at which its agent is too late. Does not own:
+//! what happens then, nor the clock: times are given, and [`Deadlines::due`] tells what is over.
+//!
+//! Invariant: a deadline is over only when this process ran for [`CONFIRM`] beyond it. One that is
+//! found over is first confirmed: it is set anew by so much, in which the reader takes in what had
+//! come; and one that is found so late that this process cannot have run (it was stopped, or the
+//! host was busy) is set anew as often as that happens. So a host that pauses blames no agent.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long the start of a command may take.
+const START: Duration = Duration::from_secs(60);
+/// How long the answer to any other request may take.
+const ANSWER: Duration = Duration::from_secs(30);
+/// How much longer than its own timeout a command may run until the agent says so.
+const TIMEOUT_GRACE: Duration = Duration::from_secs(10);
+/// How long the agent may take to tell the end of a command that the host killed.
+const KILL_GRACE: Duration = Duration::from_secs(3);
+/// How long what was due is still waited for.
+const CONFIRM: Duration = Duration::from_secs(1);
+/// A timer that comes so late shows that this process did not run.
+const LATE: Duration = Duration::from_millis(500);
+/// Output that an agent may have kept for a reader that was slow (in bytes). One that goes on beyond
+/// it does so because it wants to.
+const KEPT_OUTPUT: u64 = 8 * 1024 * 1024;
+
+/// The limits of one connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(super) start: Duration,
+    pub(super) answer: Duration,
+    pub(super) grace: Duration,
+}
+
+impl Limits {
+    /// The limits for a sandbox that may take so long for its start: one that may be slow then, as
+    /// an emulated machine is, may be slow later.
+    pub(crate) fn new(boot_timeout: Duration) -> Self {
+        let slow = if boot_timeout > START { boot_timeout } else { Duration::ZERO };
+        Limits {
+            start: START.max(boot_timeout),
+            answer: ANSWER.max(boot_timeout),
+            grace: TIMEOUT_GRACE.max(slow),
+        }
+    }
+}
+
+/// What is known beforehand of how long a command takes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Times {
+    /// Its timeout, which the guest's clock measures.
+    pub(super) timeout: Option<Duration>,
+    /// How long output of others comes after the exit; `None`: as long as there is any.
+    pub(super) drain: Option<Duration>,
+}
+
+/// What an agent is to do until a deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Answer a request.
+    Answer,
+    /// Start a command.
+    Start,
+    /// End a command whose timeout is over.
+    Exit,
+    /// End a command that the host killed.
+    Kill,
+    /// End the output of a command that has exited.
+    End,
+}
+
+/// One deadline.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    at: Instant,
+    pub(super) wait: Wait,
+    /// What the agent had in all.
+    pub(super) limit: Duration,
+    confirmed: bool,
+    /// How much output had come when the deadline was over and the reader was behind.
+    received: Option<u64>,
+}
+
+/// The deadlines of the open channels.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines {
+    of: HashMap<u32, Deadline>,
+    order: BTreeSet<(Instant, u32)>,
+    /// What the timer sleeps for.
+    armed: Option<Instant>,
+}
+
+impl Deadlines {
+    /// Sets the deadline of a channel. True when the timer has to be set anew.
+    #[must_use]
+    pub(super) fn set(&mut self, channel: u32, wait: Wait, limit: Duration, now: Instant) -> bool {
+        // Further ahead than any clock can take is never.
+        let Some(at) = now.checked_add(limit) else {
+            self.clear(channel);
+            return false;
+        };
+        self.put(channel, Deadline { at, wait, limit, confirmed: false, received: None })
+    }
+
+    fn put(&mut self, channel: u32, deadline: Deadline) -> bool {
+        self.clear(channel);
+        self.of.insert(channel, deadline);
+        self.order.insert((deadline.at, channel));
+        self.armed.is_none_or(|armed| deadline.at < armed)
+    }
+
+    /// A channel has none any more.
+    pub(super) fn clear(&mut self, channel: u32) {
+        if let Some(deadline) = self.of.remove(&channel) {
+            self.order.remove(&(deadline.at, channel));
+        }
+    }
+
+    /// Returns when to look again, which is what the timer sleeps for from now on. The timer is not
+    /// set back when a deadline goes: most go long before they are over.
+    pub(super) fn arm(&mut self) -> Option<Instant> {
+        self.armed = self.order.first().map(|(at, _)| *at);
+        self.armed
+    }
+
+    /// Returns the next channel whose deadline is over, and takes the deadline out.
+    pub(super) fn due(&mut self, now: Instant) -> Option<(u32, Deadline)> {
+        while let Some(&(at, channel)) = self.order.first().filter(|(at, _)| *at <= now) {
+            let deadline = *self.of.get(&channel)?;
+            self.clear(channel);
+            if deadline.confirmed && now.saturating_duration_since(at) < LATE {
+                return Some((channel, deadline));
+            }
+            let deadline = Deadline { at: now + CONFIRM, confirmed: true, ..deadline };
+            let _ = self.put(channel, deadline);
+        }
+        None
+    }
+
+    /// The reader is behind: the agent may have had no room for what it has to tell. False when
+    /// more has come since than it can have kept.
+    pub(super) fn excuse(
+        &mut self,
+        channel: u32,
+        deadline: Deadline,
+        received: u64,
+        now: Instant,
+    ) -> bool {
+        let first = deadline.received.unwrap_or(received);
+        if received.saturating_sub(first) > KEPT_OUTPUT {
+            return false;
+        }
+        let at = now + KILL_GRACE;
+        let deadline = Deadline { at, confirmed: false, received: Some(first), ..deadline };
+        let _ = self.put(channel, deadline);
+        true
+    }
+
+    /// The host killed the command: a short while for its end.
+    pub(super) fn killed(&mut self, channel: u32, deadline: Deadline, now: Instant) {
+        let limit = deadline.limit + KILL_GRACE;
+        let at = now + KILL_GRACE;
+        let deadline = Deadline { at, wait: Wait::Kill, limit, confirmed: false, ..deadline };
+        let _ = self.put(channel, deadline);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d3_deadline_is_over_only_after_it_is_confirmed() {
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let mut deadlines = Deadlines::default();
+        assert!(deadlines.set(1, Wait::Answer, Duration::from_secs(2), start));
+        assert_eq!(deadlines.arm(), Some(after(2000)));
+        assert!(!deadlines.set(2, Wait::Start, Duration::from_secs(5), start));
+        assert!(deadlines.due(after(1999)).is_none());
+        assert!(deadlines.due(after(2000)).is_none(), "not yet confirmed");
+        assert_eq!(deadlines.arm(), Some(after(3000)));
+        let (channel, deadline) = deadlines.due(after(3001)).unwrap();
+        assert_eq!((channel, deadline.wait), (1, Wait::Answer));
+        assert_eq!(deadlines.arm(), Some(after(5000)));
+        deadlines.clear(2);
+        assert_eq!(deadlines.arm(), None);
+    }
+
+    #[test]
+    fn d3_host_that_was_stopped_gives_the_time_again() {
+        let start = Instant::now();
+        let after = |s| start + Duration::from_secs(s);
+        let mut deadlines = Deadlines::default();
+        let _ = deadlines.set(1, Wait::Answer, Duration::from_secs(2), start);
+        assert!(deadlines.due(after(100)).is_none());
+        assert!(deadlines.due(after(200)).is_none(), "stopped once more");
+        assert!(deadlines.due(after(201)).is_some());
+    }
+
+    #[test]
+    fn d3_reader_that_is_behind_excuses_the_agent_up_to_a_bound() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::default();
+        let _ = deadlines.set(1, Wait::Exit, Duration::ZERO, start);
+        assert!(deadlines.due(start).is_none());
+        let (mut now, mut received) = (start + CONFIRM, 1000);
+        loop {
+            let (channel, deadline) = deadlines.due(now).unwrap();
+            if !deadlines.excuse(channel, deadline, received, now) {
+                break;
+            }
+            received += KEPT_OUTPUT / 4;
+            now += KILL_GRACE;
+            assert!(deadlines.due(now).is_none());
+            now += CONFIRM;
+        }
+        assert!(received > KEPT_OUTPUT && received < 2 * KEPT_OUTPUT);
+    }
+
+    #[test]
+    fn d3_slow_machine_has_longer_limits() {
+        let usual = Limits::new(Duration::from_secs(30));
+        assert_eq!((usual.start, usual.answer, usual.grace), (START, ANSWER, TIMEOUT_GRACE));
+        let long = Duration::from_secs(300);
+        let slow = Limits::new(long);
+        assert_eq!((slow.start, slow.answer, slow.grace), (long, long, long));
+    }
+}
