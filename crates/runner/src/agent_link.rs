@@ -2,7 +2,8 @@
 
 use bytes::BytesMut;
 use msb_driver::SandboxDir;
-use msb_wire::{Decoder, Frame, Hello, Message, Peer, Shutdown, agree, encode};
+use msb_wire::limits::ERROR_TEXT;
+use msb_wire::{Decoder, Frame, Hello, Message, Peer, Shutdown, agree, encode, one_line};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,8 +36,8 @@ impl AgentLink {
                 agree(&ours, &theirs).map_err(io::Error::other)?;
                 Ok(link)
             }
-            Message::Error(message) => Err(io::Error::other(message)),
-            other => Err(io::Error::other(format!("the agent said {other:?} first"))),
+            Message::Error(why) => Err(io::Error::other(one_line(&why, ERROR_TEXT).into_owned())),
+            _ => Err(io::Error::other("the agent did not greet first")),
         }
     }
 

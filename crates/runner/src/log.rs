@@ -10,10 +10,10 @@
 
 use bytes::BytesMut;
 use msb_driver::{Failure, LogConfig, LogEvent, LogSource, LogWriter, SandboxDir};
-use msb_wire::limits::OUTPUT_WINDOW;
+use msb_wire::limits::{AGENT_CHANNELS, CHANNELS, ERROR_TEXT, OUTPUT_WINDOW};
 use msb_wire::{
-    Decoder, Exited, FEATURE_FOLLOW_ALL, FollowAll, Frame, Hello, Message, Opened, Peer,
-    ReceiveCredit, WireError, agree, cost, encode,
+    Decoder, ExecAction, ExecInput, ExecState, Exited, FEATURE_FOLLOW_ALL, FollowAll, Frame, Hello,
+    Message, Opened, Peer, ReceiveCredit, WireError, agree, cost, encode, one_line,
 };
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -73,22 +73,22 @@ fn live(mut follower: Follower, begun: oneshot::Sender<Result<(), Ending>>) {
         return;
     }
     match follower.follow() {
-        Ending::Closed => follower.lose_the_rest(),
+        Ending::Closed => follower.sessions.lose_the_rest(),
         Ending::Log(error) => {
             tracing::error!(%error, "log_failed: the log ends here, the sandbox goes on");
-            follower.writer.give_up(&error.to_string());
+            follower.sessions.records.give_up(&error.to_string());
         }
         ending => {
             tracing::error!(%ending, "log_failed: the log ends here, the sandbox goes on");
-            follower.lose_the_rest();
-            follower.writer.give_up(&ending.to_string());
+            follower.sessions.lose_the_rest();
+            follower.sessions.records.give_up(&ending.to_string());
         }
     }
 }
 
 /// Why the log ends.
 #[derive(Debug, thiserror::Error)]
-enum Ending {
+pub(crate) enum Ending {
     #[error("the agent has ended")]
     Closed,
     #[error("{0}")]
@@ -97,20 +97,167 @@ enum Ending {
     Io(#[from] io::Error),
     #[error("the agent broke the protocol: {0}")]
     Wire(#[from] WireError),
-    #[error("the agent gave the connection up: {0}")]
+    #[error("the agent broke the protocol: {0}")]
+    Rule(&'static str),
+    #[error("the agent gave the connection up: {}", one_line(.0, ERROR_TEXT))]
     Refused(String),
     #[error("the agent cannot have its sessions followed; it is of an older version")]
     Unable,
+}
+
+/// Where the records go.
+pub(crate) trait Records {
+    /// Writes bytes of a session.
+    fn data(
+        &mut self,
+        session: &str,
+        stream: LogSource,
+        data: &[u8],
+    ) -> Result<(), msb_driver::Error>;
+
+    /// Writes what happened to a session.
+    fn event(&mut self, session: &str, event: &LogEvent) -> Result<(), msb_driver::Error>;
+
+    /// Notes that the log ends here, and why.
+    fn give_up(&self, why: &str);
+}
+
+impl Records for LogWriter {
+    fn data(
+        &mut self,
+        session: &str,
+        stream: LogSource,
+        data: &[u8],
+    ) -> Result<(), msb_driver::Error> {
+        LogWriter::data(self, session, stream, data)
+    }
+
+    fn event(&mut self, session: &str, event: &LogEvent) -> Result<(), msb_driver::Error> {
+        LogWriter::event(self, session, event)
+    }
+
+    fn give_up(&self, why: &str) {
+        LogWriter::give_up(self, why);
+    }
 }
 
 /// One session of the log.
 #[derive(Debug)]
 struct Session {
     id: String,
-    argv: Vec<String>,
+    /// The arguments, each with a zero byte behind it, until they are written: a session that never
+    /// starts must not hold an allocation for each.
+    argv: Vec<u8>,
     tty: bool,
+    state: ExecState,
     credit: ReceiveCredit,
-    exited: bool,
+}
+
+/// The sessions that are open, and what is written of them. Does no I/O with the agent.
+///
+/// Invariant: it holds no more than [`CHANNELS`] sessions, each with no more than what the decoder
+/// lets through of its arguments.
+#[derive(Debug)]
+pub(crate) struct Sessions<W> {
+    records: W,
+    open: HashMap<u32, Session>,
+}
+
+impl<W: Records> Sessions<W> {
+    pub(crate) fn new(records: W) -> Self {
+        Sessions { records, open: HashMap::new() }
+    }
+
+    /// Returns how many sessions are open.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Takes a frame of the agent. Returns a channel and the limit to grant on it, if one is due.
+    pub(crate) fn take(&mut self, frame: Frame) -> Result<Option<(u32, u64)>, Ending> {
+        let Frame { channel, message } = frame;
+        match message {
+            Message::Opened(opened) => return self.open(channel, opened).map(|()| None),
+            Message::Error(why) => return Err(Ending::Refused(why)),
+            // Farewells and answers to pings belong to no session.
+            _ if channel == 0 => return Ok(None),
+            _ => {}
+        }
+        let session = self.open.get_mut(&channel);
+        let session = session.ok_or(Ending::Rule("a frame on a channel that is not open"))?;
+        let (state, action) = session.state.on(ExecInput::of(&message));
+        match action {
+            ExecAction::Violation(rule) => return Err(Ending::Rule(rule)),
+            ExecAction::Apply | ExecAction::Ignore => return Ok(None),
+            ExecAction::Deliver | ExecAction::DeliverLast | ExecAction::Finish => {}
+        }
+        session.state = state;
+        match message {
+            Message::Started(started) => {
+                let (argv, tty) = (session.take_argv(), session.tty);
+                let event = LogEvent::Started { pid: started.pid, argv, tty };
+                self.records.event(&session.id, &event)?;
+            }
+            Message::Stdout(data) => return self.write(channel, LogSource::Stdout, &data),
+            Message::Stderr(data) => return self.write(channel, LogSource::Stderr, &data),
+            Message::Exited(exited) => {
+                let Exited { code, signal, core_dumped, timed_out, .. } = exited;
+                let event = LogEvent::Exited { code, signal, core_dumped, timed_out };
+                self.records.event(&session.id, &event)?;
+            }
+            Message::Failed(failure) => {
+                let event = LogEvent::Failed {
+                    argv: session.take_argv(),
+                    failure: failure.kind.name().to_owned(),
+                    stage: failure.stage.name().to_owned(),
+                    errno: failure.errno,
+                    message: failure.message,
+                };
+                self.records.event(&session.id, &event)?;
+            }
+            _ => {}
+        }
+        if state == ExecState::Ended {
+            self.open.remove(&channel);
+        }
+        Ok(None)
+    }
+
+    fn open(&mut self, channel: u32, opened: Opened) -> Result<(), Ending> {
+        if channel < AGENT_CHANNELS || self.open.contains_key(&channel) {
+            return Err(Ending::Rule("a session on a channel that is in use"));
+        }
+        if self.open.len() >= CHANNELS {
+            return Err(Ending::Rule("more sessions than may be open at once"));
+        }
+        self.open.insert(channel, Session::new(&opened));
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        channel: u32,
+        stream: LogSource,
+        data: &[u8],
+    ) -> Result<Option<(u32, u64)>, Ending> {
+        let Some(session) = self.open.get_mut(&channel) else { return Ok(None) };
+        session.credit.receive(data.len())?;
+        self.records.data(&session.id, stream, data)?;
+        Ok(session.credit.release(cost(data.len())).map(|limit| (channel, limit)))
+    }
+
+    /// Notes that nothing more is known of the sessions whose end did not come. Those that never
+    /// started are not in the log.
+    fn lose_the_rest(&mut self) {
+        for session in self.open.values().filter(|session| session.state == ExecState::Running) {
+            if let Err(error) = self.records.event(&session.id, &LogEvent::Lost) {
+                tracing::error!(%error, "log_failed: the end of the log is missing");
+                self.records.give_up(&error.to_string());
+                return;
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -118,8 +265,7 @@ struct Follower {
     stream: UnixStream,
     decoder: Decoder,
     buffer: BytesMut,
-    writer: LogWriter,
-    sessions: HashMap<u32, Session>,
+    sessions: Sessions<LogWriter>,
 }
 
 impl Follower {
@@ -128,8 +274,7 @@ impl Follower {
             stream,
             decoder: Decoder::new(Peer::Agent),
             buffer: BytesMut::new(),
-            writer,
-            sessions: HashMap::new(),
+            sessions: Sessions::new(writer),
         }
     }
 
@@ -148,82 +293,20 @@ impl Follower {
                 Message::Verdict(verdict) if verdict.refusal.is_none() => return Ok(()),
                 Message::Verdict(verdict) => return Err(Ending::Refused(verdict.message)),
                 Message::Error(why) => return Err(Ending::Refused(why)),
-                _ => {}
+                _ => return Err(Ending::Rule("another answer than to the request")),
             }
         }
     }
 
     fn follow(&mut self) -> Ending {
         loop {
-            let taken = self.receive().and_then(|frame| self.take(frame));
-            if let Err(ending) = taken {
+            let taken = self.receive().and_then(|frame| self.sessions.take(frame));
+            let granted = taken.and_then(|grant| match grant {
+                Some((channel, limit)) => self.send(channel, Message::Credit(limit)),
+                None => Ok(()),
+            });
+            if let Err(ending) = granted {
                 return ending;
-            }
-        }
-    }
-
-    fn take(&mut self, frame: Frame) -> Result<(), Ending> {
-        let Frame { channel, message } = frame;
-        match message {
-            Message::Opened(opened) => {
-                self.sessions.insert(channel, Session::new(opened));
-                return Ok(());
-            }
-            Message::Error(why) => return Err(Ending::Refused(why)),
-            _ => {}
-        }
-        // Farewells and the like belong to no session.
-        let Some(session) = self.sessions.get_mut(&channel) else { return Ok(()) };
-        match message {
-            Message::Started(started) => {
-                let (argv, tty) = (std::mem::take(&mut session.argv), session.tty);
-                let event = LogEvent::Started { pid: started.pid, argv, tty };
-                self.writer.event(&session.id, &event)?;
-            }
-            Message::Stdout(data) => return self.write(channel, LogSource::Stdout, &data),
-            Message::Stderr(data) => return self.write(channel, LogSource::Stderr, &data),
-            Message::Exited(exited) => {
-                let Exited { code, signal, core_dumped, timed_out, .. } = exited;
-                let event = LogEvent::Exited { code, signal, core_dumped, timed_out };
-                session.exited = true;
-                self.writer.event(&session.id, &event)?;
-            }
-            Message::Failed(failure) => {
-                let event = LogEvent::Failed {
-                    argv: std::mem::take(&mut session.argv),
-                    failure: failure.kind.name().to_owned(),
-                    stage: failure.stage.name().to_owned(),
-                    errno: failure.errno,
-                    message: failure.message,
-                };
-                self.writer.event(&session.id, &event)?;
-                self.sessions.remove(&channel);
-            }
-            Message::End(_) => {
-                self.sessions.remove(&channel);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, channel: u32, stream: LogSource, data: &[u8]) -> Result<(), Ending> {
-        let Some(session) = self.sessions.get_mut(&channel) else { return Ok(()) };
-        session.credit.receive(data.len())?;
-        self.writer.data(&session.id, stream, data)?;
-        if let Some(limit) = session.credit.release(cost(data.len())) {
-            self.send(channel, Message::Credit(limit))?;
-        }
-        Ok(())
-    }
-
-    /// Notes that nothing more is known of the sessions whose end did not come.
-    fn lose_the_rest(&mut self) {
-        for session in self.sessions.values().filter(|session| !session.exited) {
-            if let Err(error) = self.writer.event(&session.id, &LogEvent::Lost) {
-                tracing::error!(%error, "log_failed: the end of the log is missing");
-                self.writer.give_up(&error.to_string());
-                return;
             }
         }
     }
@@ -271,14 +354,158 @@ impl Follower {
 }
 
 impl Session {
-    fn new(opened: Opened) -> Self {
-        let lossy = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
+    fn new(opened: &Opened) -> Self {
+        let mut argv = Vec::with_capacity(opened.argv.iter().map(|word| word.len() + 1).sum());
+        for word in &opened.argv {
+            argv.extend_from_slice(word);
+            argv.push(0);
+        }
         Session {
             id: opened.session.to_string(),
-            argv: opened.argv.iter().map(|word| lossy(word)).collect(),
+            argv,
             tty: opened.tty,
+            state: ExecState::Opening,
             credit: ReceiveCredit::new(OUTPUT_WINDOW),
-            exited: false,
+        }
+    }
+
+    fn take_argv(&mut self) -> Vec<String> {
+        let argv = std::mem::take(&mut self.argv);
+        let words = argv.split_inclusive(|byte| *byte == 0);
+        let words = words.map(|word| word.strip_suffix(b"\0").unwrap_or(word));
+        words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use msb_wire::{End, SessionId, Started, Verdict};
+
+    const FIRST: u32 = AGENT_CHANNELS;
+
+    fn opened(number: u128, argv: &[&[u8]]) -> Message {
+        let session = SessionId::from_bytes(number.to_be_bytes());
+        let argv = argv.iter().map(|word| word.to_vec().into()).collect();
+        Message::Opened(Opened { session, argv, tty: false })
+    }
+
+    fn put(stream: &mut UnixStream, frames: impl IntoIterator<Item = (u32, Message)>) -> bool {
+        let mut bytes = BytesMut::new();
+        for (channel, message) in frames {
+            assert!(encode(&Frame { channel, message }, &mut bytes));
+        }
+        stream.write_all(&bytes).is_ok()
+    }
+
+    /// A follower that has asked, of an agent that then runs `script`.
+    fn followed(
+        script: impl FnOnce(UnixStream) + Send + 'static,
+    ) -> (tempfile::TempDir, Follower, std::thread::JoinHandle<()>) {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let agent = std::thread::spawn(move || {
+            put(&mut theirs, [(0, Message::Hello(Hello::ours(Some([1; 16]))))]);
+            put(&mut theirs, [(REQUEST, Message::Verdict(Verdict::default()))]);
+            script(theirs);
+        });
+        let writer = LogWriter::open(folder.path(), LogConfig::default()).unwrap();
+        let mut follower = Follower::new(ours, writer);
+        follower.ask().unwrap();
+        (folder, follower, agent)
+    }
+
+    #[test]
+    fn j4_flood_of_opened_is_bounded() {
+        let (folder, follower, agent) = followed(|mut stream| {
+            let argv = vec![b'x'; 4000];
+            for number in 0..1_000_000_u32 {
+                let message = opened(number.into(), &[&argv]);
+                if !put(&mut stream, [(FIRST + number, message)]) {
+                    return;
+                }
+            }
+            panic!("a million sessions were taken");
+        });
+        let mut follower = follower;
+        let ending = follower.follow();
+        assert!(matches!(ending, Ending::Rule(_)), "{ending}");
+        assert_eq!(follower.sessions.len(), CHANNELS);
+        let held: usize = follower.sessions.open.values().map(|one| one.argv.capacity()).sum();
+        assert!(held <= CHANNELS * msb_wire::limits::ARGV_SHOWN, "{held}");
+        follower.sessions.records.give_up(&ending.to_string());
+        drop(follower);
+        agent.join().unwrap();
+        let texts: String = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .collect();
+        assert!(texts.contains("more sessions than may be open at once"), "{texts}");
+    }
+
+    #[test]
+    fn j4_agent_that_breaks_the_order_ends_the_log() {
+        let started = || Message::Started(Started { pid: 2 });
+        let data = || Message::Stdout(bytes::Bytes::from_static(b"x"));
+        let exited = || Message::Exited(Exited::default());
+        let end = || Message::End(End::default());
+        let wrong: [Vec<Message>; 7] = [
+            vec![started()],
+            vec![opened(1, &[]), data()],
+            vec![opened(1, &[]), opened(2, &[])],
+            vec![opened(1, &[]), started(), started()],
+            vec![opened(1, &[]), started(), exited(), exited()],
+            vec![opened(1, &[]), started(), exited(), end(), end()],
+            vec![opened(1, &[]), started(), Message::Verdict(Verdict::default())],
+        ];
+        for messages in wrong {
+            let told = format!("{messages:?}");
+            let (_folder, mut follower, agent) = followed(move |mut stream| {
+                put(&mut stream, messages.into_iter().map(|message| (FIRST, message)));
+            });
+            let ending = follower.follow();
+            assert!(matches!(ending, Ending::Rule(_)), "{told}: {ending}");
+            agent.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn j4_agent_that_exceeds_its_credit_ends_the_log() {
+        let (_folder, mut follower, agent) = followed(|mut stream| {
+            put(
+                &mut stream,
+                [(FIRST, opened(1, &[])), (FIRST, Message::Started(Started { pid: 2 }))],
+            );
+            let data = bytes::Bytes::from(vec![0; msb_wire::limits::MAX_DATA]);
+            let _ = stream.shutdown(std::net::Shutdown::Read);
+            while put(&mut stream, [(FIRST, Message::Stdout(data.clone()))]) {}
+        });
+        // A disk that takes nothing gives no credit back.
+        follower.sessions.open.clear();
+        let credit = ReceiveCredit::new(100);
+        let ending = loop {
+            let frame = follower.receive().unwrap();
+            let is_opened = matches!(frame.message, Message::Opened(_));
+            if let Err(ending) = follower.sessions.take(frame) {
+                break ending;
+            }
+            if is_opened {
+                follower.sessions.open.get_mut(&FIRST).unwrap().credit = credit.clone();
+            }
+        };
+        assert!(matches!(ending, Ending::Wire(WireError::Overrun { .. })), "{ending}");
+        drop(follower);
+        agent.join().unwrap();
+    }
+
+    #[test]
+    fn d6_arguments_come_back_as_they_were_announced() {
+        for argv in [&[][..], &[b"".as_slice()], &[b"a", b"", b"b c"], &[b"\xff"]] {
+            let Message::Opened(opened) = opened(1, argv) else { panic!() };
+            let expected: Vec<String> =
+                argv.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+            assert_eq!(Session::new(&opened).take_argv(), expected);
         }
     }
 }
