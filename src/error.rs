@@ -2,6 +2,7 @@
 
 use crate::event::ExecFailed;
 use crate::output::ExecOutput;
+use msb_wire::escape;
 use std::error::Error as StdError;
 use std::fmt;
 use std::string::FromUtf8Error;
@@ -237,8 +238,11 @@ impl fmt::Display for Error {
             Error::ExecTimeout { timeout, .. } => {
                 write!(f, "the command did not end within {timeout:?} and was killed")
             }
-            Error::Other { context, source: Some(source), .. } => write!(f, "{context}: {source}"),
-            Error::Other { context, source: None, .. } => f.write_str(context),
+            // Guests, images and registries have their say in it: one line, for any terminal.
+            Error::Other { context, source: Some(source), .. } => {
+                f.write_str(&escape(&format!("{context}: {source}")))
+            }
+            Error::Other { context, source: None, .. } => f.write_str(&escape(context.trim_end())),
         }
     }
 }
@@ -322,6 +326,28 @@ mod tests {
         assert_eq!(error.to_string().matches("os error 11").count(), 1);
         assert!(error.source().is_none());
         assert_eq!((error.kind(), error.os_error()), (ErrorKind::Io, Some(11)));
+    }
+
+    #[test]
+    fn j8_text_of_a_guest_or_registry_is_escaped_in_errors() {
+        let said = "x\u{1b}]0;title\u{7}\n\u{202e}y";
+        let expected = "x\\u{1b}]0;title\\u{7} \\u{202e}y";
+        let error = Error::new(ErrorKind::ImageInvalid, Origin::Host, said);
+        assert_eq!(error.to_string(), expected);
+        let error = Error::io("cannot read", std::io::Error::other(said));
+        assert_eq!(error.to_string(), format!("cannot read: {expected}"));
+        let failure = |path: &[u8], message: &str| {
+            let kind = msb_wire::FailureKind::NotFound;
+            let (stage, path) = (msb_wire::Stage::Execve, path.to_vec());
+            let failure =
+                msb_wire::Failure { kind, stage, errno: 2, path, message: message.to_owned() };
+            Error::from(ExecFailed::from(failure)).to_string()
+        };
+        assert_eq!(failure(b"a\xff\x1b", "no"), "cannot run a\\xff\\u{1b}: no");
+        assert_eq!(failure(b"a\nb", "a\nb: no"), "a b: no");
+        assert!(failure(&[b'x'; 4000], &"y".repeat(4000)).len() < 500);
+        let lost = crate::ExecLost::gone(said, None);
+        assert!(lost.to_string().ends_with(expected));
     }
 
     #[test]

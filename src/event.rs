@@ -3,7 +3,8 @@
 use crate::error::{Error, ErrorKind, Origin};
 use crate::output::{ExitStatus, errno_name};
 use bytes::Bytes;
-use msb_wire::{Failure, FailureKind, Stage};
+use msb_wire::limits::ERROR_TEXT;
+use msb_wire::{Failure, FailureKind, Stage, escape, escape_bytes, one_line};
 use std::fmt;
 use std::time::Duration;
 
@@ -65,18 +66,20 @@ impl From<Failure> for ExecFailed {
             errno: failure.errno,
             errno_name: errno_name(failure.errno),
             path: failure.path,
-            message: failure.message,
+            message: escape(&failure.message).into_owned(),
         }
     }
 }
 
 impl fmt::Display for ExecFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = String::from_utf8_lossy(&self.path);
+        let path = escape_bytes(&self.path);
+        let path = one_line(&path, ERROR_TEXT);
         let why = if self.message.is_empty() { self.kind.name() } else { &self.message };
+        let why = one_line(why, ERROR_TEXT);
         // An agent's own sentence may name it already.
         if path.is_empty() || why.contains(path.as_ref()) {
-            return f.write_str(why);
+            return f.write_str(&why);
         }
         match self.kind {
             FailureKind::BadCwd => write!(f, "cannot enter the working directory {path}: {why}"),
@@ -163,7 +166,7 @@ impl ExecLost {
 
 impl fmt::Display for ExecLost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the connection to the sandbox was lost: {}", self.message)
+        write!(f, "the connection to the sandbox was lost: {}", escape(&self.message))
     }
 }
 

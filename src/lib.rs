@@ -49,6 +49,8 @@ pub use image::{
     PullPolicy,
 };
 pub use msb_wire::{FailureKind as ExecFailureKind, Stage as ExecStage};
+#[doc(hidden)]
+pub use msb_wire::{escape, escape_json};
 pub use options::{ExecOptions, ExecOptionsBuilder, Rlimit, RlimitResource};
 pub use output::{ExecOutput, ExitStatus, ResourceUsage};
 pub use sandbox::{

@@ -2,6 +2,7 @@
 
 use super::boundary::{Sized32, size_through};
 use super::status::msb_status;
+use msb_wire::escape;
 use std::ffi::c_char;
 
 /// Length of the text in an `msb_error`, its NUL included.
@@ -32,17 +33,14 @@ unsafe impl Sized32 for msb_error {
 
 impl msb_error {
     pub(super) fn new(status: msb_status, os_error: i32, origin: u32, message: &str) -> msb_error {
+        // One line, and no end before its end.
+        let message = escape(message);
         let mut text = [0; MSB_ERROR_MESSAGE_LEN];
         let mut end = message.len().min(MSB_ERROR_MESSAGE_LEN - 1);
         while !message.is_char_boundary(end) {
             end -= 1;
         }
-        let bytes = message.bytes().take(end).map(|byte| match byte {
-            // One line, and no end before its end.
-            b'\n' | b'\r' | 0 => b' ',
-            other => other,
-        });
-        for (place, byte) in text.iter_mut().zip(bytes) {
+        for (place, byte) in text.iter_mut().zip(message.bytes().take(end)) {
             *place = c_char::from_ne_bytes([byte]);
         }
         msb_error { struct_size: 0, status, os_error, origin, message: text }
@@ -62,6 +60,6 @@ mod tests {
     fn a_long_message_is_cut_at_a_character_and_stays_one_line() {
         let error = msb_error::new(-1, 0, 1, &"ä".repeat(400));
         assert_eq!(text(&error), "ä".repeat(247));
-        assert_eq!(text(&msb_error::new(-1, 0, 1, "a\nb\0c")), "a b c");
+        assert_eq!(text(&msb_error::new(-1, 0, 1, "a\nb\0c")), "a b\\u{0}c");
     }
 }

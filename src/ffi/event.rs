@@ -12,7 +12,7 @@ use super::wait::{Patience, Timeout};
 use crate::client::{Batch, Event, Next, Received, StreamEnd, lock};
 use crate::event::{Ending, ExecFailed, ExecLost};
 use crate::output::{ExitStatus, errno_name};
-use msb_wire::OutputStream;
+use msb_wire::{OutputStream, escape};
 use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
@@ -174,7 +174,7 @@ impl OwnedFailure {
 
     /// What a log says, which has names and no path.
     pub(super) fn from_log(kind: &str, stage: &str, errno: i32, message: &str) -> OwnedFailure {
-        OwnedFailure::of(kind, stage, errno, message, &[])
+        OwnedFailure::of(kind, stage, errno, &escape(message), &[])
     }
 
     fn of(kind: &str, stage: &str, errno: i32, message: &str, path: &[u8]) -> OwnedFailure {

@@ -8,6 +8,7 @@ use super::error::msb_error;
 use super::status::{MSB_E_BUSY, MSB_E_INVALID, MSB_E_UNSUPPORTED, MSB_OK, msb_status};
 use crate::client::lock;
 use crate::runtime;
+use msb_wire::escape;
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_void};
 use std::fmt::{Debug, Write};
@@ -249,7 +250,7 @@ struct Line {
 
 impl Line {
     fn text(self) -> String {
-        self.message + &self.fields
+        escape(&(self.message + &self.fields)).into_owned()
     }
 }
 

@@ -27,6 +27,8 @@ pub(crate) struct Failure {
     pub(crate) message: Option<String>,
     /// The user does not want to wait for anything any more.
     pub(crate) leaves: bool,
+    /// The agent is alive and does not answer: it is asked for nothing more.
+    pub(crate) unanswered: bool,
     /// The signal that msb itself ends by, so that a shell's loop around it ends too.
     signal: Option<i32>,
     /// What is behind it, for whoever asks.
@@ -41,7 +43,14 @@ impl Failure {
 
     /// A failure of msb itself that was told already.
     pub(crate) fn silent() -> Self {
-        Failure { code: OWN, message: None, leaves: false, signal: None, causes: Vec::new() }
+        Failure {
+            code: OWN,
+            message: None,
+            leaves: false,
+            unanswered: false,
+            signal: None,
+            causes: Vec::new(),
+        }
     }
 
     /// Ended by a signal.
@@ -52,6 +61,11 @@ impl Failure {
     /// The user said it often enough.
     pub(crate) fn left(signal: i32) -> Self {
         Failure { leaves: true, ..Failure::signalled(signal) }
+    }
+
+    /// The agent is alive and does not answer.
+    pub(crate) fn unanswered(message: String) -> Self {
+        Failure { unanswered: true, ..Failure::own(message) }
     }
 
     /// The command's time ran out.

@@ -18,7 +18,11 @@ pub(crate) async fn sandboxes(json: bool, quiet: bool) -> Result<u8, Failure> {
         let heads = ["NAME", "STATUS", "DRIVER", "ISOLATION", "IMAGE", "CREATED"];
         table(heads, all.iter().map(sandbox_row).collect())
     };
-    stdio::print(text.as_bytes())?;
+    if json {
+        stdio::print_json(&text)?
+    } else {
+        stdio::print(text.as_bytes())?
+    }
     Ok(0)
 }
 
@@ -33,7 +37,11 @@ pub(crate) async fn sessions(name: &str, json: bool, quiet: bool) -> Result<u8, 
         let heads = ["ID", "PID", "STATUS", "STARTED", "COMMAND"];
         table(heads, all.iter().map(session_row).collect())
     };
-    stdio::print(text.as_bytes())?;
+    if json {
+        stdio::print_json(&text)?
+    } else {
+        stdio::print(text.as_bytes())?
+    }
     Ok(0)
 }
 
@@ -60,7 +68,7 @@ pub(crate) fn document(entries: Vec<Value>) -> String {
 }
 
 fn lines<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    names.map(|name| format!("{name}\n")).collect()
+    names.map(|name| format!("{}\n", stdio::one_line(name))).collect()
 }
 
 fn sandbox_row(info: &SandboxInfo) -> [String; 6] {

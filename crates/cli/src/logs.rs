@@ -77,7 +77,8 @@ impl Outputs {
 
     fn one(&self, record: &LogRecord, json: bool) -> Result<(), Failure> {
         if json {
-            let line = format!("{}\n", record.to_json());
+            let json = record.to_json();
+            let line = format!("{}\n", microsandbox::escape_json(&json));
             return stdio::write_all(&self.stdout, line.as_bytes())
                 .map_err(|error| Failure::write("standard output", &error));
         }

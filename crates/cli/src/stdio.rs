@@ -115,17 +115,14 @@ fn defect(what: &str, place: &str) -> String {
     format!("\r\nmsb: this is a defect of msb, please report it: {what} ({place})\r\n")
 }
 
-/// Text that cannot move a terminal's cursor, whoever chose it.
+/// Prints a JSON document, in which nothing acts on a terminal.
+pub(crate) fn print_json(document: &str) -> Result<(), Failure> {
+    print(microsandbox::escape_json(document).as_bytes())
+}
+
+/// Text that cannot act on a terminal, whoever chose it.
 pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.trim().chars() {
-        match c {
-            '\n' | '\t' => line.push(' '),
-            c if c.is_control() => line.extend(c.escape_default()),
-            c => line.push(c),
-        }
-    }
-    line
+    microsandbox::escape(text.trim()).into_owned()
 }
 
 #[cfg(test)]

@@ -6,14 +6,22 @@ use crate::signals::{Signals, Wish};
 use crate::stdio;
 use microsandbox::{ErrorKind, ExecControl, ExecEvent, ExecHandle, ExitStatus};
 use std::fs::File;
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// How long the agent may take to kill a command that nobody listens to any more.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// How long the agent may take to tell the end of a command that was to be killed. With the grace
+/// before that, no more than 15 s pass from the first signal on.
+const END_LIMIT: Duration = Duration::from_secs(3);
+/// How long the end is still waited for then: it may be here already, when this process was stopped.
+const CONFIRM: Duration = Duration::from_secs(1);
+/// Output that the agent may have kept for us (in bytes). One that goes on beyond it does not end.
+const KEPT_OUTPUT: u64 = 8 * 1024 * 1024;
 
 /// Follows a command to the end of its output, and gives the exit code that stands for its end.
 pub(crate) async fn follow(
@@ -29,7 +37,7 @@ pub(crate) async fn follow(
     if let Err(failure) = pump(handle, feed, Some(&control), signals).await {
         // It would otherwise run on for nobody; that it has ended meanwhile is as good. Who leaves
         // has said it twice, and does not wait.
-        if !failure.leaves {
+        if !failure.leaves && !failure.unanswered {
             let _ = timeout(KILL_LIMIT, control.kill()).await;
         }
         return Err(failure);
@@ -56,8 +64,9 @@ pub(crate) fn exit_code(status: &ExitStatus, time: Option<Duration>) -> Result<u
     }
     Ok(match status.signal {
         Some(signal) => signal_code(signal),
-        // What the kernel keeps of an exit code is a byte.
-        None => u8::try_from(status.code & 0xff).unwrap_or(u8::MAX),
+        // The library lets no other through.
+        None => u8::try_from(status.code)
+            .map_err(|_| Failure::own(format!("the exit code {} is out of range", status.code)))?,
     })
 }
 
@@ -72,20 +81,74 @@ async fn pump(
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let mut outputs = Outputs::open()?;
+    let mut end = None;
     loop {
-        // Every arm may be given up: an event stays, a write goes on, a signal is kept.
+        let is_flood = end.as_ref().is_some_and(End::is_flood);
+        // Every arm may be given up: an event stays, a write goes on, a signal is kept. In this
+        // order: nothing is late that is here.
         tokio::select! {
-            wish = signals.next() => act(wish, control)?,
+            biased;
+            wish = signals.next() => {
+                act(wish, control)?;
+                if let Wish::Kill(_) = wish {
+                    end = Some(End::new());
+                }
+            }
             error = feed.failed() => return Err(read_failure(&error)),
             written = outputs.written(), if outputs.busy() => written?,
-            event = handle.recv(), if !outputs.busy() => match event {
-                Some(ExecEvent::Stdout(data)) => outputs.write(Stream::Output, data),
-                Some(ExecEvent::Stderr(data)) => outputs.write(Stream::Errors, data),
-                Some(_) => {}
-                None => return Ok(()),
-            },
+            event = handle.recv(), if !outputs.busy() && !is_flood => {
+                let data = match event {
+                    Some(ExecEvent::Stdout(data)) => Some((Stream::Output, data)),
+                    Some(ExecEvent::Stderr(data)) => Some((Stream::Errors, data)),
+                    Some(_) => None,
+                    None => return Ok(()),
+                };
+                if let Some((stream, data)) = data {
+                    end.iter_mut().for_each(|end| end.output += data.len() as u64);
+                    outputs.write(stream, data);
+                }
+            }
+            () = late(&mut end), if !outputs.busy() => return Err(unanswered()),
         }
     }
+}
+
+/// The end of a command that was to be killed, while it has not come.
+#[derive(Debug)]
+struct End {
+    due: Instant,
+    confirmed: bool,
+    /// The output that has come since.
+    output: u64,
+}
+
+impl End {
+    fn new() -> Self {
+        End { due: Instant::now() + END_LIMIT, confirmed: false, output: 0 }
+    }
+
+    /// Whether more came after the time was over than can have been under way.
+    fn is_flood(&self) -> bool {
+        self.output > KEPT_OUTPUT && self.confirmed
+    }
+}
+
+/// Waits until the end is too late; for ever when none is due.
+async fn late(end: &mut Option<End>) {
+    let Some(end) = end else { return pending().await };
+    sleep_until(end.due).await;
+    if !end.confirmed {
+        end.confirmed = true;
+        end.due = Instant::now() + CONFIRM;
+        sleep_until(end.due).await;
+    }
+}
+
+fn unanswered() -> Failure {
+    let said = "the agent did not answer when the command was to be killed";
+    Failure::unanswered(format!(
+        "the connection to the sandbox was lost: {said}; how the command ended is not known"
+    ))
 }
 
 fn read_failure(error: &io::Error) -> Failure {

@@ -51,4 +51,4 @@ pub use message::{
     StdinError, StdinMode, TtySize, Verdict,
 };
 pub use session_id::{InvalidSessionId, SessionId};
-pub use text::{escape, escape_bytes, one_line};
+pub use text::{escape, escape_bytes, escape_json, one_line};

@@ -15,26 +15,23 @@ fn is_hostile(c: char) -> bool {
 }
 
 /// Escapes every character that acts on a terminal, so that the text is one line that says what is
-/// in it: `\n`, `\x1b`, `\u{202e}`. A backslash stays as it is; the result is for people.
+/// in it: `\u{1b}[2J`. Ends of lines and tabs become spaces, and a backslash stays as it is: the
+/// result is for people.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hostile) {
         return Cow::Borrowed(text);
     }
-    let mut out = String::with_capacity(text.len() + 16);
+    let mut out = String::with_capacity(text.len());
     text.chars().for_each(|c| push(&mut out, c));
     Cow::Owned(out)
 }
 
 fn push(out: &mut String, c: char) {
-    // Writing to a string cannot fail.
-    let _ = match c {
-        '\n' => out.write_str("\\n"),
-        '\r' => out.write_str("\\r"),
-        '\t' => out.write_str("\\t"),
-        c if !is_hostile(c) => out.write_char(c),
-        c if u32::from(c) < 0x100 => write!(out, "\\x{:02x}", u32::from(c)),
-        c => write!(out, "\\u{{{:x}}}", u32::from(c)),
-    };
+    match c {
+        '\n' | '\t' => out.push(' '),
+        c if is_hostile(c) => out.extend(c.escape_default()),
+        c => out.push(c),
+    }
 }
 
 /// As [`escape`], for bytes: what is not UTF-8 is escaped byte by byte.
@@ -43,6 +40,7 @@ pub fn escape_bytes(bytes: &[u8]) -> String {
     for chunk in bytes.utf8_chunks() {
         chunk.valid().chars().for_each(|c| push(&mut out, c));
         for byte in chunk.invalid() {
+            // Writing to a string cannot fail.
             let _ = write!(out, "\\x{byte:02x}");
         }
     }
@@ -60,6 +58,24 @@ pub fn one_line(text: &str, max: usize) -> Cow<'_, str> {
     }
 }
 
+/// Escapes what acts on a terminal in a JSON document, which stays the same document: such
+/// characters stand in its strings only, but for the ends of lines between its parts.
+pub fn escape_json(document: &str) -> Cow<'_, str> {
+    let is_hostile = |c| c > '\u{7e}' && is_hostile(c);
+    if !document.chars().any(is_hostile) {
+        return Cow::Borrowed(document);
+    }
+    let mut out = String::with_capacity(document.len());
+    for c in document.chars() {
+        match c {
+            // Each of them is one unit of UTF-16. Writing to a string cannot fail.
+            c if is_hostile(c) => drop(write!(out, "\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,8 +84,8 @@ mod tests {
     fn j8_what_acts_on_a_terminal_is_escaped() {
         let table = [
             ("plain \u{e9} \u{4e2d} \\ \"", "plain \u{e9} \u{4e2d} \\ \""),
-            ("a\nb\r\tc\0", "a\\nb\\r\\tc\\x00"),
-            ("\x1b[2J\x7f\u{9b}31m", "\\x1b[2J\\x7f\\x9b31m"),
+            ("a\nb\r\tc\0", "a b\\r c\\u{0}"),
+            ("\x1b[2J\x7f\u{9b}31m", "\\u{1b}[2J\\u{7f}\\u{9b}31m"),
             ("x\u{2028}\u{2029}\u{202e}\u{2066}", "x\\u{2028}\\u{2029}\\u{202e}\\u{2066}"),
         ];
         for (text, expected) in table {
@@ -82,12 +98,23 @@ mod tests {
 
     #[test]
     fn j8_invalid_utf8_is_escaped_byte_by_byte() {
-        assert_eq!(escape_bytes(b"a\xff\xc3(\x1b\xed\xa0\x80"), "a\\xff\\xc3(\\x1b\\xed\\xa0\\x80");
+        assert_eq!(
+            escape_bytes(b"a\xff\xc3(\x1b\xed\xa0\x80"),
+            "a\\xff\\xc3(\\u{1b}\\xed\\xa0\\x80"
+        );
+    }
+
+    #[test]
+    fn j8_json_stays_json_without_what_acts_on_a_terminal() {
+        let document = "{\n\"a\": \"\u{9b}2J\u{202e}\\u001b\u{e9}\u{7f}\"}";
+        let expected = "{\n\"a\": \"\\u009b2J\\u202e\\u001b\u{e9}\\u007f\"}";
+        assert_eq!(escape_json(document), expected);
+        assert!(matches!(escape_json("{}"), Cow::Borrowed(_)));
     }
 
     #[test]
     fn j8_a_long_text_is_cut_and_says_so() {
         assert_eq!(one_line("\u{e9}\u{e9}\u{e9}", 3), "\u{e9}\u{e9}\u{e9}");
-        assert_eq!(one_line("\u{e9}\n\u{e9}\u{e9}", 2), "\u{e9}\\n...");
+        assert_eq!(one_line("\u{e9}\n\u{e9}\u{e9}", 2), "\u{e9} ...");
     }
 }

@@ -108,7 +108,7 @@ export class ExecFailedError extends MicrosandboxError {
   constructor(failure: NativeFailure) {
     const { errno, errnoName } = failure;
     const path = failure.path.toString();
-    super(failure.kind as ErrorKind, sentence(failure.kind, failure.message, path), {
+    super(failure.kind as ErrorKind, sentence(failure.kind, failure.message, escaped(path)), {
       errno,
       errnoName,
       origin: "agent",
@@ -116,6 +116,16 @@ export class ExecFailedError extends MicrosandboxError {
     this.stage = failure.stage;
     this.path = path;
   }
+}
+
+/** One line of a text that acts on no terminal; the library escapes messages in the same way. */
+function escaped(text: string): string {
+  // eslint-disable-next-line no-control-regex
+  const hostile = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
+  return text.slice(0, 200).replace(hostile, (c) => {
+    if (c === "\n" || c === "\t") return " ";
+    return c === "\r" ? "\\r" : `\\u{${c.charCodeAt(0).toString(16)}}`;
+  });
 }
 
 /** What failed and on what. The agent's own sentence may name it already. */

@@ -218,5 +218,5 @@ fn j8_messages_of_the_agent_are_one_short_line() {
     let message = format!("\x1b[2J\n{}", "x".repeat(60_000));
     agent.send(channel, Message::Verdict(Verdict { refusal, errno: 5, message }));
     let error = crate::client::testing::block_on(pending.unwrap()).unwrap_err().to_string();
-    assert!(error.starts_with("\\x1b[2J\\nxxx") && error.len() < 300, "{error}");
+    assert!(error.starts_with("\\u{1b}[2J xxx") && error.len() < 300, "{error}");
 }

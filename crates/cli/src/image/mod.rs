@@ -175,7 +175,11 @@ async fn made(mut operation: ImageOperation, json: bool, quiet: bool) -> Result<
         (false, true) => String::new(),
         (false, false) => format!("{}\n", info.id),
     };
-    stdio::print(text.as_bytes())?;
+    if json {
+        stdio::print_json(&text)?
+    } else {
+        stdio::print(text.as_bytes())?
+    }
     Ok(0)
 }
 
@@ -188,7 +192,11 @@ async fn list(json: bool, quiet: bool) -> Result<u8, Failure> {
     } else {
         table(["NAME", "ID", "SIZE", "ADDED", "USED BY"], all.iter().flat_map(rows).collect())
     };
-    stdio::print(text.as_bytes())?;
+    if json {
+        stdio::print_json(&text)?
+    } else {
+        stdio::print(text.as_bytes())?
+    }
     Ok(0)
 }
 
@@ -197,7 +205,7 @@ async fn inspect(names: &[String]) -> Result<u8, Failure> {
     for name in names {
         all.push(entry(&Image::get(name).await?));
     }
-    stdio::print(document(all).as_bytes())?;
+    stdio::print_json(&document(all))?;
     Ok(0)
 }
 
@@ -228,10 +236,15 @@ fn removed(reports: &[PruneReport], json: bool, quiet: bool) -> Result<u8, Failu
     } else if quiet {
         String::new()
     } else {
-        let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
+        let lines: String =
+            names.iter().map(|name| format!("{}\n", stdio::one_line(name))).collect();
         format!("{lines}{} are free again\n", size(freed))
     };
-    stdio::print(text.as_bytes())?;
+    if json {
+        stdio::print_json(&text)?
+    } else {
+        stdio::print(text.as_bytes())?
+    }
     Ok(0)
 }
 
