@@ -1,0 +1,169 @@
+//! Promises B3, D3 and J8 against an agent that is a stranger: it greets, and then does as it likes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+mod support;
+
+use bytes::BytesMut;
+use msb_wire::{
+    Decoder, Exited, Failure, FailureKind, Frame, Hello, Message, Peer, SessionId, SessionInfo,
+    Sessions, Stage, Started, encode,
+};
+use rustix::process::Signal;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+use support::{Scene, said, signal};
+
+/// What the agent says to a message of the host on the same channel.
+type Answer = fn(&Message) -> Vec<Message>;
+
+/// A sandbox `w` whose agent answers like this to whoever connects from now on.
+fn with_agent(answer: Answer) -> Scene {
+    let scene = Scene::with_sandbox();
+    let run = scene.home.path().join("sandboxes/w/run");
+    let address = run.join("agent.sock");
+    std::fs::rename(&address, run.join("real.sock")).unwrap();
+    let listener = UnixListener::bind(&address).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            std::thread::spawn(move || serve(stream, answer));
+        }
+    });
+    scene
+}
+
+fn serve(mut stream: UnixStream, answer: Answer) {
+    let (mut decoder, mut buffer) = (Decoder::new(Peer::Host), BytesMut::new());
+    let mut chunk = vec![0; 65_536];
+    loop {
+        while let Some(Frame { channel, message }) = decoder.next(&mut buffer).unwrap() {
+            let answers = match message {
+                Message::Hello(_) => vec![Message::Hello(Hello::ours(Some([1; 16])))],
+                Message::Ping(number) => vec![Message::Pong(number)],
+                other => answer(&other),
+            };
+            let mut out = BytesMut::new();
+            for message in answers {
+                assert!(encode(&Frame { channel, message }, &mut out));
+            }
+            if stream.write_all(&out).is_err() {
+                return;
+            }
+        }
+        match stream.read(&mut chunk) {
+            Ok(length @ 1..) => buffer.extend_from_slice(&chunk[..length]),
+            _ => return,
+        }
+    }
+}
+
+fn is_exec(message: &Message) -> bool {
+    matches!(message, Message::Exec(_))
+}
+
+/// Waits for a call, which must end between these two times.
+fn ends_within(child: std::process::Child, begun: Instant, least: u64, most: u64) -> support::Said {
+    let said = said(child.wait_with_output().unwrap());
+    let range = Duration::from_secs(least)..Duration::from_secs(most);
+    assert!(range.contains(&begun.elapsed()), "{:?}: {said:?}", begun.elapsed());
+    said
+}
+
+#[test]
+fn d3_timeout_holds_with_an_agent_that_only_answers_pings() {
+    let scene = with_agent(|_| Vec::new());
+    let begun = Instant::now();
+    let child = scene.spawn(&["exec", "--timeout", "2s", "w", "true"]);
+    let said = ends_within(child, begun, 11, 20);
+    assert_eq!(said.code, 125);
+    assert!(said.err.contains("the agent did not answer within 12 s"), "{}", said.err);
+    assert_eq!(said.err.matches('\n').count(), 1, "{}", said.err);
+}
+
+#[test]
+fn d3_timeout_holds_for_a_command_that_never_ends() {
+    let scene = with_agent(|message| match is_exec(message) {
+        true => vec![Message::Started(Started { pid: 7 })],
+        false => Vec::new(),
+    });
+    let begun = Instant::now();
+    let child = scene.spawn(&["exec", "--timeout", "1s", "w", "true"]);
+    let said = ends_within(child, begun, 13, 22);
+    assert_eq!(said.code, 125);
+    assert!(said.err.contains("the agent did not answer"), "{}", said.err);
+}
+
+#[test]
+fn d3_one_sigterm_ends_msb_with_a_silent_agent() {
+    let scene = with_agent(|_| Vec::new());
+    let child = scene.spawn(&["exec", "w", "true"]);
+    std::thread::sleep(Duration::from_secs(1));
+    let begun = Instant::now();
+    signal(&child, Signal::TERM);
+    let said = ends_within(child, begun, 9, 16);
+    assert_eq!(said.code, 125);
+    assert!(said.err.contains("the agent did not answer when"), "{}", said.err);
+}
+
+#[test]
+fn b3_exit_code_out_of_range_is_125_with_a_text() {
+    let scene = with_agent(|message| match is_exec(message) {
+        true => vec![
+            Message::Started(Started { pid: 7 }),
+            Message::Exited(Exited { code: i32::MIN, ..Exited::default() }),
+        ],
+        false => Vec::new(),
+    });
+    let said = scene.fails(125, &["exec", "w", "true"]);
+    assert!(said.contains("the exit code -2147483648, which is out of range"), "{said}");
+}
+
+#[test]
+fn j8_guest_text_is_escaped() {
+    let scene = with_agent(|message| match message {
+        Message::List => vec![Message::Sessions(Sessions {
+            sessions: vec![SessionInfo {
+                session: SessionId::from_bytes([7; 16]),
+                pid: 7,
+                argv: vec![
+                    b"\x1b]0;title\x07".to_vec().into(),
+                    "a\nb\u{9b}2J\u{202e}".as_bytes().to_vec().into(),
+                    b"\xff\xed\xa0\x80".to_vec().into(),
+                ],
+                tty: false,
+                exited: None,
+                age_ns: 1,
+                total: 0,
+                followers: 0,
+            }],
+        })],
+        Message::Exec(_) => vec![Message::Failed(Failure {
+            kind: FailureKind::NotFound,
+            stage: Stage::Execve,
+            errno: 2,
+            path: b"\x1b[31m\xff".to_vec(),
+            message: format!("no\n\u{2028}\u{1b}[0m {}", "x".repeat(50_000)),
+        })],
+        _ => Vec::new(),
+    });
+    let is_harmless = |text: &str| {
+        let hostile = |c: char| {
+            (c.is_control() && c != '\n') || matches!(c, '\u{2028}' | '\u{202e}' | '\u{9b}')
+        };
+        assert!(!text.chars().any(hostile), "{text:?}");
+    };
+    let table = scene.ok(&["sessions", "w"]);
+    is_harmless(&table);
+    assert_eq!(table.matches('\n').count(), 2, "{table}");
+    assert!(table.contains(r"\u{1b}]0;title\u{7} a b\u{9b}2J\u{202e}"), "{table}");
+    let document = scene.ok(&["sessions", "--json", "w"]);
+    is_harmless(&document);
+    let value: serde_json::Value = serde_json::from_str(&document).unwrap();
+    assert_eq!(value[0]["command"][1], "a\nb\u{9b}2J\u{202e}");
+    let said = scene.fails(127, &["exec", "w", "nosuch"]);
+    is_harmless(&said);
+    assert!(said.starts_with(r"cannot run \u{1b}[31m\xff: no "), "{said}");
+    assert!(said.len() < 500, "{}", said.len());
+}
