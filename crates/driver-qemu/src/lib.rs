@@ -21,6 +21,9 @@
 mod arguments;
 mod cpio;
 mod driver;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod jail;
 mod kernel;
 mod machine;

@@ -8,6 +8,8 @@ use tokio::net::UnixStream;
 
 /// Longest line that is read, in bytes.
 const LINE: u64 = 64 * 1024;
+/// Longest word of it that goes into an error, in characters.
+const WORD: usize = 64;
 
 /// The last thing that QEMU said about the machine's end.
 #[derive(Debug, Clone, Default)]
@@ -60,11 +62,36 @@ fn meaning(line: &[u8]) -> Option<String> {
                 "guest-shutdown" => "it was shut down from within".to_owned(),
                 "guest-panic" => "its kernel panicked".to_owned(),
                 "host-signal" => "QEMU was told to end by a signal".to_owned(),
-                other => format!("it ended by {other}"),
+                other => format!("it ended by {}", short(other)),
             })
         }
         _ => None,
     }
+}
+
+/// A word of QEMU as it goes into an error.
+fn short(word: &str) -> String {
+    word.chars().filter(|c| c.is_ascii_graphic()).take(WORD).collect()
+}
+
+/// QEMU, which a guest may have taken over, sends arbitrary bytes and ends: so does the reader, and
+/// its words are few.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) async fn read_from(mut qemu: UnixStream, stream: UnixStream, data: &[u8]) {
+    let said = Said::default();
+    let sending = async {
+        // The reader may have had enough.
+        let _ = qemu.write_all(data).await;
+        let _ = qemu.shutdown().await;
+        let _ = qemu.read_to_end(&mut Vec::new()).await;
+    };
+    // The reader's own connection ends with it, and with that what QEMU reads.
+    let reading = said.follow(stream);
+    let _ = tokio::join!(sending, reading);
+    let words = said.words().unwrap_or_default();
+    assert!(
+        words.len() < 2 * WORD + 32 && words.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
+    );
 }
 
 #[cfg(test)]

@@ -23,8 +23,13 @@ impl AgentLink {
     pub(crate) async fn connect(dir: &SandboxDir) -> io::Result<Self> {
         let stream = dir.connect_agent().map_err(io::Error::other)?;
         stream.set_nonblocking(true)?;
+        AgentLink::greet(UnixStream::from_std(stream)?).await
+    }
+
+    /// Greets the agent at the other end, and waits until it answers.
+    pub(crate) async fn greet(stream: UnixStream) -> io::Result<Self> {
         let mut link = AgentLink {
-            stream: UnixStream::from_std(stream)?,
+            stream,
             decoder: Decoder::new(Peer::Agent),
             buffer: BytesMut::new(),
             next_channel: 1,

@@ -4,9 +4,11 @@ use msb_driver::{Reply, Request};
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 
 /// Longest request, in bytes.
 const MAX_LINE: u64 = 64 * 1024;
@@ -17,6 +19,9 @@ const CONNECTIONS: usize = 64;
 const WAITERS: usize = 512;
 /// Requests that wait for the runner's attention (a count).
 const REQUESTS: usize = 16;
+/// How long a caller may take to send a request, or to take its answer. One that is silent would
+/// hold a connection that another wants.
+const CALLER_LIMIT: Duration = Duration::from_secs(10);
 
 /// A request and where its answer goes.
 #[derive(Debug)]
@@ -91,7 +96,7 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>, alive: mp
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a control connection was not accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
@@ -116,6 +121,16 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>, alive: mp
     }
 }
 
+/// Serves one connection, whoever is at its other end.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) async fn serve(stream: UnixStream, requests: mpsc::Sender<Asked>) -> io::Result<()> {
+    let free = Arc::new(Semaphore::new(1));
+    let permit = Arc::clone(&free).try_acquire_owned().map_err(io::Error::other)?;
+    let (alive, _writing) = mpsc::channel(1);
+    let (stream, waiters) = (BufReader::new(stream), Arc::new(Semaphore::new(WAITERS)));
+    Caller { stream, permit, waiters, requests, alive: alive.downgrade() }.serve().await
+}
+
 /// A connection.
 struct Caller {
     stream: BufReader<UnixStream>,
@@ -130,23 +145,30 @@ impl Caller {
     async fn serve(mut self) -> io::Result<()> {
         loop {
             let mut line = Vec::new();
-            let length = (&mut self.stream).take(MAX_LINE).read_until(b'\n', &mut line).await?;
+            let mut bounded = (&mut self.stream).take(MAX_LINE);
+            let length = timeout(CALLER_LIMIT, bounded.read_until(b'\n', &mut line)).await??;
             if length == 0 {
                 return Ok(());
             }
             // Held until the answer is written, so that the runner does not end before.
             let Some(_writing) = self.alive.upgrade() else { return Ok(()) };
-            let reply = match serde_json::from_slice(&line) {
+            let (reply, goes_on) = match serde_json::from_slice(&line) {
                 Ok(request) => match self.ask(request).await {
-                    Some(reply) => reply,
+                    Some(reply) => (reply, true),
                     None => return Ok(()),
                 },
-                Err(error) => Reply::Refused { message: format!("not a request: {error}") },
+                Err(_) if length as u64 == MAX_LINE => {
+                    let message = format!("a request is longer than {MAX_LINE} bytes");
+                    (Reply::Refused { message }, false)
+                }
+                Err(error) => {
+                    (Reply::Refused { message: format!("not a request: {error}") }, false)
+                }
             };
             let mut bytes = serde_json::to_vec(&reply)?;
             bytes.push(b'\n');
-            self.stream.write_all(&bytes).await?;
-            if length as u64 == MAX_LINE {
+            timeout(CALLER_LIMIT, self.stream.write_all(&bytes)).await??;
+            if !goes_on {
                 return Ok(());
             }
         }
@@ -184,5 +206,64 @@ impl Caller {
 async fn hung_up(stream: &mut BufReader<UnixStream>) {
     if stream.fill_buf().await.is_ok_and(|bytes| !bytes.is_empty()) {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a caller that sends these bytes, and then nothing, is answered; and how it ended.
+    async fn answered(sent: Vec<u8>) -> (Vec<Reply>, io::Result<()>) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (requests, mut asked) = mpsc::channel(REQUESTS);
+        let serving = tokio::spawn(serve(ours, requests));
+        tokio::spawn(async move {
+            while let Some(Asked { answer, .. }) = asked.recv().await {
+                answer.send(Reply::Refused { message: "asked".to_owned() });
+            }
+        });
+        // It may have had enough before all is sent.
+        let _ = theirs.write_all(&sent).await;
+        let ended = serving.await.unwrap();
+        let mut text = Vec::new();
+        // Unread bytes make the end a reset.
+        let _ = theirs.read_to_end(&mut text).await;
+        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        (lines.map(|line| serde_json::from_slice(line).unwrap()).collect(), ended)
+    }
+
+    fn message(reply: &Reply) -> &str {
+        let Reply::Refused { message } = reply else { panic!("{reply:?}") };
+        message
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn i1_garbage_on_the_control_socket_ends_it_with_a_reason() {
+        let garbage = b"\x00\xff{]\n{\"op\":\"info\"}\n".to_vec();
+        let (replies, ended) = answered(garbage).await;
+        assert!(ended.is_ok());
+        let [reply] = replies.as_slice() else { panic!("{replies:?}") };
+        assert!(message(reply).starts_with("not a request: "), "{reply:?}");
+        let (replies, ended) = answered(vec![b'x'; 60_000]).await;
+        assert!(replies.is_empty() && ended.is_err(), "half a request is not waited for");
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let serving = tokio::spawn(serve(ours, mpsc::channel(1).0));
+        let long = vec![b'x'; 65_536];
+        theirs.write_all(&long).await.unwrap();
+        serving.await.unwrap().unwrap();
+        let mut text = String::new();
+        theirs.read_to_string(&mut text).await.unwrap();
+        assert!(text.contains("longer than 65536 bytes"), "{text}");
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn j4_silent_caller_of_the_control_socket_is_let_go() {
+        let begun = tokio::time::Instant::now();
+        let (replies, ended) = answered(b"{\"op\":\"info\"}\n".to_vec()).await;
+        assert_eq!(message(&replies[0]), "asked");
+        assert!(ended.is_err() && begun.elapsed() < 2 * CALLER_LIMIT, "{:?}", begun.elapsed());
+        let (replies, ended) = answered(Vec::new()).await;
+        assert!(replies.is_empty() && ended.is_err());
     }
 }

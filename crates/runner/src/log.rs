@@ -168,6 +168,11 @@ impl<W: Records> Sessions<W> {
         Sessions { records, open: HashMap::new() }
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn records(&self) -> &W {
+        &self.records
+    }
+
     /// Returns how many sessions are open.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn len(&self) -> usize {

@@ -18,6 +18,8 @@ mod cli;
 mod console;
 mod control;
 mod creator;
+#[cfg(test)]
+mod fuzzing;
 mod heart;
 mod image;
 mod inherited;
