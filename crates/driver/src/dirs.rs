@@ -2,11 +2,11 @@
 
 use crate::error::{Error, Result};
 use crate::state::now_ms;
-use rustix::fs::Mode;
+use crate::tree::remove_tree;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Creates a directory for its owner alone, with the parents it lacks, or makes sure that an
@@ -67,66 +67,32 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
 /// How the directory of a sandbox is called while it is being removed: no sandbox has such a name.
 const RETIRED: &str = ".removed-";
 
-/// Removes the directory of a sandbox, whose lock the caller holds.
+/// Renames the directory of a sandbox, whose lock the caller holds, to a name of no sandbox, and
+/// returns its new path; `None` when it does not exist.
 ///
-/// First out of the way as a whole: the name is free from that moment on, and whoever takes it
-/// finds nothing of the old sandbox, nor does the removal find anything of theirs.
-pub fn retire(path: &Path) -> Result<()> {
+/// The sandbox's name is free from that moment on: a new sandbox of the name finds nothing of the
+/// old one, nor does the removal find anything of the new one.
+pub(crate) fn set_aside(path: &Path) -> Result<Option<PathBuf>> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = format!("{RETIRED}{}-{}-{count}", std::process::id(), now_ms());
     let aside = path.with_file_name(name);
     match fs::rename(path, &aside) {
-        Ok(()) => loop {
-            match remove_tree(&aside) {
-                // Whoever was on the way to its lock file has made one; nobody new finds the way.
-                Err(Error::Io { source, .. })
-                    if source.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-                result => return result,
-            }
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(()) => Ok(Some(aside)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("remove", path, error)),
     }
+}
+
+/// Removes the directory of a sandbox, whose lock the caller holds. For the runner only: the
+/// sandbox may have filled it.
+pub fn retire(path: &Path) -> Result<()> {
+    set_aside(path)?.map_or(Ok(()), |aside| remove_tree(&aside))
 }
 
 /// Whether a directory is what a removal that was killed has left.
 pub(crate) fn is_retired(name: &str) -> bool {
     name.starts_with(RETIRED)
-}
-
-/// Removes a directory with all it contains; nothing there is fine.
-///
-/// Directories that deny their owner access, as a container and the overlay leave them behind,
-/// are opened up first. No symbolic link is followed.
-pub fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => open_up(path),
-        Err(error) => return Err(Error::io("remove", path, error)),
-    }
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io("remove", path, error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Gives the owner access to every directory of a tree, as far as that is allowed.
-fn open_up(root: &Path) {
-    let mut waiting = vec![root.to_path_buf()];
-    while let Some(directory) = waiting.pop() {
-        // Failures show up again, with a better message, when the removal is tried once more.
-        let _ = rustix::fs::chmod(&directory, Mode::RWXU);
-        let Ok(entries) = fs::read_dir(&directory) else { continue };
-        let directories = entries
-            .flatten()
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-            .map(|entry| entry.path());
-        waiting.extend(directories);
-    }
 }
 
 #[cfg(test)]
@@ -141,21 +107,6 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         create_private_dir(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn a_tree_with_closed_directories_is_removed_and_links_are_not_followed() {
-        let scratch = tempfile::tempdir().unwrap();
-        let (tree, other) = (scratch.path().join("tree"), scratch.path().join("other"));
-        fs::create_dir_all(tree.join("closed/inner")).unwrap();
-        fs::create_dir(&other).unwrap();
-        fs::write(other.join("kept"), "x").unwrap();
-        std::os::unix::fs::symlink(&other, tree.join("link")).unwrap();
-        fs::set_permissions(tree.join("closed"), Permissions::from_mode(0o000)).unwrap();
-        remove_tree(&tree).unwrap();
-        assert!(!tree.exists());
-        assert!(other.join("kept").exists());
-        remove_tree(&tree).unwrap();
     }
 
     #[test]

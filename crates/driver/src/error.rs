@@ -44,6 +44,12 @@ pub enum Error {
     /// The runner did not answer in time.
     #[error("the runner of sandbox {0} did not answer within {1:?}")]
     TimedOut(Name, Duration),
+    /// The removal of a sandbox's files takes long.
+    #[error(
+        "cannot remove the files of sandbox {0} within {1:?}; \
+         its name is free, and their removal goes on"
+    )]
+    StillRemoving(Name, Duration),
     /// The system refused something.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -90,7 +96,7 @@ impl Error {
             Error::Running(_) => ErrorKind::SandboxRunning,
             Error::InvalidName(_) => ErrorKind::InvalidConfig,
             Error::CompanionNotFound { .. } => ErrorKind::BootFailed,
-            Error::TimedOut(..) => ErrorKind::TimedOut,
+            Error::TimedOut(..) | Error::StillRemoving(..) => ErrorKind::TimedOut,
             Error::Io { .. } => ErrorKind::Io,
             Error::Failed(failure) => match failure.kind {
                 FailureKind::InvalidConfig => ErrorKind::InvalidConfig,

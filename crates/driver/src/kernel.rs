@@ -79,7 +79,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // What is left is a directory that nobody looks for, and the next fetch has another name.
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = crate::tree::remove_tree(&self.0);
     }
 }
 

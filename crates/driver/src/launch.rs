@@ -10,11 +10,11 @@ use crate::error::{Error, Failure, Result};
 use crate::home::{Home, SandboxDir};
 use crate::lock::SandboxLock;
 use crate::state::{Creator, Started, Stored, now_ms};
-use crate::store::{clean_leftovers, discard_unless_running, wipe};
+use crate::store::{clean_leftovers, discard_unless_running, is_blank, replace};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -103,7 +103,6 @@ pub fn create(
     let creator = Creator::this_process()?;
     create_private_dir(&home.sandboxes())?;
     let lock = claim_name(&dir, options, companions)?;
-    wipe(&dir, companions)?;
     let stored = Stored { config, created_ms: now_ms(), creator };
     dir.write_config(&stored)?;
     launch(home, dir, lock, &stored.config, companions, true)
@@ -181,7 +180,11 @@ fn claim_name(
                 return Err(Error::AlreadyExists(dir.name().clone()));
             }
             clean_leftovers(dir, &lock, companions)?;
-            return Ok(lock);
+            if is_blank(dir)? {
+                return Ok(lock);
+            }
+            replace(dir, companions)?;
+            continue;
         }
         let is_leftover = |stored: Stored| !stored.config.detached && stored.creator.is_gone();
         let dying = stored.ok().flatten().is_some_and(is_leftover);
@@ -292,6 +295,37 @@ pub(crate) fn run_to_end(mut command: Command, program: &Path) -> Result<bool> {
         // The host program ignores SIGCHLD or waits for all its children itself.
         Err(error) if error.raw_os_error() == Some(nix::libc::ECHILD) => Ok(true),
         Err(error) => Err(Error::io("wait for", program, error)),
+    }
+}
+
+/// Waits until a child ends, and says whether it reported success; `None` when the limit passes
+/// first, and then the child is killed. What it has forked goes on.
+pub(crate) fn run_within(
+    mut command: Command,
+    program: &Path,
+    limit: Duration,
+) -> Result<Option<bool>> {
+    let failed = |error: io::Error| Error::io("wait for", program, error);
+    let mut child = command.spawn().map_err(|error| Error::io("run", program, error))?;
+    drop(command);
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let deadline = Instant::now() + limit;
+    // Without descriptors of processes (Linux before 5.3) it is waited for as long as it takes.
+    if let Some(Ok(process)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+        match wait_readable(process.as_fd(), Some(deadline)) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Ok(None);
+            }
+            ended => ended.map_err(failed)?,
+        }
+    }
+    match child.wait() {
+        Ok(status) => Ok(Some(status.success())),
+        // The host program ignores SIGCHLD or waits for all its children itself.
+        Err(error) if error.raw_os_error() == Some(nix::libc::ECHILD) => Ok(Some(true)),
+        Err(error) => Err(failed(error)),
     }
 }
 

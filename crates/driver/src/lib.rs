@@ -31,13 +31,14 @@ mod name;
 mod socket;
 mod state;
 mod store;
+mod tree;
 
 pub use bounds::{Bounds, Cpus, DEFAULT_DISK_MIB, DEFAULT_PIDS, Protection, Security, memory_mib};
 pub use byte_string::ByteString;
 pub use companions::{Companions, find_companion};
 pub use config::{CONFIG_VERSION, DriverChoice, LogConfig, SandboxConfig, resolve_boot_timeout};
 pub use control::{Control, Reply, Request};
-pub use dirs::{create_private_dir, remove_tree, retire, write_atomically};
+pub use dirs::{create_private_dir, retire, write_atomically};
 pub use driver::{
     BoxFuture, Driver, DriverReport, Exit, Isolation, Machine, MachineSpec, Probe, Root, Users,
     choose,
@@ -53,3 +54,4 @@ pub use name::{InvalidName, Name};
 pub use socket::{bind_in, connect_in};
 pub use state::{Creator, Outcome, Reason, Started, Status, Stored, now_ms};
 pub use store::{Info, get, list, remove, sweep};
+pub use tree::remove_tree;

@@ -3,21 +3,32 @@
 use crate::companions::Companions;
 use crate::config::SandboxConfig;
 use crate::control::{Control, Reply, Request};
-use crate::dirs::{is_retired, remove_tree, retire};
+use crate::dirs::{is_retired, set_aside};
 use crate::error::{Error, Failure, Result};
 use crate::home::{Home, SandboxDir};
-use crate::launch::{open_log, run_to_end, runner_command};
+use crate::launch::{open_log, run_within, runner_command};
 use crate::lock::SandboxLock;
 use crate::name::Name;
 use crate::socket::connect_in;
 use crate::state::{Outcome, Started, Status, Stored};
 use command_fds::{CommandFdExt, FdMapping};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 use std::{fs, io};
 
 /// How long a forced removal waits for the end of the sandbox.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a call waits for the runner to clean up after a sandbox that was killed.
+const SWEEP_LIMIT: Duration = Duration::from_secs(60);
+/// How long a removal waits for the runner to remove a sandbox's files.
+const PURGE_LIMIT: Duration = Duration::from_secs(120);
+/// How long other calls wait for the removal of files that are in nobody's way.
+const ASIDE_LIMIT: Duration = Duration::from_secs(1);
+/// Size from which on the host program leaves the removal of a file to the runner, in bytes.
+const LARGE_FILE: u64 = 256 * 1024 * 1024;
 
 /// What is known about a sandbox.
 #[derive(Debug, Clone)]
@@ -87,7 +98,7 @@ pub fn get(home: &Home, name: &Name, companions: Option<&Companions>) -> Result<
 /// cannot be read is listed with its error, so that it hides no other.
 pub fn list(home: &Home, companions: Option<&Companions>) -> Result<Vec<(Name, Result<Info>)>> {
     let mut found = Vec::new();
-    for name in names(home)? {
+    for name in names(home, companions)? {
         match get(home, &name, companions) {
             // Removed meanwhile, or half-made.
             Err(Error::NotFound(_)) => {}
@@ -141,7 +152,7 @@ pub fn remove(home: &Home, name: &Name, force: bool, companions: &Companions) ->
     }
 }
 
-fn names(home: &Home) -> Result<Vec<Name>> {
+fn names(home: &Home, companions: Option<&Companions>) -> Result<Vec<Name>> {
     let path = home.sandboxes();
     let entries = match fs::read_dir(&path) {
         Ok(entries) => entries,
@@ -149,14 +160,19 @@ fn names(home: &Home) -> Result<Vec<Name>> {
         Err(error) => return Err(Error::io("read", &path, error)),
     };
     let mut names: Vec<Name> = Vec::new();
+    let mut retired = Vec::new();
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if is_retired(&name) {
-            // What a removal that was killed has left; one that goes on is only helped along.
-            let _ = remove_tree(&entry.path());
+            retired.push(entry.path());
         }
         names.extend(name.parse::<Name>().ok());
+    }
+    // What a removal that was killed has left; one that goes on is not waited for.
+    retired.retain(|path| !remove_known(path));
+    if let Some(companions) = companions.filter(|_| !retired.is_empty()) {
+        let _ = purge(&retired, false, ASIDE_LIMIT, companions);
     }
     names.sort();
     Ok(names)
@@ -231,50 +247,103 @@ fn run_on_directory(
     command
         .fd_mappings(vec![FdMapping { parent_fd: lock.duplicate()?, child_fd: 3 }])
         .map_err(|error| Error::io("pass descriptors to", runner, io::Error::other(error)))?;
-    if run_to_end(command, runner)? {
-        return Ok(());
-    }
-    let error = io::Error::other("the runner could not; see runner.log in it");
-    Err(Error::io("clean up", dir.path(), error))
-}
-
-/// Empties the directory of a sandbox that is not running, but for the lock that is held.
-pub(crate) fn wipe(dir: &SandboxDir, companions: &Companions) -> Result<()> {
-    // First, so that whatever happens next nobody takes the rest for a sandbox.
-    remove_file(&dir.config())?;
-    remove_file(&dir.started())?;
-    remove_file(&dir.outcome())?;
-    for tree in [dir.log(), dir.upper(), dir.work(), dir.rootfs(), dir.bundle()] {
-        match remove_tree(&tree) {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
-                // Files of users that exist only in the sandbox's user namespace.
-                let lock = SandboxLock::open(&dir.lock())?;
-                run_on_directory("purge", dir, &lock, companions)?;
-            }
-            result => result?,
-        }
-    }
-    let mut old_log = dir.agent_log().into_os_string();
-    old_log.push(".old");
-    remove_file(std::path::Path::new(&old_log))?;
-    remove_file(&dir.agent_log())?;
-    remove_file(&dir.runner_log())
-}
-
-fn remove_file(path: &std::path::Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io("remove", path, error))
-        }
-        _ => Ok(()),
-    }
+    let why = match run_within(command, runner, SWEEP_LIMIT)? {
+        Some(true) => return Ok(()),
+        Some(false) => io::Error::other("the runner could not; see runner.log in it"),
+        None => io::Error::new(io::ErrorKind::TimedOut, "the runner has not answered in time"),
+    };
+    Err(Error::io("clean up", dir.path(), why))
 }
 
 /// Removes a sandbox that is not running. The caller holds the maintenance lock.
 fn discard(dir: &SandboxDir, lock: &SandboxLock, companions: &Companions) -> Result<()> {
     clean_leftovers(dir, lock, companions)?;
-    wipe(dir, companions)?;
-    retire(dir.path())
+    let Some(aside) = set_aside(dir.path())? else { return Ok(()) };
+    if remove_known(&aside) {
+        return Ok(());
+    }
+    match purge(&[aside], true, PURGE_LIMIT, companions)? {
+        Some(true) => Ok(()),
+        Some(false) => {
+            let error = io::Error::other("the runner could not remove its files");
+            Err(Error::io("remove", dir.path(), error))
+        }
+        None => Err(Error::StillRemoving(dir.name().clone(), PURGE_LIMIT)),
+    }
+}
+
+/// Frees the name of a sandbox that is not running, whose maintenance lock the caller holds. Its
+/// files are removed as far as that is quickly done, else by a later call.
+pub(crate) fn replace(dir: &SandboxDir, companions: &Companions) -> Result<()> {
+    if let Some(aside) = set_aside(dir.path())?
+        && !remove_known(&aside)
+    {
+        let _ = purge(&[aside], false, ASIDE_LIMIT, companions);
+    }
+    Ok(())
+}
+
+/// Whether the directory of a sandbox has nothing in it but its lock.
+pub(crate) fn is_blank(dir: &SandboxDir) -> Result<bool> {
+    let failed = |error| Error::io("read", dir.path(), error);
+    for entry in fs::read_dir(dir.path()).map_err(failed)? {
+        if Some(entry.map_err(failed)?.file_name().as_os_str()) != dir.lock().file_name() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes a retired directory by the names that the library gives. False when there is more.
+///
+/// The host program enters no directory that a guest can have filled, and waits for no large
+/// file: that is the runner's part.
+fn remove_known(aside: &Path) -> bool {
+    const FILES: [&str; 13] = [
+        "lock",
+        "config.json",
+        "config.json.new",
+        "started.json",
+        "started.json.new",
+        "outcome.json",
+        "outcome.json.new",
+        "agent.log",
+        "agent.log.old",
+        "runner.log",
+        "run",
+        "disk",
+        "layers.img",
+    ];
+    for name in ["upper", "work", "layers", "rootfs", "bundle", "log"] {
+        let _ = fs::remove_dir(aside.join(name));
+    }
+    for name in FILES {
+        let path = aside.join(name);
+        let large = |found: fs::Metadata| found.blocks().saturating_mul(512) > LARGE_FILE;
+        if !fs::symlink_metadata(&path).is_ok_and(large) {
+            let _ = fs::remove_file(path);
+        }
+    }
+    match fs::remove_dir(aside) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Has the runner remove retired directories, and says whether it has; `None` when that takes
+/// longer than the limit, and goes on.
+///
+/// Without `wait` it leaves out those that another process is removing.
+fn purge(
+    retired: &[PathBuf],
+    wait: bool,
+    limit: Duration,
+    companions: &Companions,
+) -> Result<Option<bool>> {
+    let mut command = runner_command(companions);
+    command.arg("purge").args(wait.then_some("--wait")).arg("--").args(retired);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    run_within(command, &companions.runner, limit)
 }
 
 /// Removes a sandbox whose start failed.

@@ -7,6 +7,7 @@
 use crate::layer::{Bounds, Layer, Unpacked, unpack};
 use crate::tree::{Owners, Tree};
 use msb_image::{Digest, Error, ErrorKind, Result};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs;
@@ -64,13 +65,11 @@ impl Helper {
 
     /// Removes a directory with all it contains, whoever it belongs to.
     pub(crate) fn remove_tree(&self, path: &Path) -> Result<()> {
-        match fs::remove_dir_all(path) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+        match remove(path) {
+            Err(error) if is_denied(&error) => {
                 self.order(&Order::Remove { path: path.to_path_buf() }, |_, _| {}).map(drop)
             }
-            Err(error) => Err(Error::io("remove", path, error)),
+            result => result,
         }
     }
 
@@ -141,9 +140,7 @@ pub fn end_with(mut input: impl Read + Send + 'static) {
 fn carry_out(order: Order, owners: Owners) -> Result<Unpacked> {
     match order {
         Order::Remove { path } => {
-            open_up(&path);
-            let removed = fs::remove_dir_all(&path);
-            removed.map_err(|error| Error::io("remove", &path, error))?;
+            remove(&path)?;
             Ok(Unpacked::default())
         }
         Order::Unpack { layers, into, workdir } => {
@@ -170,14 +167,14 @@ fn say(word: &Word) {
     let _ = std::io::stdout().write_all(&line);
 }
 
-/// Gives the owner access to every directory of a tree, as far as that is allowed.
-fn open_up(root: &Path) {
-    let mut waiting = vec![root.to_path_buf()];
-    while let Some(folder) = waiting.pop() {
-        // What is refused shows up again, with a better message, when it is removed.
-        let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o700));
-        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-        let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        waiting.extend(folders.map(|entry| entry.path()));
-    }
+fn is_denied(error: &Error) -> bool {
+    let denied = [Errno::ACCESS, Errno::PERM].map(Errno::raw_os_error);
+    error.os_error.is_some_and(|code| denied.contains(&code))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    msb_driver::remove_tree(path).map_err(|error| match error {
+        msb_driver::Error::Io { source, .. } => Error::io("remove", path, source),
+        error => Error::new(ErrorKind::Died, error.to_string()),
+    })
 }

@@ -2,9 +2,9 @@
 
 use crate::inherited::Inherited;
 use crate::namespaces::{Side, enter};
-use crate::{cleanup, image, run, sys, vmm};
+use crate::{cleanup, image, purge, run, sys, vmm};
 use clap::{Parser, Subcommand};
-use msb_driver::{Driver, DriverReport, SandboxDir, Users, remove_tree};
+use msb_driver::{Driver, DriverReport, SandboxDir, Users};
 use msb_driver_container::{ContainerDriver, Settings};
 use msb_driver_krun::KrunDriver;
 use msb_driver_qemu::QemuDriver;
@@ -43,11 +43,13 @@ enum Task {
         #[arg(long)]
         dir: PathBuf,
     },
-    /// Remove the files of a sandbox that belong to users of its own.
+    /// Remove directories that sandboxes have filled, also files of users of their own.
     Purge {
-        /// The sandbox's directory.
+        /// Wait for another removal of the same directory.
         #[arg(long)]
-        dir: PathBuf,
+        wait: bool,
+        /// The directories.
+        directories: Vec<PathBuf>,
     },
     /// Say which drivers can be used, as JSON.
     Probe {
@@ -89,7 +91,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let result = match arguments.task {
         Task::Run { dir, agent, attached } => start(&dir, &agent, attached),
         Task::Sweep { dir } => sweep(&dir),
-        Task::Purge { dir } => purge(&dir),
+        Task::Purge { wait, directories } => purge::purge(&directories, wait),
         Task::Probe { home, agent } => probe(&home, agent),
         Task::Image { home } => image::work(&home),
         Task::ImageFiles => image::files(),
@@ -125,21 +127,6 @@ fn sweep(dir: &Path) -> Result<ExitCode, String> {
     let clean = cleanup::clean(&drivers, &dir, None);
     runtime()?.block_on(clean).map_err(|failure| failure.to_string())?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn purge(dir: &Path) -> Result<ExitCode, String> {
-    sys::close_from(4).map_err(|error| error.to_string())?;
-    sys::reset_signals();
-    let dir = SandboxDir::open(dir).map_err(|error| error.to_string())?;
-    match enter(true).map_err(|failure| failure.to_string())? {
-        Side::Outside(code) => Ok(code),
-        Side::Inside(_) => {
-            for tree in [dir.upper(), dir.work()] {
-                remove_tree(&tree).map_err(|error| error.to_string())?;
-            }
-            Ok(ExitCode::SUCCESS)
-        }
-    }
 }
 
 fn probe(home: &Path, agent: PathBuf) -> Result<ExitCode, String> {

@@ -26,6 +26,7 @@ mod inherited;
 mod life;
 mod log;
 mod namespaces;
+mod purge;
 mod run;
 mod signals;
 mod supervise;
