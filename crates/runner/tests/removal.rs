@@ -1,0 +1,110 @@
+//! Promise J6: a sandbox can always be removed, whatever it has left.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails, also outside of the functions marked as tests"
+)]
+
+mod support;
+
+use msb_driver::{Companions, ErrorKind, Home, Request, list, remove};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use support::{Scene, is_root, run_tests_as_ordinary_user};
+
+/// A place in memory: on a disk that is mounted with `discard`, the removal of each directory
+/// waits for the device.
+fn scene() -> (Scene, tempfile::TempDir) {
+    let home = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    (Scene::with_home(home.path().join("home").to_str().unwrap()), home)
+}
+
+/// A sandbox that is not running, with a tree in its upper layer.
+fn stopped_with(scene: &Scene, name: &str, fill: impl FnOnce(&Path)) {
+    let mut config = scene.config(name);
+    config.detached = true;
+    scene.create(config).unwrap();
+    scene.ask(name, &Request::Kill);
+    let upper = scene.dir(name).upper();
+    fs::create_dir_all(&upper).unwrap();
+    fill(&upper);
+}
+
+fn nest(top: &Path, depth: usize, name: &str) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at = openat(CWD, top, flags, Mode::empty()).unwrap();
+    for _ in 0..depth {
+        mkdirat(&at, name, Mode::RWXU).unwrap();
+        at = openat(&at, name, flags, Mode::empty()).unwrap();
+    }
+}
+
+/// Removes sandboxes as a host program with a small stack and a small table of descriptors.
+fn remove_all(home: &Home, names: &[&str], companions: &Companions) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = Some(64);
+    setrlimit(Resource::Nofile, limit).unwrap();
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(128 * 1024);
+        let work = || {
+            for name in names {
+                remove(home, &name.parse().unwrap(), false, companions).unwrap();
+            }
+            assert!(list(home, Some(companions)).unwrap().is_empty());
+        };
+        thread.spawn_scoped(scope, work).unwrap().join().unwrap();
+    });
+    assert_eq!(fs::read_dir(home.sandboxes()).unwrap().count(), 0);
+}
+
+#[test]
+fn j6_deep_trees_are_removed_by_a_small_host() {
+    let (scene, _home) = scene();
+    stopped_with(&scene, "deep", |upper| nest(upper, 100_000, "d"));
+    stopped_with(&scene, "long", |upper| nest(upper, 10_000, &"n".repeat(255)));
+    stopped_with(&scene, "closed", |upper| {
+        fs::create_dir_all(upper.join("a/b/c")).unwrap();
+        for closed in ["a/b/c", "a/b", "a", ""] {
+            fs::set_permissions(upper.join(closed), Permissions::from_mode(0o0)).unwrap();
+        }
+    });
+    remove_all(&scene.home, &["deep", "long", "closed"], &scene.companions);
+}
+
+#[test]
+fn j6_removal_without_a_runner_is_a_typed_error() {
+    let (scene, _home) = scene();
+    stopped_with(&scene, "a", |upper| fs::create_dir(upper.join("left")).unwrap());
+    let none = Companions { runner: "/nonexistent/msb-runner".into(), agent: "/".into() };
+    let error = remove(&scene.home, &"a".parse().unwrap(), false, &none).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.to_string().starts_with("cannot run /nonexistent/msb-runner: "), "{error}");
+    // The name is free all the same, and the files go with the next call that has a runner.
+    assert_eq!(scene.info("a").unwrap_err().kind(), ErrorKind::SandboxNotFound);
+    assert!(list(&scene.home, None).unwrap().is_empty());
+    assert_eq!(fs::read_dir(scene.home.sandboxes()).unwrap().count(), 1);
+    assert!(list(&scene.home, Some(&scene.companions)).unwrap().is_empty());
+    assert_eq!(fs::read_dir(scene.home.sandboxes()).unwrap().count(), 0);
+}
+
+#[test]
+fn j6_sandbox_with_a_deep_tree_can_be_replaced() {
+    let (scene, _home) = scene();
+    stopped_with(&scene, "a", |upper| nest(upper, 1000, "d"));
+    let options = msb_driver::CreateOptions { replace: true };
+    let config = scene.config("a");
+    msb_driver::create(&scene.home, config, options, &scene.companions).unwrap().wait().unwrap();
+    scene.ask("a", &Request::Kill);
+    assert!(!scene.dir("a").upper().join("d").exists(), "a tree of the replaced sandbox is left");
+}
+
+#[test]
+fn j6_removal_as_an_ordinary_user() {
+    if is_root() {
+        run_tests_as_ordinary_user();
+    }
+}
