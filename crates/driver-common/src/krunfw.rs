@@ -1,5 +1,6 @@
 //! libkrunfw: a guest kernel in the form of a shared library.
 
+use msb_driver::check_trusted;
 use object::{Object, ObjectSection, ObjectSymbol};
 use std::env;
 use std::fs;
@@ -34,7 +35,7 @@ pub fn find_krunfw() -> Result<Krunfw, String> {
     if let Some(named) = env::var_os("MSB_LIBKRUNFW").filter(|path| !path.is_empty()) {
         let path = PathBuf::from(named);
         return if path.is_file() {
-            Ok(Krunfw { path })
+            trusted(path)
         } else {
             Err(format!("MSB_LIBKRUNFW names {}, which is no file", path.display()))
         };
@@ -45,10 +46,20 @@ pub fn find_krunfw() -> Result<Krunfw, String> {
         &env::var_os("LD_LIBRARY_PATH").unwrap_or_default(),
     );
     let found = folders.iter().map(|folder| folder.join(NAME)).find(|path| path.is_file());
-    found.map(|path| Krunfw { path }).ok_or_else(|| {
-        let looked: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
-        format!("{NAME} was not found in {}; set MSB_LIBKRUNFW to its path", looked.join(", "))
-    })
+    found.map_or_else(
+        || {
+            let looked: Vec<_> =
+                folders.iter().map(|folder| folder.display().to_string()).collect();
+            let looked = looked.join(", ");
+            Err(format!("{NAME} was not found in {looked}; set MSB_LIBKRUNFW to its path"))
+        },
+        trusted,
+    )
+}
+
+fn trusted(path: PathBuf) -> Result<Krunfw, String> {
+    check_trusted(&path).map_err(|error| error.to_string())?;
+    Ok(Krunfw { path })
 }
 
 fn folders(beside: Option<&Path>, search: &std::ffi::OsStr) -> Vec<PathBuf> {

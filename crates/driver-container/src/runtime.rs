@@ -6,8 +6,8 @@ use crate::spec::{AGENT, Container};
 use crate::stage::{Stage, take_slot, wants_user_namespace};
 use crate::sweep::{Remains, sweep};
 use msb_driver::{
-    Failure, SandboxConfig, SandboxDir, Users, create_private_dir, now_ms, remove_tree,
-    write_atomically,
+    Failure, SandboxConfig, SandboxDir, Users, check_trusted, create_private_dir, now_ms,
+    remove_tree, write_atomically,
 };
 use msb_driver_common::Bound;
 use msb_jail::Slot;
@@ -81,9 +81,15 @@ impl Runtime {
         command
     }
 
+    /// Whether no other user can put another program in its place.
+    pub(crate) fn is_trusted(&self) -> bool {
+        check_trusted(&self.program).is_ok()
+    }
+
     /// Whether it works here, as far as remembered, else by trial.
     async fn check(&self, settings: &Settings, fresh: bool) -> Result<(), String> {
         let mut trial = self.describe(settings).map_err(|error| error.to_string())?;
+        check_trusted(&self.program).map_err(|error| error.to_string())?;
         let cache = settings.cache.join("oci-runtimes.json");
         let remembered = || {
             let known = known(&cache).into_iter().find(|known| known.holds_for(&trial))?;

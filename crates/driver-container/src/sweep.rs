@@ -43,7 +43,9 @@ pub(crate) async fn sweep(settings: &Settings, remains: &Remains<'_>) -> Result<
 async fn delete(settings: &Settings, remains: &Remains<'_>) {
     let recorded = fs::read_to_string(&remains.runtime).ok().map(PathBuf::from);
     let runtime = recorded.map(|program| Runtime { program });
-    let Some(runtime) = runtime.or_else(|| Runtime::candidates().into_iter().next()) else {
+    let Some(runtime) =
+        runtime.or_else(|| Runtime::candidates().into_iter().find(Runtime::is_trusted))
+    else {
         return;
     };
     let mut command = runtime.command(&settings.launcher, &remains.root, &remains.log);

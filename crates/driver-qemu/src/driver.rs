@@ -118,6 +118,10 @@ impl QemuDriver {
         else {
             return Err(missing.failure());
         };
+        for program in [&qemu, &virtiofsd] {
+            msb_driver::check_trusted(program)
+                .map_err(|error| Failure::no_driver(error.to_string()))?;
+        }
         Ok(Tools { qemu, virtiofsd, kernel })
     }
 

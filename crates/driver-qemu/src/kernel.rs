@@ -119,6 +119,7 @@ fn version(name: &str) -> Vec<u64> {
 
 /// A kernel with its modules, which lie where its package has them.
 fn image(path: &Path) -> Result<Kernel, String> {
+    msb_driver::check_trusted(path).map_err(|error| error.to_string())?;
     let path = path.canonicalize().map_err(|error| error.to_string())?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let release = name.split_once('-').map(|(_, release)| release).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! The search for the programs that come with the library.
 
 use crate::error::{Error, Result};
+use crate::trust::check_trusted;
 use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -94,7 +95,9 @@ fn candidates(program: &str, near: &[&Path], search: &OsStr) -> Vec<PathBuf> {
 /// architecture.
 const INSTALLED: [&str; 2] = ["../libexec/microsandbox", "../../libexec/microsandbox"];
 
+/// The path without links, if no other user can put another program there.
 fn absolute(path: PathBuf) -> Result<PathBuf> {
+    check_trusted(&path)?;
     path.canonicalize().map_err(|error| Error::io("resolve", &path, error))
 }
 

@@ -44,6 +44,16 @@ pub enum Error {
     /// The runner did not answer in time.
     #[error("the runner of sandbox {0} did not answer within {1:?}")]
     TimedOut(Name, Duration),
+    /// Another user could replace a program or the state.
+    #[error("cannot use {}: {fault}; {remedy}", path.display())]
+    Untrusted {
+        /// The program or directory.
+        path: PathBuf,
+        /// Which part of its path is open to whom.
+        fault: String,
+        /// A command that would help.
+        remedy: String,
+    },
     /// The removal of a sandbox's files takes long.
     #[error(
         "cannot remove the files of sandbox {0} within {1:?}; \
@@ -95,7 +105,7 @@ impl Error {
             Error::NotRunning(_) => ErrorKind::SandboxNotRunning,
             Error::Running(_) => ErrorKind::SandboxRunning,
             Error::InvalidName(_) => ErrorKind::InvalidConfig,
-            Error::CompanionNotFound { .. } => ErrorKind::BootFailed,
+            Error::CompanionNotFound { .. } | Error::Untrusted { .. } => ErrorKind::BootFailed,
             Error::TimedOut(..) | Error::StillRemoving(..) => ErrorKind::TimedOut,
             Error::Io { .. } => ErrorKind::Io,
             Error::Failed(failure) => match failure.kind {

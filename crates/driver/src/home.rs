@@ -3,6 +3,7 @@
 use crate::dirs::create_private_dir;
 use crate::error::{Error, Failure, Result};
 use crate::name::Name;
+use crate::trust::check_trusted;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -38,9 +39,11 @@ impl Home {
         })
     }
 
-    /// The home at a path, with the sockets in it as well. It is created if needed.
+    /// The home at a path, with the sockets in it as well. It is created if needed, for its owner
+    /// alone. Refused when other users could put another directory in its place.
     pub fn at(root: &Path) -> Result<Self> {
         create_private_dir(root)?;
+        check_trusted(root)?;
         let root = root.canonicalize().map_err(|error| Error::io("resolve", root, error))?;
         Ok(Home { runtime: root.join("run"), root })
     }
@@ -212,6 +215,20 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn j10_home_in_a_directory_of_all_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let scratch = tempfile::tempdir().unwrap();
+        let open = scratch.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let error = Home::at(&open.join("home")).unwrap_err().to_string();
+        assert!(error.contains("open is writable by others; chmod o-w "), "{error}");
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
+        let home = Home::at(&open.join("home")).unwrap();
+        assert_eq!(fs::metadata(home.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
 
     #[test]
     fn the_id_is_stable_and_depends_on_home_and_name() {

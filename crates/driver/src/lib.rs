@@ -32,6 +32,7 @@ mod socket;
 mod state;
 mod store;
 mod tree;
+mod trust;
 
 pub use bounds::{Bounds, Cpus, DEFAULT_DISK_MIB, DEFAULT_PIDS, Protection, Security, memory_mib};
 pub use byte_string::ByteString;
@@ -55,3 +56,4 @@ pub use socket::{bind_in, connect_in};
 pub use state::{Creator, Outcome, Reason, Started, Status, Stored, now_ms};
 pub use store::{Info, get, list, remove, sweep};
 pub use tree::remove_tree;
+pub use trust::check_trusted;
