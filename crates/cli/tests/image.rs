@@ -549,3 +549,23 @@ fn g_an_ordinary_user_has_images_as_well() {
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("4 passed") || said.contains("5 passed"), "{said}");
 }
+
+#[test]
+fn j4_image_beyond_a_bound_is_refused_and_leaves_nothing() {
+    let scene = Scene::new();
+    let archive = built(&scene);
+    scene.ok(&["image", "prune", "--all"]);
+    let import = ["image", "import", archive.to_str().unwrap()];
+    for (variable, value, what) in [
+        ("MSB_IMAGE_MAX_ENTRIES", "3", "it has more than 3 entries"),
+        ("MSB_IMAGE_MAX_BYTES", "1000", "it has files of more than 1000 bytes"),
+    ] {
+        let output = scene.command(&import).env(variable, value).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("app.tar: cannot unpack the image: {what}; set {variable} to");
+        assert!(!output.status.success() && said.contains(&expected), "{said}");
+        assert!(files_in(&scene, "tmp").is_empty(), "half an image is left");
+        assert_eq!(scene.ok(&["image", "ls", "-q"]), "");
+    }
+    scene.ok(&import);
+}

@@ -1,6 +1,7 @@
 //! Unpacking layers, one over the other.
 
 use crate::compression::plain;
+use crate::limits::{Inflated, Inflation, Limits};
 use crate::tarball::{Kind, Member, TarReader, broken};
 use crate::tree::{Owners, Tree, open_file, parts, room};
 use msb_image::{Digest, Error, ErrorKind, Hasher, Result};
@@ -10,8 +11,6 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Most members of all layers of an image together.
-const MAX_MEMBERS: u64 = 4_000_000;
 /// What an image leaves of the disk, in bytes.
 const SPARED: u64 = 32 * 1024 * 1024;
 const WHITEOUT: &[u8] = b".wh.";
@@ -34,29 +33,33 @@ pub(crate) struct Unpacked {
 /// Bounds on what an image may make of itself.
 #[derive(Debug)]
 pub(crate) struct Bounds {
+    /// Room on the disk, in bytes.
     pub(crate) bytes: u64,
+    /// Room on the disk, in files.
     pub(crate) members: u64,
+    /// What any image may have, however large the disk is.
+    pub(crate) limits: Limits,
 }
 
 impl Bounds {
-    /// As much as the disk has room for.
+    /// As much as the disk has room for and the environment allows.
     pub(crate) fn of_disk(path: &Path) -> Result<Bounds> {
-        let (bytes, files) = room(path)?;
-        let members = MAX_MEMBERS.min(files);
-        Ok(Bounds { bytes: bytes.saturating_sub(SPARED), members })
+        let (bytes, members) = room(path)?;
+        Ok(Bounds { bytes: bytes.saturating_sub(SPARED), members, limits: Limits::from_env()? })
     }
 
     fn take(&mut self, member: &Member) -> Result<()> {
-        let full = |what: String| Error::new(ErrorKind::NoSpace, what);
-        self.members = self
-            .members
-            .checked_sub(1)
-            .ok_or_else(|| full("the image has more files than there is room for".to_owned()))?;
         // Holes take no room.
         let bytes = match member.sparse.as_slice() {
             [] => member.size,
             map => map.iter().map(|(_, count)| count).sum(),
         };
+        self.limits.take(bytes)?;
+        let full = |what: String| Error::new(ErrorKind::NoSpace, what);
+        self.members = self
+            .members
+            .checked_sub(1)
+            .ok_or_else(|| full("the image has more files than there is room for".to_owned()))?;
         self.bytes = self.bytes.checked_sub(bytes).ok_or_else(|| {
             let name = String::from_utf8_lossy(&member.path);
             full(format!("the image does not fit on the disk: {name:?} has {bytes} bytes"))
@@ -76,14 +79,20 @@ pub(crate) fn unpack(
     let mut tree = Tree::open(into, owners)?;
     let mut unpacked = Unpacked::default();
     let mut before = 0;
+    let inflation = Inflation::new(&bounds.limits);
     for (index, (path, expected)) in layers.iter().enumerate() {
         let file = open_file(path)?;
         let length = file.metadata().map_or(0, |found| found.len());
         let digest = {
-            let each = |count| each(index, before + count);
+            let each = |count| {
+                inflation.packed(before + count);
+                each(index, before + count);
+            };
             let counted = Counted { from: file, count: 0, each };
-            let mut hashed = Hashed { from: plain(counted)?, hasher: Hasher::default() };
-            let bytes = apply(&mut tree, &mut hashed, &mut bounds)?;
+            let measured = Inflated { from: plain(counted)?, inflation: &inflation };
+            let mut hashed = Hashed { from: measured, hasher: Hasher::default() };
+            let applied = apply(&mut tree, &mut hashed, &mut bounds);
+            let bytes = inflation.check().and(applied)?;
             unpacked.bytes = unpacked.bytes.saturating_add(bytes);
             hashed.hasher.finish()
         };

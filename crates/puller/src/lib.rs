@@ -16,6 +16,7 @@ mod export;
 mod helper;
 mod import;
 mod layer;
+mod limits;
 mod make;
 mod manifest;
 mod pack;

@@ -6,6 +6,10 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use tar::EntryType;
 
+fn bounds(bytes: u64, members: u64) -> Bounds {
+    Bounds { bytes, members, limits: Limits::of(u64::MAX, u64::MAX, 1 << 30) }
+}
+
 /// A place with something beside the tree that nobody may touch.
 struct Place {
     scratch: tempfile::TempDir,
@@ -47,7 +51,7 @@ impl Place {
     }
 
     fn unpack(&self, layers: &[Vec<u8>]) -> Result<Unpacked> {
-        self.unpack_with(layers, Bounds { bytes: 1 << 30, members: 100_000 })
+        self.unpack_with(layers, bounds(1 << 30, 100_000))
     }
 
     fn refuses(&self, archive: Archive) -> String {
@@ -261,7 +265,7 @@ fn devices_are_made_as_the_rights_allow_and_skipped_otherwise() {
     let place = Place::new();
     let path = place.scratch.path().join("layer0");
     fs::write(&path, Archive::new().raw(EntryType::Char, b"null", 0, b"", device).end()).unwrap();
-    let bounds = Bounds { bytes: 1, members: 9 };
+    let bounds = bounds(1, 9);
     unpack(&[(path, None)], &place.root(""), Owners::RootOnly, bounds, |_, _| {}).unwrap();
     assert!(place.names("").is_empty());
 }
@@ -366,11 +370,49 @@ fn an_image_that_does_not_fit_is_refused_before_it_fills_the_disk() {
     let size = zeros.len() as u64;
     let bomb = gzip(&Archive::new().raw(EntryType::Regular, b"z", size, &zeros, |_| {}).end());
     assert!(bomb.len() < 100_000);
-    let error = place.unpack_with(&[bomb], Bounds { bytes: 1 << 20, members: 9 }).unwrap_err();
+    let error = place.unpack_with(&[bomb], bounds(1 << 20, 9)).unwrap_err();
     assert_eq!(error.kind, ErrorKind::NoSpace, "{error}");
     let many = (0..20).fold(Archive::new(), |archive, n| archive.file(&n.to_string(), ""));
-    let error = place.unpack_with(&[many.end()], Bounds { bytes: 9, members: 10 }).unwrap_err();
+    let error = place.unpack_with(&[many.end()], bounds(9, 10)).unwrap_err();
     assert_eq!(error.kind, ErrorKind::NoSpace, "{error}");
+}
+
+#[test]
+fn j4_image_beyond_its_bounds_is_refused() {
+    let of = |bytes, entries| Bounds {
+        limits: Limits::of(bytes, entries, 1 << 30),
+        ..bounds(1 << 40, 99)
+    };
+    let refusal = |archive: Archive, bounds: Bounds| {
+        let error = Place::new().unpack_with(&[archive.end()], bounds).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::BadImage, "{error}");
+        error.to_string()
+    };
+    let files = || Archive::new().file("a", "12345").file("b", "12345");
+    Place::new().unpack_with(&[files().end()], of(10, 2)).unwrap();
+    assert_eq!(
+        refusal(files(), of(9, 2)),
+        "cannot unpack the image: it has files of more than 9 bytes; \
+         set MSB_IMAGE_MAX_BYTES to allow more"
+    );
+    assert_eq!(
+        refusal(files(), of(10, 1)),
+        "cannot unpack the image: it has more than 1 entries; \
+         set MSB_IMAGE_MAX_ENTRIES to allow more"
+    );
+}
+
+#[test]
+fn j4_layer_that_inflates_too_much_is_refused() {
+    let zeros = vec![0; 20 << 20];
+    let size = zeros.len() as u64;
+    let layer = gzip(&Archive::new().raw(EntryType::Regular, b"z", size, &zeros, |_| {}).end());
+    assert!(layer.len() < 100_000);
+    let of = |free| Bounds { limits: Limits::of(1 << 40, 9, free), ..bounds(1 << 40, 9) };
+    Place::new().unpack_with(std::slice::from_ref(&layer), of(32 << 20)).unwrap();
+    let error = Place::new().unpack_with(&[layer], of(16 << 20)).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::BadImage, "{error}");
+    assert!(error.to_string().contains("MSB_IMAGE_MAX_RATIO"), "{error}");
 }
 
 #[test]
@@ -438,7 +480,7 @@ fn a_layer_is_what_its_digest_says_in_every_compression() {
         let path = place.scratch.path().join("layer");
         fs::write(&path, bytes).unwrap();
         let layer = (path, Some(expected.clone()));
-        let bounds = || Bounds { bytes: 1000, members: 9 };
+        let bounds = || super::tests::bounds(1000, 9);
         let again = [layer.clone()];
         let found = unpack(&again, &place.root(""), Owners::RootOnly, bounds(), |_, _| {}).unwrap();
         assert_eq!((found.bytes, &found.diff_ids[0]), (7, &expected));
