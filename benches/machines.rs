@@ -78,7 +78,7 @@ fn main() {
     let rootfs = root.join("target/rootfs");
     common::in_an_environment_of_its_own(&root, &[]);
     let mut drivers = vec!["container".to_owned()];
-    for report in block_on(microsandbox::doctor()).unwrap() {
+    for report in block_on(microsandbox::doctor()).unwrap().drivers {
         match report.driver.as_str() {
             "container" => {}
             driver if report.usable => {

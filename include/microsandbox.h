@@ -211,6 +211,16 @@
 /// The output of its sessions is kept in a log, which `msb_logs_open` and `msb logs` read.
 #define MSB_SANDBOX_LOG 8
 
+/// It is refused to start where a wall of the jail cannot be had. `MSB_REQUIRE_JAIL=1` in the
+/// environment says so for every sandbox.
+#define MSB_SANDBOX_REQUIRE_JAIL 16
+
+/// Commands in a virtual machine may do all that root may, in a kernel of its own.
+#define MSB_SECURITY_DEFAULT 0
+
+/// Commands in a virtual machine may do what a container's may.
+#define MSB_SECURITY_RESTRICTED 1
+
 /// Start it, with the files it was left with.
 #define MSB_OPEN_START 1
 
@@ -261,6 +271,15 @@
 
 /// A container: the kernel is shared.
 #define MSB_ISOLATION_CONTAINER 3
+
+/// A virtual machine on a host that was told to skip the check for hardware isolation.
+#define MSB_ISOLATION_UNCHECKED 4
+
+/// Every process of a sandbox on the host, but its supervisor, is in a jail with all of its walls.
+#define MSB_JAILED_YES 1
+
+/// A wall is missing.
+#define MSB_JAILED_NO 2
 
 /// It was asked to stop.
 #define MSB_REASON_STOPPED 1
@@ -489,10 +508,12 @@ typedef struct msb_sandbox_options {
     const char *const *labels;
     /// How many.
     size_t labels_len;
-    /// Processors, at most 4096; 0: the driver's default.
-    uint32_t cpus;
-    /// Memory in MiB, at least 16; 0: the driver's default.
+    /// Processors, whole or a fraction such as 0.5, at most 4096; 0: the driver's default.
+    double cpus;
+    /// Memory in MiB, 16 to 16,777,216; 0: 2,048 or half of the host's, whichever is less.
     uint32_t memory_mib;
+    /// Processes and threads at once, at least 8; 0: 4,096.
+    uint32_t pids_limit;
     /// Ended after this many milliseconds; 0: never.
     uint64_t max_duration_ms;
     /// Ended when nothing ran in it for this many milliseconds; 0: never.
@@ -508,8 +529,10 @@ typedef struct msb_sandbox_options {
     uint32_t reserved;
     /// When the registry is asked for the image: one of `MSB_PULL_*`.
     uint32_t pull_policy;
-    /// Zero.
-    uint32_t reserved_2;
+    /// What commands in a virtual machine may do: one of `MSB_SECURITY_*`.
+    uint32_t security;
+    /// Size of the upper layer in MiB, 16 to 16,777,216; 0: 32,768.
+    uint64_t disk_mib;
 } msb_sandbox_options;
 
 /// How far getting an image is.
@@ -528,6 +551,22 @@ typedef struct msb_progress {
     uint64_t bytes_total;
 } msb_progress;
 
+/// What a sandbox can take at most; 0 where nothing bounds it.
+typedef struct msb_bounds {
+    /// `sizeof(msb_bounds)` of the library.
+    uint32_t struct_size;
+    /// Zero.
+    uint32_t reserved;
+    /// Processes and threads at once.
+    uint64_t pids;
+    /// Bytes of memory.
+    uint64_t memory_bytes;
+    /// Bytes of its upper layer.
+    uint64_t disk_bytes;
+    /// Processors, also a fraction.
+    double cpus;
+} msb_bounds;
+
 /// What is known about a sandbox. All pointers are borrowed until the list is released.
 typedef struct msb_sandbox_entry {
     /// `sizeof(msb_sandbox_entry)` of the library.
@@ -540,12 +579,14 @@ typedef struct msb_sandbox_entry {
     uint32_t reason;
     /// `MSB_SANDBOX_DETACHED` or 0.
     uint32_t flags;
-    /// Processors; 0: the driver's default.
-    uint32_t cpus;
-    /// Memory in MiB; 0: the driver's default.
+    /// One of `MSB_JAILED_*`; 0 when it never came up.
+    uint32_t jailed;
+    /// Memory that was asked for, in MiB; 0: none was.
     uint32_t memory_mib;
     /// Zero.
     uint32_t reserved;
+    /// Processors that were asked for; 0: none were.
+    double cpus;
     /// When it was created, in milliseconds since 1970.
     int64_t created_ms;
     /// When it was last started, in milliseconds since 1970; 0: never.
@@ -567,6 +608,12 @@ typedef struct msb_sandbox_entry {
     const char *const *command;
     /// How many; 0 when the image names none.
     size_t command_len;
+    /// Borrowed. `missing_walls_len` texts: the walls of the jail that are missing, with the reason.
+    const char *const *missing_walls;
+    /// How many.
+    size_t missing_walls_len;
+    /// Borrowed. The bounds in force; NULL when it never came up.
+    const struct msb_bounds *bounds;
 } msb_sandbox_entry;
 
 /// Sandboxes.
@@ -657,6 +704,10 @@ typedef struct msb_driver_entry {
     const char *why;
     /// Borrowed. What would make it usable; NULL when that is not known.
     const char *hint;
+    /// Borrowed. `unbounded_len` texts: what it cannot bound, with the reason.
+    const char *const *unbounded;
+    /// How many.
+    size_t unbounded_len;
 } msb_driver_entry;
 
 /// Drivers.
@@ -672,6 +723,34 @@ typedef struct msb_driver_entries {
     /// The library's. Do not touch.
     void *owner;
 } msb_driver_entries;
+
+/// A wall of the jail. All pointers are borrowed until the list is released.
+typedef struct msb_wall_entry {
+    /// `sizeof(msb_wall_entry)` of the library.
+    uint32_t struct_size;
+    /// Zero.
+    uint32_t reserved;
+    /// Borrowed. What it is called, such as `"seccomp"`.
+    const char *name;
+    /// Borrowed. Why this host does not have it, one line; NULL when it does.
+    const char *missing;
+    /// Borrowed. What would help; NULL when that is not known.
+    const char *hint;
+} msb_wall_entry;
+
+/// Walls of the jail.
+typedef struct msb_wall_entries {
+    /// `sizeof(msb_wall_entries)`.
+    uint32_t struct_size;
+    /// Zero.
+    uint32_t reserved;
+    /// Borrowed until `msb_wall_entries_release`. `len` pointers.
+    const struct msb_wall_entry *const *entries;
+    /// How many.
+    size_t len;
+    /// The library's. Do not touch.
+    void *owner;
+} msb_wall_entries;
 
 /// What is known about an image in the store. All pointers are borrowed until the list is released.
 typedef struct msb_image_entry {
@@ -1114,10 +1193,15 @@ msb_status msb_exec_list(struct msb_sandbox *sandbox,
 /// `MSB_OK`. `MSB_E_NOT_FOUND`. `MSB_E_RUNNING`: stop it first, or pass `MSB_REMOVE_FORCE`.
 MSB_MUST_USE msb_status msb_sandbox_remove(const char *name, uint32_t flags, struct msb_error *err);
 
-/// Which drivers can be used on this host, in the order in which they are chosen. Tries each.
+/// Which drivers can be used on this host, in the order in which they are chosen, and which walls of
+/// the jail can be had. Tries each.
 ///
-/// `MSB_OK`: `*out_list` is filled; give it back with `msb_driver_entries_release`.
-MSB_MUST_USE msb_status msb_doctor(struct msb_driver_entries *out_list, struct msb_error *err);
+/// `MSB_OK`: `*out_drivers` is filled; give it back with `msb_driver_entries_release`. So is
+/// `*out_walls` unless it is NULL; give it back with `msb_wall_entries_release`.
+MSB_MUST_USE
+msb_status msb_doctor(struct msb_driver_entries *out_drivers,
+                      struct msb_wall_entries *out_walls,
+                      struct msb_error *err);
 
 /// Get an image from its registry, also when it is in the store already; what has not changed is
 /// not fetched again. `name` is lent: `"python:3.12"`. Returns at once; `msb_image_wait` tells what
@@ -1197,6 +1281,10 @@ void msb_exec_entries_release(struct msb_exec_entries *list);
 /// Give back a list of drivers. NULL and one that was released before are fine; afterwards it is
 /// empty. Any thread.
 void msb_driver_entries_release(struct msb_driver_entries *list);
+
+/// Give back a list of walls. NULL and one that was released before are fine; afterwards it is
+/// empty. Any thread.
+void msb_wall_entries_release(struct msb_wall_entries *list);
 
 /// Give back a list of images. NULL and one that was released before are fine; afterwards it is
 /// empty. Any thread.
@@ -1441,7 +1529,7 @@ msb_status msb_attach(struct msb_sandbox *sandbox,
 #endif
 #define MSB_SANDBOX_OPTIONS_INIT \
     {sizeof(msb_sandbox_options), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL, 0, \
-     0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 #define MSB_EXEC_OPTIONS_INIT \
     {sizeof(msb_exec_options), 0, NULL, NULL, 0, NULL, 0, NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0, \
      0, 0, 0}
@@ -1455,5 +1543,6 @@ msb_status msb_attach(struct msb_sandbox *sandbox,
 #define MSB_SANDBOX_ENTRIES_INIT {sizeof(msb_sandbox_entries), 0, NULL, 0, NULL}
 #define MSB_EXEC_ENTRIES_INIT {sizeof(msb_exec_entries), 0, NULL, 0, NULL}
 #define MSB_DRIVER_ENTRIES_INIT {sizeof(msb_driver_entries), 0, NULL, 0, NULL}
+#define MSB_WALL_ENTRIES_INIT {sizeof(msb_wall_entries), 0, NULL, 0, NULL}
 #define MSB_IMAGE_ENTRIES_INIT {sizeof(msb_image_entries), 0, NULL, 0, NULL}
 #define MSB_PROGRESS_INIT {sizeof(msb_progress), 0, 0, 0, 0, 0}

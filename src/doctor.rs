@@ -1,4 +1,4 @@
-//! Which drivers can be used on this host.
+//! Which drivers and which walls of the jail can be had on this host.
 
 use crate::client::completion;
 use crate::error::{Error, MicrosandboxResult};
@@ -6,6 +6,28 @@ use crate::sandbox::Isolation;
 use crate::{library, runtime};
 use msb_driver::{Home, Probe};
 use std::path::PathBuf;
+
+/// What this host offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HostReport {
+    /// Every driver, in the order in which they are chosen.
+    pub drivers: Vec<DriverReport>,
+    /// Every wall of the jail.
+    pub walls: Vec<WallReport>,
+}
+
+/// Whether a wall of the jail can be had on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WallReport {
+    /// What it is called, such as `seccomp`.
+    pub name: String,
+    /// Why it cannot be had; `None` when it can.
+    pub missing: Option<String>,
+    /// What would help, where that is known.
+    pub hint: Option<String>,
+}
 
 /// What is known about one driver on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,18 +43,20 @@ pub struct DriverReport {
     pub why: String,
     /// What would make it usable, where that is known.
     pub hint: Option<String>,
+    /// What it cannot bound, each with the reason.
+    pub unbounded: Vec<String>,
 }
 
-/// Tries every driver and tells which can be used, in the order in which they are chosen. Nothing
-/// that was remembered from earlier trials counts.
-pub async fn doctor() -> MicrosandboxResult<Vec<DriverReport>> {
+/// Tries every driver and every wall of the jail, and tells which can be had. Nothing that was
+/// remembered from earlier trials counts.
+pub async fn doctor() -> MicrosandboxResult<HostReport> {
     let home = Home::from_env()?;
     let companions = library::companions()?;
     let (promise, pending) = completion();
     runtime::get()?;
     runtime::spawn_thread("msb-control", move || {
-        let reports = msb_driver::doctor(&home, &companions).map_err(Error::from);
-        promise.complete(reports.map(|all| all.into_iter().map(DriverReport::from).collect()));
+        let report = msb_driver::doctor(&home, &companions).map_err(Error::from);
+        promise.complete(report.map(HostReport::from));
     })?;
     pending.await
 }
@@ -51,12 +75,28 @@ pub async fn setup_kernel(to: Option<PathBuf>) -> MicrosandboxResult<PathBuf> {
     pending.await
 }
 
+impl From<msb_driver::HostReport> for HostReport {
+    fn from(report: msb_driver::HostReport) -> Self {
+        HostReport {
+            drivers: report.drivers.into_iter().map(DriverReport::from).collect(),
+            walls: report.walls.into_iter().map(WallReport::from).collect(),
+        }
+    }
+}
+
+impl From<msb_driver::WallReport> for WallReport {
+    fn from(report: msb_driver::WallReport) -> Self {
+        WallReport { name: report.name, missing: report.missing, hint: report.remedy }
+    }
+}
+
 impl From<msb_driver::DriverReport> for DriverReport {
     fn from(report: msb_driver::DriverReport) -> Self {
         let (usable, why, hint) = match report.probe {
             Probe::Usable(why) => (true, why, None),
             Probe::Unusable { reason, remedy } => (false, reason, remedy),
         };
-        DriverReport { driver: report.name, isolation: report.isolation, usable, why, hint }
+        let (isolation, unbounded) = (report.isolation, report.unbounded);
+        DriverReport { driver: report.name, isolation, usable, why, hint, unbounded }
     }
 }

@@ -40,7 +40,7 @@ mod story;
 
 pub use abi::ABI_VERSION;
 pub use attach::{AttachOptions, AttachOptionsBuilder, AttachOutcome};
-pub use doctor::{DriverReport, doctor, setup_kernel};
+pub use doctor::{DriverReport, HostReport, WallReport, doctor, setup_kernel};
 pub use error::{Error, ErrorKind, MicrosandboxError, MicrosandboxResult, Origin};
 pub use event::{ExecEvent, ExecFailed, ExecLost, ExecStdinError};
 pub use exec::{ExecControl, ExecHandle, ReattachFrom};
@@ -54,7 +54,7 @@ pub use msb_wire::{escape, escape_json};
 pub use options::{ExecOptions, ExecOptionsBuilder, Rlimit, RlimitResource};
 pub use output::{ExecOutput, ExitStatus, ResourceUsage};
 pub use sandbox::{
-    Bounds, Cpus, LogEvent, LogOptions, LogRecord, LogSource, LogStream, Protection, Sandbox,
-    SandboxBuilder, SandboxInfo, SandboxStatus, Security, SessionInfo, logs,
+    Bounds, Cpus, LogEvent, LogOptions, LogRecord, LogSource, LogStream, Sandbox, SandboxBuilder,
+    SandboxInfo, SandboxStatus, Security, SessionInfo, logs,
 };
 pub use sink::ExecSink;

@@ -141,6 +141,10 @@ fn g_what_cannot_be_is_refused_with_its_kind() {
     assert_eq!(kind(Sandbox::builder("no-image")), ErrorKind::InvalidConfig);
     assert_eq!(kind(builder("bad").image("/nonexistent/x")), ErrorKind::InvalidConfig);
     assert_eq!(kind(builder("bad").cpus(0)), ErrorKind::InvalidConfig);
+    assert_eq!(kind(builder("bad").cpus(-0.5)), ErrorKind::InvalidConfig);
+    assert_eq!(kind(builder("bad").memory(104_857_600)), ErrorKind::InvalidConfig);
+    assert_eq!(kind(builder("bad").pids_limit(7)), ErrorKind::InvalidConfig);
+    assert_eq!(kind(builder("bad").disk(15)), ErrorKind::InvalidConfig);
     assert_eq!(kind(builder("bad").env("A=B", "")), ErrorKind::InvalidConfig);
     assert_eq!(block_on(Sandbox::get("never")).unwrap_err().kind(), ErrorKind::SandboxNotFound);
 }

@@ -18,6 +18,7 @@ int header_is_usable(void)
     msb_sandbox_entries sandboxes = MSB_SANDBOX_ENTRIES_INIT;
     msb_exec_entries execs = MSB_EXEC_ENTRIES_INIT;
     msb_driver_entries drivers = MSB_DRIVER_ENTRIES_INIT;
+    msb_wall_entries walls = MSB_WALL_ENTRIES_INIT;
     msb_image_entries images = MSB_IMAGE_ENTRIES_INIT;
     msb_progress progress = MSB_PROGRESS_INIT;
 
@@ -29,6 +30,7 @@ int header_is_usable(void)
            logs_record.struct_size == sizeof logs_record &&
            output.struct_size == sizeof output && sandboxes.struct_size == sizeof sandboxes &&
            execs.struct_size == sizeof execs && drivers.struct_size == sizeof drivers &&
+           walls.struct_size == sizeof walls &&
            images.struct_size == sizeof images && progress.struct_size == sizeof progress &&
            sizeof(void *) == 8;
 }

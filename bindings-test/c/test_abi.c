@@ -48,6 +48,21 @@
         CHECK_STATUS(call, MSB_E_INVALID);                                                        \
     } while (0)
 
+/* As CHECK_OUT, for a struct that may be NULL: neither list is filled when one is refused. */
+static void check_wall_sizes(void)
+{
+    static const uint32_t wrong[] = {0, 1, 4, 8, sizeof(msb_wall_entries) - 1, 4097, UINT32_MAX};
+    msb_driver_entries drivers = MSB_DRIVER_ENTRIES_INIT;
+    msb_wall_entries walls = MSB_WALL_ENTRIES_INIT;
+
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        walls.struct_size = wrong[i];
+        CHECK_STATUS(msb_doctor(&drivers, &walls, &err), MSB_E_INVALID);
+        msb_wall_entries_release(&walls);
+        CHECK(!drivers.owner && !walls.owner && walls.struct_size == wrong[i]);
+    }
+}
+
 TEST(test_abi_structs_of_other_sizes_are_filled_or_refused)
 {
     msb_exec_options options = script("echo text; exit 4");
@@ -59,8 +74,9 @@ TEST(test_abi_structs_of_other_sizes_are_filled_or_refused)
               msb_sandbox_entries_release);
     CHECK_OUT(msb_exec_entries, MSB_EXEC_ENTRIES_INIT, msb_exec_list(shared(), out, &err),
               msb_exec_entries_release);
-    CHECK_OUT(msb_driver_entries, MSB_DRIVER_ENTRIES_INIT, msb_doctor(out, &err),
+    CHECK_OUT(msb_driver_entries, MSB_DRIVER_ENTRIES_INIT, msb_doctor(out, NULL, &err),
               msb_driver_entries_release);
+    check_wall_sizes();
     CHECK_OUT(msb_output, MSB_OUTPUT_INIT, msb_exec_collect(exec, -1, out, &err),
               msb_output_release);
     CHECK_OUT(msb_event, MSB_EVENT_INIT, msb_exec_wait(exec, -1, out, &err), msb_event_release);
@@ -208,16 +224,28 @@ TEST(test_abi_abilities_are_known_by_name)
 TEST(test_abi_doctor_tells_of_every_driver_and_why)
 {
     msb_driver_entries list = MSB_DRIVER_ENTRIES_INIT, copy;
+    msb_wall_entries walls = MSB_WALL_ENTRIES_INIT;
     const char *own = getenv("MSB_DRIVER");
     int usable = 0;
 
-    CHECK_OK(msb_doctor(&list, &err));
+    CHECK_OK(msb_doctor(&list, &walls, &err));
+    CHECK(walls.owner != NULL);
+    for (size_t i = 0; i < walls.len; i++) {
+        const msb_wall_entry *entry = walls.entries[i];
+        CHECK_INT(entry->struct_size, sizeof *entry);
+        CHECK(entry->name[0] && (!entry->missing || entry->missing[0]));
+        harness_note("%s: %s", entry->name, entry->missing ? entry->missing : "yes");
+    }
+    msb_wall_entries_release(&walls);
+    CHECK(!walls.entries && walls.len == 0 && !walls.owner);
+    msb_wall_entries_release(&walls);
     CHECK(list.len > 0 && list.entries && list.owner);
     for (size_t i = 0; i < list.len; i++) {
         const msb_driver_entry *entry = list.entries[i];
         CHECK_INT(entry->struct_size, sizeof *entry);
         CHECK(entry->isolation >= MSB_ISOLATION_HARDWARE &&
-              entry->isolation <= MSB_ISOLATION_CONTAINER);
+              entry->isolation <= MSB_ISOLATION_UNCHECKED);
+        CHECK(entry->unbounded_len == 0 || entry->unbounded[0][0]);
         CHECK(entry->usable <= 1);
         CHECK_INT(entry->reserved, 0);
         CHECK(entry->name[0] && entry->why[0] && !strpbrk(entry->why, "\r\n"));
@@ -264,7 +292,7 @@ static int calls_in_child(msb_exec *exec, msb_output *output, msb_sandbox_entrie
         msb_sandbox_kill(shared(), &err),
         msb_sandbox_wait(shared(), -1, &err),
         msb_attach(shared(), NULL, &code, NULL, &err),
-        msb_doctor(&drivers, &err),
+        msb_doctor(&drivers, NULL, &err),
         msb_log_set(0, NULL, NULL, NULL, &err),
         msb_logs_open(shared(), NULL, &logs, &err),
         msb_logs_recv(NULL, -1, &record, &err),

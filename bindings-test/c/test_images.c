@@ -274,7 +274,7 @@ TEST(test_i_calls_about_images_that_make_no_sense_are_refused)
     options.pull_policy = 3;
     CHECK_STATUS(msb_sandbox_create(&options, &sandbox, &err), MSB_E_INVALID);
     options.pull_policy = 0;
-    options.reserved_2 = 1;
+    options.security = 2;
     CHECK_STATUS(msb_sandbox_create(&options, &sandbox, &err), MSB_E_INVALID);
     CHECK(!image && !sandbox && !list.owner);
     msb_image_entries_release(NULL);

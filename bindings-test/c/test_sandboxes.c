@@ -1,6 +1,7 @@
 /* test_sandboxes.c - promises B7, D6 and G: finding sandboxes, knowing them, ending them. */
 #include "support.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -162,8 +163,11 @@ TEST(test_g_what_is_known_about_a_sandbox)
     int64_t now = (int64_t)time(NULL) * 1000;
 
     SET_ARRAY(options, labels, labels);
-    options.cpus = 1;
+    options.cpus = 0.5;
     options.memory_mib = 256;
+    options.pids_limit = 512;
+    options.disk_mib = 1024;
+    options.security = MSB_SECURITY_RESTRICTED;
     CHECK_OK(msb_sandbox_create(&options, &sandbox, &err));
     second.struct_size = sizeof second;
     harness_arm();
@@ -174,8 +178,13 @@ TEST(test_g_what_is_known_about_a_sandbox)
     CHECK_INT(entry->state, MSB_STATE_RUNNING);
     CHECK_INT(entry->reason, 0);
     CHECK_INT(entry->flags, options.flags & MSB_SANDBOX_DETACHED);
-    CHECK_INT(entry->cpus, 1);
+    CHECK(entry->cpus == 0.5);
     CHECK_INT(entry->memory_mib, 256);
+    CHECK(entry->jailed == MSB_JAILED_YES || entry->jailed == MSB_JAILED_NO);
+    CHECK(entry->jailed == MSB_JAILED_NO || entry->missing_walls_len == 0);
+    CHECK(entry->bounds != NULL);
+    CHECK_INT(entry->bounds->struct_size, sizeof *entry->bounds);
+    CHECK(entry->bounds->cpus >= 0);
     CHECK_SAY(llabs(entry->created_ms - now) < 60000, "%" PRId64, entry->created_ms);
     CHECK_SAY(entry->started_ms >= entry->created_ms, "%" PRId64, entry->started_ms);
     CHECK_TEXT(entry->name, "known");
@@ -205,6 +214,49 @@ TEST(test_g_what_is_known_about_a_sandbox)
     msb_sandbox_entries_release(&copy);
     msb_sandbox_entries_release(&list);
     msb_sandbox_entries_release(NULL);
+}
+
+/* Creates a sandbox with these options, which must be refused with the value in the message. */
+static void refused_bound(const msb_sandbox_options *options, const char *text)
+{
+    msb_sandbox *sandbox = NULL;
+
+    harness_arm();
+    CHECK_OK(msb_sandbox_create(options, &sandbox, &err));
+    CHECK_STATUS(msb_sandbox_wait_ready(sandbox, -1, &err), MSB_E_CONFIG);
+    CHECK_SAY(strstr(err.message, text), "%s", err.message);
+    CHECK_INT(msb_handle_close(sandbox), MSB_OK);
+}
+
+TEST(test_g9_bounds_that_make_no_sense_are_refused)
+{
+    static const struct {
+        double cpus;
+        const char *text;
+    } wrong[] = {{-1, "cpus is -1;"}, {-0.5, "cpus is -0.5;"}, {NAN, "cpus is NaN;"},
+                 {4096.5, "cpus is 4096.5;"}, {INFINITY, "cpus is inf;"}};
+    msb_sandbox_options options;
+    msb_sandbox *sandbox = NULL;
+
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        options = sandbox_named("refused");
+        options.cpus = wrong[i].cpus;
+        refused_bound(&options, wrong[i].text);
+    }
+    options = sandbox_named("refused");
+    options.memory_mib = 104857600; /* bytes */
+    refused_bound(&options, "memory is 104857600 MiB;");
+    options = sandbox_named("refused");
+    options.pids_limit = 1;
+    refused_bound(&options, "pids_limit is 1;");
+    options = sandbox_named("refused");
+    options.disk_mib = 1;
+    refused_bound(&options, "disk is 1 MiB;");
+    options = sandbox_named("refused");
+    options.security = 2;
+    CHECK_STATUS(msb_sandbox_create(&options, &sandbox, &err), MSB_E_INVALID);
+    CHECK_SAY(strstr(err.message, "unknown security 2"), "%s", err.message);
+    CHECK(sandbox == NULL);
 }
 
 TEST(test_g_the_list_is_all_sandboxes_by_name)

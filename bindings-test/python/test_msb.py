@@ -247,7 +247,7 @@ class Calls(Case):
             self.assertEqual(mine.isolation, msb.MSB_ISOLATION_CONTAINER)
             lib.msb_sandbox_entries_release(ctypes.byref(entries))
         entries = msb.msb_driver_entries()
-        msb.call(lib.msb_doctor, ctypes.byref(entries))
+        msb.call(lib.msb_doctor, ctypes.byref(entries), None)
         found = {
             entries.entries[at].contents.name: entries.entries[at].contents.usable
             for at in range(entries.len)
@@ -342,7 +342,7 @@ class Fork(Case):
             (lib.msb_sandbox_info, sandbox, byref(msb.msb_sandbox_entries())),
             (lib.msb_sandbox_list, byref(msb.msb_sandbox_entries())),
             (lib.msb_sandbox_remove, NAME, 1),
-            (lib.msb_doctor, byref(msb.msb_driver_entries())),
+            (lib.msb_doctor, byref(msb.msb_driver_entries()), None),
             (lib.msb_exec_list, sandbox, byref(msb.msb_exec_entries())),
             (lib.msb_exec_stream, sandbox, msb.command(b"true"), byref(out), None),
             (lib.msb_exec_reattach, sandbox, msb.session_id(exec_), 0, byref(out), None),

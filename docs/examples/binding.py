@@ -53,7 +53,7 @@ class SandboxOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("name", text), ("image", text),
                 ("driver", text), ("workdir", text), ("shell", text), ("user", text),
                 ("hostname", text), ("env", ptr), ("env_len", size), ("labels", ptr),
-                ("labels_len", size), ("cpus", u32), ("memory_mib", u32),
+                ("labels_len", size), ("cpus", c.c_double), ("memory_mib", u32), ("pids_limit", u32),
                 ("max_duration_ms", u64), ("idle_timeout_ms", u64), ("boot_timeout_ms", u64),
                 ("log_max_bytes", u64), ("log_files", u32), ("reserved", u32)]
 

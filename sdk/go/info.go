@@ -34,6 +34,9 @@ const (
 	IsolationEmulated Isolation = "emulated"
 	// IsolationContainer: a container. The kernel is shared.
 	IsolationContainer Isolation = "container"
+	// IsolationUnchecked: a virtual machine on a host that was told to skip the check for hardware
+	// isolation.
+	IsolationUnchecked Isolation = "unchecked"
 )
 
 // EndReason is why a sandbox ended.
@@ -59,8 +62,9 @@ const (
 
 var (
 	statuses   = []SandboxStatus{"", StatusCreated, StatusRunning, StatusStopped, StatusCrashed}
-	isolations = []Isolation{"", IsolationHardware, IsolationEmulated, IsolationContainer}
-	reasons    = []EndReason{"", ReasonStopped, ReasonKilled, ReasonCreatorGone, ReasonMaxDuration,
+	isolations = []Isolation{"", IsolationHardware, IsolationEmulated, IsolationContainer,
+		IsolationUnchecked}
+	reasons = []EndReason{"", ReasonStopped, ReasonKilled, ReasonCreatorGone, ReasonMaxDuration,
 		ReasonIdle, ReasonCrashed, ReasonBootFailed}
 )
 
@@ -70,6 +74,16 @@ func named[T ~string](names []T, number uint32) T {
 		return names[number]
 	}
 	return ""
+}
+
+// Bounds are what a sandbox can take at most; 0 where nothing bounds it.
+type Bounds struct {
+	// PIDs are the processes and threads that it may have at once.
+	PIDs uint64
+	// MemoryBytes is its memory, DiskBytes the size of its upper layer.
+	MemoryBytes, DiskBytes uint64
+	// CPUs are the processors that it may use.
+	CPUs float64
 }
 
 // SandboxInfo is what is known about a sandbox.
@@ -83,8 +97,16 @@ type SandboxInfo struct {
 	// Driver runs it, or ran it last; Isolation is what that gives. Empty when it was never started.
 	Driver    string
 	Isolation Isolation
-	// CPUs and MemoryMiB are its bounds; 0: the driver's default.
-	CPUs, MemoryMiB int
+	// Jailed tells whether every process of it on the host, but its supervisor, is in a jail with all
+	// of its walls; nil when it never came up.
+	Jailed *bool
+	// MissingWalls are the walls of the jail that are missing, each with the reason.
+	MissingWalls []string
+	// Bounds are those in force; nil when it never came up.
+	Bounds *Bounds
+	// CPUs and MemoryMiB are what was asked for; 0: nothing was.
+	CPUs      float64
+	MemoryMiB int
 	// Detached tells whether it outlives the process that created it.
 	Detached bool
 	// Labels are the caller's own notes.
@@ -102,11 +124,15 @@ type SandboxInfo struct {
 func newInfo(raw ffi.SandboxEntry) SandboxInfo {
 	info := SandboxInfo{
 		Name: raw.Name, Status: named(statuses, raw.State), Image: raw.Image, Driver: raw.Driver,
-		Isolation: named(isolations, raw.Isolation), CPUs: int(raw.CPUs),
+		Isolation: named(isolations, raw.Isolation), CPUs: raw.CPUs,
 		MemoryMiB: int(raw.MemoryMiB), Detached: raw.Flags&ffi.Detached != 0,
 		Labels: map[string]string{}, CreatedAt: time.UnixMilli(raw.CreatedMs),
 		EndReason: named(reasons, raw.Reason), EndDetail: raw.Detail,
-		Command: raw.Command,
+		Command: raw.Command, MissingWalls: raw.MissingWalls, Bounds: (*Bounds)(raw.Bounds),
+	}
+	if raw.Jailed != 0 {
+		jailed := raw.Jailed == ffi.JailedYes
+		info.Jailed = &jailed
 	}
 	if raw.StartedMs != 0 {
 		info.StartedAt = time.UnixMilli(raw.StartedMs)
@@ -185,16 +211,41 @@ type DriverInfo struct {
 	Usable bool
 	// Why says on what it stands, or why it cannot be used; Hint what would change that.
 	Why, Hint string
+	// Unbounded are what it cannot bound, each with the reason.
+	Unbounded []string
 }
 
-// Doctor tells which drivers can be used on this host, in the order in which they are chosen. It
-// tries each.
-func Doctor(ctx context.Context) ([]DriverInfo, error) {
+// WallInfo is what is known about a wall of the jail on this host.
+type WallInfo struct {
+	// Name is what it is called, such as "seccomp".
+	Name string
+	// Missing says why this host does not have it, and is empty when it does; Hint what would help.
+	Missing, Hint string
+}
+
+// HostInfo is what a host offers.
+type HostInfo struct {
+	// Drivers are in the order in which they are chosen.
+	Drivers []DriverInfo
+	// Walls are those of the jail.
+	Walls []WallInfo
+}
+
+// Doctor tells which drivers and which walls of the jail can be had on this host. It tries each.
+func Doctor(ctx context.Context) (*HostInfo, error) {
 	raw, err := onThread(ctx, ffi.Doctor, nil)
-	all := make([]DriverInfo, 0, len(raw))
-	for _, entry := range raw {
-		all = append(all, DriverInfo{Name: entry.Name, Isolation: named(isolations, entry.Isolation),
-			Usable: entry.Usable, Why: entry.Why, Hint: entry.Hint})
+	if err != nil {
+		return nil, err
 	}
-	return all, err
+	host := &HostInfo{}
+	for _, entry := range raw.Drivers {
+		host.Drivers = append(host.Drivers, DriverInfo{
+			Name: entry.Name, Isolation: named(isolations, entry.Isolation),
+			Usable: entry.Usable, Why: entry.Why, Hint: entry.Hint, Unbounded: entry.Unbounded,
+		})
+	}
+	for _, entry := range raw.Walls {
+		host.Walls = append(host.Walls, WallInfo(entry))
+	}
+	return host, nil
 }

@@ -1,6 +1,7 @@
 package microsandbox
 
 import (
+	"fmt"
 	"math"
 	"strings"
 	"time"
@@ -84,20 +85,76 @@ func WithHostname(name string) SandboxOption {
 	return text("host name", name, func(o *ffi.SandboxOptions) *string { return &o.Hostname })
 }
 
-// WithCPUs sets how many processors the sandbox may use, 1 to 4096.
-func WithCPUs(cpus int) SandboxOption {
+// mostMiB is the largest size that may be asked for, 16 TiB.
+const mostMiB = 16 << 20
+
+// WithCPUs sets how many processors the sandbox may use: 2, or a fraction such as 0.5; more than 0
+// and at most 4096.
+func WithCPUs(cpus float64) SandboxOption {
 	return func(c *sandboxConfig) {
-		if c.options.CPUs = uint32(cpus); cpus < 1 || cpus > 4096 {
-			c.refuse("a sandbox has 1 to 4096 processors")
+		// What is not a number fulfils no comparison.
+		if c.options.CPUs = cpus; !(cpus > 0 && cpus <= 4096) {
+			c.refuse(fmt.Sprintf("cpus is %v; it must be more than 0 and at most 4096", cpus))
 		}
 	}
 }
 
-// WithMemory sets how much memory the sandbox may use, in MiB, at least 16.
+// WithMemory sets how much memory the sandbox may use, in MiB, 16 to 16,777,216. Without it that is
+// 2 GiB or half of the host's, whichever is less.
 func WithMemory(mib int) SandboxOption {
 	return func(c *sandboxConfig) {
-		if c.options.MemoryMiB = uint32(mib); mib < 16 || int64(mib) > math.MaxUint32 {
-			c.refuse("a sandbox has at least 16 MiB of memory")
+		if c.options.MemoryMiB = uint32(mib); mib < 16 || mib > mostMiB {
+			c.refuse(fmt.Sprintf("memory is %d MiB; it must be 16 to %d MiB", mib, mostMiB))
+		}
+	}
+}
+
+// WithPidsLimit sets how many processes and threads the sandbox may have at once, at least 8, instead
+// of 4096.
+func WithPidsLimit(count int) SandboxOption {
+	return func(c *sandboxConfig) {
+		if c.options.PidsLimit = uint32(count); count < 8 || int64(count) > math.MaxUint32 {
+			c.refuse(fmt.Sprintf("pids limit is %d; it must be at least 8", count))
+		}
+	}
+}
+
+// WithDisk sets how large the sandbox's upper layer may grow, in MiB, 16 to 16,777,216, instead of
+// 32 GiB.
+func WithDisk(mib int) SandboxOption {
+	return func(c *sandboxConfig) {
+		if c.options.DiskMiB = uint64(mib); mib < 16 || mib > mostMiB {
+			c.refuse(fmt.Sprintf("disk is %d MiB; it must be 16 to %d MiB", mib, mostMiB))
+		}
+	}
+}
+
+// WithRequireJail refuses to start the sandbox where a wall of the jail cannot be had.
+// MSB_REQUIRE_JAIL=1 in the environment does so for every sandbox. See Doctor for the walls.
+func WithRequireJail() SandboxOption { return flag(ffi.RequireJail) }
+
+// Security is what commands in a virtual machine may do.
+type Security string
+
+// What commands in a virtual machine may do.
+const (
+	// SecurityDefault: all that root may, in a kernel of its own.
+	SecurityDefault Security = "default"
+	// SecurityRestricted: what a container's commands may.
+	SecurityRestricted Security = "restricted"
+)
+
+// WithSecurity sets what commands in a virtual machine may do, instead of SecurityDefault.
+func WithSecurity(security Security) SandboxOption {
+	return func(c *sandboxConfig) {
+		switch security {
+		case SecurityDefault:
+			c.options.Security = ffi.SecurityDefault
+		case SecurityRestricted:
+			c.options.Security = ffi.SecurityRestricted
+		default:
+			c.refuse(fmt.Sprintf("security is %q; it must be %q or %q", security, SecurityDefault,
+				SecurityRestricted))
 		}
 	}
 }

@@ -3,6 +3,7 @@ package microsandbox_test
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -124,6 +125,13 @@ func TestGWhatASandboxCannotBe(t *testing.T) {
 		"no such image":       {m.WithImage("/nonexistent")},
 		"no processor":        {m.WithCPUs(0)},
 		"too many processors": {m.WithCPUs(5000)},
+		"less than no cpu":    {m.WithCPUs(-0.5)},
+		"cpus not a number":   {m.WithCPUs(math.NaN())},
+		"bytes of memory":     {m.WithMemory(104857600)},
+		"few processes":       {m.WithPidsLimit(7)},
+		"less than no pids":   {m.WithPidsLimit(-1)},
+		"a small disk":        {m.WithDisk(15)},
+		"no such security":    {m.WithSecurity("strict")},
 		"no memory":           {m.WithMemory(0)},
 		"little memory":       {m.WithMemory(15)},
 		"no time":             {m.WithMaxDuration(0)},
@@ -219,17 +227,71 @@ func TestEnsureInstalledSaysWhatIsMissing(t *testing.T) {
 	same(t, "a context that is over", m.EnsureInstalled(ctx), context.Canceled)
 }
 
-func TestDoctorTellsOfDrivers(t *testing.T) {
-	drivers, err := m.Doctor(soon(t))
+func TestG9RefusedBoundsAreNamed(t *testing.T) {
+	for text, option := range map[string]m.SandboxOption{
+		"cpus is -0.5;":            m.WithCPUs(-0.5),
+		"cpus is NaN;":             m.WithCPUs(math.NaN()),
+		"memory is 104857600 MiB;": m.WithMemory(104857600),
+		"pids limit is 7;":         m.WithPidsLimit(7),
+		"disk is 15 MiB;":          m.WithDisk(15),
+		`security is "strict";`:    m.WithSecurity("strict"),
+	} {
+		_, err := m.CreateSandbox(soon(t), "go-never", m.WithImage(rootfs), option)
+		if err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%q is not in %v", text, err)
+		}
+	}
+}
+
+func TestJ4BoundsAreTakenAndReported(t *testing.T) {
+	ctx := soon(t)
+	sandbox, err := m.CreateSandbox(ctx, "go-bounded", m.WithImage(rootfs), m.WithCPUs(0.5),
+		m.WithMemory(256), m.WithPidsLimit(512), m.WithDisk(1024), m.WithSecurity(m.SecurityRestricted))
 	must(t, err)
-	for _, driver := range drivers {
+	defer sandbox.Close()
+	info, err := sandbox.Info(ctx)
+	must(t, err)
+	equal(t, "cpus", info.CPUs, 0.5)
+	equal(t, "memory", info.MemoryMiB, 256)
+	if info.Jailed == nil || info.Bounds == nil {
+		t.Fatalf("%+v", info)
+	}
+	must(t, sandbox.Kill(ctx))
+	// What the runner writes about it, with values that this test knows.
+	path := filepath.Join(os.Getenv("MSB_HOME"), "sandboxes", "go-bounded", "started.json")
+	for protection, want := range map[string]*m.Bounds{
+		`null`: nil,
+		`{"jailed": true, "missing": ["quota: x"], "bounds": {"pids": 512, "memory_bytes": 268435456,
+			"disk_bytes": null, "cpu_millis": 500}}`: {PIDs: 512, MemoryBytes: 1 << 28, CPUs: 0.5},
+	} {
+		text := `{"at_ms": 1, "machine": ["container", "container"], "protection": ` + protection + `}`
+		must(t, os.WriteFile(path, []byte(text), 0o600))
+		info, err = sandbox.Info(ctx)
+		must(t, err)
+		if want == nil {
+			if info.Jailed != nil || info.Bounds != nil || len(info.MissingWalls) != 0 {
+				t.Errorf("%+v", info)
+			}
+			continue
+		}
+		equal(t, "jailed", *info.Jailed, true)
+		equal(t, "missing walls", strings.Join(info.MissingWalls, ","), "quota: x")
+		equal(t, "bounds", *info.Bounds, *want)
+	}
+	must(t, m.RemoveSandbox(ctx, "go-bounded"))
+}
+
+func TestDoctorTellsOfDrivers(t *testing.T) {
+	host, err := m.Doctor(soon(t))
+	must(t, err)
+	for _, driver := range host.Drivers {
 		if driver.Name == "container" {
 			equal(t, "usable", driver.Usable, true)
 			equal(t, "isolation", driver.Isolation, m.IsolationContainer)
 			return
 		}
 	}
-	t.Error(drivers)
+	t.Error(host.Drivers)
 }
 
 func TestKindsHaveTheNamesOfAllLanguages(t *testing.T) {

@@ -1,12 +1,14 @@
-//! Lists: of sandboxes, of the sessions in one, of images, of drivers.
+//! Lists: of sandboxes, of the sessions in one, of images, of drivers, of walls of the jail.
 
-use super::boundary::{Failure, Out, Sized32, size_through};
+use super::boundary::{Failure, Out, Sized32, size_through, wrong};
 use super::event::{exit_of, msb_exec_exit};
 use super::loan::{self, Arena, Loan, Released, nobody, size_of_u32};
-use super::status::{MSB_OK, msb_status};
-use crate::doctor::DriverReport;
+use super::status::{MSB_E_LIMIT, MSB_OK, msb_status};
+use crate::doctor::{DriverReport, HostReport, WallReport};
 use crate::image::ImageInfo;
-use crate::sandbox::{Isolation, SandboxEndReason, SandboxInfo, SandboxStatus, SessionInfo};
+use crate::sandbox::{
+    Bounds, Isolation, SandboxEndReason, SandboxInfo, SandboxStatus, SessionInfo,
+};
 use std::ffi::{c_char, c_void};
 use std::fmt::Debug;
 use std::ptr;
@@ -28,6 +30,13 @@ pub const MSB_ISOLATION_HARDWARE: u32 = 1;
 pub const MSB_ISOLATION_EMULATED: u32 = 2;
 /// A container: the kernel is shared.
 pub const MSB_ISOLATION_CONTAINER: u32 = 3;
+/// A virtual machine on a host that was told to skip the check for hardware isolation.
+pub const MSB_ISOLATION_UNCHECKED: u32 = 4;
+
+/// Every process of a sandbox on the host, but its supervisor, is in a jail with all of its walls.
+pub const MSB_JAILED_YES: u32 = 1;
+/// A wall is missing.
+pub const MSB_JAILED_NO: u32 = 2;
 
 /// It was asked to stop.
 pub const MSB_REASON_STOPPED: u32 = 1;
@@ -44,6 +53,24 @@ pub const MSB_REASON_CRASHED: u32 = 6;
 /// It did not come up.
 pub const MSB_REASON_BOOT_FAILED: u32 = 7;
 
+/// What a sandbox can take at most; 0 where nothing bounds it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct msb_bounds {
+    /// `sizeof(msb_bounds)` of the library.
+    pub struct_size: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Processes and threads at once.
+    pub pids: u64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Bytes of its upper layer.
+    pub disk_bytes: u64,
+    /// Processors, also a fraction.
+    pub cpus: f64,
+}
+
 /// What is known about a sandbox. All pointers are borrowed until the list is released.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -58,12 +85,14 @@ pub struct msb_sandbox_entry {
     pub reason: u32,
     /// `MSB_SANDBOX_DETACHED` or 0.
     pub flags: u32,
-    /// Processors; 0: the driver's default.
-    pub cpus: u32,
-    /// Memory in MiB; 0: the driver's default.
+    /// One of `MSB_JAILED_*`; 0 when it never came up.
+    pub jailed: u32,
+    /// Memory that was asked for, in MiB; 0: none was.
     pub memory_mib: u32,
     /// Zero.
     pub reserved: u32,
+    /// Processors that were asked for; 0: none were.
+    pub cpus: f64,
     /// When it was created, in milliseconds since 1970.
     pub created_ms: i64,
     /// When it was last started, in milliseconds since 1970; 0: never.
@@ -85,6 +114,12 @@ pub struct msb_sandbox_entry {
     pub command: *const *const c_char,
     /// How many; 0 when the image names none.
     pub command_len: usize,
+    /// Borrowed. `missing_walls_len` texts: the walls of the jail that are missing, with the reason.
+    pub missing_walls: *const *const c_char,
+    /// How many.
+    pub missing_walls_len: usize,
+    /// Borrowed. The bounds in force; NULL when it never came up.
+    pub bounds: *const msb_bounds,
 }
 
 /// What is known about an image in the store. All pointers are borrowed until the list is released.
@@ -232,6 +267,42 @@ pub struct msb_driver_entry {
     pub why: *const c_char,
     /// Borrowed. What would make it usable; NULL when that is not known.
     pub hint: *const c_char,
+    /// Borrowed. `unbounded_len` texts: what it cannot bound, with the reason.
+    pub unbounded: *const *const c_char,
+    /// How many.
+    pub unbounded_len: usize,
+}
+
+/// A wall of the jail. All pointers are borrowed until the list is released.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct msb_wall_entry {
+    /// `sizeof(msb_wall_entry)` of the library.
+    pub struct_size: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Borrowed. What it is called, such as `"seccomp"`.
+    pub name: *const c_char,
+    /// Borrowed. Why this host does not have it, one line; NULL when it does.
+    pub missing: *const c_char,
+    /// Borrowed. What would help; NULL when that is not known.
+    pub hint: *const c_char,
+}
+
+/// Walls of the jail.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct msb_wall_entries {
+    /// `sizeof(msb_wall_entries)`.
+    pub struct_size: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Borrowed until `msb_wall_entries_release`. `len` pointers.
+    pub entries: *const *const msb_wall_entry,
+    /// How many.
+    pub len: usize,
+    /// The library's. Do not touch.
+    pub owner: *mut c_void,
 }
 
 /// Drivers.
@@ -281,6 +352,7 @@ lists! {
     msb_sandbox_entries of msb_sandbox_entry,
     msb_exec_entries of msb_exec_entry,
     msb_driver_entries of msb_driver_entry,
+    msb_wall_entries of msb_wall_entry,
     msb_image_entries of msb_image_entry,
 }
 
@@ -290,12 +362,10 @@ trait ListOf<E>: Sized32 {
 
 /// The entries of a list, and all that they point to.
 #[derive(Debug)]
-#[allow(clippy::vec_box, reason = "entries point to the exits, which must not move")]
 struct Kept<E> {
     _pointers: Box<[*const E]>,
     _entries: Box<[E]>,
-    _texts: Arena,
-    _exits: Vec<Box<msb_exec_exit>>,
+    _ground: Ground,
 }
 
 // SAFETY: the raw pointers all point into what is kept beside them, which is never changed or moved
@@ -306,10 +376,11 @@ unsafe impl<E> Sync for Kept<E> {}
 
 /// What entries of a list point to while it is made.
 #[derive(Debug, Default)]
-#[allow(clippy::vec_box, reason = "entries point to the exits, which must not move")]
+#[allow(clippy::vec_box, reason = "entries point to them, so that they must not move")]
 struct Ground {
     texts: Arena,
     exits: Vec<Box<msb_exec_exit>>,
+    bounds: Vec<Box<msb_bounds>>,
 }
 
 /// Lends a list to the caller.
@@ -326,8 +397,7 @@ where
     let entries: Box<[E]> = all.iter().map(|item| entry(item, &mut ground)).collect();
     let pointers: Box<[*const E]> = entries.iter().map(ptr::from_ref).collect();
     let (list, len) = (loan::start_of(&pointers), pointers.len());
-    let Ground { texts, exits } = ground;
-    let kept = Kept { _pointers: pointers, _entries: entries, _texts: texts, _exits: exits };
+    let kept = Kept { _pointers: pointers, _entries: entries, _ground: ground };
     let owner = loan::lend(Arc::new(Loan::Other(Box::new(kept))))?;
     out.write(&L::list(list, len, owner));
     Ok(MSB_OK)
@@ -338,6 +408,9 @@ pub(super) fn sandboxes(
     out: Out<msb_sandbox_entries>,
 ) -> Result<msb_status, Failure> {
     hand_out(all, out, |info, ground| {
+        let bounds = info.bounds.as_ref().map(|bounds| Box::new(bounds_of(bounds)));
+        let bounds_pointer = bounds.as_deref().map_or(ptr::null(), ptr::from_ref);
+        ground.bounds.extend(bounds);
         let texts = &mut ground.texts;
         let labels = info.labels.iter().map(|(key, value)| format!("{key}={value}"));
         msb_sandbox_entry {
@@ -352,9 +425,14 @@ pub(super) fn sandboxes(
             isolation: info.isolation.map_or(0, isolation_number),
             reason: info.end_reason.map_or(0, reason_number),
             flags: if info.detached { super::MSB_SANDBOX_DETACHED } else { 0 },
-            cpus: info.cpus.map_or(0, |cpus| msb_driver::Cpus::from(cpus).whole()),
+            jailed: match info.jailed {
+                None => 0,
+                Some(true) => MSB_JAILED_YES,
+                Some(false) => MSB_JAILED_NO,
+            },
             memory_mib: info.memory.unwrap_or(0),
             reserved: 0,
+            cpus: info.cpus.unwrap_or(0.0),
             created_ms: ms_of(info.created_at),
             started_ms: info.started_at.map_or(0, ms_of),
             name: texts.text(&info.name),
@@ -365,6 +443,9 @@ pub(super) fn sandboxes(
             labels_len: info.labels.len(),
             command: texts.list(&info.default_command),
             command_len: info.default_command.len(),
+            missing_walls: texts.list(&info.missing_walls),
+            missing_walls_len: info.missing_walls.len(),
+            bounds: bounds_pointer,
         }
     })
 }
@@ -392,10 +473,44 @@ pub(super) fn sessions(
     })
 }
 
-pub(super) fn drivers(
-    all: Vec<DriverReport>,
-    out: Out<msb_driver_entries>,
+fn bounds_of(bounds: &Bounds) -> msb_bounds {
+    msb_bounds {
+        struct_size: size_of_u32::<msb_bounds>(),
+        reserved: 0,
+        pids: bounds.pids.unwrap_or(0),
+        memory_bytes: bounds.memory_bytes.unwrap_or(0),
+        disk_bytes: bounds.disk_bytes.unwrap_or(0),
+        cpus: bounds.cpus().unwrap_or(0.0),
+    }
+}
+
+/// Both lists or none.
+pub(super) fn host(
+    report: HostReport,
+    out_drivers: Out<msb_driver_entries>,
+    out_walls: Option<Out<msb_wall_entries>>,
 ) -> Result<msb_status, Failure> {
+    if !loan::has_room(2) {
+        return Err(wrong(MSB_E_LIMIT, "too many lists that were not released"));
+    }
+    drivers(report.drivers, out_drivers)?;
+    match out_walls {
+        Some(out) => walls(report.walls, out),
+        None => Ok(MSB_OK),
+    }
+}
+
+fn walls(all: Vec<WallReport>, out: Out<msb_wall_entries>) -> Result<msb_status, Failure> {
+    hand_out(all, out, |report, ground| msb_wall_entry {
+        struct_size: size_of_u32::<msb_wall_entry>(),
+        reserved: 0,
+        name: ground.texts.text(&report.name),
+        missing: ground.texts.text_or_null(report.missing.as_ref()),
+        hint: ground.texts.text_or_null(report.hint.as_ref()),
+    })
+}
+
+fn drivers(all: Vec<DriverReport>, out: Out<msb_driver_entries>) -> Result<msb_status, Failure> {
     hand_out(all, out, |report, ground| msb_driver_entry {
         struct_size: size_of_u32::<msb_driver_entry>(),
         isolation: isolation_number(report.isolation),
@@ -404,6 +519,8 @@ pub(super) fn drivers(
         name: ground.texts.text(&report.driver),
         why: ground.texts.text(&report.why),
         hint: ground.texts.text_or_null(report.hint.as_ref()),
+        unbounded: ground.texts.list(&report.unbounded),
+        unbounded_len: report.unbounded.len(),
     })
 }
 
@@ -446,6 +563,7 @@ fn isolation_number(isolation: Isolation) -> u32 {
         Isolation::Hardware => MSB_ISOLATION_HARDWARE,
         Isolation::Emulated => MSB_ISOLATION_EMULATED,
         Isolation::Container => MSB_ISOLATION_CONTAINER,
+        Isolation::Unchecked => MSB_ISOLATION_UNCHECKED,
         _ => 0,
     }
 }
@@ -488,6 +606,14 @@ pub unsafe extern "C" fn msb_exec_entries_release(list: *mut msb_exec_entries) {
 /// empty. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_driver_entries_release(list: *mut msb_driver_entries) {
+    // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
+    unsafe { loan::release(list) }
+}
+
+/// Give back a list of walls. NULL and one that was released before are fine; afterwards it is
+/// empty. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_wall_entries_release(list: *mut msb_wall_entries) {
     // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
     unsafe { loan::release(list) }
 }

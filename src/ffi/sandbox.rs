@@ -5,7 +5,9 @@ use super::boundary::{ErrorOut, Failure, Out, boundary, copy_in, out, wrong};
 use super::error::msb_error;
 use super::handle::{get, get_open, msb_sandbox, open};
 use super::input::text;
-use super::list::{self, msb_driver_entries, msb_exec_entries, msb_sandbox_entries};
+use super::list::{
+    self, msb_driver_entries, msb_exec_entries, msb_sandbox_entries, msb_wall_entries,
+};
 use super::progress::{self, msb_progress};
 use super::sandbox_options::{builder, msb_sandbox_options};
 use super::status::{MSB_AGAIN, MSB_E_INVALID, MSB_E_NOT_RUNNING, MSB_OK, msb_status};
@@ -438,21 +440,28 @@ pub unsafe extern "C" fn msb_sandbox_remove(
     })
 }
 
-/// Which drivers can be used on this host, in the order in which they are chosen. Tries each.
+/// Which drivers can be used on this host, in the order in which they are chosen, and which walls of
+/// the jail can be had. Tries each.
 ///
-/// `MSB_OK`: `*out_list` is filled; give it back with `msb_driver_entries_release`.
+/// `MSB_OK`: `*out_drivers` is filled; give it back with `msb_driver_entries_release`. So is
+/// `*out_walls` unless it is NULL; give it back with `msb_wall_entries_release`.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_doctor(
-    out_list: *mut msb_driver_entries,
+    out_drivers: *mut msb_driver_entries,
+    out_walls: *mut msb_wall_entries,
     err: *mut msb_error,
 ) -> msb_status {
     // SAFETY: by the contract of every export (see `ffi`), NULL or valid for this call.
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
-    let out_list = unsafe { Out::new(out_list) };
+    let out_drivers = unsafe { Out::new(out_drivers) };
+    let out_walls = (!out_walls.is_null()).then(|| {
+        // SAFETY: as above.
+        unsafe { Out::new(out_walls) }
+    });
     boundary(err, || {
-        let out_list = out_list?;
-        list::drivers(run(crate::doctor::doctor())?, out_list)
+        let (out_drivers, out_walls) = (out_drivers?, out_walls.transpose()?);
+        list::host(run(crate::doctor::doctor())?, out_drivers, out_walls)
     })
 }

@@ -3,7 +3,7 @@
 use super::boundary::{Failure, Sized32, size_through, wrong};
 use super::input::{pair, text, texts};
 use super::status::MSB_E_INVALID;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, Security};
 use std::ffi::c_char;
 use std::time::Duration;
 
@@ -15,9 +15,20 @@ pub const MSB_SANDBOX_REPLACE: u32 = 2;
 pub const MSB_SANDBOX_NETWORK: u32 = 4;
 /// The output of its sessions is kept in a log, which `msb_logs_open` and `msb logs` read.
 pub const MSB_SANDBOX_LOG: u32 = 8;
+/// It is refused to start where a wall of the jail cannot be had. `MSB_REQUIRE_JAIL=1` in the
+/// environment says so for every sandbox.
+pub const MSB_SANDBOX_REQUIRE_JAIL: u32 = 16;
 
-const FLAGS: u32 =
-    MSB_SANDBOX_DETACHED | MSB_SANDBOX_REPLACE | MSB_SANDBOX_NETWORK | MSB_SANDBOX_LOG;
+const FLAGS: u32 = MSB_SANDBOX_DETACHED
+    | MSB_SANDBOX_REPLACE
+    | MSB_SANDBOX_NETWORK
+    | MSB_SANDBOX_LOG
+    | MSB_SANDBOX_REQUIRE_JAIL;
+
+/// Commands in a virtual machine may do all that root may, in a kernel of its own.
+pub const MSB_SECURITY_DEFAULT: u32 = 0;
+/// Commands in a virtual machine may do what a container's may.
+pub const MSB_SECURITY_RESTRICTED: u32 = 1;
 
 /// What a new sandbox is to be. Zero means default, except for `name` and `image`.
 ///
@@ -57,10 +68,12 @@ pub struct msb_sandbox_options {
     pub labels: *const *const c_char,
     /// How many.
     pub labels_len: usize,
-    /// Processors, at most 4096; 0: the driver's default.
-    pub cpus: u32,
-    /// Memory in MiB, at least 16; 0: the driver's default.
+    /// Processors, whole or a fraction such as 0.5, at most 4096; 0: the driver's default.
+    pub cpus: f64,
+    /// Memory in MiB, 16 to 16,777,216; 0: 2,048 or half of the host's, whichever is less.
     pub memory_mib: u32,
+    /// Processes and threads at once, at least 8; 0: 4,096.
+    pub pids_limit: u32,
     /// Ended after this many milliseconds; 0: never.
     pub max_duration_ms: u64,
     /// Ended when nothing ran in it for this many milliseconds; 0: never.
@@ -76,8 +89,10 @@ pub struct msb_sandbox_options {
     pub reserved: u32,
     /// When the registry is asked for the image: one of `MSB_PULL_*`.
     pub pull_policy: u32,
-    /// Zero.
-    pub reserved_2: u32,
+    /// What commands in a virtual machine may do: one of `MSB_SECURITY_*`.
+    pub security: u32,
+    /// Size of the upper layer in MiB, 16 to 16,777,216; 0: 32,768.
+    pub disk_mib: u64,
 }
 
 // SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
@@ -91,7 +106,7 @@ unsafe impl Sized32 for msb_sandbox_options {
 pub(super) unsafe fn builder(
     options: &msb_sandbox_options,
 ) -> Result<crate::SandboxBuilder, Failure> {
-    if options.flags & !FLAGS != 0 || options.reserved != 0 || options.reserved_2 != 0 {
+    if options.flags & !FLAGS != 0 || options.reserved != 0 {
         let text = format!("unknown sandbox flags {:#x}", options.flags & !FLAGS);
         return Err(wrong(MSB_E_INVALID, text));
     }
@@ -101,6 +116,8 @@ pub(super) unsafe fn builder(
     let is_set = |flag: u32| options.flags & flag != 0;
     let mut builder = Sandbox::builder(name)
         .detached(is_set(MSB_SANDBOX_DETACHED))
+        .require_jail(is_set(MSB_SANDBOX_REQUIRE_JAIL))
+        .security(security(options.security)?)
         .network(is_set(MSB_SANDBOX_NETWORK));
     builder = match (is_set(MSB_SANDBOX_LOG), options.log_max_bytes, options.log_files) {
         (log, 0, 0) => builder.log(log),
@@ -141,11 +158,17 @@ pub(super) unsafe fn builder(
         let (key, value) = utf8_pair(&entry, "the label")?;
         builder = builder.label(key, value);
     }
-    if options.cpus != 0 {
+    if options.cpus != 0.0 {
         builder = builder.cpus(options.cpus);
     }
     if options.memory_mib != 0 {
         builder = builder.memory(options.memory_mib);
+    }
+    if options.pids_limit != 0 {
+        builder = builder.pids_limit(options.pids_limit);
+    }
+    if options.disk_mib != 0 {
+        builder = builder.disk(options.disk_mib);
     }
     type SetTime = fn(crate::SandboxBuilder, Duration) -> crate::SandboxBuilder;
     let times: [(u64, SetTime); 3] = [
@@ -159,6 +182,14 @@ pub(super) unsafe fn builder(
         }
     }
     Ok(builder)
+}
+
+fn security(number: u32) -> Result<Security, Failure> {
+    match number {
+        MSB_SECURITY_DEFAULT => Ok(Security::Default),
+        MSB_SECURITY_RESTRICTED => Ok(Security::Restricted),
+        _ => Err(wrong(MSB_E_INVALID, format!("unknown security {number}"))),
+    }
 }
 
 fn os_text(bytes: Vec<u8>) -> std::ffi::OsString {

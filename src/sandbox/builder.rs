@@ -6,7 +6,7 @@ use crate::image::{Cancel, ImageProgress, PullPolicy, Resolved, Surroundings, Wa
 use crate::sandbox::{Sandbox, with_name};
 use msb_driver::{
     ByteString, Cpus, CreateOptions, DriverChoice, LogConfig, SandboxConfig, Security,
-    resolve_boot_timeout,
+    jail_is_required, resolve_boot_timeout,
 };
 use std::fmt;
 use std::path::Path;
@@ -91,28 +91,30 @@ impl SandboxBuilder {
         self
     }
 
-    /// Sets how many processors it may use: a whole number, or a fraction such as `0.5`.
+    /// Sets how many processors it may use: a whole number, or a fraction such as `0.5`; more than 0
+    /// and at most 4096.
     #[must_use]
     pub fn cpus(mut self, cpus: impl Into<Cpus>) -> Self {
         self.rest.cpus = Some(cpus.into());
         self
     }
 
-    /// Sets how much memory it may use, in MiB.
+    /// Sets how much memory it may use, in MiB, 16 to 16,777,216; 2 GiB or half of the host's unless
+    /// set, whichever is less.
     #[must_use]
     pub fn memory(mut self, mib: u32) -> Self {
         self.rest.memory_mib = Some(mib);
         self
     }
 
-    /// Sets how many processes and threads it may have at once; 4096 unless set.
+    /// Sets how many processes and threads it may have at once, at least 8; 4096 unless set.
     #[must_use]
     pub fn pids_limit(mut self, count: u32) -> Self {
         self.rest.pids_limit = Some(count);
         self
     }
 
-    /// Sets how large its upper layer may grow, in MiB; 32 GiB unless set.
+    /// Sets how large its upper layer may grow, in MiB, 16 to 16,777,216; 32 GiB unless set.
     #[must_use]
     pub fn disk(mut self, mib: u64) -> Self {
         self.rest.disk_mib = Some(mib);
@@ -281,12 +283,14 @@ impl SandboxBuilder {
         // Read by the caller, as the rest of the environment is.
         let driver = DriverChoice::resolve(self.driver.clone());
         let boot_timeout = resolve_boot_timeout(self.rest.boot_timeout.map(millis));
+        let jail_required = jail_is_required();
         let found = Surroundings::find();
         with_name(&name, "msb-create", move |home, name, companions| {
             let options = CreateOptions { replace: self.replace };
             let resolved = self.resolve(&found?, &cancel)?;
             let mut config = self.config(name.clone(), driver, &resolved);
             config.boot_timeout_ms = boot_timeout?;
+            config.require_jail |= jail_required?;
             let starting = msb_driver::create(&home, config, options, &companions)?;
             // From here on the sandbox's own file says what it uses.
             drop(resolved);
@@ -332,7 +336,7 @@ impl SandboxBuilder {
             memory_mib: rest.memory_mib,
             pids_limit: rest.pids_limit,
             disk_mib: rest.disk_mib,
-            require_jail: rest.require_jail || jail_is_required(),
+            require_jail: rest.require_jail,
             security: rest.security,
             env: of_image.chain(rest.env).collect(),
             workdir: rest.workdir.or_else(|| image.absolute_workdir().map(ByteString::from)),
@@ -349,11 +353,6 @@ impl SandboxBuilder {
             ..SandboxConfig::new(name, resolved.rootfs.clone())
         }
     }
-}
-
-/// Whether `MSB_REQUIRE_JAIL` asks for every wall of the jail.
-fn jail_is_required() -> bool {
-    std::env::var_os("MSB_REQUIRE_JAIL").is_some_and(|value| value == "1")
 }
 
 /// Whole milliseconds; a part of one counts as one, so that no time becomes none.

@@ -1,7 +1,7 @@
 //! What is known about sandboxes and what runs in them.
 
 use crate::output::ExitStatus;
-use msb_driver::{Info, Isolation, Reason, Status};
+use msb_driver::{Bounds, Info, Isolation, Reason, Status};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,9 +22,16 @@ pub struct SandboxInfo {
     pub driver: Option<String>,
     /// What isolates it.
     pub isolation: Option<Isolation>,
-    /// How many processors it may use; `None` is the driver's default.
+    /// Whether every process of it on the host, but its supervisor, is in a jail with all of its
+    /// walls; `None` when it never came up.
+    pub jailed: Option<bool>,
+    /// The walls of the jail that are missing, each with the reason.
+    pub missing_walls: Vec<String>,
+    /// The bounds in force; `None` when it never came up.
+    pub bounds: Option<Bounds>,
+    /// How many processors were asked for.
     pub cpus: Option<f64>,
-    /// How much memory it may use, in MiB; `None` is the driver's default.
+    /// How much memory was asked for, in MiB.
     pub memory: Option<u32>,
     /// Whether it outlives the process that created it.
     pub detached: bool,
@@ -44,7 +51,11 @@ impl From<Info> for SandboxInfo {
     fn from(info: Info) -> Self {
         let Info { status, config, created_ms, started, outcome, .. } = info;
         let started_at = started.as_ref().map(|started| time(started.at_ms));
-        let (driver, isolation) = started.and_then(|started| started.machine).unzip();
+        let (machine, protection) =
+            started.map_or((None, None), |started| (started.machine, started.protection));
+        let (driver, isolation) = machine.unzip();
+        let jailed = protection.as_ref().map(|protection| protection.jailed);
+        let bounds = protection.as_ref().map(|protection| protection.bounds);
         let (end_reason, end_detail) = match outcome {
             Some(outcome) => (Some(outcome.reason), outcome.detail),
             // A runner that was killed had no time to say so.
@@ -60,6 +71,9 @@ impl From<Info> for SandboxInfo {
             default_command: config.entrypoint.into_iter().chain(config.cmd).collect(),
             driver,
             isolation,
+            jailed,
+            missing_walls: protection.map(|protection| protection.missing).unwrap_or_default(),
+            bounds,
             cpus: config.cpus.map(msb_driver::Cpus::count),
             memory: config.memory_mib,
             detached: config.detached,

@@ -27,7 +27,7 @@ pub(crate) use run::Program;
 pub use builder::SandboxBuilder;
 pub use info::{SandboxInfo, SessionInfo};
 pub use logs::{LogStream, logs};
-pub use msb_driver::{Bounds, Cpus, Protection, Security};
+pub use msb_driver::{Bounds, Cpus, Security};
 pub use msb_driver::{Isolation, Reason as SandboxEndReason, Status as SandboxStatus};
 pub use msb_driver::{LogEvent, LogOptions, LogRecord, LogSource};
 

@@ -58,6 +58,15 @@ pub(crate) enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Show what is known about a sandbox: its isolation, its bounds, the walls that are missing
+    #[command(visible_alias = "inspect")]
+    Info {
+        /// The sandbox
+        name: String,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// End sandboxes in order: what runs in them is asked to end, then killed
     Stop {
         /// The sandboxes
@@ -92,7 +101,7 @@ pub(crate) enum Task {
     /// Get, list and remove images
     #[command(subcommand)]
     Image(image::Task),
-    /// Tell which drivers can be used here
+    /// Show which drivers and which walls of the jail can be had here
     Doctor {
         /// Print one JSON document
         #[arg(long)]
@@ -262,10 +271,30 @@ mod tests {
             let Task::Run(run) = arguments.task else { panic!("another task: {line}") };
             run
         };
-        let before = parse("msb run --rm -it -e A=1 --cpus 2 ./image sh -c x -e");
-        let after = parse("msb run ./image --rm -it -e A=1 --cpus 2 -- sh -c x -e");
+        let before = parse("msb run --rm -it -e A=1 --cpus 0.5 ./image sh -c x -e");
+        let after = parse("msb run ./image --rm -it -e A=1 --cpus 0.5 -- sh -c x -e");
         assert_eq!(format!("{before:?}"), format!("{after:?}"));
         assert_eq!(before.command, ["sh", "-c", "x", "-e"]);
+    }
+
+    #[test]
+    fn g9_bad_values_of_options_are_refused_by_name() {
+        let refusal = |option: &str| {
+            let line = ["msb", "create"].into_iter().chain(option.split(' ')).chain(["./image"]);
+            Arguments::try_parse_from(line).unwrap_err().to_string()
+        };
+        for (option, named) in [
+            ("--cpus 0", "cpus is 0"),
+            ("--cpus -1", "cpus is -1"),
+            ("--cpus nan", "cpus is NaN"),
+            ("--cpus 5000", "cpus is 5000"),
+            ("--memory 104857600", "104857600 is a number of MiB"),
+            ("--disk 104857600", "104857600 is a number of MiB"),
+            ("--pids-limit 0.5", "'0.5'"),
+            ("--security strict", "\"restricted\""),
+        ] {
+            assert!(refusal(option).contains(named), "{option}: {}", refusal(option));
+        }
     }
 
     #[test]

@@ -1,25 +1,49 @@
 //! `msb doctor`.
 
 use crate::failure::Failure;
-use crate::list::document;
 use crate::table::table;
 use crate::{progress, stdio};
-use microsandbox::DriverReport;
 use microsandbox::sandbox::Isolation;
+use microsandbox::{DriverReport, HostReport, WallReport};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Tells which drivers can be used here.
+/// Shows which drivers and which walls of the jail can be had here.
 pub(crate) async fn doctor(json: bool) -> Result<u8, Failure> {
-    let reports = microsandbox::doctor().await?;
-    let text = if json {
-        document(reports.iter().map(report_json).collect())
-    } else {
-        let rows = reports.iter().map(row).collect();
-        table(["DRIVER", "ISOLATION", "USABLE", "WHY"], rows) + &chosen(&reports)
-    };
+    let report = microsandbox::doctor().await?;
+    let text = if json { format!("{:#}\n", host_json(&report)) } else { host_text(&report) };
     stdio::print(text.as_bytes())?;
     Ok(0)
+}
+
+fn host_json(report: &HostReport) -> Value {
+    json!({
+        "drivers": report.drivers.iter().map(report_json).collect::<Vec<_>>(),
+        "walls": report.walls.iter().map(wall_json).collect::<Vec<_>>(),
+    })
+}
+
+fn host_text(report: &HostReport) -> String {
+    let drivers = report.drivers.iter().map(row).collect();
+    let mut text = table(["DRIVER", "ISOLATION", "USABLE", "WHY"], drivers);
+    text.push_str(&chosen(&report.drivers));
+    if !report.walls.is_empty() {
+        let walls = report.walls.iter().map(wall_row).collect();
+        text.push('\n');
+        text.push_str(&table(["WALL", "HERE", "WHAT TO DO"], walls));
+    }
+    let unbounded: Vec<[String; 2]> = report
+        .drivers
+        .iter()
+        .flat_map(|driver| {
+            driver.unbounded.iter().map(|what| [driver.driver.clone(), what.clone()])
+        })
+        .collect();
+    if !unbounded.is_empty() {
+        text.push('\n');
+        text.push_str(&table(["DRIVER", "NOT BOUNDED"], unbounded));
+    }
+    text
 }
 
 /// Fetches a guest kernel, and prints its path.
@@ -37,7 +61,18 @@ fn report_json(report: &DriverReport) -> Value {
         "usable": report.usable,
         "why": report.why,
         "hint": report.hint,
+        "unbounded": report.unbounded,
     })
+}
+
+fn wall_json(wall: &WallReport) -> Value {
+    json!({ "wall": wall.name, "missing": wall.missing, "hint": wall.hint })
+}
+
+fn wall_row(wall: &WallReport) -> [String; 3] {
+    let here = if wall.missing.is_none() { "yes" } else { "no" };
+    let texts: Vec<&str> = wall.missing.iter().chain(&wall.hint).map(String::as_str).collect();
+    [wall.name.clone(), here.to_owned(), texts.join("; ")]
 }
 
 fn row(report: &DriverReport) -> [String; 4] {

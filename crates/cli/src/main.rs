@@ -65,6 +65,7 @@ fn perform(arguments: Arguments) -> Result<u8, Failure> {
             Task::Kill(args) => manage::kill(&args).await,
             Task::Rm { names, force } => manage::remove(&names, force).await,
             Task::Ls { json, .. } => list::sandboxes(json, quiet).await,
+            Task::Info { name, json } => list::info(&name, json).await,
             Task::Sessions { name, json } => list::sessions(&name, json, quiet).await,
             Task::Logs(args) => logs::print(args).await,
             Task::Image(task) => image::perform(task, quiet).await,

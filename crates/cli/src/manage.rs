@@ -127,6 +127,13 @@ pub(crate) fn described(
     if let Some(mib) = machine.memory {
         builder = builder.memory(mib);
     }
+    if let Some(count) = machine.pids_limit {
+        builder = builder.pids_limit(count);
+    }
+    if let Some(mib) = machine.disk {
+        builder = builder.disk(mib);
+    }
+    builder = builder.security(machine.security).require_jail(machine.require_jail);
     if let Some(hostname) = machine.hostname {
         builder = builder.hostname(hostname);
     }

@@ -6,7 +6,7 @@ use crate::image;
 use crate::values::{self, Label, Limit, Variable};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use microsandbox::PullPolicy;
+use microsandbox::{Cpus, PullPolicy, Security};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,12 +21,28 @@ pub(crate) struct Machine {
     /// When to ask the registry for the image: always, missing (unless it is here) or never
     #[arg(long, value_name = "WHEN", value_parser = image::policy, default_value = "missing")]
     pub(crate) pull: PullPolicy,
-    /// How many processors it may use
-    #[arg(long, value_name = "N")]
-    pub(crate) cpus: Option<u32>,
-    /// How much memory it may use: 512 and 512M are MiB, 1G is 1024 of them
+    /// How many processors it may use, such as 2 or 0.5; more than 0 and at most 4096
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) cpus: Option<Cpus>,
+    /// How much memory it may use: 512 and 512M are MiB, 1G is 1024 of them; without it 2G or half
+    /// of the host's, whichever is less
     #[arg(short, long, value_name = "SIZE", value_parser = values::memory)]
     pub(crate) memory: Option<u32>,
+    /// How many processes and threads it may have at once, at least 8; 4096 without it
+    #[arg(long, value_name = "N")]
+    pub(crate) pids_limit: Option<u32>,
+    /// How large the files that it writes may grow: 512 and 512M are MiB, 1G is 1024 of them; 32G
+    /// without it
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub(crate) disk: Option<u64>,
+    /// What commands in a virtual machine may do: default (all that root may in a kernel of its
+    /// own) or restricted (what a container's may)
+    #[arg(long, value_name = "WHICH", default_value = "default")]
+    pub(crate) security: Security,
+    /// Refuse to start where a wall of the jail cannot be had, as MSB_REQUIRE_JAIL=1 does for all;
+    /// msb doctor lists the walls
+    #[arg(long)]
+    pub(crate) require_jail: bool,
     /// Its host name
     #[arg(long)]
     pub(crate) hostname: Option<String>,

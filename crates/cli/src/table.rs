@@ -24,6 +24,15 @@ pub(crate) fn table<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>) ->
     text
 }
 
+/// A line for each field: its name, and behind it its value.
+pub(crate) fn fields(rows: Vec<[String; 2]>) -> String {
+    let width = rows.iter().map(|[name, _]| name.chars().count()).max().unwrap_or(0) + 1;
+    let line = |[name, value]: [String; 2]| {
+        format!("{:width$}  {}\n", format!("{name}:"), one_line(&value))
+    };
+    rows.into_iter().map(line).collect()
+}
+
 /// How long ago, in its largest unit.
 pub(crate) fn ago(age: Duration) -> String {
     let seconds = age.as_secs();
@@ -44,6 +53,13 @@ mod tests {
         let rows = vec![["a".to_owned(), "1".to_owned()], ["längst".to_owned(), "a\nb".to_owned()]];
         assert_eq!(table(["NAME", "N"], rows), "NAME    N\na       1\nlängst  a b\n");
         assert_eq!(table(["NAME"], Vec::new()), "NAME\n");
+    }
+
+    #[test]
+    fn j8_fields_are_one_line_each() {
+        let rows =
+            vec![["Name".to_owned(), "a\nb".to_owned()], ["Driver".to_owned(), "c".to_owned()]];
+        assert_eq!(fields(rows), "Name:    a b\nDriver:  c\n");
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub(crate) struct Limit {
     pub(crate) hard: u64,
 }
 
+/// The largest size that may be given, 16 TiB: a larger number is a number of bytes.
+const MAX_SIZE_MIB: u64 = 16 << 20;
+
 /// A time: a whole number and one of ms, s, m, h.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let bad = || "give a whole number and a unit, such as 500ms, 30s, 5m or 1h".to_owned();
@@ -52,17 +55,31 @@ pub(crate) fn since(text: &str) -> Result<SystemTime, String> {
     })
 }
 
-/// An amount of memory in MiB: a whole number, and M or nothing for MiB, G for GiB.
+/// An amount of memory in MiB, as [`size`] takes it.
 pub(crate) fn memory(text: &str) -> Result<u32, String> {
+    u32::try_from(size(text)?).map_err(|_| "it is more than 16T".to_owned())
+}
+
+/// A size in MiB: a whole number, and M or nothing for MiB, G for GiB, T for TiB, K for KiB, or B
+/// for bytes, of which parts of a MiB are rounded up.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let bad = || "give a whole number of MiB, such as 512 or 512M, or of GiB, such as 1G";
     let (number, unit) = split_number(text).ok_or_else(bad)?;
-    let factor = match unit.to_ascii_lowercase().as_str() {
-        "" | "m" | "mib" => 1,
-        "g" | "gib" => 1024,
+    let mib = match unit.to_ascii_lowercase().as_str() {
+        "b" => Some(number.div_ceil(1 << 20)),
+        "k" | "kb" | "kib" => Some(number.div_ceil(1 << 10)),
+        "" | "m" | "mb" | "mib" => Some(number),
+        "g" | "gb" | "gib" => number.checked_mul(1 << 10),
+        "t" | "tb" | "tib" => number.checked_mul(1 << 20),
         _ => return Err(bad().to_owned()),
     };
-    let mib = number.checked_mul(factor).and_then(|mib| u32::try_from(mib).ok());
-    mib.ok_or_else(|| "it is too much".to_owned())
+    match (mib.filter(|mib| *mib <= MAX_SIZE_MIB), unit) {
+        (Some(mib), _) => Ok(mib),
+        (None, "") => Err(format!(
+            "{number} is a number of MiB, more than 16T; give its unit, such as {number}B, 512M or 1G"
+        )),
+        (None, _) => Err("it is more than 16T".to_owned()),
+    }
 }
 
 /// A limit: `NAME=SOFT` or `NAME=SOFT:HARD`, where each may be `unlimited`.
@@ -186,13 +203,33 @@ mod tests {
 
     #[test]
     fn memory_is_in_mib_unless_it_says_otherwise() {
-        for (text, mib) in
-            [("512", 512), ("512M", 512), ("512MiB", 512), ("1G", 1024), ("2g", 2048)]
-        {
+        for (text, mib) in [
+            ("512", 512),
+            ("512M", 512),
+            ("512m", 512),
+            ("512MiB", 512),
+            ("1G", 1024),
+            ("1gib", 1024),
+            ("2g", 2048),
+            ("1T", 1 << 20),
+            ("65536k", 64),
+            ("104857600b", 100),
+            ("16777216", 16 << 20),
+        ] {
             assert_eq!(memory(text), Ok(mib), "{text}");
+            assert_eq!(size(text), Ok(mib.into()), "{text}");
         }
-        for bad in ["", "M", "-1", "1K", "1.5G", "5000000000", "4194304G"] {
+        for bad in ["", "M", "-1", "1P", "1.5G", "5000000000", "4194304G", "17T"] {
             assert!(memory(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn g9_a_number_of_bytes_is_not_taken_for_mib() {
+        for absurd in ["104857600", "16777217"] {
+            let refusal = memory(absurd).unwrap_err();
+            assert!(refusal.contains(absurd) && refusal.contains("MiB"), "{refusal}");
+            assert!(refusal.contains("unit"), "{refusal}");
         }
     }
 

@@ -437,7 +437,7 @@ fn g_the_doctor_tells_about_the_drivers() {
     let scene = Scene::new();
     let reports = scene.json(&["doctor", "--json"]);
     let container = |report: &&serde_json::Value| report["driver"] == "container";
-    let report = reports.as_array().unwrap().iter().find(container).unwrap();
+    let report = reports["drivers"].as_array().unwrap().iter().find(container).unwrap();
     assert_eq!((&report["isolation"], &report["usable"]), (&"container".into(), &true.into()));
     assert!(scene.ok(&["doctor"]).contains("container"));
 }

@@ -92,10 +92,13 @@ fn description(guest: &Guest, krunfw: &Krunfw, spec: &MachineSpec) -> Result<Vmm
     })
 }
 
+fn unchecked() -> bool {
+    std::env::var_os(UNCHECKED).is_some_and(|value| value == "1")
+}
+
 /// What it stands on; or why it cannot be used, and what would help.
 fn usable() -> Result<Krunfw, (String, Option<String>)> {
-    let unchecked = std::env::var_os(UNCHECKED).is_some_and(|value| value == "1");
-    kvm(unchecked).map_err(|(why, remedy)| {
+    kvm(unchecked()).map_err(|(why, remedy)| {
         let remedy = remedy
             .unwrap_or_else(|| format!("{UNCHECKED}=1, if this host virtualises all the same"));
         (why, Some(remedy))
@@ -110,7 +113,7 @@ impl Driver for KrunDriver {
     }
 
     fn isolation(&self) -> Isolation {
-        Isolation::Hardware
+        if unchecked() { Isolation::Unchecked } else { Isolation::Hardware }
     }
 
     fn root(&self) -> Root {

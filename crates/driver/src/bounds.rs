@@ -17,25 +17,33 @@ pub const DEFAULT_DISK_MIB: u64 = 32 * 1024;
 
 /// A number of processors, in thousandths.
 ///
-/// Conversions never fail: what is no number of processors becomes 0 or too many, which
-/// [`SandboxConfig::validated`](crate::SandboxConfig::validated) refuses.
+/// Conversions never fail: what no sandbox can have is kept as it is, and refused with its value by
+/// [`SandboxConfig::validated`](crate::SandboxConfig::validated).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cpus(u32);
+pub struct Cpus(i64);
+
+/// What stands for a value that is not a number.
+const NOT_A_NUMBER: i64 = i64::MIN;
 
 impl Cpus {
     /// The number in thousandths.
     pub fn millis(self) -> u32 {
-        self.0
+        u32::try_from(self.0.max(0)).unwrap_or(u32::MAX)
     }
 
     /// The number of whole processors that hold it.
     pub fn whole(self) -> u32 {
-        self.0.div_ceil(1000)
+        self.millis().div_ceil(1000)
     }
 
     /// The number as users write it.
     pub fn count(self) -> f64 {
-        f64::from(self.0) / 1000.0
+        match self.0 {
+            NOT_A_NUMBER => f64::NAN,
+            i64::MAX => f64::INFINITY,
+            #[allow(clippy::cast_precision_loss, reason = "exact for every valid number")]
+            thousandths => thousandths as f64 / 1000.0,
+        }
     }
 
     /// Why a sandbox cannot have so many.
@@ -45,26 +53,26 @@ impl Cpus {
 
     /// Whether a sandbox can have so many: more than 0 and at most 4096.
     pub fn is_valid(self) -> bool {
-        (1..=MAX_CPUS * 1000).contains(&self.0)
+        (1..=i64::from(MAX_CPUS) * 1000).contains(&self.0)
     }
 }
 
 impl From<f64> for Cpus {
     /// A part below a thousandth is rounded up.
     fn from(count: f64) -> Cpus {
+        if count.is_nan() {
+            return Cpus(NOT_A_NUMBER);
+        }
         // A millionth of slack, so that 0.1 is 100 thousandths in spite of its binary form.
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "the conversion saturates, and NaN becomes 0"
-        )]
-        Cpus((count * 1000.0 - 1e-6).ceil() as u32)
+        #[allow(clippy::cast_possible_truncation, reason = "the conversion saturates")]
+        let thousandths = (count * 1000.0 - 1e-6).ceil() as i64;
+        Cpus(thousandths.max(NOT_A_NUMBER + 1))
     }
 }
 
 impl From<u32> for Cpus {
     fn from(count: u32) -> Cpus {
-        Cpus(count.saturating_mul(1000))
+        Cpus(i64::from(count) * 1000)
     }
 }
 
@@ -76,7 +84,7 @@ impl From<u8> for Cpus {
 
 impl From<i32> for Cpus {
     fn from(count: i32) -> Cpus {
-        Cpus::from(u32::try_from(count).unwrap_or(0))
+        Cpus(i64::from(count) * 1000)
     }
 }
 
@@ -120,6 +128,27 @@ pub enum Security {
     Restricted,
 }
 
+impl fmt::Display for Security {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Security::Default => "default",
+            Security::Restricted => "restricted",
+        })
+    }
+}
+
+impl FromStr for Security {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Security, String> {
+        match text {
+            "default" => Ok(Security::Default),
+            "restricted" => Ok(Security::Restricted),
+            _ => Err(format!("security is {text:?}; it must be \"default\" or \"restricted\"")),
+        }
+    }
+}
+
 /// What a sandbox can take at most; `None` where nothing bounds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -132,6 +161,13 @@ pub struct Bounds {
     pub disk_bytes: Option<u64>,
     /// Processor time, in thousandths of a processor.
     pub cpu_millis: Option<u32>,
+}
+
+impl Bounds {
+    /// How many processors' time.
+    pub fn cpus(&self) -> Option<f64> {
+        self.cpu_millis.map(|millis| f64::from(millis) / 1000.0)
+    }
 }
 
 /// How a running sandbox is held.
@@ -178,6 +214,22 @@ mod tests {
         assert_eq!("1.5".parse::<Cpus>().unwrap().to_string(), "1.5");
         for bad in ["0", "-1", "nan", "inf", "4097", "x", ""] {
             assert!(millis(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn g9_refused_cpus_are_named() {
+        let refused = |cpus: Cpus| (cpus.is_valid(), cpus.refusal());
+        for (bad, shown) in [
+            (Cpus::from(-1), "cpus is -1;"),
+            (Cpus::from(-0.5), "cpus is -0.5;"),
+            (Cpus::from(0.0), "cpus is 0;"),
+            (Cpus::from(f64::NAN), "cpus is NaN;"),
+            (Cpus::from(f64::INFINITY), "cpus is inf;"),
+            (Cpus::from(4097), "cpus is 4097;"),
+        ] {
+            let (valid, refusal) = refused(bad);
+            assert!(!valid && refusal.starts_with(shown), "{refusal}");
         }
     }
 

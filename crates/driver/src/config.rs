@@ -15,6 +15,8 @@ pub const CONFIG_VERSION: u32 = 1;
 
 /// Least memory that may be asked for: below it not even the agent starts reliably.
 const MIN_MEMORY_MIB: u32 = 16;
+/// Most memory that may be asked for, 16 TiB: a larger number is a number of bytes.
+const MAX_MEMORY_MIB: u32 = 16 * 1024 * 1024;
 /// Fewest processes: the agent, a command, and its child.
 const MIN_PIDS: u32 = 8;
 /// Least and most that the upper layer may be limited to (the most is what ext4 can hold).
@@ -155,6 +157,16 @@ pub fn resolve_boot_timeout(explicit_ms: Option<u64>) -> Result<Option<u64>> {
     }
 }
 
+/// Whether `MSB_REQUIRE_JAIL` asks for every wall of the jail.
+pub fn jail_is_required() -> Result<bool> {
+    match std::env::var_os("MSB_REQUIRE_JAIL") {
+        None => Ok(false),
+        Some(value) if value.is_empty() || value == "0" => Ok(false),
+        Some(value) if value == "1" => Ok(true),
+        Some(value) => invalid(format!("MSB_REQUIRE_JAIL is {value:?}; it must be 0 or 1")),
+    }
+}
+
 impl From<String> for DriverChoice {
     fn from(name: String) -> Self {
         if name == "auto" { DriverChoice::Auto } else { DriverChoice::Named(name) }
@@ -228,9 +240,11 @@ impl SandboxConfig {
                 self.version
             ));
         }
-        if let Some(memory) = self.memory_mib.filter(|memory| *memory < MIN_MEMORY_MIB) {
+        if let Some(memory) =
+            self.memory_mib.filter(|memory| !(MIN_MEMORY_MIB..=MAX_MEMORY_MIB).contains(memory))
+        {
             return invalid(format!(
-                "memory is {memory} MiB; it must be at least {MIN_MEMORY_MIB} MiB"
+                "memory is {memory} MiB; it must be {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB} MiB"
             ));
         }
         if let Some(cpus) = self.cpus.filter(|cpus| !cpus.is_valid()) {
@@ -366,7 +380,9 @@ mod tests {
     #[test]
     fn bad_values_are_refused_with_the_value_in_the_message() {
         assert!(refused(|c| c.cpus = Some(0.into())).contains("cpus is 0"));
-        assert!(refused(|c| c.cpus = Some(f64::NAN.into())).contains("cpus is 0"));
+        assert!(refused(|c| c.cpus = Some(f64::NAN.into())).contains("cpus is NaN"));
+        assert!(refused(|c| c.cpus = Some((-1).into())).contains("cpus is -1"));
+        assert!(refused(|c| c.memory_mib = Some(104_857_600)).contains("104857600 MiB"));
         assert!(refused(|c| c.pids_limit = Some(1)).contains("pids_limit is 1"));
         assert!(refused(|c| c.disk_mib = Some(1)).contains("disk is 1 MiB"));
         assert!(refused(|c| c.memory_mib = Some(1)).contains("1 MiB"));

@@ -25,6 +25,8 @@ pub enum Isolation {
     Emulated,
     /// A container: the kernel is shared.
     Container,
+    /// A virtual machine on a host that was told to skip the check for hardware isolation.
+    Unchecked,
 }
 
 impl fmt::Display for Isolation {
@@ -33,6 +35,7 @@ impl fmt::Display for Isolation {
             Isolation::Hardware => "hardware",
             Isolation::Emulated => "emulated",
             Isolation::Container => "container",
+            Isolation::Unchecked => "unchecked",
         })
     }
 }
@@ -51,7 +54,16 @@ pub enum Probe {
     },
 }
 
-/// One line of what `doctor` prints.
+/// What a host offers; what `doctor` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostReport {
+    /// Every driver, in the order in which they are chosen.
+    pub drivers: Vec<DriverReport>,
+    /// Every wall of the jail.
+    pub walls: Vec<WallReport>,
+}
+
+/// Whether a driver can be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriverReport {
     /// The driver's name.
@@ -60,6 +72,19 @@ pub struct DriverReport {
     pub isolation: Isolation,
     /// Whether it can be used.
     pub probe: Probe,
+    /// What it cannot bound on this host, each with the reason.
+    pub unbounded: Vec<String>,
+}
+
+/// Whether a wall of the jail can be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WallReport {
+    /// What it is called.
+    pub name: String,
+    /// Why it cannot be had; `None` when it can.
+    pub missing: Option<String>,
+    /// What would help, where that is known.
+    pub remedy: Option<String>,
 }
 
 /// What a machine is made from.
@@ -134,6 +159,11 @@ pub trait Driver {
 
     /// What it isolates with.
     fn isolation(&self) -> Isolation;
+
+    /// What it cannot bound on this host, each with the reason.
+    fn unbounded(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// What its machines are to be shown.
     fn root(&self) -> Root {
@@ -289,6 +319,7 @@ mod tests {
         assert!(failure.message.contains("a: broken"), "{failure}");
         assert!(failure.to_string().contains("MSB_DRIVER=container"), "{failure}");
         assert_eq!(chosen("auto", &[("a", Isolation::Hardware, true)]).unwrap(), "a");
+        assert!(chosen("auto", &[("a", Isolation::Unchecked, true)]).is_err());
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use crate::bounds::Protection;
 use crate::companions::Companions;
-use crate::config::SandboxConfig;
+use crate::config::{SandboxConfig, jail_is_required};
 use crate::control::{Control, Request, wait_readable};
 use crate::dirs::create_private_dir;
-use crate::driver::{DriverReport, Isolation};
+use crate::driver::{HostReport, Isolation};
 use crate::error::{Error, Failure, Result};
 use crate::home::{Home, SandboxDir};
 use crate::lock::SandboxLock;
@@ -134,14 +134,15 @@ pub fn start(home: &Home, name: &crate::Name, companions: &Companions) -> Result
         }
         clean_leftovers(&dir, &lock, companions)?;
         stored.config = stored.config.validated()?;
+        stored.config.require_jail |= jail_is_required()?;
         stored.creator = Creator::this_process()?;
         dir.write_config(&stored)?;
         return launch(home, dir, lock, &stored.config, companions, false);
     }
 }
 
-/// Asks the drivers whether they can be used here.
-pub fn doctor(home: &Home, companions: &Companions) -> Result<Vec<DriverReport>> {
+/// Asks which drivers and which walls of the jail can be had here.
+pub fn doctor(home: &Home, companions: &Companions) -> Result<HostReport> {
     let mut command = runner_command(companions);
     command.arg("probe").arg("--home").arg(home.path()).arg("--agent").arg(&companions.agent);
     let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output();

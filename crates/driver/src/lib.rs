@@ -37,12 +37,14 @@ mod trust;
 pub use bounds::{Bounds, Cpus, DEFAULT_DISK_MIB, DEFAULT_PIDS, Protection, Security, memory_mib};
 pub use byte_string::ByteString;
 pub use companions::{Companions, find_companion};
-pub use config::{CONFIG_VERSION, DriverChoice, LogConfig, SandboxConfig, resolve_boot_timeout};
+pub use config::{
+    CONFIG_VERSION, DriverChoice, LogConfig, SandboxConfig, jail_is_required, resolve_boot_timeout,
+};
 pub use control::{Control, Reply, Request};
 pub use dirs::{create_private_dir, retire, write_atomically};
 pub use driver::{
-    BoxFuture, Driver, DriverReport, Exit, Isolation, Machine, MachineSpec, Probe, Root, Users,
-    choose,
+    BoxFuture, Driver, DriverReport, Exit, HostReport, Isolation, Machine, MachineSpec, Probe,
+    Root, Users, WallReport, choose,
 };
 pub use error::{Error, ErrorKind, Failure, FailureKind, Result};
 pub use home::{Home, SandboxDir};

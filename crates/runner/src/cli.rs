@@ -4,7 +4,7 @@ use crate::inherited::Inherited;
 use crate::namespaces::{Side, enter};
 use crate::{cleanup, image, purge, run, sys, vmm};
 use clap::{Parser, Subcommand};
-use msb_driver::{Driver, DriverReport, SandboxDir, Users};
+use msb_driver::{Driver, DriverReport, HostReport, SandboxDir, Users, WallReport};
 use msb_driver_container::{ContainerDriver, Settings};
 use msb_driver_krun::KrunDriver;
 use msb_driver_qemu::QemuDriver;
@@ -51,7 +51,7 @@ enum Task {
         /// The directories.
         directories: Vec<PathBuf>,
     },
-    /// Say which drivers can be used, as JSON.
+    /// Say which drivers and which walls of the jail can be had, as JSON.
     Probe {
         /// The directory of the state.
         #[arg(long)]
@@ -136,17 +136,25 @@ fn probe(home: &Path, agent: PathBuf) -> Result<ExitCode, String> {
         Side::Outside(code) => return Ok(code),
         Side::Inside(users) => users,
     };
+    // Before the runtime, because they are tried in processes of their own.
+    let walls = msb_jail::walls(home).into_iter().map(|wall| WallReport {
+        name: wall.name.to_owned(),
+        missing: wall.missing,
+        remedy: wall.remedy,
+    });
+    let walls = walls.collect();
     let drivers = drivers(&home.join("cache"), &agent, users);
-    let reports = runtime()?.block_on(async {
+    let drivers = runtime()?.block_on(async {
         let mut reports = Vec::new();
         for driver in &drivers {
             let probe = driver.probe(true).await;
             let (name, isolation) = (driver.name().to_owned(), driver.isolation());
-            reports.push(DriverReport { name, isolation, probe });
+            reports.push(DriverReport { name, isolation, probe, unbounded: driver.unbounded() });
         }
         reports
     });
-    let text = serde_json::to_string(&reports).map_err(|error| error.to_string())?;
+    let text =
+        serde_json::to_string(&HostReport { drivers, walls }).map_err(|error| error.to_string())?;
     writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -247,8 +247,8 @@ fn g_what_cannot_be_read_hides_no_other_and_is_not_overwritten() {
 #[test]
 fn g_the_doctor_knows_the_drivers() {
     let scene = Scene::new();
-    let reports = msb_driver::doctor(&scene.home, &scene.companions).unwrap();
-    let container = reports.iter().find(|report| report.name == "container").unwrap();
+    let report = msb_driver::doctor(&scene.home, &scene.companions).unwrap();
+    let container = report.drivers.iter().find(|report| report.name == "container").unwrap();
     assert_eq!(container.isolation, Isolation::Container);
     assert!(matches!(container.probe, msb_driver::Probe::Usable(_)), "{container:?}");
 }

@@ -68,11 +68,14 @@ napi_value exit_value(napi_env env, const msb_exec_exit *exit);
 napi_value failure_value(napi_env env, const msb_exec_failure *failure);
 napi_value sandboxes_value(napi_env env, const msb_sandbox_entries *list);
 napi_value sessions_value(napi_env env, const msb_exec_entries *list);
-napi_value drivers_value(napi_env env, const msb_driver_entries *list);
+napi_value host_value(napi_env env, const msb_driver_entries *drivers,
+                      const msb_wall_entries *walls);
 
 void arguments(napi_env env, napi_callback_info info, size_t count, napi_value *out);
 /* Numbers and BigInts alike; 0 for anything else. */
 uint64_t to_u64(napi_env env, napi_value value);
+/* A field that is a number, also a fraction; 0 without it. */
+double real(napi_env env, napi_value from, const char *name);
 uint64_t field(napi_env env, napi_value from, const char *name);
 bool has(napi_env env, napi_value from, const char *name, napi_value *value);
 

@@ -33,8 +33,11 @@ static napi_value sandbox_create(napi_env env, napi_callback_info info)
     options.hostname = lend(env, &lent, from, "hostname", NULL);
     options.env = lend_all(env, &lent, from, "env", &options.env_len);
     options.labels = lend_all(env, &lent, from, "labels", &options.labels_len);
-    options.cpus = (uint32_t)field(env, from, "cpus");
+    options.cpus = real(env, from, "cpus");
     options.memory_mib = (uint32_t)field(env, from, "memory");
+    options.pids_limit = (uint32_t)field(env, from, "pidsLimit");
+    options.disk_mib = field(env, from, "disk");
+    options.security = (uint32_t)field(env, from, "security");
     options.max_duration_ms = field(env, from, "maxDurationMs");
     options.idle_timeout_ms = field(env, from, "idleTimeoutMs");
     options.boot_timeout_ms = field(env, from, "bootTimeoutMs");
@@ -366,6 +369,8 @@ static const struct {
     NUMBER(MSB_E_NO_COMMAND), NUMBER(MSB_PULL_MISSING), NUMBER(MSB_PULL_ALWAYS),
     NUMBER(MSB_PULL_NEVER), NUMBER(MSB_PRUNE_ALL), NUMBER(MSB_SANDBOX_DETACHED),
     NUMBER(MSB_SANDBOX_REPLACE), NUMBER(MSB_SANDBOX_NETWORK), NUMBER(MSB_SANDBOX_LOG),
+    NUMBER(MSB_SANDBOX_REQUIRE_JAIL), NUMBER(MSB_SECURITY_DEFAULT),
+    NUMBER(MSB_SECURITY_RESTRICTED), NUMBER(MSB_JAILED_YES), NUMBER(MSB_JAILED_NO),
     NUMBER(MSB_OPEN_START), NUMBER(MSB_REMOVE_FORCE), NUMBER(MSB_SESSION_TTY),
     NUMBER(MSB_EXEC_TTY), NUMBER(MSB_EXEC_WAIT_FOR_EOF), NUMBER(MSB_EXEC_SHELL),
     NUMBER(MSB_SIGNAL_GROUP), NUMBER(MSB_SIGNAL_TREE), NUMBER(MSB_FROM_NOW),

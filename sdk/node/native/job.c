@@ -41,6 +41,7 @@ struct job {
     msb_sandbox_entries sandboxes;
     msb_exec_entries sessions;
     msb_driver_entries drivers;
+    msb_wall_entries walls;
     msb_image_entries images;
     uint64_t freed;
 };
@@ -83,7 +84,7 @@ static msb_status call(struct job *job)
     case LIST:
         return msb_sandbox_list(&job->sandboxes, err);
     case DOCTOR:
-        return msb_doctor(&job->drivers, err);
+        return msb_doctor(&job->drivers, &job->walls, err);
     case IMAGES:
         return msb_image_list(&job->images, err);
     case LOGS:
@@ -125,6 +126,7 @@ static void throw_away(struct job *job)
     msb_sandbox_entries_release(&job->sandboxes);
     msb_exec_entries_release(&job->sessions);
     msb_driver_entries_release(&job->drivers);
+    msb_wall_entries_release(&job->walls);
     msb_image_entries_release(&job->images);
     if (job->exec)
         msb_handle_close(job->exec);
@@ -258,7 +260,7 @@ static napi_value value_of(napi_env env, struct job *job)
     case LIST:
         return sandboxes_value(env, &job->sandboxes);
     case DOCTOR:
-        return drivers_value(env, &job->drivers);
+        return host_value(env, &job->drivers, &job->walls);
     case IMAGES:
         return images_value(env, &job->images);
     case LOGS:
@@ -391,6 +393,7 @@ static napi_value queue(napi_env env, napi_callback_info info, enum job_kind kin
     job->sandboxes = (msb_sandbox_entries)MSB_SANDBOX_ENTRIES_INIT;
     job->sessions = (msb_exec_entries)MSB_EXEC_ENTRIES_INIT;
     job->drivers = (msb_driver_entries)MSB_DRIVER_ENTRIES_INIT;
+    job->walls = (msb_wall_entries)MSB_WALL_ENTRIES_INIT;
     job->images = (msb_image_entries)MSB_IMAGE_ENTRIES_INIT;
     MUST(napi_typeof(env, argument[0], &type));
     if (type == napi_external)

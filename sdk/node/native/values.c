@@ -160,6 +160,20 @@ napi_value failure_value(napi_env env, const msb_exec_failure *failure)
 
 /* ---- lists ---- */
 
+static napi_value bounds_value(napi_env env, const msb_bounds *bounds)
+{
+    napi_value value;
+
+    if (!bounds)
+        return null(env);
+    value = object(env);
+    set(env, value, "pids", number(env, (double)bounds->pids));
+    set(env, value, "memoryBytes", number(env, (double)bounds->memory_bytes));
+    set(env, value, "diskBytes", number(env, (double)bounds->disk_bytes));
+    set(env, value, "cpus", number(env, bounds->cpus));
+    return value;
+}
+
 static napi_value sandbox_value(napi_env env, const msb_sandbox_entry *entry)
 {
     napi_value value = object(env);
@@ -169,6 +183,9 @@ static napi_value sandbox_value(napi_env env, const msb_sandbox_entry *entry)
     set(env, value, "isolation", number(env, entry->isolation));
     set(env, value, "reason", number(env, entry->reason));
     set(env, value, "flags", number(env, entry->flags));
+    set(env, value, "jailed", number(env, entry->jailed));
+    set(env, value, "missingWalls", texts(env, entry->missing_walls, entry->missing_walls_len));
+    set(env, value, "bounds", bounds_value(env, entry->bounds));
     set(env, value, "cpus", number(env, entry->cpus));
     set(env, value, "memory", number(env, entry->memory_mib));
     set(env, value, "created", number(env, (double)entry->created_ms));
@@ -216,7 +233,7 @@ napi_value sessions_value(napi_env env, const msb_exec_entries *list)
     return value;
 }
 
-napi_value drivers_value(napi_env env, const msb_driver_entries *list)
+static napi_value drivers_value(napi_env env, const msb_driver_entries *list)
 {
     napi_value value = NULL;
 
@@ -229,8 +246,36 @@ napi_value drivers_value(napi_env env, const msb_driver_entries *list)
         set(env, entry, "usable", boolean(env, list->entries[at]->usable != 0));
         set(env, entry, "why", text(env, list->entries[at]->why));
         set(env, entry, "hint", text(env, list->entries[at]->hint));
+        set(env, entry, "unbounded",
+            texts(env, list->entries[at]->unbounded, list->entries[at]->unbounded_len));
         MUST(napi_set_element(env, value, (uint32_t)at, entry));
     }
+    return value;
+}
+
+static napi_value walls_value(napi_env env, const msb_wall_entries *list)
+{
+    napi_value value = NULL;
+
+    MUST(napi_create_array_with_length(env, list->len, &value));
+    for (size_t at = 0; at < list->len; at++) {
+        napi_value entry = object(env);
+
+        set(env, entry, "name", text(env, list->entries[at]->name));
+        set(env, entry, "missing", text(env, list->entries[at]->missing));
+        set(env, entry, "hint", text(env, list->entries[at]->hint));
+        MUST(napi_set_element(env, value, (uint32_t)at, entry));
+    }
+    return value;
+}
+
+napi_value host_value(napi_env env, const msb_driver_entries *drivers,
+                      const msb_wall_entries *walls)
+{
+    napi_value value = object(env);
+
+    set(env, value, "drivers", drivers_value(env, drivers));
+    set(env, value, "walls", walls_value(env, walls));
     return value;
 }
 
@@ -271,6 +316,16 @@ uint64_t field(napi_env env, napi_value from, const char *name)
     napi_value value = NULL;
 
     return has(env, from, name, &value) ? to_u64(env, value) : 0;
+}
+
+double real(napi_env env, napi_value from, const char *name)
+{
+    napi_value value = NULL;
+    double number = 0;
+
+    if (has(env, from, name, &value))
+        MUST(napi_get_value_double(env, value, &number));
+    return number;
 }
 
 /* ---- what calls are lent ---- */

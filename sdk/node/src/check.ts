@@ -45,9 +45,22 @@ export function bytesOf(data: Uint8Array | string): Buffer {
   throw new InvalidArgumentError("data is neither a string nor a Uint8Array");
 }
 
+/** A boolean, and nothing that could be taken for one; false for what is not set. */
+export function truth(what: string, value: boolean | undefined): boolean {
+  if (value === undefined || typeof value === "boolean") return value ?? false;
+  throw new InvalidArgumentError(`${what} is ${JSON.stringify(value)}, not true or false`);
+}
+
+/** A number of processors, whole or not. */
+export function processors(value: number): number {
+  if (typeof value === "number" && value > 0 && value <= 4096) return value;
+  throw new InvalidArgumentError(`cpus is ${value}; it must be more than 0 and at most 4096`);
+}
+
 /** A whole number within bounds. */
 export function whole(what: string, value: number | bigint, least: number, most: number): number {
-  const number = Number(value);
+  // `Number` alone would take a boolean and a text.
+  const number = typeof value === "number" || typeof value === "bigint" ? Number(value) : NaN;
   if (!Number.isInteger(number) || number < least || number > most) {
     throw new InvalidArgumentError(`${what} is ${value}, not a number from ${least} to ${most}`);
   }

@@ -1,4 +1,4 @@
-import { optional, pair, text, whole } from "./check";
+import { optional, pair, processors, text, truth, whole } from "./check";
 import { InvalidArgumentError } from "./errors";
 import { native, type NativeSandboxOptions } from "./native";
 import type { Progress, ProgressOptions } from "./progress";
@@ -9,6 +9,10 @@ import type { WaitOptions } from "./wait";
  * is not fetched again), or not at all. */
 export type PullPolicy = "missing" | "always" | "never";
 
+/** What commands in a virtual machine may do: all that root may in a kernel of its own, or what a
+ * container's may. */
+export type Security = "default" | "restricted";
+
 /** What a new sandbox is to be; what is left out is the default. Times are milliseconds. */
 export interface SandboxOptions {
   /**
@@ -18,10 +22,19 @@ export interface SandboxOptions {
   image: string;
   /** When the registry is asked for the image; `"missing"` unless set. */
   pullPolicy?: PullPolicy | undefined;
-  /** Processors, 1 to 4096. */
+  /** Processors: 2, or a fraction such as 0.5; more than 0 and at most 4096. */
   cpus?: number | undefined;
-  /** Memory in MiB, at least 16. */
+  /** Memory in MiB, 16 to 16,777,216; 2 GiB or half of the host's unless set, whichever is less. */
   memory?: number | undefined;
+  /** Processes and threads at once, at least 8; 4096 unless set. */
+  pidsLimit?: number | undefined;
+  /** Size of the upper layer in MiB, 16 to 16,777,216; 32 GiB unless set. */
+  disk?: number | undefined;
+  /** Whether it is refused to start where a wall of the jail cannot be had; `MSB_REQUIRE_JAIL=1` in
+   * the environment says so for every sandbox. */
+  requireJail?: boolean | undefined;
+  /** What commands in a virtual machine may do; `"default"` unless set. */
+  security?: Security | undefined;
   /** Variables of every command, over those of the image. */
   env?: Record<string, string> | undefined;
   /** Working directory of commands that name none; else the image's, else `/`. */
@@ -62,7 +75,7 @@ export type CreateOptions = SandboxOptions & ProgressOptions & WaitOptions;
 const KNOWN: ReadonlySet<string> = new Set([
   "image", "cpus", "memory", "env", "workdir", "shell", "user", "hostname", "labels", "detached",
   "replace", "maxDuration", "idleTimeout", "bootTimeout", "driver", "network", "log", "signal",
-  "pullPolicy", "onProgress",
+  "pullPolicy", "onProgress", "pidsLimit", "disk", "requireJail", "security",
 ] satisfies (keyof CreateOptions)[]);
 
 const MOST = Number.MAX_SAFE_INTEGER;
@@ -84,6 +97,28 @@ function policy(value: PullPolicy = "missing"): number {
   throw new InvalidArgumentError(`${JSON.stringify(value)} is no pull policy`);
 }
 
+const SECURITIES = new Map<Security, number>([
+  ["default", native.MSB_SECURITY_DEFAULT],
+  ["restricted", native.MSB_SECURITY_RESTRICTED],
+]);
+
+function securityOf(value: Security = "default"): number {
+  const found = SECURITIES.get(value);
+  if (found !== undefined) return found;
+  const shown = JSON.stringify(value);
+  throw new InvalidArgumentError(`security is ${shown}; it must be "default" or "restricted"`);
+}
+
+const FLAGS = [
+  ["detached", native.MSB_SANDBOX_DETACHED],
+  ["replace", native.MSB_SANDBOX_REPLACE],
+  ["network", native.MSB_SANDBOX_NETWORK],
+  ["requireJail", native.MSB_SANDBOX_REQUIRE_JAIL],
+] as const;
+
+/** The most that a size may be, 16 TiB in MiB. */
+const MOST_MIB = 16 * 1024 * 1024;
+
 function pairs(what: string, from: Record<string, string> | undefined): Buffer[] {
   return Object.entries(from ?? {}).map(([key, value]) => pair(what, key, value));
 }
@@ -94,11 +129,9 @@ export function sandboxOptions(name: string, options: SandboxOptions): NativeSan
     if (!KNOWN.has(key)) throw new InvalidArgumentError(`a sandbox has no option ${key}`);
   }
   const log = typeof options.log === "object" ? options.log : {};
-  const flags =
-    (options.detached ? native.MSB_SANDBOX_DETACHED : 0) |
-    (options.replace ? native.MSB_SANDBOX_REPLACE : 0) |
-    (options.network ? native.MSB_SANDBOX_NETWORK : 0) |
-    (options.log ? native.MSB_SANDBOX_LOG : 0);
+  const logged = typeof options.log === "object" || truth("log", options.log);
+  let flags = logged ? native.MSB_SANDBOX_LOG : 0;
+  for (const [key, bit] of FLAGS) flags |= truth(key, options[key]) ? bit : 0;
   return {
     flags,
     name: text("the name", name),
@@ -110,15 +143,18 @@ export function sandboxOptions(name: string, options: SandboxOptions): NativeSan
     hostname: optional("the host name", options.hostname),
     env: pairs("a variable", options.env),
     labels: pairs("a label", options.labels),
-    cpus: number("cpus", options.cpus, 1, 4096),
-    memory: number("memory", options.memory, 16, 2 ** 32 - 1),
+    cpus: options.cpus === undefined ? 0 : processors(options.cpus),
+    memory: number("memory (in MiB)", options.memory, 16, MOST_MIB),
+    pidsLimit: number("pidsLimit", options.pidsLimit, 8, 2 ** 32 - 1),
+    disk: number("disk (in MiB)", options.disk, 16, MOST_MIB),
+    security: securityOf(options.security),
     maxDurationMs: number("maxDuration", options.maxDuration),
     idleTimeoutMs: number("idleTimeout", options.idleTimeout),
     bootTimeoutMs: number("bootTimeout", options.bootTimeout),
     // In C the two have their defaults together only.
-    logMaxBytes: options.log ? number("log.maxBytes", log.maxBytes, 524_288) || 16 << 20 : 0,
+    logMaxBytes: logged ? number("log.maxBytes", log.maxBytes, 524_288) || 16 << 20 : 0,
     pullPolicy: policy(options.pullPolicy),
-    logFiles: options.log ? number("log.files", log.files, 2, 10_000) || 4 : 0,
+    logFiles: logged ? number("log.files", log.files, 2, 10_000) || 4 : 0,
   };
 }
 
@@ -158,6 +194,22 @@ export class SandboxBuilder {
   /** As {@link SandboxOptions.memory}. */
   memory(mib: number): this {
     return this.#set("memory", mib);
+  }
+  /** As {@link SandboxOptions.pidsLimit}. */
+  pidsLimit(count: number): this {
+    return this.#set("pidsLimit", count);
+  }
+  /** As {@link SandboxOptions.disk}. */
+  disk(mib: number): this {
+    return this.#set("disk", mib);
+  }
+  /** As {@link SandboxOptions.requireJail}. */
+  requireJail(require = true): this {
+    return this.#set("requireJail", require);
+  }
+  /** As {@link SandboxOptions.security}. */
+  security(security: Security): this {
+    return this.#set("security", security);
   }
   /** Adds one variable of every command. */
   env(key: string, value: string): this {

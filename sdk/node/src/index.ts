@@ -3,22 +3,31 @@
  *
  * @packageDocumentation
  */
-import { driverInfo, type DriverInfo } from "./info";
+import { hostInfo, type HostInfo } from "./info";
 import { native } from "./native";
 import { job, type WaitOptions } from "./wait";
 
-export { SandboxBuilder, type CreateOptions, type PullPolicy, type SandboxOptions } from "./create";
+export {
+  SandboxBuilder,
+  type CreateOptions,
+  type PullPolicy,
+  type SandboxOptions,
+  type Security,
+} from "./create";
 export * from "./errors";
 export type { ExecEvent } from "./events";
 export { ExecControl, ExecHandle, type ReattachFrom } from "./handle";
 export { Image, type ImageInfo } from "./image";
 export type {
+  Bounds,
   DriverInfo,
   EndReason,
+  HostInfo,
   Isolation,
   SandboxInfo,
   SandboxStatus,
   SessionInfo,
+  WallInfo,
 } from "./info";
 export { LogReader, type LogRecord, type LogsOptions } from "./logs";
 export {
@@ -39,7 +48,7 @@ export type { WaitOptions } from "./wait";
 /** Version of the library underneath. */
 export const version: string = native.version;
 
-/** Which drivers can be used on this host, in the order in which they are chosen. Tries each. */
-export async function doctor(options: WaitOptions = {}): Promise<DriverInfo[]> {
-  return (await job(native.doctor, null, {}, options.signal)).map(driverInfo);
+/** Tells which drivers and which walls of the jail can be had on this host. Tries each. */
+export async function doctor(options: WaitOptions = {}): Promise<HostInfo> {
+  return hostInfo(await job(native.doctor, null, {}, options.signal));
 }

@@ -1,12 +1,13 @@
-import type { NativeDriver, NativeSandboxEntry, NativeSession } from "./native";
+import type { NativeBounds, NativeHost, NativeSandboxEntry, NativeSession } from "./native";
 import { native } from "./native";
 import { statusOf, type ExitStatus } from "./output";
 
 /** Never started, running, ended in order, or ended by itself. */
 export type SandboxStatus = "created" | "running" | "stopped" | "crashed";
 
-/** What isolates a sandbox: a virtual machine of the processor's, one in software, or a container. */
-export type Isolation = "hardware" | "emulated" | "container";
+/** What isolates a sandbox: a virtual machine of the processor's, one in software, a container, or a
+ * virtual machine on a host that was told to skip the check for hardware isolation. */
+export type Isolation = "hardware" | "emulated" | "container" | "unchecked";
 
 /** Why a sandbox ended. */
 export type EndReason =
@@ -17,6 +18,18 @@ export type EndReason =
   | "idle"
   | "crashed"
   | "boot_failed";
+
+/** What a sandbox can take at most; `null` where nothing bounds it. */
+export interface Bounds {
+  /** Processes and threads at once. */
+  readonly pids: number | null;
+  /** Bytes of memory. */
+  readonly memoryBytes: number | null;
+  /** Bytes of its upper layer. */
+  readonly diskBytes: number | null;
+  /** Processors, also a fraction. */
+  readonly cpus: number | null;
+}
 
 /** What is known about a sandbox. */
 export interface SandboxInfo {
@@ -30,9 +43,16 @@ export interface SandboxInfo {
   readonly driver: string | null;
   /** What isolates it; `null` when it was never started. */
   readonly isolation: Isolation | null;
-  /** How many processors it may use; `null` is the driver's default. */
+  /** Whether every process of it on the host, but its supervisor, is in a jail with all of its walls;
+   * `null` when it never came up. */
+  readonly jailed: boolean | null;
+  /** The walls of the jail that are missing, each with the reason. */
+  readonly missingWalls: readonly string[];
+  /** The bounds in force; `null` when it never came up. */
+  readonly bounds: Bounds | null;
+  /** How many processors were asked for. */
   readonly cpus: number | null;
-  /** How much memory it may use, in MiB; `null` is the driver's default. */
+  /** How much memory was asked for, in MiB. */
   readonly memory: number | null;
   /** Whether it outlives the process that created it. */
   readonly detached: boolean;
@@ -82,11 +102,31 @@ export interface DriverInfo {
   readonly why: string;
   /** What would make it usable, when that is known. */
   readonly hint: string | null;
+  /** What it cannot bound, each with the reason. */
+  readonly unbounded: readonly string[];
+}
+
+/** Whether this host has a wall of the jail. */
+export interface WallInfo {
+  /** What it is called, such as `"seccomp"`. */
+  readonly name: string;
+  /** Why this host does not have it; `null` when it does. */
+  readonly missing: string | null;
+  /** What would help, when that is known. */
+  readonly hint: string | null;
+}
+
+/** What this host offers. */
+export interface HostInfo {
+  /** In the order in which they are chosen. */
+  readonly drivers: readonly DriverInfo[];
+  /** Of the jail. */
+  readonly walls: readonly WallInfo[];
 }
 
 /* At the place of their number in C; 0 is none. */
 const STATES: readonly SandboxStatus[] = ["created", "running", "stopped", "crashed"];
-const ISOLATIONS: readonly Isolation[] = ["hardware", "emulated", "container"];
+const ISOLATIONS: readonly Isolation[] = ["hardware", "emulated", "container", "unchecked"];
 const REASONS: readonly EndReason[] = [
   "stopped",
   "killed",
@@ -96,6 +136,15 @@ const REASONS: readonly EndReason[] = [
   "crashed",
   "boot_failed",
 ];
+
+function bounds(from: NativeBounds): Bounds {
+  return {
+    pids: from.pids || null,
+    memoryBytes: from.memoryBytes || null,
+    diskBytes: from.diskBytes || null,
+    cpus: from.cpus || null,
+  };
+}
 
 /** @internal */
 export function sandboxInfo(entry: NativeSandboxEntry): SandboxInfo {
@@ -109,6 +158,9 @@ export function sandboxInfo(entry: NativeSandboxEntry): SandboxInfo {
     image: entry.image,
     driver: entry.driver,
     isolation: ISOLATIONS[entry.isolation - 1] ?? null,
+    jailed: entry.jailed ? entry.jailed === native.MSB_JAILED_YES : null,
+    missingWalls: entry.missingWalls,
+    bounds: entry.bounds && bounds(entry.bounds),
     cpus: entry.cpus || null,
     memory: entry.memory || null,
     detached: (entry.flags & native.MSB_SANDBOX_DETACHED) !== 0,
@@ -137,6 +189,10 @@ export function sessionInfo(entry: NativeSession): SessionInfo {
 }
 
 /** @internal */
-export function driverInfo(entry: NativeDriver): DriverInfo {
-  return { ...entry, isolation: ISOLATIONS[entry.isolation - 1] ?? null };
+export function hostInfo({ drivers, walls }: NativeHost): HostInfo {
+  const isolated = drivers.map((driver) => ({
+    ...driver,
+    isolation: ISOLATIONS[driver.isolation - 1] ?? null,
+  }));
+  return { drivers: isolated, walls };
 }

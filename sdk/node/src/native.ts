@@ -75,6 +75,9 @@ export interface NativeSandboxOptions {
   labels: Buffer[];
   cpus: number;
   memory: number;
+  pidsLimit: number;
+  disk: number;
+  security: number;
   maxDurationMs: number;
   idleTimeoutMs: number;
   bootTimeoutMs: number;
@@ -83,12 +86,22 @@ export interface NativeSandboxOptions {
   pullPolicy: number;
 }
 
+export interface NativeBounds {
+  pids: number;
+  memoryBytes: number;
+  diskBytes: number;
+  cpus: number;
+}
+
 export interface NativeSandboxEntry {
   name: string;
   state: number;
   isolation: number;
   reason: number;
   flags: number;
+  jailed: number;
+  missingWalls: string[];
+  bounds: NativeBounds | null;
   cpus: number;
   memory: number;
   created: number;
@@ -143,6 +156,18 @@ export interface NativeDriver {
   usable: boolean;
   why: string;
   hint: string | null;
+  unbounded: string[];
+}
+
+export interface NativeWall {
+  name: string;
+  missing: string | null;
+  hint: string | null;
+}
+
+export interface NativeHost {
+  drivers: NativeDriver[];
+  walls: NativeWall[];
 }
 
 export interface NativeRecord {
@@ -216,6 +241,11 @@ type Constants = {
       | "MSB_SANDBOX_REPLACE"
       | "MSB_SANDBOX_NETWORK"
       | "MSB_SANDBOX_LOG"
+      | "MSB_SANDBOX_REQUIRE_JAIL"
+      | "MSB_SECURITY_DEFAULT"
+      | "MSB_SECURITY_RESTRICTED"
+      | "MSB_JAILED_YES"
+      | "MSB_JAILED_NO"
       | "MSB_OPEN_START"
       | "MSB_REMOVE_FORCE"
       | "MSB_SESSION_TTY"
@@ -284,7 +314,7 @@ export interface Native extends Constants {
   sandboxStop: Job<void>;
   sandboxKill: Job<void>;
   sandboxRemove: Job<void>;
-  doctor: Job<NativeDriver[]>;
+  doctor: Job<NativeHost>;
   imageList: Job<NativeImage[]>;
   imageRemove: Job<void>;
   imagePrune: Job<number>;

@@ -103,6 +103,23 @@ test("what makes no sense is refused before it is sent", async () => {
   await refused(() => {});
   await assert.rejects(Sandbox.create("x", { image, cpus: 0 }), invalid);
   await assert.rejects(Sandbox.create("x", { image, memory: 1 }), invalid);
+  for (const [options, named] of [
+    [{ cpus: -0.5 }, /cpus is -0.5;/],
+    [{ cpus: NaN }, /cpus is NaN;/],
+    [{ cpus: 4096.5 }, /cpus is 4096.5;/],
+    [{ cpus: true }, /cpus is true;/],
+    [{ cpus: "2" }, /cpus is 2;/],
+    [{ memory: true }, /memory \(in MiB\) is true/],
+    [{ memory: 104857600 }, /memory \(in MiB\) is 104857600/],
+    [{ pidsLimit: 7 }, /pidsLimit is 7/],
+    [{ pidsLimit: true }, /pidsLimit is true/],
+    [{ disk: 15 }, /disk \(in MiB\) is 15/],
+    [{ requireJail: 1 }, /requireJail is 1/],
+    [{ detached: "no" }, /detached is "no"/],
+    [{ security: "strict" }, /security is "strict"/],
+  ]) {
+    await assert.rejects(Sandbox.create("x", { image, ...options }), { ...invalid, message: named });
+  }
   await assert.rejects(Sandbox.create("x", { image, env: { "A=": "" } }), invalid);
   await assert.rejects(Sandbox.create("x", { image, cpu: 1 }), invalid);
   await assert.rejects(Sandbox.create("no/name", { image }), { kind: "invalid_config" });

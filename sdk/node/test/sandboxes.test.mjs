@@ -1,5 +1,7 @@
 // Sandboxes around the commands.
 import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { doctor, Sandbox, version } from "microsandbox";
 import { create, end, image, turn } from "./support.mjs";
@@ -104,8 +106,43 @@ test("creating can be given up", async () => {
   await assert.rejects(Sandbox.get(name), { name: "SandboxNotFoundError" });
 });
 
+test("j4 bounds are taken and reported", async () => {
+  const name = `node-bounded-${process.pid}`;
+  const sandbox = await Sandbox.builder(name)
+    .image(image)
+    .cpus(0.5)
+    .memory(256)
+    .pidsLimit(512)
+    .disk(1024)
+    .requireJail(false)
+    .security("restricted")
+    .create();
+  let info = await sandbox.info();
+  assert.deepEqual([info.cpus, info.memory], [0.5, 256]);
+  assert.ok(info.jailed !== null && info.bounds !== null);
+  await sandbox.kill();
+  // What the runner writes about it, with values that this test knows.
+  const path = join(process.env.MSB_HOME, "sandboxes", name, "started.json");
+  const started = JSON.parse(readFileSync(path));
+  const bounds = { pids: 512, memory_bytes: 2 ** 28, disk_bytes: null, cpu_millis: 500 };
+  started.protection = { jailed: false, missing: ["quota: x"], bounds };
+  writeFileSync(path, JSON.stringify(started));
+  info = await sandbox.info();
+  assert.deepEqual([info.jailed, info.missingWalls], [false, ["quota: x"]]);
+  const expected = { pids: 512, memoryBytes: 2 ** 28, diskBytes: null, cpus: 0.5 };
+  assert.deepEqual(info.bounds, expected);
+  started.protection = null;
+  writeFileSync(path, JSON.stringify(started));
+  info = await sandbox.info();
+  assert.deepEqual([info.jailed, info.missingWalls, info.bounds], [null, [], null]);
+  await end(sandbox);
+});
+
 test("the host's drivers, and the library's version", async () => {
-  const container = (await doctor()).find(({ name }) => name === "container");
+  const { drivers, walls } = await doctor();
+  const container = drivers.find(({ name }) => name === "container");
   assert.equal(container.usable, true);
+  assert.ok(Array.isArray(container.unbounded));
+  assert.ok(walls.every(({ name }) => name));
   assert.match(version, /^\d+\.\d+\.\d+/);
 });

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import os
+import re
 import time
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,11 +92,67 @@ def test_g_what_cannot_be_is_refused() -> None:
     for zero in ({"cpus": 0}, {"memory": 0}, {"memory": 15}, {"boot_timeout": 0}, {"log_files": 0}):
         with pytest.raises(m.InvalidArgumentError):
             create(**zero)
+    wrong: Any
+    for wrong, named in (
+        ({"cpus": -1}, "cpus is -1;"),
+        ({"cpus": float("nan")}, "cpus is nan;"),
+        ({"cpus": 4096.5}, "cpus is 4096.5;"),
+        ({"memory": 104857600}, "memory (in MiB) is 104857600;"),
+        ({"pids_limit": 7}, "pids_limit is 7;"),
+        ({"disk": 15}, "disk (in MiB) is 15;"),
+        ({"security": "strict"}, "security is 'strict';"),
+    ):
+        with pytest.raises(m.InvalidArgumentError, match=re.escape(named)):
+            create(**wrong)
+    for wrong in (
+        {"cpus": True},
+        {"cpus": "2"},
+        {"memory": 64.0},
+        {"pids_limit": True},
+        {"disk": 1.5},
+        {"require_jail": 1},
+        {"detached": "no"},
+    ):
+        with pytest.raises(TypeError):
+            create(**wrong)
     with pytest.raises(m.InvalidArgumentError):
         create("py\0never")
     with pytest.raises(m.InvalidArgumentError):
         blocking.Sandbox.get("py\0never")
     assert [info.name for info in blocking.Sandbox.list() if "never" in info.name] == []
+
+
+def test_j4_bounds_are_taken_and_reported(run: Any) -> None:
+    async def main() -> None:
+        asked: m.SandboxOptions = {
+            "image": IMAGE,
+            "cpus": 0.5,
+            "memory": 256,
+            "pids_limit": 512,
+            "disk": 1024,
+            "security": "restricted",
+            "require_jail": False,
+        }
+        async with await Sandbox.create("py-bounded", asked) as sb:
+            info = await sb.info()
+            assert (info.cpus, info.memory) == (0.5, 256)
+            assert info.jailed is not None and info.bounds is not None
+            await sb.kill()
+            # What the runner writes about it, with values that this test knows.
+            path = Path(os.environ["MSB_HOME"], "sandboxes", "py-bounded", "started.json")
+            started = json.loads(path.read_text())
+            bounds = {"pids": 512, "memory_bytes": 1 << 28, "disk_bytes": None, "cpu_millis": 500}
+            started["protection"] = {"jailed": False, "missing": ["quota: x"], "bounds": bounds}
+            path.write_text(json.dumps(started))
+            info = await sb.info()
+            assert (info.jailed, info.missing_walls) == (False, ["quota: x"])
+            assert info.bounds == m.Bounds(512, 1 << 28, None, 0.5)
+            started["protection"] = None
+            path.write_text(json.dumps(started))
+            info = await sb.info()
+            assert (info.jailed, info.missing_walls, info.bounds) == (None, [], None)
+
+    run(main)
 
 
 def test_a_creation_that_is_cancelled_leaves_nothing() -> None:
@@ -135,12 +194,14 @@ def test_several_wait_for_one_sandbox_and_closing_wakes_them(run: Any) -> None:
 
 def test_drivers_say_what_they_stand_on(run: Any) -> None:
     async def main() -> None:
-        found = {driver.name: driver for driver in await m.drivers()}
+        host = await m.doctor()
+        found = {driver.name: driver for driver in host.drivers}
         assert found["container"].usable and found["container"].isolation == "container"
         assert all(driver.why for driver in found.values())
+        assert all(wall.name for wall in host.walls)
 
     run(main)
-    assert blocking.drivers()
+    assert blocking.doctor().drivers
 
 
 def test_d6_a_log_is_read_and_followed(run: Any) -> None:

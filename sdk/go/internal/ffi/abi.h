@@ -60,6 +60,11 @@ static inline msb_driver_entries go_driver_entries(void) {
     return made;
 }
 
+static inline msb_wall_entries go_wall_entries(void) {
+    msb_wall_entries made = MSB_WALL_ENTRIES_INIT;
+    return made;
+}
+
 // One crossing for what each event takes.
 static inline msb_status go_recv(msb_exec *exec, msb_event *event, msb_error *err) {
     *event = (msb_event)MSB_EVENT_INIT;

@@ -10,10 +10,24 @@ import (
 
 // SandboxEntry is what is known about a sandbox. Numbers are the header's.
 type SandboxEntry struct {
-	State, Isolation, Reason, Flags, CPUs, MemoryMiB uint32
-	CreatedMs, StartedMs                             int64
-	Name, Image, Driver, Detail                      string
-	Labels, Command                                  []string
+	State, Isolation, Reason, Flags, Jailed, MemoryMiB uint32
+	CPUs                                               float64
+	CreatedMs, StartedMs                               int64
+	Name, Image, Driver, Detail                        string
+	Labels, Command, MissingWalls                      []string
+	Bounds                                             *Bounds
+}
+
+// The values of Jailed; 0 is unknown.
+const (
+	JailedYes = C.MSB_JAILED_YES
+	JailedNo  = C.MSB_JAILED_NO
+)
+
+// Bounds are what a sandbox can take at most; 0 where nothing bounds it.
+type Bounds struct {
+	PIDs, MemoryBytes, DiskBytes uint64
+	CPUs                         float64
 }
 
 // ExecEntry is what is known about a session.
@@ -30,6 +44,18 @@ type DriverEntry struct {
 	Isolation       uint32
 	Usable          bool
 	Name, Why, Hint string
+	Unbounded       []string
+}
+
+// WallEntry is what is known about a wall of the jail.
+type WallEntry struct {
+	Name, Missing, Hint string
+}
+
+// HostEntries are what a host offers.
+type HostEntries struct {
+	Drivers []DriverEntry
+	Walls   []WallEntry
 }
 
 // goText is the text, or none for NULL.
@@ -52,8 +78,10 @@ func sandboxEntries(list *C.msb_sandbox_entries) (all []SandboxEntry) {
 		all = append(all, SandboxEntry{
 			State: uint32(entry.state), Isolation: uint32(entry.isolation),
 			Reason: uint32(entry.reason), Flags: uint32(entry.flags),
-			CPUs: uint32(entry.cpus), MemoryMiB: uint32(entry.memory_mib),
-			CreatedMs: int64(entry.created_ms), StartedMs: int64(entry.started_ms),
+			CPUs: float64(entry.cpus), MemoryMiB: uint32(entry.memory_mib),
+			Jailed: uint32(entry.jailed), Bounds: bounds(entry.bounds),
+			MissingWalls: goTexts(entry.missing_walls, entry.missing_walls_len),
+			CreatedMs:    int64(entry.created_ms), StartedMs: int64(entry.started_ms),
 			Name: goText(entry.name), Image: goText(entry.image),
 			Driver: goText(entry.driver), Detail: goText(entry.detail),
 			Labels:  goTexts(entry.labels, entry.labels_len),
@@ -61,6 +89,16 @@ func sandboxEntries(list *C.msb_sandbox_entries) (all []SandboxEntry) {
 		})
 	}
 	return all
+}
+
+func bounds(from *C.msb_bounds) *Bounds {
+	if from == nil {
+		return nil
+	}
+	return &Bounds{
+		PIDs: uint64(from.pids), MemoryBytes: uint64(from.memory_bytes),
+		DiskBytes: uint64(from.disk_bytes), CPUs: float64(from.cpus),
+	}
 }
 
 // ListSandboxes tells of all sandboxes.
@@ -108,18 +146,25 @@ func (s *Sandbox) Sessions() ([]ExecEntry, error) {
 	return all, nil
 }
 
-// Doctor tells which drivers can be used. It tries each.
-func Doctor() ([]DriverEntry, error) {
-	list, err := C.go_driver_entries(), C.go_error()
-	if status := C.msb_doctor(&list, &err); status < 0 {
-		return nil, failed(&err)
+// Doctor tells what this host offers. It tries each driver.
+func Doctor() (HostEntries, error) {
+	drivers, walls, err := C.go_driver_entries(), C.go_wall_entries(), C.go_error()
+	if status := C.msb_doctor(&drivers, &walls, &err); status < 0 {
+		return HostEntries{}, failed(&err)
 	}
-	defer C.msb_driver_entries_release(&list)
-	all := []DriverEntry{}
-	for _, entry := range unsafe.Slice(list.entries, int(list.len)) {
-		all = append(all, DriverEntry{
+	defer C.msb_driver_entries_release(&drivers)
+	defer C.msb_wall_entries_release(&walls)
+	all := HostEntries{}
+	for _, entry := range unsafe.Slice(drivers.entries, int(drivers.len)) {
+		all.Drivers = append(all.Drivers, DriverEntry{
 			Isolation: uint32(entry.isolation), Usable: entry.usable != 0,
 			Name: goText(entry.name), Why: goText(entry.why), Hint: goText(entry.hint),
+			Unbounded: goTexts(entry.unbounded, entry.unbounded_len),
+		})
+	}
+	for _, entry := range unsafe.Slice(walls.entries, int(walls.len)) {
+		all.Walls = append(all.Walls, WallEntry{
+			Name: goText(entry.name), Missing: goText(entry.missing), Hint: goText(entry.hint),
 		})
 	}
 	return all, nil

@@ -15,6 +15,14 @@ const (
 	Replace  = C.MSB_SANDBOX_REPLACE
 	Network  = C.MSB_SANDBOX_NETWORK
 	Log      = C.MSB_SANDBOX_LOG
+
+	RequireJail = C.MSB_SANDBOX_REQUIRE_JAIL
+)
+
+// What commands in a virtual machine may do.
+const (
+	SecurityDefault    = C.MSB_SECURITY_DEFAULT
+	SecurityRestricted = C.MSB_SECURITY_RESTRICTED
 )
 
 // SandboxOptions say what a sandbox is to be. Nothing in them holds a NUL.
@@ -23,7 +31,9 @@ type SandboxOptions struct {
 	Name, Image, Driver, Workdir, Shell  string
 	User, Hostname                       string
 	Env, Labels                          []string
-	CPUs, MemoryMiB                      uint32
+	CPUs                                 float64
+	MemoryMiB, PidsLimit, Security       uint32
+	DiskMiB                              uint64
 	MaxDurationMs, IdleMs, BootTimeoutMs uint64
 	LogMaxBytes                          uint64
 	LogFiles, PullPolicy                 uint32
@@ -57,7 +67,9 @@ func CreateSandbox(o *SandboxOptions) (*Sandbox, error) {
 	to.user, to.hostname = a.optional(o.User), a.optional(o.Hostname)
 	to.env, to.env_len = a.texts(o.Env)
 	to.labels, to.labels_len = a.texts(o.Labels)
-	to.cpus, to.memory_mib = C.uint32_t(o.CPUs), C.uint32_t(o.MemoryMiB)
+	to.cpus, to.memory_mib = C.double(o.CPUs), C.uint32_t(o.MemoryMiB)
+	to.pids_limit, to.disk_mib = C.uint32_t(o.PidsLimit), C.uint64_t(o.DiskMiB)
+	to.security = C.uint32_t(o.Security)
 	to.max_duration_ms = C.uint64_t(o.MaxDurationMs)
 	to.idle_timeout_ms = C.uint64_t(o.IdleMs)
 	to.boot_timeout_ms = C.uint64_t(o.BootTimeoutMs)

@@ -10,7 +10,7 @@ Everything here is for asyncio (also uvloop), trio and anyio; `microsandbox.sync
 names for scripts and notebooks. Errors are a tree below `MicrosandboxError`.
 """
 
-from ._async import ExecHandle, ExecSink, Image, LogStream, Sandbox, drivers
+from ._async import ExecHandle, ExecSink, Image, LogStream, Sandbox, doctor
 from ._errors import (
     AnswerTimeoutError,
     BootFailedError,
@@ -54,6 +54,7 @@ from ._image_values import ImageInfo, ImagePhase, Progress, PullPolicy
 from ._native import version
 from ._options import AttachOptions, ExecOptions, SandboxOptions
 from ._values import (
+    Bounds,
     DriverInfo,
     EndReason,
     ExecEvent,
@@ -62,6 +63,7 @@ from ._values import (
     ExecOutput,
     ExecView,
     ExitStatus,
+    HostInfo,
     Isolation,
     LogKind,
     LogRecord,
@@ -71,6 +73,7 @@ from ._values import (
     SandboxStatus,
     SessionInfo,
     Stdin,
+    WallInfo,
 )
 
 __version__ = "0.1.0"
@@ -79,6 +82,7 @@ __all__ = [
     "AnswerTimeoutError",
     "AttachOptions",
     "BootFailedError",
+    "Bounds",
     "BrokenInputError",
     "BusyError",
     "ClosedError",
@@ -98,6 +102,7 @@ __all__ = [
     "ExecTimeoutError",
     "ExecView",
     "ExitStatus",
+    "HostInfo",
     "Image",
     "ImageFailedError",
     "ImageInUseError",
@@ -142,6 +147,7 @@ __all__ = [
     "SystemFailureError",
     "UnsupportedError",
     "WaitTimeoutError",
-    "drivers",
+    "WallInfo",
+    "doctor",
     "version",
 ]

@@ -10,6 +10,7 @@ from ctypes import (
     POINTER,
     c_char,
     c_char_p,
+    c_double,
     c_int32,
     c_int64,
     c_size_t,
@@ -72,6 +73,9 @@ MSB_SANDBOX_DETACHED = 1
 MSB_SANDBOX_REPLACE = 2
 MSB_SANDBOX_NETWORK = 4
 MSB_SANDBOX_LOG = 8
+MSB_SANDBOX_REQUIRE_JAIL = 16
+MSB_SECURITY_DEFAULT = 0
+MSB_SECURITY_RESTRICTED = 1
 MSB_OPEN_START = 1
 MSB_REMOVE_FORCE = 1
 MSB_PULL_MISSING = 0
@@ -89,6 +93,9 @@ MSB_STATE_CRASHED = 4
 MSB_ISOLATION_HARDWARE = 1
 MSB_ISOLATION_EMULATED = 2
 MSB_ISOLATION_CONTAINER = 3
+MSB_ISOLATION_UNCHECKED = 4
+MSB_JAILED_YES = 1
+MSB_JAILED_NO = 2
 MSB_REASON_STOPPED = 1
 MSB_REASON_KILLED = 2
 MSB_REASON_CREATOR_GONE = 3
@@ -172,8 +179,9 @@ class msb_sandbox_options(Sized):
         ("env_len", c_size_t),
         ("labels", POINTER(c_char_p)),
         ("labels_len", c_size_t),
-        ("cpus", c_uint32),
+        ("cpus", c_double),
         ("memory_mib", c_uint32),
+        ("pids_limit", c_uint32),
         ("max_duration_ms", c_uint64),
         ("idle_timeout_ms", c_uint64),
         ("boot_timeout_ms", c_uint64),
@@ -181,7 +189,19 @@ class msb_sandbox_options(Sized):
         ("log_files", c_uint32),
         ("reserved", c_uint32),
         ("pull_policy", c_uint32),
-        ("reserved_2", c_uint32),
+        ("security", c_uint32),
+        ("disk_mib", c_uint64),
+    ]
+
+
+class msb_bounds(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("pids", c_uint64),
+        ("memory_bytes", c_uint64),
+        ("disk_bytes", c_uint64),
+        ("cpus", c_double),
     ]
 
 
@@ -192,9 +212,10 @@ class msb_sandbox_entry(Sized):
         ("isolation", c_uint32),
         ("reason", c_uint32),
         ("flags", c_uint32),
-        ("cpus", c_uint32),
+        ("jailed", c_uint32),
         ("memory_mib", c_uint32),
         ("reserved", c_uint32),
+        ("cpus", c_double),
         ("created_ms", c_int64),
         ("started_ms", c_int64),
         ("name", c_char_p),
@@ -205,6 +226,9 @@ class msb_sandbox_entry(Sized):
         ("labels_len", c_size_t),
         ("command", POINTER(c_char_p)),
         ("command_len", c_size_t),
+        ("missing_walls", POINTER(c_char_p)),
+        ("missing_walls_len", c_size_t),
+        ("bounds", POINTER(msb_bounds)),
     ]
 
 
@@ -283,6 +307,18 @@ class msb_driver_entry(Sized):
         ("name", c_char_p),
         ("why", c_char_p),
         ("hint", c_char_p),
+        ("unbounded", POINTER(c_char_p)),
+        ("unbounded_len", c_size_t),
+    ]
+
+
+class msb_wall_entry(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("name", c_char_p),
+        ("missing", c_char_p),
+        ("hint", c_char_p),
     ]
 
 
@@ -310,6 +346,10 @@ class msb_image_entries(Sized):
 
 class msb_driver_entries(Sized):
     _fields_ = _list_of(msb_driver_entry)
+
+
+class msb_wall_entries(Sized):
+    _fields_ = _list_of(msb_wall_entry)
 
 
 class msb_rlimit(ctypes.Structure):
@@ -467,10 +507,11 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "msb_image_remove": (c_int32, [c_char_p, c_uint32, _ERR]),
     "msb_image_prune": (c_int32, [c_uint32, POINTER(c_uint64), _ERR]),
     "msb_image_entries_release": (None, [POINTER(msb_image_entries)]),
-    "msb_doctor": (c_int32, [POINTER(msb_driver_entries), _ERR]),
+    "msb_doctor": (c_int32, [POINTER(msb_driver_entries), POINTER(msb_wall_entries), _ERR]),
     "msb_sandbox_entries_release": (None, [POINTER(msb_sandbox_entries)]),
     "msb_exec_entries_release": (None, [POINTER(msb_exec_entries)]),
     "msb_driver_entries_release": (None, [POINTER(msb_driver_entries)]),
+    "msb_wall_entries_release": (None, [POINTER(msb_wall_entries)]),
     "msb_exec_stream": (
         c_int32,
         [HANDLE, POINTER(msb_exec_options), _OUT_HANDLE, _OUT_HANDLE, _ERR],

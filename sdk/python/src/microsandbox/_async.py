@@ -18,13 +18,14 @@ from ._images import list_images, prune, remove_image, take
 from ._images import pull as pull_image
 from ._logs import LogCore
 from ._options import Command, attach_options, number, sandbox_options
-from ._sandbox import SandboxCore, doctor, list_sandboxes, remove
+from ._sandbox import SandboxCore, list_sandboxes, remove
+from ._sandbox import doctor as host_info
 from ._values import (
-    DriverInfo,
     ExecEvent,
     ExecOutput,
     ExecView,
     ExitStatus,
+    HostInfo,
     LogRecord,
     SandboxInfo,
     SandboxStatus,
@@ -256,7 +257,8 @@ class Sandbox:
         """Makes a sandbox and starts it.
 
         Options, as keywords or as one dict: ``image`` (required), ``driver``, ``cpus``, ``memory``
-        (MiB), ``pull_policy``, ``env``, ``workdir``, ``shell``, ``user``, ``hostname``, ``labels``, ``replace``,
+        (MiB), ``pids_limit``, ``disk`` (MiB), ``require_jail``, ``security``,
+        ``pull_policy``, ``env``, ``workdir``, ``shell``, ``user``, ``hostname``, ``labels``, ``replace``,
         ``detached``, ``network``, ``max_duration``, ``idle_timeout``, ``boot_timeout`` (seconds),
         ``log``, ``log_max_bytes``, ``log_files``. `SandboxOptions` tells about each.
 
@@ -492,9 +494,9 @@ class Image:
         return await current().run(lambda: prune(all))
 
 
-async def drivers() -> list[DriverInfo]:
-    """Which drivers can be used on this host, in the order in which they are chosen."""
-    return await current().run(doctor)
+async def doctor() -> HostInfo:
+    """Return which drivers and which walls of the jail can be had on this host; tries each."""
+    return await current().run(host_info)
 
 
-__all__ = ["ExecHandle", "ExecSink", "Image", "LogStream", "Sandbox", "drivers"]
+__all__ = ["ExecHandle", "ExecSink", "Image", "LogStream", "Sandbox", "doctor"]

@@ -77,9 +77,20 @@ class SandboxOptions(TypedDict, total=False):
     """When the registry is asked for the image; ``"missing"`` if left out."""
     driver: str
     """``"container"`` and such; $MSB_DRIVER, or the first with hardware isolation."""
-    cpus: int
+    cpus: float
+    """How many processors it may use: 2, or a fraction such as 0.5; more than 0, at most 4096."""
     memory: int
-    """In MiB."""
+    """In MiB, 16 to 16,777,216; 2 GiB or half of the host's if left out, whichever is less."""
+    pids_limit: int
+    """How many processes and threads it may have at once, at least 8; 4096 if left out."""
+    disk: int
+    """How large its upper layer may grow, in MiB, 16 to 16,777,216; 32 GiB if left out."""
+    require_jail: bool
+    """Refuse to start where a wall of the jail cannot be had; ``MSB_REQUIRE_JAIL=1`` does so for
+    every sandbox."""
+    security: Literal["default", "restricted"]
+    """What commands in a virtual machine may do: all that root may in a kernel of its own, or what
+    a container's may."""
     env: Env
     """For every command, over the variables of the image."""
     workdir: str
@@ -161,6 +172,22 @@ def number(what: str, value: Any, most: int, least: int = 1) -> int:
         raise TypeError(f"{what} is a whole number, not {type(value).__name__}")
     if not least <= value <= most:
         raise InvalidArgumentError(f"{what} is {value}; it takes {least} to {most}")
+    return value
+
+
+def processors(value: Any) -> float:
+    """A number of processors, whole or not."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"cpus is a number, not {type(value).__name__}")
+    if not 0 < value <= 4096:
+        raise InvalidArgumentError(f"cpus is {value}; it must be more than 0 and at most 4096")
+    return float(value)
+
+
+def truth(what: str, value: Any) -> bool:
+    """A bool, and nothing that could be taken for one."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{what} is True or False, not {type(value).__name__}")
     return value
 
 
@@ -308,7 +335,13 @@ _FLAGS = {
     "replace": _abi.MSB_SANDBOX_REPLACE,
     "network": _abi.MSB_SANDBOX_NETWORK,
     "log": _abi.MSB_SANDBOX_LOG,
+    "require_jail": _abi.MSB_SANDBOX_REQUIRE_JAIL,
 }
+_SECURITY = {
+    "default": _abi.MSB_SECURITY_DEFAULT,
+    "restricted": _abi.MSB_SECURITY_RESTRICTED,
+}
+_MAX_MIB = 16 * 1024 * 1024
 
 
 def sandbox_options(name: Any, options: Optional[Mapping[str, Any]], more: Any) -> Any:
@@ -324,9 +357,15 @@ def sandbox_options(name: Any, options: Optional[Mapping[str, Any]], more: Any) 
     raw.env, raw.env_len = texts(variables(given.get("env", ())))
     raw.labels, raw.labels_len = texts(variables(given.get("labels", {})))
     if "cpus" in given:
-        raw.cpus = number("cpus", given["cpus"], 4096)
+        raw.cpus = processors(given["cpus"])
     if "memory" in given:
-        raw.memory_mib = number("memory", given["memory"], 2**32 - 1, least=16)
+        raw.memory_mib = number("memory (in MiB)", given["memory"], _MAX_MIB, least=16)
+    if "pids_limit" in given:
+        raw.pids_limit = number("pids_limit", given["pids_limit"], 2**32 - 1, least=8)
+    if "disk" in given:
+        raw.disk_mib = number("disk (in MiB)", given["disk"], _MAX_MIB, least=16)
+    if "security" in given:
+        raw.security = _security(given["security"])
     for key in ("max_duration", "idle_timeout", "boot_timeout"):
         if key in given:
             setattr(raw, f"{key}_ms", units(key, given[key], 1000))
@@ -336,5 +375,11 @@ def sandbox_options(name: Any, options: Optional[Mapping[str, Any]], more: Any) 
         raw.log_files = number("log_files", given["log_files"], 10_000)
     if "pull_policy" in given:
         raw.pull_policy = policy(given["pull_policy"])
-    raw.flags = sum(flag for key, flag in _FLAGS.items() if given.get(key))
+    raw.flags = sum(flag for key, flag in _FLAGS.items() if truth(key, given.get(key, False)))
     return raw
+
+
+def _security(value: Any) -> int:
+    if not isinstance(value, str) or value not in _SECURITY:
+        raise InvalidArgumentError(f"security is {value!r}; it must be 'default' or 'restricted'")
+    return _SECURITY[value]

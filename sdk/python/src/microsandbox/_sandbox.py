@@ -28,11 +28,14 @@ from ._values import (
     ISOLATIONS,
     REASONS,
     STATUSES,
+    Bounds,
     DriverInfo,
     ExecOutput,
+    HostInfo,
     SandboxInfo,
     SandboxStatus,
     SessionInfo,
+    WallInfo,
 )
 
 
@@ -51,6 +54,18 @@ def texts_of(array: Any, length: int) -> list[str]:
     return [text(array[at]) for at in range(length)]
 
 
+def _bounds(raw: Any) -> Bounds:
+    return Bounds(
+        pids=raw.pids or None,
+        memory_bytes=raw.memory_bytes or None,
+        disk_bytes=raw.disk_bytes or None,
+        cpus=raw.cpus or None,
+    )
+
+
+_JAILED = {_abi.MSB_JAILED_YES: True, _abi.MSB_JAILED_NO: False}
+
+
 def _info(raw: Any) -> SandboxInfo:
     labels = (label.partition("=") for label in texts_of(raw.labels, raw.labels_len))
     return SandboxInfo(
@@ -60,6 +75,9 @@ def _info(raw: Any) -> SandboxInfo:
         image=text(raw.image),
         driver=optional(raw.driver),
         isolation=ISOLATIONS.get(raw.isolation),
+        jailed=_JAILED.get(raw.jailed),
+        missing_walls=texts_of(raw.missing_walls, raw.missing_walls_len),
+        bounds=_bounds(raw.bounds.contents) if raw.bounds else None,
         cpus=raw.cpus or None,
         memory=raw.memory_mib or None,
         detached=bool(raw.flags & _abi.MSB_SANDBOX_DETACHED),
@@ -92,14 +110,23 @@ def _driver(raw: Any) -> DriverInfo:
         usable=bool(raw.usable),
         why=text(raw.why),
         hint=optional(raw.hint),
+        unbounded=texts_of(raw.unbounded, raw.unbounded_len),
     )
+
+
+def _wall(raw: Any) -> WallInfo:
+    return WallInfo(name=text(raw.name), missing=optional(raw.missing), hint=optional(raw.hint))
+
+
+def _copies(entries: Any, copy: Callable[[Any], Any]) -> list[Any]:
+    return [copy(entries.entries[at].contents) for at in range(entries.len)]
 
 
 def listed(entries: Any, release: Any, copy: Callable[[Any], Any], *function: Any) -> list[Any]:
     """What a call lists, copied."""
     call(*function, byref(entries))
     try:
-        return [copy(entries.entries[at].contents) for at in range(entries.len)]
+        return _copies(entries, copy)
     finally:
         release(byref(entries))
 
@@ -110,10 +137,15 @@ def list_sandboxes() -> list[SandboxInfo]:
     return listed(_abi.msb_sandbox_entries(), release, _info, lib.msb_sandbox_list)
 
 
-def doctor() -> list[DriverInfo]:
-    """What is known about the drivers of this host; blocks, as each is tried."""
-    release = lib.msb_driver_entries_release
-    return listed(_abi.msb_driver_entries(), release, _driver, lib.msb_doctor)
+def doctor() -> HostInfo:
+    """What this host offers; blocks, as each driver is tried."""
+    drivers, walls = _abi.msb_driver_entries(), _abi.msb_wall_entries()
+    call(lib.msb_doctor, byref(drivers), byref(walls))
+    try:
+        return HostInfo(_copies(drivers, _driver), _copies(walls, _wall))
+    finally:
+        lib.msb_driver_entries_release(byref(drivers))
+        lib.msb_wall_entries_release(byref(walls))
 
 
 def remove(name: Any, force: bool) -> None:

@@ -58,6 +58,8 @@ class Isolation(Words):
     HARDWARE = "hardware"
     EMULATED = "emulated"
     CONTAINER = "container"
+    UNCHECKED = "unchecked"
+    """A virtual machine on a host that was told to skip the check for hardware isolation."""
 
 
 class EndReason(Words):
@@ -434,6 +436,18 @@ class Rlimit:
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """What a sandbox can take at most; None where nothing bounds it."""
+
+    pids: Optional[int]
+    """Processes and threads at once."""
+    memory_bytes: Optional[int]
+    disk_bytes: Optional[int]
+    """Of its upper layer."""
+    cpus: Optional[float]
+
+
+@dataclass(frozen=True)
 class SandboxInfo:
     """What is known about a sandbox."""
 
@@ -444,10 +458,17 @@ class SandboxInfo:
     driver: Optional[str]
     """The driver that runs it, or ran it last."""
     isolation: Optional[Isolation]
-    cpus: Optional[int]
-    """How many processors it may use; None is the driver's default."""
+    jailed: Optional[bool]
+    """Whether every process of it on the host, but its supervisor, is in a jail with all of its
+    walls; None when it never came up."""
+    missing_walls: list[str]
+    """The walls of the jail that are missing, each with the reason."""
+    bounds: Optional[Bounds]
+    """The bounds in force; None when it never came up."""
+    cpus: Optional[float]
+    """How many processors were asked for."""
     memory: Optional[int]
-    """How much memory it may use, in MiB; None is the driver's default."""
+    """How much memory was asked for, in MiB."""
     detached: bool
     """Whether it outlives the process that created it."""
     labels: dict[str, str]
@@ -528,6 +549,29 @@ class DriverInfo:
     """On what it stands when it can be used, else why it cannot."""
     hint: Optional[str]
     """What would make it usable, if that is known."""
+    unbounded: list[str]
+    """What it cannot bound, each with the reason."""
+
+
+@dataclass(frozen=True)
+class WallInfo:
+    """What is known about a wall of the jail on this host."""
+
+    name: str
+    missing: Optional[str]
+    """Why this host does not have it; None when it does."""
+    hint: Optional[str]
+    """What would help, if that is known."""
+
+
+@dataclass(frozen=True)
+class HostInfo:
+    """What this host offers."""
+
+    drivers: list[DriverInfo]
+    """In the order in which they are chosen."""
+    walls: list[WallInfo]
+    """Of the jail."""
 
 
 STATUSES = {
@@ -540,6 +584,7 @@ ISOLATIONS = {
     _abi.MSB_ISOLATION_HARDWARE: Isolation.HARDWARE,
     _abi.MSB_ISOLATION_EMULATED: Isolation.EMULATED,
     _abi.MSB_ISOLATION_CONTAINER: Isolation.CONTAINER,
+    _abi.MSB_ISOLATION_UNCHECKED: Isolation.UNCHECKED,
 }
 REASONS = {
     _abi.MSB_REASON_STOPPED: EndReason.STOPPED,

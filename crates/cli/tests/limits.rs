@@ -1,0 +1,171 @@
+//! What a sandbox can take and how it is held: the options, and what is told about them.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use support::{Scene, image};
+
+/// A program in place of the runner.
+fn fake_runner(scene: &Scene, script: &str) -> PathBuf {
+    let path = scene.home.path().join("fake-runner");
+    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    path
+}
+
+fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn j4_options_reach_the_stored_configuration() {
+    let scene = Scene::new();
+    scene.ok(&[
+        "create",
+        "--name",
+        "w",
+        "--cpus",
+        "0.5",
+        "-m",
+        "256m",
+        "--pids-limit",
+        "512",
+        "--disk",
+        "1g",
+        "--security",
+        "restricted",
+        image(),
+    ]);
+    let config = &read_json(&scene.home.path().join("sandboxes/w/config.json"))["config"];
+    for (key, value) in [
+        ("cpus", json!(0.5)),
+        ("memory_mib", json!(256)),
+        ("pids_limit", json!(512)),
+        ("disk_mib", json!(1024)),
+        ("security", json!("restricted")),
+        ("require_jail", json!(false)),
+    ] {
+        assert_eq!(config[key], value, "{key}");
+    }
+}
+
+#[test]
+fn j2_info_and_ls_show_walls_and_bounds() {
+    let scene = Scene::with_sandbox();
+    let info = scene.json(&["info", "w", "--json"]);
+    assert!(info["jailed"].is_boolean() && info["bounds"].is_object(), "{info}");
+    scene.ok(&["stop", "w"]);
+    // What the runner writes about it, with values that this test knows.
+    let path = scene.home.path().join("sandboxes/w/started.json");
+    let mut started = read_json(&path);
+    started["protection"] = json!({
+        "jailed": false,
+        "missing": ["quota: \u{1b}[31mnone here"],
+        "bounds": {
+            "pids": 512, "memory_bytes": 1_u64 << 31, "disk_bytes": null, "cpu_millis": 500,
+        },
+    });
+    std::fs::write(&path, started.to_string()).unwrap();
+    let info = scene.json(&["inspect", "w", "--json"]);
+    assert_eq!(info["jailed"], json!(false));
+    assert_eq!(info["missing_walls"], json!(["quota: \u{1b}[31mnone here"]));
+    assert_eq!(
+        info["bounds"],
+        json!({ "pids": 512, "memory_bytes": 1_u64 << 31, "disk_bytes": null, "cpus": 0.5 })
+    );
+    assert_eq!(scene.json(&["ls", "--json"])[0], info);
+    let text = scene.ok(&["info", "w"]);
+    for line in [
+        "Isolation:     container",
+        "Jailed:        no",
+        "Missing wall:  quota: \\u{1b}[31mnone here",
+        "Processes:     512",
+        "Memory:        2 GiB",
+        "Disk:          not bounded",
+        "Cpus:          0.5",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    let listed = scene.ok(&["ls"]);
+    let words: Vec<&str> = listed.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(words[..5], ["w", "stopped", "container", "container", "no"]);
+}
+
+#[test]
+fn j2_doctor_shows_walls_and_what_is_not_bounded() {
+    let scene = Scene::new();
+    let report = json!({
+        "drivers": [{
+            "name": "container",
+            "isolation": "container",
+            "probe": { "Usable": "/usr/bin/runc" },
+            "unbounded": ["memory: no control group is delegated"],
+        }],
+        "walls": [
+            { "name": "seccomp", "missing": null, "remedy": null },
+            { "name": "quota", "missing": "not ext4", "remedy": "mount it with prjquota" },
+        ],
+    });
+    let runner = fake_runner(&scene, &format!("echo '{report}'"));
+    let run = |arguments: &[&str]| {
+        let output = scene.command(arguments).env("MSB_RUNNER", &runner).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = run(&["doctor"]);
+    for line in [
+        "WALL     HERE  WHAT TO DO",
+        "seccomp  yes",
+        "quota    no    not ext4; mount it with prjquota",
+        "container  memory: no control group is delegated",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    let found: Value = serde_json::from_str(&run(&["doctor", "--json"])).unwrap();
+    assert_eq!(found["walls"][0], json!({ "wall": "seccomp", "missing": null, "hint": null }));
+    assert_eq!(found["walls"][1]["hint"], json!("mount it with prjquota"));
+    assert_eq!(found["drivers"][0]["unbounded"], json!(["memory: no control group is delegated"]));
+}
+
+#[test]
+fn j2_a_required_jail_reaches_create_and_start() {
+    let scene = Scene::with_sandbox();
+    scene.ok(&["stop", "w"]);
+    let seen = scene.home.path().join("seen.json");
+    // It keeps what it was told to start, and starts nothing.
+    let script = format!(
+        "[ \"$1\" = run ] || exec '{}' \"$@\"\ncp \"$3/config.json\" '{}'\nexit 1",
+        support::msb().with_file_name("msb-runner").display(),
+        seen.display()
+    );
+    let runner = fake_runner(&scene, &script);
+    let required = |arguments: &[&str], variable: Option<&str>| {
+        let mut command = scene.command(arguments);
+        command.env("MSB_RUNNER", &runner);
+        if let Some(value) = variable {
+            command.env("MSB_REQUIRE_JAIL", value);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        let found = seen.exists().then(|| read_json(&seen)["config"]["require_jail"].clone());
+        let _ = std::fs::remove_file(&seen);
+        (found, String::from_utf8(output.stderr).unwrap())
+    };
+    let create = ["create", "--name", "x", image()];
+    assert_eq!(required(&create, None).0, Some(json!(false)));
+    assert_eq!(required(&create, Some("0")).0, Some(json!(false)));
+    assert_eq!(required(&create, Some("1")).0, Some(json!(true)));
+    let option = ["create", "--require-jail", "--name", "x", image()];
+    assert_eq!(required(&option, None).0, Some(json!(true)));
+    assert_eq!(required(&["start", "w"], None).0, Some(json!(false)));
+    for task in [&create[..], &["start", "w"]] {
+        let (found, complaint) = required(task, Some("yes"));
+        assert_eq!(found, None);
+        assert!(complaint.contains("MSB_REQUIRE_JAIL is \"yes\""), "{complaint}");
+    }
+    assert_eq!(required(&["start", "w"], Some("1")).0, Some(json!(true)));
+}
