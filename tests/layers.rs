@@ -12,7 +12,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("crates/agent", &["msb-relay", "msb-transport", "msb-wire"]),
     ("crates/cli", &["microsandbox"]),
     ("crates/driver", &[]),
-    ("crates/driver-common", &["msb-driver"]),
+    ("crates/driver-common", &["msb-driver", "msb-jail"]),
     ("crates/driver-container", &["msb-driver", "msb-driver-common", "msb-jail"]),
     ("crates/driver-krun", &["msb-driver", "msb-driver-common", "msb-jail"]),
     ("crates/driver-qemu", &["msb-driver", "msb-driver-common", "msb-jail", "msb-relay"]),

@@ -1,14 +1,16 @@
 //! The driver: what it needs, and how a machine is started.
 
 use crate::control::Control;
-use crate::machine::Krun;
+use crate::jail::{Identity, Sockets, jail};
+use crate::machine::{Krun, Parts};
 use crate::vmm::Vmm;
 use msb_driver::{
-    BoxFuture, Driver, Failure, Isolation, Machine, MachineSpec, Probe, Root, SandboxDir, bind_in,
+    BoxFuture, Driver, Failure, Isolation, Machine, MachineSpec, Probe, Root, SandboxDir,
 };
-use msb_driver_common::{Guest, Krunfw, find_krunfw, kvm, make_disk, probe_disk, watch};
-use std::ffi::OsString;
-use std::fs;
+use msb_driver_common::{
+    Guest, Krunfw, find_krunfw, hold, kvm, let_go, make_disk, probe_disk, watch,
+};
+use msb_jail::Starting;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -16,11 +18,12 @@ use std::process::{Command, Stdio};
 /// The variable that makes the driver try it on a processor that shows no virtualisation.
 const UNCHECKED: &str = "MSB_KRUN_UNCHECKED";
 
+/// Memory of the VMM itself, in MiB: its program, its tables, the guest's kernel.
+const OWN_MIB: u64 = 256;
+
 /// What the driver needs to know about its surroundings.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// A program, with arguments, that runs what follows and ends it with its own parent.
-    pub launcher: Vec<PathBuf>,
     /// The program that becomes the VMM when it is called with [`Vmm::arguments`].
     pub vmm: PathBuf,
 }
@@ -46,34 +49,24 @@ impl KrunDriver {
         make_disk(&spec.dir.disk()).await?;
         let run = spec.dir.run();
         let io = |error: io::Error| Failure::boot_io("make sockets for", &run, error);
-        let listener = bind_in(&run, "control.sock").map_err(|e| Failure::boot(e.to_string()))?;
+        let identity = Identity::take(spec)?;
+        let (sockets, listener) = Sockets::make(&run, &identity)?;
         let control = Control::listen(listener).map_err(io)?;
-        // libkrun takes the place of no socket that is there already.
-        if let Err(error) = fs::remove_file(run.join("agent.sock"))
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(Failure::boot_io("replace", &run.join("agent.sock"), error));
-        }
         let vmm = description(&guest, &krunfw, spec)?;
-        let mut command = self.command();
-        command.args(vmm.arguments()).current_dir(&run).stdin(Stdio::null());
         let program = &self.settings.vmm;
-        let failed = |error: io::Error| Failure::boot_io("run", program, error);
-        let child =
-            command.stdout(spec.console()?).stderr(spec.console()?).spawn().map_err(failed)?;
-        Ok(Box::new(Krun::new(watch(child.id()).map_err(failed)?, control)))
-    }
-
-    fn command(&self) -> Command {
-        let words: Vec<OsString> = self.settings.launcher.iter().map(OsString::from).collect();
-        match words.split_first() {
-            Some((launcher, rest)) => {
-                let mut command = Command::new(launcher);
-                command.args(rest).arg(&self.settings.vmm);
-                command
-            }
-            None => Command::new(&self.settings.vmm),
-        }
+        let mut command = Command::new(program);
+        command.args(vmm.arguments()).current_dir("/").stdin(Stdio::null());
+        command.stdout(spec.console()?).stderr(spec.console()?);
+        identity.own(&spec.console()?).map_err(io)?;
+        let jailed = jail(spec, &identity, sockets.path())
+            .start(command, Vec::new())
+            .and_then(Starting::wait);
+        let started =
+            jailed.map_err(|error| Failure::boot(format!("cannot start the VMM: {error}")))?;
+        let vmm = watch(started.pid).map_err(|error| Failure::boot_io("run", program, error))?;
+        let protection = hold(&spec.dir, spec.users, &guest, OWN_MIB, &[&started]);
+        let slot = identity.into_slot();
+        Ok(Box::new(Krun::new(Parts { vmm, control, sockets, slot, protection })))
     }
 }
 
@@ -85,8 +78,6 @@ fn description(guest: &Guest, krunfw: &Krunfw, spec: &MachineSpec) -> Result<Vmm
         cpus,
         memory_mib: guest.memory_mib,
         agent: spec.agent.clone(),
-        image: spec.rootfs.clone(),
-        disk: spec.dir.disk(),
         // This kernel makes an interface that leads nowhere unless it is told otherwise.
         words: guest.words("vsock").into_iter().chain(["dummy.numdummies=0".to_owned()]).collect(),
     })
@@ -135,10 +126,10 @@ impl Driver for KrunDriver {
         Box::pin(self.run(spec))
     }
 
-    fn sweep<'a>(&'a self, _dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
+    fn sweep<'a>(&'a self, dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
         // The VMM goes with the runner that made it, by the kernel's hand, and what it has on disk
         // is in the directories that every sweep removes.
-        Box::pin(std::future::ready(Ok(())))
+        Box::pin(std::future::ready(let_go(dir)))
     }
 }
 
@@ -153,16 +144,13 @@ mod tests {
             cpus: 2,
             memory_mib: 300,
             agent: "/a".into(),
-            image: "/root fs".into(),
-            disk: "/d".into(),
             words: vec!["MSB_MACHINE=vsock".to_owned()],
         };
         let words: Vec<_> =
             vmm.arguments().iter().map(|word| word.to_string_lossy().into_owned()).collect();
         assert_eq!(
             words.join(" "),
-            "vmm --krunfw /l --cpus 2 --memory 300 --agent /a --image /root fs --disk /d \
-             --tell MSB_MACHINE=vsock"
+            "vmm --krunfw /l --cpus 2 --memory 300 --agent /a --tell MSB_MACHINE=vsock"
         );
     }
 }

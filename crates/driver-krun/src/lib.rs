@@ -6,7 +6,7 @@
 //!     └ msb-runner vmm     becomes the VMM, since `krun_start_enter` never returns
 //! ```
 //!
-//! Owns: whether libkrun can be used here, the VMM process's command line, and its end. Does not
+//! Owns: whether libkrun can be used here, the VMM's command line, its jail and its end. Does not
 //! own: the calls into libkrun, which are unsafe and in the runner's `vmm`, nor what the guest does
 //! (the agent's `machine`).
 //!
@@ -17,8 +17,9 @@
 
 mod control;
 mod driver;
+mod jail;
 mod machine;
 mod vmm;
 
 pub use driver::{KrunDriver, Settings};
-pub use vmm::{AGENT_PORT, CONTROL_PORT, Vmm};
+pub use vmm::{AGENT_PORT, AGENT_SOCKET, CONTROL_PORT, CONTROL_SOCKET, DISK, IMAGE, SOCKETS, Vmm};

@@ -1,24 +1,41 @@
 //! A machine that runs: one process, which is the VMM.
 
 use crate::control::{Control, Phase};
-use msb_driver::{BoxFuture, Exit, Failure, Machine};
+use crate::jail::Sockets;
+use msb_driver::{BoxFuture, Exit, Failure, Machine, Protection};
 use msb_driver_common::Ended;
+use msb_jail::Slot;
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 use std::io;
 use std::os::fd::OwnedFd;
 use tokio::io::unix::AsyncFd;
 
+/// What a machine consists of.
+pub(crate) struct Parts {
+    pub(crate) vmm: AsyncFd<OwnedFd>,
+    pub(crate) control: Control,
+    pub(crate) sockets: Sockets,
+    /// The VMM's ids.
+    pub(crate) slot: Option<Slot>,
+    pub(crate) protection: Protection,
+}
+
 /// See the module.
 pub(crate) struct Krun {
     vmm: AsyncFd<OwnedFd>,
     control: Control,
+    /// The sockets, until the agent is there.
+    sockets: Option<Sockets>,
+    protection: Protection,
     exit: Option<Exit>,
+    _slot: Option<Slot>,
 }
 
 impl Krun {
-    pub(crate) fn new(vmm: AsyncFd<OwnedFd>, control: Control) -> Self {
-        Krun { vmm, control, exit: None }
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { vmm, control, sockets, slot, protection } = parts;
+        Krun { vmm, control, sockets: Some(sockets), protection, exit: None, _slot: slot }
     }
 
     async fn wait(&mut self) -> Exit {
@@ -34,7 +51,10 @@ impl Krun {
     async fn come_up(&mut self) -> Result<(), String> {
         tokio::select! {
             biased;
-            up = self.control.up() => up.map_err(|error| error.to_string()),
+            up = self.control.up() => {
+                up.map_err(|error| error.to_string())?;
+                self.sockets.take().map_or(Ok(()), Sockets::publish)
+            }
             exit = async { exit(&Ended::of(&self.vmm).await, Phase::Silent) } => {
                 self.exit = Some(exit.clone());
                 Err(format!("{} before its agent was there", exit.detail))
@@ -67,6 +87,10 @@ fn exit(vmm: &Ended, phase: Phase) -> Exit {
 impl Machine for Krun {
     fn ready(&mut self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(self.come_up())
+    }
+
+    fn protection(&self) -> Protection {
+        self.protection.clone()
     }
 
     fn exited(&mut self) -> BoxFuture<'_, Exit> {

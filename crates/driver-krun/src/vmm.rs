@@ -8,8 +8,18 @@ pub const AGENT_PORT: u32 = 1024;
 /// The host's port on which the agent says that it is there, and that it goes.
 pub const CONTROL_PORT: u32 = 1025;
 
-/// A machine for libkrun to run. Sockets are in the working directory: `agent.sock` is made by
-/// libkrun, `control.sock` is there.
+/// Where things are in the VMM's jail.
+pub const IMAGE: &str = "/image";
+/// The disk of the sandbox's own layer.
+pub const DISK: &str = "/disk";
+/// The directory of the sockets.
+pub const SOCKETS: &str = "/run";
+/// The socket of the agent in it, which libkrun makes.
+pub const AGENT_SOCKET: &str = "agent.sock";
+/// The socket in it on which the agent reports, which is there.
+pub const CONTROL_SOCKET: &str = "control.sock";
+
+/// A machine for libkrun to run, in the jail that the runner describes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vmm {
     /// The library with the guest's kernel.
@@ -20,10 +30,6 @@ pub struct Vmm {
     pub memory_mib: u32,
     /// The agent, which is the guest's first process.
     pub agent: PathBuf,
-    /// The image's directory.
-    pub image: PathBuf,
-    /// The disk of the sandbox's own layer.
-    pub disk: PathBuf,
     /// What the agent is told, as `NAME=value`.
     pub words: Vec<String>,
 }
@@ -40,8 +46,6 @@ impl Vmm {
         pair("--cpus", self.cpus.to_string().into());
         pair("--memory", self.memory_mib.to_string().into());
         pair("--agent", self.agent.clone().into());
-        pair("--image", self.image.clone().into());
-        pair("--disk", self.disk.clone().into());
         self.words.iter().for_each(|word| pair("--tell", word.into()));
         all
     }

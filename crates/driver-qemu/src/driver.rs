@@ -7,11 +7,11 @@ use crate::kernel::Kernel;
 use crate::machine::{Parts, Qemu};
 use crate::qmp::Said;
 use msb_driver::{
-    Bounds, BoxFuture, Driver, Failure, Isolation, Machine, MachineSpec, Probe, Protection, Root,
-    SandboxDir, Users, bind_in, connect_in,
+    BoxFuture, Driver, Failure, Isolation, Machine, MachineSpec, Probe, Root, SandboxDir, bind_in,
+    connect_in,
 };
-use msb_driver_common::{DISK_BYTES, Guest, kvm, make_disk, on_path, probe_disk};
-use msb_jail::{Jail, JailError, MemoryGroup, Started, Starting};
+use msb_driver_common::{Guest, hold, kvm, let_go, make_disk, on_path, probe_disk};
+use msb_jail::{Jail, JailError, Starting};
 use msb_relay::Hello;
 use std::ffi::OsString;
 use std::fs;
@@ -182,9 +182,11 @@ impl QemuDriver {
         // Both make their jails at the same time.
         let files = server.wait().map_err(|error| jail_failure(&tools.virtiofsd, &error))?;
         let qemu = emulator.wait().map_err(|error| jail_failure(&tools.qemu, &error))?;
-        let bounded = spec.users == Users::Host
-            && bound_memory(spec.dir.id(), &guest, self.acceleration, [&files, &qemu]);
-        let protection = protection(&guest, bounded, [&files, &qemu]);
+        let own_mib = match self.acceleration {
+            Acceleration::Kvm => OWN_MIB,
+            Acceleration::Tcg => OWN_MIB + TRANSLATED_MIB,
+        };
+        let protection = hold(&spec.dir, spec.users, &guest, own_mib, &[&files, &qemu]);
 
         let listener = bind_in(&run, "agent.sock").map_err(|e| Failure::boot(e.to_string()))?;
         let relay = begin_relay(agent, listener).map_err(io)?;
@@ -218,52 +220,6 @@ impl QemuDriver {
 
 fn jail_failure(program: &Path, error: &JailError) -> Failure {
     Failure::boot(format!("cannot start {}: {error}", program.display()))
-}
-
-/// Bounds the memory of the host's processes to the guest's and a fixed amount, where there is a
-/// cgroup for it.
-fn bound_memory(
-    id: &str,
-    guest: &Guest,
-    acceleration: Acceleration,
-    processes: [&Started; 2],
-) -> bool {
-    let own = match acceleration {
-        Acceleration::Kvm => OWN_MIB,
-        Acceleration::Tcg => OWN_MIB + TRANSLATED_MIB,
-    };
-    let bytes = (u64::from(guest.memory_mib) + own) << 20;
-    let bound = || {
-        let group = MemoryGroup::make(&group_name(id), bytes)?;
-        processes.iter().try_for_each(|process| group.add(process.pid))
-    };
-    match bound() {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::warn!(%error, "the memory of QEMU is not bounded");
-            false
-        }
-    }
-}
-
-fn group_name(id: &str) -> String {
-    // Another name than a container has.
-    format!("microsandbox-machine-{id}")
-}
-
-/// How a machine is held: by the walls that none of its processes lacks.
-fn protection(guest: &Guest, bounded: bool, processes: [&Started; 2]) -> Protection {
-    let mut missing: Vec<String> =
-        processes.iter().flat_map(|started| started.missing.iter().cloned()).collect();
-    missing.sort();
-    missing.dedup();
-    let bounds = Bounds {
-        memory_bytes: bounded.then_some(u64::from(guest.memory_mib) << 20),
-        disk_bytes: Some(DISK_BYTES),
-        cpu_millis: Some(guest.cpus * 1000),
-        ..Bounds::default()
-    };
-    Protection { jailed: missing.is_empty(), missing, bounds }
 }
 
 /// Whether it is the older virtiofsd, in C, that came with QEMU until version 8.
@@ -368,10 +324,7 @@ impl Driver for QemuDriver {
     fn sweep<'a>(&'a self, dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
         // Both processes go with the runner that made them, by the kernel's hand, and what they
         // have on disk is in the directories that every sweep removes.
-        let name = group_name(dir.id());
-        let removed = MemoryGroup::remove(&name)
-            .map_err(|error| Failure::boot_io("remove cgroup", Path::new(&name), error));
-        Box::pin(std::future::ready(removed))
+        Box::pin(std::future::ready(let_go(dir)))
     }
 }
 

@@ -85,8 +85,13 @@ impl Ids {
         Ids { users: map(user), groups: map(group), user: INSIDE, group: INSIDE }
     }
 
+    /// The same ids, of which the process has the first one: that of the process that makes the jail.
+    pub fn with_own_id(self) -> Ids {
+        Ids { user: 0, group: 0, ..self }
+    }
+
     /// The process's ids outside.
-    pub(crate) fn outside(&self) -> (u32, u32) {
+    pub fn outside(&self) -> (u32, u32) {
         (outside(&self.users, self.user), outside(&self.groups, self.group))
     }
 }
@@ -188,6 +193,8 @@ impl Default for Limits {
 pub enum Proc {
     /// Nothing.
     None,
+    /// The descriptors of the jail's first process, as `/proc/self/fd`.
+    Descriptors,
     /// The jail's own processes.
     Own,
     /// The jail's own processes, and one file of the kernel's settings, `fs/file-max`. The others
@@ -210,6 +217,8 @@ pub struct Jail {
     pub proc: Proc,
     /// Numbers of the descriptors that stay open beside 0, 1 and 2.
     pub descriptors: Vec<i32>,
+    /// Keep the supplementary groups, by which an ordinary user may be allowed to use a device.
+    pub keep_groups: bool,
     /// Numbers of the capabilities that are kept, in the jail's user namespace.
     pub capabilities: Vec<u32>,
     /// Resource limits.
@@ -232,6 +241,7 @@ impl Jail {
             devices: Vec::new(),
             proc: Proc::None,
             descriptors: Vec::new(),
+            keep_groups: false,
             capabilities: Vec::new(),
             limits: Limits::default(),
             environment: Vec::new(),

@@ -321,8 +321,7 @@ fn confine(channel: &mut Channel, jail: &Jail, shell: Shell) -> Result<(), JailE
     }
     set_limits(jail).map_err(|error| JailError::new("set limits", error.into()))?;
     let (user, group) = if mapped { (ids.user, ids.group) } else { ids.outside() };
-    drop_rights(user, group, &jail.capabilities)
-        .map_err(|error| JailError::new("drop rights", error.into()))?;
+    drop_rights(user, group, jail).map_err(|error| JailError::new("drop rights", error.into()))?;
     if let Some(why) = paths::restrict(jail, whole) {
         let remedy = "use Linux 5.13 or later with landlock among its LSMs";
         Missing { channel, require: jail.require }.name(format!("Landlock: {why}; {remedy}"))?;
@@ -359,7 +358,8 @@ fn raise_files(jail: &Jail) {
     }
 }
 
-fn drop_rights(user: u32, group: u32, keep: &[u32]) -> rustix::io::Result<()> {
+fn drop_rights(user: u32, group: u32, jail: &Jail) -> rustix::io::Result<()> {
+    let keep = &jail.capabilities;
     let kept = keep.iter().fold(CapabilitySet::empty(), |set, number| set | capability(*number));
     for number in (0..CAPABILITIES).filter(|number| !keep.contains(number)) {
         match remove_capability_from_bounding_set(capability(number)) {
@@ -371,10 +371,12 @@ fn drop_rights(user: u32, group: u32, keep: &[u32]) -> rustix::io::Result<()> {
     }
     clear_ambient_capability_set()?;
     set_keep_capabilities(true)?;
-    // Refused where groups cannot be dropped, in a user namespace of an ordinary user.
-    match set_thread_groups(&[]) {
-        Ok(()) | Err(Errno::PERM) => {}
-        Err(error) => return Err(error),
+    if !jail.keep_groups {
+        // Refused where groups cannot be dropped, in a user namespace of an ordinary user.
+        match set_thread_groups(&[]) {
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => return Err(error),
+        }
     }
     let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
     set_thread_res_gid(group, group, group)?;

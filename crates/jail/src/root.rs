@@ -92,7 +92,8 @@ impl Prepared {
             }
         }
         if jail.proc != Proc::None {
-            mount_point(root.as_fd(), Path::new("proc"), true)
+            let deepest = if jail.proc == Proc::Descriptors { DESCRIPTORS } else { "proc" };
+            mount_point(root.as_fd(), Path::new(deepest), true)
                 .map_err(|error| JailError::new("make /proc", error))?;
         }
         let no_devices = if has_nodes { 0 } else { NO_DEVICES };
@@ -103,6 +104,18 @@ impl Prepared {
         let unmapped =
             unmapped.map(|(ids, why)| (ids, format!("idmapped mounts: {why}; {remedy}")));
         Ok((Prepared { root, trees, proc: jail.proc }, unmapped))
+    }
+
+    /// Takes `/proc` off again, but for the descriptors of this process.
+    fn hide_but_descriptors(&self) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.root, DESCRIPTORS, flags, Mode::empty())?;
+        let tree = detached(fd.as_fd(), false)?;
+        drop(fd);
+        rustix::process::fchdir(&self.root)?;
+        unmount(c"proc", UnmountFlags::DETACH)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        Ok(move_mount(&tree, c"", &self.root, DESCRIPTORS, flags)?)
     }
 
     /// Makes it this process's root, and its mount namespace's only one.
@@ -121,6 +134,9 @@ impl Prepared {
             let proc = own_proc(self.proc).map_err(|error| JailError::new("mount /proc", error))?;
             move_mount(&proc, c"", &self.root, c"proc", flags)
                 .map_err(|error| JailError::new("mount /proc", error.into()))?;
+        }
+        if self.proc == Proc::Descriptors {
+            self.hide_but_descriptors().map_err(|error| JailError::new("mount /proc", error))?;
         }
         let pivot = || {
             rustix::process::fchdir(&self.root)?;
@@ -143,12 +159,15 @@ pub(crate) fn tmpfs(entries: usize) -> io::Result<OwnedFd> {
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
 
+/// The one directory of `/proc` that a process needs to open its descriptors again.
+const DESCRIPTORS: &str = "proc/self/fd";
+
 /// `/proc` of this process namespace, which shows its processes only.
 fn own_proc(proc: Proc) -> io::Result<OwnedFd> {
     let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     // Linux 5.8 has both; without them it shows more, but of this process namespace only.
     let _ = fsconfig_set_string(&context, "hidepid", "invisible");
-    if proc == Proc::Own {
+    if proc != Proc::Settings {
         let _ = fsconfig_set_string(&context, "subset", "pid");
     }
     fsconfig_create(&context)?;

@@ -185,7 +185,7 @@ pub(crate) fn drivers(cache: &Path, agent: &Path, users: Users) -> Vec<Box<dyn D
         tsc_khz: sys::tsc_khz,
     };
     let vmm = std::env::current_exe().unwrap_or_default();
-    let krun = msb_driver_krun::Settings { launcher: launcher.clone(), vmm };
+    let krun = msb_driver_krun::Settings { vmm };
     let container = Settings { cache, agent: agent.to_path_buf(), launcher, users };
     vec![
         Box::new(KrunDriver::new(krun)),

@@ -7,7 +7,7 @@
 #[allow(unsafe_code, reason = "calls into libkrun, whose interface is C's")]
 mod sys;
 
-use msb_driver_krun::{AGENT_PORT, CONTROL_PORT, Vmm};
+use msb_driver_krun::Vmm;
 use rustix::fs::Mode;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,12 +27,6 @@ pub(crate) struct Arguments {
     /// The agent's binary.
     #[arg(long)]
     agent: PathBuf,
-    /// The image's directory.
-    #[arg(long)]
-    image: PathBuf,
-    /// The disk of the sandbox's own layer.
-    #[arg(long)]
-    disk: PathBuf,
     /// What the agent is told, as NAME=value.
     #[arg(long = "tell")]
     words: Vec<String>,
@@ -40,13 +34,18 @@ pub(crate) struct Arguments {
 
 /// Runs the machine. Comes back only if it cannot be started.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, String> {
-    let Arguments { krunfw, cpus, memory, agent, image, disk, words } = arguments;
+    let Arguments { krunfw, cpus, memory, agent, words } = arguments;
     // The socket that libkrun makes is for this user alone.
     rustix::process::umask(Mode::from_raw_mode(0o077));
     // What it is in process lists, for which libkrun asks the environment.
     let agent_program =
         std::fs::read(&agent).map_err(|error| format!("{}: {error}", agent.display()))?;
-    let vmm = Vmm { krunfw, cpus, memory_mib: memory, agent, image, disk, words };
-    let error = sys::enter(&vmm, agent_program, (AGENT_PORT, CONTROL_PORT));
-    Err(format!("libkrun: {error}"))
+    let vmm = Vmm { krunfw, cpus, memory_mib: memory, agent, words };
+    let failed = |error| format!("libkrun: {error}");
+    // The last that is needed of the host, whose files are not there any more in the jail.
+    sys::load_kernel(&vmm.krunfw).map_err(failed)?;
+    let jail = msb_jail::enter(&[]).map_err(|error| error.to_string())?;
+    let context = sys::configure(&vmm, agent_program).map_err(failed)?;
+    jail.finish().map_err(|error| error.to_string())?;
+    Err(failed(sys::enter(context)))
 }

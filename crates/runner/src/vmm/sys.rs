@@ -1,11 +1,11 @@
 //! The calls into libkrun.
 
-use msb_driver_krun::Vmm;
-use rustix::fs::{Mode, OFlags, open};
+use msb_driver_krun::{
+    AGENT_PORT, AGENT_SOCKET, CONTROL_PORT, CONTROL_SOCKET, DISK, IMAGE, SOCKETS, Vmm,
+};
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
-use std::os::fd::IntoRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
@@ -44,52 +44,31 @@ fn done(what: &'static str, result: i32) -> Result<u32, Refused> {
     })
 }
 
-fn text(path: &Path) -> Result<CString, Refused> {
-    let text = CString::new(path.as_os_str().as_bytes());
+fn text(path: impl Into<Vec<u8>>) -> Result<CString, Refused> {
+    let text = CString::new(path);
     text.map_err(|error| Refused { what: "pass a path on", why: error.to_string() })
 }
 
-/// A path of plain letters to what is at another one, good for as long as the process lives:
-/// libkrun demands UTF-8.
-fn opened(path: &Path, flags: OFlags, behind: &str) -> Result<CString, Refused> {
-    let refused = |why: String| Refused { what: "open a path", why };
-    let fd = open(path, flags | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| refused(format!("{}: {}", path.display(), io::Error::from(error))))?;
-    let text = CString::new(format!("/proc/self/fd/{}{behind}", fd.into_raw_fd()));
-    text.map_err(|error| refused(error.to_string()))
-}
-
 /// Becomes the machine. Comes back only with what was refused.
-pub(super) fn enter(vmm: &Vmm, agent: Vec<u8>, (agent_port, control_port): (u32, u32)) -> Refused {
-    match configure(vmm, agent, agent_port, control_port) {
-        Ok(context) => {
-            let result = krun::krun_start_enter(context);
-            let end = done("start the machine", result).err();
-            end.unwrap_or(Refused { what: "stay", why: "libkrun returned".to_owned() })
-        }
-        Err(refused) => refused,
-    }
+pub(super) fn enter(context: u32) -> Refused {
+    let result = krun::krun_start_enter(context);
+    let end = done("start the machine", result).err();
+    end.unwrap_or(Refused { what: "stay", why: "libkrun returned".to_owned() })
 }
 
-fn configure(
-    vmm: &Vmm,
-    agent: Vec<u8>,
-    agent_port: u32,
-    control_port: u32,
-) -> Result<u32, Refused> {
-    load_kernel(&vmm.krunfw)?;
+/// Describes the machine to libkrun. Everything is where it is in the VMM's jail.
+pub(super) fn configure(vmm: &Vmm, agent: Vec<u8>) -> Result<u32, Refused> {
     done("set up its log", krun::krun_set_log_level(LOG_LEVEL))?;
     let context = done("make a machine", krun::krun_create_ctx())?;
     let size = krun::krun_set_vm_config(context, vmm.cpus, vmm.memory_mib);
     done("have so many processors or so much memory", size)?;
     root(context, agent)?;
-    // Behind the link: what libkrun opens must not be one itself.
-    let image = opened(&vmm.image, OFlags::PATH | OFlags::DIRECTORY, "/.")?;
+    let image = text(IMAGE)?;
     // SAFETY: both texts end in NUL and live until the call returns, which copies them.
     let shown =
         unsafe { krun::krun_add_virtiofs4(context, c"image".as_ptr(), image.as_ptr(), 0, true, 0) };
     done("show the image", shown)?;
-    let disk = opened(&vmm.disk, OFlags::PATH, "")?;
+    let disk = text(DISK)?;
     // SAFETY: as above.
     let added = unsafe {
         let id = c"disk".as_ptr();
@@ -99,8 +78,9 @@ fn configure(
     done("do without its own vsock", krun::krun_disable_implicit_vsock(context))?;
     // Without flags no socket of the guest becomes one of the host's.
     done("have a vsock", krun::krun_add_vsock(context, 0))?;
-    let ports = [(agent_port, c"agent.sock", true), (control_port, c"control.sock", false)];
-    for (port, path, listen) in ports {
+    let ports = [(AGENT_PORT, AGENT_SOCKET, true), (CONTROL_PORT, CONTROL_SOCKET, false)];
+    for (port, name, listen) in ports {
+        let path = text(format!("{SOCKETS}/{name}"))?;
         // SAFETY: as above.
         let mapped = unsafe { krun::krun_add_vsock_port2(context, port, path.as_ptr(), listen) };
         done("map a port to a socket", mapped)?;
@@ -115,8 +95,8 @@ fn configure(
 
 /// Loads the library with the kernel, wherever it is. libkrun looks for it by its name, and finds
 /// what is loaded under that name already.
-fn load_kernel(path: &Path) -> Result<(), Refused> {
-    let path = text(path)?;
+pub(super) fn load_kernel(path: &Path) -> Result<(), Refused> {
+    let path = text(path.as_os_str().as_bytes())?;
     // SAFETY: the text ends in NUL. The library's code that runs on loading is that of a compiler's
     // start-up files; the library is data but for two functions.
     let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };

@@ -1,0 +1,58 @@
+//! How a machine is held: the walls around its processes on the host, and its bounds.
+
+use crate::disk::DISK_BYTES;
+use crate::guest::Guest;
+use msb_driver::{Bounds, Failure, Protection, SandboxDir, Users};
+use msb_jail::{MemoryGroup, Started};
+use std::path::Path;
+
+/// Bounds the memory of a machine's processes to the guest's and `own_mib` of their own, where there
+/// is a cgroup for it, and describes how the machine is held: by the walls that none of its
+/// processes lacks.
+pub fn hold(
+    dir: &SandboxDir,
+    users: Users,
+    guest: &Guest,
+    own_mib: u64,
+    processes: &[&Started],
+) -> Protection {
+    let mut missing: Vec<String> =
+        processes.iter().flat_map(|started| started.missing.iter().cloned()).collect();
+    missing.sort();
+    missing.dedup();
+    let bounded = users.runner_is_root() && bound_memory(dir, guest, own_mib, processes);
+    let bounds = Bounds {
+        memory_bytes: bounded.then_some(u64::from(guest.memory_mib) << 20),
+        disk_bytes: Some(DISK_BYTES),
+        cpu_millis: Some(guest.cpus * 1000),
+        ..Bounds::default()
+    };
+    Protection { jailed: missing.is_empty(), missing, bounds }
+}
+
+fn bound_memory(dir: &SandboxDir, guest: &Guest, own_mib: u64, processes: &[&Started]) -> bool {
+    let bytes = (u64::from(guest.memory_mib) + own_mib) << 20;
+    let bound = || {
+        let group = MemoryGroup::make(&group_name(dir), bytes)?;
+        processes.iter().try_for_each(|process| group.add(process.pid))
+    };
+    match bound() {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%error, "the memory of the machine is not bounded");
+            false
+        }
+    }
+}
+
+/// Removes what [`hold`] made for a machine that has ended.
+pub fn let_go(dir: &SandboxDir) -> Result<(), Failure> {
+    let name = group_name(dir);
+    MemoryGroup::remove(&name)
+        .map_err(|error| Failure::boot_io("remove cgroup", Path::new(&name), error))
+}
+
+/// Another name than a container has.
+fn group_name(dir: &SandboxDir) -> String {
+    format!("microsandbox-machine-{}", dir.id())
+}
