@@ -11,6 +11,7 @@ use msb_driver_common::{
     Guest, Krunfw, find_krunfw, hold, kvm, let_go, make_disk, probe_disk, watch,
 };
 use msb_jail::Starting;
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -58,6 +59,9 @@ impl KrunDriver {
         command.args(vmm.arguments()).current_dir("/").stdin(Stdio::null());
         command.stdout(spec.console()?).stderr(spec.console()?);
         identity.own(&spec.console()?).map_err(io)?;
+        let disk = spec.dir.disk();
+        let owned = File::open(&disk).and_then(|file| identity.own(&file));
+        owned.map_err(|error| Failure::boot_io("give the VMM", &disk, error))?;
         let jailed = jail(spec, &identity, sockets.path())
             .start(command, Vec::new())
             .and_then(Starting::wait);

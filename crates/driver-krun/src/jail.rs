@@ -50,10 +50,10 @@ impl Identity {
         self.slot
     }
 
-    /// Makes the owner of a pipe the VMM, which opens it again by its descriptor.
-    pub(crate) fn own(&self, pipe: impl AsFd) -> io::Result<()> {
+    /// Makes the VMM the owner of a file or a pipe, which it opens by a name.
+    pub(crate) fn own(&self, file: impl AsFd) -> io::Result<()> {
         let (user, group) = self.host();
-        Ok(rustix::fs::fchown(pipe, user, group)?)
+        Ok(rustix::fs::fchown(file, user, group)?)
     }
 
     fn host(&self) -> (Option<Uid>, Option<Gid>) {
