@@ -96,7 +96,9 @@ impl<'a> Jailer<'a> {
         let mut jail = self.jail(program, ids, Program::FileServer)?;
         jail.unmapped = self.slot.as_ref().map(Ids::unmapped);
         let image = Source::Path(self.spec.rootfs.clone().into());
-        jail.binds.push(Bind { idmapped: true, ..Bind::at(image, target) });
+        // An ordinary user's files are in the user namespace of the runner.
+        let idmapped = self.slot.is_some();
+        jail.binds.push(Bind { idmapped, ..Bind::at(image, target) });
         // It opens files again by their descriptors; QEMU's own one wants a setting, too.
         jail.proc = if is_qemus_own { Proc::Settings } else { Proc::Own };
         jail.descriptors = vec![SOCKET_FD];

@@ -207,7 +207,7 @@ pub enum Proc {
 pub struct Jail {
     /// The ids of the process.
     pub ids: Ids,
-    /// The ids where the owners of a bind cannot be mapped. Without them nothing is mapped.
+    /// The ids where the owners of a bind cannot be mapped. Without them that is an error.
     pub unmapped: Option<Ids>,
     /// The files and directories.
     pub binds: Vec<Bind>,

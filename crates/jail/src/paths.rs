@@ -22,6 +22,10 @@ pub(crate) fn restrict(jail: &Jail, whole: bool) -> Option<String> {
 }
 
 fn try_restrict(jail: &Jail, whole: bool) -> Result<RulesetStatus, RulesetError> {
+    if jail.binds.iter().any(|bind| bind.writable) && !has_refer() {
+        // Such kernels refuse links and renames between directories to whom they confine.
+        return Ok(RulesetStatus::NotEnforced);
+    }
     let (read, all) = (AccessFs::from_read(VERSION), AccessFs::from_all(VERSION));
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -59,6 +63,11 @@ fn try_restrict(jail: &Jail, whole: bool) -> Result<RulesetStatus, RulesetError>
         allow(Path::new("/proc/sys/fs/file-max"), read)?;
     }
     ruleset.restrict_self().map(|status| status.ruleset)
+}
+
+fn has_refer() -> bool {
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    ruleset.handle_access(AccessFs::Refer).is_ok()
 }
 
 /// Whether the kernel has Landlock.

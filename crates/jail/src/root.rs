@@ -19,6 +19,8 @@ const NO_SETUID: u64 = libc::MOUNT_ATTR_NOSUID;
 const NO_DEVICES: u64 = libc::MOUNT_ATTR_NODEV;
 const NO_PROGRAMS: u64 = libc::MOUNT_ATTR_NOEXEC;
 
+const REMEDY: &str = "keep the image on ext4, xfs or btrfs, with Linux 5.12 or later";
+
 /// A root that is not in use yet.
 #[derive(Debug)]
 pub(crate) struct Prepared {
@@ -48,11 +50,7 @@ impl Prepared {
             let is_directory = is_directory(source.as_fd()).map_err(named)?;
             mount_point(root.as_fd(), &target, is_directory).map_err(named)?;
             let mut tree = None;
-            if let Some(instead) = &jail.unmapped
-                && bind.idmapped
-                && mapped
-                && unmapped.is_none()
-            {
+            if bind.idmapped && mapped && unmapped.is_none() {
                 let owners = match &owners {
                     Some(owners) => owners,
                     None => owners.insert(
@@ -61,7 +59,14 @@ impl Prepared {
                 };
                 match idmapped(source.as_fd(), owners.as_fd(), false) {
                     Ok(mapped) => tree = Some(mapped),
-                    Err(error) => unmapped = Some((instead.clone(), error.to_string())),
+                    Err(error) => {
+                        let Some(instead) = &jail.unmapped else {
+                            return Err(named(io::Error::other(format!(
+                                "idmapped mounts: {error}; {REMEDY}"
+                            ))));
+                        };
+                        unmapped = Some((instead.clone(), error.to_string()));
+                    }
                 }
             }
             let tree = match tree {
@@ -100,9 +105,8 @@ impl Prepared {
         let attributes = READ_ONLY | NO_SETUID | NO_PROGRAMS | no_devices;
         sys::set_mount_attributes(root.as_fd(), attributes, None, false)
             .map_err(|error| JailError::new("make the root read-only", error))?;
-        let remedy = "keep the image on ext4, xfs or btrfs, with Linux 5.12 or later";
         let unmapped =
-            unmapped.map(|(ids, why)| (ids, format!("idmapped mounts: {why}; {remedy}")));
+            unmapped.map(|(ids, why)| (ids, format!("idmapped mounts: {why}; {REMEDY}")));
         Ok((Prepared { root, trees, proc: jail.proc }, unmapped))
     }
 

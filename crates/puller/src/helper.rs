@@ -110,15 +110,30 @@ impl Helper {
     }
 }
 
-/// Is the second process: reads an order from standard input and carries it out. True when that
-/// succeeded. To be called in the namespaces that the files are made for.
-pub fn help(owners: Owners) -> bool {
-    let mut input = BufReader::new(std::io::stdin());
-    let mut line = String::new();
-    let order = match input.read_line(&mut line) {
-        Ok(_) => serde_json::from_str(&line).map_err(|error| Error::invalid(error.to_string())),
-        Err(error) => Err(Error::invalid(error.to_string())),
-    };
+/// What an order to unpack works on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// The layers, which are read.
+    pub layers: Vec<PathBuf>,
+    /// The directory that they are unpacked into.
+    pub into: PathBuf,
+}
+
+/// Finds what the second process needs for an order to unpack. `None` for another order, which
+/// reads nothing of an image.
+pub fn places(order: &str) -> Option<Places> {
+    match serde_json::from_str(order) {
+        Ok(Order::Unpack { layers, into, .. }) => {
+            Some(Places { layers: layers.into_iter().map(|(path, _)| path).collect(), into })
+        }
+        _ => None,
+    }
+}
+
+/// Is the second process: carries out an order, which was read from `input`, and ends when that
+/// does. True when that succeeded. To be called in the namespaces that the files are made for.
+pub fn help(order: &str, input: impl Read + Send + 'static, owners: Owners) -> bool {
+    let order = serde_json::from_str(order).map_err(|error| Error::invalid(error.to_string()));
     end_with(input);
     let word = match order.and_then(|order| carry_out(order, owners)) {
         Ok(Unpacked { bytes, diff_ids }) => Word::Done { bytes, diff_ids },
@@ -126,6 +141,11 @@ pub fn help(owners: Owners) -> bool {
     };
     say(&word);
     matches!(word, Word::Done { .. })
+}
+
+/// Tells the first process that an order was not carried out.
+pub fn refuse(why: &str) {
+    say(&Word::Failed(Error::new(ErrorKind::Died, format!("cannot unpack: {why}"))));
 }
 
 /// Ends this process once nobody holds the other end of its standard input any more.

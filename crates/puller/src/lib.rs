@@ -28,6 +28,6 @@ mod transfer;
 mod tree;
 mod work;
 
-pub use helper::{Helper, end_with, help};
+pub use helper::{Helper, Places, end_with, help, places, refuse};
 pub use tree::Owners;
 pub use work::work;

@@ -68,6 +68,12 @@ enum Task {
     },
     /// Unpack or remove an image's files, as a line on standard input says.
     ImageFiles,
+    /// Unpack an image in the jail that the parent describes.
+    ImageUnpack {
+        /// Set the owners of files.
+        #[arg(long)]
+        range: bool,
+    },
     /// Become the VMM of one sandbox.
     Vmm(vmm::Arguments),
     /// Run a program in the jail that the parent describes on descriptor 60.
@@ -95,6 +101,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Task::Probe { home, agent } => probe(&home, agent),
         Task::Image { home } => image::work(&home),
         Task::ImageFiles => image::files(),
+        Task::ImageUnpack { range } => image::unpack(range),
         Task::Vmm(arguments) => vmm::run(arguments),
         Task::Jail { command } => Err(msb_jail::launch(&command).to_string()),
         Task::Bound { parent, command } => bound(parent, &command),

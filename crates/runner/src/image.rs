@@ -4,13 +4,14 @@ use crate::namespaces::{Side, enter};
 use crate::{cli, sys};
 use msb_driver::Users;
 use msb_image::{Error, Event, Request};
-use msb_puller::{Helper, Owners};
+use msb_jail::{Bind, Ids, Jail, LOG_VARIABLE, Proc, Program, Slot};
+use msb_puller::{Helper, Owners, Places};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{getrlimit, setrlimit};
-use std::io::{self, BufRead, BufReader, Write};
+use rustix::process::{Pid, WaitOptions, getrlimit, setrlimit, waitpid};
+use std::io::{self, BufRead, BufReader, PipeWriter, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 /// Reads a request from standard input, carries it out, and writes events to standard output.
 ///
@@ -45,17 +46,120 @@ pub(crate) fn work(home: &Path) -> Result<ExitCode, String> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Works on files, in the namespace in which the users of a sandbox exist.
+/// Works on files, in the namespace in which the users of a sandbox exist. What reads an image does
+/// so in a jail.
 pub(crate) fn files() -> Result<ExitCode, String> {
     sys::close_from(3).map_err(|error| error.to_string())?;
+    cli::start_log();
     allow_many_files();
-    let owners = match enter(true).map_err(|failure| failure.to_string())? {
+    let users = match enter(true).map_err(|failure| failure.to_string())? {
         Side::Outside(code) => return Ok(code),
-        Side::Inside(Users::Host) => Owners::All,
-        Side::Inside(Users::Range) => Owners::Some,
-        Side::Inside(_) => Owners::RootOnly,
+        Side::Inside(users) => users,
     };
-    Ok(if msb_puller::help(owners) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let (order, input) = read_order()?;
+    if let Some(places) = msb_puller::places(&order) {
+        match start_unpacker(&order, &places, users) {
+            Ok((pid, pipe, slot)) => {
+                msb_puller::end_with(input);
+                let code = wait(pid);
+                drop((pipe, slot));
+                return Ok(code);
+            }
+            // Nothing was read of the image yet.
+            Err(why) if why.contains("idmapped mounts") => {
+                tracing::warn!(why, "the image is unpacked without a jail");
+            }
+            Err(why) => {
+                msb_puller::refuse(&why);
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+    }
+    let owners = match users {
+        Users::Host => Owners::All,
+        Users::Range => Owners::Some,
+        Users::RootOnly => Owners::RootOnly,
+    };
+    Ok(code(msb_puller::help(&order, input, owners)))
+}
+
+/// Unpacks an image in the jail that the parent describes.
+pub(crate) fn unpack(range: bool) -> Result<ExitCode, String> {
+    let entered = msb_jail::enter(&[]).map_err(|error| error.to_string())?;
+    entered.finish().map_err(|error| error.to_string())?;
+    let (order, input) = read_order()?;
+    let owners = if range { Owners::Some } else { Owners::RootOnly };
+    Ok(code(msb_puller::help(&order, input, owners)))
+}
+
+fn read_order() -> Result<(String, impl io::Read + Send + 'static), String> {
+    let (mut input, mut order) = (BufReader::new(io::stdin()), String::new());
+    input.read_line(&mut order).map_err(|error| format!("cannot read an order: {error}"))?;
+    Ok((order, input))
+}
+
+/// Capabilities of the unpacker in its user namespace, because an image's files have other owners:
+/// to set them (`CAP_CHOWN`), to work on such files (`CAP_DAC_OVERRIDE`, `CAP_FOWNER`), and to set
+/// their special modes (`CAP_FSETID`) and their capabilities (`CAP_SETFCAP`).
+const CAPABILITIES: [u32; 5] = [0, 1, 3, 4, 31];
+/// Descriptors of the unpacker; the removal of a tree holds one for each of its levels.
+const FILES: u64 = 65_536;
+
+/// Starts the process that unpacks. The ids are its own as long as the slot is.
+fn start_unpacker(
+    order: &str,
+    places: &Places,
+    users: Users,
+) -> Result<(u32, PipeWriter, Option<Slot>), String> {
+    let text = |error: io::Error| format!("cannot describe its jail: {error}");
+    let slot = (users == Users::Host).then(|| Slot::for_name("image")).transpose();
+    let slot = slot.map_err(|error| error.to_string())?;
+    let ids = match &slot {
+        Some(slot) => Ids::all(slot),
+        None => Ids::nested_all().map_err(text)?,
+    };
+    // What is made has the process's owner at first, which is to be root.
+    let ids = Ids { user: 0, group: 0, ..ids };
+    let mut jail = Jail::new(ids, Program::Unpacker);
+    let bind =
+        |path: &Path, writable| Bind { writable, idmapped: slot.is_some(), ..Bind::read(path) };
+    jail.binds.extend(places.layers.iter().map(|path| bind(path, false)));
+    jail.binds.push(bind(&places.into, true));
+    // The attributes of files are set by their descriptors' names.
+    jail.proc = Proc::Own;
+    jail.capabilities = CAPABILITIES.to_vec();
+    jail.limits.files = Some(FILES);
+    let program = std::env::current_exe().map_err(text)?;
+    let (theirs, mut pipe) = io::pipe().map_err(text)?;
+    let mut command = Command::new(program);
+    command.arg("image-unpack").env_clear().stdin(theirs);
+    command.env(LOG_VARIABLE, std::env::var_os(LOG_VARIABLE).unwrap_or_default());
+    if users != Users::RootOnly {
+        command.arg("--range");
+    }
+    let starting = jail.start(command, Vec::new()).map_err(|error| error.to_string())?;
+    let started = starting.wait().map_err(|error| error.to_string())?;
+    for wall in started.missing {
+        tracing::warn!(wall, "a wall is missing around the process that unpacks");
+    }
+    // The order is shorter than a pipe holds, or is read as it is written.
+    pipe.write_all(order.as_bytes()).map_err(|error| format!("cannot pass on: {error}"))?;
+    Ok((started.pid, pipe, slot))
+}
+
+fn wait(pid: u32) -> ExitCode {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    loop {
+        match waitpid(pid, WaitOptions::empty()) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(Some((_, status))) => return code(status.exit_status() == Some(0)),
+            _ => return ExitCode::FAILURE,
+        }
+    }
+}
+
+fn code(succeeded: bool) -> ExitCode {
+    if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The removal of a tree holds a descriptor for each of its levels.

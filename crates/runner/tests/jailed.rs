@@ -5,9 +5,10 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use support::{LIMIT, Scene, eventually, is_root, processes};
 
 /// Creates a sandbox, whose start fails: the body of a process with a `PATH` of its own.
@@ -76,6 +77,109 @@ fn j2_a_probe_in_the_place_of_qemu_and_virtiofsd() {
 fn j2_a_probe_finds_a_jail_of_an_ordinary_user() {
     if is_root() {
         support::run_tests_as_ordinary_user();
+    }
+}
+
+/// Starts the unpacker with an order to unpack a layer.
+fn unpack(layer: &Path, into: &Path) -> Child {
+    fs::create_dir(into).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_msb-runner"))
+        .arg("image-files")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (layer, into) = (layer.display(), into.display());
+    let order =
+        format!(r#"{{"unpack":{{"layers":[["{layer}",null]],"into":"{into}","workdir":null}}}}"#);
+    writeln!(child.stdin.as_mut().unwrap(), "{order}").unwrap();
+    child
+}
+
+#[test]
+fn j2_an_image_is_unpacked_in_a_jail() {
+    let scratch = tempfile::tempdir().unwrap();
+    let layer = scratch.path().join("layer.tar");
+    // A file whose content is a hole: it takes some seconds to read.
+    let file = fs::File::create(scratch.path().join("big")).unwrap();
+    file.set_len(3 << 30).unwrap();
+    let mut tar = Command::new("sh");
+    let header = r#"tar -cf - -C "$0" big | head -c 512 > "$0/layer.tar""#;
+    assert!(tar.args(["-c", header]).arg(scratch.path()).status().unwrap().success());
+    let file = fs::File::options().write(true).open(&layer).unwrap();
+    file.set_len((3 << 30) + 2048).unwrap();
+    fs::write(scratch.path().join("beside"), "x").unwrap();
+    let into = scratch.path().join("into");
+    let mut child = unpack(&layer, &into);
+    let mut found = None;
+    eventually("the unpacker is in its jail", LIMIT, || {
+        found = unpacker(&into);
+        found.is_some()
+    });
+    let pid = found.unwrap();
+    check_from_outside(pid);
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    for key in ["CapEff", "CapPrm", "CapBnd"] {
+        // CHOWN, DAC_OVERRIDE, FOWNER, FSETID and SETFCAP.
+        assert!(status.contains(&format!("{key}:\t000000008000001b")), "{status}");
+    }
+    if is_root() {
+        let root = std::path::PathBuf::from(format!("/proc/{pid}/root"));
+        let inside = root.join(scratch.path().strip_prefix("/").unwrap());
+        let names = |path: &Path| {
+            let entries = fs::read_dir(path).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&inside), ["into", "layer.tar"]);
+        let top = scratch.path().components().nth(1).unwrap().as_os_str();
+        let mut expected = [top, "proc".as_ref()];
+        expected.sort();
+        assert_eq!(names(&root), expected);
+    }
+    // The end of its input ends all of it.
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    eventually("the unpacker is gone", LIMIT, || unpacker(&into).is_none());
+}
+
+/// The unpacker of a directory, once it is in its jail.
+fn unpacker(into: &Path) -> Option<u32> {
+    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        let status = read("status");
+        let is_ours = read("cmdline").contains("image-unpack")
+            && (!is_root() || read("mountinfo").contains(&*into.to_string_lossy()));
+        // The filter is its last wall; a zombie has none.
+        let is_jailed = status.contains("Seccomp:\t2") && !status.contains("State:\tZ");
+        (is_ours && is_jailed).then(|| entry.file_name().to_string_lossy().parse().ok()).flatten()
+    })
+}
+
+#[test]
+fn j2_the_jail_keeps_the_owners_of_an_image() {
+    use std::os::unix::fs::MetadataExt;
+    let scratch = tempfile::tempdir().unwrap();
+    fs::write(scratch.path().join("file"), "x").unwrap();
+    let layer = scratch.path().join("layer.tar");
+    let mut tar = Command::new("tar");
+    tar.args(["--owner=7", "--group=9", "--numeric-owner", "--mode=4751", "-cf"]).arg(&layer);
+    tar.arg("-C").arg(scratch.path()).args(["--transform=s,^,a/b/,", "file"]);
+    assert!(tar.status().unwrap().success());
+    let into = scratch.path().join("into");
+    let mut child = unpack(&layer, &into);
+    // Its end is the unpacker's.
+    let input = child.stdin.take();
+    let output = child.wait_with_output().unwrap();
+    drop(input);
+    assert!(output.status.success(), "{output:?}");
+    let found = fs::symlink_metadata(into.join("a/b/file")).unwrap();
+    assert_eq!((found.mode() & 0o7777, found.len()), (0o4751, 1));
+    let parent = fs::symlink_metadata(into.join("a")).unwrap();
+    if is_root() {
+        assert_eq!((found.uid(), found.gid()), (7, 9));
+        assert_eq!((parent.uid(), parent.gid()), (0, 0));
     }
 }
 
