@@ -34,4 +34,4 @@ mod sys;
 
 pub use cgroup::{use_cgroup, use_mounted_cgroup};
 pub use server::{serve, serve_machine};
-pub use sys::{Inherited, adopt, be_init, forbid_clone3};
+pub use sys::{Inherited, adopt, be_init, forbid_clone3, limit_processes};

@@ -5,12 +5,12 @@ compile_error!("the agent has to start in any image: build it with `make agent`"
 
 use msb_agent::machine::{self, Settings};
 use msb_agent::{
-    adopt, be_init, forbid_clone3, serve, serve_machine, use_cgroup, use_mounted_cgroup,
+    adopt, be_init, forbid_clone3, limit_processes, serve, serve_machine, use_cgroup,
+    use_mounted_cgroup,
 };
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: msb-agent --listen-fd N [--leash-fd N] [--cgroup-fd N] [--forbid-clone3] | --version";
+const USAGE: &str = "usage: msb-agent --listen-fd N [--leash-fd N] [--cgroup-fd N] [--max-processes N] [--forbid-clone3] | --version";
 
 fn main() -> ExitCode {
     if let Some(settings) = Settings::from_environment() {
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     }
     let mut arguments = std::env::args().skip(1);
     let (mut listen, mut leash, mut cgroup) = (None, None, None);
+    let mut processes = None;
     while let Some(argument) = arguments.next() {
         let place = match argument.as_str() {
             "--version" => return version(),
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
             "--listen-fd" => &mut listen,
             "--leash-fd" => &mut leash,
             "--cgroup-fd" => &mut cgroup,
+            "--max-processes" => &mut processes,
             _ => return fail(USAGE),
         };
         *place = arguments.next().and_then(|text| text.parse().ok());
@@ -45,7 +47,7 @@ fn main() -> ExitCode {
         }
         Err(error) => return fail(&format!("inherited descriptors: {error}")),
     };
-    if let Err(error) = be_init() {
+    if let Err(error) = limit_processes(processes).and_then(|()| be_init()) {
         return fail(&format!("process settings: {error}"));
     }
     match serve(inherited) {

@@ -34,6 +34,44 @@ const DIRECTORY: OFlags =
 struct Hierarchy {
     path: PathBuf,
     unified: bool,
+    /// The controllers of version 1 among the options of the mount.
+    options: String,
+}
+
+/// What control groups can bound here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Controllers {
+    pub(crate) pids: bool,
+    pub(crate) memory: bool,
+    /// Memory and swap together.
+    pub(crate) swap: bool,
+    pub(crate) cpu: bool,
+}
+
+impl Controllers {
+    /// Those that containers of this runner have: none for an ordinary user.
+    pub(crate) fn of(users: Users) -> Controllers {
+        let mut found = Controllers::default();
+        if !users.runner_is_root() {
+            return found;
+        }
+        for Hierarchy { path, unified, options } in hierarchies().unwrap_or_default() {
+            let names = if unified {
+                fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default()
+            } else {
+                options
+            };
+            let has = |name| names.split([' ', ',', '\n']).any(|found| found == name);
+            found.pids |= has("pids");
+            found.cpu |= has("cpu");
+            if has("memory") {
+                found.memory = true;
+                // Version 1 counts swap only if the kernel was told to.
+                found.swap = unified || path.join("memory.memsw.limit_in_bytes").exists();
+            }
+        }
+        found
+    }
 }
 
 /// The name of a container's groups in every hierarchy.
@@ -169,14 +207,16 @@ fn parse_mounts(mounts: &[u8]) -> Vec<Hierarchy> {
     for line in mounts.split(|byte| *byte == b'\n') {
         let mut fields = line.split(|byte| *byte == b' ');
         let path = fields.nth(4);
-        let kind = fields.skip_while(|field| *field != b"-").nth(1);
+        let mut fields = fields.skip_while(|field| *field != b"-");
+        let (kind, options) = (fields.nth(1), fields.nth(1).unwrap_or_default());
         let unified = match kind {
             Some(b"cgroup2") => true,
             Some(b"cgroup") => false,
             _ => continue,
         };
         let path = PathBuf::from(OsString::from_vec(unescape(path.unwrap_or_default())));
-        let hierarchy = Hierarchy { path, unified };
+        let options = String::from_utf8_lossy(options).into_owned();
+        let hierarchy = Hierarchy { path, unified, options };
         if !found.contains(&hierarchy) {
             found.push(hierarchy);
         }
@@ -284,8 +324,16 @@ mod tests {
         assert_eq!(
             found,
             [
-                Hierarchy { path: "/sys/fs/cgroup/a b".into(), unified: false },
-                Hierarchy { path: "/sys/fs/cgroup/unified".into(), unified: true },
+                Hierarchy {
+                    path: "/sys/fs/cgroup/a b".into(),
+                    unified: false,
+                    options: "rw,cpu".into()
+                },
+                Hierarchy {
+                    path: "/sys/fs/cgroup/unified".into(),
+                    unified: true,
+                    options: "rw".into()
+                },
             ]
         );
         assert_eq!(parse_mounts(b""), []);

@@ -1,14 +1,14 @@
 //! The driver and its machines.
 
-use crate::cgroup;
+use crate::cgroup::{self, Controllers};
 use crate::root::{Hosts, prepare};
 use crate::runtime::{CALL_LIMIT, clear_leftover, find, last_error};
-use crate::spec::{AGENT, Container as Description};
+use crate::spec::{AGENT, Container as Description, bounds, counts_apart};
 use crate::sweep::{Remains, sweep};
 use command_fds::{CommandFdExt, FdMapping};
 use msb_driver::{
-    BoxFuture, Driver, Exit, Failure, Isolation, Machine, MachineSpec, Probe, SandboxDir, Users,
-    bind_in,
+    Bounds, BoxFuture, Driver, Exit, Failure, Isolation, Machine, MachineSpec, Probe, Protection,
+    SandboxDir, Users, bind_in,
 };
 use msb_driver_common::{Bound, Ended, watch};
 use rustix::io::Errno;
@@ -62,9 +62,14 @@ impl ContainerDriver {
         } else {
             None
         };
-        self.describe(spec, group.is_some())?.save(bundle.join("config.json")).map_err(
-            |error| Failure::boot(format!("cannot write {}: {error}", bundle.display())),
-        )?;
+        let (controllers, apart) = (Controllers::of(spec.users), counts_apart());
+        let (bounds, missing) = bounds(&spec.config, spec.users, controllers, apart)?;
+        let protection = Protection { jailed: spec.users != Users::Host, missing, bounds };
+        self.describe(spec, group.is_some(), controllers, bounds)?
+            .save(bundle.join("config.json"))
+            .map_err(|error| {
+                Failure::boot(format!("cannot write {}: {error}", bundle.display()))
+            })?;
 
         let (leash_agent, leash) = pipe_with(PipeFlags::CLOEXEC)
             .map_err(|error| Failure::boot_io("make a pipe for", &run, error))?;
@@ -100,13 +105,15 @@ impl ContainerDriver {
             return Err(Failure::boot(format!("{}: {detail}", runtime.program.display())));
         }
         let init = watch_init(&pid_file)?;
-        Ok(Box::new(Container { init, _leash: leash, exit: None }))
+        Ok(Box::new(Container { init, _leash: leash, exit: None, protection }))
     }
 
     fn describe(
         &self,
         spec: &MachineSpec,
         with_group: bool,
+        controllers: Controllers,
+        bounds: Bounds,
     ) -> Result<oci_spec::runtime::Spec, Failure> {
         let with_groups = spec.users.runner_is_root();
         let id = spec.dir.id();
@@ -115,7 +122,9 @@ impl ContainerDriver {
             users: spec.users,
             rootfs: &spec.rootfs,
             agent: &spec.agent,
-            args: arguments(with_group),
+            args: arguments(with_group, bounds.pids.filter(|_| spec.users != Users::Host)),
+            controllers,
+            bounds,
             hosts: prepare_root(spec)?,
             cgroup: with_groups.then(|| format!("/{}", cgroup::name(id))),
         }
@@ -123,9 +132,13 @@ impl ContainerDriver {
     }
 }
 
-/// The agent's command line.
-fn arguments(with_group: bool) -> Vec<String> {
+/// The agent's command line. `processes`: how many each user may have; in a user namespace the kernel
+/// counts for each user of that namespace.
+fn arguments(with_group: bool, processes: Option<u64>) -> Vec<String> {
     let mut arguments = vec![AGENT.to_owned(), "--forbid-clone3".to_owned()];
+    if let Some(processes) = processes {
+        arguments.extend(["--max-processes".to_owned(), processes.to_string()]);
+    }
     let passed = [("--listen-fd", Some(LISTENER)), ("--leash-fd", Some(LEASH))];
     let group = [("--cgroup-fd", with_group.then_some(GROUP))];
     for (option, fd) in passed.into_iter().chain(group) {
@@ -220,6 +233,7 @@ struct Container {
     init: AsyncFd<OwnedFd>,
     _leash: OwnedFd,
     exit: Option<Exit>,
+    protection: Protection,
 }
 
 impl Container {
@@ -236,6 +250,10 @@ impl Container {
 }
 
 impl Machine for Container {
+    fn protection(&self) -> Protection {
+        self.protection.clone()
+    }
+
     fn exited(&mut self) -> BoxFuture<'_, Exit> {
         Box::pin(self.wait())
     }

@@ -2,7 +2,7 @@
 
 use crate::cgroup;
 use crate::machine::Settings;
-use crate::spec::{AGENT, Container};
+use crate::spec::{AGENT, Container, bounds, counts_apart};
 use crate::stage::{Stage, take_slot, wants_user_namespace};
 use crate::sweep::{Remains, sweep};
 use msb_driver::{
@@ -157,7 +157,12 @@ impl Runtime {
         remains.record(self).map_err(|error| text(&error))?;
         let name = "trial".parse().map_err(|error| text(&error))?;
         let config = SandboxConfig::new(name, shown.rootfs.as_path());
+        let controllers = cgroup::Controllers::of(shown.users);
+        let (bounds, _) = bounds(&config, shown.users, controllers, counts_apart())
+            .map_err(|error| text(&error))?;
         let container = Container {
+            controllers,
+            bounds,
             config: &config,
             users: shown.users,
             rootfs: &shown.rootfs,

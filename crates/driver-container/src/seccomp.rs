@@ -136,11 +136,10 @@ struct Subject {
 
 impl Subject {
     fn new(capabilities: &[Capability]) -> Subject {
-        let release = rustix::system::uname();
         Subject {
             capabilities: capabilities.iter().map(|one| format!("CAP_{one}")).collect(),
             architecture: if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-            kernel: version(&release.release().to_string_lossy()).unwrap_or_default(),
+            kernel: kernel().unwrap_or_default(),
         }
     }
 
@@ -157,6 +156,11 @@ impl Subject {
             || min_kernel.as_ref().is_some_and(newer);
         included && !excluded
     }
+}
+
+/// The version of the running kernel.
+pub(crate) fn kernel() -> Option<(u32, u32)> {
+    version(&rustix::system::uname().release().to_string_lossy())
 }
 
 /// The first two numbers of a version.

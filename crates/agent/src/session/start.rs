@@ -55,7 +55,7 @@ pub(crate) fn start(
         uid: account.uid,
         gid: account.gid,
         groups: account.groups,
-        rlimits: with_descriptors(&exec.rlimits),
+        rlimits: limits(&exec.rlimits),
         stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
         terminal: exec.tty.is_some(),
         cgroup: cgroup.as_ref().map(Cgroup::directory),
@@ -76,15 +76,19 @@ pub(crate) fn start(
     Ok((session, PendingChild { ends: ends.ours, report, program, cwd: exec.cwd.clone() }))
 }
 
-/// The limits asked for, behind the one on descriptors that the agent raised for itself.
-fn with_descriptors(wanted: &[Rlimit]) -> Vec<Rlimit> {
+/// The limits asked for, behind the one on descriptors that the agent raised for itself. Nobody dumps
+/// core unless that is asked for: the host may have its kernel run a program for each dump.
+fn limits(wanted: &[Rlimit]) -> Vec<Rlimit> {
+    const RLIMIT_CORE: u8 = 4;
     const RLIMIT_NOFILE: u8 = 7;
+    let asked = wanted.iter().any(|limit| limit.resource == RLIMIT_CORE);
+    let core = (!asked).then_some(Rlimit { resource: RLIMIT_CORE, soft: 0, hard: 0 });
     let inherited = sys::descriptor_limit().map(|limit| Rlimit {
         resource: RLIMIT_NOFILE,
         soft: limit.current.unwrap_or(u64::MAX),
         hard: limit.maximum.unwrap_or(u64::MAX),
     });
-    inherited.into_iter().chain(wanted.iter().copied()).collect()
+    inherited.into_iter().chain(core).chain(wanted.iter().copied()).collect()
 }
 
 struct Prepared {

@@ -10,7 +10,7 @@ pub(crate) use machine::{
     VsockListener, connect_to_host, limit_descriptors, loopback_up, open_standard_streams,
     raise_priority,
 };
-pub use process::{Inherited, adopt, be_init, forbid_clone3};
+pub use process::{Inherited, adopt, be_init, forbid_clone3, limit_processes};
 pub(crate) use process::{
     Reaped, bytes_waiting, child_signals, descriptor_limit, die_with_parent, is_hung_up, kill_all,
     kill_group, kill_process, reap, valid_signal, watch,

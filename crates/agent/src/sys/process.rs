@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 
+/// How many descriptors a process of the sandbox may have at most.
+const MAX_DESCRIPTORS: u64 = 1_048_576;
+
 /// What the runner left open for the agent.
 #[derive(Debug)]
 pub struct Inherited {
@@ -53,13 +56,25 @@ pub fn be_init() -> io::Result<()> {
     if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    let inherited = getrlimit(Resource::Nofile);
+    let inherited = at_most(getrlimit(Resource::Nofile), MAX_DESCRIPTORS);
     let raised = Rlimit { current: inherited.maximum, maximum: inherited.maximum };
     if setrlimit(Resource::Nofile, raised).is_ok() {
         // Commands get the limit that the agent was given, not the one that it needs.
         let _ = DESCRIPTORS.set(inherited);
     }
     Ok(())
+}
+
+/// Bounds how many processes each user of the sandbox may have, the agent's included.
+pub fn limit_processes(count: Option<i32>) -> io::Result<()> {
+    let Some(count) = count.and_then(|count| u64::try_from(count).ok()) else { return Ok(()) };
+    setrlimit(Resource::Nproc, at_most(getrlimit(Resource::Nproc), count))?;
+    Ok(())
+}
+
+fn at_most(limit: Rlimit, count: u64) -> Rlimit {
+    let least = |value: Option<u64>| Some(value.map_or(count, |value| value.min(count)));
+    Rlimit { current: least(limit.current), maximum: least(limit.maximum) }
 }
 
 /// From now on commands are told that clone3(2) does not exist. For where a filter of system calls
