@@ -17,6 +17,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{getegid, geteuid};
 use rustix::thread::UnshareFlags;
 use std::ffi::CString;
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -63,6 +64,7 @@ pub(crate) fn enter(wait: bool) -> Result<Side, Failure> {
             isolate(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)?;
             let users = map(ids, &ask, &answers)
                 .map_err(|error| failed("become root in a user namespace", error))?;
+            halve_counts();
             make_private()?;
             Ok(Side::Inside(users))
         }
@@ -84,6 +86,19 @@ fn isolate(flags: UnshareFlags) -> Result<(), Failure> {
         )
     })?;
     if flags.contains(UnshareFlags::NEWUSER) { Ok(()) } else { make_private() }
+}
+
+/// Leaves the user's other programs half of what the kernel counts for each user (namespaces(7),
+/// `/proc/sys/user`). A container of root needs no such bound: its ids are nobody else's.
+fn halve_counts() {
+    for name in ["instances", "watches"] {
+        let host = fs::read_to_string(format!("/proc/sys/fs/inotify/max_user_{name}"));
+        let Some(count) = host.ok().and_then(|text| text.trim().parse::<u32>().ok()) else {
+            continue;
+        };
+        // A kernel without such a limit for each namespace still has the one for each user.
+        let _ = fs::write(format!("/proc/sys/user/max_inotify_{name}"), (count / 2).to_string());
+    }
 }
 
 fn make_private() -> Result<(), Failure> {
