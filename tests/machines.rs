@@ -141,3 +141,104 @@ fn g_a_machine_that_does_not_come_up_in_its_time_is_an_error_that_says_so() {
     assert!(error.to_string().contains("within 50 ms"), "{error}");
     assert_eq!(block_on(Sandbox::get("vm-late")).unwrap_err().kind(), ErrorKind::SandboxNotFound);
 }
+
+#[test]
+#[ignore = "needs a guest kernel: make test-vm"]
+fn j5_broken_devices_are_no_problem_in_a_machine() {
+    let sb = sandbox("vm-devices");
+    shell(&sb, "rm /dev/null /dev/ptmx; mkfifo /dev/null /dev/ptmx");
+    assert_eq!(shell(&sb, "cat; echo hello"), "hello\n");
+    let output = block_on(sb.exec_with("tty", |o| o.tty(true))).unwrap();
+    assert_eq!(output.stdout_bytes().as_ref(), b"/dev/pts/0\r\n");
+    shell(&sb, "mount -t tmpfs x /dev; mount -t tmpfs x /proc");
+    assert_eq!(shell(&sb, "cat; echo hello"), "hello\n");
+    let output = block_on(sb.exec_with("echo", |o| o.arg("hello").tty(true))).unwrap();
+    assert_eq!(output.stdout_bytes().as_ref(), b"hello\r\n");
+    block_on(sb.kill()).unwrap();
+}
+
+#[test]
+#[ignore = "needs a guest kernel: make test-vm"]
+fn j7_kill_reaches_what_left_its_cgroup_in_a_machine() {
+    let sb = sandbox("vm-cgroups");
+    // Every way to a group above its own that root has without taking the agent's own namespaces.
+    let script = "mkdir -p /tmp/c; mount -t cgroup2 x /tmp/c; mount -o remount,rw /sys/fs/cgroup
+        mount -o remount,rw,bind /sys/fs/cgroup; mkdir /sys/fs/cgroup/mine
+        for group in /.msb/cgroup /sys/fs/cgroup /sys/fs/cgroup/mine /tmp/c; do
+            setsid sh -c 'echo $$ > '$group'/cgroup.procs; exec sleep 1234' &
+        done 2>/dev/null
+        setsid sh -c 'sleep 1234 & exec setsid sleep 1234' &
+        until [ $(grep -sx sleep /proc/[0-9]*/comm | wc -l) -ge 6 ]; do usleep 10000; done
+        echo started; exec sleep 1234";
+    let mut handle = block_on(sb.shell_stream(script)).unwrap();
+    loop {
+        match block_on(handle.recv()).unwrap() {
+            ExecEvent::Stdout(data) if data.ends_with(b"started\n") => break,
+            ExecEvent::Exited { .. } => panic!("it ended by itself"),
+            _ => {}
+        }
+    }
+    block_on(handle.kill()).unwrap();
+    let left = "for i in $(seq 100); do grep -qsx sleep /proc/[0-9]*/comm || break; usleep 10000
+        done; grep -sx sleep /proc/[0-9]*/comm | wc -l";
+    assert_eq!(shell(&sb, left), "0\n");
+    block_on(sb.kill()).unwrap();
+}
+
+#[test]
+#[ignore = "needs a guest kernel: make test-vm"]
+fn b6_agent_has_priority_over_commands_in_a_machine() {
+    let sb = sandbox("vm-priority");
+    let nice = "cut -d' ' -f19 /proc/1/stat; cut -d' ' -f19 /proc/self/stat";
+    assert_eq!(shell(&sb, nice), "-10\n0\n");
+    for _ in 0..8 {
+        block_on(sb.shell_stream("while :; do :; done")).unwrap();
+    }
+    let begun = Instant::now();
+    assert_eq!(shell(&sb, "echo hello"), "hello\n");
+    assert!(begun.elapsed() < Duration::from_secs(10).mul_f64(common::scale()));
+    block_on(sb.kill()).unwrap();
+}
+
+#[test]
+#[ignore = "needs a guest kernel: make test-vm"]
+fn j1_machine_has_no_memory_devices() {
+    let sb = sandbox("vm-memory");
+    assert_eq!(shell(&sb, "cd /dev; ls mem kmem port 2>/dev/null | wc -l"), "0\n");
+    assert_eq!(shell(&sb, "grep -c 'CapEff.*1ffffffffff' /proc/self/status"), "1\n");
+    block_on(sb.kill()).unwrap();
+}
+
+#[test]
+#[ignore = "needs a guest kernel: make test-vm"]
+fn j1_restricted_machine_confines_its_commands() {
+    let security = microsandbox::sandbox::Security::Restricted;
+    let sb = block_on(builder("vm-restricted").security(security).create()).unwrap();
+    let status = "grep -E '^(Cap(Prm|Eff|Bnd)|NoNewPrivs|Seccomp):' /proc/self/status";
+    assert_eq!(
+        shell(&sb, status),
+        "CapPrm:\t00000000000405fb\nCapEff:\t00000000000405fb\nCapBnd:\t00000000000405fb\n\
+         NoNewPrivs:\t1\nSeccomp:\t2\n"
+    );
+    assert_eq!(shell(&sb, "cd /dev; echo $(ls -d * | grep -v '^std')"), {
+        "fd full mqueue null ptmx pts random shm tty urandom zero\n"
+    });
+    for refused in [
+        "mount -t tmpfs x /tmp",
+        "unshare -m true",
+        "mknod /tmp/mem c 1 1",
+        "hostname other",
+        "reboot -f",
+        "dmesg",
+        "echo /x > /proc/sys/kernel/core_pattern",
+        "echo c > /proc/sysrq-trigger",
+        "chroot /proc/1/root true",
+    ] {
+        let output = block_on(sb.shell(format!("{refused} 2>&1"))).unwrap();
+        assert!(!output.status().success, "{refused}: {output:?}");
+    }
+    assert_eq!(shell(&sb, "su me -c id | cut -d' ' -f1; chown me /tmp"), "uid=1000(me)\n");
+    let output = block_on(sb.exec_with("tty", |o| o.tty(true).user("me"))).unwrap();
+    assert_eq!(output.stdout_bytes().as_ref(), b"/dev/pts/0\r\n");
+    block_on(sb.stop()).unwrap();
+}

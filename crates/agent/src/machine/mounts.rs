@@ -111,7 +111,9 @@ fn in_the_new_root(restricted: bool) -> Result<(), StepFailed> {
     // Commands are in namespaces of their own, which nobody in them leaves (cgroup-v2.rst,
     // `nsdelegate`).
     if fill("/.msb/cgroup", c"cgroup2", closed, c"nsdelegate").is_ok() {
-        let _ = mount("cgroup2", "/sys/fs/cgroup", c"cgroup2", closed | MountFlags::RDONLY, c"");
+        // Each mount sets the option anew.
+        let flags = closed | MountFlags::RDONLY;
+        let _ = mount("cgroup2", "/sys/fs/cgroup", c"cgroup2", flags, c"nsdelegate");
     }
     Ok(())
 }
