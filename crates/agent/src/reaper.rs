@@ -6,14 +6,25 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+/// Children that are taken at once (a count).
+const BATCH: usize = 64;
+
 /// Waits for children for ever; an error means that it cannot any more.
 pub(crate) async fn run(signals: OwnedFd, registry: Rc<Registry>) -> io::Result<()> {
     let signals = sys::watch(signals)?;
     let mut buffer = [0; 128 * 8];
     loop {
+        let mut count = 0;
         while let Some(reaped) = sys::reap() {
             registry.child_ended(&reaped);
+            count += 1;
+            // Commands can make orphans faster than they are taken: others have a turn in between.
+            if count % BATCH == 0 {
+                registry.release_cgroups();
+                tokio::task::yield_now().await;
+            }
         }
+        registry.release_cgroups();
         let mut guard = signals.readable().await?;
         // Signals of one kind merge while they are pending, so each says only "look again".
         while rustix::io::read(signals.get_ref(), &mut buffer[..]).is_ok() {}

@@ -190,10 +190,14 @@ impl Registry {
     /// A child was reaped: a session's process, or an orphan.
     pub(crate) fn child_ended(&self, reaped: &Reaped) {
         let session = self.tables.borrow_mut().by_pid.remove(&reaped.pid);
-        match session {
-            Some(session) => session.child_ended(reaped),
-            None => self.tables.borrow_mut().lingering.retain(|session| !session.release_cgroup()),
+        if let Some(session) = session {
+            session.child_ended(reaped);
         }
+    }
+
+    /// Drops the cgroups of ended sessions whose last process has ended.
+    pub(crate) fn release_cgroups(&self) {
+        self.tables.borrow_mut().lingering.retain(|session| !session.release_cgroup());
     }
 
     fn forget(&self, session: &Rc<Session>) {
@@ -226,8 +230,9 @@ impl Registry {
             .front()
             .is_some_and(|(at, _)| ended.len() > ENDED_SESSIONS || at.elapsed() > lifetime)
         {
-            if let Some((_, id)) = ended.pop_front() {
-                by_id.remove(&id);
+            // A process that lives on may keep the session itself.
+            if let Some(session) = ended.pop_front().and_then(|(_, id)| by_id.remove(&id)) {
+                session.forget_output();
             }
         }
         let sessions: Vec<&Rc<Session>> =
