@@ -10,8 +10,8 @@ use std::time::Duration;
 
 /// One event of a command.
 ///
-/// `Started` comes once and first, unless the command never started; then any number of outputs
-/// and input errors; then exactly one of `Exited`, `Failed` and `Lost`. After `Exited` there may
+/// `Started` comes once and first, unless the command never started; then any number of outputs,
+/// and at most one input error; then exactly one of `Exited`, `Failed` and `Lost`. After `Exited` there may
 /// still be output of other processes that hold the command's output open; `Failed` and `Lost` are
 /// the last.
 #[derive(Debug, Clone, PartialEq)]

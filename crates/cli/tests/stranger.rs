@@ -59,6 +59,22 @@ fn serve(mut stream: UnixStream, answer: Answer) {
     }
 }
 
+#[test]
+fn j10_sockets_are_for_their_user_alone() {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let scene = Scene::with_sandbox();
+    let run = scene.home.path().join("sandboxes/w/run");
+    let mode = |path: &std::path::Path| {
+        let meta = std::fs::metadata(path).unwrap();
+        (meta.permissions().mode() & 0o777, meta.file_type().is_socket())
+    };
+    assert_eq!(mode(&run), (0o700, false));
+    assert_eq!(mode(&scene.home.path().join("sandboxes/w")), (0o700, false));
+    for socket in ["agent.sock", "runner.sock"] {
+        assert_eq!(mode(&run.join(socket)), (0o600, true), "{socket}");
+    }
+}
+
 fn is_exec(message: &Message) -> bool {
     matches!(message, Message::Exec(_))
 }
@@ -105,6 +121,20 @@ fn d3_one_sigterm_ends_msb_with_a_silent_agent() {
     let said = ends_within(child, begun, 9, 16);
     assert_eq!(said.code, 125);
     assert!(said.err.contains("the agent did not answer when"), "{}", said.err);
+}
+
+#[test]
+fn d3_stopped_host_blames_no_agent() {
+    let scene = Scene::with_sandbox();
+    let script = "echo begun; sleep 1; echo done";
+    let mut child = scene.spawn(&["exec", "--timeout", "3s", "w", "sh", "-c", script]);
+    support::wait_for_line(&mut child, "begun");
+    signal(&child, Signal::STOP);
+    // Longer than the timeout and every grace.
+    std::thread::sleep(Duration::from_secs(20));
+    signal(&child, Signal::CONT);
+    let said = said(child.wait_with_output().unwrap());
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "done\n", ""));
 }
 
 #[test]

@@ -103,6 +103,11 @@ impl Links {
         Ok(())
     }
 
+    /// Returns how many connections are not at their end in both directions.
+    pub(crate) fn count(&self) -> usize {
+        locked(&self.open).len()
+    }
+
     /// Hands on what came for a connection.
     pub(crate) fn data(&self, id: u32, data: Bytes) -> Verdict {
         let open = locked(&self.open);

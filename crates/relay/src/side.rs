@@ -20,6 +20,9 @@ const WRITE: usize = 256 * 1024;
 /// Connections that wait to be taken by the agent (a count; each is a pair of descriptors). One more
 /// is closed at once, as by a socket that listens no longer.
 const ACCEPTED: usize = 1024;
+/// Connections that the host carries at once (a count; each is a descriptor). A guest that never ends
+/// them would have the runner keep them for ever; one more is closed at once.
+const CARRIED: usize = 512;
 /// How long clients may take for what came last, once the machine has ended.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 /// How long a farewell may take. With a host that is gone the machine is gone, too; one that is
@@ -103,6 +106,9 @@ async fn serve_host<P: Port>(
                         continue;
                     }
                 };
+                if reader.links.count() >= CARRIED {
+                    continue;
+                }
                 next_id = next_id.wrapping_add(1);
                 send(&out, Frame::Open(next_id)).await?;
                 reader.links.open(next_id, stream, &out).map_err(RelayError::Protocol)?;

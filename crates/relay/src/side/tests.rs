@@ -247,3 +247,35 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn j4_guest_that_never_ends_a_connection_is_bounded() {
+    run(async {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let host = tokio::spawn(host(ours, listener, HELLO));
+        let mut bytes = BytesMut::new();
+        bytes.extend_from_slice(&announcement());
+        Frame::Welcome(HELLO.nonce).encode(&mut bytes);
+        theirs.write_all(&bytes).await.unwrap();
+        let mut opened = 0;
+        let mut reader = Reader::new(Arc::new(theirs));
+        for _ in 0..CARRIED {
+            drop(UnixStream::connect(&path).await.unwrap());
+            loop {
+                match reader.next().await.unwrap().unwrap() {
+                    Frame::Open(_) => opened += 1,
+                    Frame::End(_) => break,
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(opened, CARRIED);
+        let mut one_more = UnixStream::connect(&path).await.unwrap();
+        assert_eq!(one_more.read(&mut [0; 16]).await.unwrap(), 0, "it is closed at once");
+        assert!(!host.is_finished(), "the sandbox goes on");
+        host.abort();
+    });
+}
