@@ -120,7 +120,6 @@ export class ExecFailedError extends MicrosandboxError {
 
 /** One line of a text that acts on no terminal; the library escapes messages in the same way. */
 function escaped(text: string): string {
-  // eslint-disable-next-line no-control-regex
   const hostile = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
   return text.slice(0, 200).replace(hostile, (c) => {
     if (c === "\n" || c === "\t") return " ";
