@@ -13,7 +13,7 @@ mod krunfw;
 mod kvm;
 mod process;
 
-pub use disk::{DISK_BYTES, make_disk, probe_disk};
+pub use disk::{make_disk, probe_disk};
 pub use guest::{Guest, IMAGE_TAG, MEMORY_MIB, PORT_NAME};
 pub use hold::{hold, let_go};
 pub use krunfw::{KernelBundle, Krunfw, find_krunfw};

@@ -47,7 +47,8 @@ impl KrunDriver {
             let failure = Failure::no_driver(format!("driver krun cannot be used: {why}"));
             remedy.into_iter().fold(failure, Failure::hint)
         })?;
-        make_disk(&spec.dir.disk()).await?;
+        let disk_mib = spec.config.disk_mib.unwrap_or(msb_driver::DEFAULT_DISK_MIB);
+        make_disk(&spec.dir.disk(), disk_mib).await?;
         let run = spec.dir.run();
         let io = |error: io::Error| Failure::boot_io("make sockets for", &run, error);
         let identity = Identity::take(spec)?;

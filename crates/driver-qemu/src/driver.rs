@@ -149,7 +149,8 @@ impl QemuDriver {
         let guest = Guest::of(&spec.config, self.name())?;
         let tools = self.tools()?;
         let run = spec.dir.run();
-        make_disk(&spec.dir.disk()).await?;
+        let disk_mib = spec.config.disk_mib.unwrap_or(msb_driver::DEFAULT_DISK_MIB);
+        make_disk(&spec.dir.disk(), disk_mib).await?;
         let kernel_file = tools.kernel.file(&self.settings.cache)?;
         let initramfs = spec.dir.bundle().join("initramfs");
         write_initramfs(&initramfs, &spec.agent, &tools.kernel)

@@ -172,6 +172,16 @@ impl SandboxDir {
         self.path.join("disk")
     }
 
+    /// A sparse file with the filesystem that holds the writable layer, where its size is bounded.
+    pub fn layers_image(&self) -> PathBuf {
+        self.path.join("layers.img")
+    }
+
+    /// Where the runner, and nobody else, sees that filesystem.
+    pub fn layers(&self) -> PathBuf {
+        self.path.join("layers")
+    }
+
     /// Working space of the overlay.
     pub fn work(&self) -> PathBuf {
         self.path.join("work")

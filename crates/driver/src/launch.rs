@@ -16,10 +16,10 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -226,7 +226,7 @@ fn launch(
     companions: &Companions,
     fresh: bool,
 ) -> Result<Pending> {
-    prepare(home, &dir, config)?;
+    prepare(home, &dir)?;
     let status = spawn_runner(&dir, &lock, config.detached, companions);
     match status {
         Ok(status) => {
@@ -245,7 +245,7 @@ fn launch(
     }
 }
 
-fn prepare(home: &Home, dir: &SandboxDir, config: &SandboxConfig) -> Result<()> {
+fn prepare(home: &Home, dir: &SandboxDir) -> Result<()> {
     dir.write_started(&Started { at_ms: now_ms(), machine: None, protection: None })?;
     let outcome = dir.outcome();
     match fs::remove_file(&outcome) {
@@ -254,27 +254,10 @@ fn prepare(home: &Home, dir: &SandboxDir, config: &SandboxConfig) -> Result<()> 
         }
         _ => {}
     }
-    for path in [dir.upper(), dir.work(), dir.rootfs(), dir.bundle()] {
+    for path in [dir.rootfs(), dir.bundle()] {
         fs::create_dir_all(&path).map_err(|error| Error::io("create directory", &path, error))?;
     }
-    if fresh_upper(dir)? {
-        // The upper directory lends the root directory its mode; without this, users other than
-        // root could not look anything up inside.
-        let image = config.image.as_path();
-        let mode = fs::metadata(image)
-            .map_err(|error| Error::io("inspect", image, error))?
-            .permissions()
-            .mode();
-        fs::set_permissions(dir.upper(), Permissions::from_mode(mode & 0o7777))
-            .map_err(|error| Error::io("set the mode of", &dir.upper(), error))?;
-    }
     home.prepare_run(dir)
-}
-
-fn fresh_upper(dir: &SandboxDir) -> Result<bool> {
-    let upper = dir.upper();
-    let mut entries = fs::read_dir(&upper).map_err(|error| Error::io("read", &upper, error))?;
-    Ok(entries.next().is_none())
 }
 
 /// The command for the runner, with nothing of the host program but a few variables.

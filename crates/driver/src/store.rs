@@ -299,7 +299,7 @@ pub(crate) fn is_blank(dir: &SandboxDir) -> Result<bool> {
 /// The host program enters no directory that a guest can have filled, and waits for no large
 /// file: that is the runner's part.
 fn remove_known(aside: &Path) -> bool {
-    const FILES: [&str; 13] = [
+    const FILES: [&str; 14] = [
         "lock",
         "config.json",
         "config.json.new",
@@ -313,6 +313,7 @@ fn remove_known(aside: &Path) -> bool {
         "run",
         "disk",
         "layers.img",
+        "layers.new",
     ];
     for name in ["upper", "work", "layers", "rootfs", "bundle", "log"] {
         let _ = fs::remove_dir(aside.join(name));

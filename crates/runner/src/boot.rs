@@ -1,9 +1,11 @@
 //! From the driver's choice to the agent's first answer.
 
 use crate::agent_link::AgentLink;
+use crate::cli::cache_of;
 use crate::console::Console;
 use crate::namespaces::{MountedRoot, mount_root};
-use msb_driver::{Driver, Failure, Machine, MachineSpec, Ready, SandboxDir, choose};
+use crate::upper::{self, DiskBound};
+use msb_driver::{Driver, Failure, Machine, MachineSpec, Ready, Root, SandboxDir, choose};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -24,6 +26,10 @@ pub(crate) async fn come_up(
     mounted: &mut Option<MountedRoot>,
 ) -> Result<(AgentLink, Ready), Failure> {
     let driver = choose(&spec.config.driver, drivers).await?;
+    let disk = match driver.root() {
+        Root::Overlay => Some(upper::prepare(&spec.dir, &spec.config, &cache_of(&spec.dir))?),
+        Root::Image => None,
+    };
     *mounted = Some(mount_root(spec, driver.root())?);
     let machine = slot.insert(driver.start(spec).await?);
     let link = match machine.ready().await {
@@ -36,7 +42,12 @@ pub(crate) async fn come_up(
             return Err(Failure::boot(format!("{what}; {}", console.last_words().await)));
         }
     };
-    let protection = machine.protection();
+    let mut protection = machine.protection();
+    match disk {
+        Some(DiskBound::Bytes(bytes)) => protection.bounds.disk_bytes = Some(bytes),
+        Some(DiskBound::None(why)) => protection.missing.push(format!("disk bound: {why}")),
+        None => {}
+    }
     let ready = Ready {
         driver: driver.name().to_owned(),
         isolation: driver.isolation(),

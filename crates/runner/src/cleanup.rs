@@ -1,5 +1,6 @@
 //! Removing what a sandbox leaves on the host.
 
+use crate::upper;
 use msb_driver::{Driver, Failure, SandboxDir, remove_tree};
 use rustix::mount::{UnmountFlags, unmount};
 use std::path::Path;
@@ -21,6 +22,7 @@ pub(crate) async fn clean(
         unmount(rootfs, UnmountFlags::DETACH)
             .map_err(|error| Failure::boot_io("unmount", rootfs, error))?;
     }
+    upper::release(dir)?;
     let text = |error: msb_driver::Error| Failure::boot(error.to_string());
     for tree in [dir.work(), dir.rootfs(), dir.bundle()] {
         remove_tree(&tree).map_err(text)?;

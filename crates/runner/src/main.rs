@@ -32,6 +32,7 @@ mod signals;
 mod supervise;
 #[allow(unsafe_code, reason = "the system calls that have no safe wrapper")]
 mod sys;
+mod upper;
 mod users;
 mod vmm;
 

@@ -212,7 +212,8 @@ struct OwnLayer {
 
 impl OwnLayer {
     fn of(dir: &SandboxDir) -> OwnLayer {
-        OwnLayer { parent: dir.path().to_path_buf() }
+        let (upper, _) = crate::upper::paths(dir);
+        OwnLayer { parent: upper.parent().unwrap_or(dir.path()).to_path_buf() }
     }
 
     fn upper(&self) -> PathBuf {

@@ -3,6 +3,8 @@
 #[cfg(feature = "old-glibc")]
 mod old_glibc;
 
+pub(crate) mod loop_device;
+
 use rustix::io::FdFlags;
 use rustix::thread::UnshareFlags;
 use std::io;
