@@ -565,6 +565,7 @@ fn j4_image_beyond_a_bound_is_refused_and_leaves_nothing() {
         let expected = format!("app.tar: cannot unpack the image: {what}; set {variable} to");
         assert!(!output.status.success() && said.contains(&expected), "{said}");
         assert!(files_in(&scene, "tmp").is_empty(), "half an image is left");
+        assert!(files_in(&scene, "blobs/sha256").is_empty(), "its blobs are left");
         assert_eq!(scene.ok(&["image", "ls", "-q"]), "");
     }
     scene.ok(&import);

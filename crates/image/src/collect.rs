@@ -136,6 +136,14 @@ impl Store {
         Ok(bytes)
     }
 
+    /// Removes blobs of no image, unless somebody uses the store.
+    pub fn remove_unused(&self) -> Result<()> {
+        if let Some(_alone) = self.try_alone()? {
+            self.remove_unused_blobs()?;
+        }
+        Ok(())
+    }
+
     fn remove_unused_blobs(&self) -> Result<u64> {
         let mut used = HashSet::new();
         for id in self.ids()? {

@@ -4,7 +4,7 @@ use crate::helper::Helper;
 use crate::make::make_from_rootfs;
 use crate::{export, import, pack, registry};
 use msb_image::{
-    BuildOptions, Error, Event, ImageConfig, Progress, Request, Result, Selected, Store,
+    BuildOptions, Error, ErrorKind, Event, ImageConfig, Progress, Request, Result, Selected, Store,
 };
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -29,7 +29,12 @@ pub async fn work(request: Request, home: &Path, helper: &Helper, tell: &mut dyn
             tell(Event::Progress(progress));
         }
     };
-    let result = carry_out(request, &Store::at(home), helper, &mut report).await;
+    let store = Store::at(home);
+    let result = carry_out(request, &store, helper, &mut report).await;
+    if result.as_ref().is_err_and(|error| error.kind == ErrorKind::BadImage) {
+        // A later prune would remove them as well.
+        let _ = store.remove_unused();
+    }
     tell(match result {
         Ok(selected) => Event::Done(selected),
         Err(error) => Event::Error(error),
