@@ -1,8 +1,7 @@
 //! How a machine is held: the walls around its processes on the host, and its bounds.
 
-use crate::disk::DISK_BYTES;
 use crate::guest::Guest;
-use msb_driver::{Bounds, Failure, Protection, SandboxDir, Users};
+use msb_driver::{Bounds, DEFAULT_DISK_MIB, Failure, MachineSpec, Protection, SandboxDir};
 use msb_jail::{MemoryGroup, Started};
 use std::path::Path;
 
@@ -10,8 +9,7 @@ use std::path::Path;
 /// is a cgroup for it, and describes how the machine is held: by the walls that none of its
 /// processes lacks.
 pub fn hold(
-    dir: &SandboxDir,
-    users: Users,
+    spec: &MachineSpec,
     guest: &Guest,
     own_mib: u64,
     processes: &[&Started],
@@ -20,10 +18,10 @@ pub fn hold(
         processes.iter().flat_map(|started| started.missing.iter().cloned()).collect();
     missing.sort();
     missing.dedup();
-    let bounded = users.runner_is_root() && bound_memory(dir, guest, own_mib, processes);
+    let bounded = spec.users.runner_is_root() && bound_memory(&spec.dir, guest, own_mib, processes);
     let bounds = Bounds {
         memory_bytes: bounded.then_some(u64::from(guest.memory_mib) << 20),
-        disk_bytes: Some(DISK_BYTES),
+        disk_bytes: Some(spec.config.disk_mib.unwrap_or(DEFAULT_DISK_MIB) << 20),
         cpu_millis: Some(guest.cpus * 1000),
         ..Bounds::default()
     };

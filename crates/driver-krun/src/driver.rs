@@ -69,7 +69,7 @@ impl KrunDriver {
         let started =
             jailed.map_err(|error| Failure::boot(format!("cannot start the VMM: {error}")))?;
         let vmm = watch(started.pid).map_err(|error| Failure::boot_io("run", program, error))?;
-        let protection = hold(&spec.dir, spec.users, &guest, OWN_MIB, &[&started]);
+        let protection = hold(spec, &guest, OWN_MIB, &[&started]);
         let slot = identity.into_slot();
         Ok(Box::new(Krun::new(Parts { vmm, control, sockets, slot, protection })))
     }

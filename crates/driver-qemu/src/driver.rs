@@ -187,7 +187,7 @@ impl QemuDriver {
             Acceleration::Kvm => OWN_MIB,
             Acceleration::Tcg => OWN_MIB + TRANSLATED_MIB,
         };
-        let protection = hold(&spec.dir, spec.users, &guest, own_mib, &[&files, &qemu]);
+        let protection = hold(spec, &guest, own_mib, &[&files, &qemu]);
 
         let listener = bind_in(&run, "agent.sock").map_err(|e| Failure::boot(e.to_string()))?;
         let relay = begin_relay(agent, listener).map_err(io)?;

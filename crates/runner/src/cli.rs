@@ -2,7 +2,7 @@
 
 use crate::inherited::Inherited;
 use crate::namespaces::{Side, enter};
-use crate::{cleanup, image, purge, run, sys, vmm};
+use crate::{cleanup, image, run, sys, vmm};
 use clap::{Parser, Subcommand};
 use msb_driver::{Driver, DriverReport, HostReport, SandboxDir, Users, WallReport};
 use msb_driver_container::{ContainerDriver, Settings};
@@ -42,14 +42,6 @@ enum Task {
         /// The sandbox's directory.
         #[arg(long)]
         dir: PathBuf,
-    },
-    /// Remove directories that sandboxes have filled, also files of users of their own.
-    Purge {
-        /// Wait for another removal of the same directory.
-        #[arg(long)]
-        wait: bool,
-        /// The directories.
-        directories: Vec<PathBuf>,
     },
     /// Say which drivers and which walls of the jail can be had, as JSON.
     Probe {
@@ -97,7 +89,6 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let result = match arguments.task {
         Task::Run { dir, agent, attached } => start(&dir, &agent, attached),
         Task::Sweep { dir } => sweep(&dir),
-        Task::Purge { wait, directories } => purge::purge(&directories, wait),
         Task::Probe { home, agent } => probe(&home, agent),
         Task::Image { home } => image::work(&home),
         Task::ImageFiles => image::files(),
@@ -106,6 +97,11 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Task::Jail { command } => Err(msb_jail::launch(&command).to_string()),
         Task::Bound { parent, command } => bound(parent, &command),
     };
+    conclude(result)
+}
+
+/// The exit code of a task, whose error goes to standard error.
+pub(crate) fn conclude(result: Result<ExitCode, String>) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {

@@ -37,9 +37,32 @@ mod users;
 mod vmm;
 
 use clap::Parser;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     signals::unblock();
+    raise_stack_limit();
+    if let Some(result) = purge::from_arguments(std::env::args_os()) {
+        return cli::conclude(result);
+    }
     cli::run(cli::Arguments::parse())
+}
+
+/// The host program may run with less stack than the runner needs. The kernel looks at the limit
+/// when the stack grows, so that this holds for the process as it is.
+fn raise_stack_limit() {
+    const ENOUGH: u64 = 8 * 1024 * 1024;
+    let less = |limit: Option<u64>| limit.is_some_and(|limit| limit < ENOUGH);
+    let mut limit = getrlimit(Resource::Stack);
+    if less(limit.current) {
+        limit.current = limit.maximum.map(|most| most.min(ENOUGH)).or(Some(ENOUGH));
+        // What cannot be raised has to do.
+        let _ = setrlimit(Resource::Stack, limit);
+        if less(limit.maximum) {
+            // Root may do this, others not.
+            (limit.current, limit.maximum) = (Some(ENOUGH), Some(ENOUGH));
+            let _ = setrlimit(Resource::Stack, limit);
+        }
+    }
 }

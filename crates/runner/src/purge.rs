@@ -10,13 +10,35 @@ use msb_driver::remove_tree;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, setsid, waitpid};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// Carries out `purge [--wait] -- DIRECTORY...`; `None` for other arguments.
+///
+/// Read by hand: the parser of the other commands needs more stack, in a debug build, than a host
+/// program with a small limit leaves to an ordinary user.
+pub(crate) fn from_arguments(
+    mut arguments: impl Iterator<Item = OsString>,
+) -> Option<Result<ExitCode, String>> {
+    if arguments.nth(1)? != "purge" {
+        return None;
+    }
+    let (mut wait, mut directories) = (false, Vec::new());
+    for argument in arguments {
+        match argument.to_str() {
+            Some("--wait") => wait = true,
+            Some("--") => {}
+            _ => directories.push(PathBuf::from(argument)),
+        }
+    }
+    Some(purge(&directories, wait))
+}
 
 /// Removes directories in a child, which goes on when this process is killed.
 ///
 /// An ordinary user's child is root in a user namespace: there may be files of other users of it.
-pub(crate) fn purge(directories: &[PathBuf], wait: bool) -> Result<ExitCode, String> {
+fn purge(directories: &[PathBuf], wait: bool) -> Result<ExitCode, String> {
     sys::close_from(3).map_err(|error| error.to_string())?;
     sys::reset_signals();
     if is_root() {

@@ -14,6 +14,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use support::{Scene, is_root, run_tests_as_ordinary_user};
 
 /// A place in memory: on a disk that is mounted with `discard`, the removal of each directory
@@ -43,22 +44,37 @@ fn nest(top: &Path, depth: usize, name: &str) {
     }
 }
 
-/// Removes sandboxes as a host program with a small stack and a small table of descriptors.
-fn remove_all(home: &Home, names: &[&str], companions: &Companions) {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = Some(64);
-    setrlimit(Resource::Nofile, limit).unwrap();
+/// Removes sandboxes with a small stack and a small table of descriptors, which the runner gets as
+/// well: the body of a host program.
+#[test]
+#[ignore = "started by other tests"]
+fn helper_remover() {
+    let home = Home::at(std::env::var_os("TEST_HOME").unwrap().as_ref()).unwrap();
+    let companions = support::companions();
+    for (resource, most) in [(Resource::Nofile, 64), (Resource::Stack, 128 * 1024)] {
+        let mut limit = getrlimit(resource);
+        (limit.current, limit.maximum) = (Some(most), Some(most));
+        setrlimit(resource, limit).unwrap();
+    }
+    let work = || {
+        for name in std::env::var("TEST_NAMES").unwrap().split(' ') {
+            remove(&home, &name.parse().unwrap(), false, &companions).unwrap();
+        }
+        assert!(list(&home, Some(&companions)).unwrap().is_empty());
+    };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(128 * 1024);
-        let work = || {
-            for name in names {
-                remove(home, &name.parse().unwrap(), false, companions).unwrap();
-            }
-            assert!(list(home, Some(companions)).unwrap().is_empty());
-        };
         thread.spawn_scoped(scope, work).unwrap().join().unwrap();
     });
     assert_eq!(fs::read_dir(home.sandboxes()).unwrap().count(), 0);
+}
+
+fn remove_all(home: &Home, names: &str) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "helper_remover", "--ignored", "--nocapture"]);
+    let output = command.env("TEST_HOME", home.path()).env("TEST_NAMES", names).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", output.status);
 }
 
 #[test]
@@ -72,7 +88,7 @@ fn j6_deep_trees_are_removed_by_a_small_host() {
             fs::set_permissions(upper.join(closed), Permissions::from_mode(0o0)).unwrap();
         }
     });
-    remove_all(&scene.home, &["deep", "long", "closed"], &scene.companions);
+    remove_all(&scene.home, "deep long closed");
 }
 
 #[test]
