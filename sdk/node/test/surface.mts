@@ -8,6 +8,8 @@ import {
   Image,
   Sandbox,
   Stdin,
+  doctor,
+  type Bounds,
   type ExecEvent,
   type ExitStatus,
   type ImageInfo,
@@ -15,6 +17,7 @@ import {
   type PullPolicy,
   type Rlimit,
   type RlimitResource,
+  type Security,
   type StdinMode,
 } from "microsandbox";
 
@@ -120,6 +123,19 @@ export async function images(): Promise<ImageInfo[]> {
   return [await Image.pull("python", { onProgress }), await Image.import("./x.tar", { name: "x:1" })];
 }
 
+/** Bounds, the jail, and what is told about both. */
+export async function limits(): Promise<Bounds | null> {
+  const security: Security = "restricted";
+  await Sandbox.create("api", { image: "python", cpus: 0.5, pidsLimit: 512, disk: 1024, security });
+  const builder = Sandbox.builder("api").image("python").cpus(2).pidsLimit(512).disk(1024);
+  const { jailed, missingWalls, bounds } = await (
+    await builder.requireJail().security("default").create()
+  ).info();
+  const { walls } = await doctor();
+  console.log(jailed === null || jailed, missingWalls.join(), walls[0]?.missing ?? "here");
+  return bounds;
+}
+
 /** What must not compile. */
 export async function refused(sandbox: Sandbox): Promise<void> {
   // @ts-expect-error a number is no command
@@ -130,6 +146,10 @@ export async function refused(sandbox: Sandbox): Promise<void> {
   await sandbox.execWith("true", () => undefined);
   // @ts-expect-error there is no such policy
   await Sandbox.create("x", { image: "python", pullPolicy: "sometimes" });
+  // @ts-expect-error a number of processors is a number
+  await Sandbox.create("x", { image: "python", cpus: true });
+  // @ts-expect-error there is no such security
+  await Sandbox.create("x", { image: "python", security: "strict" });
   // @ts-expect-error a sandbox needs an image
   await Sandbox.create("x", {});
   await using handle = await sandbox.execStream("true");
