@@ -21,26 +21,34 @@ fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
+/// The configuration that a task would have started, and what it complains of: the runner keeps what
+/// it was told to start, and starts nothing.
+fn configured(scene: &Scene, task: &[&str], require_jail: Option<&str>) -> (Option<Value>, String) {
+    let seen = scene.home.path().join("seen.json");
+    let script = format!(
+        "[ \"$1\" = run ] || exec '{}' \"$@\"\ncp \"$3/config.json\" '{}'\nexit 1",
+        support::msb().with_file_name("msb-runner").display(),
+        seen.display()
+    );
+    let mut command = scene.command(task);
+    command.env("MSB_RUNNER", fake_runner(scene, &script));
+    if let Some(value) = require_jail {
+        command.env("MSB_REQUIRE_JAIL", value);
+    }
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    let found = seen.exists().then(|| read_json(&seen)["config"].take());
+    let _ = std::fs::remove_file(&seen);
+    (found, String::from_utf8(output.stderr).unwrap())
+}
+
 #[test]
 fn j4_options_reach_the_stored_configuration() {
     let scene = Scene::new();
-    scene.ok(&[
-        "create",
-        "--name",
-        "w",
-        "--cpus",
-        "0.5",
-        "-m",
-        "256m",
-        "--pids-limit",
-        "512",
-        "--disk",
-        "1g",
-        "--security",
-        "restricted",
-        image(),
-    ]);
-    let config = &read_json(&scene.home.path().join("sandboxes/w/config.json"))["config"];
+    let line =
+        "create --name x --cpus 0.5 -m 256m --pids-limit 512 --disk 1g --security restricted";
+    let task: Vec<&str> = line.split(' ').chain([image()]).collect();
+    let config = configured(&scene, &task, None).0.unwrap();
     for (key, value) in [
         ("cpus", json!(0.5)),
         ("memory_mib", json!(256)),
@@ -135,37 +143,20 @@ fn j2_doctor_shows_walls_and_what_is_not_bounded() {
 fn j2_a_required_jail_reaches_create_and_start() {
     let scene = Scene::with_sandbox();
     scene.ok(&["stop", "w"]);
-    let seen = scene.home.path().join("seen.json");
-    // It keeps what it was told to start, and starts nothing.
-    let script = format!(
-        "[ \"$1\" = run ] || exec '{}' \"$@\"\ncp \"$3/config.json\" '{}'\nexit 1",
-        support::msb().with_file_name("msb-runner").display(),
-        seen.display()
-    );
-    let runner = fake_runner(&scene, &script);
-    let required = |arguments: &[&str], variable: Option<&str>| {
-        let mut command = scene.command(arguments);
-        command.env("MSB_RUNNER", &runner);
-        if let Some(value) = variable {
-            command.env("MSB_REQUIRE_JAIL", value);
-        }
-        let output = command.output().unwrap();
-        assert_eq!(output.status.code(), Some(125), "{output:?}");
-        let found = seen.exists().then(|| read_json(&seen)["config"]["require_jail"].clone());
-        let _ = std::fs::remove_file(&seen);
-        (found, String::from_utf8(output.stderr).unwrap())
+    let required = |task: &[&str], variable: Option<&str>| {
+        configured(&scene, task, variable).0.map(|mut config| config["require_jail"].take())
     };
     let create = ["create", "--name", "x", image()];
-    assert_eq!(required(&create, None).0, Some(json!(false)));
-    assert_eq!(required(&create, Some("0")).0, Some(json!(false)));
-    assert_eq!(required(&create, Some("1")).0, Some(json!(true)));
+    assert_eq!(required(&create, None), Some(json!(false)));
+    assert_eq!(required(&create, Some("0")), Some(json!(false)));
+    assert_eq!(required(&create, Some("1")), Some(json!(true)));
     let option = ["create", "--require-jail", "--name", "x", image()];
-    assert_eq!(required(&option, None).0, Some(json!(true)));
-    assert_eq!(required(&["start", "w"], None).0, Some(json!(false)));
+    assert_eq!(required(&option, None), Some(json!(true)));
+    assert_eq!(required(&["start", "w"], None), Some(json!(false)));
     for task in [&create[..], &["start", "w"]] {
-        let (found, complaint) = required(task, Some("yes"));
+        let (found, complaint) = configured(&scene, task, Some("yes"));
         assert_eq!(found, None);
         assert!(complaint.contains("MSB_REQUIRE_JAIL is \"yes\""), "{complaint}");
     }
-    assert_eq!(required(&["start", "w"], Some("1")).0, Some(json!(true)));
+    assert_eq!(required(&["start", "w"], Some("1")), Some(json!(true)));
 }

@@ -250,8 +250,9 @@ fn g_a_sandbox_is_created_listed_stopped_started_and_removed() {
 
     let table = scene.ok(&["ls"]);
     let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(lines[0], ["NAME", "STATUS", "DRIVER", "ISOLATION", "IMAGE", "CREATED"]);
-    assert_eq!(lines[1][..5], ["a", "running", "container", "container", image()]);
+    assert_eq!(lines[0], ["NAME", "STATUS", "DRIVER", "ISOLATION", "JAILED", "IMAGE", "CREATED"]);
+    assert_eq!(lines[1][..4], ["a", "running", "container", "container"]);
+    assert!(["yes", "no"].contains(&lines[1][4]) && lines[1][5] == image(), "{table}");
     let list = scene.json(&["ls", "--json"]);
     assert_eq!(list.as_array().unwrap().len(), 1);
     assert_eq!(list[0]["status"], "running");
