@@ -8,12 +8,7 @@ use std::path::Path;
 /// Bounds the memory of a machine's processes to the guest's and `own_mib` of their own, where there
 /// is a cgroup for it, and describes how the machine is held: by the walls that none of its
 /// processes lacks.
-pub fn hold(
-    spec: &MachineSpec,
-    guest: &Guest,
-    own_mib: u64,
-    processes: &[&Started],
-) -> Protection {
+pub fn hold(spec: &MachineSpec, guest: &Guest, own_mib: u64, processes: &[&Started]) -> Protection {
     let mut missing: Vec<String> =
         processes.iter().flat_map(|started| started.missing.iter().cloned()).collect();
     missing.sort();

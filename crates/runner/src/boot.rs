@@ -5,7 +5,9 @@ use crate::cli::cache_of;
 use crate::console::Console;
 use crate::namespaces::{MountedRoot, mount_root};
 use crate::upper::{self, DiskBound};
-use msb_driver::{Driver, Failure, Machine, MachineSpec, Ready, Root, SandboxDir, choose};
+use msb_driver::{
+    Driver, Failure, Machine, MachineSpec, Protection, Ready, Root, SandboxDir, choose,
+};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -43,6 +45,9 @@ pub(crate) async fn come_up(
         }
     };
     let mut protection = machine.protection();
+    if spec.config.require_jail && !protection.jailed {
+        return Err(without_wall(&protection));
+    }
     match disk {
         Some(DiskBound::Bytes(bytes)) => protection.bounds.disk_bytes = Some(bytes),
         Some(DiskBound::None(why)) => protection.missing.push(format!("disk bound: {why}")),
@@ -55,6 +60,17 @@ pub(crate) async fn come_up(
         runner_pid: std::process::id(),
     };
     Ok((link, ready))
+}
+
+/// Every wall was required, and some are missing.
+fn without_wall(protection: &Protection) -> Failure {
+    let missing = match protection.missing.as_slice() {
+        [] => "the driver has no jail".to_owned(),
+        walls => walls.join("; "),
+    };
+    Failure::no_driver(format!("cannot start without every wall of the jail: {missing}")).hint(
+        "msb doctor lists the walls; leave --require-jail and MSB_REQUIRE_JAIL out to go without",
+    )
 }
 
 /// Waits for the agent's answer, or says what came instead.

@@ -76,7 +76,7 @@ pub(crate) fn files() -> Result<ExitCode, String> {
         }
     }
     let owners = match users {
-        Users::Host => Owners::All,
+        Users::Host | Users::Mapped(_) => Owners::All,
         Users::Range => Owners::Some,
         Users::RootOnly => Owners::RootOnly,
     };
