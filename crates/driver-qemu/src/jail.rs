@@ -38,10 +38,10 @@ pub(crate) struct Jailer<'a> {
 impl<'a> Jailer<'a> {
     pub(crate) fn new(spec: &'a MachineSpec, cache: &'a Path) -> Result<Jailer<'a>, Failure> {
         let slot = match spec.users {
-            Users::Host => Some(Slot::for_name(spec.config.name.as_str())),
-            _ => None,
+            Users::Host => Slot::for_name(spec.config.name.as_str()),
+            _ => Ok(None),
         };
-        let slot = slot.transpose().map_err(|error| Failure::boot(error.to_string()))?;
+        let slot = slot.map_err(|error| Failure::boot(error.to_string()))?;
         Ok(Jailer { spec, cache, slot })
     }
 

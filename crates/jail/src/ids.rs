@@ -137,12 +137,17 @@ impl Slot {
         Err(IdError::Full(range))
     }
 
-    /// Takes a free slot for a sandbox of this name.
-    pub fn for_name(name: &str) -> Result<Slot, IdError> {
+    /// Takes a free slot for a sandbox of this name. `None` for root of a user namespace that does
+    /// not have the default range.
+    pub fn for_name(name: &str) -> Result<Option<Slot>, IdError> {
         use std::hash::{DefaultHasher, Hash, Hasher};
+        let is_set = std::env::var_os(VARIABLE).is_some_and(|text| !text.is_empty());
+        if !is_set && matches!(IdRange::reserved(), Err(IdError::Range(_))) {
+            return Ok(None);
+        }
         let mut hasher = DefaultHasher::new();
         name.hash(&mut hasher);
-        Slot::take(hasher.finish())
+        Slot::take(hasher.finish()).map(Some)
     }
 
     /// The host id that root inside maps to. The other ids follow it.

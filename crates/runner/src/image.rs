@@ -112,7 +112,7 @@ fn start_unpacker(
     users: Users,
 ) -> Result<(u32, PipeWriter, Option<Slot>), String> {
     let text = |error: io::Error| format!("cannot describe its jail: {error}");
-    let slot = (users == Users::Host).then(|| Slot::for_name("image")).transpose();
+    let slot = if users == Users::Host { Slot::for_name("image") } else { Ok(None) };
     let slot = slot.map_err(|error| error.to_string())?;
     let ids = match &slot {
         Some(slot) => Ids::all(slot),
