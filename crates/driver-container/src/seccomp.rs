@@ -19,13 +19,13 @@ const PROFILE: &str = include_str!("../seccomp/profile.json");
 
 const EPERM: u32 = 1;
 const EINVAL: u32 = 22;
+const ENOSYS: u32 = 38;
 
 /// The flags of `clone` that make a namespace: mount, cgroup, uts, ipc, user, pid and net.
-const CLONE_NAMESPACES: [u64; 7] =
-    [0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000];
+const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 
-/// Refused, whatever the profile says about them.
-const CLOSED: [&str; 23] = [
+/// Refused like all that is not allowed, whatever the profile says about them.
+const CLOSED: [&str; 22] = [
     "add_key",
     "fanotify_init",
     "fsconfig",
@@ -43,10 +43,6 @@ const CLOSED: [&str; 23] = [
     "reboot",
     "request_key",
     "setns",
-    // The multiplexer of 32-bit x86, whose arguments no filter can see. The library that compiles
-    // filters would open it for every call about sockets; only a rule of its own closes it, and
-    // only if its answer is not the default one, since runtimes drop a rule that changes nothing.
-    "socketcall",
     "syslog",
     "umount",
     "umount2",
@@ -54,8 +50,12 @@ const CLOSED: [&str; 23] = [
     "userfaultfd",
 ];
 
-/// Answered as unknown, by the profile's default.
-const UNKNOWN: [&str; 2] = ["io_setup", "io_uring_setup"];
+/// Answered as unknown, so that programs do without.
+///
+/// `socketcall` is the multiplexer of 32-bit x86, whose arguments no filter can see. The library that
+/// compiles filters would open it for every call about sockets; only a rule of its own closes it, and
+/// only if its answer is not the default one, since runtimes drop a rule that changes nothing.
+const UNKNOWN: [&str; 3] = ["io_setup", "io_uring_setup", "socketcall"];
 
 /// What the rules below are about.
 const OWN: [&str; 3] = ["clone", "clone3", "socket"];
@@ -77,7 +77,6 @@ const FAMILIES: [(u64, u64); 12] = [
     (0xffff_fffc, 44),
     (0xffff_fff0, 48),
 ];
-const REFUSED_FAMILIES: [u64; 2] = [38, 40];
 const NETLINK: u64 = 16;
 /// The protocols of netlink likewise: below 32 without audit (9).
 const NETLINK_PROTOCOLS: [(u64, u64); 5] =
@@ -89,8 +88,6 @@ const LOWER_HALF: u64 = 0xffff_ffff;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Profile {
-    default_action: LinuxSeccompAction,
-    default_errno_ret: Option<u32>,
     syscalls: Vec<Rule>,
 }
 
@@ -180,14 +177,14 @@ pub(crate) fn filter(capabilities: &[Capability]) -> Result<LinuxSeccomp, OciSpe
     } else {
         vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32]
     };
-    let filter = LinuxSeccompBuilder::default()
-        .default_action(profile.default_action)
+    LinuxSeccompBuilder::default()
+        // Not the profile's ENOSYS: it names each call that is to be EPERM, and each rule costs time
+        // at every start. A runtime answers ENOSYS for calls that are newer than the profile.
+        .default_action(LinuxSeccompAction::ScmpActErrno)
+        .default_errno_ret(EPERM)
         .architectures(architectures)
-        .syscalls(rules);
-    match profile.default_errno_ret {
-        Some(errno) => filter.default_errno_ret(errno).build(),
-        None => filter.build(),
-    }
+        .syscalls(rules)
+        .build()
 }
 
 /// The rules of the profile for a container, without those about what is decided here.
@@ -203,7 +200,9 @@ fn profile_rules(profile: &Profile, subject: &Subject) -> Result<Vec<LinuxSyscal
                 && (!arguments.is_empty() || seen.insert(String::clone(name)))
         };
         let names: Vec<String> = rule.names.iter().filter(is_news).cloned().collect();
-        if names.is_empty() {
+        let is_default =
+            rule.action == LinuxSeccompAction::ScmpActErrno && rule.errno_ret == Some(EPERM);
+        if names.is_empty() || is_default {
             continue;
         }
         let arguments = arguments.iter().map(|Argument { index, value, value_two, op }| {
@@ -221,21 +220,14 @@ fn profile_rules(profile: &Profile, subject: &Subject) -> Result<Vec<LinuxSyscal
 }
 
 fn own_rules() -> Result<Vec<LinuxSyscall>, OciSpecError> {
-    let mut rules = vec![refuse(&CLOSED, EPERM, Vec::new())?];
-    let namespaces = CLONE_NAMESPACES.iter().fold(0, |all, flag| all | flag);
-    rules.push(allow("clone", vec![masked_equal(0, namespaces, 0)?])?);
-    for flag in CLONE_NAMESPACES {
-        rules.push(refuse(&["clone"], EPERM, vec![masked_equal(0, flag, flag)?])?);
-    }
+    let mut rules = vec![refuse(&UNKNOWN, ENOSYS, Vec::new())?];
+    rules.push(allow("clone", vec![masked_equal(0, CLONE_NAMESPACES, 0)?])?);
     // A filter cannot look into the structure that clone3 takes, so commands are not to have it. The
     // agent is, which starts them with it, and adds a filter of its own to them that answers that
     // it does not exist: `--forbid-clone3`. Nobody in the container can trace the agent.
     rules.push(allow("clone3", Vec::new())?);
     for (mask, family) in FAMILIES {
         rules.push(allow("socket", vec![masked_equal(0, mask, family)?])?);
-    }
-    for family in REFUSED_FAMILIES {
-        rules.push(refuse(&["socket"], EPERM, vec![masked_equal(0, LOWER_HALF, family)?])?);
     }
     let netlink = || masked_equal(0, LOWER_HALF, NETLINK);
     for (mask, protocol) in NETLINK_PROTOCOLS {
@@ -314,6 +306,7 @@ mod tests {
     #[test]
     fn j3_conditions_of_the_profile_count() {
         let text = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[
+            {"names":["z"],"action":"SCMP_ACT_ERRNO","errnoRet":1},
             {"names":["a"],"action":"SCMP_ACT_ALLOW","includes":{"caps":["CAP_SYS_CHROOT"]}},
             {"names":["b"],"action":"SCMP_ACT_ALLOW","includes":{"caps":["CAP_SYS_ADMIN"]}},
             {"names":["c"],"action":"SCMP_ACT_ALLOW","excludes":{"caps":["CAP_SYS_CHROOT"]}},
@@ -321,7 +314,7 @@ mod tests {
             {"names":["e"],"action":"SCMP_ACT_ALLOW","includes":{"minKernel":"6.0"}},
             {"names":["f"],"action":"SCMP_ACT_ALLOW","includes":{"arches":["amd64"]}},
             {"names":["g"],"action":"SCMP_ACT_ALLOW","excludes":{"arches":["amd64"]}},
-            {"names":["a", "io_setup"],"action":"SCMP_ACT_ALLOW"}]}"#;
+            {"names":["a", "io_setup", "z"],"action":"SCMP_ACT_ALLOW"}]}"#;
         let profile: Profile = serde_json::from_str(text).unwrap();
         let subject = Subject {
             capabilities: ["CAP_SYS_CHROOT".to_owned()].into(),
