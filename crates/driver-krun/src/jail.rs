@@ -30,15 +30,17 @@ impl Identity {
     /// Takes the ids for a sandbox: of its own where the runner is root, else the runner's.
     pub(crate) fn take(spec: &MachineSpec) -> Result<Identity, Failure> {
         let failed = |error: io::Error| Failure::boot(format!("cannot map the VMM's ids: {error}"));
-        match spec.users {
-            Users::Host | Users::Mapped(_) => {
-                let slot = Slot::for_name(spec.config.name.as_str());
-                let slot = slot.map_err(|error| Failure::boot(error.to_string()))?;
+        let slot = match spec.users {
+            Users::Host | Users::Mapped(_) => Slot::for_name(spec.config.name.as_str()),
+            Users::Range | Users::RootOnly => Ok(None),
+        };
+        match slot.map_err(|error| Failure::boot(error.to_string()))? {
+            Some(slot) => {
                 let unmapped = Some(Ids::unmapped(&slot));
                 Ok(Identity { ids: Ids::all(&slot), unmapped, slot: Some(slot) })
             }
             // The user's own id may alone have been given access to `/dev/kvm`.
-            Users::Range | Users::RootOnly => {
+            None => {
                 let ids = Ids::nested_all().map_err(failed)?.with_own_id();
                 Ok(Identity { ids, unmapped: None, slot: None })
             }
