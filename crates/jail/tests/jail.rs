@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use msb_jail::{
-    Bind, Ids, Jail, Map, Proc, Program, ProgramFiles, READ_ALL, Slot, Source, Started,
+    Bind, Ids, Jail, LOG_VARIABLE, Map, Proc, Program, ProgramFiles, READ_ALL, Slot, Source,
+    Started,
 };
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -167,6 +168,16 @@ fn j2_a_system_call_that_is_not_listed_kills() {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let started = jail.start(command, Vec::new()).unwrap().wait().unwrap();
     assert_eq!(reap(started.pid).terminating_signal(), Some(libc::SIGSYS));
+}
+
+#[test]
+fn j2_a_system_call_is_logged_on_request() {
+    let slot = slot();
+    let jail = jail(ids(slot.as_ref()));
+    let mut command = launcher(&["launch", PROBE, "forbidden"]);
+    command.env(LOG_VARIABLE, "1").stdin(Stdio::null()).stdout(Stdio::null());
+    let started = jail.start(command, Vec::new()).unwrap().wait().unwrap();
+    assert_eq!(reap(started.pid).exit_status(), Some(0));
 }
 
 #[test]
