@@ -65,7 +65,7 @@ fn report(name: &str) {
         println!("caps={:x}", (effective | permitted | inheritable).bits());
     }
     println!("environment={:?}", std::env::vars_os().map(|(key, _)| key).collect::<Vec<_>>());
-    let open = (0..1024).filter(|number| is_open(*number));
+    let open = (0..1024).filter(|number| msb_jail::is_open(*number));
     println!("descriptors={:?}", open.collect::<Vec<i32>>());
     let mut files = Vec::new();
     list(Path::new("/"), &mut files);
@@ -79,13 +79,6 @@ fn report(name: &str) {
     println!("host={:?}", rustix::system::uname().nodename());
     println!("socket={:?}", rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None));
     println!("end=");
-}
-
-fn is_open(number: i32) -> bool {
-    #[allow(unsafe_code, reason = "a number cannot be looked at in another way")]
-    // SAFETY: the call reads the flags of a descriptor and changes nothing.
-    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
-    flags >= 0
 }
 
 fn list(folder: &Path, files: &mut Vec<String>) {

@@ -43,4 +43,5 @@ pub use ids::{IDS_PER_SLOT, IdError, IdRange, Slot};
 pub use libraries::ProgramFiles;
 pub use seccomp::{LOG_VARIABLE, Program};
 pub use start::{Started, Starting};
+pub use sys::is_open;
 pub use walls::{Wall, walls};

@@ -103,10 +103,15 @@ pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
     }
 }
 
+/// Whether a number is an open descriptor of this process.
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: the call reads a flag of the descriptor, if there is one.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
 /// Takes over a descriptor that the parent passed, and keeps it from being passed on.
 pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: only looks whether the number is open.
-    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+    if !is_open(fd) {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: it is open, and by the agreement with the parent it belongs to nothing else here.
@@ -117,8 +122,7 @@ pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
 
 /// A descriptor that the parent passed and that stays open as long as the process.
 pub(crate) fn borrowed(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
-    // SAFETY: only looks whether the number is open.
-    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+    if !is_open(fd) {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: it is open, and the jail closes no descriptor that its description names.
