@@ -238,6 +238,45 @@ fn j2_a_file_server_sees_the_owners_of_an_image() {
     assert_eq!(text, "content");
 }
 
+#[test]
+fn j2_owners_that_cannot_be_mapped_are_seen_as_they_are() {
+    if !is_root() {
+        // An ordinary user's launcher maps no owners.
+        return;
+    }
+    let slot = slot().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    for name in ["image", "lower", "upper", "work"] {
+        fs::create_dir(scratch.path().join(name)).unwrap();
+    }
+    let file = scratch.path().join("lower/secret");
+    fs::write(&file, "content").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    chown(&file, Some(70_000), Some(9)).unwrap();
+    let mut jail = Jail::new(Ids::all(&slot), Program::FileServer);
+    jail.unmapped = Some(Ids::unmapped(&slot));
+    jail.capabilities = vec![READ_ALL];
+    let source = Source::Path(scratch.path().join("image").into());
+    jail.binds.push(Bind { idmapped: true, ..Bind::at(source, Path::new("/image")) });
+    let files = ProgramFiles::of(Path::new("/usr/bin/stat"), None).unwrap();
+    jail.binds.extend(files.binds());
+    jail.environment.push(files.environment());
+    // An overlay is a file system whose owners cannot be mapped.
+    let mut command = Command::new("unshare");
+    let mount = "mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay image && \
+                 exec \"$0\" \"$@\"";
+    command.args(["--mount", "sh", "-c", mount, PROBE, "launch", "/usr/bin/stat"]);
+    command.args(["-c", "%u:%g %a", "/image/secret"]).current_dir(scratch.path());
+    let (mut output, said) = std::io::pipe().unwrap();
+    command.stdin(Stdio::null()).stdout(said);
+    let started = jail.start(command, Vec::new()).unwrap().wait().unwrap();
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    reap(started.pid);
+    assert_eq!(text, "70000:9 600\n");
+    assert!(started.missing[0].starts_with("idmapped mounts: "), "{:?}", started.missing);
+}
+
 fn run_with(jail: &Jail, program: &str, arguments: &[&str]) -> (String, Vec<String>) {
     let (mut output, said) = std::io::pipe().unwrap();
     let mut command = launcher(&["launch", program]);
