@@ -49,12 +49,16 @@ fn j3_root_inside_is_not_root_outside() {
     let outside = map.split_whitespace().nth(1).unwrap();
     assert!(!is_root() || outside.parse::<u32>().unwrap() >= 65_536, "{map}");
     // What a command writes has the image's ids on disk.
-    shell(&sb, "echo x > /root/x; chown 7:8 /root/x");
+    shell(&sb, "echo x > /root/x; chown 7:8 /root/x; sync");
     let home = std::env::var("MSB_HOME").unwrap();
-    let upper = Path::new(&home).join("sandboxes/own-ids/upper/root/x");
+    let layers = Path::new(&home).join("sandboxes/own-ids/layers.img");
     if is_root() {
-        let found = fs::metadata(upper).unwrap();
-        assert_eq!((found.uid(), found.gid()), (7, 8));
+        let mut debugfs = std::process::Command::new("/usr/sbin/debugfs");
+        let output = debugfs.args(["-R", "stat /upper/root/x"]).arg(layers).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let ids = words.windows(4).find(|words| words[0] == "User:").unwrap();
+        assert_eq!(ids, ["User:", "7", "Group:", "8"], "{text}");
     }
     block_on(sb.kill()).unwrap();
 }

@@ -5,7 +5,7 @@
 //! exists in the runner's private mount namespace alone, and goes with it.
 
 use msb_driver::Failure;
-use msb_jail::{IDS_PER_SLOT, IdError, Map, Slot, attach, idmapped, user_namespace};
+use msb_jail::{IDS_PER_SLOT, Map, Slot, attach, idmapped, user_namespace};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -34,13 +34,7 @@ pub fn take_slot(seed: impl Hash) -> Result<Slot, Failure> {
     let mut hasher = DefaultHasher::new();
     seed.hash(&mut hasher);
     Slot::take(hasher.finish()).map_err(|error| {
-        let failure = Failure::boot(error.to_string());
-        // A range has a remedy of its own.
-        if matches!(error, IdError::Lock(..)) {
-            failure.hint(WITHOUT_USER_NAMESPACE)
-        } else {
-            failure
-        }
+        Failure::boot(error.to_string()).hint(format!("or {WITHOUT_USER_NAMESPACE}"))
     })
 }
 
