@@ -7,7 +7,7 @@ mod common;
 
 use common::{block_on, builder, rootfs, sandbox, shell};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
