@@ -1,6 +1,6 @@
 //! A command as its caller holds it.
 
-use crate::client::{Connection, Event, ExecCore, Joined, Next, Pending, Received};
+use crate::client::{Connection, Event, ExecCore, Joined, Next, Pending, Received, SIGKILL};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::event::{Ending, ExecEvent};
 use crate::output::{ExecOutput, ExitStatus};
@@ -9,9 +9,6 @@ use crate::sink::ExecSink;
 use crate::story::{Settings, Story};
 use msb_wire::{OutputStream, Scope, SessionId};
 use std::sync::Arc;
-
-/// Linux's number of SIGKILL.
-pub(crate) const SIGKILL: i32 = 9;
 
 /// A command that was started, its events, and the means to act on it.
 ///

@@ -18,7 +18,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("crates/driver-qemu", &["msb-driver", "msb-driver-common", "msb-jail", "msb-relay"]),
     ("crates/image", &[]),
     ("crates/jail", &[]),
-    ("crates/puller", &["msb-image", "msb-jail"]),
+    ("crates/puller", &["msb-driver", "msb-image"]),
     ("crates/relay", &[]),
     (
         "crates/runner",

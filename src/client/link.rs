@@ -6,13 +6,13 @@
 //!
 //! Locks are taken in this order: input of a channel, `out`, `table`.
 
+use super::SIGKILL;
 use crate::client::channel::Channel;
 use crate::client::completion::{Promise, completion};
 use crate::client::deadlines::{Deadline, Deadlines, Limits, Wait};
 use crate::client::monitor::lock;
 use crate::error::{Error, ErrorKind, Origin};
 use crate::event::ExecLost;
-use crate::exec::SIGKILL;
 use crate::runtime;
 use bytes::BytesMut;
 use msb_transport::{Outbox, Stream};

@@ -24,6 +24,9 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+/// Linux's number of SIGKILL.
+pub(crate) const SIGKILL: i32 = 9;
+
 pub(crate) use channel::Credit;
 pub(crate) use completion::{Pending, Promise, completion};
 pub(crate) use connection::{Connection, checked_size};

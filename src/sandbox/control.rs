@@ -1,8 +1,8 @@
 //! Ending a sandbox, and learning of its end.
 
+use crate::client::SIGKILL;
 use crate::client::{Pending, Promise, completion};
 use crate::error::{Error, ErrorKind, Origin};
-use crate::exec::SIGKILL;
 use crate::output::ExitStatus;
 use crate::runtime;
 use crate::sandbox::builder::millis;

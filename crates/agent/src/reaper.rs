@@ -5,9 +5,13 @@ use crate::sys;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Children that are taken at once (a count).
 const BATCH: usize = 64;
+/// How soon a cgroup is looked at again whose last process was reaped: the kernel counts it there
+/// for a moment longer, and says nothing when it no longer does.
+const EMPTYING: Duration = Duration::from_millis(5);
 
 /// Waits for children for ever; an error means that it cannot any more.
 pub(crate) async fn run(signals: OwnedFd, registry: Rc<Registry>) -> io::Result<()> {
@@ -24,10 +28,16 @@ pub(crate) async fn run(signals: OwnedFd, registry: Rc<Registry>) -> io::Result<
                 tokio::task::yield_now().await;
             }
         }
-        registry.release_cgroups();
-        let mut guard = signals.readable().await?;
-        // Signals of one kind merge while they are pending, so each says only "look again".
-        while rustix::io::read(signals.get_ref(), &mut buffer[..]).is_ok() {}
-        guard.clear_ready();
+        let emptying = registry.release_cgroups();
+        tokio::select! {
+            ready = signals.readable() => {
+                let mut guard = ready?;
+                // Signals of one kind merge while they are pending: each says only "look again".
+                while rustix::io::read(signals.get_ref(), &mut buffer[..]).is_ok() {}
+                guard.clear_ready();
+            }
+            () = registry.lingers.notified() => {}
+            () = tokio::time::sleep(EMPTYING), if emptying => {}
+        }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Registry {
     shutdown: Cell<Option<Duration>>,
     /// A shutdown was asked for, or a session ended while one goes on.
     pub(crate) stirred: Notify,
+    /// A session has ended and left a cgroup.
+    pub(crate) lingers: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +51,7 @@ impl Registry {
             scratch: RefCell::default(),
             shutdown: Cell::new(None),
             stirred: Notify::new(),
+            lingers: Notify::new(),
         })
     }
 
@@ -195,9 +198,12 @@ impl Registry {
         }
     }
 
-    /// Drops the cgroups of ended sessions whose last process has ended.
-    pub(crate) fn release_cgroups(&self) {
-        self.tables.borrow_mut().lingering.retain(|session| !session.release_cgroup());
+    /// Drops the cgroups of ended sessions whose last process has ended. True when there are some
+    /// that have no process any more and are still busy.
+    pub(crate) fn release_cgroups(&self) -> bool {
+        let mut tables = self.tables.borrow_mut();
+        tables.lingering.retain(|session| !session.release_cgroup());
+        tables.lingering.iter().any(|session| session.cgroup_is_emptying())
     }
 
     fn forget(&self, session: &Rc<Session>) {
@@ -215,6 +221,7 @@ impl Registry {
         tables.ended.push_back((Instant::now(), session.id));
         if lingers {
             tables.lingering.push(Rc::clone(session));
+            self.lingers.notify_one();
         }
         drop(tables);
         self.purge();

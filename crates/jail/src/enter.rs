@@ -105,6 +105,15 @@ pub fn launch(command: &[OsString]) -> JailError {
     }
 }
 
+/// Tells the parent why this process does not enter the jail that it describes.
+pub fn refuse(why: &str) {
+    if let Ok(mut channel) = Channel::inherited() {
+        // Unread, the description would end the connection before the word is heard.
+        let _ = channel.receive();
+        channel.say(&Word::Error(why.to_owned()));
+    }
+}
+
 /// Puts this process into the jail that the parent describes. It must have one thread only, and
 /// goes on in a child of the same parent. What is in `keep` stays open, beside what the description
 /// names.

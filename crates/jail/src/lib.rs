@@ -35,7 +35,7 @@ mod walls;
 
 pub use channel::CHANNEL;
 pub use describe::{Bind, Ids, Jail, Limits, Map, OWN_ALL, Proc, READ_ALL, Source};
-pub use enter::{Entered, enter, launch};
+pub use enter::{Entered, enter, launch, refuse};
 pub use error::JailError;
 pub use group::MemoryGroup;
 pub use idmap::{as_owner, attach, idmapped, user_namespace};

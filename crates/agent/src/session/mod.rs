@@ -317,6 +317,12 @@ impl Session {
         cgroup.is_none()
     }
 
+    /// Whether no process is left in the cgroup, which is there all the same.
+    pub(crate) fn cgroup_is_emptying(&self) -> bool {
+        let cgroup = self.cgroup.borrow();
+        cgroup.as_ref().is_some_and(|cgroup| cgroup.members().is_ok_and(|list| list.is_empty()))
+    }
+
     /// The program runs: tells so, and sends the signals that waited for it.
     fn begun(&self) {
         let mut state = self.state.borrow_mut();

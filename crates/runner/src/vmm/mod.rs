@@ -34,18 +34,23 @@ pub(crate) struct Arguments {
 
 /// Runs the machine. Comes back only if it cannot be started.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, String> {
-    let Arguments { krunfw, cpus, memory, agent, words } = arguments;
     // The socket that libkrun makes is for this user alone.
     rustix::process::umask(Mode::from_raw_mode(0o077));
-    // What it is in process lists, for which libkrun asks the environment.
-    let agent_program =
-        std::fs::read(&agent).map_err(|error| format!("{}: {error}", agent.display()))?;
-    let vmm = Vmm { krunfw, cpus, memory_mib: memory, agent, words };
-    let failed = |error| format!("libkrun: {error}");
-    // The last that is needed of the host, whose files are not there any more in the jail.
-    sys::load_kernel(&vmm.krunfw).map_err(failed)?;
+    let prepared = prepare(arguments).inspect_err(|error| msb_jail::refuse(error));
+    let (vmm, agent_program) = prepared?;
     let jail = msb_jail::enter(&[]).map_err(|error| error.to_string())?;
+    let failed = |error| format!("libkrun: {error}");
     let context = sys::configure(&vmm, agent_program).map_err(failed)?;
     jail.finish().map_err(|error| error.to_string())?;
     Err(failed(sys::enter(context)))
+}
+
+/// Takes what is needed of the host, whose files are not there any more in the jail.
+fn prepare(arguments: Arguments) -> Result<(Vmm, Vec<u8>), String> {
+    let Arguments { krunfw, cpus, memory, agent, words } = arguments;
+    // What it is in process lists, for which libkrun asks the environment.
+    let agent_program =
+        std::fs::read(&agent).map_err(|error| format!("{}: {error}", agent.display()))?;
+    sys::load_kernel(&krunfw).map_err(|error| format!("libkrun: {error}"))?;
+    Ok((Vmm { krunfw, cpus, memory_mib: memory, agent, words }, agent_program))
 }
