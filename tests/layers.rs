@@ -24,6 +24,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
         "crates/runner",
         &[
             "msb-driver",
+            "msb-driver-common",
             "msb-driver-container",
             "msb-driver-krun",
             "msb-driver-qemu",
