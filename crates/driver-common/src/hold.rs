@@ -38,6 +38,13 @@ fn bound_memory(dir: &SandboxDir, guest: &Guest, own_mib: u64, processes: &[&Sta
     }
 }
 
+/// The size of the largest file that a machine's process writes, in bytes: of the disk, or of the
+/// guest's memory, which is a file as well.
+pub fn largest_file(spec: &MachineSpec, guest: &Guest) -> u64 {
+    let disk_mib = spec.config.disk_mib.unwrap_or(DEFAULT_DISK_MIB);
+    disk_mib.max(u64::from(guest.memory_mib)) << 20
+}
+
 /// Removes what [`hold`] made for a machine that has ended.
 pub fn let_go(dir: &SandboxDir) -> Result<(), Failure> {
     let name = group_name(dir);

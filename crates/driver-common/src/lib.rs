@@ -15,7 +15,7 @@ mod process;
 
 pub use disk::{make_disk, probe_disk};
 pub use guest::{Guest, IMAGE_TAG, MEMORY_MIB, PORT_NAME};
-pub use hold::{hold, let_go};
+pub use hold::{hold, largest_file, let_go};
 pub use krunfw::{KernelBundle, Krunfw, find_krunfw};
 pub use kvm::kvm;
 pub use process::{Bound, Ended, on_path, watch};

@@ -63,7 +63,7 @@ impl KrunDriver {
         let disk = spec.dir.disk();
         let owned = File::open(&disk).and_then(|file| identity.own(&file));
         owned.map_err(|error| Failure::boot_io("give the VMM", &disk, error))?;
-        let jailed = jail(spec, &identity, sockets.path())
+        let jailed = jail(spec, &guest, &identity, sockets.path())
             .start(command, Vec::new())
             .and_then(Starting::wait);
         let started =

@@ -6,6 +6,7 @@
 
 use crate::vmm::{AGENT_SOCKET, CONTROL_SOCKET, DISK, IMAGE, SOCKETS};
 use msb_driver::{Failure, MachineSpec, Users, bind_in, remove_tree};
+use msb_driver_common::{Guest, largest_file};
 use msb_jail::{Bind, Ids, Jail, Limits, Proc, Program, READ_ALL, Slot, Source};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use std::io;
@@ -65,12 +66,12 @@ impl Identity {
 }
 
 /// Describes the jail of a VMM.
-pub(crate) fn jail(spec: &MachineSpec, identity: &Identity, sockets: &Path) -> Jail {
+pub(crate) fn jail(spec: &MachineSpec, guest: &Guest, identity: &Identity, sockets: &Path) -> Jail {
     let mut jail = Jail::new(identity.ids.clone(), Program::Vmm);
     jail.unmapped.clone_from(&identity.unmapped);
     let at = |path: PathBuf, target| Bind::at(Source::Path(path.into()), Path::new(target));
     jail.binds = vec![
-        Bind { idmapped: true, ..at(spec.rootfs.clone(), IMAGE) },
+        Bind { idmapped: identity.slot.is_some(), ..at(spec.rootfs.clone(), IMAGE) },
         Bind { writable: true, ..at(spec.dir.disk(), DISK) },
         Bind { writable: true, ..at(sockets.to_path_buf(), SOCKETS) },
     ];
@@ -80,7 +81,8 @@ pub(crate) fn jail(spec: &MachineSpec, identity: &Identity, sockets: &Path) -> J
     jail.capabilities = vec![READ_ALL];
     // An ordinary user's processes may all have the same id, and would be counted as well.
     let processes = identity.slot.as_ref().map(|_| THREADS);
-    jail.limits = Limits { files: Some(FILES), processes, ..Limits::default() };
+    let file_size = Some(largest_file(spec, guest));
+    jail.limits = Limits { files: Some(FILES), processes, file_size, ..Limits::default() };
     jail.keep_groups = identity.slot.is_none();
     jail.require = spec.config.require_jail;
     jail

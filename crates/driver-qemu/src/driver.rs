@@ -178,7 +178,8 @@ impl QemuDriver {
             (qmp_qemu.into(), QMP_FD),
             (disk_file.into(), DISK_FD),
         ];
-        let jail = jailer.emulator(&tools.qemu, &kernel_file, &initramfs, self.acceleration)?;
+        let booted = (kernel_file.as_path(), initramfs.as_path());
+        let jail = jailer.emulator(&tools.qemu, booted, &guest, self.acceleration)?;
         let emulator = self.start(&jail, &tools.qemu, &arguments, passed, spec)?;
         // Both make their jails at the same time.
         let files = server.wait().map_err(|error| jail_failure(&tools.virtiofsd, &error))?;

@@ -2,6 +2,7 @@
 
 use crate::arguments::{AGENT_FD, Acceleration, DISK_FD, FILES_FD, INITRAMFS, KERNEL, QMP_FD};
 use msb_driver::{Failure, MachineSpec, Users};
+use msb_driver_common::{Guest, largest_file};
 use msb_jail::{
     Bind, Ids, Jail, Limits, OWN_ALL, Proc, Program, ProgramFiles, READ_ALL, Slot, Source,
 };
@@ -54,8 +55,8 @@ impl<'a> Jailer<'a> {
     pub(crate) fn emulator(
         &self,
         program: &Path,
-        kernel: &Path,
-        initramfs: &Path,
+        (kernel, initramfs): (&Path, &Path),
+        guest: &Guest,
         acceleration: Acceleration,
     ) -> Result<Jail, Failure> {
         let with_kvm = acceleration == Acceleration::Kvm;
@@ -78,7 +79,8 @@ impl<'a> Jailer<'a> {
         }
         jail.descriptors = vec![AGENT_FD, FILES_FD, QMP_FD, DISK_FD];
         // Its threads serve the disk and the file server's memory; a thread for each processor.
-        jail.limits = Limits { files: Some(1024), ..self.limits() };
+        let file_size = Some(largest_file(self.spec, guest));
+        jail.limits = Limits { files: Some(1024), file_size, ..self.limits() };
         Ok(jail)
     }
 
