@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn auto_never_falls_back_to_weaker_isolation() {
+    fn j9_auto_never_takes_weaker_isolation() {
         let drivers =
             [("a", Isolation::Hardware, false), ("container", Isolation::Container, true)];
         let failure = chosen("auto", &drivers).unwrap_err();
