@@ -13,9 +13,12 @@ pub fn hold(spec: &MachineSpec, guest: &Guest, own_mib: u64, processes: &[&Start
         processes.iter().flat_map(|started| started.missing.iter().cloned()).collect();
     missing.sort();
     missing.dedup();
-    let bounded = spec.users.runner_is_root() && bound_memory(&spec.dir, guest, own_mib, processes);
+    if spec.users.runner_is_root() {
+        bound_memory(&spec.dir, guest, own_mib, processes);
+    }
     let bounds = Bounds {
-        memory_bytes: bounded.then_some(u64::from(guest.memory_mib) << 20),
+        // By the machine itself; the group is for a VMM that was taken over.
+        memory_bytes: Some(u64::from(guest.memory_mib) << 20),
         disk_bytes: Some(spec.config.disk_mib.unwrap_or(DEFAULT_DISK_MIB) << 20),
         cpu_millis: Some(guest.cpus * 1000),
         ..Bounds::default()
@@ -23,18 +26,14 @@ pub fn hold(spec: &MachineSpec, guest: &Guest, own_mib: u64, processes: &[&Start
     Protection { jailed: missing.is_empty(), missing, bounds }
 }
 
-fn bound_memory(dir: &SandboxDir, guest: &Guest, own_mib: u64, processes: &[&Started]) -> bool {
+fn bound_memory(dir: &SandboxDir, guest: &Guest, own_mib: u64, processes: &[&Started]) {
     let bytes = (u64::from(guest.memory_mib) + own_mib) << 20;
     let bound = || {
         let group = MemoryGroup::make(&group_name(dir), bytes)?;
         processes.iter().try_for_each(|process| group.add(process.pid))
     };
-    match bound() {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::warn!(%error, "the memory of the machine is not bounded");
-            false
-        }
+    if let Err(error) = bound() {
+        tracing::warn!(%error, "the memory of the machine's processes is not bounded");
     }
 }
 
