@@ -4,11 +4,12 @@ use crate::cgroup::{self, Controllers};
 use crate::root::{Hosts, prepare};
 use crate::runtime::{CALL_LIMIT, clear_leftover, find, last_error};
 use crate::spec::{AGENT, Container as Description, bounds, counts_apart};
+use crate::stage::wants_user_namespace;
 use crate::sweep::{Remains, sweep};
 use command_fds::{CommandFdExt, FdMapping};
 use msb_driver::{
     Bounds, BoxFuture, Driver, Exit, Failure, Isolation, Machine, MachineSpec, Probe, Protection,
-    SandboxDir, Users, bind_in,
+    SandboxConfig, SandboxDir, Users, bind_in,
 };
 use msb_driver_common::{Bound, Ended, watch};
 use rustix::io::Errno;
@@ -199,6 +200,22 @@ impl Driver for ContainerDriver {
         Isolation::Container
     }
 
+    fn unbounded(&self) -> Vec<String> {
+        let users = match self.settings.users {
+            Users::Host if wants_user_namespace() => Users::Mapped(0),
+            users => users,
+        };
+        let Ok(name) = "unbounded".parse() else { return Vec::new() };
+        let config = SandboxConfig::new(name, "/");
+        // Nothing is asked for, so nothing is refused.
+        let bounds = bounds(&config, users, Controllers::of(users), counts_apart());
+        let mut missing = bounds.map(|(_, missing)| missing).unwrap_or_default();
+        if !users.runner_is_root() {
+            missing.push("disk: only root can mount a bounded upper layer".to_owned());
+        }
+        missing
+    }
+
     fn probe(&self, fresh: bool) -> BoxFuture<'_, Probe> {
         Box::pin(async move {
             match find(&self.settings, fresh).await {
@@ -265,6 +282,25 @@ impl Machine for Container {
             Err(error) => {
                 Err(Failure::boot(format!("cannot kill the container: {}", io::Error::from(error))))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn j4_driver_names_what_it_cannot_bound() {
+        let settings = Settings {
+            cache: PathBuf::new(),
+            agent: PathBuf::new(),
+            launcher: Vec::new(),
+            users: Users::RootOnly,
+        };
+        let named = ContainerDriver::new(settings).unbounded();
+        for what in ["memory: ", "disk: "] {
+            assert!(named.iter().any(|reason| reason.starts_with(what)), "{what} in {named:?}");
         }
     }
 }
