@@ -11,7 +11,7 @@ use msb_wire::limits::{
 };
 use msb_wire::{
     Agreed, Decoder, FEATURE_FOLLOW_ALL, FollowAll, Frame, Hello, Kind, Message, Opened, Peer,
-    Verdict, WireError, agree,
+    SessionId, Verdict, WireError, agree,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -131,6 +131,9 @@ impl Connection {
                     }
                     message => {
                         let highest = self.highest.get();
+                        if let Some(session) = named(&message) {
+                            registry.arrival(session).await;
+                        }
                         self.handle(registry, frame.channel, message)?;
                         // A request, since it took a channel.
                         if self.highest.get() != highest {
@@ -344,6 +347,16 @@ impl Connection {
         for session in sessions {
             session.poke();
         }
+    }
+}
+
+/// The session that a request names, instead of a channel of this connection.
+fn named(message: &Message) -> Option<SessionId> {
+    match message {
+        Message::Attach(request) => Some(request.session),
+        Message::Signal(request) => Some(request.session),
+        Message::Resize(request) => Some(request.session),
+        _ => None,
     }
 }
 

@@ -14,6 +14,10 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tokio::time::timeout;
+
+/// How long a request about a session that is not known waits for it.
+const ARRIVAL: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub(crate) struct Registry {
     shutdown: Cell<Option<Duration>>,
     /// A shutdown was asked for, or a session ended while one goes on.
     pub(crate) stirred: Notify,
+    /// A session is known from now on.
+    arrived: Notify,
     /// A session has ended and left a cgroup.
     pub(crate) lingers: Notify,
 }
@@ -51,6 +57,7 @@ impl Registry {
             scratch: RefCell::default(),
             shutdown: Cell::new(None),
             stirred: Notify::new(),
+            arrived: Notify::new(),
             lingers: Notify::new(),
         })
     }
@@ -95,6 +102,7 @@ impl Registry {
         tables.by_pid.insert(session.pid, Rc::clone(&session));
         tables.running.push_back(session.id);
         drop(tables);
+        self.arrived.notify_waiters();
         let registry = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let ran = session::run(Rc::clone(&session), child, times, Rc::clone(&registry)).await;
@@ -147,6 +155,23 @@ impl Registry {
             Some((Rc::clone(watcher), channel, window))
         });
         announced.collect()
+    }
+
+    /// Waits for a session that is not known yet: an id is given to others as soon as its start is
+    /// on its way, and that may be on another connection, which is read later than this one.
+    pub(crate) async fn arrival(&self, id: SessionId) {
+        let known = async {
+            loop {
+                // Made before the look, so that nothing that comes behind it is missed.
+                let arrived = self.arrived.notified();
+                if self.find(id).is_some() {
+                    return;
+                }
+                arrived.await;
+            }
+        };
+        // Beyond that the id is taken to be wrong.
+        let _ = timeout(ARRIVAL, known).await;
     }
 
     /// Lets a channel follow a session.

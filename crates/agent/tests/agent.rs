@@ -330,9 +330,8 @@ fn d5_one_who_joins_before_the_start_hears_of_it_in_its_own_way_and_once() {
         (exec(&["/nonexistent"]), ["failed"].as_slice()),
     ] {
         let attach = Attach { session: command.session, from: Some(0), window: OUTPUT_WINDOW };
-        client.exec(command);
-        let joined = client.channel();
-        client.send(joined, Message::Attach(attach));
+        let (started, joined) = (client.channel(), client.channel());
+        client.send_all([(started, Message::Exec(command)), (joined, Message::Attach(attach))]);
         let mut order = Vec::new();
         let mut over = 0;
         while over < 2 {
@@ -353,6 +352,28 @@ fn d5_one_who_joins_before_the_start_hears_of_it_in_its_own_way_and_once() {
         }
         assert_eq!(order, expected);
     }
+}
+
+#[test]
+fn d5_attach_waits_for_a_start_on_its_way() {
+    let agent = Agent::start();
+    let command = sh("echo hi");
+    let attach = Attach { session: command.session, from: Some(0), window: OUTPUT_WINDOW };
+    let (mut first, mut other) = (agent.connect(), agent.connect());
+    let channel = other.channel();
+    other.send(channel, Message::Attach(attach));
+    // The agent has taken this, and so the request before it as well.
+    let mut third = agent.connect();
+    third.run(sh("true"));
+    first.exec(command);
+    assert!(matches!(other.receive().message, Message::Attached(_)));
+    assert_eq!(other.collect(channel).stdout, b"hi\n");
+    // One that never comes is unknown in the end.
+    let attach = Attach { session: sh("true").session, from: Some(0), window: OUTPUT_WINDOW };
+    let channel = other.channel();
+    other.send(channel, Message::Attach(attach));
+    let Message::Verdict(verdict) = other.receive().message else { panic!("no verdict") };
+    assert_eq!(verdict.refusal, Some(msb_wire::Refusal::NoSuchSession));
 }
 
 #[test]

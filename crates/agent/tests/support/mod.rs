@@ -173,8 +173,15 @@ pub(crate) struct Told {
 
 impl Client {
     pub(crate) fn send(&mut self, channel: u32, message: Message) {
+        self.send_all([(channel, message)]);
+    }
+
+    /// Sends messages that the agent takes in at once.
+    pub(crate) fn send_all(&mut self, messages: impl IntoIterator<Item = (u32, Message)>) {
         let mut out = BytesMut::new();
-        assert!(encode(&Frame { channel, message }, &mut out));
+        for (channel, message) in messages {
+            assert!(encode(&Frame { channel, message }, &mut out));
+        }
         self.stream.write_all(&out).unwrap();
     }
 
