@@ -1358,7 +1358,8 @@ msb_status msb_exec_position(const struct msb_exec *exec,
 ///
 /// `MSB_OK`: `*out_exec` is owned, and so is `*out_stdin` if `out_stdin` is not NULL; `*out_stdin`
 /// is NULL when the session's input is not open. Whoever closes one of its sinks ends the input
-/// for all. `MSB_E_NO_SESSION`: not known in this sandbox, or ended too long ago.
+/// for all. `MSB_E_NO_SESSION`: not known in this sandbox, which is said after a second since its
+/// start may be on its way; or ended too long ago.
 /// `MSB_E_INVALID`: not a session id.
 MSB_MUST_USE
 msb_status msb_exec_reattach(struct msb_sandbox *sandbox,
