@@ -11,7 +11,7 @@ use msb_wire::limits::{
 };
 use msb_wire::{
     Agreed, Decoder, FEATURE_FOLLOW_ALL, FollowAll, Frame, Hello, Kind, Message, Opened, Peer,
-    SessionId, Verdict, WireError, agree,
+    Verdict, WireError, agree,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -131,8 +131,8 @@ impl Connection {
                     }
                     message => {
                         let highest = self.highest.get();
-                        if let Some(session) = named(&message) {
-                            registry.arrival(session).await;
+                        if let Message::Attach(request) = &message {
+                            registry.arrival(request.session).await;
                         }
                         self.handle(registry, frame.channel, message)?;
                         // A request, since it took a channel.
@@ -347,16 +347,6 @@ impl Connection {
         for session in sessions {
             session.poke();
         }
-    }
-}
-
-/// The session that a request names, instead of a channel of this connection.
-fn named(message: &Message) -> Option<SessionId> {
-    match message {
-        Message::Attach(request) => Some(request.session),
-        Message::Signal(request) => Some(request.session),
-        Message::Resize(request) => Some(request.session),
-        _ => None,
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// How long a request about a session that is not known waits for it.
+/// How long a request to attach to a session that is not known waits for it.
 const ARRIVAL: Duration = Duration::from_secs(1);
 
 /// See the module.
