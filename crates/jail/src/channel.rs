@@ -24,6 +24,8 @@ pub(crate) enum Word {
     Ready,
     /// It does not come about.
     Error(String),
+    /// It does not come about, because the owners of a bind cannot be mapped.
+    Unmapped(String),
 }
 
 /// The end of the process that enters.

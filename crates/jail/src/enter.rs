@@ -76,7 +76,7 @@ impl Entered {
             }
             Err(error) => error,
         };
-        self.channel.say(&Word::Error(error.to_string()));
+        self.channel.say(&error.word());
         error
     }
 
@@ -97,7 +97,7 @@ impl Entered {
 /// fails; the parent has been told then.
 pub fn launch(command: &[OsString]) -> JailError {
     let [program, arguments @ ..] = command else {
-        return JailError("cannot enter the jail: no program given".to_owned());
+        return JailError::of("cannot enter the jail: no program given".to_owned());
     };
     match start(&[], true) {
         Ok(entered) => entered.exec(program, arguments),
@@ -125,7 +125,7 @@ pub fn enter(keep: &[BorrowedFd<'_>]) -> Result<Entered, JailError> {
 
 fn start(keep: &[BorrowedFd<'_>], exec: bool) -> Result<Entered, JailError> {
     let mut channel = Channel::inherited()?;
-    let result = (|| {
+    let result: Result<_, JailError> = (|| {
         let (parent, jail) = channel.receive()?;
         let filters = make(&mut channel, parent, &jail, keep, exec)?;
         Ok((filters, jail))
@@ -133,7 +133,7 @@ fn start(keep: &[BorrowedFd<'_>], exec: bool) -> Result<Entered, JailError> {
     match result {
         Ok((filters, jail)) => Ok(Entered { channel, filters, jail }),
         Err(error) => {
-            channel.say(&Word::Error(JailError::to_string(&error)));
+            channel.say(&error.word());
             Err(error)
         }
     }
@@ -173,7 +173,7 @@ fn make(
             let mapped = shell.has(libc::CLONE_NEWUSER);
             if let Err(error) = accompany(pid, parent, mapped.then_some(&shell.ids), &ours) {
                 // The jailed process ends when it hears nothing more.
-                channel.say(&Word::Error(error.to_string()));
+                channel.say(&error.word());
                 sys::exit(1);
             }
             sys::exit(0)
@@ -254,7 +254,7 @@ struct Missing<'a> {
 impl Missing<'_> {
     fn name(&mut self, wall: String) -> Result<(), JailError> {
         if self.require {
-            return Err(JailError(format!("cannot enter the jail: {wall}")));
+            return Err(JailError::of(format!("cannot enter the jail: {wall}")));
         }
         self.channel.say(&Word::Missing(wall));
         Ok(())
@@ -273,7 +273,7 @@ fn is_child_of(parent: i32) -> bool {
 }
 
 fn orphaned() -> JailError {
-    JailError("cannot enter the jail: the parent is gone".to_owned())
+    JailError::of("cannot enter the jail: the parent is gone".to_owned())
 }
 
 /// The launcher's half.
@@ -312,7 +312,7 @@ fn wait_for(other: &UnixStream) -> Result<(), JailError> {
 }
 
 fn gone() -> JailError {
-    JailError("cannot enter the jail: its other process is gone".to_owned())
+    JailError::of("cannot enter the jail: its other process is gone".to_owned())
 }
 
 /// Changes root and ids, and drops every right.

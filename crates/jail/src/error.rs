@@ -1,20 +1,44 @@
 //! Why a jail cannot be made.
 
+use crate::channel::Word;
 use std::{fmt, io};
 
 /// Why a jail cannot be made or entered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JailError(pub(crate) String);
+pub struct JailError {
+    text: String,
+    unmapped: bool,
+}
 
 impl JailError {
     pub(crate) fn new(what: &str, error: io::Error) -> JailError {
-        JailError(format!("cannot {what}: {error}"))
+        JailError::of(format!("cannot {what}: {error}"))
+    }
+
+    pub(crate) fn of(text: String) -> JailError {
+        JailError { text, unmapped: false }
+    }
+
+    pub(crate) fn unmapped(text: String) -> JailError {
+        JailError { text, unmapped: true }
+    }
+
+    /// Whether the file system cannot map the owners of a bind, and the description has no ids for
+    /// that case.
+    pub fn is_unmapped(&self) -> bool {
+        self.unmapped
+    }
+
+    /// What the parent is told.
+    pub(crate) fn word(&self) -> Word {
+        let text = self.text.clone();
+        if self.unmapped { Word::Unmapped(text) } else { Word::Error(text) }
     }
 }
 
 impl fmt::Display for JailError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 

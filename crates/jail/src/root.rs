@@ -61,9 +61,10 @@ impl Prepared {
                     Ok(mapped) => tree = Some(mapped),
                     Err(error) => {
                         let Some(instead) = &jail.unmapped else {
-                            return Err(named(io::Error::other(format!(
-                                "idmapped mounts: {error}; {REMEDY}"
-                            ))));
+                            let target = bind.target.display();
+                            return Err(JailError::unmapped(format!(
+                                "cannot bind {target}: idmapped mounts: {error}; {REMEDY}"
+                            )));
                         };
                         unmapped = Some((instead.clone(), error.to_string()));
                     }

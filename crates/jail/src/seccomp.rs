@@ -309,7 +309,7 @@ impl Filters {
     /// `exec` allows the program to be started by the process that sets the filters.
     pub(crate) fn new(program: Program, exec: bool, log: bool) -> Result<Filters, JailError> {
         let failed = |error: seccompiler::BackendError| {
-            JailError(format!("cannot compile the seccomp filter: {error}"))
+            JailError::of(format!("cannot compile the seccomp filter: {error}"))
         };
         let refusals = refusals().map_err(failed)?;
         let allowed = allowed(program, exec).map_err(failed)?;
@@ -330,8 +330,9 @@ impl Filters {
     /// Confines this thread and what it starts.
     pub(crate) fn set(&self) -> Result<(), JailError> {
         for filter in &self.0 {
-            seccompiler::apply_filter(filter)
-                .map_err(|error| JailError(format!("cannot set the seccomp filter: {error}")))?;
+            seccompiler::apply_filter(filter).map_err(|error| {
+                JailError::of(format!("cannot set the seccomp filter: {error}"))
+            })?;
         }
         Ok(())
     }

@@ -85,7 +85,7 @@ impl Starting {
         let error = match (result, pid.and_then(|pid| u32::try_from(pid).ok())) {
             (Some(Ok(())), Some(pid)) => return Ok(Started { pid, missing }),
             (Some(Err(error)), _) => error,
-            _ => JailError("cannot enter the jail: the process ended".to_owned()),
+            _ => JailError::of("cannot enter the jail: the process ended".to_owned()),
         };
         if let Some(pid) = pid.and_then(Pid::from_raw) {
             // Both fail only when it has been waited for, and this is the one place.
@@ -112,7 +112,8 @@ fn listen(channel: UnixStream) -> std::io::Result<Heard> {
             Word::Missing(wall) => heard.missing.push(wall),
             Word::Ready if heard.result.is_none() => heard.result = Some(Ok(())),
             Word::Ready => {}
-            Word::Error(text) => heard.result = Some(Err(JailError(text))),
+            Word::Error(text) => heard.result = Some(Err(JailError::of(text))),
+            Word::Unmapped(text) => heard.result = Some(Err(JailError::unmapped(text))),
         }
     }
     Ok(heard)

@@ -4,7 +4,7 @@ use crate::namespaces::{Side, enter};
 use crate::{cli, sys};
 use msb_driver::Users;
 use msb_image::{Error, Event, Request};
-use msb_jail::{Bind, Ids, Jail, LOG_VARIABLE, Proc, Program, Slot};
+use msb_jail::{Bind, Ids, Jail, JailError, LOG_VARIABLE, Proc, Program, Slot};
 use msb_puller::{Helper, Owners, Places};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, WaitOptions, getrlimit, setrlimit, waitpid};
@@ -66,10 +66,10 @@ pub(crate) fn files() -> Result<ExitCode, String> {
                 return Ok(code);
             }
             // Nothing was read of the image yet.
-            Err(why) if why.contains("idmapped mounts") => {
+            Err(NoJail::Unmapped(why)) => {
                 tracing::warn!(why, "the image is unpacked without a jail");
             }
-            Err(why) => {
+            Err(NoJail::Failed(why)) => {
                 msb_puller::refuse(&why);
                 return Ok(ExitCode::FAILURE);
             }
@@ -105,12 +105,33 @@ const CAPABILITIES: [u32; 5] = [0, 1, 3, 4, 31];
 /// Descriptors of the unpacker; the removal of a tree holds one for each of its levels.
 const FILES: u64 = 65_536;
 
+/// Why nothing unpacks in a jail.
+enum NoJail {
+    /// The owners of files cannot be mapped there.
+    Unmapped(String),
+    /// It was refused.
+    Failed(String),
+}
+
+impl From<String> for NoJail {
+    fn from(why: String) -> NoJail {
+        NoJail::Failed(why)
+    }
+}
+
+impl From<JailError> for NoJail {
+    fn from(error: JailError) -> NoJail {
+        let why = error.to_string();
+        if error.is_unmapped() { NoJail::Unmapped(why) } else { NoJail::Failed(why) }
+    }
+}
+
 /// Starts the process that unpacks. The ids are its own as long as the slot is.
 fn start_unpacker(
     order: &str,
     places: &Places,
     users: Users,
-) -> Result<(u32, PipeWriter, Option<Slot>), String> {
+) -> Result<(u32, PipeWriter, Option<Slot>), NoJail> {
     let text = |error: io::Error| format!("cannot describe its jail: {error}");
     let slot = if users == Users::Host { Slot::for_name("image") } else { Ok(None) };
     let slot = slot.map_err(|error| error.to_string())?;
@@ -137,8 +158,7 @@ fn start_unpacker(
     if users != Users::RootOnly {
         command.arg("--range");
     }
-    let starting = jail.start(command, Vec::new()).map_err(|error| error.to_string())?;
-    let started = starting.wait().map_err(|error| error.to_string())?;
+    let started = jail.start(command, Vec::new())?.wait()?;
     for wall in started.missing {
         tracing::warn!(wall, "a wall is missing around the process that unpacks");
     }
