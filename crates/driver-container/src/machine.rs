@@ -9,7 +9,7 @@ use crate::sweep::{Remains, sweep};
 use command_fds::{CommandFdExt, FdMapping};
 use msb_driver::{
     Bounds, BoxFuture, Driver, Exit, Failure, Isolation, Machine, MachineSpec, Probe, Protection,
-    SandboxConfig, SandboxDir, Users, bind_in,
+    SandboxConfig, SandboxDir, Users, bind_in, remove_tree,
 };
 use msb_driver_common::{Bound, Ended, watch};
 use rustix::io::Errno;
@@ -106,7 +106,7 @@ impl ContainerDriver {
             return Err(Failure::boot(format!("{}: {detail}", runtime.program.display())));
         }
         let init = watch_init(&pid_file)?;
-        Ok(Box::new(Container { init, _leash: leash, exit: None, protection }))
+        Ok(Box::new(Container { init, state: remains.root, _leash: leash, exit: None, protection }))
     }
 
     fn describe(
@@ -248,6 +248,8 @@ impl Driver for ContainerDriver {
 /// A running container. Its main process ends when the leash is dropped.
 struct Container {
     init: AsyncFd<OwnedFd>,
+    /// Where the runtime keeps its own state.
+    state: PathBuf,
     _leash: OwnedFd,
     exit: Option<Exit>,
     protection: Protection,
@@ -259,6 +261,12 @@ impl Container {
             return exit.clone();
         }
         let ended = Ended::of(&self.init).await;
+        // With the first process of a process namespace all others end, so that the runtime has
+        // nothing to take apart: without this state the sweep does not call it, which would cost as
+        // much as a third of a short run.
+        if let Err(error) = remove_tree(&self.state) {
+            tracing::warn!(%error, "the runtime's state could not be removed");
+        }
         let (detail, orderly) = (format!("the agent {}", ended.text), ended.code == Some(0));
         let exit = Exit { detail, orderly };
         self.exit = Some(exit.clone());
