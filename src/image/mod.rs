@@ -123,13 +123,17 @@ pub(crate) struct Surroundings {
     pub(crate) home: Home,
     pub(crate) companions: Companions,
     pub(crate) registries: msb_image::Registries,
+    /// Whether images are unpacked with every wall of the jail or not at all.
+    pub(crate) require_jail: bool,
 }
 
 impl Surroundings {
     pub(crate) fn find() -> Result<Surroundings, Error> {
         let home = Home::from_env()?;
         let registries = msb_image::Registries::load(home.path())?;
-        Ok(Surroundings { companions: crate::library::companions()?, registries, home })
+        let companions = crate::library::companions()?;
+        let require_jail = msb_driver::jail_is_required()?;
+        Ok(Surroundings { home, companions, registries, require_jail })
     }
 
     pub(crate) fn store(&self) -> Store {

@@ -129,8 +129,9 @@ pub(crate) fn perform(
     let begun = Instant::now();
     let line = serde_json::to_string(request)
         .map_err(|error| Error::invalid(format!("cannot ask for that: {error}")))?;
+    let Surroundings { home, companions, require_jail, .. } = found;
     let ImageTask { input, output, child } =
-        msb_driver::begin_image_task(&found.home, &found.companions, &line)?;
+        msb_driver::begin_image_task(home, companions, &line, *require_jail)?;
     let wanted = cancel.connect(input);
     let mut last = None;
     for line in BufReader::new(File::from(output)).lines() {

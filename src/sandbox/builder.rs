@@ -6,7 +6,7 @@ use crate::image::{Cancel, ImageProgress, PullPolicy, Resolved, Surroundings, Wa
 use crate::sandbox::{Sandbox, with_name};
 use msb_driver::{
     ByteString, Cpus, CreateOptions, DriverChoice, LogConfig, SandboxConfig, Security,
-    jail_is_required, resolve_boot_timeout,
+    resolve_boot_timeout,
 };
 use std::fmt;
 use std::path::Path;
@@ -283,14 +283,15 @@ impl SandboxBuilder {
         // Read by the caller, as the rest of the environment is.
         let driver = DriverChoice::resolve(self.driver.clone());
         let boot_timeout = resolve_boot_timeout(self.rest.boot_timeout.map(millis));
-        let jail_required = jail_is_required();
         let found = Surroundings::find();
         with_name(&name, "msb-create", move |home, name, companions| {
             let options = CreateOptions { replace: self.replace };
-            let resolved = self.resolve(&found?, &cancel)?;
+            let mut found = found?;
+            found.require_jail |= self.rest.require_jail;
+            let resolved = self.resolve(&found, &cancel)?;
             let mut config = self.config(name.clone(), driver, &resolved);
             config.boot_timeout_ms = boot_timeout?;
-            config.require_jail |= jail_required?;
+            config.require_jail = found.require_jail;
             let starting = msb_driver::create(&home, config, options, &companions)?;
             // From here on the sandbox's own file says what it uses.
             drop(resolved);

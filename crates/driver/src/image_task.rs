@@ -54,7 +54,14 @@ impl ImageProcess {
 }
 
 /// Starts the process with a request, one line without its end.
-pub fn begin_image_task(home: &Home, companions: &Companions, request: &str) -> Result<ImageTask> {
+///
+/// `require_jail`: unpack in a jail that has every wall, or fail.
+pub fn begin_image_task(
+    home: &Home,
+    companions: &Companions,
+    request: &str,
+    require_jail: bool,
+) -> Result<ImageTask> {
     let runner = &companions.runner;
     let failed = |error: io::Error| Error::io("run", runner, error);
     let mut command = runner_command(companions);
@@ -62,6 +69,9 @@ pub fn begin_image_task(home: &Home, companions: &Companions, request: &str) -> 
         if let Some(value) = std::env::var_os(key) {
             command.env(key, value);
         }
+    }
+    if require_jail {
+        command.env("MSB_REQUIRE_JAIL", "1");
     }
     let log = open_log(&home.image_log())?;
     command.arg("image").arg("--home").arg(home.path());

@@ -2,7 +2,7 @@
 
 use crate::namespaces::{Side, enter};
 use crate::{cli, sys};
-use msb_driver::Users;
+use msb_driver::{Users, jail_is_required};
 use msb_image::{Error, Event, Request};
 use msb_jail::{Bind, Ids, Jail, JailError, LOG_VARIABLE, Proc, Program, Slot};
 use msb_puller::{Helper, Owners, Places};
@@ -58,22 +58,18 @@ pub(crate) fn files() -> Result<ExitCode, String> {
     };
     let (order, input) = read_order()?;
     if let Some(places) = msb_puller::places(&order) {
-        match start_unpacker(&order, &places, users) {
+        return match start_unpacker(&order, &places, users) {
             Ok((pid, pipe, slot)) => {
                 msb_puller::end_with(input);
                 let code = wait(pid);
                 drop((pipe, slot));
-                return Ok(code);
+                Ok(code)
             }
-            // Nothing was read of the image yet.
-            Err(NoJail::Unmapped(why)) => {
-                tracing::warn!(why, "the image is unpacked without a jail");
-            }
-            Err(NoJail::Failed(why)) => {
+            Err(why) => {
                 msb_puller::refuse(&why);
-                return Ok(ExitCode::FAILURE);
+                Ok(ExitCode::FAILURE)
             }
-        }
+        };
     }
     let owners = match users {
         Users::Host | Users::Mapped(_) => Owners::All,
@@ -105,17 +101,50 @@ const CAPABILITIES: [u32; 5] = [0, 1, 3, 4, 31];
 /// Descriptors of the unpacker; the removal of a tree holds one for each of its levels.
 const FILES: u64 = 65_536;
 
+/// Starts the process that unpacks. The ids are its own as long as the slot is.
+///
+/// For root, where the owners of files cannot be mapped, its user namespace has the host's ids; that
+/// is a missing wall.
+fn start_unpacker(
+    order: &str,
+    places: &Places,
+    users: Users,
+) -> Result<(u32, PipeWriter, Option<Slot>), String> {
+    let require = jail_is_required().map_err(|error| error.to_string())?;
+    let slot = if users == Users::Host { Slot::for_name("image") } else { Ok(None) };
+    let slot = slot.map_err(|error| error.to_string())?;
+    let text = |error: io::Error| format!("cannot describe its jail: {error}");
+    let ids = match &slot {
+        Some(slot) => Ids::all(slot),
+        None => Ids::nested_all().map_err(text)?,
+    };
+    let started = match (launch_unpacker(ids, slot.is_some(), places, users, require), &slot) {
+        // Nothing was read of the image yet.
+        (Err(NoJail::Unmapped(why)), Some(slot)) if !require => {
+            tracing::warn!(why, "the process that unpacks has the host's ids in its jail");
+            launch_unpacker(Ids::unmapped(slot), false, places, users, false)
+        }
+        (result, _) => result,
+    };
+    let (pid, mut pipe) = started.map_err(NoJail::into_text)?;
+    // The order is shorter than a pipe holds, or is read as it is written.
+    pipe.write_all(order.as_bytes()).map_err(|error| format!("cannot pass on: {error}"))?;
+    Ok((pid, pipe, slot))
+}
+
 /// Why nothing unpacks in a jail.
 enum NoJail {
     /// The owners of files cannot be mapped there.
     Unmapped(String),
-    /// It was refused.
+    /// Another reason.
     Failed(String),
 }
 
-impl From<String> for NoJail {
-    fn from(why: String) -> NoJail {
-        NoJail::Failed(why)
+impl NoJail {
+    fn into_text(self) -> String {
+        match self {
+            NoJail::Unmapped(why) | NoJail::Failed(why) => why,
+        }
     }
 }
 
@@ -126,32 +155,27 @@ impl From<JailError> for NoJail {
     }
 }
 
-/// Starts the process that unpacks. The ids are its own as long as the slot is.
-fn start_unpacker(
-    order: &str,
+fn launch_unpacker(
+    ids: Ids,
+    idmapped: bool,
     places: &Places,
     users: Users,
-) -> Result<(u32, PipeWriter, Option<Slot>), NoJail> {
-    let text = |error: io::Error| format!("cannot describe its jail: {error}");
-    let slot = if users == Users::Host { Slot::for_name("image") } else { Ok(None) };
-    let slot = slot.map_err(|error| error.to_string())?;
-    let ids = match &slot {
-        Some(slot) => Ids::all(slot),
-        None => Ids::nested_all().map_err(text)?,
-    };
+    require: bool,
+) -> Result<(u32, PipeWriter), NoJail> {
+    let failed = |error: io::Error| NoJail::Failed(format!("cannot describe its jail: {error}"));
     // What is made has the process's owner at first, which is to be root.
     let ids = Ids { user: 0, group: 0, ..ids };
     let mut jail = Jail::new(ids, Program::Unpacker);
-    let bind =
-        |path: &Path, writable| Bind { writable, idmapped: slot.is_some(), ..Bind::read(path) };
+    jail.require = require;
+    let bind = |path: &Path, writable| Bind { writable, idmapped, ..Bind::read(path) };
     jail.binds.extend(places.layers.iter().map(|path| bind(path, false)));
     jail.binds.push(bind(&places.into, true));
     // The attributes of files are set by their descriptors' names.
     jail.proc = Proc::Own;
     jail.capabilities = CAPABILITIES.to_vec();
     jail.limits.files = Some(FILES);
-    let program = std::env::current_exe().map_err(text)?;
-    let (theirs, mut pipe) = io::pipe().map_err(text)?;
+    let program = std::env::current_exe().map_err(failed)?;
+    let (theirs, pipe) = io::pipe().map_err(failed)?;
     let mut command = Command::new(program);
     command.arg("image-unpack").env_clear().stdin(theirs);
     command.env(LOG_VARIABLE, std::env::var_os(LOG_VARIABLE).unwrap_or_default());
@@ -162,9 +186,7 @@ fn start_unpacker(
     for wall in started.missing {
         tracing::warn!(wall, "a wall is missing around the process that unpacks");
     }
-    // The order is shorter than a pipe holds, or is read as it is written.
-    pipe.write_all(order.as_bytes()).map_err(|error| format!("cannot pass on: {error}"))?;
-    Ok((started.pid, pipe, slot))
+    Ok((started.pid, pipe))
 }
 
 fn wait(pid: u32) -> ExitCode {

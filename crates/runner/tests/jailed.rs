@@ -7,8 +7,8 @@ mod support;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 use support::{LIMIT, Scene, eventually, is_root, processes};
 
 /// Creates a sandbox, whose start fails: the body of a process with a `PATH` of its own.
@@ -83,12 +83,12 @@ fn j2_a_probe_finds_a_jail_of_an_ordinary_user() {
 /// Starts the unpacker with an order to unpack a layer.
 fn unpack(layer: &Path, into: &Path) -> Child {
     fs::create_dir(into).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_msb-runner"))
-        .arg("image-files")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    order_unpack(&mut Command::new(env!("CARGO_BIN_EXE_msb-runner")), layer, into)
+}
+
+fn order_unpack(command: &mut Command, layer: &Path, into: &Path) -> Child {
+    let mut child =
+        command.arg("image-files").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (layer, into) = (layer.display(), into.display());
     let order =
         format!(r#"{{"unpack":{{"layers":[["{layer}",null]],"into":"{into}","workdir":null}}}}"#);
@@ -157,23 +157,76 @@ fn unpacker(into: &Path) -> Option<u32> {
     })
 }
 
-#[test]
-fn j2_the_jail_keeps_the_owners_of_an_image() {
-    use std::os::unix::fs::MetadataExt;
-    let scratch = tempfile::tempdir().unwrap();
-    fs::write(scratch.path().join("file"), "x").unwrap();
-    let layer = scratch.path().join("layer.tar");
+/// A layer with `a/b/file`, which has an owner and a group of its own.
+fn layer_with_owners(scratch: &Path) -> PathBuf {
+    fs::write(scratch.join("file"), "x").unwrap();
+    let layer = scratch.join("layer.tar");
     let mut tar = Command::new("tar");
     tar.args(["--owner=7", "--group=9", "--numeric-owner", "--mode=4751", "-cf"]).arg(&layer);
-    tar.arg("-C").arg(scratch.path()).args(["--transform=s,^,a/b/,", "file"]);
+    tar.arg("-C").arg(scratch).args(["--transform=s,^,a/b/,", "file"]);
     assert!(tar.status().unwrap().success());
-    let into = scratch.path().join("into");
-    let mut child = unpack(&layer, &into);
+    layer
+}
+
+fn finish(mut unpacker: Child) -> Output {
     // Its end is the unpacker's.
-    let input = child.stdin.take();
-    let output = child.wait_with_output().unwrap();
+    let input = unpacker.stdin.take();
+    let output = unpacker.wait_with_output().unwrap();
     drop(input);
+    output
+}
+
+#[test]
+fn j2_unpacker_without_idmapped_mounts_has_the_other_walls() {
+    if !is_root() {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let layer = layer_with_owners(scratch.path());
+    let at = |name: &str| {
+        let path = scratch.path().join(name);
+        fs::create_dir(&path).unwrap();
+        path
+    };
+    // The kernel maps the owners of no overlay. The mount goes with the process.
+    let (lower, upper, work) = (at("lower"), at("upper"), at("work"));
+    fs::create_dir(lower.join("into")).unwrap();
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        lower.display(),
+        upper.display(),
+        work.display()
+    );
+    let merged = at("merged");
+    let into = merged.join("into");
+    let on_overlay = |required: &str| {
+        let mut command = Command::new("unshare");
+        let script = r#"mount -t overlay -o "$0" overlay "$1" && exec "$2" "$3""#;
+        command.args(["--mount", "sh", "-c", script, &options]).arg(&merged);
+        command.arg(env!("CARGO_BIN_EXE_msb-runner")).env("MSB_REQUIRE_JAIL", required);
+        finish(order_unpack(&mut command, &layer, &into))
+    };
+    let refused = on_overlay("1");
+    let text = String::from_utf8_lossy(&refused.stdout);
+    assert!(!refused.status.success() && text.contains("idmapped mounts"), "{refused:?}");
+    assert!(!upper.join("into/a").exists());
+    let done = on_overlay("0");
+    assert!(done.status.success(), "{done:?}");
+    check_owners(&upper.join("into"));
+}
+
+#[test]
+fn j2_the_jail_keeps_the_owners_of_an_image() {
+    let scratch = tempfile::tempdir().unwrap();
+    let layer = layer_with_owners(scratch.path());
+    let into = scratch.path().join("into");
+    let output = finish(unpack(&layer, &into));
     assert!(output.status.success(), "{output:?}");
+    check_owners(&into);
+}
+
+fn check_owners(into: &Path) {
+    use std::os::unix::fs::MetadataExt;
     let found = fs::symlink_metadata(into.join("a/b/file")).unwrap();
     assert_eq!((found.mode() & 0o7777, found.len()), (0o4751, 1));
     let parent = fs::symlink_metadata(into.join("a")).unwrap();
