@@ -58,7 +58,7 @@ check: setup-test test build
 	@echo "== 256 MiB on both outputs, in Go"
 	@MSB_TEST_MIB=256 scripts/test-go
 	@echo "== soak: 100,000 commands, 1,000 at once, a reader that stops for a minute"
-	@$(CARGO) test --quiet -p microsandbox --test soak -- --ignored --nocapture --test-threads=1
+	@$(CARGO) test --quiet -p libmicrosandbox --test soak -- --ignored --nocapture --test-threads=1
 	@echo "== the package for Node: a million events, many commands"
 	@MSB_TEST_NODE_LONG=1 scripts/test-node
 	@if cargo +nightly fuzz --version >/dev/null 2>&1; then scripts/fuzz; \
@@ -76,7 +76,7 @@ fuzz:
 ## build: library, agent, runner and msb, as `make install` installs them
 build: agent
 	@echo "== building library, runner and msb (release)"
-	@$(CARGO) build --release --quiet -p microsandbox -p msb-runner -p msb-cli
+	@$(CARGO) build --release --quiet -p libmicrosandbox -p msb-runner -p msb-cli
 	@ln -sf libmicrosandbox.so target/release/libmicrosandbox.so.0
 
 ## install: what `make build` builds; PREFIX (/usr/local), DESTDIR, LIBDIR as usual
@@ -109,7 +109,7 @@ setup:
 setup-test:
 	@scripts/setup test
 
-## header: write include/microsandbox.h and bindings-test/abi/layout.c anew from src/ffi
+## header: write include/microsandbox.h and bindings-test/abi/layout.c anew from src
 header:
 	@$(CARGO) run --quiet -p xtask -- header
 

@@ -1,184 +1,498 @@
-//! What a command tells while it runs.
+//! What commands tell.
 
-use crate::error::{Error, ErrorKind, Origin};
-use crate::output::{ExitStatus, errno_name};
+use super::boundary::{
+    ErrorOut, Failure, Out, OutArray, Sized32, boundary, out, size_through, wrong,
+};
+use super::error::msb_error;
+use super::handle::{get, msb_exec};
+use super::loan::{self, Arena, Loan, Released, nobody, size_of_u32};
+use super::status::{MSB_AGAIN, MSB_E_LIMIT, MSB_EOF, MSB_OK, msb_status};
+use super::wait::Timeout;
 use bytes::Bytes;
-use msb_wire::limits::ERROR_TEXT;
-use msb_wire::{Failure, FailureKind, Stage, escape, escape_bytes, one_line};
-use std::fmt;
+use microsandbox::pull::{Batch, Credit, Ending, Event, Exec, Next, StreamEnd, errno_name};
+use microsandbox::{ExecFailed, ExecLost, ExitStatus, escape};
+use std::ffi::{c_char, c_void};
+use std::ptr;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// One event of a command.
-///
-/// `Started` comes once and first, unless the command never started; then any number of outputs,
-/// and at most one input error; then exactly one of `Exited`, `Failed` and `Lost`. After `Exited` there may
-/// still be output of other processes that hold the command's output open; `Failed` and `Lost` are
-/// the last.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum ExecEvent {
-    /// The command runs.
-    Started {
-        /// Its process id in the guest.
-        pid: u32,
-    },
-    /// Bytes from standard output; with a terminal, everything.
-    Stdout(Bytes),
-    /// Bytes from standard error.
-    Stderr(Bytes),
-    /// The command ended. [`ExecHandle::wait`](crate::ExecHandle::wait) tells more about it, at
-    /// any time after this.
-    Exited {
-        /// Its exit code; -1 when a signal killed it.
-        code: i32,
-    },
-    /// The command never started.
-    Failed(ExecFailed),
-    /// The command no longer reads its input. It may run on.
-    StdinError(ExecStdinError),
-    /// The connection to the sandbox went first; how the command ended is not known.
-    Lost(ExecLost),
+/// Running; `value` is its process id in the guest.
+pub const MSB_EVENT_STARTED: u32 = 1;
+/// `data` holds bytes it wrote to standard output; with a terminal, everything.
+pub const MSB_EVENT_STDOUT: u32 = 2;
+/// `data` holds bytes it wrote to standard error.
+pub const MSB_EVENT_STDERR: u32 = 3;
+/// It no longer reads its input; `value` is the guest's `errno`. It may run on.
+pub const MSB_EVENT_STDIN_ERROR: u32 = 4;
+/// It ended; `value` is its exit code, -1 for a death by signal; `exit` tells more. Only output
+/// of other processes that still hold its output may come behind it.
+pub const MSB_EVENT_EXITED: u32 = 5;
+/// It never ran; `value` is the guest's `errno`; `failure` tells more. Last.
+pub const MSB_EVENT_FAILED: u32 = 6;
+/// The sandbox went first: how it ended is not known. `data` holds the reason, one line. Last.
+pub const MSB_EVENT_LOST: u32 = 7;
+
+/// Of the end of the stream: some other process still had the output open.
+pub const MSB_EVENT_WRITER_LEFT: u32 = 1;
+/// Of the end of the stream: the connection was lost after the exit.
+pub const MSB_EVENT_CUT: u32 = 2;
+
+/// Of an exit: it left a core dump.
+pub const MSB_EXIT_CORE_DUMPED: u32 = 1;
+/// Of an exit: its time had run out, and it was killed for it.
+pub const MSB_EXIT_TIMED_OUT: u32 = 2;
+
+/// How a command ended, and what it used; the children that it waited for included.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct msb_exec_exit {
+    /// `sizeof(msb_exec_exit)` of the library.
+    pub struct_size: u32,
+    /// Exit code; -1 for a death by signal.
+    pub code: i32,
+    /// Number of the signal that killed it; 0 for none.
+    pub signal: i32,
+    /// `MSB_EXIT_*`.
+    pub flags: u32,
+    /// CPU time in user mode, in nanoseconds.
+    pub user_ns: u64,
+    /// CPU time in the kernel, in nanoseconds.
+    pub system_ns: u64,
+    /// Time from start to exit, in nanoseconds.
+    pub wall_ns: u64,
+    /// Largest resident size, in bytes.
+    pub max_rss: u64,
 }
 
-/// Why a command never started.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ExecFailed {
-    /// What kind of obstacle.
-    pub kind: FailureKind,
-    /// At which step.
-    pub stage: Stage,
+/// There is no such program.
+pub const MSB_FAILURE_NOT_FOUND: u32 = 1;
+/// The program may not be executed by this user.
+pub const MSB_FAILURE_PERMISSION_DENIED: u32 = 2;
+/// Not something that the kernel can run, or its interpreter is missing.
+pub const MSB_FAILURE_NOT_EXECUTABLE: u32 = 3;
+/// The working directory cannot be entered.
+pub const MSB_FAILURE_BAD_CWD: u32 = 4;
+/// Arguments or environment are too long, or the path cannot be resolved.
+pub const MSB_FAILURE_BAD_ARGS: u32 = 5;
+/// A limit on processes or descriptors, or a refused `setrlimit`.
+pub const MSB_FAILURE_RESOURCE_LIMIT: u32 = 6;
+/// The user or group is unknown, or may not be taken on.
+pub const MSB_FAILURE_USER_SETUP_FAILED: u32 = 7;
+/// Not enough memory.
+pub const MSB_FAILURE_OUT_OF_MEMORY: u32 = 8;
+/// No pseudo-terminal could be had.
+pub const MSB_FAILURE_PTY_SETUP_FAILED: u32 = 9;
+/// Anything else.
+pub const MSB_FAILURE_OTHER: u32 = 10;
+
+/// Why a command never ran. All pointers are borrowed until `msb_event_release`, and never NULL.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct msb_exec_failure {
+    /// `sizeof(msb_exec_failure)` of the library.
+    pub struct_size: u32,
+    /// One of `MSB_FAILURE_*`.
+    pub kind: u32,
     /// The guest's `errno`; 0 when no system call failed.
-    pub errno: i32,
-    /// The name of `errno`, such as `ENOENT`; empty when it is 0.
-    pub errno_name: String,
-    /// The program, directory or name that the step was about.
-    pub path: Vec<u8>,
-    /// One line for people.
-    pub message: String,
+    pub os_error: i32,
+    /// Zero.
+    pub reserved: u32,
+    /// Borrowed. Name of the kind: `"not_found"`.
+    pub kind_name: *const c_char,
+    /// Borrowed. The step that failed: `"execve"`, `"chdir"`, ...
+    pub stage: *const c_char,
+    /// Borrowed. Name of the errno: `"ENOENT"`; empty when it is 0.
+    pub os_error_name: *const c_char,
+    /// Borrowed. One line for people.
+    pub message: *const c_char,
+    /// Borrowed. The program, directory or name that the step was about: bytes.
+    pub path: *const c_char,
 }
 
-impl From<Failure> for ExecFailed {
-    fn from(failure: Failure) -> Self {
-        ExecFailed {
-            kind: failure.kind,
-            stage: failure.stage,
-            errno: failure.errno,
-            errno_name: errno_name(failure.errno),
-            path: failure.path,
-            message: escape(&failure.message).into_owned(),
-        }
+/// One event of a command.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct msb_event {
+    /// `sizeof(msb_event)`.
+    pub struct_size: u32,
+    /// One of `MSB_EVENT_*`, 0 at the end of the stream. Ignore what you do not know.
+    pub kind: u32,
+    /// A number whose meaning `kind` gives.
+    pub value: i64,
+    /// Bytes, not text: borrowed until `msb_event_release`. NULL when there are none.
+    pub data: *const u8,
+    /// How many bytes.
+    pub len: usize,
+    /// With `MSB_EVENT_EXITED`, borrowed until `msb_event_release`; else NULL.
+    pub exit: *const msb_exec_exit,
+    /// With `MSB_EVENT_FAILED`, borrowed until `msb_event_release`; else NULL.
+    pub failure: *const msb_exec_failure,
+    /// At the end of the stream: `MSB_EVENT_WRITER_LEFT`, `MSB_EVENT_CUT`.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The library's. Do not touch.
+    pub owner: *mut c_void,
+}
+
+// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
+unsafe impl Sized32 for msb_event {
+    const NAME: &'static str = "msb_event";
+    const FIRST_SIZE: usize = size_through!(msb_event, owner, *mut c_void);
+}
+
+impl Released for msb_event {
+    fn owner(&self) -> *mut c_void {
+        self.owner
     }
-}
 
-impl fmt::Display for ExecFailed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = escape_bytes(&self.path);
-        let path = one_line(&path, ERROR_TEXT);
-        let why = if self.message.is_empty() { self.kind.name() } else { &self.message };
-        let why = one_line(why, ERROR_TEXT);
-        // An agent's own sentence may name it already.
-        if path.is_empty() || why.contains(path.as_ref()) {
-            return f.write_str(&why);
-        }
-        match self.kind {
-            FailureKind::BadCwd => write!(f, "cannot enter the working directory {path}: {why}"),
-            FailureKind::UserSetupFailed => write!(f, "cannot become the user {path}: {why}"),
-            _ => write!(f, "cannot run {path}: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for ExecFailed {}
-
-/// Writing to the command's standard input failed inside the guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ExecStdinError {
-    /// The guest's `errno`.
-    pub errno: i32,
-    /// The name of `errno`, such as `EPIPE`.
-    pub errno_name: String,
-}
-
-impl From<msb_wire::StdinError> for ExecStdinError {
-    fn from(error: msb_wire::StdinError) -> Self {
-        ExecStdinError { errno: error.errno, errno_name: errno_name(error.errno) }
-    }
-}
-
-impl fmt::Display for ExecStdinError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the command no longer reads its input ({})", self.errno_name)
+    fn emptied(&self) -> msb_event {
+        msb_event { kind: self.kind, value: self.value, owner: nobody(), ..NO_EVENT }
     }
 }
 
-impl std::error::Error for ExecStdinError {}
-
-/// Why the end of a command is not known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ExecLost {
-    /// Who noticed.
-    pub origin: Origin,
-    /// The system's error number, where there is one.
-    pub os_error: Option<i32>,
-    /// What happened, in one line.
-    pub message: String,
-    /// Whether the sandbox, as far as can be told, is gone; else only the connection to it.
-    pub sandbox_gone: bool,
+/// A failure in the caller's form, and its texts.
+#[derive(Debug)]
+pub(super) struct OwnedFailure {
+    shown: msb_exec_failure,
+    _texts: Arena,
 }
 
-impl ExecLost {
-    /// The connection ended by itself.
-    pub(crate) fn gone(message: impl Into<String>, os_error: Option<i32>) -> Self {
-        let message = message.into();
-        ExecLost { origin: Origin::Transport, os_error, message, sandbox_gone: true }
+// SAFETY: the raw pointers in `shown` point into `_texts`, whose heap memory is never changed or
+// moved while this lives.
+unsafe impl Send for OwnedFailure {}
+// SAFETY: as above; it is only ever read.
+unsafe impl Sync for OwnedFailure {}
+
+impl OwnedFailure {
+    fn new(failed: &ExecFailed) -> OwnedFailure {
+        let (kind, stage) = (failed.kind.name(), failed.stage.name());
+        OwnedFailure::of(kind, stage, failed.errno, &failed.message, &failed.path)
     }
 
-    /// The agent broke the protocol or gave the connection up.
-    pub(crate) fn broken(message: impl Into<String>) -> Self {
-        let message = message.into();
-        ExecLost { origin: Origin::Agent, os_error: None, message, sandbox_gone: false }
+    /// What a log says, which has names and no path.
+    pub(super) fn from_log(kind: &str, stage: &str, errno: i32, message: &str) -> OwnedFailure {
+        OwnedFailure::of(kind, stage, errno, &escape(message), &[])
     }
 
-    /// The agent is alive and does not get on.
-    pub(crate) fn unanswered(limit: Duration) -> Self {
-        let message = format!("the agent did not answer within {} s", limit.as_secs());
-        ExecLost { origin: Origin::Host, os_error: None, message, sandbox_gone: false }
-    }
-
-    /// The error of a call whose answer will not come.
-    pub(crate) fn to_error(&self) -> Error {
-        Error::new(ErrorKind::StreamLost, self.origin, self.to_string())
-            .with_os_error(self.os_error)
-    }
-
-    /// The error of a call that came too late.
-    pub(crate) fn to_later_error(&self) -> Error {
-        let kind = match self.sandbox_gone {
-            true => ErrorKind::SandboxNotRunning,
-            false => ErrorKind::StreamLost,
+    fn of(kind: &str, stage: &str, errno: i32, message: &str, path: &[u8]) -> OwnedFailure {
+        let mut texts = Arena::default();
+        let shown = msb_exec_failure {
+            struct_size: size_of_u32::<msb_exec_failure>(),
+            kind: kind_number(kind),
+            os_error: errno,
+            reserved: 0,
+            kind_name: texts.text(kind),
+            stage: texts.text(stage),
+            os_error_name: texts.text(errno_name(errno)),
+            message: texts.text(message),
+            path: texts.text(path),
         };
-        Error::new(kind, self.origin, self.to_string()).with_os_error(self.os_error)
+        OwnedFailure { shown, _texts: texts }
+    }
+
+    /// The caller's form, good for as long as this stays where it is.
+    pub(super) fn shown(&self) -> *const msb_exec_failure {
+        ptr::from_ref(&self.shown)
     }
 }
 
-impl fmt::Display for ExecLost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the connection to the sandbox was lost: {}", escape(&self.message))
+/// How a command ended, in the caller's form. What it points to lives as long as it does.
+#[derive(Debug)]
+pub(super) struct OwnedEnding {
+    exit: Option<msb_exec_exit>,
+    failure: Option<OwnedFailure>,
+    lost: Option<String>,
+}
+
+impl OwnedEnding {
+    pub(super) fn new(ending: &Ending) -> OwnedEnding {
+        let mut owned = OwnedEnding { exit: None, failure: None, lost: None };
+        match ending {
+            Ending::Exited(status) => owned.exit = Some(exit_of(status)),
+            Ending::Failed(failed) => owned.failure = Some(OwnedFailure::new(failed)),
+            Ending::Lost(ExecLost { message, .. }) => owned.lost = Some(message.clone()),
+        }
+        owned
+    }
+
+    /// The event without an owner. Its pointers are good once this has come to rest.
+    pub(super) fn event(&self) -> msb_event {
+        if let Some(exit) = &self.exit {
+            let (kind, value) = (MSB_EVENT_EXITED, i64::from(exit.code));
+            return msb_event { kind, value, exit: ptr::from_ref(exit), ..NO_EVENT };
+        }
+        if let Some(failure) = &self.failure {
+            let (kind, value) = (MSB_EVENT_FAILED, i64::from(failure.shown.os_error));
+            return msb_event { kind, value, failure: failure.shown(), ..NO_EVENT };
+        }
+        let why = self.lost.as_deref().unwrap_or_default();
+        msb_event {
+            kind: MSB_EVENT_LOST,
+            data: loan::start_of(why.as_bytes()),
+            len: why.len(),
+            ..NO_EVENT
+        }
     }
 }
 
-impl std::error::Error for ExecLost {}
+/// The number of a kind by its name, which is all that a log has.
+fn kind_number(name: &str) -> u32 {
+    use microsandbox::ExecFailureKind as Kind;
+    let numbers = [
+        (Kind::NotFound, MSB_FAILURE_NOT_FOUND),
+        (Kind::PermissionDenied, MSB_FAILURE_PERMISSION_DENIED),
+        (Kind::NotExecutable, MSB_FAILURE_NOT_EXECUTABLE),
+        (Kind::BadCwd, MSB_FAILURE_BAD_CWD),
+        (Kind::BadArgs, MSB_FAILURE_BAD_ARGS),
+        (Kind::ResourceLimit, MSB_FAILURE_RESOURCE_LIMIT),
+        (Kind::UserSetupFailed, MSB_FAILURE_USER_SETUP_FAILED),
+        (Kind::OutOfMemory, MSB_FAILURE_OUT_OF_MEMORY),
+        (Kind::PtySetupFailed, MSB_FAILURE_PTY_SETUP_FAILED),
+    ];
+    let known = numbers.iter().find(|(kind, _)| kind.name() == name);
+    known.map_or(MSB_FAILURE_OTHER, |(_, number)| *number)
+}
 
-/// How a stream of events came to its end.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Ending {
-    /// The command ended.
-    Exited(ExitStatus),
-    /// It never started.
-    Failed(ExecFailed),
-    /// Nobody knows.
-    Lost(ExecLost),
+/// What a log says of an exit, which is not what was used.
+pub(super) fn exit_from_log(
+    code: i32,
+    signal: Option<u8>,
+    core_dumped: bool,
+    timed_out: bool,
+) -> msb_exec_exit {
+    msb_exec_exit {
+        struct_size: size_of_u32::<msb_exec_exit>(),
+        code,
+        signal: signal.map_or(0, i32::from),
+        flags: exit_flags(core_dumped, timed_out),
+        user_ns: 0,
+        system_ns: 0,
+        wall_ns: 0,
+        max_rss: 0,
+    }
+}
+
+fn exit_flags(core_dumped: bool, timed_out: bool) -> u32 {
+    let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+    flag(core_dumped, MSB_EXIT_CORE_DUMPED) | flag(timed_out, MSB_EXIT_TIMED_OUT)
+}
+
+/// An exit in the caller's form.
+pub(super) fn exit_of(status: &ExitStatus) -> msb_exec_exit {
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let usage = status.usage.unwrap_or_default();
+    msb_exec_exit {
+        struct_size: size_of_u32::<msb_exec_exit>(),
+        code: status.code,
+        signal: status.signal.unwrap_or(0),
+        flags: exit_flags(status.core_dumped, status.timed_out),
+        user_ns: nanos(usage.user_time),
+        system_ns: nanos(usage.system_time),
+        wall_ns: nanos(usage.wall_time),
+        max_rss: usage.max_rss,
+    }
+}
+
+const NO_EVENT: msb_event = msb_event {
+    struct_size: 0,
+    kind: 0,
+    value: 0,
+    data: ptr::null(),
+    len: 0,
+    exit: ptr::null(),
+    failure: ptr::null(),
+    flags: 0,
+    reserved: 0,
+    owner: ptr::null_mut(),
+};
+
+/// Puts an event into the caller's form. What it points to is kept until it is released.
+fn lend(event: Event) -> Result<msb_event, Failure> {
+    match event {
+        Event::Started(pid) => {
+            Ok(msb_event { kind: MSB_EVENT_STARTED, value: i64::from(pid), ..NO_EVENT })
+        }
+        Event::StdinError(error) => {
+            let (kind, value) = (MSB_EVENT_STDIN_ERROR, i64::from(error.errno));
+            Ok(msb_event { kind, value, ..NO_EVENT })
+        }
+        Event::Stdout(bytes, credit) => lend_output(MSB_EVENT_STDOUT, bytes, credit),
+        Event::Stderr(bytes, credit) => lend_output(MSB_EVENT_STDERR, bytes, credit),
+        Event::Ended(ending) => lend_ending(&ending),
+    }
+}
+
+fn lend_output(kind: u32, bytes: Bytes, credit: Credit) -> Result<msb_event, Failure> {
+    // The bytes stay where they are when their owner moves.
+    let (data, len) = (bytes.as_ptr(), bytes.len());
+    let owner = loan::lend(Arc::new(Loan::Bytes(bytes, credit)))?;
+    Ok(msb_event { kind, data, len, owner, ..NO_EVENT })
+}
+
+fn lend_ending(ending: &Ending) -> Result<msb_event, Failure> {
+    let owned = Box::new(OwnedEnding::new(ending));
+    let event = owned.event();
+    let owner = loan::lend(Arc::new(Loan::Other(owned)))?;
+    Ok(msb_event { owner, ..event })
+}
+
+/// The flags of the end of a stream.
+pub(super) fn end_flags(end: StreamEnd) -> u32 {
+    let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+    flag(end.writer_left, MSB_EVENT_WRITER_LEFT) | flag(end.cut, MSB_EVENT_CUT)
+}
+
+/// An error unless so many events can be lent. Asked before anything is taken out of the queue.
+fn check_room(events: usize) -> Result<(), Failure> {
+    match loan::has_room(events) {
+        true => Ok(()),
+        false => Err(wrong(MSB_E_LIMIT, "hundreds of thousands of events are not released")),
+    }
+}
+
+/// Take the next event. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+///
+/// The events of a command are STARTED, any number of STDOUT, STDERR and STDIN_ERROR, and one of
+/// EXITED, FAILED and LOST; FAILED comes without STARTED. An event is delivered whole or not at
+/// all, and no failure loses one. One thread at a time.
+///
+/// `MSB_OK`: `*out_event` is filled; give it back with `msb_event_release`. `MSB_AGAIN`: nothing
+/// yet. `MSB_EOF`: nothing more, ever; `out_event->flags` tells about the end, and there is nothing
+/// to give back. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`: the handle was closed
+/// meanwhile.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_recv(
+    exec: *mut msb_exec,
+    timeout_ms: i64,
+    out_event: *mut msb_event,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_event = unsafe { Out::new(out_event) };
+    boundary(err, || {
+        // Before anything is taken out of the queue: a place that cannot be written to loses none.
+        let (exec, out_event) = (get::<Exec, _>(exec)?, out_event?);
+        check_room(1)?;
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        match exec.recv(deadline)? {
+            Next::Event(event) => Ok(out_event.write(&lend(event)?)),
+            Next::Nothing => Ok(MSB_AGAIN),
+            Next::End(end) => {
+                out_event.write(&msb_event { flags: end_flags(end), ..NO_EVENT });
+                Ok(MSB_EOF)
+            }
+        }
+    })
+}
+
+/// Most events that one call of `msb_exec_recv_many` takes.
+pub const MSB_RECV_MAX: usize = 256;
+
+/// Take the events that are there, up to `capacity` and `MSB_RECV_MAX`, and wait for the first as
+/// `msb_exec_recv` does. `events` is an array of at least one, each element started from
+/// `MSB_EVENT_INIT`, so that all have the same size. One thread at a time.
+///
+/// `MSB_OK`: the first `*out_len` elements are filled, at least one; give each back, or all with
+/// `msb_event_release_many`. `MSB_AGAIN`: nothing yet. `MSB_EOF`: nothing more, ever; `*out_len` is
+/// 0 and `events[0].flags` tells about the end. `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_recv_many(
+    exec: *mut msb_exec,
+    timeout_ms: i64,
+    events: *mut msb_event,
+    capacity: usize,
+    out_len: *mut usize,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_len = unsafe { out(out_len, "the number of events") };
+    let capacity = capacity.min(MSB_RECV_MAX);
+    // SAFETY: as above; the array has at least `capacity` elements.
+    let array = unsafe { OutArray::new(events, capacity) };
+    boundary(err, || {
+        let (exec, array, out_len) = (get::<Exec, _>(exec)?, array?, out_len?);
+        check_room(capacity)?;
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        let (mut filled, mut failed) = (0, None);
+        let batch = exec.recv_many(deadline, capacity, |event| match lend(event) {
+            Ok(event) => {
+                array.write(filled, &event);
+                filled += 1;
+            }
+            Err(failure) => failed = Some(failure),
+        })?;
+        match (batch, failed) {
+            (_, Some(failure)) => Err(failure),
+            (Batch::Events, None) => {
+                out_len.write(filled);
+                Ok(MSB_OK)
+            }
+            (Batch::Nothing, None) => Ok(MSB_AGAIN),
+            (Batch::End(end), None) => {
+                array.write(0, &msb_event { flags: end_flags(end), ..NO_EVENT });
+                out_len.write(0);
+                Ok(MSB_EOF)
+            }
+        }
+    })
+}
+
+/// Wait until the command has ended, and throw away what it puts out until then. Waits up to
+/// `timeout_ms`: 0 only looks, -1 waits for ever. One thread at a time.
+///
+/// `MSB_OK`: `*out_event` is its EXITED, FAILED or LOST, also when it was received before; give it
+/// back with `msb_event_release`. `msb_exec_recv` does not tell it again, but goes on behind it
+/// with what other processes still write. `MSB_AGAIN`: not yet; what came so far is gone.
+/// `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_wait(
+    exec: *mut msb_exec,
+    timeout_ms: i64,
+    out_event: *mut msb_event,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_event = unsafe { Out::new(out_event) };
+    boundary(err, || {
+        let (exec, out_event) = (get::<Exec, _>(exec)?, out_event?);
+        check_room(1)?;
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        match exec.wait(deadline)? {
+            Some(ending) => Ok(out_event.write(&lend_ending(&ending)?)),
+            None => Ok(MSB_AGAIN),
+        }
+    })
+}
+
+/// Give back an event's bytes, and with them the command's leave to send more. Any thread, any
+/// order, also after the exec was closed. NULL, an event that was never filled and one that was
+/// released before are fine.
+///
+/// Afterwards the event's pointers are NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_event_release(event: *mut msb_event) {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    unsafe { loan::release(event) }
+}
+
+/// Give back the first `len` events of an array, as `msb_event_release` does with each. All of them
+/// have the same size; they need not be filled.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_event_release_many(events: *mut msb_event, len: usize) {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let Ok(array) = (unsafe { OutArray::new(events, len) }) else { return };
+    for index in 0..len {
+        // SAFETY: within the array.
+        unsafe { loan::release(array.place(index)) }
+    }
 }

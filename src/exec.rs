@@ -1,221 +1,416 @@
-//! A command as its caller holds it.
+//! Commands.
 
-use crate::client::{Connection, Event, ExecCore, Joined, Next, Pending, Received, SIGKILL};
-use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
-use crate::event::{Ending, ExecEvent};
-use crate::output::{ExecOutput, ExitStatus};
-use crate::runtime;
-use crate::sink::ExecSink;
-use crate::story::{Settings, Story};
-use msb_wire::{OutputStream, Scope, SessionId};
+use super::boundary::{
+    ErrorOut, Failure, Place, Sized32, boundary, copy_in, out, size_through, wrong,
+};
+use super::error::msb_error;
+use super::handle::{get, get_open, msb_exec, msb_sandbox, msb_sink, open, remove};
+use super::input::{array, bytes, lent, pair, text, texts};
+use super::sandbox::SandboxObject;
+use super::status::{MSB_E_INVALID, MSB_OK, msb_status};
+use super::table::Open;
+use super::wait::Waits;
+use microsandbox::pull::{Exec, Link, Program, Request, Scope};
+use microsandbox::{ExecOptions, ExecOptionsBuilder, ReattachFrom, RlimitResource, Sandbox};
+use std::ffi::c_char;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// A command that was started, its events, and the means to act on it.
+/// The command gets a terminal; its standard error then comes as standard output.
+pub const MSB_EXEC_TTY: u32 = 1;
+/// Forward output until every process that holds it has closed it, however long that takes.
+pub const MSB_EXEC_WAIT_FOR_EOF: u32 = 2;
+/// `cmd` is a script for the sandbox's shell, as with `sh -c`: the first of `args` is its `$0`, the
+/// next one its `$1`.
+pub const MSB_EXEC_SHELL: u32 = 4;
+
+const FLAGS: u32 = MSB_EXEC_TTY | MSB_EXEC_WAIT_FOR_EOF | MSB_EXEC_SHELL;
+
+/// Session id and its NUL: 32 hexadecimal digits.
+pub const MSB_SESSION_ID_LEN: usize = 33;
+
+/// A limit on a resource. `UINT64_MAX` is no limit.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct msb_rlimit {
+    /// Linux's `RLIMIT_*` number, 0 to 15.
+    pub resource: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The limit in force.
+    pub soft: u64,
+    /// What the command may raise it to.
+    pub hard: u64,
+}
+
+/// What to run. Zero means default, except for `cmd`. All pointers are lent.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct msb_exec_options {
+    /// `sizeof(msb_exec_options)`.
+    pub struct_size: u32,
+    /// `MSB_EXEC_*`.
+    pub flags: u32,
+    /// Lent. The program: a path, or a name to look up in the command's own `PATH`.
+    pub cmd: *const c_char,
+    /// Lent. `args_len` arguments, without the program.
+    pub args: *const *const c_char,
+    /// How many.
+    pub args_len: usize,
+    /// Lent. `env_len` texts `NAME=value`, on top of the sandbox's; the last of a name counts.
+    pub env: *const *const c_char,
+    /// How many.
+    pub env_len: usize,
+    /// Lent. Working directory; NULL: the sandbox's.
+    pub cwd: *const c_char,
+    /// Lent. `name`, `uid`, `name:group` or `uid:gid`; NULL: the sandbox's.
+    pub user: *const c_char,
+    /// Copied. Fixed standard input of `stdin_len` bytes, and then its end; not together with a
+    /// sink.
+    pub stdin_data: *const u8,
+    /// How many.
+    pub stdin_len: usize,
+    /// Lent. `rlimits_len` resource limits.
+    pub rlimits: *const msb_rlimit,
+    /// How many.
+    pub rlimits_len: usize,
+    /// Kill it, and all that it started, after this many nanoseconds; 0: never.
+    pub timeout_ns: u64,
+    /// How long others' output is still forwarded after the exit, in nanoseconds; 0: 250 ms.
+    pub drain_ns: u64,
+    /// Rows of the terminal; 0: 24.
+    pub rows: u16,
+    /// Columns of the terminal; 0: 80.
+    pub cols: u16,
+    /// Zero.
+    pub reserved: u32,
+    /// `msb_exec_collect` keeps at most so many bytes of each output, and counts on; 0: all.
+    pub max_output: u64,
+}
+
+// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
+unsafe impl Sized32 for msb_exec_options {
+    const NAME: &'static str = "msb_exec_options";
+    const FIRST_SIZE: usize = size_through!(msb_exec_options, max_output, u64);
+}
+
+/// Start a command and return at once; `msb_exec_recv` tells how it goes, also that it could not
+/// be started.
 ///
-/// Dropping the handle never kills the command: it runs on, and nobody listens.
-#[derive(Debug)]
-pub struct ExecHandle {
-    core: ExecCore,
-    story: Story,
-    kill_on_drop: bool,
-}
-
-/// From where the output of a session is wanted.
+/// `options` is lent. With `out_stdin` its input is written by `msb_sink_write`; with `out_stdin`
+/// NULL it is `stdin_data` if given, else `/dev/null`.
 ///
-/// Positions count the bytes of both outputs together, in the order in which they came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ReattachFrom {
-    /// From the first byte on.
-    Start,
-    /// Only what is still to come.
-    Now,
-    /// From this position on, as [`ExecHandle::position`] tells it; one that the output has not
-    /// reached yet is the same as `Now`.
-    Position(u64),
+/// `MSB_OK`: `*out_exec` and, if asked for, `*out_stdin` are owned. `MSB_E_INVALID`: an option
+/// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_stream(
+    sandbox: *mut msb_sandbox,
+    options: *const msb_exec_options,
+    out_exec: *mut *mut msb_exec,
+    out_stdin: *mut *mut msb_sink,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_exec = unsafe { out(out_exec, "an exec") };
+    // SAFETY: as above.
+    let out_stdin = (!out_stdin.is_null()).then(|| unsafe { out(out_stdin, "a sink") });
+    // SAFETY: as above; what the fields point to is lent for this call.
+    let options = unsafe { copy_in(options) };
+    let pipe = out_stdin.is_some();
+    // SAFETY: as above.
+    let request = options.and_then(|options| unsafe { request(&options, pipe) });
+    boundary(err, || {
+        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
+        let sandbox = object.sandbox()?;
+        let (out_exec, (program, options)) = (out_exec?, request?);
+        let exec = start(&sandbox, &waits, program, options)?;
+        hand_over(exec, out_exec, out_stdin)?;
+        Ok(MSB_OK)
+    })
 }
 
-impl ReattachFrom {
-    pub(crate) fn position(self) -> Option<u64> {
-        match self {
-            ReattachFrom::Start => Some(0),
-            ReattachFrom::Now => None,
-            ReattachFrom::Position(position) => Some(position),
-        }
-    }
-}
-
-impl ExecHandle {
-    pub(crate) fn new(core: ExecCore, settings: Settings) -> Self {
-        ExecHandle { core, story: Story::new(settings), kill_on_drop: false }
-    }
-
-    /// For a session that was joined.
-    pub(crate) fn joined(core: ExecCore, joined: &Joined) -> Self {
-        let story = Story::joined(joined.from, joined.missed);
-        ExecHandle { core, story, kill_on_drop: false }
-    }
-
-    /// For a command that nobody could reach any more: it ends with this handle.
-    pub(crate) fn kill_on_drop(mut self) -> Self {
-        self.kill_on_drop = true;
-        self
-    }
-
-    /// Waits for the next event. `None` when there is nothing more, and for ever after.
-    ///
-    /// Dropping the future loses no event.
-    pub async fn recv(&mut self) -> Option<ExecEvent> {
-        let Received { event, credit } = self.next().await?;
-        self.story.note(&event);
-        // Taking an event is using it up: its room goes back to the command.
-        drop(credit);
-        Some(match event {
-            Event::Started { pid } => ExecEvent::Started { pid },
-            Event::Output(OutputStream::Stdout, data) => ExecEvent::Stdout(data),
-            Event::Output(OutputStream::Stderr, data) => ExecEvent::Stderr(data),
-            Event::StdinError(error) => ExecEvent::StdinError(error.into()),
-            Event::Exited(exited) => ExecEvent::Exited { code: exited.code },
-            Event::Failed(failure) => ExecEvent::Failed(failure.into()),
-            Event::Lost(lost) => ExecEvent::Lost(lost),
-        })
-    }
-
-    /// Waits until the command has exited, and throws away output that comes until then. What
-    /// other processes still write can be received afterwards.
-    pub async fn wait(&mut self) -> MicrosandboxResult<ExitStatus> {
-        while self.story.ending().is_none()
-            && let Some(received) = self.next().await
-        {
-            self.story.note(&received.event);
-        }
-        self.checked()?.status()
-    }
-
-    /// Waits for the end of the events and collects what is left of the output.
-    ///
-    /// When the future is dropped, what was collected stays here for the next call.
-    pub async fn collect(&mut self) -> MicrosandboxResult<ExecOutput> {
-        while let Some(received) = self.next().await {
-            self.story.gather(&received.event);
-        }
-        self.checked()?.output()
-    }
-
-    /// The session's id: 32 hexadecimal digits, never used again.
-    pub fn id(&self) -> String {
-        self.core.session().to_string()
-    }
-
-    /// Where in the output this handle is: behind the last byte that it has handed out, collected or
-    /// thrown away. [`Sandbox::reattach`](crate::Sandbox::reattach) goes on there.
-    pub fn position(&self) -> u64 {
-        self.story.position()
-    }
-
-    /// How many bytes of output were asked for and are no longer kept; those that follow begin
-    /// behind them. Always 0 for a handle that started its command.
-    pub fn missed(&self) -> u64 {
-        self.story.missed()
-    }
-
-    /// A handle for signals and sizes that can be cloned and used beside this one.
-    pub fn control(&self) -> ExecControl {
-        let (session, tty) = (self.core.session(), self.core.tty());
-        ExecControl { connection: Arc::clone(self.core.connection()), session, tty }
-    }
-
-    /// Takes the writing end of standard input. `None` when there is none, or it was taken before.
-    pub fn take_stdin(&mut self) -> Option<ExecSink> {
-        self.core.take_sink().map(ExecSink::new)
-    }
-
-    /// Sends a signal to the command's process group.
-    pub async fn signal(&self, signal: i32) -> MicrosandboxResult<()> {
-        self.core.signal(signal, Scope::Group)?.await
-    }
-
-    /// Kills everything that the command started.
-    pub async fn kill(&self) -> MicrosandboxResult<()> {
-        self.core.signal(SIGKILL, Scope::Everything)?.await
-    }
-
-    /// Changes the size of the command's terminal; an error without one.
-    pub async fn resize(&self, rows: u16, cols: u16) -> MicrosandboxResult<()> {
-        self.core.resize(rows, cols)?.await
-    }
-
-    async fn next(&mut self) -> Option<Received> {
-        // In a forked child nothing would ever come, and a lock may be held for ever.
-        if self.story.end().is_some() || runtime::check_fork().is_err() {
-            return None;
-        }
-        match self.core.next().await {
-            Ok(Next::Event(received)) => Some(received),
-            Ok(Next::End(end)) => {
-                self.story.ended(end);
-                None
+/// Opens the handles of an exec and of its sink, if one is wanted and there is one.
+fn hand_over(
+    exec: Exec,
+    out_exec: Place<*mut msb_exec>,
+    out_stdin: Option<Result<Place<*mut msb_sink>, Failure>>,
+) -> Result<(), Failure> {
+    let out_stdin = out_stdin.transpose()?;
+    let sink = out_stdin.as_ref().and_then(|_| exec.take_stdin());
+    let exec_handle = open(Arc::new(exec))?;
+    if let Some(out_stdin) = out_stdin {
+        match sink.map(|sink| open(Arc::new(sink))).transpose() {
+            Ok(sink_handle) => out_stdin.write(sink_handle.unwrap_or(std::ptr::null_mut())),
+            Err(failure) => {
+                drop(remove::<Exec, msb_exec>(exec_handle));
+                return Err(failure);
             }
-            // Neither can be: the wait has no deadline, and nobody else has this handle's core.
-            Ok(Next::Nothing) | Err(_) => None,
         }
     }
-
-    /// What was told, unless this is a forked child, to which nothing is.
-    fn checked(&mut self) -> MicrosandboxResult<&mut Story> {
-        if self.story.ending().is_none() {
-            runtime::check_fork()?;
-        }
-        Ok(&mut self.story)
-    }
+    out_exec.write(exec_handle);
+    Ok(())
 }
 
-impl Drop for ExecHandle {
-    fn drop(&mut self) {
-        let alive = match self.story.ending() {
-            None => true,
-            // It said that it waits for all of them.
-            Some(Ending::Exited(_)) => {
-                self.story.settings().wait_for_eof && self.story.end().is_none()
-            }
-            Some(_) => false,
+fn start(
+    sandbox: &Sandbox,
+    waits: &Waits,
+    program: Program,
+    options: ExecOptions,
+) -> Result<Exec, Failure> {
+    let request = Request::new(sandbox, program, options)?;
+    let link = match Link::live(sandbox) {
+        Some(link) => link,
+        None => waits.run(Link::connect(sandbox.clone()))?,
+    };
+    Ok(link.start(request)?)
+}
+
+/// # Safety
+/// The pointers in `options` are NULL or valid for what their comments say.
+pub(super) unsafe fn request(
+    options: &msb_exec_options,
+    pipe: bool,
+) -> Result<(Program, ExecOptions), Failure> {
+    if options.flags & !FLAGS != 0 || options.reserved != 0 {
+        let text = format!("unknown exec flags {:#x}", options.flags & !FLAGS);
+        return Err(wrong(MSB_E_INVALID, text));
+    }
+    // SAFETY: by the contract, as for every pointer below.
+    let cmd = unsafe { bytes(options.cmd) };
+    let cmd = cmd.ok_or_else(|| wrong(MSB_E_INVALID, "an exec without a command"))?;
+    let program = match options.flags & MSB_EXEC_SHELL {
+        0 => Program::Command(cmd),
+        _ => Program::Script(cmd),
+    };
+    let mut builder = ExecOptionsBuilder::new()
+        .tty(options.flags & MSB_EXEC_TTY != 0)
+        .wait_for_eof(options.flags & MSB_EXEC_WAIT_FOR_EOF != 0);
+    // SAFETY: as above.
+    for argument in unsafe { texts(options.args, options.args_len, "arguments") }? {
+        builder = builder.arg_bytes(argument);
+    }
+    // SAFETY: as above.
+    for entry in unsafe { texts(options.env, options.env_len, "variables") }? {
+        let (key, value) = pair(&entry, "the variable")?;
+        builder = builder.env_bytes(key, value);
+    }
+    // SAFETY: as above.
+    if let Some(cwd) = unsafe { bytes(options.cwd) } {
+        builder = builder.cwd_bytes(cwd);
+    }
+    // SAFETY: as above.
+    if let Some(user) = unsafe { text(options.user, "the user") }? {
+        builder = builder.user(user);
+    }
+    // SAFETY: as above.
+    let stdin = unsafe { lent(options.stdin_data, options.stdin_len, "input") }?;
+    builder = match (pipe, options.stdin_data.is_null()) {
+        (true, true) => builder.stdin_pipe(),
+        (false, true) => builder,
+        (false, false) => builder.stdin_bytes(stdin),
+        (true, false) => {
+            return Err(wrong(MSB_E_INVALID, "both a sink and fixed bytes as standard input"));
+        }
+    };
+    // SAFETY: as above.
+    for limit in unsafe { array(options.rlimits, options.rlimits_len, "resource limits") }? {
+        let resource = u8::try_from(limit.resource).ok().and_then(RlimitResource::from_number);
+        let resource = resource.ok_or_else(|| {
+            wrong(MSB_E_INVALID, format!("{} is not a resource limit", limit.resource))
+        })?;
+        if limit.reserved != 0 {
+            return Err(wrong(MSB_E_INVALID, "a resource limit whose `reserved` is not zero"));
+        }
+        builder = builder.rlimit_range(resource, limit.soft, limit.hard);
+    }
+    if options.timeout_ns != 0 {
+        builder = builder.timeout(Duration::from_nanos(options.timeout_ns));
+    }
+    if options.drain_ns != 0 {
+        builder = builder.drain(Duration::from_nanos(options.drain_ns));
+    }
+    if options.max_output != 0 {
+        builder = builder.max_output(options.max_output);
+    }
+    if options.rows != 0 || options.cols != 0 {
+        let or = |value: u16, default: u16| if value == 0 { default } else { value };
+        builder = builder.tty_size(or(options.rows, 24), or(options.cols, 80));
+    }
+    Ok((program, builder.build()?))
+}
+
+/// As [`request`], for a command that gets the host's terminal.
+///
+/// # Safety
+/// As [`request`].
+pub(super) unsafe fn terminal_request(
+    options: &msb_exec_options,
+) -> Result<(Program, ExecOptions), Failure> {
+    let options = msb_exec_options { flags: options.flags | MSB_EXEC_TTY, ..*options };
+    // SAFETY: the same contract.
+    unsafe { request(&options, true) }
+}
+
+/// Session id of a command: 32 hexadecimal digits and a NUL, never used again. It is the same in
+/// every language, in logs and in `msb`.
+///
+/// `MSB_OK`: `out_id` holds `MSB_SESSION_ID_LEN` bytes. `MSB_E_HANDLE`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_id(
+    exec: *const msb_exec,
+    out_id: *mut c_char,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_id = unsafe { out(out_id.cast::<[u8; MSB_SESSION_ID_LEN]>(), "an id") };
+    boundary(err, || {
+        let (exec, out_id) = (get::<Exec, _>(exec)?, out_id?);
+        let mut id = [0; MSB_SESSION_ID_LEN];
+        for (place, byte) in id.iter_mut().zip(exec.id().bytes()) {
+            *place = byte;
+        }
+        out_id.write(id);
+        Ok(MSB_OK)
+    })
+}
+
+/// Only the command's process group. The default, 0.
+pub const MSB_SIGNAL_GROUP: u32 = 0;
+/// Everything that the command started, also what left its group.
+pub const MSB_SIGNAL_TREE: u32 = 1;
+
+/// Send a signal to a command, and wait until the sandbox has done so. Killing all that a command
+/// started is `SIGKILL` with `MSB_SIGNAL_TREE`. Never waits for a reader.
+///
+/// `MSB_OK`: sent. `MSB_E_INVALID`: no such signal. `MSB_E_NO_PROCESS`: it has ended.
+/// `MSB_E_LOST`: the sandbox is gone. `MSB_E_CLOSED`: the handle was closed meanwhile.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_signal(
+    exec: *const msb_exec,
+    signal: i32,
+    flags: u32,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    boundary(err, || {
+        let Open { object: exec, waits } = get_open::<Exec, _>(exec)?;
+        let scope = match flags {
+            MSB_SIGNAL_GROUP => Scope::Group,
+            MSB_SIGNAL_TREE => Scope::Everything,
+            _ => return Err(wrong(MSB_E_INVALID, format!("unknown signal flags {flags:#x}"))),
         };
-        if self.kill_on_drop && alive {
-            // Nobody is there to be told that it failed.
-            let _: Result<Pending<()>, Error> = self.core.signal(SIGKILL, Scope::Everything);
-        }
-    }
+        waits.run(async move { exec.signal(signal, scope)?.await })?;
+        Ok(MSB_OK)
+    })
 }
 
-/// A handle for signals and terminal sizes, apart from the events.
-#[derive(Debug, Clone)]
-pub struct ExecControl {
-    connection: Arc<Connection>,
-    session: SessionId,
-    tty: bool,
+/// Change the size of a command's terminal, and wait until the sandbox has done so. The command
+/// gets SIGWINCH.
+///
+/// `MSB_OK`. `MSB_E_NOT_A_TERMINAL`: it has none. `MSB_E_NO_PROCESS`: it has ended.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_resize(
+    exec: *const msb_exec,
+    rows: u16,
+    cols: u16,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    boundary(err, || {
+        let Open { object: exec, waits } = get_open::<Exec, _>(exec)?;
+        waits.run(async move { exec.resize(rows, cols)?.await })?;
+        Ok(MSB_OK)
+    })
 }
 
-impl ExecControl {
-    /// The session's id.
-    pub fn id(&self) -> String {
-        self.session.to_string()
-    }
-
-    /// Sends a signal to the command's process group.
-    pub async fn signal(&self, signal: i32) -> MicrosandboxResult<()> {
-        self.connection.signal(self.session, signal, Scope::Group)?.await
-    }
-
-    /// Kills everything that the command started.
-    pub async fn kill(&self) -> MicrosandboxResult<()> {
-        self.connection.signal(self.session, SIGKILL, Scope::Everything)?.await
-    }
-
-    /// Changes the size of the command's terminal; an error without one.
-    pub async fn resize(&self, rows: u16, cols: u16) -> MicrosandboxResult<()> {
-        if !self.tty {
-            let context = "the command has no terminal";
-            return Err(Error::new(ErrorKind::NotATerminal, Origin::Caller, context));
+/// Where in the output this handle is: behind the last byte that it has handed out, collected or
+/// thrown away, counting both outputs together. `msb_exec_reattach` goes on there. `*out_missed`
+/// is how many bytes `msb_exec_reattach` was asked for that are no longer kept; those that came
+/// are behind them. `out_missed` may be NULL.
+///
+/// `MSB_OK`. `MSB_E_HANDLE`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_position(
+    exec: *const msb_exec,
+    out_position: *mut u64,
+    out_missed: *mut u64,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_position = unsafe { out(out_position, "a position") };
+    // SAFETY: as above.
+    let out_missed = (!out_missed.is_null()).then(|| unsafe { out(out_missed, "a number") });
+    boundary(err, || {
+        let (exec, out_position) = (get::<Exec, _>(exec)?, out_position?);
+        out_position.write(exec.position());
+        if let Some(out_missed) = out_missed {
+            out_missed?.write(exec.missed());
         }
-        self.connection.resize(self.session, rows, cols)?.await
-    }
+        Ok(MSB_OK)
+    })
+}
+
+/// Only what is still to come: a position for `msb_exec_reattach`.
+pub const MSB_FROM_NOW: i64 = -1;
+
+/// Follow a session that runs, or that ended a short while ago: one of this process or another's.
+///
+/// `id` is lent. `from` is a position as `msb_exec_position` tells it, 0 for the first byte, or
+/// `MSB_FROM_NOW`, as is any position that is not reached yet. About the last mebibyte of the
+/// output is kept; where it begins later than `from`, `msb_exec_position` tells how much is
+/// missing. The events are STARTED, the output from there on, and the ending as everybody is told
+/// it. Any number of handles may follow one session; a reader that stops, stops the command for
+/// all of them.
+///
+/// `MSB_OK`: `*out_exec` is owned, and so is `*out_stdin` if `out_stdin` is not NULL; `*out_stdin`
+/// is NULL when the session's input is not open. Whoever closes one of its sinks ends the input
+/// for all. `MSB_E_NO_SESSION`: not known in this sandbox, which is said after a second since its
+/// start may be on its way; or ended too long ago.
+/// `MSB_E_INVALID`: not a session id.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_reattach(
+    sandbox: *mut msb_sandbox,
+    id: *const c_char,
+    from: i64,
+    out_exec: *mut *mut msb_exec,
+    out_stdin: *mut *mut msb_sink,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_exec = unsafe { out(out_exec, "an exec") };
+    // SAFETY: as above.
+    let out_stdin = (!out_stdin.is_null()).then(|| unsafe { out(out_stdin, "a sink") });
+    // SAFETY: as above.
+    let id = unsafe { text(id, "the session id") };
+    boundary(err, || {
+        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
+        let sandbox = object.sandbox()?;
+        let (out_exec, id) = (out_exec?, id?);
+        let id = id.ok_or_else(|| wrong(MSB_E_INVALID, "NULL instead of a session id"))?;
+        let from = match from {
+            MSB_FROM_NOW => ReattachFrom::Now,
+            from => ReattachFrom::Position(u64::try_from(from).map_err(|_| {
+                wrong(MSB_E_INVALID, format!("{from} is neither a position nor MSB_FROM_NOW"))
+            })?),
+        };
+        let exec = waits.run(async move { Exec::reattach(&sandbox, &id, from).await })?;
+        hand_over(exec, out_exec, out_stdin)?;
+        Ok(MSB_OK)
+    })
 }

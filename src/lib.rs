@@ -1,60 +1,56 @@
-//! Run commands in isolated sandboxes, and get every byte, exit and failure exactly once.
+//! The C library: the ABI of `include/microsandbox.h` over the crate `microsandbox`.
 //!
-//! ```no_run
-//! use microsandbox::Sandbox;
+//! Owns: handles, and the way of every value across the boundary. Does not own: what the calls do;
+//! that is the client's. Invariant: whatever a caller passes, a call ends in a status, and outputs
+//! are written only on success.
 //!
-//! # async fn example() -> microsandbox::MicrosandboxResult<()> {
-//! let sb = Sandbox::builder("api").image("./rootfs").create().await?;
-//! let out = sb.exec("python", ["-c", "print('hi')"]).await?;
-//! println!("{}", out.stdout()?);
-//! sb.stop().await?;
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! The futures of this crate run on any executor: the library does its I/O on a thread of its own,
-//! and a future only waits for word from it.
+//! The contract of every export, on which the `SAFETY` comments rest: a pointer is NULL, or valid
+//! for what its documentation says until the call returns; a handle is any value at all. It is
+//! written for C readers in each function's comment, which the header takes over.
 
-#![deny(unsafe_code)]
+#![allow(clippy::missing_safety_doc, reason = "the C comment is the contract")]
+#![allow(non_camel_case_types, reason = "these are the names in C")]
+
+// A panic ends at the boundary as a status. Were it to abort, it would end the caller's process.
+const _: () = assert!(cfg!(panic = "unwind"), "the library needs panic = \"unwind\"");
 
 mod abi;
 mod attach;
-mod client;
-mod doctor;
+mod attempt;
+mod boundary;
 mod error;
 mod event;
 mod exec;
-#[allow(unsafe_code, reason = "the boundary to C")]
-pub mod ffi;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod fuzzing;
-pub mod image;
-mod library;
-mod options;
+mod handle;
+mod image;
+mod input;
+mod list;
+mod loan;
+mod log;
+mod logs;
 mod output;
-mod runtime;
-pub mod sandbox;
+mod progress;
+mod sandbox;
+mod sandbox_options;
 mod sink;
-mod story;
+mod status;
+mod table;
+mod version;
+mod wait;
 
-pub use abi::ABI_VERSION;
-pub use attach::{AttachOptions, AttachOptionsBuilder, AttachOutcome};
-pub use doctor::{DriverReport, HostReport, WallReport, doctor, setup_kernel};
-pub use error::{Error, ErrorKind, MicrosandboxError, MicrosandboxResult, Origin};
-pub use event::{ExecEvent, ExecFailed, ExecLost, ExecStdinError};
-pub use exec::{ExecControl, ExecHandle, ReattachFrom};
-pub use image::{
-    BuildOptions, Image, ImageInfo, ImageOperation, ImagePhase, ImageProgress, PruneReport,
-    PullPolicy,
-};
-pub use msb_wire::{FailureKind as ExecFailureKind, Stage as ExecStage};
-#[doc(hidden)]
-pub use msb_wire::{escape, escape_json};
-pub use options::{ExecOptions, ExecOptionsBuilder, Rlimit, RlimitResource};
-pub use output::{ExecOutput, ExitStatus, ResourceUsage};
-pub use sandbox::{
-    Bounds, Cpus, LogEvent, LogOptions, LogRecord, LogSource, LogStream, Sandbox, SandboxBuilder,
-    SandboxInfo, SandboxStatus, Security, SessionInfo, logs,
-};
-pub use sink::ExecSink;
+pub use attach::*;
+pub use error::{MSB_ERROR_MESSAGE_LEN, msb_error};
+pub use event::*;
+pub use exec::*;
+pub use handle::*;
+pub use image::*;
+pub use list::*;
+pub use log::*;
+pub use logs::*;
+pub use output::*;
+pub use progress::*;
+pub use sandbox::*;
+pub use sandbox_options::*;
+pub use sink::*;
+pub use status::*;
+pub use version::*;

@@ -1,155 +1,167 @@
-//! How a command ended, and what it had put out.
+//! What a command had put out when it ended.
 
-use bytes::Bytes;
-use std::string::FromUtf8Error;
-use std::time::Duration;
+use super::boundary::{ErrorOut, Out, Sized32, boundary, size_through, wrong};
+use super::error::msb_error;
+use super::event::{OwnedEnding, end_flags, msb_exec_exit, msb_exec_failure};
+use super::handle::{get, msb_exec};
+use super::loan::{self, Loan, Released, nobody};
+use super::status::{MSB_AGAIN, MSB_E_LIMIT, msb_status};
+use super::wait::Timeout;
+use microsandbox::pull::{Exec, Gathered, Stream};
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::Arc;
 
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ExitStatus {
-    /// Exit code; -1 when a signal killed it.
-    pub code: i32,
-    /// Whether the exit code is 0.
-    pub success: bool,
-    /// The number of the signal that killed it.
-    pub signal: Option<i32>,
-    /// Whether it left a core dump.
-    pub core_dumped: bool,
-    /// Whether it was killed because its time had run out.
-    pub timed_out: bool,
-    /// What it used; `None` for a sandbox as a whole.
-    pub usage: Option<ResourceUsage>,
+/// Of an output: `max_output` cut something off.
+pub const MSB_OUTPUT_TRUNCATED: u32 = 4;
+const _: () =
+    assert!(MSB_OUTPUT_TRUNCATED & (super::MSB_EVENT_WRITER_LEFT | super::MSB_EVENT_CUT) == 0);
+
+/// How a command ended, and what it had put out. All pointers are borrowed until
+/// `msb_output_release`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct msb_output {
+    /// `sizeof(msb_output)`.
+    pub struct_size: u32,
+    /// How it ended: `MSB_EVENT_EXITED`, `MSB_EVENT_FAILED` or `MSB_EVENT_LOST`.
+    pub kind: u32,
+    /// With `MSB_EVENT_EXITED`; else NULL. Its `MSB_EXIT_TIMED_OUT` says that the time ran out.
+    pub exit: *const msb_exec_exit,
+    /// With `MSB_EVENT_FAILED`; else NULL.
+    pub failure: *const msb_exec_failure,
+    /// With `MSB_EVENT_LOST`, the reason, one line of `lost_len` bytes; else NULL.
+    pub lost: *const u8,
+    /// How many bytes.
+    pub lost_len: usize,
+    /// What it wrote to standard output; with a terminal, everything. NULL when that is nothing.
+    pub stdout_data: *const u8,
+    /// How many bytes.
+    pub stdout_len: usize,
+    /// How many bytes it wrote there, also beyond `max_output`.
+    pub stdout_total: u64,
+    /// What it wrote to standard error. NULL when that is nothing.
+    pub stderr_data: *const u8,
+    /// How many bytes.
+    pub stderr_len: usize,
+    /// How many bytes it wrote there, also beyond `max_output`.
+    pub stderr_total: u64,
+    /// `MSB_OUTPUT_TRUNCATED`, `MSB_EVENT_WRITER_LEFT`, `MSB_EVENT_CUT`.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The library's. Do not touch.
+    pub owner: *mut c_void,
 }
 
-/// What a command used, the children that it waited for included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct ResourceUsage {
-    /// CPU time in user mode.
-    pub user_time: Duration,
-    /// CPU time in the kernel.
-    pub system_time: Duration,
-    /// Largest resident size, in bytes.
-    pub max_rss: u64,
-    /// Time from start to exit.
-    pub wall_time: Duration,
+// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
+unsafe impl Sized32 for msb_output {
+    const NAME: &'static str = "msb_output";
+    const FIRST_SIZE: usize = size_through!(msb_output, owner, *mut c_void);
 }
 
-impl From<&msb_wire::Exited> for ExitStatus {
-    fn from(exited: &msb_wire::Exited) -> Self {
-        let signal = exited.signal.map(i32::from);
-        ExitStatus {
-            code: exited.code,
-            success: exited.code == 0 && signal.is_none(),
-            signal,
-            core_dumped: exited.core_dumped,
-            timed_out: exited.timed_out,
-            usage: Some(ResourceUsage {
-                user_time: Duration::from_nanos(exited.user_ns),
-                system_time: Duration::from_nanos(exited.system_ns),
-                max_rss: exited.max_rss,
-                wall_time: Duration::from_nanos(exited.wall_ns),
-            }),
+const NO_OUTPUT: msb_output = msb_output {
+    struct_size: 0,
+    kind: 0,
+    exit: ptr::null(),
+    failure: ptr::null(),
+    lost: ptr::null(),
+    lost_len: 0,
+    stdout_data: ptr::null(),
+    stdout_len: 0,
+    stdout_total: 0,
+    stderr_data: ptr::null(),
+    stderr_len: 0,
+    stderr_total: 0,
+    flags: 0,
+    reserved: 0,
+    owner: ptr::null_mut(),
+};
+
+impl Released for msb_output {
+    fn owner(&self) -> *mut c_void {
+        self.owner
+    }
+
+    fn emptied(&self) -> msb_output {
+        msb_output { kind: self.kind, owner: nobody(), ..NO_OUTPUT }
+    }
+}
+
+/// What an output's pointers point to.
+#[derive(Debug)]
+struct Collected {
+    ending: OwnedEnding,
+    output: Gathered,
+}
+
+impl Collected {
+    /// The output without an owner. Its pointers are good once this has come to rest.
+    fn shown(&self) -> msb_output {
+        let event = self.ending.event();
+        let Gathered { stdout, stderr } = &self.output;
+        let cut = |stream: &Stream| if stream.is_cut() { MSB_OUTPUT_TRUNCATED } else { 0 };
+        msb_output {
+            kind: event.kind,
+            exit: event.exit,
+            failure: event.failure,
+            lost: event.data,
+            lost_len: event.len,
+            stdout_data: loan::start_of(&stdout.data),
+            stdout_len: stdout.data.len(),
+            stdout_total: stdout.total,
+            stderr_data: loan::start_of(&stderr.data),
+            stderr_len: stderr.data.len(),
+            stderr_total: stderr.total,
+            flags: cut(stdout) | cut(stderr),
+            ..NO_OUTPUT
         }
     }
 }
 
-impl ExitStatus {
-    /// The status of a sandbox: 0 after an orderly end, the signal when it was killed.
-    pub(crate) fn of_sandbox(signal: Option<i32>) -> Self {
-        ExitStatus {
-            code: if signal.is_none() { 0 } else { -1 },
-            success: signal.is_none(),
-            signal,
-            core_dumped: false,
-            timed_out: false,
-            usage: None,
+/// Wait for the end of a command and of its output, and collect what was not received before.
+/// Waits up to `timeout_ms`: 0 only looks, -1 waits for ever. One thread at a time.
+///
+/// A command that failed to start, whose time ran out or whose sandbox went is not a failure of
+/// this call: `out_output->kind` and `out_output->exit` say how it went, and the output so far is
+/// there. Giving the call up leaves the command running: `msb_exec_signal` ends it.
+///
+/// `MSB_OK`: `*out_output` is filled; give it back with `msb_output_release`. Afterwards
+/// `msb_exec_recv` says `MSB_EOF`, and a second output has the same end and no bytes. `MSB_AGAIN`:
+/// not yet; what was collected is kept for the next call of this function. `MSB_E_BUSY` and
+/// `MSB_E_CLOSED` as `msb_exec_recv`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_collect(
+    exec: *mut msb_exec,
+    timeout_ms: i64,
+    out_output: *mut msb_output,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_output = unsafe { Out::new(out_output) };
+    boundary(err, || {
+        let (exec, out_output) = (get::<Exec, _>(exec)?, out_output?);
+        if !loan::has_room(1) {
+            return Err(wrong(MSB_E_LIMIT, "hundreds of thousands of outputs are not released"));
         }
-    }
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        let Some((ending, output, end)) = exec.collect(deadline)? else { return Ok(MSB_AGAIN) };
+        let ending = OwnedEnding::new(&ending);
+        let collected = Box::new(Collected { ending, output });
+        let shown = collected.shown();
+        let owner = loan::lend(Arc::new(Loan::Other(collected)))?;
+        let flags = shown.flags | end_flags(end);
+        Ok(out_output.write(&msb_output { flags, owner, ..shown }))
+    })
 }
 
-/// The result of a command that ran to its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExecOutput {
-    pub(crate) status: ExitStatus,
-    pub(crate) stdout: Bytes,
-    pub(crate) stderr: Bytes,
-    pub(crate) stdout_total: u64,
-    pub(crate) stderr_total: u64,
-    pub(crate) writer_left: bool,
-}
-
-impl ExecOutput {
-    /// How the command ended.
-    pub fn status(&self) -> ExitStatus {
-        self.status
-    }
-
-    /// Standard output as text.
-    pub fn stdout(&self) -> Result<String, FromUtf8Error> {
-        String::from_utf8(self.stdout.to_vec())
-    }
-
-    /// Standard error as text.
-    pub fn stderr(&self) -> Result<String, FromUtf8Error> {
-        String::from_utf8(self.stderr.to_vec())
-    }
-
-    /// Standard output as it is.
-    pub fn stdout_bytes(&self) -> &Bytes {
-        &self.stdout
-    }
-
-    /// Standard error as it is.
-    pub fn stderr_bytes(&self) -> &Bytes {
-        &self.stderr
-    }
-
-    /// Whether a limit on the output cut something off.
-    pub fn truncated(&self) -> bool {
-        self.stdout_total > self.stdout.len() as u64 || self.stderr_total > self.stderr.len() as u64
-    }
-
-    /// How many bytes came from standard output, cut off or not.
-    pub fn stdout_total(&self) -> u64 {
-        self.stdout_total
-    }
-
-    /// How many bytes came from standard error, cut off or not.
-    pub fn stderr_total(&self) -> u64 {
-        self.stderr_total
-    }
-
-    /// Whether some other process still had the output open when collecting ended.
-    pub fn writer_left(&self) -> bool {
-        self.writer_left
-    }
-}
-
-/// The name of an error number of Linux; empty for 0 and for numbers without a name.
-pub(crate) fn errno_name(errno: i32) -> String {
-    match nix::errno::Errno::from_raw(errno) {
-        nix::errno::Errno::UnknownErrno => String::new(),
-        known => format!("{known:?}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_of_errors_have_their_names() {
-        assert_eq!(errno_name(2), "ENOENT");
-        assert_eq!(errno_name(32), "EPIPE");
-        assert_eq!((errno_name(0), errno_name(9999)), (String::new(), String::new()));
-    }
-
-    #[test]
-    fn a_death_by_signal_is_not_a_success() {
-        let exited = msb_wire::Exited { code: -1, signal: Some(9), ..Default::default() };
-        let status = ExitStatus::from(&exited);
-        assert_eq!((status.code, status.success, status.signal), (-1, false, Some(9)));
-    }
+/// Give back an output. NULL and one that was released before are fine; afterwards its pointers
+/// are NULL. Any thread, also after the exec was closed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_output_release(output: *mut msb_output) {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    unsafe { loan::release(output) }
 }

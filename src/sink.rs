@@ -1,44 +1,44 @@
-//! Writing to a command's standard input.
+//! Standard input.
 
-use crate::client::SinkCore;
-use crate::error::MicrosandboxResult;
-use crate::runtime;
+use super::boundary::{ErrorOut, boundary, out};
+use super::error::msb_error;
+use super::handle::{get, msb_sink};
+use super::input::lent;
+use super::status::{MSB_AGAIN, MSB_OK, msb_status};
+use super::wait::Timeout;
+use microsandbox::ExecSink;
 
-/// The writing end of a command's standard input, taken by
-/// [`ExecHandle::take_stdin`](crate::ExecHandle::take_stdin).
+/// Write to a command's standard input. Waits for room up to `timeout_ms`: 0 only looks, -1 waits
+/// for ever. `data` is copied. No bytes are a success that does nothing.
 ///
-/// It and the handle have lives of their own: dropping one leaves the other working. Dropping the
-/// sink ends the input.
-#[derive(Debug)]
-pub struct ExecSink {
-    core: SinkCore,
-}
-
-impl ExecSink {
-    pub(crate) fn new(core: SinkCore) -> Self {
-        ExecSink { core }
-    }
-
-    /// Writes all of `data`, and waits while the command does not read. An empty write does
-    /// nothing.
-    ///
-    /// When the future is dropped, what was written until then stays written. Writes from several
-    /// tasks at once may arrive interleaved.
-    pub async fn write(&self, data: impl AsRef<[u8]>) -> MicrosandboxResult<()> {
-        runtime::check_fork()?;
-        self.core.write_all(data.as_ref()).await
-    }
-
-    /// Ends the input: the command reads end-of-file, or on a terminal the key that means it.
-    /// Doing it again does nothing.
-    pub async fn close(&self) -> MicrosandboxResult<()> {
-        runtime::check_fork()?;
-        self.core.close();
-        Ok(())
-    }
-
-    /// Lets go of the input without ending it: whoever takes the session up again goes on with it.
-    pub fn leave_open(self) {
-        drop(self.core.leaving_input_open());
-    }
+/// `MSB_OK`: `*out_written` bytes were taken, at least 1 unless `len` is 0, perhaps fewer than
+/// `len`: call again with the rest. `MSB_AGAIN`: none were. `MSB_E_PIPE`: the command no longer
+/// reads. `MSB_E_CLOSED`: the sink was closed meanwhile. `MSB_E_LOST`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sink_write(
+    sink: *mut msb_sink,
+    data: *const u8,
+    len: usize,
+    timeout_ms: i64,
+    out_written: *mut usize,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_written = unsafe { out(out_written, "the number of bytes") };
+    // SAFETY: as above; lent for this call.
+    let data = unsafe { lent(data, len, "input") };
+    boundary(err, || {
+        let (sink, data, out_written) = (get::<ExecSink, _>(sink)?, data?, out_written?);
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        match sink.write_until(data, deadline) {
+            Some(written) => {
+                out_written.write(written?);
+                Ok(MSB_OK)
+            }
+            None => Ok(MSB_AGAIN),
+        }
+    })
 }

@@ -85,7 +85,7 @@ fn options_of_rust_exist_in_every_language() {
 
 #[test]
 fn options_of_rust_have_a_row_each() {
-    let builder = text_of(&root().join("src/sandbox/builder.rs"));
+    let builder = text_of(&root().join("crates/microsandbox/src/sandbox/builder.rs"));
     let methods = builder.split("impl SandboxBuilder {").nth(1).unwrap();
     for line in methods.lines() {
         let Some(rest) = line.strip_prefix("    pub fn ") else { continue };

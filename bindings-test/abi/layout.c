@@ -1,4 +1,4 @@
-/* Made by `make header` from src/ffi: the layout of every struct, as Rust has it. */
+/* Made by `make header` from src: the layout of every struct, as Rust has it. */
 #include <microsandbox.h>
 #include <assert.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-//! Reads which structs `src/ffi` has in C, and writes code that asks the compiler for their layout.
+//! Reads which structs `src` has in C, and writes code that asks the compiler for their layout.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src/ffi");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={}", folder.display());
     let mut files = fs::read_dir(&folder)?

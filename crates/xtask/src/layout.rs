@@ -1,7 +1,7 @@
 //! Where the fields of every struct of the C ABI lie, as the Rust compiler says, in assertions for
 //! a C compiler.
 
-use microsandbox::ffi;
+use crate::ffi;
 use std::fmt::Write as _;
 use std::mem::{offset_of, size_of};
 
@@ -27,7 +27,7 @@ include!(concat!(env!("OUT_DIR"), "/structs.rs"));
 /// The whole C file.
 pub(crate) fn generate() -> Result<Vec<u8>, String> {
     let mut code = String::from(
-        "/* Made by `make header` from src/ffi: the layout of every struct, as Rust has it. */\n\
+        "/* Made by `make header` from src: the layout of every struct, as Rust has it. */\n\
          #include <microsandbox.h>\n\
          #include <assert.h>\n\
          #include <stddef.h>\n\n\

@@ -1,12 +1,16 @@
-//! `cargo run -p xtask -- header [--check]`: makes `include/microsandbox.h` from `src/ffi`, and
+//! `cargo run -p xtask -- header [--check]`: makes `include/microsandbox.h` from `src`, and
 //! `bindings-test/abi/layout.c`, which checks that a C compiler sees the same structs.
 
+/// The C library, whose structs are looked at.
+#[path = "../../../src/lib.rs"]
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "it is a library")]
+mod ffi;
 mod layout;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The files of `src/ffi` with exports, in the order in which a reader wants them.
+/// The files of `src` with exports, in the order in which a reader wants them.
 const FILES: [&str; 16] = [
     "version",
     "status",
@@ -62,7 +66,7 @@ fn header() -> Result<Vec<u8>, String> {
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml"))?;
     let mut builder = cbindgen::Builder::new().with_config(config);
     for file in FILES {
-        builder = builder.with_src(root.join(format!("src/ffi/{file}.rs")));
+        builder = builder.with_src(root.join(format!("src/{file}.rs")));
     }
     let bindings = builder.generate().map_err(|error| error.to_string())?;
     let mut header = Vec::new();
@@ -81,5 +85,5 @@ fn check(file: &str, content: &[u8]) -> Result<(), String> {
     if committed == content {
         return Ok(());
     }
-    Err(format!("{file} is not what src/ffi says: run `make header` and look at the difference"))
+    Err(format!("{file} is not what src says: run `make header` and look at the difference"))
 }

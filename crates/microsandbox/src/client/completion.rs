@@ -1,0 +1,187 @@
+//! The result of a long operation, on its way.
+
+use crate::client::monitor::{Monitor, Ready};
+use crate::error::{Error, ErrorKind, Origin};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+#[derive(Debug)]
+enum State<T> {
+    Running,
+    Done(Result<T, Error>),
+    Taken,
+    Closed,
+}
+
+impl<T> Ready for State<T> {
+    fn is_ready(&self) -> bool {
+        !matches!(self, State::Running)
+    }
+}
+
+impl<T> State<T> {
+    fn is_closed(&self) -> bool {
+        matches!(self, State::Closed)
+    }
+
+    fn take(&mut self) -> Option<Result<T, Error>> {
+        match std::mem::replace(self, State::Taken) {
+            State::Running => {
+                *self = State::Running;
+                None
+            }
+            State::Done(result) => Some(result),
+            State::Taken => Some(Err(Error::internal("a result was asked for twice"))),
+            State::Closed => {
+                *self = State::Closed;
+                Some(Err(Error::new(ErrorKind::Closed, Origin::Caller, "the handle was closed")))
+            }
+        }
+    }
+}
+
+/// The side that works. Dropping it without a result is an error that the other side sees.
+#[derive(Debug)]
+pub struct Promise<T>(Option<Arc<Monitor<State<T>>>>);
+
+impl<T> Promise<T> {
+    /// Hands over the result.
+    pub fn complete(mut self, result: Result<T, Error>) {
+        self.finish(|| result);
+    }
+
+    /// Whether nobody is interested in the result any more.
+    pub fn is_given_up(&self) -> bool {
+        self.0.as_ref().is_some_and(|monitor| monitor.with(|state| state.is_closed()))
+    }
+
+    /// Waits until nobody is interested in the result any more.
+    pub async fn given_up(&self) {
+        match &self.0 {
+            Some(monitor) => monitor.until(|state| state.is_closed().then_some(())).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn finish(&mut self, result: impl FnOnce() -> Result<T, Error>) {
+        let Some(monitor) = self.0.take() else { return };
+        // A result that nobody takes any more is dropped outside the lock.
+        let mut result = Some(result());
+        monitor.with(|state| {
+            if let (State::Running, Some(result)) = (&*state, result.take()) {
+                *state = State::Done(result);
+            }
+        });
+    }
+}
+
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        self.finish(|| Err(Error::internal("an operation was given up halfway")));
+    }
+}
+
+/// The side that waits: by sleeping or awaiting. The result is handed over once. Dropping this does
+/// not undo the operation, but [`Promise::given_up`] hears of it.
+#[derive(Debug)]
+pub struct Pending<T> {
+    monitor: Arc<Monitor<State<T>>>,
+    ticket: Option<u64>,
+}
+
+/// Both sides of a new operation.
+pub fn completion<T>() -> (Promise<T>, Pending<T>) {
+    let monitor = Arc::new(Monitor::new(State::Running));
+    (Promise(Some(Arc::clone(&monitor))), Pending { monitor, ticket: None })
+}
+
+impl<T> Pending<T> {
+    /// An operation that is over already.
+    pub fn ready(result: Result<T, Error>) -> Self {
+        let (promise, pending) = completion();
+        promise.complete(result);
+        pending
+    }
+
+    /// Sleeps until the result is there; `None` when the time is over.
+    pub fn wait(&self, deadline: Option<Instant>) -> Option<Result<T, Error>> {
+        self.monitor.sleep(deadline, State::take)
+    }
+
+    /// Wakes whoever waits; the result is of no interest any more.
+    pub fn close(&self) {
+        let old = self.monitor.with(|state| std::mem::replace(state, State::Closed));
+        drop(old);
+    }
+}
+
+impl<T> Future for Pending<T> {
+    type Output = Result<T, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        this.monitor.poll(cx, &mut this.ticket, State::take)
+    }
+}
+
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        self.monitor.forget(self.ticket.take());
+        self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::testing::{block_on, is_readable, poll_once};
+    use std::time::Duration;
+
+    fn look<T>(pending: &Pending<T>) -> Option<Result<T, Error>> {
+        pending.wait(Some(Instant::now()))
+    }
+
+    #[test]
+    fn a_result_is_handed_over_once() {
+        let (promise, pending) = completion();
+        assert!(look(&pending).is_none());
+        assert!(!is_readable(pending.monitor.fd().unwrap()));
+        promise.complete(Ok(5));
+        assert!(is_readable(pending.monitor.fd().unwrap()));
+        assert_eq!(look(&pending).unwrap().unwrap(), 5);
+        assert_eq!(look(&pending).unwrap().unwrap_err().kind(), ErrorKind::Internal);
+    }
+
+    #[test]
+    fn who_works_for_nobody_is_told_so() {
+        let (promise, pending) = completion::<()>();
+        let mut given_up = Box::pin(promise.given_up());
+        assert!(poll_once(&mut given_up).is_pending());
+        drop(pending);
+        assert!(poll_once(&mut given_up).is_ready());
+    }
+
+    #[test]
+    fn an_operation_that_is_given_up_ends_in_an_error_and_not_in_silence() {
+        let (promise, pending) = completion::<()>();
+        drop(promise);
+        assert_eq!(block_on(pending).unwrap_err().kind(), ErrorKind::Internal);
+    }
+
+    #[test]
+    fn closing_wakes_a_sleeper() {
+        let (promise, pending) = completion::<()>();
+        let pending = Arc::new(pending);
+        let sleeper = Arc::clone(&pending);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let sleeper = std::thread::spawn(move || sleeper.wait(Some(deadline)));
+        pending.close();
+        let result = sleeper.join().unwrap().unwrap();
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Closed);
+        promise.complete(Ok(()));
+        assert_eq!(look(&pending).unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    }
+}

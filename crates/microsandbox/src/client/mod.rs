@@ -1,0 +1,40 @@
+//! The host's side of a connection to a sandbox.
+//!
+//! Owns: the connection and its two tasks on the I/O thread, the queue of events and the input of
+//! every command, and what callers wait on. Does not own: sandboxes and their state on disk, nor
+//! what the calls look like in a language.
+//!
+//! Everything here can be used in three ways: by looking, by sleeping on a condition variable, and
+//! by a waker or a descriptor; none needs an executor on the caller's side. Invariant: of every
+//! channel that was opened, its holder sees exactly one ending, whatever the other side sends.
+
+mod channel;
+mod completion;
+mod connection;
+mod deadlines;
+mod exec;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+mod link;
+mod monitor;
+mod queue;
+mod sink;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+/// Linux's number of SIGKILL.
+pub(crate) const SIGKILL: i32 = 9;
+
+pub use channel::Credit;
+pub use completion::{Pending, Promise, completion};
+pub(crate) use connection::{Connection, checked_size};
+pub(crate) use deadlines::Limits;
+pub(crate) use exec::{ExecCore, ExecRequest, StdinSource};
+pub(crate) use link::Joined;
+pub(crate) use monitor::lock;
+pub use monitor::{Monitor, Ready};
+pub use queue::{Batch, StreamEnd};
+pub(crate) use queue::{Event, Next, Received};
+pub(crate) use sink::SinkCore;

@@ -1,0 +1,617 @@
+//! Events, their end, and what acts on a command.
+
+use crate::client::connection::Connection;
+use crate::client::exec::{ExecCore, StdinSource};
+use crate::client::queue::{Event, Next, Received};
+use crate::client::testing::{
+    Agent, PATIENCE, block_on, connect, is_readable, limits, next, opened, poll_once, request, rest,
+};
+use crate::error::{Error, ErrorKind};
+use crate::exec::ExecHandle;
+use crate::pull::Exec;
+use crate::record::{ExecRecord, Settings};
+use bytes::Bytes;
+use msb_wire::limits::{MAX_DATA, OUTPUT_WINDOW};
+use msb_wire::{
+    End, Exited, Failure, FailureKind, Frame, Hello, Message, OutputStream, Refusal, Scope,
+    SendCredit, SessionId, SessionInfo, Sessions, SignalRequest, Stage, Verdict, cost,
+};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::task::Poll;
+use std::thread;
+use std::time::{Duration, Instant};
+
+fn is_lost(event: Option<&Event>) -> bool {
+    matches!(event, Some(Event::Lost(_)))
+}
+
+fn output(events: &[Event]) -> Vec<u8> {
+    let data = |event: &Event| match event {
+        Event::Output(_, data) => data.to_vec(),
+        _ => Vec::new(),
+    };
+    events.iter().flat_map(data).collect()
+}
+
+fn handle(core: ExecCore) -> ExecHandle {
+    ExecHandle::new(Exec::new(core, ExecRecord::new(Settings::default())))
+}
+
+fn failure() -> Failure {
+    Failure {
+        kind: FailureKind::NotFound,
+        stage: Stage::Execve,
+        errno: 2,
+        path: b"nope".to_vec(),
+        message: "nope: not found".into(),
+    }
+}
+
+#[test]
+fn b1_a_command_is_told_from_its_start_to_its_end_and_then_there_is_nothing_for_ever() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.started(channel);
+    agent.out(channel, b"one");
+    agent.send(channel, Message::Stderr(Bytes::from_static(b"two")));
+    agent.exited(channel, 3);
+    agent.send(channel, Message::End(End { writer_left: true, total: 6 }));
+    let events = rest(&core);
+    let [Event::Started { pid: 42 }, one, two, Event::Exited(exited)] = events.as_slice() else {
+        panic!("{events:?}");
+    };
+    assert_eq!(*one, Event::Output(OutputStream::Stdout, Bytes::from_static(b"one")));
+    assert_eq!(*two, Event::Output(OutputStream::Stderr, Bytes::from_static(b"two")));
+    assert_eq!(exited.code, 3);
+    for _ in 0..3 {
+        let Next::End(end) = core.try_next().unwrap() else { panic!("more after the end") };
+        assert!(end.writer_left && !end.cut);
+    }
+}
+
+#[test]
+fn b1_a_failure_to_start_is_the_only_event_and_an_error_of_the_collected_call() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.send(channel, Message::Failed(failure()));
+    let mut handle = handle(core);
+    for _ in 0..2 {
+        let Err(Error::ExecFailed(failed)) = block_on(handle.collect()) else { panic!() };
+        assert_eq!((failed.errno, failed.errno_name.as_str()), (2, "ENOENT"));
+        assert_eq!((failed.kind, failed.stage), (FailureKind::NotFound, Stage::Execve));
+    }
+    assert_eq!(block_on(handle.recv()), None);
+}
+
+#[test]
+fn b1_a_story_out_of_order_loses_every_command_on_the_connection() {
+    let (connection, mut agent, core, channel) = opened(StdinSource::Null);
+    let other = connection.exec(request(StdinSource::Null)).unwrap();
+    let second = agent.recv().channel;
+    agent.started(second);
+    agent.out(channel, b"before the start");
+    let events = rest(&core);
+    let [Event::Lost(lost)] = events.as_slice() else { panic!("{events:?}") };
+    assert!(lost.message.contains("before the start"), "{lost}");
+    assert!(matches!(rest(&other).as_slice(), [Event::Started { .. }, Event::Lost(_)]));
+    assert!(matches!(agent.recv().message, Message::Error(_)), "the agent is told why");
+    assert!(agent.try_recv().is_none(), "the connection is closed");
+    let late = connection.exec(request(StdinSource::Null)).unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::StreamLost);
+}
+
+#[test]
+fn b7_a_connection_cut_in_the_middle_of_a_frame_is_one_loss_and_no_exit() {
+    let (connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.started(channel);
+    agent.out(channel, b"whole");
+    agent.break_off(channel);
+    let events = rest(&core);
+    assert_eq!(output(&events), b"whole");
+    let losses = events.iter().filter(|event| is_lost(Some(event))).count();
+    assert_eq!((losses, is_lost(events.last())), (1, true));
+    let late = connection.exec(request(StdinSource::Null)).unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::SandboxNotRunning);
+    let mut handle = handle(core);
+    assert_eq!(block_on(handle.recv()), None);
+}
+
+#[test]
+fn b7_the_collected_call_of_a_lost_command_fails_as_lost() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.started(channel);
+    agent.out(channel, b"some");
+    drop(agent);
+    let mut handle = handle(core);
+    assert_eq!(block_on(handle.wait()).unwrap_err().kind(), ErrorKind::StreamLost);
+    assert_eq!(block_on(handle.collect()).unwrap_err().kind(), ErrorKind::StreamLost);
+}
+
+#[test]
+fn b7_a_connection_lost_after_the_exit_takes_nothing_back() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.started(channel);
+    agent.exited(channel, 0);
+    drop(agent);
+    let output = block_on(handle(core).collect()).unwrap();
+    assert!(output.status().success && output.writer_left());
+}
+
+#[test]
+fn b7_one_that_wants_all_output_is_told_when_some_may_be_missing() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.started(channel);
+    agent.exited(channel, 0);
+    drop(agent);
+    let settings = Settings { wait_for_eof: true, ..Settings::default() };
+    let error = block_on(ExecHandle::new(Exec::new(core, ExecRecord::new(settings))).collect())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StreamLost);
+}
+
+#[test]
+fn i_garbage_from_the_agent_is_a_typed_loss() {
+    for garbage in [&b"\0\0\0\0\xff\0\0\0\0\0\0\0"[..], &[0xff; 64], &[0x20; 64]] {
+        let (_connection, mut agent, core, _) = opened(StdinSource::Null);
+        agent.send_raw(garbage);
+        let events = rest(&core);
+        let [Event::Lost(lost)] = events.as_slice() else { panic!("{events:?}") };
+        assert!(!lost.sandbox_gone && lost.message.contains("protocol"), "{lost}");
+    }
+}
+
+#[test]
+fn i_a_frame_on_a_channel_that_was_never_opened_is_a_loss() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.out(channel + 1, b"x");
+    assert!(is_lost(next(&core).as_ref()));
+}
+
+#[test]
+fn i_a_wrong_kind_of_answer_fails_the_request_and_the_connection() {
+    let (connection, mut agent, core, _) = opened(StdinSource::Null);
+    let pending = connection.sessions().unwrap();
+    let channel = agent.recv().channel;
+    agent.started(channel);
+    assert_eq!(block_on(pending).unwrap_err().kind(), ErrorKind::StreamLost);
+    assert!(is_lost(next(&core).as_ref()));
+}
+
+#[test]
+fn i_an_agent_without_a_common_version_or_without_a_greeting_is_refused() {
+    let establish = |speak: fn(&mut Agent)| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let pending = Connection::establish(ours, limits()).unwrap();
+        let mut agent = Agent::new(theirs);
+        speak(&mut agent);
+        let result = pending.wait(None).unwrap().map(drop);
+        drop(agent);
+        result.unwrap_err()
+    };
+    let error = establish(|agent| {
+        let hello = Hello { min_version: 8, max_version: 9, ..Hello::ours(None) };
+        agent.send(0, Message::Hello(hello));
+    });
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert!(error.to_string().contains("8-9"), "{error}");
+    let error = establish(|agent| agent.send(0, Message::Error("full".into())));
+    assert!(error.to_string().contains("full"), "{error}");
+    let error = establish(|agent| agent.send(0, Message::Bye));
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    let error = establish(|agent| {
+        let (other, _) = UnixStream::pair().unwrap();
+        *agent = Agent::new(other);
+    });
+    assert_eq!(error.kind(), ErrorKind::SandboxNotRunning);
+}
+
+#[test]
+fn b5_random_cancels_over_a_million_numbered_lines_leave_no_gap_and_one_ending() {
+    const LINES: u64 = 1_000_000;
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    let writer = thread::spawn(move || {
+        agent.started(channel);
+        let (mut credit, mut pending) = (SendCredit::new(OUTPUT_WINDOW), Vec::new());
+        for line in 0..LINES {
+            pending.extend_from_slice(format!("{line}\n").as_bytes());
+            // Lengths that are no multiple of anything, so that lines are cut everywhere.
+            let size = usize::try_from(1 + line * 7919 % 20_011).unwrap();
+            while pending.len() >= size || line + 1 == LINES && !pending.is_empty() {
+                let size = size.min(pending.len());
+                while !credit.spend(size) {
+                    let Message::Credit(limit) = agent.recv().message else { panic!() };
+                    credit.raise(limit);
+                }
+                agent.out(channel, &pending[..size]);
+                pending.drain(..size);
+            }
+        }
+        agent.exited(channel, 0);
+        agent.end(channel);
+        agent
+    });
+    let (mut expected, mut partial, mut endings, mut random) = (0u64, Vec::new(), 0, 1u64);
+    loop {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let mut future = Box::pin(core.next());
+        let result = match poll_once(&mut future) {
+            Poll::Ready(result) => result,
+            // Given up while the event may be on its way, or waited for.
+            Poll::Pending if random >> 63 == 0 => continue,
+            Poll::Pending => block_on(future),
+        };
+        let Received { event, credit } = match result.unwrap() {
+            Next::Event(received) => received,
+            Next::End(_) => break,
+            Next::Nothing => panic!(),
+        };
+        match event {
+            Event::Output(_, data) => {
+                for byte in data {
+                    if byte == b'\n' {
+                        let line = std::str::from_utf8(&partial).unwrap().parse::<u64>().unwrap();
+                        assert_eq!(line, expected);
+                        expected += 1;
+                        partial.clear();
+                    } else {
+                        partial.push(byte);
+                    }
+                }
+            }
+            Event::Exited(_) => endings += 1,
+            Event::Started { .. } => {}
+            other => panic!("{other:?}"),
+        }
+        drop(credit);
+    }
+    assert_eq!((expected, endings), (LINES, 1));
+    drop(writer.join().unwrap());
+}
+
+#[test]
+fn b5_a_wait_that_runs_out_of_time_loses_nothing() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    let now = || Some(Instant::now());
+    assert!(matches!(core.turn().unwrap().next(now()).unwrap(), Next::Nothing));
+    assert!(matches!(core.try_next().unwrap(), Next::Nothing));
+    agent.started(channel);
+    agent.out(channel, b"x");
+    assert!(matches!(next(&core), Some(Event::Started { .. })));
+    assert_eq!(output(&[next(&core).unwrap()]), b"x");
+}
+
+#[test]
+fn b6_credit_goes_back_when_events_are_released_and_not_before() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.started(channel);
+    assert!(matches!(next(&core), Some(Event::Started { .. })));
+    let mut credit = SendCredit::new(OUTPUT_WINDOW);
+    while credit.spend(MAX_DATA) {
+        agent.out(channel, &[7; MAX_DATA]);
+    }
+    let frames = OUTPUT_WINDOW / cost(MAX_DATA);
+    let mut held = Vec::new();
+    for _ in 0..frames {
+        let Next::Event(received) = core.turn().unwrap().next(None).unwrap() else { panic!() };
+        held.push(received.credit);
+    }
+    // Nothing was granted for what is only held: the next frame is what comes of this request.
+    let signal = core.signal(15, Scope::Group).unwrap();
+    let frame = agent.recv();
+    assert!(matches!(frame.message, Message::Signal(_)), "{frame:?}");
+    agent.send(frame.channel, Message::Verdict(Verdict::default()));
+    block_on(signal).unwrap();
+    // From other threads, in another order.
+    held.reverse();
+    thread::scope(|scope| held.into_iter().for_each(|one| drop(scope.spawn(|| drop(one)))));
+    while credit.room() < MAX_DATA {
+        let Message::Credit(limit) = agent.recv().message else { panic!() };
+        credit.raise(limit);
+    }
+    agent.exited(channel, 0);
+    agent.end(channel);
+    assert!(matches!(rest(&core).as_slice(), [Event::Exited(_)]));
+}
+
+#[test]
+fn b6_an_agent_that_sends_more_than_was_granted_loses_the_connection() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.started(channel);
+    for _ in 0..=OUTPUT_WINDOW / cost(MAX_DATA) {
+        agent.out(channel, &[7; MAX_DATA]);
+    }
+    let (mut held, mut events) = (Vec::new(), Vec::new());
+    let deadline = Some(Instant::now() + PATIENCE);
+    while let Next::Event(received) = core.turn().unwrap().next(deadline).unwrap() {
+        held.push(received.credit);
+        events.push(received.event);
+    }
+    let Some(Event::Lost(lost)) = events.last() else { panic!() };
+    assert!(lost.message.contains("credit"), "{lost}");
+    assert!(output(&events).len() < usize::try_from(OUTPUT_WINDOW).unwrap());
+}
+
+#[test]
+fn credit_that_is_released_after_everything_was_closed_is_harmless() {
+    let (connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.started(channel);
+    agent.out(channel, b"kept");
+    next(&core);
+    let Next::Event(kept) = core.turn().unwrap().next(None).unwrap() else { panic!() };
+    drop(core);
+    drop(connection);
+    assert_eq!(agent.recv().message, Message::Close);
+    assert!(agent.try_recv().is_none());
+    let Event::Output(_, data) = &kept.event else { panic!() };
+    assert_eq!(data.as_ref(), b"kept");
+    drop(kept);
+}
+
+#[test]
+fn b9_a_second_reader_is_told_that_the_handle_is_busy_and_control_is_not_disturbed() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    let mut first = Box::pin(core.next());
+    assert!(poll_once(&mut first).is_pending());
+    assert_eq!(core.try_next().unwrap_err().kind(), ErrorKind::Busy);
+    let at_once = core.turn().map(drop);
+    assert_eq!(at_once.unwrap_err().kind(), ErrorKind::Busy);
+    let second = poll_once(&mut Box::pin(core.next()));
+    assert!(matches!(second, Poll::Ready(Err(error)) if error.kind() == ErrorKind::Busy));
+    let signal = core.signal(15, Scope::Group).unwrap();
+    let frame = agent.recv();
+    agent.send(frame.channel, Message::Verdict(Verdict::default()));
+    block_on(signal).unwrap();
+    drop(first);
+    agent.started(channel);
+    assert!(matches!(next(&core), Some(Event::Started { .. })));
+}
+
+#[test]
+fn the_descriptor_polls_readable_exactly_while_there_is_something() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    assert!(!is_readable(core.fd().unwrap()));
+    agent.started(channel);
+    let fd = core.fd().unwrap();
+    rustix::event::poll(&mut [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)], None)
+        .unwrap();
+    assert!(matches!(core.try_next().unwrap(), Next::Event(_)));
+    assert!(!is_readable(core.fd().unwrap()));
+    agent.exited(channel, 0);
+    agent.end(channel);
+    assert_eq!(rest(&core).len(), 1);
+    assert!(is_readable(core.fd().unwrap()), "the end never says that there is nothing yet");
+}
+
+#[test]
+fn d1_closing_wakes_a_sleeper_and_a_task() {
+    let (_connection, _agent, core, _) = opened(StdinSource::Null);
+    let core = Arc::new(core);
+    let sleeper = Arc::clone(&core);
+    let begun = Instant::now();
+    let sleeper = thread::spawn(move || {
+        sleeper.turn().and_then(|turn| turn.next(Some(begun + PATIENCE))).map(drop)
+    });
+    while core.try_next().is_ok() {
+        thread::yield_now();
+    }
+    core.close();
+    core.close();
+    assert_eq!(sleeper.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    assert!(begun.elapsed() < PATIENCE, "it was not woken, its time was over");
+    let (_connection, _agent, core, _) = opened(StdinSource::Null);
+    let mut task = Box::pin(core.next());
+    assert!(poll_once(&mut task).is_pending());
+    core.close();
+    assert_eq!(block_on(task).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn d1_dropping_a_handle_detaches_and_never_kills() {
+    let (connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.started(channel);
+    drop(handle(core));
+    assert_eq!(agent.recv(), Frame { channel, message: Message::Close });
+    // What was on its way is ignored, and the connection goes on.
+    agent.out(channel, b"late");
+    agent.exited(channel, 0);
+    agent.end(channel);
+    let other = connection.exec(request(StdinSource::Null)).unwrap();
+    let frame = agent.recv();
+    assert!(matches!(frame.message, Message::Exec(_)) && frame.channel > channel, "{frame:?}");
+    agent.started(frame.channel);
+    assert!(matches!(next(&other), Some(Event::Started { .. })));
+}
+
+#[test]
+fn d1_a_handle_whose_command_has_ended_is_dropped_without_a_word() {
+    let (connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.started(channel);
+    agent.exited(channel, 0);
+    agent.end(channel);
+    rest(&core);
+    drop(core);
+    let _other = connection.exec(request(StdinSource::Null)).unwrap();
+    assert!(matches!(agent.recv().message, Message::Exec(_)));
+}
+
+#[test]
+fn d4_a_collected_call_that_is_given_up_kills_its_command() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.started(channel);
+    let mut handle = handle(core).kill_on_drop();
+    let mut collect = Box::pin(handle.collect());
+    assert!(poll_once(&mut collect).is_pending());
+    drop(collect);
+    drop(handle);
+    let Message::Signal(signal) = agent.recv().message else { panic!() };
+    let session = SessionId::from_bytes([7; 16]);
+    assert_eq!(signal, SignalRequest { session, signal: 9, scope: Scope::Everything });
+    assert_eq!(agent.recv(), Frame { channel, message: Message::Close });
+}
+
+#[test]
+fn d4_a_collected_call_that_came_to_its_end_kills_nothing() {
+    let (connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.started(channel);
+    agent.exited(channel, 0);
+    agent.end(channel);
+    block_on(handle(core).kill_on_drop().collect()).unwrap();
+    let _other = connection.exec(request(StdinSource::Null)).unwrap();
+    assert!(matches!(agent.recv().message, Message::Exec(_)));
+}
+
+#[test]
+fn b10_a_collect_that_is_given_up_keeps_what_it_had_for_the_next() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    let mut handle = handle(core);
+    agent.started(channel);
+    for (data, taken) in [(b"one", 3), (b"two", 6), (b"tri", 9)] {
+        agent.out(channel, data);
+        // Given up again and again, also after it has taken the bytes.
+        while handle.position() < taken {
+            assert!(poll_once(&mut Box::pin(handle.collect())).is_pending());
+        }
+    }
+    agent.exited(channel, 0);
+    agent.end(channel);
+    let output = block_on(handle.collect()).unwrap();
+    assert_eq!(output.stdout().unwrap(), "onetwotri");
+}
+
+#[test]
+fn b10_wait_ends_at_the_exit_and_what_comes_after_it_can_still_be_received() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    let mut handle = handle(core);
+    agent.started(channel);
+    agent.out(channel, b"thrown away");
+    agent.exited(channel, 5);
+    for _ in 0..2 {
+        assert_eq!(block_on(handle.wait()).unwrap().code, 5);
+    }
+    agent.out(channel, b"from another");
+    agent.end(channel);
+    let output = block_on(handle.collect()).unwrap();
+    assert_eq!((output.status().code, output.stdout().unwrap().as_str()), (5, "from another"));
+}
+
+#[test]
+fn d3_a_timeout_is_an_error_that_carries_the_output_so_far() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.started(channel);
+    agent.out(channel, b"so far");
+    let killed = Exited { code: -1, signal: Some(9), timed_out: true, ..Exited::default() };
+    agent.send(channel, Message::Exited(killed));
+    agent.end(channel);
+    let limit = Duration::from_millis(5);
+    let settings = Settings { timeout: Some(limit), ..Settings::default() };
+    let error = block_on(ExecHandle::new(Exec::new(core, ExecRecord::new(settings))).collect())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ExecTimeout);
+    let Error::ExecTimeout { timeout, output } = error else { panic!() };
+    assert_eq!((timeout, output.stdout().unwrap().as_str()), (limit, "so far"));
+    assert_eq!(output.status().signal, Some(9));
+}
+
+#[test]
+fn a4_output_is_cut_at_the_callers_limit_and_says_how_much_there_was() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+    agent.started(channel);
+    for _ in 0..4 {
+        agent.out(channel, &[b'x'; 300]);
+    }
+    agent.send(channel, Message::Stderr(Bytes::from_static(b"short")));
+    agent.exited(channel, 0);
+    agent.end(channel);
+    let settings = Settings { max_output: Some(1000), ..Settings::default() };
+    let output =
+        block_on(ExecHandle::new(Exec::new(core, ExecRecord::new(settings))).collect()).unwrap();
+    assert_eq!((output.stdout_bytes().len(), output.stdout_total()), (1000, 1200));
+    assert_eq!((output.stderr_bytes().len(), output.stderr_total()), (5, 5));
+    assert!(output.truncated());
+}
+
+#[test]
+fn d2_signals_are_answered_by_typed_verdicts() {
+    let (connection, mut agent, core, channel) = opened(StdinSource::Null);
+    for (refusal, kind) in [
+        (Refusal::NoSuchProcess, ErrorKind::NoSuchProcess),
+        (Refusal::NoSuchSession, ErrorKind::NoSuchProcess),
+        (Refusal::Invalid, ErrorKind::InvalidArgument),
+        (Refusal::NotATerminal, ErrorKind::NotATerminal),
+        (Refusal::TooMany, ErrorKind::LimitReached),
+        (Refusal::System, ErrorKind::Io),
+    ] {
+        let pending = core.signal(15, Scope::Group).unwrap();
+        let on = agent.recv().channel;
+        let verdict = Verdict { refusal: Some(refusal), errno: 3, message: String::new() };
+        agent.send(on, Message::Verdict(verdict));
+        let error = block_on(pending).unwrap_err();
+        assert_eq!((error.kind(), error.os_error()), (kind, Some(3)));
+    }
+    for bad in [0, -1, 65] {
+        let error = core.signal(bad, Scope::Group).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+    let error = core.resize(10, 10).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotATerminal, "it has none, and nobody need be asked");
+    let pending = core.signal(15, Scope::Group).unwrap();
+    drop(agent);
+    assert_eq!(block_on(pending).unwrap_err().kind(), ErrorKind::StreamLost);
+    assert!(connection.lost().is_some() && channel > 0);
+}
+
+#[test]
+fn b8_a_terminal_is_resized_and_sizes_of_nothing_are_refused() {
+    let (connection, mut agent) = connect();
+    let mut with_tty = request(StdinSource::Pipe);
+    with_tty.exec.tty = Some(msb_wire::TtySize { rows: 24, cols: 80 });
+    let core = connection.exec(with_tty).unwrap();
+    assert!(matches!(agent.recv().message, Message::Exec(_)));
+    assert_eq!(core.resize(0, 1).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    let pending = core.resize(50, 132).unwrap();
+    let frame = agent.recv();
+    let Message::Resize(resize) = frame.message else { panic!() };
+    assert_eq!((resize.size.rows, resize.size.cols), (50, 132));
+    agent.send(frame.channel, Message::Verdict(Verdict::default()));
+    block_on(pending).unwrap();
+}
+
+#[test]
+fn d5_sessions_are_listed() {
+    let (connection, mut agent) = connect();
+    let pending = connection.sessions().unwrap();
+    let frame = agent.recv();
+    assert_eq!(frame.message, Message::List);
+    let info = SessionInfo {
+        session: SessionId::from_bytes([9; 16]),
+        pid: 5,
+        argv: Vec::new(),
+        tty: false,
+        exited: None,
+        age_ns: 1,
+        total: 2,
+        followers: 0,
+    };
+    agent.send(frame.channel, Message::Sessions(Sessions { sessions: vec![info.clone()] }));
+    assert_eq!(block_on(pending).unwrap(), [info]);
+}
+
+#[test]
+fn a2_arguments_longer_than_any_frame_fail_as_the_kernel_would_fail_them() {
+    let (connection, mut agent) = connect();
+    let mut large = request(StdinSource::Null);
+    large.exec.argv.push(vec![b'x'; 9 << 20].into());
+    let mut failed = handle(connection.exec(large).unwrap());
+    let Err(Error::ExecFailed(failure)) = block_on(failed.collect()) else { panic!() };
+    assert_eq!((failure.kind, failure.errno_name.as_str()), (FailureKind::BadArgs, "E2BIG"));
+    let _next = connection.exec(request(StdinSource::Null)).unwrap();
+    assert!(matches!(agent.recv().message, Message::Exec(_)), "the connection goes on");
+}
+
+#[test]
+fn i_a_forked_child_is_told_so_and_touches_nothing() {
+    // What a child would see: another process id than the one that the connection was made in.
+    assert_eq!(
+        crate::runtime::check_pid(std::process::id() ^ 1).unwrap_err().kind(),
+        ErrorKind::Unsupported
+    );
+}

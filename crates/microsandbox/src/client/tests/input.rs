@@ -1,0 +1,242 @@
+//! Standard input, and a socket that is full.
+
+use crate::client::exec::{ExecCore, StdinSource};
+use crate::client::queue::Event;
+use crate::client::testing::{block_on, is_readable, next, opened, poll_once, request, rest};
+use crate::error::ErrorKind;
+use crate::exec::ExecHandle;
+use crate::pull::Exec;
+use crate::record::{ExecRecord, Settings};
+use bytes::Bytes;
+use msb_wire::limits::{MAX_DATA, OUTPUT_WINDOW, STDIN_WINDOW};
+use msb_wire::{Frame, Message, Scope, SendCredit, StdinError, Verdict, cost};
+use std::sync::Arc;
+use std::thread;
+
+fn output(events: &[Event]) -> Vec<u8> {
+    let data = |event: &Event| match event {
+        Event::Output(_, data) => data.to_vec(),
+        _ => Vec::new(),
+    };
+    events.iter().flat_map(data).collect()
+}
+
+fn handle(core: ExecCore) -> ExecHandle {
+    ExecHandle::new(Exec::new(core, ExecRecord::new(Settings::default())))
+}
+
+#[test]
+fn c1_the_sink_is_had_once_and_only_when_there_is_a_pipe() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Pipe);
+    agent.started(channel);
+    agent.exited(channel, 0);
+    agent.end(channel);
+    rest(&core);
+    let mut piped = handle(core);
+    assert!(piped.take_stdin().is_some(), "also when the command is gone already");
+    assert!(piped.take_stdin().is_none());
+    let (_connection, _agent, core, _) = opened(StdinSource::Null);
+    assert!(handle(core).take_stdin().is_none());
+    let (_connection, _agent, core, _) = opened(StdinSource::Bytes(Bytes::from_static(b"x")));
+    assert!(handle(core).take_stdin().is_none());
+}
+
+#[test]
+fn c1_the_sink_works_when_the_handle_is_gone_and_the_other_way_round() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Pipe);
+    agent.started(channel);
+    let sink = core.take_sink().unwrap();
+    drop(core);
+    // Nobody reads any more, and yet the command does not have to wait.
+    let mut credit = SendCredit::new(OUTPUT_WINDOW);
+    for _ in 0..3 * OUTPUT_WINDOW / cost(MAX_DATA) {
+        while !credit.spend(MAX_DATA) {
+            let Message::Credit(limit) = agent.recv().message else { panic!() };
+            credit.raise(limit);
+        }
+        agent.out(channel, &[0; MAX_DATA]);
+    }
+    block_on(sink.write_all(b"still")).unwrap();
+    assert_eq!(agent.recv_but_credit().message, Message::Stdin(Bytes::from_static(b"still")));
+    drop(sink);
+    assert_eq!(agent.recv_but_credit().message, Message::StdinEof);
+    assert_eq!(agent.recv_but_credit(), Frame { channel, message: Message::Close });
+
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Pipe);
+    drop(core.take_sink().unwrap());
+    assert_eq!(agent.recv().message, Message::StdinEof);
+    agent.started(channel);
+    assert!(matches!(next(&core), Some(Event::Started { .. })));
+}
+
+#[test]
+fn c1_dropping_a_handle_leaves_an_input_open_that_nobody_took() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Pipe);
+    drop(core);
+    assert_eq!(agent.recv(), Frame { channel, message: Message::Close });
+}
+
+#[test]
+fn c2_writes_stop_at_the_credit_and_go_on_with_more() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Pipe);
+    let sink = core.take_sink().unwrap();
+    let data: Vec<u8> = (0..=250).cycle().take(2_000_000).collect();
+    assert_eq!(sink.try_write(b"").unwrap().unwrap(), 0);
+    let first = sink.try_write(&data).unwrap().unwrap();
+    assert!(first as u64 <= STDIN_WINDOW && first as u64 > STDIN_WINDOW - cost(MAX_DATA));
+    assert!(sink.try_write(&data).is_none());
+    assert!(sink.write_until(&data, Some(std::time::Instant::now())).is_none());
+    assert!(!is_readable(sink.fd().unwrap()));
+    let mut rest = Box::pin(sink.write_all(&data[first..]));
+    assert!(poll_once(&mut rest).is_pending());
+    let expected = data.clone();
+    let reader = thread::spawn(move || {
+        let (mut got, mut used) = (Vec::new(), 0);
+        while got.len() < expected.len() {
+            let Message::Stdin(piece) = agent.recv().message else { panic!() };
+            assert!(piece.len() <= MAX_DATA);
+            used += cost(piece.len());
+            got.extend_from_slice(&piece);
+            agent.send(channel, Message::Credit(used + STDIN_WINDOW));
+        }
+        assert!(got == expected);
+        agent
+    });
+    block_on(rest).unwrap();
+    let mut agent = reader.join().unwrap();
+    sink.close();
+    sink.close();
+    assert_eq!(agent.recv().message, Message::StdinEof);
+    assert_eq!(sink.try_write(b"x").unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    drop(core);
+    assert_eq!(agent.recv().message, Message::Close);
+}
+
+#[test]
+fn c2_closing_the_sink_wakes_one_that_waits_in_a_write() {
+    let (_connection, _agent, core, _) = opened(StdinSource::Pipe);
+    let sink = Arc::new(core.take_sink().unwrap());
+    while sink.try_write(&[0; MAX_DATA]).is_some() {}
+    let writer = Arc::clone(&sink);
+    let writer = thread::spawn(move || writer.write_until(b"x", None));
+    sink.close();
+    assert_eq!(writer.join().unwrap().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn c3_a_command_that_stops_reading_is_a_broken_pipe_and_one_event() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Pipe);
+    let sink = core.take_sink().unwrap();
+    agent.started(channel);
+    agent.send(channel, Message::StdinError(StdinError { errno: 32 }));
+    agent.out(channel, b"goes on");
+    assert!(matches!(next(&core), Some(Event::Started { .. })));
+    assert_eq!(next(&core), Some(Event::StdinError(StdinError { errno: 32 })));
+    assert_eq!(block_on(sink.write_all(b"x")).unwrap_err().kind(), ErrorKind::BrokenPipe);
+    assert!(is_readable(sink.fd().unwrap()));
+    assert_eq!(output(&[next(&core).unwrap()]), b"goes on");
+    drop(sink);
+    drop(core);
+    assert_eq!(agent.recv().message, Message::Close, "and no end of input behind the break");
+}
+
+#[test]
+fn c3_the_exit_of_the_command_breaks_a_write_that_waits() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Pipe);
+    let sink = core.take_sink().unwrap();
+    while sink.try_write(&[0; MAX_DATA]).is_some() {}
+    let mut write = Box::pin(sink.write_all(b"more"));
+    assert!(poll_once(&mut write).is_pending());
+    agent.started(channel);
+    agent.exited(channel, 0);
+    assert_eq!(block_on(write).unwrap_err().kind(), ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn c4_given_bytes_arrive_whole_and_then_their_end() {
+    for size in [0, 1, MAX_DATA + 1, 8 << 20] {
+        let data = Bytes::from((0..=252).cycle().take(size).collect::<Vec<u8>>());
+        let (_connection, mut agent, core, channel) = opened(StdinSource::Bytes(data.clone()));
+        agent.started(channel);
+        let (mut got, mut used) = (Vec::new(), 0);
+        loop {
+            match agent.recv().message {
+                Message::Stdin(piece) => {
+                    used += cost(piece.len());
+                    got.extend_from_slice(&piece);
+                    agent.send(channel, Message::Credit(used + STDIN_WINDOW));
+                }
+                Message::StdinEof => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(got == data, "{size} bytes");
+        agent.exited(channel, 0);
+        agent.end(channel);
+        assert!(block_on(handle(core).collect()).unwrap().status().success);
+    }
+}
+
+#[test]
+fn c4_a_command_that_does_not_read_its_bytes_is_no_error_of_the_call() {
+    let data = Bytes::from(vec![0; 4 << 20]);
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Bytes(data));
+    agent.started(channel);
+    agent.send(channel, Message::StdinError(StdinError { errno: 32 }));
+    agent.exited(channel, 0);
+    agent.end(channel);
+    assert!(block_on(handle(core).collect()).unwrap().status().success);
+}
+
+#[test]
+fn a_socket_that_is_full_delays_frames_and_loses_none() {
+    let (connection, mut agent, core, _) = opened(StdinSource::Pipe);
+    let sinks: Vec<_> = (0..8)
+        .map(|_| {
+            let core = connection.exec(request(StdinSource::Pipe)).unwrap();
+            let sink = core.take_sink().unwrap();
+            let mut sent = 0;
+            while let Some(taken) = sink.try_write(&[1; MAX_DATA]) {
+                sent += taken.unwrap();
+            }
+            (core, sink, sent)
+        })
+        .collect();
+    let pending = core.signal(15, Scope::Group).unwrap();
+    let mut got = 0;
+    loop {
+        let frame = agent.recv();
+        match frame.message {
+            Message::Stdin(piece) => got += piece.len(),
+            Message::Exec(_) => {}
+            Message::Signal(_) => {
+                agent.send(frame.channel, Message::Verdict(Verdict::default()));
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(got, sinks.iter().map(|(_, _, sent)| sent).sum::<usize>());
+    block_on(pending).unwrap();
+}
+
+#[test]
+fn c2_what_was_written_before_everybody_let_go_still_arrives() {
+    let (connection, mut agent, core, _) = opened(StdinSource::Pipe);
+    let sink = core.take_sink().unwrap();
+    let mut sent = 0;
+    while let Some(taken) = sink.try_write(&[1; MAX_DATA]) {
+        sent += taken.unwrap();
+    }
+    drop((core, sink, connection));
+    let (mut got, mut closed) = (0, false);
+    while let Some(frame) = agent.try_recv() {
+        match frame.message {
+            Message::Stdin(piece) => got += piece.len(),
+            Message::StdinEof => {}
+            Message::Close => closed = true,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((got, closed), (sent, true));
+}

@@ -1,0 +1,132 @@
+//! Following a session that is there already.
+
+use crate::client::connection::Connection;
+use crate::client::testing::{Agent, block_on, connect, poll_once, rest};
+use crate::client::{Event, ExecCore, Joined, Pending};
+use crate::error::ErrorKind;
+use crate::exec::{ExecHandle, ReattachFrom};
+use crate::pull::Exec;
+use msb_wire::limits::OUTPUT_WINDOW;
+use msb_wire::{
+    Attach, Attached, Failure, FailureKind, Message, Refusal, SessionId, Stage, Verdict,
+};
+use std::sync::Arc;
+
+const SESSION: SessionId = SessionId::from_bytes([3; 16]);
+
+/// One that asks to follow a session, and the channel on which the agent is to answer.
+fn asked(
+    connection: &Arc<Connection>,
+    agent: &mut Agent,
+    from: ReattachFrom,
+) -> (ExecCore, Pending<Joined>, u32) {
+    let (core, answer) = connection.attach(SESSION, from.position()).unwrap();
+    let frame = agent.recv();
+    let expected = Attach { session: SESSION, from: from.position(), window: OUTPUT_WINDOW };
+    assert_eq!(frame.message, Message::Attach(expected));
+    (core, answer, frame.channel)
+}
+
+fn attached(stdin_open: bool) -> Message {
+    Message::Attached(Attached { pid: 42, from: 100, missed: 90, stdin_open, tty: true })
+}
+
+#[test]
+fn d5_a_session_that_is_joined_is_told_from_there_and_positions_go_on() {
+    let (connection, mut agent) = connect();
+    let (core, answer, channel) = asked(&connection, &mut agent, ReattachFrom::Position(10));
+    agent.send(channel, attached(true));
+    agent.out(channel, b"abc");
+    agent.exited(channel, 5);
+    agent.end(channel);
+    let mut handle = ExecHandle::new(Exec::joined(core, &block_on(answer).unwrap()));
+    assert_eq!((handle.position(), handle.missed()), (100, 90));
+    assert!(handle.take_stdin().is_some() && handle.take_stdin().is_none());
+    let output = block_on(handle.collect()).unwrap();
+    assert_eq!((output.stdout_bytes().as_ref(), output.status().code), (b"abc".as_slice(), 5));
+    assert_eq!((handle.position(), handle.missed()), (103, 90));
+}
+
+#[test]
+fn d5_a_session_whose_input_is_closed_has_no_sink() {
+    let (connection, mut agent) = connect();
+    let (core, answer, channel) = asked(&connection, &mut agent, ReattachFrom::Now);
+    agent.send(channel, attached(false));
+    let mut handle = ExecHandle::new(Exec::joined(core, &block_on(answer).unwrap()));
+    assert!(handle.take_stdin().is_none());
+}
+
+#[test]
+fn d5_an_unknown_session_is_the_calls_typed_error_and_the_connection_goes_on() {
+    let (connection, mut agent) = connect();
+    let (core, answer, channel) = asked(&connection, &mut agent, ReattachFrom::Start);
+    let refusal = Some(Refusal::NoSuchSession);
+    agent.send(channel, Message::Verdict(Verdict { refusal, ..Verdict::default() }));
+    assert_eq!(block_on(answer).unwrap_err().kind(), ErrorKind::NoSuchSession);
+    drop(core);
+    let (_core, _answer, next) = asked(&connection, &mut agent, ReattachFrom::Start);
+    assert_eq!(next, channel + 1, "nothing was said about a channel that was turned away");
+}
+
+#[test]
+fn d5_a_session_that_never_starts_says_so_to_those_who_joined_it_early() {
+    let (connection, mut agent) = connect();
+    let (core, answer, channel) = asked(&connection, &mut agent, ReattachFrom::Start);
+    agent.send(
+        channel,
+        Message::Failed(Failure {
+            kind: FailureKind::NotFound,
+            stage: Stage::Execve,
+            errno: 2,
+            path: b"nope".to_vec(),
+            message: String::new(),
+        }),
+    );
+    block_on(answer).unwrap();
+    assert!(matches!(rest(&core).as_slice(), [Event::Failed(_)]));
+}
+
+#[test]
+fn d5_a_connection_that_is_lost_before_the_answer_is_an_error_of_the_call() {
+    let (connection, mut agent) = connect();
+    let (_core, answer, _) = asked(&connection, &mut agent, ReattachFrom::Start);
+    drop(agent);
+    assert_eq!(block_on(answer).unwrap_err().kind(), ErrorKind::StreamLost);
+}
+
+#[test]
+fn d5_one_who_gives_up_before_the_answer_closes_the_channel() {
+    let (connection, mut agent) = connect();
+    let (core, mut answer, channel) = asked(&connection, &mut agent, ReattachFrom::Start);
+    assert!(poll_once(&mut answer).is_pending());
+    drop(core);
+    let frame = agent.recv();
+    assert_eq!((frame.channel, frame.message), (channel, Message::Close));
+    // What had been on its way is of no interest, and breaks no rule.
+    agent.send(channel, attached(true));
+    agent.out(channel, b"late");
+    let (_core, _answer, _) = asked(&connection, &mut agent, ReattachFrom::Start);
+}
+
+#[test]
+fn d5_an_answer_that_is_none_ends_the_connection() {
+    let (connection, mut agent) = connect();
+    let (_core, answer, channel) = asked(&connection, &mut agent, ReattachFrom::Start);
+    agent.started(channel);
+    assert!(block_on(answer).is_err());
+    assert!(matches!(agent.recv().message, Message::Error(_)));
+}
+
+#[test]
+fn h2_a_sink_that_leaves_the_input_open_sends_no_end() {
+    let (connection, mut agent) = connect();
+    let (core, answer, channel) = asked(&connection, &mut agent, ReattachFrom::Now);
+    agent.send(channel, attached(true));
+    block_on(answer).unwrap();
+    let sink = core.take_sink().unwrap().leaving_input_open();
+    assert_eq!(sink.try_write(b"typed").unwrap().unwrap(), 5);
+    drop(sink);
+    drop(core);
+    assert!(matches!(agent.recv_but_credit().message, Message::Stdin(_)));
+    assert_eq!(agent.recv_but_credit().message, Message::Close);
+}

@@ -1,0 +1,224 @@
+//! An agent that is alive and does not get on, and one whose words cannot be.
+
+use crate::client::connection::{Connection, live};
+use crate::client::exec::{ExecCore, StdinSource};
+use crate::client::queue::{Event, Next};
+use crate::client::testing::{Agent, connect, limits, opened, request, rest};
+use crate::client::{completion, deadlines::Limits};
+use crate::error::{Error, ErrorKind, Origin};
+use crate::exec::ExecHandle;
+use crate::pull::Exec;
+use crate::record::{ExecRecord, Settings};
+use bytes::Bytes;
+use msb_transport::Stream;
+use msb_wire::{Exited, Message, OutputStream, Scope, StdinError, Verdict};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// A connection that lives in the test's own runtime, and so in its time.
+async fn connect_here(limits: Limits) -> (Arc<Connection>, Agent) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut agent = Agent::new(theirs);
+    agent.say_hello();
+    let (promise, pending) = completion();
+    tokio::spawn(live(Stream::from_unix(ours).unwrap(), limits, promise));
+    let connection = pending.await.unwrap();
+    assert!(matches!(agent.recv().message, Message::Hello(_)));
+    (connection, agent)
+}
+
+async fn event(core: &ExecCore) -> Option<Event> {
+    match core.next().await.unwrap() {
+        Next::Event(received) => Some(received.event),
+        _ => None,
+    }
+}
+
+fn timed(seconds: u64) -> crate::client::exec::ExecRequest {
+    let mut request = request(StdinSource::Null);
+    request.exec.timeout_ns = Some(seconds * 1_000_000_000);
+    request
+}
+
+async fn is_lost(core: &ExecCore) -> Duration {
+    let begun = Instant::now();
+    let Some(Event::Lost(lost)) = event(core).await else { panic!("it is not lost") };
+    assert!(!lost.sandbox_gone && lost.origin == Origin::Host);
+    assert!(lost.message.starts_with("the agent did not answer within "), "{}", lost.message);
+    assert_eq!(lost.to_error().kind(), ErrorKind::StreamLost);
+    begun.elapsed()
+}
+
+fn is_about(elapsed: Duration, seconds: u64) {
+    let range = Duration::from_secs(seconds)..Duration::from_secs(seconds + 3);
+    assert!(range.contains(&elapsed), "{elapsed:?} instead of {seconds} s");
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn d3_silent_agent_is_lost_after_the_grace() {
+    let (connection, mut agent) = connect_here(limits()).await;
+    let core = connection.exec(timed(2)).unwrap();
+    is_about(is_lost(&core).await, 12);
+    assert!(matches!(agent.recv().message, Message::Exec(_)));
+    let Message::Signal(kill) = agent.recv().message else { panic!() };
+    assert_eq!((kill.signal, kill.scope), (9, Scope::Everything), "it may still start");
+    assert_eq!(agent.recv().message, Message::Close);
+    assert!(connection.lost().is_none(), "the others go on");
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn d3_command_that_is_not_ended_is_killed_and_lost() {
+    let (connection, mut agent) = connect_here(limits()).await;
+    let core = connection.exec(timed(2)).unwrap();
+    let channel = agent.recv().channel;
+    agent.started(channel);
+    assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
+    is_about(is_lost(&core).await, 2 + 10 + 3);
+    assert!(matches!(agent.recv().message, Message::Signal(_)));
+    assert_eq!(agent.recv().message, Message::Close);
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn d3_flood_beyond_the_timeout_is_lost_too() {
+    let (connection, mut agent) = connect_here(limits()).await;
+    let core = connection.exec(timed(2)).unwrap();
+    let channel = agent.recv().channel;
+    agent.started(channel);
+    assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
+    let begun = Instant::now();
+    loop {
+        // Never more than one at a time, so that the credit suffices.
+        if agent.try_send(channel, Message::Stdout(Bytes::from(vec![0; 60_000]))) {
+            match event(&core).await.unwrap() {
+                Event::Output(OutputStream::Stdout, _) => sleep(Duration::from_millis(10)).await,
+                Event::Lost(_) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn d3_start_and_answers_have_limits_without_a_timeout() {
+    let (connection, mut agent) = connect_here(limits()).await;
+    let core = connection.exec(request(StdinSource::Null)).unwrap();
+    is_about(is_lost(&core).await, 60);
+    for _ in 0..3 {
+        agent.recv();
+    }
+    let begun = Instant::now();
+    let (signal, list) = (core.signal(15, Scope::Group).unwrap(), connection.sessions().unwrap());
+    let (_joining, joined) =
+        connection.attach(msb_wire::SessionId::from_bytes([3; 16]), None).unwrap();
+    let errors: [Error; 3] = [
+        signal.await.unwrap_err(),
+        list.await.map(drop).unwrap_err(),
+        joined.await.map(drop).unwrap_err(),
+    ];
+    is_about(begun.elapsed(), 30);
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::StreamLost);
+        assert!(error.to_string().contains("did not answer within 30 s"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn d3_command_without_a_timeout_runs_for_ever() {
+    let (connection, mut agent) = connect_here(limits()).await;
+    let core = connection.exec(request(StdinSource::Null)).unwrap();
+    let channel = agent.recv().channel;
+    agent.started(channel);
+    assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
+    sleep(Duration::from_secs(1_000_000)).await;
+    agent.out(channel, b"still here");
+    let output = Event::Output(OutputStream::Stdout, Bytes::from_static(b"still here"));
+    assert_eq!(event(&core).await, Some(output));
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn d3_output_without_an_end_is_cut_after_the_exit() {
+    let (connection, mut agent) = connect_here(limits()).await;
+    let core = connection.exec(request(StdinSource::Null)).unwrap();
+    let channel = agent.recv().channel;
+    agent.started(channel);
+    agent.exited(channel, 3);
+    let mut handle = ExecHandle::new(Exec::new(core, ExecRecord::new(Settings::default())));
+    let begun = Instant::now();
+    assert_eq!(handle.collect().await.unwrap().status().code, 3);
+    is_about(begun.elapsed(), 10);
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn d3_reader_that_is_slow_loses_nothing() {
+    let (connection, mut agent) = connect_here(limits()).await;
+    let core = connection.exec(timed(2)).unwrap();
+    let channel = agent.recv().channel;
+    agent.started(channel);
+    agent.out(channel, b"unread");
+    sleep(Duration::from_secs(500)).await;
+    let killed = Exited { code: -1, signal: Some(9), timed_out: true, ..Exited::default() };
+    agent.send(channel, Message::Exited(killed));
+    agent.end(channel);
+    let settings = Settings { timeout: Some(Duration::from_secs(2)), ..Settings::default() };
+    let error =
+        ExecHandle::new(Exec::new(core, ExecRecord::new(settings))).collect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ExecTimeout);
+}
+
+#[test]
+fn b3_exit_code_out_of_range_is_lost() {
+    for (code, signal) in [(i32::MIN, None), (256, None), (-1, None), (-1, Some(0))] {
+        let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
+        agent.started(channel);
+        agent.send(channel, Message::Exited(Exited { code, signal, ..Exited::default() }));
+        let events = rest(&core);
+        let [Event::Started { .. }, Event::Lost(lost)] = events.as_slice() else {
+            panic!("{events:?}")
+        };
+        assert!(lost.message.contains("out of range"), "{}", lost.message);
+        assert_eq!(lost.to_error().kind(), ErrorKind::StreamLost);
+    }
+}
+
+#[test]
+fn j4_flood_of_input_errors_is_bounded() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Pipe);
+    agent.started(channel);
+    for _ in 0..100_000 {
+        if !agent.try_send(channel, Message::StdinError(StdinError { errno: 32 })) {
+            break;
+        }
+    }
+    let events = rest(&core);
+    let [Event::Started { .. }, Event::StdinError(_), Event::Lost(lost)] = events.as_slice() else {
+        panic!("{} events", events.len())
+    };
+    assert!(lost.message.contains("a second input error"), "{}", lost.message);
+}
+
+#[test]
+fn j4_credit_for_input_beyond_the_window_is_refused() {
+    let (_connection, mut agent, core, channel) = opened(StdinSource::Pipe);
+    agent.started(channel);
+    agent.send(channel, Message::Credit(u64::MAX));
+    let events = rest(&core);
+    let [Event::Started { .. }, Event::Lost(lost)] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert!(lost.message.contains("credit up to"), "{}", lost.message);
+}
+
+#[test]
+fn j8_messages_of_the_agent_are_one_short_line() {
+    let (connection, mut agent) = connect();
+    let pending = connection.signal(msb_wire::SessionId::from_bytes([1; 16]), 15, Scope::Group);
+    let channel = agent.recv().channel;
+    let refusal = Some(msb_wire::Refusal::System);
+    let message = format!("\x1b[2J\n{}", "x".repeat(60_000));
+    agent.send(channel, Message::Verdict(Verdict { refusal, errno: 5, message }));
+    let error = crate::client::testing::block_on(pending.unwrap()).unwrap_err().to_string();
+    assert!(error.starts_with("\\u{1b}[2J xxx") && error.len() < 300, "{error}");
+}

@@ -1,0 +1,361 @@
+//! What a call can fail with.
+
+use crate::event::ExecFailed;
+use crate::output::ExecOutput;
+use msb_wire::escape;
+use std::error::Error as StdError;
+use std::fmt;
+use std::string::FromUtf8Error;
+use std::time::Duration;
+
+/// The error of every call of this library.
+pub type MicrosandboxError = Error;
+
+/// The result of every call of this library.
+pub type MicrosandboxResult<T> = Result<T, Error>;
+
+/// Why a call failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The command never started.
+    ExecFailed(ExecFailed),
+    /// The command's time ran out, and it was killed.
+    ExecTimeout {
+        /// The time that it had.
+        timeout: Duration,
+        /// What it had put out until then.
+        output: Box<ExecOutput>,
+    },
+    /// Anything else.
+    #[non_exhaustive]
+    Other {
+        /// What kind of failure.
+        kind: ErrorKind,
+        /// Who noticed.
+        origin: Origin,
+        /// The system's error number, of the host or the guest as `origin` says.
+        os_error: Option<i32>,
+        /// What failed and on what, in one line.
+        context: String,
+        /// The error behind it.
+        source: Option<Box<dyn StdError + Send + Sync>>,
+    },
+}
+
+/// Declares the kinds once: variant and name.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
+        /// What kind of failure it was, for callers that branch on it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum ErrorKind {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl ErrorKind {
+            /// Every kind.
+            pub const ALL: &[ErrorKind] = &[$(ErrorKind::$variant),*];
+
+            /// The kind's name, the same in every language.
+            pub const fn name(self) -> &'static str {
+                match self { $(ErrorKind::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The command never started.
+    ExecFailed = "exec_failed";
+    /// The command's time ran out.
+    ExecTimeout = "exec_timeout";
+    /// The caller asked for something that makes no sense.
+    InvalidArgument = "invalid_argument";
+    /// The sandbox cannot be what it was asked to be.
+    InvalidConfig = "invalid_config";
+    /// No sandbox has this name.
+    SandboxNotFound = "sandbox_not_found";
+    /// A sandbox has this name already.
+    SandboxAlreadyExists = "sandbox_already_exists";
+    /// The sandbox is not running.
+    SandboxNotRunning = "sandbox_not_running";
+    /// The sandbox is running, and the call needs one that is not.
+    SandboxRunning = "sandbox_running";
+    /// The sandbox ended by itself.
+    SandboxCrashed = "sandbox_crashed";
+    /// No driver is usable.
+    NoDriver = "no_driver";
+    /// The sandbox did not come up.
+    BootFailed = "boot_failed";
+    /// No such image, in the store or in the registry.
+    ImageNotFound = "image_not_found";
+    /// The registry wants other credentials, or none would do.
+    ImageUnauthorized = "image_unauthorized";
+    /// The registry cannot be reached.
+    RegistryUnreachable = "registry_unreachable";
+    /// The image is broken, hostile, or of a kind that cannot be used.
+    ImageInvalid = "image_invalid";
+    /// A sandbox uses the image.
+    ImageInUse = "image_in_use";
+    /// The process that works on images died.
+    ImageFailed = "image_failed";
+    /// The disk is too full.
+    NoSpace = "no_space";
+    /// The image names no command of its own.
+    NoCommand = "no_command";
+    /// The connection to the sandbox was lost before the end was known.
+    StreamLost = "stream_lost";
+    /// The command no longer reads its input.
+    BrokenPipe = "broken_pipe";
+    /// Another call is reading already.
+    Busy = "busy";
+    /// The handle was closed.
+    Closed = "closed";
+    /// The process is gone.
+    NoSuchProcess = "no_such_process";
+    /// No such session is known.
+    NoSuchSession = "no_such_session";
+    /// The session has no terminal.
+    NotATerminal = "not_a_terminal";
+    /// A bound is reached.
+    LimitReached = "limit_reached";
+    /// An answer did not come in time.
+    TimedOut = "timed_out";
+    /// The output is not valid UTF-8.
+    InvalidUtf8 = "invalid_utf8";
+    /// This is not possible here.
+    Unsupported = "unsupported";
+    /// The other side broke the protocol.
+    Protocol = "protocol";
+    /// The system refused something.
+    Io = "io";
+    /// A promise of this library to itself was broken.
+    Internal = "internal";
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Who noticed a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Origin {
+    /// The call itself was wrong.
+    Caller,
+    /// This library or its host.
+    Host,
+    /// What starts and watches the sandbox.
+    Driver,
+    /// The connection.
+    Transport,
+    /// The agent in the sandbox.
+    Agent,
+}
+
+impl Origin {
+    /// The name, the same in every language.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Origin::Caller => "caller",
+            Origin::Host => "host",
+            Origin::Driver => "driver",
+            Origin::Transport => "transport",
+            Origin::Agent => "agent",
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Error {
+    /// The kind of this error.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::ExecFailed(_) => ErrorKind::ExecFailed,
+            Error::ExecTimeout { .. } => ErrorKind::ExecTimeout,
+            Error::Other { kind, .. } => *kind,
+        }
+    }
+
+    /// Who noticed.
+    pub fn origin(&self) -> Origin {
+        match self {
+            Error::ExecFailed(_) | Error::ExecTimeout { .. } => Origin::Agent,
+            Error::Other { origin, .. } => *origin,
+        }
+    }
+
+    /// The system's error number, where there is one.
+    pub fn os_error(&self) -> Option<i32> {
+        match self {
+            Error::ExecFailed(failed) => Some(failed.errno).filter(|errno| *errno != 0),
+            Error::ExecTimeout { .. } => None,
+            Error::Other { os_error, .. } => *os_error,
+        }
+    }
+
+    pub(crate) fn new(kind: ErrorKind, origin: Origin, context: impl Into<String>) -> Error {
+        Error::Other { kind, origin, os_error: None, context: context.into(), source: None }
+    }
+
+    pub(crate) fn invalid(context: impl Into<String>) -> Error {
+        Error::new(ErrorKind::InvalidArgument, Origin::Caller, context)
+    }
+
+    pub(crate) fn internal(context: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Internal, Origin::Host, context)
+    }
+
+    /// An error of the host's system.
+    pub(crate) fn io(context: impl Into<String>, source: impl Into<std::io::Error>) -> Error {
+        let source = source.into();
+        Error::Other {
+            kind: ErrorKind::Io,
+            origin: Origin::Host,
+            os_error: source.raw_os_error(),
+            context: context.into(),
+            source: Some(Box::new(source)),
+        }
+    }
+
+    pub(crate) fn with_os_error(mut self, errno: Option<i32>) -> Error {
+        if let Error::Other { os_error, .. } = &mut self {
+            *os_error = errno.filter(|errno| *errno != 0);
+        }
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::ExecFailed(failed) => failed.fmt(f),
+            Error::ExecTimeout { timeout, .. } => {
+                write!(f, "the command did not end within {timeout:?} and was killed")
+            }
+            // Guests, images and registries have their say in it: one line, for any terminal.
+            Error::Other { context, source: Some(source), .. } => {
+                f.write_str(&escape(&format!("{context}: {source}")))
+            }
+            Error::Other { context, source: None, .. } => f.write_str(&escape(context.trim_end())),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Error::ExecFailed(failed) => Some(failed),
+            Error::ExecTimeout { .. } => None,
+            // Its text is part of ours already; what is behind it is not.
+            Error::Other { source, .. } => source.as_deref().and_then(|source| source.source()),
+        }
+    }
+}
+
+impl From<ExecFailed> for Error {
+    fn from(failed: ExecFailed) -> Error {
+        Error::ExecFailed(failed)
+    }
+}
+
+impl From<FromUtf8Error> for Error {
+    fn from(error: FromUtf8Error) -> Error {
+        Error::Other {
+            kind: ErrorKind::InvalidUtf8,
+            origin: Origin::Caller,
+            os_error: None,
+            context: "the output is not valid UTF-8".to_owned(),
+            source: Some(Box::new(error)),
+        }
+    }
+}
+
+impl From<msb_driver::Error> for Error {
+    fn from(error: msb_driver::Error) -> Error {
+        use msb_driver::ErrorKind as Kind;
+        let (kind, origin) = match error.kind() {
+            Kind::SandboxNotFound => (ErrorKind::SandboxNotFound, Origin::Host),
+            Kind::SandboxAlreadyExists => (ErrorKind::SandboxAlreadyExists, Origin::Host),
+            Kind::SandboxNotRunning => (ErrorKind::SandboxNotRunning, Origin::Host),
+            Kind::SandboxRunning => (ErrorKind::SandboxRunning, Origin::Host),
+            Kind::InvalidConfig => (ErrorKind::InvalidConfig, Origin::Caller),
+            Kind::NoDriver => (ErrorKind::NoDriver, Origin::Driver),
+            Kind::BootFailed => (ErrorKind::BootFailed, Origin::Driver),
+            Kind::TimedOut => (ErrorKind::TimedOut, Origin::Driver),
+            Kind::Io => (ErrorKind::Io, Origin::Host),
+            _ => (ErrorKind::Internal, Origin::Driver),
+        };
+        let os_error = error.os_error();
+        let context = error.to_string();
+        Error::Other { kind, origin, os_error, context, source: None }
+    }
+}
+
+impl From<msb_image::Error> for Error {
+    fn from(error: msb_image::Error) -> Error {
+        use msb_image::ErrorKind as Kind;
+        let (kind, origin) = match error.kind {
+            Kind::Invalid => (ErrorKind::InvalidConfig, Origin::Caller),
+            Kind::NotFound => (ErrorKind::ImageNotFound, Origin::Host),
+            Kind::Unauthorized => (ErrorKind::ImageUnauthorized, Origin::Transport),
+            Kind::Unreachable => (ErrorKind::RegistryUnreachable, Origin::Transport),
+            Kind::BadImage => (ErrorKind::ImageInvalid, Origin::Host),
+            Kind::InUse => (ErrorKind::ImageInUse, Origin::Host),
+            Kind::NoSpace => (ErrorKind::NoSpace, Origin::Host),
+            Kind::Io => (ErrorKind::Io, Origin::Host),
+            _ => (ErrorKind::ImageFailed, Origin::Host),
+        };
+        let (os_error, context) = (error.os_error, error.to_string());
+        Error::Other { kind, origin, os_error, context, source: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_an_error_names_the_cause_once() {
+        let error = Error::io("cannot make a thread", std::io::Error::from_raw_os_error(11));
+        assert_eq!(error.to_string().matches("os error 11").count(), 1);
+        assert!(error.source().is_none());
+        assert_eq!((error.kind(), error.os_error()), (ErrorKind::Io, Some(11)));
+    }
+
+    #[test]
+    fn j8_text_of_a_guest_or_registry_is_escaped_in_errors() {
+        let said = "x\u{1b}]0;title\u{7}\n\u{202e}y";
+        let expected = "x\\u{1b}]0;title\\u{7} \\u{202e}y";
+        let error = Error::new(ErrorKind::ImageInvalid, Origin::Host, said);
+        assert_eq!(error.to_string(), expected);
+        let error = Error::io("cannot read", std::io::Error::other(said));
+        assert_eq!(error.to_string(), format!("cannot read: {expected}"));
+        let failure = |path: &[u8], message: &str| {
+            let kind = msb_wire::FailureKind::NotFound;
+            let (stage, path) = (msb_wire::Stage::Execve, path.to_vec());
+            let failure =
+                msb_wire::Failure { kind, stage, errno: 2, path, message: message.to_owned() };
+            Error::from(ExecFailed::from(failure)).to_string()
+        };
+        assert_eq!(failure(b"a\xff\x1b", "no"), "cannot run a\\xff\\u{1b}: no");
+        assert_eq!(failure(b"a\nb", "a\nb: no"), "a b: no");
+        assert!(failure(&[b'x'; 4000], &"y".repeat(4000)).len() < 500);
+        let lost = crate::ExecLost::gone(said, None);
+        assert!(lost.to_string().ends_with(expected));
+    }
+
+    #[test]
+    fn output_that_is_not_text_becomes_an_error_of_its_own_kind() {
+        let error = Error::from(String::from_utf8(vec![0xff]).unwrap_err());
+        assert_eq!(error.kind(), ErrorKind::InvalidUtf8);
+    }
+}

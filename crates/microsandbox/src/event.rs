@@ -1,0 +1,184 @@
+//! What a command tells while it runs.
+
+use crate::error::{Error, ErrorKind, Origin};
+use crate::output::{ExitStatus, errno_name};
+use bytes::Bytes;
+use msb_wire::limits::ERROR_TEXT;
+use msb_wire::{Failure, FailureKind, Stage, escape, escape_bytes, one_line};
+use std::fmt;
+use std::time::Duration;
+
+/// One event of a command.
+///
+/// `Started` comes once and first, unless the command never started; then any number of outputs,
+/// and at most one input error; then exactly one of `Exited`, `Failed` and `Lost`. After `Exited` there may
+/// still be output of other processes that hold the command's output open; `Failed` and `Lost` are
+/// the last.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum ExecEvent {
+    /// The command runs.
+    Started {
+        /// Its process id in the guest.
+        pid: u32,
+    },
+    /// Bytes from standard output; with a terminal, everything.
+    Stdout(Bytes),
+    /// Bytes from standard error.
+    Stderr(Bytes),
+    /// The command ended. [`ExecHandle::wait`](crate::ExecHandle::wait) tells more about it, at
+    /// any time after this.
+    Exited {
+        /// Its exit code; -1 when a signal killed it.
+        code: i32,
+    },
+    /// The command never started.
+    Failed(ExecFailed),
+    /// The command no longer reads its input. It may run on.
+    StdinError(ExecStdinError),
+    /// The connection to the sandbox went first; how the command ended is not known.
+    Lost(ExecLost),
+}
+
+/// Why a command never started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExecFailed {
+    /// What kind of obstacle.
+    pub kind: FailureKind,
+    /// At which step.
+    pub stage: Stage,
+    /// The guest's `errno`; 0 when no system call failed.
+    pub errno: i32,
+    /// The name of `errno`, such as `ENOENT`; empty when it is 0.
+    pub errno_name: String,
+    /// The program, directory or name that the step was about.
+    pub path: Vec<u8>,
+    /// One line for people.
+    pub message: String,
+}
+
+impl From<Failure> for ExecFailed {
+    fn from(failure: Failure) -> Self {
+        ExecFailed {
+            kind: failure.kind,
+            stage: failure.stage,
+            errno: failure.errno,
+            errno_name: errno_name(failure.errno),
+            path: failure.path,
+            message: escape(&failure.message).into_owned(),
+        }
+    }
+}
+
+impl fmt::Display for ExecFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = escape_bytes(&self.path);
+        let path = one_line(&path, ERROR_TEXT);
+        let why = if self.message.is_empty() { self.kind.name() } else { &self.message };
+        let why = one_line(why, ERROR_TEXT);
+        // An agent's own sentence may name it already.
+        if path.is_empty() || why.contains(path.as_ref()) {
+            return f.write_str(&why);
+        }
+        match self.kind {
+            FailureKind::BadCwd => write!(f, "cannot enter the working directory {path}: {why}"),
+            FailureKind::UserSetupFailed => write!(f, "cannot become the user {path}: {why}"),
+            _ => write!(f, "cannot run {path}: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for ExecFailed {}
+
+/// Writing to the command's standard input failed inside the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExecStdinError {
+    /// The guest's `errno`.
+    pub errno: i32,
+    /// The name of `errno`, such as `EPIPE`.
+    pub errno_name: String,
+}
+
+impl From<msb_wire::StdinError> for ExecStdinError {
+    fn from(error: msb_wire::StdinError) -> Self {
+        ExecStdinError { errno: error.errno, errno_name: errno_name(error.errno) }
+    }
+}
+
+impl fmt::Display for ExecStdinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the command no longer reads its input ({})", self.errno_name)
+    }
+}
+
+impl std::error::Error for ExecStdinError {}
+
+/// Why the end of a command is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExecLost {
+    /// Who noticed.
+    pub origin: Origin,
+    /// The system's error number, where there is one.
+    pub os_error: Option<i32>,
+    /// What happened, in one line.
+    pub message: String,
+    /// Whether the sandbox, as far as can be told, is gone; else only the connection to it.
+    pub sandbox_gone: bool,
+}
+
+impl ExecLost {
+    /// The connection ended by itself.
+    pub(crate) fn gone(message: impl Into<String>, os_error: Option<i32>) -> Self {
+        let message = message.into();
+        ExecLost { origin: Origin::Transport, os_error, message, sandbox_gone: true }
+    }
+
+    /// The agent broke the protocol or gave the connection up.
+    pub(crate) fn broken(message: impl Into<String>) -> Self {
+        let message = message.into();
+        ExecLost { origin: Origin::Agent, os_error: None, message, sandbox_gone: false }
+    }
+
+    /// The agent is alive and does not get on.
+    pub(crate) fn unanswered(limit: Duration) -> Self {
+        let message = format!("the agent did not answer within {} s", limit.as_secs());
+        ExecLost { origin: Origin::Host, os_error: None, message, sandbox_gone: false }
+    }
+
+    /// The error of a call whose answer will not come.
+    pub(crate) fn to_error(&self) -> Error {
+        Error::new(ErrorKind::StreamLost, self.origin, self.to_string())
+            .with_os_error(self.os_error)
+    }
+
+    /// The error of a call that came too late.
+    pub(crate) fn to_later_error(&self) -> Error {
+        let kind = match self.sandbox_gone {
+            true => ErrorKind::SandboxNotRunning,
+            false => ErrorKind::StreamLost,
+        };
+        Error::new(kind, self.origin, self.to_string()).with_os_error(self.os_error)
+    }
+}
+
+impl fmt::Display for ExecLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the connection to the sandbox was lost: {}", escape(&self.message))
+    }
+}
+
+impl std::error::Error for ExecLost {}
+
+/// How a stream of events came to its end.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// The command ended.
+    Exited(ExitStatus),
+    /// It never started.
+    Failed(ExecFailed),
+    /// Nobody knows.
+    Lost(ExecLost),
+}

@@ -1,0 +1,181 @@
+//! Images: getting them, and what is in the store.
+//!
+//! Owns: asking `msb-runner` for work on the store, and finding out what a sandbox is to be made
+//! of. Does not own: the store's layout (`msb-image`) or getting anything (`msb-puller`, in the
+//! runner). Invariant: this process only reads the store; there is no network and no archive code
+//! in it.
+
+mod info;
+mod operation;
+mod progress;
+mod resolve;
+
+use crate::error::{Error, MicrosandboxResult};
+use msb_driver::{Companions, Home};
+use msb_image::{Request, Source, Store};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+pub use info::{ImageInfo, PruneReport};
+pub use msb_image::{BuildOptions, Phase as ImagePhase, Progress as ImageProgress, PullPolicy};
+pub use operation::Cancel;
+pub use operation::ImageOperation;
+pub(crate) use resolve::{Resolved, Wanted, resolve};
+
+/// The images on this host.
+///
+/// Names are as in docker and podman: `python`, `python:3.12-slim`, `ghcr.io/org/app@sha256:...`.
+/// What is in the store may also be called by the first 12 or more digits of its id.
+#[derive(Debug)]
+pub struct Image;
+
+impl Image {
+    /// Gets an image from its registry, also when it is in the store already.
+    pub fn pull(name: impl AsRef<str>) -> MicrosandboxResult<ImageOperation> {
+        let found = Surroundings::find()?;
+        let reference = found.reference(name.as_ref())?;
+        let registries = found.registries.clone();
+        operation::begin(found, Request::Pull { reference, registries })
+    }
+
+    /// Takes an image from a file or directory: an archive of a root filesystem, what
+    /// `docker save` writes, OCI's layout. Plain, or compressed with gzip or zstd.
+    ///
+    /// Without a name it is called as it says itself, if it does, and else by its id.
+    pub fn import(
+        path: impl AsRef<Path>,
+        name: Option<&str>,
+    ) -> MicrosandboxResult<ImageOperation> {
+        let found = Surroundings::find()?;
+        let reference = name.map(|name| found.reference(name)).transpose()?;
+        let path = absolute(path.as_ref())?;
+        operation::begin(found, Request::Import { path, reference })
+    }
+
+    /// Makes an image of one layer from a directory.
+    pub fn build_from_dir(
+        path: impl AsRef<Path>,
+        name: impl AsRef<str>,
+        options: BuildOptions,
+    ) -> MicrosandboxResult<ImageOperation> {
+        let found = Surroundings::find()?;
+        let reference = found.reference(name.as_ref())?;
+        let path = absolute(path.as_ref())?;
+        if !path.is_dir() {
+            let text = format!("cannot build from {}: it is not a directory", path.display());
+            return Err(msb_image::Error::invalid(text).into());
+        }
+        operation::begin(found, Request::Build { path, reference, options })
+    }
+
+    /// Writes an image into a new archive in OCI's layout, which docker and podman load as well.
+    pub fn export(
+        name: impl AsRef<str>,
+        path: impl AsRef<Path>,
+    ) -> MicrosandboxResult<ImageOperation> {
+        let found = Surroundings::find()?;
+        let (id, reference) = found.image(name.as_ref())?;
+        let path = std::path::absolute(path.as_ref())
+            .map_err(|error| Error::io(format!("cannot use {}", path.as_ref().display()), error))?;
+        operation::begin(found, Request::Export { id, reference, path })
+    }
+
+    /// Lists the images in the store, the newest first.
+    pub async fn list() -> MicrosandboxResult<Vec<ImageInfo>> {
+        let found = Surroundings::find()?;
+        operation::on_thread(move || {
+            let all = found.store().list()?;
+            Ok(all.into_iter().map(|info| ImageInfo::of(&found.store(), info)).collect())
+        })
+        .await
+    }
+
+    /// What is known about one image in the store.
+    pub async fn get(name: impl AsRef<str>) -> MicrosandboxResult<ImageInfo> {
+        let (found, name) = (Surroundings::find()?, name.as_ref().to_owned());
+        operation::on_thread(move || {
+            let (id, _) = found.image(&name)?;
+            Ok(ImageInfo::of(&found.store(), found.store().info(&id)?))
+        })
+        .await
+    }
+
+    /// Takes a name from an image, and removes the image when that was its last. Called by id, all
+    /// its names. What a sandbox uses is not removed; with `force` it loses its names.
+    pub async fn remove(name: impl AsRef<str>, force: bool) -> MicrosandboxResult<PruneReport> {
+        let found = Surroundings::find()?;
+        let (id, reference) = found.image(name.as_ref())?;
+        let request = Request::Remove { id, reference, force };
+        operation::begin(found, request)?.outcome().await.map(PruneReport::from)
+    }
+
+    /// Removes every image that has no name and no sandbox uses, with `all` also those with a name;
+    /// and what is left of downloads.
+    pub async fn prune(all: bool) -> MicrosandboxResult<PruneReport> {
+        let found = Surroundings::find()?;
+        operation::begin(found, Request::Prune { all })?.outcome().await.map(PruneReport::from)
+    }
+}
+
+/// What the environment says; read by the caller of each function, on its own thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) home: Home,
+    pub(crate) companions: Companions,
+    pub(crate) registries: msb_image::Registries,
+    /// Whether images are unpacked with every wall of the jail or not at all.
+    pub(crate) require_jail: bool,
+}
+
+impl Surroundings {
+    pub(crate) fn find() -> Result<Surroundings, Error> {
+        let home = Home::from_env()?;
+        let registries = msb_image::Registries::load(home.path())?;
+        let companions = crate::library::companions()?;
+        let require_jail = msb_driver::jail_is_required()?;
+        Ok(Surroundings { home, companions, registries, require_jail })
+    }
+
+    pub(crate) fn store(&self) -> Store {
+        Store::at(self.home.path())
+    }
+
+    fn reference(&self, name: &str) -> Result<msb_image::Reference, Error> {
+        match Source::find(OsStr::new(name), &self.registries.default_registry)? {
+            Source::Name(reference) => Ok(reference),
+            _ => {
+                let text = format!("{name:?} is not a name that an image can have");
+                Err(msb_image::Error::invalid(text).into())
+            }
+        }
+    }
+
+    /// An image in the store, and the name by which it was called.
+    fn image(
+        &self,
+        name: &str,
+    ) -> Result<(msb_image::Digest, Option<msb_image::Reference>), Error> {
+        let missing = || {
+            let text = format!("image {name} is not in the store");
+            Error::from(msb_image::Error::not_found(text))
+        };
+        match Source::find(OsStr::new(name), &self.registries.default_registry)? {
+            Source::Name(reference) => {
+                let id = self.store().resolve(&reference)?.ok_or_else(missing)?;
+                Ok((id, Some(reference)))
+            }
+            Source::Id(digits) => {
+                Ok((self.store().resolve_id(&digits)?.ok_or_else(missing)?, None))
+            }
+            _ => Err(missing()),
+        }
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    let wrong = |error| {
+        let text = format!("cannot use {}: {error}", path.display());
+        Error::from(msb_image::Error::invalid(text))
+    };
+    path.canonicalize().map_err(wrong)
+}

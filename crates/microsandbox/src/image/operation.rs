@@ -1,0 +1,160 @@
+//! Work on the store that another process does for this one.
+
+use super::Surroundings;
+use super::info::ImageInfo;
+use super::progress::ProgressCell;
+use crate::client::{Pending, completion, lock};
+use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
+use crate::runtime;
+use msb_driver::ImageTask;
+use msb_image::{Event, Progress, Request, Selected};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+/// Ends the work of another process, also of one that has not begun.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<Mutex<Line>>);
+
+#[derive(Debug, Default)]
+struct Line {
+    cancelled: bool,
+    input: Option<OwnedFd>,
+}
+
+impl Cancel {
+    /// Cancels the work, for every clone of this.
+    pub fn cancel(&self) {
+        let mut line = lock(&self.0);
+        line.cancelled = true;
+        drop(line.input.take());
+    }
+
+    /// Cancels when what this returns is dropped.
+    pub(crate) fn when_dropped(self) -> impl Drop {
+        struct Guard(Cancel);
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                self.0.cancel();
+            }
+        }
+        Guard(self)
+    }
+
+    /// Takes the line to a process; false when it is no longer wanted.
+    fn connect(&self, input: OwnedFd) -> bool {
+        let mut line = lock(&self.0);
+        if !line.cancelled {
+            line.input = Some(input);
+        }
+        !line.cancelled
+    }
+}
+
+/// Getting, importing, building or exporting an image. Dropping this ends the work; what was
+/// downloaded until then is kept for the next time.
+#[derive(Debug)]
+pub struct ImageOperation {
+    found: Surroundings,
+    progress: Arc<ProgressCell>,
+    pending: Pending<Selected>,
+    cancel: Cancel,
+}
+
+impl ImageOperation {
+    /// How far it is, when there is something new; `None` once it is over. A reader that is slow
+    /// misses steps.
+    pub async fn progress(&mut self) -> Option<Progress> {
+        self.progress.next().await
+    }
+
+    /// Waits for the end, and returns what is known about the image.
+    pub async fn wait(&mut self) -> MicrosandboxResult<ImageInfo> {
+        let selected = (&mut self.pending).await?;
+        let found = self.found.clone();
+        on_thread(move || {
+            let id = selected.id.ok_or_else(|| Error::internal("no image came of it"))?;
+            Ok(ImageInfo::of(&found.store(), found.store().info(&id)?))
+        })
+        .await
+    }
+
+    pub(crate) async fn outcome(mut self) -> MicrosandboxResult<Selected> {
+        (&mut self.pending).await
+    }
+
+    /// Returns what cancels it from elsewhere.
+    pub fn cancel(&self) -> Cancel {
+        self.cancel.clone()
+    }
+}
+
+impl Drop for ImageOperation {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// Begins it on a thread of its own.
+pub(super) fn begin(found: Surroundings, request: Request) -> MicrosandboxResult<ImageOperation> {
+    let ((teller, progress), cancel) = (ProgressCell::new(), Cancel::default());
+    let (line, surroundings) = (cancel.clone(), found.clone());
+    let pending = on_thread(move || {
+        perform(&surroundings, &request, &line, &mut |progress| teller.tell(progress))
+    });
+    Ok(ImageOperation { found, progress, pending, cancel })
+}
+
+/// Runs what blocks on a thread of its own.
+pub(super) fn on_thread<T: Send + 'static>(
+    f: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Pending<T> {
+    let (promise, pending) = completion();
+    let begun = runtime::get()
+        .and_then(|_| runtime::spawn_thread("msb-image", move || promise.complete(f())));
+    match begun {
+        Ok(()) => pending,
+        Err(error) => Pending::ready(Err(error)),
+    }
+}
+
+/// Has the runner do it, and waits for that. Blocks.
+pub(crate) fn perform(
+    found: &Surroundings,
+    request: &Request,
+    cancel: &Cancel,
+    each: &mut dyn FnMut(Progress),
+) -> Result<Selected, Error> {
+    let begun = Instant::now();
+    let line = serde_json::to_string(request)
+        .map_err(|error| Error::invalid(format!("cannot ask for that: {error}")))?;
+    let Surroundings { home, companions, require_jail, .. } = found;
+    let ImageTask { input, output, child } =
+        msb_driver::begin_image_task(home, companions, &line, *require_jail)?;
+    let wanted = cancel.connect(input);
+    let mut last = None;
+    for line in BufReader::new(File::from(output)).lines() {
+        match line.ok().and_then(|line| serde_json::from_str(&line).ok()) {
+            Some(Event::Progress(progress)) => each(progress),
+            Some(event) => last = Some(event),
+            // Half a line of one that died, or a word of a later version.
+            None => {}
+        }
+    }
+    child.wait();
+    tracing::debug!(elapsed = ?begun.elapsed(), "work on images ended");
+    match last {
+        Some(Event::Done(selected)) => Ok(selected),
+        Some(Event::Error(error)) => Err(error.into()),
+        _ if !wanted || lock(&cancel.0).cancelled => {
+            Err(Error::new(ErrorKind::Closed, Origin::Caller, "it was given up"))
+        }
+        _ => {
+            let log = found.home.image_log();
+            let text = format!("the process that works on images died; see {}", log.display());
+            Err(Error::new(ErrorKind::ImageFailed, Origin::Host, text))
+        }
+    }
+}

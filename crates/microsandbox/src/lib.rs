@@ -1,0 +1,57 @@
+//! Run commands in isolated sandboxes, and get every byte, exit and failure exactly once.
+//!
+//! ```no_run
+//! use microsandbox::Sandbox;
+//!
+//! # async fn example() -> microsandbox::MicrosandboxResult<()> {
+//! let sb = Sandbox::builder("api").image("./rootfs").create().await?;
+//! let out = sb.exec("python", ["-c", "print('hi')"]).await?;
+//! println!("{}", out.stdout()?);
+//! sb.stop().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The futures of this crate run on any executor: the library does its I/O on a thread of its own,
+//! and a future only waits for word from it.
+
+#![forbid(unsafe_code)]
+
+mod attach;
+mod client;
+mod doctor;
+mod error;
+mod event;
+mod exec;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod image;
+mod library;
+mod options;
+mod output;
+pub mod pull;
+mod record;
+mod runtime;
+pub mod sandbox;
+mod sink;
+
+pub use attach::{AttachOptions, AttachOptionsBuilder, AttachOutcome};
+pub use doctor::{DriverReport, HostReport, WallReport, doctor, setup_kernel};
+pub use error::{Error, ErrorKind, MicrosandboxError, MicrosandboxResult, Origin};
+pub use event::{ExecEvent, ExecFailed, ExecLost, ExecStdinError};
+pub use exec::{ExecControl, ExecHandle, ReattachFrom};
+pub use image::{
+    BuildOptions, Image, ImageInfo, ImageOperation, ImagePhase, ImageProgress, PruneReport,
+    PullPolicy,
+};
+pub use msb_wire::{FailureKind as ExecFailureKind, Stage as ExecStage};
+#[doc(hidden)]
+pub use msb_wire::{escape, escape_json};
+pub use options::{ExecOptions, ExecOptionsBuilder, Rlimit, RlimitResource};
+pub use output::{ExecOutput, ExitStatus, ResourceUsage};
+pub use sandbox::{
+    Bounds, Cpus, LogEvent, LogOptions, LogRecord, LogSource, LogStream, Sandbox, SandboxBuilder,
+    SandboxInfo, SandboxStatus, Security, SessionInfo, logs,
+};
+pub use sink::ExecSink;

@@ -1,0 +1,313 @@
+//! A command whose events are pulled.
+
+use crate::client::{
+    self, Batch, Connection, Credit, ExecCore, ExecRequest, Joined, Pending, StreamEnd, lock,
+};
+use crate::error::MicrosandboxResult;
+use crate::event::{Ending, ExecStdinError};
+use crate::exec::ReattachFrom;
+use crate::options::ExecOptions;
+use crate::record::{ExecRecord, Gathered, Settings};
+use crate::sandbox::{Program, Sandbox};
+use crate::sink::ExecSink;
+use bytes::Bytes;
+use msb_wire::limits::OUTPUT_WINDOW;
+use msb_wire::{OutputStream, Scope};
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+/// Events that are taken at a time by a call that collects.
+const BATCH: usize = 64;
+
+/// A command to start, checked.
+#[derive(Debug)]
+pub struct Request {
+    exec: ExecRequest,
+    settings: Settings,
+}
+
+impl Request {
+    /// Takes a program, its options and the sandbox's defaults.
+    pub fn new(
+        sandbox: &Sandbox,
+        program: Program,
+        options: ExecOptions,
+    ) -> MicrosandboxResult<Request> {
+        let (exec, settings) = sandbox.request_for(program, options)?;
+        Ok(Request { exec, settings })
+    }
+}
+
+/// A connection to a running sandbox.
+#[derive(Debug)]
+pub struct Link(Arc<Connection>);
+
+impl Link {
+    /// Returns the sandbox's connection if there is one that works.
+    pub fn live(sandbox: &Sandbox) -> Option<Link> {
+        sandbox.live_connection().map(Link)
+    }
+
+    /// Connects to a sandbox, unless it has a connection that works.
+    pub async fn connect(sandbox: Sandbox) -> MicrosandboxResult<Link> {
+        sandbox.connect().await.map(Link)
+    }
+
+    /// Starts a command. Never waits.
+    pub fn start(&self, request: Request) -> MicrosandboxResult<Exec> {
+        let core = self.0.exec(request.exec)?;
+        Ok(Exec::new(core, ExecRecord::new(request.settings)))
+    }
+}
+
+/// What a look for one event finds.
+#[derive(Debug)]
+pub enum Next {
+    /// An event, which is the caller's now.
+    Event(Event),
+    /// None yet.
+    Nothing,
+    /// None more, ever.
+    End(StreamEnd),
+}
+
+/// One event of a command.
+#[derive(Debug)]
+pub enum Event {
+    /// It runs; its process id in the guest.
+    Started(u32),
+    /// Bytes from standard output. Dropping the credit lets the command send more.
+    Stdout(Bytes, Credit),
+    /// Bytes from standard error, likewise.
+    Stderr(Bytes, Credit),
+    /// It no longer reads its input.
+    StdinError(ExecStdinError),
+    /// It ended.
+    Ended(Ending),
+}
+
+impl From<client::Received> for Event {
+    fn from(client::Received { event, credit }: client::Received) -> Event {
+        match event {
+            client::Event::Started { pid } => Event::Started(pid),
+            client::Event::Output(OutputStream::Stdout, data) => Event::Stdout(data, credit),
+            client::Event::Output(OutputStream::Stderr, data) => Event::Stderr(data, credit),
+            client::Event::StdinError(error) => Event::StdinError(error.into()),
+            client::Event::Exited(exited) => Event::Ended(Ending::Exited((&exited).into())),
+            client::Event::Failed(failure) => Event::Ended(Ending::Failed(failure.into())),
+            client::Event::Lost(lost) => Event::Ended(Ending::Lost(lost)),
+        }
+    }
+}
+
+/// A command: its events, and the means to act on it. Every call may come from any thread; those
+/// that take events are one at a time, and others are told that the handle is busy. Dropping it
+/// never kills the command.
+#[derive(Debug)]
+pub struct Exec {
+    pub(crate) core: ExecCore,
+    /// Locked for moments only, by the call that takes events.
+    record: Mutex<ExecRecord>,
+}
+
+impl Exec {
+    pub(crate) fn new(core: ExecCore, record: ExecRecord) -> Exec {
+        Exec { core, record: Mutex::new(record) }
+    }
+
+    /// Follows a session by its id; see [`Sandbox::reattach`].
+    pub async fn reattach(
+        sandbox: &Sandbox,
+        session_id: &str,
+        from: ReattachFrom,
+    ) -> MicrosandboxResult<Exec> {
+        let (core, joined) = sandbox.join(session_id, from).await?;
+        Ok(Exec::joined(core, &joined))
+    }
+
+    pub(crate) fn joined(core: ExecCore, joined: &Joined) -> Exec {
+        Exec::new(core, ExecRecord::joined(joined.from, joined.missed))
+    }
+
+    pub(crate) fn record<R>(&self, f: impl FnOnce(&mut ExecRecord) -> R) -> R {
+        f(&mut lock(&self.record))
+    }
+
+    /// Returns the session's id: 32 hexadecimal digits.
+    pub fn id(&self) -> String {
+        self.core.session().to_string()
+    }
+
+    /// Returns the position in the output; see [`ExecHandle::position`](crate::ExecHandle::position).
+    pub fn position(&self) -> u64 {
+        self.record(|record| record.position())
+    }
+
+    /// Returns how many bytes were missed; see [`ExecHandle::missed`](crate::ExecHandle::missed).
+    pub fn missed(&self) -> u64 {
+        self.record(|record| record.missed())
+    }
+
+    /// Takes the writing end of standard input. `None` when there is none, or it was taken before.
+    pub fn take_stdin(&self) -> Option<ExecSink> {
+        self.core.take_sink().map(ExecSink::new)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: i32, scope: Scope) -> MicrosandboxResult<Pending<()>> {
+        self.core.signal(signal, scope)
+    }
+
+    /// Changes the size of the command's terminal; an error without one.
+    pub fn resize(&self, rows: u16, cols: u16) -> MicrosandboxResult<Pending<()>> {
+        self.core.resize(rows, cols)
+    }
+
+    /// Returns a descriptor that polls readable while there is an event or the end.
+    pub fn fd(&self) -> MicrosandboxResult<BorrowedFd<'_>> {
+        self.core.fd()
+    }
+
+    /// Stops listening. A call that waits returns at once; the command runs on.
+    pub fn close(&self) {
+        self.core.close();
+    }
+
+    /// Takes the next event.
+    pub fn recv(&self, deadline: Option<Instant>) -> MicrosandboxResult<Next> {
+        let next = self.core.turn()?.next(deadline)?;
+        Ok(match next {
+            client::Next::Event(received) => {
+                self.record(|record| record.note(&received.event));
+                Next::Event(received.into())
+            }
+            client::Next::Nothing => Next::Nothing,
+            client::Next::End(end) => {
+                self.record(|record| record.ended(end));
+                Next::End(end)
+            }
+        })
+    }
+
+    /// Takes the events that are there, up to `max`, and waits for the first only.
+    pub fn recv_many(
+        &self,
+        deadline: Option<Instant>,
+        max: usize,
+        mut each: impl FnMut(Event),
+    ) -> MicrosandboxResult<Batch> {
+        let mut taken = Vec::new();
+        let batch = self.core.turn()?.batch(deadline, max, &mut taken)?;
+        self.record(|record| {
+            taken.iter().for_each(|received| record.note(&received.event));
+            if let Batch::End(end) = batch {
+                record.ended(end);
+            }
+        });
+        taken.into_iter().for_each(|received| each(received.into()));
+        Ok(batch)
+    }
+
+    /// Waits until the command has ended, and discards its output until then; `None` when it has
+    /// not.
+    pub fn wait(&self, deadline: Option<Instant>) -> MicrosandboxResult<Option<Ending>> {
+        let (turn, mut patience) = (self.core.turn()?, Patience::until(deadline));
+        loop {
+            if let Some(ending) = self.record(|record| record.ending().cloned()) {
+                return Ok(Some(ending));
+            }
+            match turn.next(deadline)? {
+                client::Next::Event(received) => {
+                    let (ended, position) = self.record(|record| {
+                        record.note(&received.event);
+                        (record.ending().is_some(), record.position())
+                    });
+                    if !ended && patience.is_over(position) {
+                        turn.leave_unfinished();
+                        return Ok(None);
+                    }
+                }
+                client::Next::Nothing => return Ok(None),
+                client::Next::End(end) => self.record(|record| {
+                    record.ended(end);
+                    record.known_ending().map(drop)
+                })?,
+            }
+        }
+    }
+
+    /// Waits for the end of the events and collects the output that was not taken before; `None`
+    /// when it has not come, and then what was collected stays for the next call.
+    pub fn collect(
+        &self,
+        deadline: Option<Instant>,
+    ) -> MicrosandboxResult<Option<(Ending, Gathered, StreamEnd)>> {
+        let (turn, mut patience) = (self.core.turn()?, Patience::until(deadline));
+        let mut taken = Vec::new();
+        loop {
+            match turn.batch(deadline, BATCH, &mut taken)? {
+                Batch::Events => {
+                    let position = self.record(|record| {
+                        taken.iter().for_each(|received| record.gather(&received.event));
+                        record.position()
+                    });
+                    taken.clear();
+                    if patience.is_over(position) {
+                        turn.leave_unfinished();
+                        return Ok(None);
+                    }
+                }
+                Batch::Nothing => return Ok(None),
+                Batch::End(end) => {
+                    return self.record(|record| {
+                        record.ended(end);
+                        let ending = record.known_ending()?.clone();
+                        Ok(Some((ending, record.take_gathered(), end)))
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// How long a call that takes many events goes on taking them.
+///
+/// A command that never pauses always has another event, so the deadline has to end the call also
+/// when there is more. But what was there at the deadline is taken, since a call without time is a
+/// look at all that there is: at most a window of it.
+#[derive(Debug)]
+struct Patience {
+    deadline: Option<Instant>,
+    /// The position up to which output can have been there at the deadline.
+    last: Option<u64>,
+}
+
+impl Patience {
+    fn until(deadline: Option<Instant>) -> Patience {
+        Patience { deadline, last: None }
+    }
+
+    /// Whether the call has to end, having taken the output up to `position`.
+    fn is_over(&mut self, position: u64) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+            && position >= *self.last.get_or_insert(position.saturating_add(OUTPUT_WINDOW))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn patience_ends_a_window_behind_the_deadline() {
+        let mut endless = Patience::until(None);
+        assert!(!endless.is_over(0) && !endless.is_over(u64::MAX));
+        let mut over = Patience::until(Some(Instant::now()));
+        assert!(!over.is_over(5) && !over.is_over(5 + OUTPUT_WINDOW - 1));
+        assert!(over.is_over(5 + OUTPUT_WINDOW));
+        let mut early = Patience::until(Some(Instant::now() + Duration::from_secs(3600)));
+        assert!(!early.is_over(0) && !early.is_over(2 * OUTPUT_WINDOW));
+    }
+}

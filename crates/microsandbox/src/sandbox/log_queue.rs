@@ -1,0 +1,355 @@
+//! The records of a log, between the thread that reads the files and whoever takes them.
+//!
+//! Owns: their order, their end, and the memory that they may take. Invariant: a record is in the
+//! queue until the very step that hands it over, and the thread is ahead by a bounded number of
+//! bytes.
+
+use crate::client::{Monitor, Ready};
+use crate::error::{Error, ErrorKind, Origin};
+use crate::runtime;
+use msb_driver::{LogReader, LogRecord, LogStep};
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Bytes that are read ahead of the caller; a single record may be longer.
+const READ_AHEAD: usize = 1 << 20;
+/// What a record takes beside its bytes, about.
+const RECORD_COST: usize = 256;
+
+/// What is read from a log.
+#[derive(Debug)]
+pub enum LogItem {
+    /// What a session has put out, or what happened to it.
+    Record(LogRecord),
+    /// It cannot be read on.
+    Failed(Error),
+    /// All that can be had was read, and this is missing; one line.
+    Incomplete(String),
+}
+
+impl LogItem {
+    fn cost(&self) -> usize {
+        let LogItem::Record(record) = self else { return 0 };
+        RECORD_COST + record.data.len()
+    }
+}
+
+/// What a look at the queue finds.
+#[derive(Debug)]
+pub enum LogNext {
+    /// A record, or the last word about the log.
+    Item(LogItem),
+    /// Nothing yet.
+    Nothing,
+    /// Nothing more, ever.
+    End,
+}
+
+/// A log that is being read. Everything can be called from any thread; dropping it is closing it.
+#[derive(Debug)]
+pub(crate) struct LogCore(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    queue: Monitor<Queue>,
+    room: Monitor<Room>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<LogItem>,
+    over: bool,
+    taker: Taker,
+}
+
+/// Who takes.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Taker {
+    /// Nobody at the moment.
+    #[default]
+    Idle,
+    /// One call.
+    Waiting,
+    /// Nobody ever again.
+    Gone,
+}
+
+/// What the records in the queue take, and whether the thread is still to read.
+#[derive(Debug, Default)]
+struct Room {
+    used: usize,
+    closed: bool,
+}
+
+impl Ready for Queue {
+    fn is_ready(&self) -> bool {
+        !self.items.is_empty() || self.over || self.taker == Taker::Gone
+    }
+}
+
+impl Ready for Room {
+    // Not for every record that is taken: the thread would be woken for each of them.
+    fn is_ready(&self) -> bool {
+        self.closed || self.used <= READ_AHEAD / 2
+    }
+}
+
+impl Queue {
+    fn take(&mut self) -> Option<Result<LogNext, Error>> {
+        if self.taker == Taker::Gone {
+            return Some(Err(closed()));
+        }
+        match self.items.pop_front() {
+            Some(item) => Some(Ok(LogNext::Item(item))),
+            None => self.over.then_some(Ok(LogNext::End)),
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
+        match self.taker {
+            Taker::Idle => self.taker = Taker::Waiting,
+            Taker::Waiting => {
+                let context = "another call reads from this handle already";
+                return Err(Error::new(ErrorKind::Busy, Origin::Caller, context));
+            }
+            Taker::Gone => return Err(closed()),
+        }
+        Ok(())
+    }
+}
+
+impl Room {
+    /// Takes room; `None` while there is not enough, `Some(false)` when nobody reads any more. What
+    /// is alone may be of any size.
+    fn take(&mut self, cost: usize) -> Option<bool> {
+        if self.closed {
+            return Some(false);
+        }
+        let fits = self.used == 0 || self.used + cost <= READ_AHEAD;
+        fits.then(|| {
+            self.used += cost;
+            true
+        })
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, Origin::Caller, "the handle was closed")
+}
+
+impl LogCore {
+    /// Reads on a thread of its own.
+    pub(super) fn begin(reader: LogReader) -> Result<LogCore, Error> {
+        let (core, filler) = LogCore::new();
+        runtime::spawn_thread("msb-logs", move || filler.fill(reader))?;
+        Ok(core)
+    }
+
+    fn new() -> (LogCore, Filler) {
+        let (queue, room) = (Monitor::new(Queue::default()), Monitor::new(Room::default()));
+        let shared = Arc::new(Shared { queue, room });
+        (LogCore(Arc::clone(&shared)), Filler(shared))
+    }
+
+    /// Waits for the next item. Dropping the future loses nothing.
+    pub(crate) async fn next(&self) -> Result<LogNext, Error> {
+        let _turn = self.turn()?;
+        self.0.taken(self.0.queue.until(Queue::take).await)
+    }
+
+    /// The right to take items. Busy while another call has it.
+    pub(crate) fn turn(&self) -> Result<LogTurn<'_>, Error> {
+        self.0.queue.with(Queue::begin)?;
+        Ok(LogTurn(&self.0))
+    }
+
+    /// Polls readable while there is an item or the end.
+    pub(crate) fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.0.queue.fd().map_err(|error| Error::io("cannot make an event descriptor", error))
+    }
+
+    /// Reads no further. Whoever waits is told so. Again does nothing.
+    pub(crate) fn close(&self) {
+        let items = self.0.queue.with(|queue| {
+            queue.taker = Taker::Gone;
+            std::mem::take(&mut queue.items)
+        });
+        drop(items);
+        self.0.room.with(|room| room.closed = true);
+    }
+}
+
+impl Drop for LogCore {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    /// Gives back the room of what was taken.
+    fn taken(&self, next: Result<LogNext, Error>) -> Result<LogNext, Error> {
+        if let Ok(LogNext::Item(item)) = &next {
+            self.room.with(|room| room.used -= item.cost());
+        }
+        next
+    }
+}
+
+/// The right to take items; others are told that the handle is busy.
+#[derive(Debug)]
+pub(crate) struct LogTurn<'a>(&'a Shared);
+
+impl LogTurn<'_> {
+    /// Sleeps until there is an item; [`LogNext::Nothing`] when the time is over. Closed as soon as
+    /// another thread closes the handle.
+    pub(crate) fn next(&self, deadline: Option<Instant>) -> Result<LogNext, Error> {
+        let next = self.0.queue.sleep(deadline, Queue::take);
+        self.0.taken(next.unwrap_or(Ok(LogNext::Nothing)))
+    }
+}
+
+impl Drop for LogTurn<'_> {
+    fn drop(&mut self) {
+        self.0.queue.with(|queue| {
+            if queue.taker == Taker::Waiting {
+                queue.taker = Taker::Idle;
+            }
+        });
+    }
+}
+
+/// The side of the thread. The log ends when this is dropped.
+#[derive(Debug)]
+struct Filler(Arc<Shared>);
+
+impl Filler {
+    fn fill(self, mut reader: LogReader) {
+        while !self.0.room.with(|room| room.closed) {
+            let item = match reader.step() {
+                Ok(LogStep::Nothing) => {
+                    reader.wait();
+                    continue;
+                }
+                Ok(LogStep::Record(record)) => LogItem::Record(record),
+                Ok(LogStep::End) => return self.end(missing(&reader).map(LogItem::Incomplete)),
+                Err(error) => return self.end(Some(LogItem::Failed(error.into()))),
+            };
+            if !self.put(item) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for room. `false` when nobody reads any more.
+    fn put(&self, item: LogItem) -> bool {
+        let cost = item.cost();
+        let fits = self.0.room.sleep(None, |room| room.take(cost)).unwrap_or(false);
+        if fits {
+            self.0.queue.with(|queue| queue.items.push_back(item));
+        }
+        fits
+    }
+
+    fn end(&self, last: Option<LogItem>) {
+        self.0.queue.with(|queue| {
+            queue.items.extend(last);
+            queue.over = true;
+        });
+    }
+}
+
+impl Drop for Filler {
+    // A panic of the thread is no end of the log.
+    fn drop(&mut self) {
+        if !self.0.queue.with(|queue| queue.over) {
+            let error = Error::internal("the reading of a log was given up halfway");
+            self.end(Some(LogItem::Failed(error)));
+        }
+    }
+}
+
+fn missing(reader: &LogReader) -> Option<String> {
+    if let Some(failure) = reader.failure() {
+        return Some(format!("the log could not be written to its end: {failure}"));
+    }
+    let files = reader.missed_files();
+    (files > 0)
+        .then(|| format!("{files} files of the log were full and gone before they were read"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::testing::{block_on, is_readable};
+
+    fn incomplete(text: &str) -> LogItem {
+        LogItem::Incomplete(text.to_owned())
+    }
+
+    fn look(core: &LogCore) -> LogNext {
+        core.turn().unwrap().next(Some(Instant::now())).unwrap()
+    }
+
+    #[test]
+    fn d6_items_come_in_order_and_then_the_end_for_ever() {
+        let (core, filler) = LogCore::new();
+        assert!(matches!(look(&core), LogNext::Nothing) && !is_readable(core.fd().unwrap()));
+        assert!(filler.put(incomplete("one")));
+        assert!(is_readable(core.fd().unwrap()));
+        filler.end(Some(incomplete("two")));
+        drop(filler);
+        for text in ["one", "two"] {
+            let LogNext::Item(LogItem::Incomplete(found)) = look(&core) else { panic!("{text}") };
+            assert_eq!(found, text);
+        }
+        assert!(matches!(look(&core), LogNext::End) && is_readable(core.fd().unwrap()));
+        assert!(matches!(block_on(core.next()), Ok(LogNext::End)));
+    }
+
+    #[test]
+    fn d6_a_thread_that_died_is_a_failure_and_no_end() {
+        let (core, filler) = LogCore::new();
+        drop(filler);
+        let LogNext::Item(LogItem::Failed(error)) = look(&core) else { panic!("no failure") };
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert!(matches!(look(&core), LogNext::End));
+    }
+
+    #[test]
+    fn d6_the_thread_waits_for_room_and_ends_with_its_reader() {
+        let mut room = Room::default();
+        assert_eq!(room.take(2 * READ_AHEAD), Some(true), "alone, it may be of any size");
+        assert!(room.take(1).is_none() && !room.is_ready());
+        room.used = READ_AHEAD / 2;
+        assert!(room.is_ready());
+        assert_eq!(room.take(READ_AHEAD / 2), Some(true));
+        assert_eq!(room.take(1), None);
+        room.closed = true;
+        assert_eq!((room.take(1), room.is_ready()), (Some(false), true));
+        let (core, filler) = LogCore::new();
+        filler.0.room.with(|room| room.used = READ_AHEAD);
+        let filling = std::thread::spawn(move || {
+            let record = LogItem::Failed(Error::internal("any"));
+            filler.0.room.sleep(None, |room| room.take(1)) == Some(true) && filler.put(record)
+        });
+        drop(core);
+        assert!(!filling.join().unwrap());
+    }
+
+    #[test]
+    fn d6_one_call_takes_at_a_time_and_closing_wakes_it() {
+        let (core, filler) = LogCore::new();
+        let turn = core.turn().unwrap();
+        assert_eq!(core.turn().unwrap_err().kind(), ErrorKind::Busy);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| turn.next(None));
+            core.close();
+            assert_eq!(waiting.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+        });
+        drop(turn);
+        assert_eq!(core.turn().unwrap_err().kind(), ErrorKind::Closed);
+        assert!(!filler.put(incomplete("late")) && is_readable(core.fd().unwrap()));
+    }
+}

@@ -1,0 +1,75 @@
+//! Reading what the sessions of a sandbox have put out.
+
+use crate::client::Pending;
+use crate::error::MicrosandboxResult;
+use crate::sandbox::log_queue::{LogCore, LogItem, LogNext};
+use crate::sandbox::{Sandbox, on_thread};
+use msb_driver::{LogOptions, LogReader, LogRecord};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The records of a log, in order. Dropping it ends the reading.
+#[derive(Debug)]
+pub struct LogStream {
+    core: LogCore,
+    warning: Option<String>,
+}
+
+/// Reads the log of a sandbox by its name, running or not; see [`Sandbox::logs`].
+pub async fn logs(name: impl AsRef<str>, options: LogOptions) -> MicrosandboxResult<LogStream> {
+    Sandbox::get(name).await?.logs(options).await
+}
+
+impl Sandbox {
+    /// Reads its log: what its sessions have put out, byte for byte, and what became of them.
+    ///
+    /// There is one only if it was asked for by [`SandboxBuilder::log`]. It is kept until the
+    /// sandbox is removed, the oldest part only as long as there is room.
+    ///
+    /// [`SandboxBuilder::log`]: crate::SandboxBuilder::log
+    pub async fn logs(&self, options: LogOptions) -> MicrosandboxResult<LogStream> {
+        Ok(LogStream { core: self.begin_logs(options).await?, warning: None })
+    }
+
+    pub(crate) fn begin_logs(&self, options: LogOptions) -> Pending<LogCore> {
+        let inner = Arc::clone(&self.inner);
+        on_thread("msb-control", move || LogCore::begin(LogReader::open(&inner.dir, options)?))
+    }
+}
+
+impl LogStream {
+    /// The next record; `None` at the end. Giving the future up loses nothing.
+    pub async fn next(&mut self) -> Option<MicrosandboxResult<LogRecord>> {
+        match self.core.next().await {
+            Ok(LogNext::Item(LogItem::Record(record))) => Some(Ok(record)),
+            Ok(LogNext::Item(LogItem::Failed(error))) | Err(error) => Some(Err(error)),
+            Ok(LogNext::Item(LogItem::Incomplete(warning))) => {
+                self.warning = Some(warning);
+                None
+            }
+            Ok(LogNext::End | LogNext::Nothing) => None,
+        }
+    }
+
+    /// Takes the next item, and waits for it up to a deadline. One thread at a time; others are told
+    /// that the stream is busy.
+    pub fn take_until(&self, deadline: Option<Instant>) -> MicrosandboxResult<LogNext> {
+        self.core.turn()?.next(deadline)
+    }
+
+    /// Returns a descriptor that polls readable while there is an item or the end.
+    pub fn fd(&self) -> MicrosandboxResult<BorrowedFd<'_>> {
+        self.core.fd()
+    }
+
+    /// Ends the reading. A call that waits returns at once.
+    pub fn close(&self) {
+        self.core.close();
+    }
+
+    /// What is missing from what was read, in one line; known at the end.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+}

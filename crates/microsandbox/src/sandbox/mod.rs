@@ -1,0 +1,261 @@
+//! Sandboxes: making them, finding them, ending them.
+//!
+//! Owns: the sandbox object and its connection to the agent. Does not own: the state on disk and
+//! the machine, which the driver crates keep. Invariant: nothing about a sandbox is remembered
+//! here that another process could change; whether it runs is asked anew each time.
+
+mod attach;
+mod builder;
+mod control;
+mod info;
+mod log_queue;
+mod logs;
+mod run;
+
+use crate::client::{Connection, Limits, Pending};
+use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
+use crate::output::ExitStatus;
+use crate::runtime;
+use msb_driver::{Companions, Home, Info, Name, SandboxConfig, SandboxDir};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub use crate::options::{Rlimit, RlimitResource};
+pub use log_queue::{LogItem, LogNext};
+pub use run::Program;
+
+pub use builder::SandboxBuilder;
+pub use info::{SandboxInfo, SessionInfo};
+pub use logs::{LogStream, logs};
+pub use msb_driver::{Bounds, Cpus, Security};
+pub use msb_driver::{Isolation, Reason as SandboxEndReason, Status as SandboxStatus};
+pub use msb_driver::{LogEvent, LogOptions, LogRecord, LogSource};
+
+/// How long the commands in a sandbox have to end by themselves when it is stopped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A sandbox. Cloning this gives another handle on the same one; dropping it ends nothing.
+///
+/// A sandbox that is not detached ends with the process that created it.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    home: Home,
+    dir: SandboxDir,
+    config: SandboxConfig,
+    connection: Mutex<Option<Arc<Connection>>>,
+}
+
+impl Sandbox {
+    /// Describes a new sandbox; [`SandboxBuilder::create`] makes it.
+    pub fn builder(name: impl Into<String>) -> SandboxBuilder {
+        SandboxBuilder::new(name.into())
+    }
+
+    /// Finds a sandbox by its name, running or not.
+    pub async fn get(name: impl AsRef<str>) -> MicrosandboxResult<Sandbox> {
+        Sandbox::begin_get(name.as_ref()).await
+    }
+
+    /// Starts a sandbox that is not running, with the files it was left with.
+    pub async fn start(name: impl AsRef<str>) -> MicrosandboxResult<Sandbox> {
+        Sandbox::begin_start(name.as_ref()).await
+    }
+
+    /// Lists all sandboxes by name.
+    pub async fn list() -> MicrosandboxResult<Vec<SandboxInfo>> {
+        Sandbox::begin_list().await
+    }
+
+    /// Removes a sandbox that is not running, and its files.
+    pub async fn remove(name: impl AsRef<str>) -> MicrosandboxResult<()> {
+        Sandbox::begin_remove(name.as_ref(), false).await
+    }
+
+    /// Removes a sandbox and its files; one that is running is killed first.
+    pub async fn remove_forced(name: impl AsRef<str>) -> MicrosandboxResult<()> {
+        Sandbox::begin_remove(name.as_ref(), true).await
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.inner.config.name.as_str()
+    }
+
+    /// What its image runs when nobody names a command: its entrypoint, and behind it its command.
+    /// [`ErrorKind::NoCommand`](crate::ErrorKind::NoCommand) when it names neither. Commands that
+    /// are run by [`Sandbox::exec`] and such are not affected by either.
+    pub fn default_command(&self) -> MicrosandboxResult<Vec<String>> {
+        let config = &self.inner.config;
+        let command: Vec<String> = config.entrypoint.iter().chain(&config.cmd).cloned().collect();
+        if command.is_empty() {
+            let image = config.image_name.clone().unwrap_or_else(|| config.image.to_string());
+            let context = format!("image {image} has no command of its own; give one");
+            return Err(Error::new(ErrorKind::NoCommand, Origin::Caller, context));
+        }
+        Ok(command)
+    }
+
+    /// What is known about it now.
+    pub async fn info(&self) -> MicrosandboxResult<SandboxInfo> {
+        self.begin_info().await
+    }
+
+    /// Its state now.
+    pub async fn status(&self) -> MicrosandboxResult<SandboxStatus> {
+        Ok(self.begin_info().await?.status)
+    }
+
+    /// Ends it in order: its commands are asked to end, and killed after ten seconds.
+    pub async fn stop(&self) -> MicrosandboxResult<()> {
+        self.begin_stop(STOP_TIMEOUT).await.map(drop)
+    }
+
+    /// As [`Sandbox::stop`], with a time of the caller's own.
+    pub async fn stop_with_timeout(&self, timeout: Duration) -> MicrosandboxResult<()> {
+        self.begin_stop(timeout).await.map(drop)
+    }
+
+    /// As [`Sandbox::stop`], and tells how it ended.
+    pub async fn stop_and_wait(&self) -> MicrosandboxResult<ExitStatus> {
+        self.begin_stop(STOP_TIMEOUT).await
+    }
+
+    /// Ends it at once.
+    pub async fn kill(&self) -> MicrosandboxResult<()> {
+        self.begin_kill().await.map(drop)
+    }
+
+    /// Waits until it has ended: with code 0 when it was stopped or its options ended it, with
+    /// SIGKILL when it was killed. That it crashed is an error.
+    pub async fn wait(&self) -> MicrosandboxResult<ExitStatus> {
+        self.begin_wait().await
+    }
+
+    /// The commands that run in it, and those that ended a short while ago.
+    pub async fn sessions(&self) -> MicrosandboxResult<Vec<SessionInfo>> {
+        let sessions = self.connect().await?.sessions()?.await?;
+        Ok(sessions.into_iter().map(SessionInfo::from).collect())
+    }
+
+    pub(crate) fn begin_get(name: &str) -> Pending<Sandbox> {
+        with_name(name, "msb-control", |home, name, companions| {
+            let info = msb_driver::get(&home, &name, Some(&companions))?;
+            Ok(Sandbox::of(home, info))
+        })
+    }
+
+    pub(crate) fn begin_start(name: &str) -> Pending<Sandbox> {
+        with_name(name, "msb-create", |home, name, companions| {
+            msb_driver::start(&home, &name, &companions)?.wait()?;
+            let info = msb_driver::get(&home, &name, None)?;
+            let sandbox = Sandbox::of(home, info);
+            sandbox.connect_now()?;
+            Ok(sandbox)
+        })
+    }
+
+    pub(crate) fn begin_list() -> Pending<Vec<SandboxInfo>> {
+        let home = Home::from_env();
+        on_thread("msb-control", move || {
+            // Without the companions nothing can be cleaned up, but all can be told.
+            let companions = crate::library::companions().ok();
+            let all = msb_driver::list(&home?, companions.as_ref())?;
+            let readable = |(name, info)| match info {
+                Ok(info) => Some(SandboxInfo::from(info)),
+                // One that a later version of this library made must not hide the others.
+                Err(error) => {
+                    tracing::warn!(sandbox = %name, %error, "sandbox could not be read");
+                    None
+                }
+            };
+            Ok(all.into_iter().filter_map(readable).collect())
+        })
+    }
+
+    pub(crate) fn begin_remove(name: &str, force: bool) -> Pending<()> {
+        with_name(name, "msb-control", move |home, name, companions| {
+            Ok(msb_driver::remove(&home, &name, force, &companions)?)
+        })
+    }
+
+    pub(crate) fn begin_info(&self) -> Pending<SandboxInfo> {
+        let inner = Arc::clone(&self.inner);
+        on_thread("msb-control", move || {
+            let companions = crate::library::companions().ok();
+            let info = msb_driver::get(&inner.home, &inner.config.name, companions.as_ref())?;
+            Ok(info.into())
+        })
+    }
+
+    /// The connection to the agent; made anew when there is none or the last one was lost.
+    pub(crate) fn connect(&self) -> Pending<Arc<Connection>> {
+        // Before any lock: in a forked child one may be held for ever.
+        if let Err(error) = runtime::check_fork() {
+            return Pending::ready(Err(error));
+        }
+        if let Some(connection) = self.live_connection() {
+            return Pending::ready(Ok(connection));
+        }
+        let sandbox = self.clone();
+        on_thread("msb-control", move || sandbox.connect_now())
+    }
+
+    /// The connection to the agent, if there is one.
+    pub(crate) fn live_connection(&self) -> Option<Arc<Connection>> {
+        let current = self.inner.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        current.clone().filter(|connection| connection.lost().is_none())
+    }
+
+    /// Connects to the agent. Blocks.
+    fn connect_now(&self) -> Result<Arc<Connection>, Error> {
+        let socket = self.inner.dir.connect_agent()?;
+        let limits = Limits::new(self.inner.config.boot_timeout());
+        let connection = Connection::establish(socket, limits)?
+            .wait(None)
+            .unwrap_or_else(|| Err(Error::internal("a wait without a deadline ended")))?;
+        let mut current = self.inner.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = current.replace(Arc::clone(&connection));
+        drop(current);
+        drop(old);
+        Ok(connection)
+    }
+
+    fn of(home: Home, info: Info) -> Sandbox {
+        let Info { dir, config, .. } = info;
+        Sandbox { inner: Arc::new(Inner { home, dir, config, connection: Mutex::new(None) }) }
+    }
+}
+
+/// Runs what blocks on a thread of its own.
+fn on_thread<T: Send + 'static>(
+    thread: &str,
+    f: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Pending<T> {
+    let (promise, pending) = crate::client::completion();
+    match runtime::get().and_then(|_| runtime::spawn_thread(thread, move || promise.complete(f())))
+    {
+        Ok(()) => pending,
+        Err(error) => Pending::ready(Err(error)),
+    }
+}
+
+/// Runs what blocks and concerns a sandbox by name. The environment is read at once, by the caller.
+fn with_name<T: Send + 'static>(
+    name: &str,
+    thread: &str,
+    f: impl FnOnce(Home, Name, Companions) -> Result<T, Error> + Send + 'static,
+) -> Pending<T> {
+    let found = || -> Result<(Home, Name, Companions), msb_driver::Error> {
+        let name = name.parse()?;
+        Ok((Home::from_env()?, name, crate::library::companions()?))
+    };
+    match found() {
+        Ok((home, name, companions)) => on_thread(thread, move || f(home, name, companions)),
+        Err(error) => Pending::ready(Err(error.into())),
+    }
+}

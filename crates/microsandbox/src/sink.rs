@@ -1,0 +1,66 @@
+//! Writing to a command's standard input.
+
+use crate::client::SinkCore;
+use crate::error::MicrosandboxResult;
+use crate::runtime;
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+/// The writing end of a command's standard input, taken by
+/// [`ExecHandle::take_stdin`](crate::ExecHandle::take_stdin).
+///
+/// It and the handle have lives of their own: dropping one leaves the other working. Dropping the
+/// sink ends the input.
+#[derive(Debug)]
+pub struct ExecSink {
+    core: SinkCore,
+}
+
+impl ExecSink {
+    pub(crate) fn new(core: SinkCore) -> Self {
+        ExecSink { core }
+    }
+
+    /// Writes all of `data`, and waits while the command does not read. An empty write does
+    /// nothing.
+    ///
+    /// When the future is dropped, what was written until then stays written. Writes from several
+    /// tasks at once may arrive interleaved.
+    pub async fn write(&self, data: impl AsRef<[u8]>) -> MicrosandboxResult<()> {
+        runtime::check_fork()?;
+        self.core.write_all(data.as_ref()).await
+    }
+
+    /// Writes what there is room for, and waits for room up to a deadline; returns how many bytes
+    /// were taken, at least one unless `data` is empty. `None` when there was no room.
+    pub fn write_until(
+        &self,
+        data: &[u8],
+        deadline: Option<Instant>,
+    ) -> Option<MicrosandboxResult<usize>> {
+        self.core.write_until(data, deadline)
+    }
+
+    /// Returns a descriptor that polls readable while there is room, or the input is closed.
+    pub fn fd(&self) -> MicrosandboxResult<BorrowedFd<'_>> {
+        self.core.fd()
+    }
+
+    /// Ends the input, as [`ExecSink::close`] does, without an executor.
+    pub fn close_now(&self) {
+        self.core.close();
+    }
+
+    /// Ends the input: the command reads end-of-file, or on a terminal the key that means it.
+    /// Doing it again does nothing.
+    pub async fn close(&self) -> MicrosandboxResult<()> {
+        runtime::check_fork()?;
+        self.core.close();
+        Ok(())
+    }
+
+    /// Lets go of the input without ending it: whoever takes the session up again goes on with it.
+    pub fn leave_open(self) {
+        drop(self.core.leaving_input_open());
+    }
+}

@@ -1,0 +1,134 @@
+//! The host's terminal, tied to a session.
+
+use super::boundary::{ErrorOut, Sized32, boundary, copy_in, out, size_through, wrong};
+use super::error::msb_error;
+use super::exec::{msb_exec_options, terminal_request};
+use super::handle::{get_open, msb_sandbox};
+use super::input::text;
+use super::sandbox::SandboxObject;
+use super::status::{MSB_E_INVALID, MSB_OK, msb_status};
+use super::table::Open;
+use microsandbox::pull::{self, Program};
+use microsandbox::{AttachOptions, AttachOptionsBuilder};
+use std::ffi::c_char;
+
+/// What to tie the terminal to. Zero means default. All pointers are lent.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct msb_attach_options {
+    /// `sizeof(msb_attach_options)`.
+    pub struct_size: u32,
+    /// Zero.
+    pub flags: u32,
+    /// Lent. The command, which gets a terminal of this one's size whatever its flags, and no
+    /// `stdin_data`; NULL: the sandbox's shell.
+    pub exec: *const msb_exec_options,
+    /// Lent. Instead of a command: the id of a session with a terminal, to be taken up.
+    pub session: *const c_char,
+    /// Lent. What parts them: characters and names such as `ctrl-p`, with commas between them;
+    /// NULL: `ctrl-]`.
+    pub detach_keys: *const c_char,
+}
+
+// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
+unsafe impl Sized32 for msb_attach_options {
+    const NAME: &'static str = "msb_attach_options";
+    const FIRST_SIZE: usize = size_through!(msb_attach_options, detach_keys, *const c_char);
+}
+
+/// Of an attach: the session lives on, since the keys were typed or the terminal hung up.
+pub const MSB_ATTACH_DETACHED: u32 = 1;
+
+/// Tie this process's terminal, its standard input and output, to a command or a session until it
+/// ends or the detach keys part them; waits for that. The terminal is in raw mode meanwhile, and
+/// has its settings back when this returns, however it returns. `options` is lent and may be NULL.
+///
+/// `MSB_OK`: `*out_code` is the exit code, or 128 and the signal's number, as a shell would show
+/// it; -1 with `MSB_ATTACH_DETACHED` in `*out_flags`, which may be NULL. `MSB_E_NOT_A_TERMINAL`:
+/// standard input is none, or the session has none. `MSB_E_EXEC_FAILED`: the command never
+/// started. `MSB_E_BUSY`: another attach has the terminal. `MSB_E_CLOSED`: the handle was closed
+/// meanwhile; the command runs on.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_attach(
+    sandbox: *mut msb_sandbox,
+    options: *const msb_attach_options,
+    out_code: *mut i32,
+    out_flags: *mut u32,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_code = unsafe { out(out_code, "an exit code") };
+    // SAFETY: as above.
+    let out_flags = (!out_flags.is_null()).then(|| unsafe { out(out_flags, "flags") });
+    // SAFETY: as above; what the fields point to is lent for this call.
+    let target = unsafe { target(options) };
+    boundary(err, || {
+        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
+        let sandbox = object.sandbox()?;
+        let (out_code, target) = (out_code?, target?);
+        let outcome = waits.run_tied(async move {
+            match target {
+                Target::Program(program, options) => {
+                    pull::attach(&sandbox, program, *options).await
+                }
+                Target::Session(id, keys) => {
+                    sandbox.attach_session_outcome(&id, keys.as_deref()).await
+                }
+            }
+        })?;
+        let code = outcome.code();
+        out_code.write(code);
+        if let Some(out_flags) = out_flags {
+            out_flags?.write(if outcome.status.is_none() { MSB_ATTACH_DETACHED } else { 0 });
+        }
+        Ok(MSB_OK)
+    })
+}
+
+/// What the terminal is to be tied to.
+enum Target {
+    /// A program, else the sandbox's shell.
+    Program(Option<Program>, Box<AttachOptions>),
+    /// A session by its id, and the detach keys.
+    Session(String, Option<String>),
+}
+
+/// # Safety
+/// `options` is NULL or valid, and so is what it points to.
+unsafe fn target(options: *const msb_attach_options) -> Result<Target, super::boundary::Failure> {
+    if options.is_null() {
+        return shell(None);
+    }
+    // SAFETY: by the contract, as for every pointer below.
+    let options = unsafe { copy_in(options) }?;
+    if options.flags != 0 {
+        return Err(wrong(MSB_E_INVALID, format!("unknown attach flags {:#x}", options.flags)));
+    }
+    // SAFETY: as above.
+    let keys = unsafe { text(options.detach_keys, "the detach keys") }?;
+    // SAFETY: as above.
+    let session = unsafe { text(options.session, "the session id") }?;
+    match (session, options.exec.is_null()) {
+        (Some(session), true) => Ok(Target::Session(session, keys)),
+        (Some(_), false) => Err(wrong(MSB_E_INVALID, "both a command and a session to attach to")),
+        (None, true) => shell(keys.as_deref()),
+        (None, false) => {
+            // SAFETY: as above.
+            let exec = unsafe { copy_in(options.exec) }?;
+            // SAFETY: as above.
+            let (program, exec) = unsafe { terminal_request(&exec) }?;
+            let options = AttachOptions::new(exec, keys.as_deref())?;
+            Ok(Target::Program(Some(program), Box::new(options)))
+        }
+    }
+}
+
+/// The sandbox's shell.
+fn shell(keys: Option<&str>) -> Result<Target, super::boundary::Failure> {
+    let builder = AttachOptionsBuilder::new();
+    let options = keys.map_or(builder.clone(), |keys| builder.detach_keys(keys)).build()?;
+    Ok(Target::Program(None, Box::new(options)))
+}

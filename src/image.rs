@@ -1,0 +1,268 @@
+//! Images: getting them, and what is in the store.
+
+use super::attempt::Attempt;
+use super::boundary::{ErrorOut, Failure, Out, boundary, descriptor_failed, out, wrong};
+use super::error::msb_error;
+use super::handle::{get, msb_image, open};
+use super::input::text;
+use super::list::{self, msb_image_entries};
+use super::progress::{self, msb_progress};
+use super::status::{MSB_AGAIN, MSB_E_INVALID, MSB_OK, msb_status};
+use super::wait::{Timeout, run};
+use microsandbox::MicrosandboxResult;
+use microsandbox::image::{Image, ImageInfo, ImageOperation, PullPolicy};
+use microsandbox::pull::Monitor;
+use microsandbox::pull::{Cancel, spawn};
+use std::ffi::{OsString, c_char};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// When the image is not in the store.
+pub const MSB_PULL_MISSING: u32 = 0;
+/// Each time; what has not changed is not fetched again.
+pub const MSB_PULL_ALWAYS: u32 = 1;
+/// Not at all: the image has to be in the store.
+pub const MSB_PULL_NEVER: u32 = 2;
+
+pub(super) fn policy(number: u32) -> Result<PullPolicy, Failure> {
+    match number {
+        MSB_PULL_MISSING => Ok(PullPolicy::Missing),
+        MSB_PULL_ALWAYS => Ok(PullPolicy::Always),
+        MSB_PULL_NEVER => Ok(PullPolicy::Never),
+        _ => Err(wrong(MSB_E_INVALID, format!("unknown pull policy {number}"))),
+    }
+}
+
+/// What an image handle stands for: the work, and what came of it.
+#[derive(Debug)]
+pub(super) struct ImageObject {
+    attempt: Monitor<Attempt<ImageInfo>>,
+    cancel: Cancel,
+}
+
+impl ImageObject {
+    fn begin(begun: MicrosandboxResult<ImageOperation>) -> Result<*mut msb_image, Failure> {
+        let mut operation = begun?;
+        let (attempt, cancel) = (Monitor::new(Attempt::new("image")), operation.cancel());
+        let object = Arc::new(ImageObject { attempt, cancel });
+        let handle = open(Arc::clone(&object))?;
+        spawn(async move {
+            while let Some(progress) = operation.progress().await {
+                object.attempt.with(|attempt| attempt.tell(progress));
+            }
+            let result = operation.wait().await.map_err(Failure::from);
+            drop(object.attempt.with(|attempt| attempt.settle(result)));
+        })?;
+        Ok(handle)
+    }
+
+    pub(super) fn fd(&self) -> Result<BorrowedFd<'_>, Failure> {
+        let fd = self.attempt.fd();
+        fd.map_err(descriptor_failed)
+    }
+
+    pub(super) fn close(&self) {
+        self.cancel.cancel();
+        drop(self.attempt.with(Attempt::close));
+    }
+}
+
+/// Get an image from its registry, also when it is in the store already; what has not changed is
+/// not fetched again. `name` is lent: `"python:3.12"`. Returns at once; `msb_image_wait` tells what
+/// came of it, `msb_image_progress` how far it is. Closing the handle ends it.
+///
+/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `name` is NULL. `MSB_E_CONFIG`: it is no name
+/// that an image can have, or the configuration of registries makes no sense.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_image_pull(
+    name: *const c_char,
+    out_image: *mut *mut msb_image,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_image = unsafe { out(out_image, "an image") };
+    // SAFETY: as above.
+    let name = unsafe { name_in(name) };
+    boundary(err, || {
+        let (out_image, name) = (out_image?, name?);
+        out_image.write(ImageObject::begin(Image::pull(name))?);
+        Ok(MSB_OK)
+    })
+}
+
+/// Take an image from a file or directory: an archive of a root filesystem, what `docker save`
+/// writes, OCI's layout; plain, or compressed with gzip or zstd. `path` is lent, bytes. `name` is
+/// lent; NULL: it is called as it says itself, if it does. Otherwise as `msb_image_pull`.
+///
+/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `path` is NULL. `MSB_E_CONFIG`: there is
+/// nothing at `path`, or `name` is none that an image can have.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_image_import(
+    path: *const c_char,
+    name: *const c_char,
+    out_image: *mut *mut msb_image,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_image = unsafe { out(out_image, "an image") };
+    // SAFETY: as above.
+    let path = unsafe { super::input::bytes(path) };
+    // SAFETY: as above.
+    let name = unsafe { text(name, "the name") };
+    boundary(err, || {
+        let (out_image, name) = (out_image?, name?);
+        let path = path.ok_or_else(|| wrong(MSB_E_INVALID, "NULL instead of a path"))?;
+        let path = PathBuf::from(OsString::from_vec(path));
+        out_image.write(ImageObject::begin(Image::import(path, name.as_deref()))?);
+        Ok(MSB_OK)
+    })
+}
+
+/// How far it is, when that is news since the last call. Waits up to `timeout_ms`: 0 only looks, -1
+/// waits for ever. Calls may be left out: a reader that is slow misses steps, and never the end.
+/// From the first call on, the descriptor of the handle polls readable also when there is news.
+///
+/// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
+/// nothing more; `msb_image_wait` tells, without waiting, what came of it.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_image_progress(
+    image: *mut msb_image,
+    timeout_ms: i64,
+    out_progress: *mut msb_progress,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_progress = unsafe { Out::new(out_progress) };
+    boundary(err, || {
+        let (object, out_progress) = (get::<ImageObject, _>(image)?, out_progress?);
+        progress::next(&object.attempt, |attempt| attempt, timeout_ms, out_progress)
+    })
+}
+
+/// Wait until an image is there. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+///
+/// `MSB_OK`: `*out_list` holds what is known about it; give it back with
+/// `msb_image_entries_release`. `MSB_AGAIN`: not yet. Anything else: it never will be, and why;
+/// `MSB_E_NO_IMAGE`, `MSB_E_IMAGE_DENIED` and `MSB_E_REGISTRY` are to be expected. Asked again, it
+/// says the same.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_image_wait(
+    image: *mut msb_image,
+    timeout_ms: i64,
+    out_list: *mut msb_image_entries,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_list = unsafe { Out::new(out_list) };
+    boundary(err, || {
+        let (object, out_list) = (get::<ImageObject, _>(image)?, out_list?);
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        match object.attempt.sleep(deadline, Attempt::result) {
+            Some(info) => list::images(vec![info?], out_list),
+            None => Ok(MSB_AGAIN),
+        }
+    })
+}
+
+/// All images in the store, the newest first.
+///
+/// `MSB_OK`: `*out_list` is filled; give it back with `msb_image_entries_release`. `MSB_E_IO`: they
+/// cannot be read.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_image_list(
+    out_list: *mut msb_image_entries,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_list = unsafe { Out::new(out_list) };
+    boundary(err, || {
+        let out_list = out_list?;
+        list::images(run(Image::list())?, out_list)
+    })
+}
+
+/// Take a name, which is lent, from an image, and remove the image when that was its last. Called
+/// by its id it loses all its names. With `MSB_REMOVE_FORCE` also an image that a sandbox uses
+/// loses its names; the image itself stays as long as the sandbox does.
+///
+/// `MSB_OK`. `MSB_E_NO_IMAGE`. `MSB_E_IMAGE_IN_USE`: a sandbox uses it.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_image_remove(
+    name: *const c_char,
+    flags: u32,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let name = unsafe { name_in(name) };
+    boundary(err, || {
+        let name = name?;
+        let force = match flags {
+            0 => false,
+            super::MSB_REMOVE_FORCE => true,
+            _ => return Err(wrong(MSB_E_INVALID, format!("unknown remove flags {flags:#x}"))),
+        };
+        run(async move { Image::remove(name, force).await })?;
+        Ok(MSB_OK)
+    })
+}
+
+/// Also images that have a name.
+pub const MSB_PRUNE_ALL: u32 = 1;
+
+/// Remove every image that has no name and that no sandbox uses, and what downloads have left.
+/// Waits for images that are being got.
+///
+/// `MSB_OK`: `*out_freed`, which may be NULL, is about how many bytes are free again. `MSB_E_IO`:
+/// something cannot be removed.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_image_prune(
+    flags: u32,
+    out_freed: *mut u64,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_freed = unsafe { out(out_freed, "a number of bytes") };
+    boundary(err, || {
+        let all = match flags {
+            0 => false,
+            MSB_PRUNE_ALL => true,
+            _ => return Err(wrong(MSB_E_INVALID, format!("unknown prune flags {flags:#x}"))),
+        };
+        let report = run(async move { Image::prune(all).await })?;
+        if let Ok(place) = out_freed {
+            place.write(report.freed);
+        }
+        Ok(MSB_OK)
+    })
+}
+
+/// # Safety
+/// `name` is NULL or points to a NUL-terminated string.
+unsafe fn name_in(name: *const c_char) -> Result<String, Failure> {
+    // SAFETY: the same contract.
+    let name = unsafe { text(name, "the name") }?;
+    name.ok_or_else(|| wrong(MSB_E_INVALID, "NULL instead of a name"))
+}

@@ -1,0 +1,160 @@
+//! What is lent to callers until they release it: events, output, lists.
+
+use super::boundary::{ErrorOut, Failure, Out, Sized32, boundary};
+use super::handle::{Object, as_handle, open, remove};
+use super::status::MSB_OK;
+use super::table::{Kind, Table};
+use bytes::Bytes;
+use microsandbox::pull::Credit;
+use std::ffi::{CString, c_char, c_void};
+use std::fmt::Debug;
+use std::mem::size_of;
+use std::sync::Arc;
+
+/// What the pointers of a lent struct point to.
+#[derive(Debug)]
+#[allow(dead_code, reason = "only kept until the release")]
+pub(super) enum Loan {
+    /// Output of a command, and the credit that goes back with it.
+    Bytes(Bytes, Credit),
+    /// Anything else.
+    Other(Box<dyn Kept>),
+}
+
+/// Something that is only kept, and dropped when it is released.
+pub(super) trait Kept: Debug + Send + Sync {}
+
+impl<T: Debug + Send + Sync> Kept for T {}
+
+static LOANS: Table<Loan> = Table::new(Kind::Loan);
+
+impl Object for Loan {
+    const WHAT: &'static str = "loan";
+    fn table() -> &'static Table<Self> {
+        &LOANS
+    }
+}
+
+/// Lends something out; the result is the owner of the struct that points into it.
+pub(super) fn lend(loan: Arc<Loan>) -> Result<*mut c_void, Failure> {
+    open(loan)
+}
+
+/// Whether so many loans are possible for sure.
+pub(super) fn has_room(loans: usize) -> bool {
+    LOANS.has_room(loans)
+}
+
+/// A struct whose pointers are borrowed until it is released.
+pub(super) trait Released: Sized32 {
+    fn owner(&self) -> *mut c_void;
+    /// What is left of it then: no pointers.
+    fn emptied(&self) -> Self;
+}
+
+/// Ends a loan and takes the pointers out of the caller's struct.
+///
+/// # Safety
+/// `place` is NULL or valid for reading its first four bytes, and for reading and writing as many
+/// bytes as those say.
+pub(super) unsafe fn release<T: Released>(place: *mut T) {
+    // SAFETY: NULL is always allowed.
+    let err = unsafe { ErrorOut::new(std::ptr::null_mut()) };
+    if place.is_null() {
+        return;
+    }
+    // SAFETY: not NULL, so valid by the contract.
+    let Ok(out) = (unsafe { Out::new(place) }) else { return };
+    // What a later header has behind it is no reason to keep the loan.
+    // SAFETY: as above.
+    let Ok((held, _)) = (unsafe { super::boundary::copy_known(place.cast_const()) }) else {
+        return;
+    };
+    boundary(err, || {
+        drop(remove::<Loan, c_void>(held.owner()));
+        Ok(MSB_OK)
+    });
+    out.write(&held.emptied());
+}
+
+/// Where a slice starts; NULL for an empty one, which in Rust starts at an address that is none.
+/// Go's runtime, for one, takes such an address in a pointer for memory that is broken.
+pub(super) fn start_of<T>(slice: &[T]) -> *const T {
+    if slice.is_empty() { std::ptr::null() } else { slice.as_ptr() }
+}
+
+/// No owner.
+pub(super) fn nobody() -> *mut c_void {
+    as_handle(0)
+}
+
+/// Texts and lists of texts that a lent struct points to.
+#[derive(Debug, Default)]
+pub(super) struct Arena {
+    texts: Vec<CString>,
+    lists: Vec<Box<[*const c_char]>>,
+}
+
+// SAFETY: the raw pointers in `lists` point into `texts`, whose heap memory is never changed or
+// moved while this lives.
+unsafe impl Send for Arena {}
+// SAFETY: as above; it is only ever read.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// A NUL-terminated copy, cut at the first NUL.
+    pub(super) fn text(&mut self, bytes: impl AsRef<[u8]>) -> *const c_char {
+        let until_nul = bytes.as_ref().split(|byte| *byte == 0).next().unwrap_or_default();
+        let text = CString::new(until_nul).unwrap_or_default();
+        let pointer = text.as_ptr();
+        self.texts.push(text);
+        pointer
+    }
+
+    /// As [`Arena::text`]; NULL for nothing.
+    pub(super) fn text_or_null(&mut self, bytes: Option<impl AsRef<[u8]>>) -> *const c_char {
+        bytes.map_or(std::ptr::null(), |bytes| self.text(bytes))
+    }
+
+    /// A list of such texts.
+    pub(super) fn list(
+        &mut self,
+        all: impl IntoIterator<Item = impl AsRef<[u8]>>,
+    ) -> *const *const c_char {
+        let list: Box<[_]> = all.into_iter().map(|text| self.text(text)).collect();
+        let pointer = start_of(&list);
+        self.lists.push(list);
+        pointer
+    }
+}
+
+/// The size of a struct, as it stands in it.
+pub(super) fn size_of_u32<T>() -> u32 {
+    u32::try_from(size_of::<T>()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CStr;
+
+    #[test]
+    fn texts_and_lists_stay_where_they_are() {
+        let mut arena = Arena::default();
+        let first = arena.text("first");
+        let list = arena.list(["a", "b\0c"]);
+        for number in 0..100 {
+            arena.text(number.to_string());
+        }
+        let read = |text: *const c_char| {
+            // SAFETY: made by the arena, which lives.
+            unsafe { CStr::from_ptr(text) }.to_str().unwrap().to_owned()
+        };
+        assert_eq!(read(first), "first");
+        // SAFETY: a list of two, made by the arena, which lives.
+        let both = unsafe { std::slice::from_raw_parts(list, 2) };
+        assert_eq!(both.iter().map(|text| read(*text)).collect::<Vec<_>>(), ["a", "b"]);
+        assert!(arena.text_or_null(None::<&str>).is_null());
+        assert!(arena.list([""; 0]).is_null());
+    }
+}

@@ -1,0 +1,317 @@
+//! The logs of sandboxes: reading what their sessions have put out.
+//!
+//! `msb_logs_*`, and not `msb_log_*`, which is what the library says about itself.
+
+use super::boundary::{
+    ErrorOut, Failure, Out, Sized32, boundary, copy_in, out, size_through, wrong,
+};
+use super::error::msb_error;
+use super::event::{OwnedFailure, exit_from_log, msb_exec_exit, msb_exec_failure};
+use super::handle::{get, get_open, msb_logs, msb_sandbox, open};
+use super::input::text;
+use super::list::MSB_SESSION_TTY;
+use super::loan::{self, Arena, Loan, Released, nobody};
+use super::sandbox::SandboxObject;
+use super::status::{MSB_AGAIN, MSB_E_INVALID, MSB_E_LIMIT, MSB_EOF, MSB_OK, msb_status};
+use super::table::Open;
+use super::wait::Timeout;
+use microsandbox::pull::{LogItem, LogNext};
+use microsandbox::{LogEvent, LogOptions, LogRecord, LogSource, LogStream};
+use std::ffi::{c_char, c_void};
+use std::ptr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Go on with what is still to come, until the sandbox ends.
+pub const MSB_LOGS_FOLLOW: u32 = 1;
+
+/// Which part of a log is wanted. Zero means all that there is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct msb_logs_options {
+    /// `sizeof(msb_logs_options)`.
+    pub struct_size: u32,
+    /// `MSB_LOGS_FOLLOW` or 0.
+    pub flags: u32,
+    /// Lent. Only the records of the session with this id; NULL: of all.
+    pub session: *const c_char,
+    /// Only records from this time on, in nanoseconds since 1970; 0: from the first.
+    pub since_ns: i64,
+}
+
+// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
+unsafe impl Sized32 for msb_logs_options {
+    const NAME: &'static str = "msb_logs_options";
+    const FIRST_SIZE: usize = size_through!(msb_logs_options, since_ns, i64);
+}
+
+/// `data` holds bytes that the session wrote to standard output; with a terminal, everything.
+pub const MSB_LOGS_STDOUT: u32 = 1;
+/// `data` holds bytes that the session wrote to standard error.
+pub const MSB_LOGS_STDERR: u32 = 2;
+/// The session began; `value` is its process id in the guest, `argv` what it runs.
+pub const MSB_LOGS_STARTED: u32 = 3;
+/// The session ended; `value` is its exit code, -1 for a death by signal; `exit` tells more, but
+/// not what was used, since the log does not keep that. All that it wrote itself stands before.
+pub const MSB_LOGS_EXITED: u32 = 4;
+/// The session never ran; `value` is the guest's `errno`; `failure` tells more, but its `path` is
+/// empty, since the log does not keep that. `argv` is what was to be run.
+pub const MSB_LOGS_FAILED: u32 = 5;
+/// Nothing more is known of the session: the connection to the sandbox ended first.
+pub const MSB_LOGS_LOST: u32 = 6;
+/// Something about the session that a later version of the library wrote.
+pub const MSB_LOGS_OTHER: u32 = 7;
+/// Not of a session: `data` holds what is missing from what was read, one line for people. That is
+/// files that were removed, since the log was full, after the reading had begun and before it came
+/// to them; or the end, which could not be written. Comes once, last.
+pub const MSB_LOGS_INCOMPLETE: u32 = 8;
+
+/// One record of a log.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct msb_logs_record {
+    /// `sizeof(msb_logs_record)`.
+    pub struct_size: u32,
+    /// One of `MSB_LOGS_STDOUT` and so on; 0 at the end. Ignore what you do not know.
+    pub kind: u32,
+    /// When it reached the log, by the clock of the host, in nanoseconds since 1970. Never less
+    /// than that of the record before, unless the clock was set.
+    pub time_ns: i64,
+    /// A number whose meaning `kind` gives.
+    pub value: i64,
+    /// Borrowed until `msb_logs_record_release`, as is all below. Session id, as `msb_exec_id`
+    /// tells it; NULL with `MSB_LOGS_INCOMPLETE`.
+    pub session: *const c_char,
+    /// Borrowed. Bytes, not text. NULL when there are none.
+    pub data: *const u8,
+    /// How many bytes.
+    pub len: usize,
+    /// Borrowed. `argv_len` texts with `MSB_LOGS_STARTED` and `MSB_LOGS_FAILED`: the program and
+    /// its arguments. What is not UTF-8 in them was replaced.
+    pub argv: *const *const c_char,
+    /// How many.
+    pub argv_len: usize,
+    /// Borrowed. With `MSB_LOGS_EXITED`; else NULL.
+    pub exit: *const msb_exec_exit,
+    /// Borrowed. With `MSB_LOGS_FAILED`; else NULL.
+    pub failure: *const msb_exec_failure,
+    /// With `MSB_LOGS_STARTED`: `MSB_SESSION_TTY` or 0.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The library's. Do not touch.
+    pub owner: *mut c_void,
+}
+
+// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
+unsafe impl Sized32 for msb_logs_record {
+    const NAME: &'static str = "msb_logs_record";
+    const FIRST_SIZE: usize = size_through!(msb_logs_record, owner, *mut c_void);
+}
+
+impl Released for msb_logs_record {
+    fn owner(&self) -> *mut c_void {
+        self.owner
+    }
+
+    fn emptied(&self) -> msb_logs_record {
+        let msb_logs_record { kind, time_ns, value, .. } = *self;
+        msb_logs_record { kind, time_ns, value, owner: nobody(), ..NO_RECORD }
+    }
+}
+
+const NO_RECORD: msb_logs_record = msb_logs_record {
+    struct_size: 0,
+    kind: 0,
+    time_ns: 0,
+    value: 0,
+    session: ptr::null(),
+    data: ptr::null(),
+    len: 0,
+    argv: ptr::null(),
+    argv_len: 0,
+    exit: ptr::null(),
+    failure: ptr::null(),
+    flags: 0,
+    reserved: 0,
+    owner: ptr::null_mut(),
+};
+
+/// What the pointers of a record point to.
+#[derive(Debug, Default)]
+struct Ground {
+    data: Vec<u8>,
+    texts: Arena,
+    exit: Option<msb_exec_exit>,
+    failure: Option<OwnedFailure>,
+}
+
+/// Begin to read the log of a sandbox: what its sessions have put out, byte for byte, and what
+/// became of them. There is one only if the sandbox was created with `MSB_SANDBOX_LOG`. It is kept
+/// until the sandbox is removed, so that it can also be read when the sandbox has ended, the oldest
+/// part only as long as there is room. It is not the library's own log: see `msb_log_set` for that.
+///
+/// `options` is lent and may be NULL. The sandbox's handle may be closed before this one. Any
+/// number of handles may read one log, each with a thread and about a mebibyte of its own, which is
+/// read ahead; reading holds up neither the sandbox nor its commands. This call waits for the disk.
+///
+/// `MSB_OK`: `*out_logs` is owned. `MSB_E_CONFIG`: the sandbox keeps no log. `MSB_E_NOT_FOUND`: it
+/// was removed. `MSB_E_NOT_RUNNING`: its creation is not over yet; `msb_sandbox_wait_ready` tells
+/// when it is. `MSB_E_CLOSED`: the sandbox's handle was closed meanwhile.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_logs_open(
+    sandbox: *mut msb_sandbox,
+    options: *const msb_logs_options,
+    out_logs: *mut *mut msb_logs,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_logs = unsafe { out(out_logs, "a log") };
+    // SAFETY: as above; what the fields point to is lent for this call.
+    let options = unsafe { options_in(options) };
+    boundary(err, || {
+        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
+        let sandbox = object.sandbox()?;
+        let (out_logs, options) = (out_logs?, options?);
+        let core = waits.run(async move { sandbox.logs(options).await })?;
+        out_logs.write(open(Arc::new(core))?);
+        Ok(MSB_OK)
+    })
+}
+
+/// # Safety
+/// `options` is NULL or valid, and so is what it points to.
+unsafe fn options_in(options: *const msb_logs_options) -> Result<LogOptions, Failure> {
+    if options.is_null() {
+        return Ok(LogOptions::default());
+    }
+    // SAFETY: by the contract, as for the pointer below.
+    let options = unsafe { copy_in(options) }?;
+    if options.flags & !MSB_LOGS_FOLLOW != 0 {
+        return Err(wrong(MSB_E_INVALID, format!("unknown logs flags {:#x}", options.flags)));
+    }
+    let since = u64::try_from(options.since_ns)
+        .map_err(|_| wrong(MSB_E_INVALID, format!("{} is a time before 1970", options.since_ns)))?;
+    Ok(LogOptions {
+        // SAFETY: as above.
+        session: unsafe { text(options.session, "the session id") }?,
+        since: (since > 0).then(|| UNIX_EPOCH + Duration::from_nanos(since)),
+        follow: options.flags & MSB_LOGS_FOLLOW != 0,
+    })
+}
+
+/// Take the next record. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+///
+/// The records come in the order in which they reached the log, those of several sessions among
+/// each other. One thread at a time.
+///
+/// `MSB_OK`: `*out_record` is filled; give it back with `msb_logs_record_release`. `MSB_AGAIN`:
+/// nothing yet, also without `MSB_LOGS_FOLLOW`, since the files are read meanwhile. `MSB_EOF`:
+/// nothing more, ever, and nothing to give back: the log is read to its end and, with
+/// `MSB_LOGS_FOLLOW`, the sandbox has ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`:
+/// the handle was closed meanwhile. `MSB_E_IO`: a file could not be read; after that comes
+/// `MSB_EOF`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_logs_recv(
+    logs: *mut msb_logs,
+    timeout_ms: i64,
+    out_record: *mut msb_logs_record,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_record = unsafe { Out::new(out_record) };
+    boundary(err, || {
+        // Before anything is taken out of the queue: a place that cannot be written to loses none.
+        let (logs, out_record) = (get::<LogStream, _>(logs)?, out_record?);
+        if !loan::has_room(1) {
+            let text = "hundreds of thousands of records are not released";
+            return Err(wrong(MSB_E_LIMIT, text));
+        }
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        match logs.take_until(deadline)? {
+            LogNext::Item(LogItem::Record(record)) => Ok(out_record.write(&lend(record)?)),
+            LogNext::Item(LogItem::Incomplete(text)) => {
+                let ground = Ground { data: text.into_bytes(), ..Ground::default() };
+                let kind = MSB_LOGS_INCOMPLETE;
+                Ok(out_record.write(&lend_with(msb_logs_record { kind, ..NO_RECORD }, ground)?))
+            }
+            LogNext::Item(LogItem::Failed(error)) => Err(error.into()),
+            LogNext::Nothing => Ok(MSB_AGAIN),
+            LogNext::End => {
+                out_record.write(&NO_RECORD);
+                Ok(MSB_EOF)
+            }
+        }
+    })
+}
+
+/// Puts a record into the caller's form.
+fn lend(record: LogRecord) -> Result<msb_logs_record, Failure> {
+    let mut ground = Ground { data: record.data, ..Ground::default() };
+    let session = ground.texts.text(&record.session);
+    let mut shown = msb_logs_record { time_ns: ns_of(record.time), session, ..NO_RECORD };
+    shown.kind = match (record.stream, &record.event) {
+        (LogSource::Stdout, None) => MSB_LOGS_STDOUT,
+        (LogSource::Stderr, None) => MSB_LOGS_STDERR,
+        (_, Some(event)) => note_event(event, &mut shown, &mut ground),
+        _ => MSB_LOGS_OTHER,
+    };
+    lend_with(shown, ground)
+}
+
+/// Takes in what happened to a session; the result is the kind of the record.
+fn note_event(event: &LogEvent, shown: &mut msb_logs_record, ground: &mut Ground) -> u32 {
+    match event {
+        LogEvent::Started { pid, argv, tty } => {
+            shown.value = i64::from(*pid);
+            shown.flags = if *tty { MSB_SESSION_TTY } else { 0 };
+            (shown.argv, shown.argv_len) = (ground.texts.list(argv), argv.len());
+            MSB_LOGS_STARTED
+        }
+        LogEvent::Exited { code, signal, core_dumped, timed_out } => {
+            shown.value = i64::from(*code);
+            ground.exit = Some(exit_from_log(*code, *signal, *core_dumped, *timed_out));
+            MSB_LOGS_EXITED
+        }
+        LogEvent::Failed { argv, failure, stage, errno, message } => {
+            shown.value = i64::from(*errno);
+            (shown.argv, shown.argv_len) = (ground.texts.list(argv), argv.len());
+            ground.failure = Some(OwnedFailure::from_log(failure, stage, *errno, message));
+            MSB_LOGS_FAILED
+        }
+        LogEvent::Lost => MSB_LOGS_LOST,
+        _ => MSB_LOGS_OTHER,
+    }
+}
+
+/// Lends a record that points into `ground`.
+fn lend_with(shown: msb_logs_record, ground: Ground) -> Result<msb_logs_record, Failure> {
+    // From here on what is pointed to stays where it is.
+    let ground = Box::new(ground);
+    let (data, len) = (loan::start_of(&ground.data), ground.data.len());
+    let exit = ground.exit.as_ref().map_or(ptr::null(), ptr::from_ref);
+    let failure = ground.failure.as_ref().map_or(ptr::null(), OwnedFailure::shown);
+    let owner = loan::lend(Arc::new(Loan::Other(ground)))?;
+    Ok(msb_logs_record { data, len, exit, failure, owner, ..shown })
+}
+
+fn ns_of(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Give back what a record points to. Any thread, any order, also after the handle was closed.
+/// NULL, a record that was never filled and one that was released before are fine.
+///
+/// Afterwards the record's pointers are NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_logs_record_release(record: *mut msb_logs_record) {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    unsafe { loan::release(record) }
+}

@@ -1,0 +1,76 @@
+//! How far an image is, on the handles that get one.
+
+use super::attempt::Attempt;
+use super::boundary::{Failure, Out, Sized32, size_through};
+use super::status::{MSB_AGAIN, MSB_EOF, msb_status};
+use super::wait::Timeout;
+use microsandbox::image::{ImagePhase, ImageProgress};
+use microsandbox::pull::{Monitor, Ready};
+
+/// Finding out what the name means.
+pub const MSB_PHASE_RESOLVING: u32 = 1;
+/// Getting the layers.
+pub const MSB_PHASE_DOWNLOADING: u32 = 2;
+/// Unpacking them.
+pub const MSB_PHASE_UNPACKING: u32 = 3;
+/// The image is there, and the sandbox starts.
+pub const MSB_PHASE_STARTING: u32 = 4;
+
+/// How far getting an image is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct msb_progress {
+    /// `sizeof(msb_progress)`.
+    pub struct_size: u32,
+    /// One of `MSB_PHASE_*`. Ignore what you do not know.
+    pub phase: u32,
+    /// How many layers there are; 0 while that is not known.
+    pub layers: u32,
+    /// How many of them are finished in this phase.
+    pub layers_done: u32,
+    /// How many bytes are finished in this phase.
+    pub bytes: u64,
+    /// How many there are; 0 while that is not known.
+    pub bytes_total: u64,
+}
+
+// SAFETY: `repr(C)`, starts with its size, and holds numbers only.
+unsafe impl Sized32 for msb_progress {
+    const NAME: &'static str = "msb_progress";
+    const FIRST_SIZE: usize = size_through!(msb_progress, bytes_total, u64);
+}
+
+fn progress_of(progress: ImageProgress) -> msb_progress {
+    msb_progress {
+        struct_size: 0,
+        phase: match progress.phase {
+            ImagePhase::Resolving => MSB_PHASE_RESOLVING,
+            ImagePhase::Downloading => MSB_PHASE_DOWNLOADING,
+            ImagePhase::Unpacking => MSB_PHASE_UNPACKING,
+            ImagePhase::Starting => MSB_PHASE_STARTING,
+            _ => 0,
+        },
+        layers: progress.layers,
+        layers_done: progress.layers_done,
+        bytes: progress.bytes,
+        bytes_total: progress.bytes_total,
+    }
+}
+
+/// What `msb_image_progress` and `msb_sandbox_progress` do; `attempt` finds it in the state.
+pub(super) fn next<S: Ready, T: Clone>(
+    state: &Monitor<S>,
+    attempt: impl Fn(&mut S) -> &mut Attempt<T>,
+    timeout_ms: i64,
+    out: Out<msb_progress>,
+) -> Result<msb_status, Failure> {
+    let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+    let found = state.sleep(deadline, |state| attempt(state).next_news()).transpose()?;
+    // The news may have hidden the end from those who hear of changes only.
+    state.remind();
+    Ok(match found {
+        Some(Some(progress)) => out.write(&progress_of(progress)),
+        Some(None) => MSB_EOF,
+        None => MSB_AGAIN,
+    })
+}

@@ -1,0 +1,463 @@
+//! Sandboxes.
+
+use super::attempt::Attempt;
+use super::boundary::{ErrorOut, Failure, Out, boundary, copy_in, descriptor_failed, out, wrong};
+use super::error::msb_error;
+use super::handle::{get, get_open, msb_sandbox, open};
+use super::input::text;
+use super::list::{
+    self, msb_driver_entries, msb_exec_entries, msb_sandbox_entries, msb_wall_entries,
+};
+use super::progress::{self, msb_progress};
+use super::sandbox_options::{builder, msb_sandbox_options};
+use super::status::{MSB_AGAIN, MSB_E_INVALID, MSB_E_NOT_RUNNING, MSB_OK, msb_status};
+use super::table::Open;
+use super::wait::{Timeout, run};
+use microsandbox::Sandbox;
+use microsandbox::pull::{self, Cancel, Monitor, Pending, Ready};
+use std::ffi::c_char;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a sandbox handle stands for: a creation, what came of it, and its end.
+#[derive(Debug)]
+pub(super) struct SandboxObject {
+    state: Monitor<State>,
+    /// Ends the getting of its image.
+    cancel: Cancel,
+}
+
+#[derive(Debug)]
+struct State {
+    attempt: Attempt<Sandbox>,
+    /// The end, once somebody has asked for it.
+    end: Option<End>,
+}
+
+#[derive(Debug)]
+enum End {
+    Awaited,
+    Over(Result<(), Failure>),
+}
+
+impl Ready for State {
+    fn is_ready(&self) -> bool {
+        match self.end {
+            None => self.attempt.is_ready(),
+            Some(End::Awaited) => self.attempt.is_closed(),
+            Some(End::Over(_)) => true,
+        }
+    }
+}
+
+impl State {
+    /// The sandbox, once it is known whether there is one.
+    fn sandbox(&mut self) -> Option<Result<Sandbox, Failure>> {
+        self.attempt.result()
+    }
+
+    /// Its end, once it is known.
+    fn over(&mut self) -> Option<Result<(), Failure>> {
+        if let Err(closed) = self.attempt.open() {
+            return Some(Err(closed));
+        }
+        match &self.end {
+            Some(End::Over(Ok(()))) => Some(Ok(())),
+            Some(End::Over(Err(failure))) => Some(Err(failure.clone())),
+            _ => None,
+        }
+    }
+}
+
+impl SandboxObject {
+    /// A handle on what an operation yields, which goes on by itself.
+    fn begin(
+        operation: impl FnOnce(&Arc<SandboxObject>) -> Pending<Sandbox>,
+    ) -> Result<*mut msb_sandbox, Failure> {
+        pull::start_io()?;
+        let state = State { attempt: Attempt::new("sandbox"), end: None };
+        let (state, cancel) = (Monitor::new(state), Cancel::default());
+        let object = Arc::new(SandboxObject { state, cancel });
+        let handle = open(Arc::clone(&object))?;
+        let pending = operation(&object);
+        pull::spawn(async move {
+            let result = pending.await.map_err(Failure::from);
+            drop(object.state.with(|state| state.attempt.settle(result)));
+        })?;
+        Ok(handle)
+    }
+
+    pub(super) fn fd(&self) -> Result<BorrowedFd<'_>, Failure> {
+        let fd = self.state.fd();
+        fd.map_err(descriptor_failed)
+    }
+
+    pub(super) fn close(&self) {
+        self.cancel.cancel();
+        drop(self.state.with(|state| state.attempt.close()));
+    }
+
+    /// The sandbox of a handle whose creation is over.
+    pub(super) fn sandbox(&self) -> Result<Sandbox, Failure> {
+        self.state.with(State::sandbox).unwrap_or_else(|| {
+            let text = "the sandbox is not ready: msb_sandbox_wait_ready says when it is";
+            Err(wrong(MSB_E_NOT_RUNNING, text))
+        })
+    }
+
+    /// Begins to wait for the end, unless that was done before.
+    fn await_end(self: &Arc<Self>) -> Result<(), Failure> {
+        let sandbox = self.sandbox()?;
+        pull::start_io()?;
+        let begun = self.state.with(|state| match state.end {
+            Some(_) => true,
+            None => {
+                state.end = Some(End::Awaited);
+                false
+            }
+        });
+        if !begun {
+            let pending = pull::wait(&sandbox);
+            let object = Arc::clone(self);
+            pull::spawn(async move {
+                let result = tokio::select! {
+                    result = pending => result.map(drop).map_err(Failure::from),
+                    // Nobody can ask for it any more.
+                    () = object.state.until(|state| state.attempt.is_closed().then_some(())) => return,
+                };
+                object.state.with(|state| state.end = Some(End::Over(result)));
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Create a sandbox and start it. Returns at once; `msb_sandbox_wait_ready` tells how it goes.
+///
+/// `options` is lent. Without `MSB_SANDBOX_DETACHED` the sandbox ends, within two seconds, when
+/// this process does. Closing the handle while the image is got ends that, and no sandbox comes of
+/// it; later it ends nothing, and the sandbox comes up.
+///
+/// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: an option that makes no sense.
+/// `MSB_E_IO`: a thread or descriptor could not be made. What goes wrong later, such as a name
+/// that exists (`MSB_E_EXISTS`) or cannot be (`MSB_E_CONFIG`), `msb_sandbox_wait_ready` reports.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_create(
+    options: *const msb_sandbox_options,
+    out_sandbox: *mut *mut msb_sandbox,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_sandbox = unsafe { out(out_sandbox, "a sandbox") };
+    // SAFETY: as above; what the fields point to is lent for this call.
+    let options = unsafe { copy_in(options) };
+    // SAFETY: as above.
+    let builder = options.and_then(|options| unsafe { builder(&options) });
+    boundary(err, || {
+        let (out_sandbox, builder) = (out_sandbox?, builder?);
+        out_sandbox.write(SandboxObject::begin(|object| {
+            let watcher = Arc::clone(object);
+            let builder = builder.on_progress(move |progress| {
+                watcher.state.with(|state| state.attempt.tell(progress));
+            });
+            pull::create(builder, &object.cancel)
+        })?);
+        Ok(MSB_OK)
+    })
+}
+
+/// Start it, with the files it was left with.
+pub const MSB_OPEN_START: u32 = 1;
+
+/// Find a sandbox by its name, which is lent, running or not, whoever created it. Returns at once;
+/// `msb_sandbox_wait_ready` tells how it goes.
+///
+/// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: `name` is NULL, or an unknown flag. That
+/// there is none (`MSB_E_NOT_FOUND`), that it cannot be a name (`MSB_E_CONFIG`) or, with
+/// `MSB_OPEN_START`, that it runs already (`MSB_E_RUNNING`), `msb_sandbox_wait_ready` reports.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_open(
+    name: *const c_char,
+    flags: u32,
+    out_sandbox: *mut *mut msb_sandbox,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_sandbox = unsafe { out(out_sandbox, "a sandbox") };
+    // SAFETY: as above.
+    let name = unsafe { name_in(name) };
+    boundary(err, || {
+        let (out_sandbox, name) = (out_sandbox?, name?);
+        let handle = match flags {
+            0 => SandboxObject::begin(|_| pull::get(&name))?,
+            MSB_OPEN_START => SandboxObject::begin(|_| pull::start(&name))?,
+            _ => return Err(wrong(MSB_E_INVALID, format!("unknown open flags {flags:#x}"))),
+        };
+        out_sandbox.write(handle);
+        Ok(MSB_OK)
+    })
+}
+
+/// # Safety
+/// `name` is NULL or points to a NUL-terminated string.
+unsafe fn name_in(name: *const c_char) -> Result<String, Failure> {
+    // SAFETY: the same contract.
+    let name = unsafe { text(name, "the name") }?;
+    name.ok_or_else(|| wrong(MSB_E_INVALID, "NULL instead of a name"))
+}
+
+/// Wait until a sandbox is created, started or found. Waits up to `timeout_ms`: 0 only looks, -1
+/// waits for ever.
+///
+/// `MSB_OK`: created or started, it runs commands; only found, it may be running or not, which
+/// `msb_sandbox_info` tells. `MSB_AGAIN`: not yet. Anything else: it never will be, and why;
+/// `MSB_E_EXISTS`, `MSB_E_NO_DRIVER` and `MSB_E_BOOT` are to be expected. Asked again, it says the
+/// same, and so does every other call on the handle.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_wait_ready(
+    sandbox: *mut msb_sandbox,
+    timeout_ms: i64,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    boundary(err, || {
+        let object = get::<SandboxObject, _>(sandbox)?;
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        match object.state.sleep(deadline, State::sandbox) {
+            Some(result) => result.map(|_| MSB_OK),
+            None => Ok(MSB_AGAIN),
+        }
+    })
+}
+
+/// How far the image of a sandbox that is being created is, when that is news since the last call.
+/// Waits up to `timeout_ms`: 0 only looks, -1 waits for ever. Calls may be left out: a reader that
+/// is slow misses steps, and never the end. From the first call on, and until the sandbox is ready,
+/// the descriptor of the handle polls readable also when there is news.
+///
+/// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
+/// nothing more: `msb_sandbox_wait_ready` says, without waiting, what came of it. A sandbox whose
+/// image is a directory has no progress, and one that was opened has none.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_progress(
+    sandbox: *mut msb_sandbox,
+    timeout_ms: i64,
+    out_progress: *mut msb_progress,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_progress = unsafe { Out::new(out_progress) };
+    boundary(err, || {
+        let (object, out_progress) = (get::<SandboxObject, _>(sandbox)?, out_progress?);
+        progress::next(&object.state, |state| &mut state.attempt, timeout_ms, out_progress)
+    })
+}
+
+/// Stop the sandbox: its commands are asked to end, killed after `grace_ms`, and then it is gone
+/// with everything that ran in it. Waits for that, however long it takes. The handle stays open;
+/// closing it meanwhile ends the wait, not the stop.
+///
+/// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before, or is not ready yet.
+/// `MSB_E_CRASHED`: it ended by itself first.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_stop(
+    sandbox: *mut msb_sandbox,
+    grace_ms: u32,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    boundary(err, || {
+        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
+        let sandbox = object.sandbox()?;
+        let grace = Duration::from_millis(u64::from(grace_ms));
+        waits.run(async move { sandbox.stop_with_timeout(grace).await })?;
+        Ok(MSB_OK)
+    })
+}
+
+/// End the sandbox at once, with everything that runs in it. The handle stays open; closing it
+/// meanwhile ends the wait, not the kill. A creation is undone so far: the image is no longer got,
+/// or else the sandbox is waited for and then ended.
+///
+/// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before. `MSB_E_CRASHED`: it ended
+/// by itself first. Of a creation that came to nothing, what `msb_sandbox_wait_ready` says;
+/// `MSB_E_CLOSED` when it was this call that gave it up.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_kill(
+    sandbox: *mut msb_sandbox,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    boundary(err, || {
+        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
+        object.cancel.cancel();
+        let sandbox = object.state.sleep(None, State::sandbox);
+        let sandbox = sandbox.unwrap_or_else(|| object.sandbox())?;
+        waits.run(async move { sandbox.kill().await })?;
+        Ok(MSB_OK)
+    })
+}
+
+/// Wait until the sandbox has ended. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+/// From the first call on, the descriptor of the handle polls readable when it has, and no longer
+/// because it is ready.
+///
+/// `MSB_OK`: it was stopped or killed, or its options ended it: `msb_sandbox_info` says which.
+/// `MSB_AGAIN`: not yet. `MSB_E_CRASHED`: it ended by itself. `MSB_E_NOT_RUNNING`: it was never
+/// started, or is not ready yet. `MSB_E_CLOSED`: the handle was closed meanwhile. Once it has
+/// told the end, it says the same for ever, also when the sandbox was started again.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_wait(
+    sandbox: *mut msb_sandbox,
+    timeout_ms: i64,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    boundary(err, || {
+        let object = get::<SandboxObject, _>(sandbox)?;
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        object.await_end()?;
+        match object.state.sleep(deadline, State::over) {
+            Some(result) => result.map(|()| MSB_OK),
+            None => Ok(MSB_AGAIN),
+        }
+    })
+}
+
+/// What is known about the sandbox now: a list of one.
+///
+/// `MSB_OK`: `*out_list` is filled; give it back with `msb_sandbox_entries_release`.
+/// `MSB_E_NOT_FOUND`: it was removed. `MSB_E_NOT_RUNNING`: it is not ready yet.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_info(
+    sandbox: *mut msb_sandbox,
+    out_list: *mut msb_sandbox_entries,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_list = unsafe { Out::new(out_list) };
+    boundary(err, || {
+        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
+        let (sandbox, out_list) = (object.sandbox()?, out_list?);
+        let info = waits.run(async move { sandbox.info().await })?;
+        list::sandboxes(vec![info], out_list)
+    })
+}
+
+/// All sandboxes, by name, running or not.
+///
+/// `MSB_OK`: `*out_list` is filled; give it back with `msb_sandbox_entries_release`. `MSB_E_IO`:
+/// they cannot be read.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_list(
+    out_list: *mut msb_sandbox_entries,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_list = unsafe { Out::new(out_list) };
+    boundary(err, || {
+        let out_list = out_list?;
+        list::sandboxes(run(Sandbox::list())?, out_list)
+    })
+}
+
+/// The commands that run in a sandbox, and those that ended a short while ago.
+///
+/// `MSB_OK`: `*out_list` is filled; give it back with `msb_exec_entries_release`.
+/// `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet. `MSB_E_LOST`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_exec_list(
+    sandbox: *mut msb_sandbox,
+    out_list: *mut msb_exec_entries,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_list = unsafe { Out::new(out_list) };
+    boundary(err, || {
+        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
+        let (sandbox, out_list) = (object.sandbox()?, out_list?);
+        list::sessions(waits.run(async move { sandbox.sessions().await })?, out_list)
+    })
+}
+
+/// A sandbox that is running is killed first.
+pub const MSB_REMOVE_FORCE: u32 = 1;
+
+/// Remove a sandbox that is not running, and its files. `name` is lent. Handles on it stay open,
+/// and say that it is not there any more.
+///
+/// `MSB_OK`. `MSB_E_NOT_FOUND`. `MSB_E_RUNNING`: stop it first, or pass `MSB_REMOVE_FORCE`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_sandbox_remove(
+    name: *const c_char,
+    flags: u32,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let name = unsafe { name_in(name) };
+    boundary(err, || {
+        let name = name?;
+        match flags {
+            0 => run(async move { Sandbox::remove(name).await })?,
+            MSB_REMOVE_FORCE => run(async move { Sandbox::remove_forced(name).await })?,
+            _ => return Err(wrong(MSB_E_INVALID, format!("unknown remove flags {flags:#x}"))),
+        }
+        Ok(MSB_OK)
+    })
+}
+
+/// Which drivers can be used on this host, in the order in which they are chosen, and which walls of
+/// the jail can be had. Tries each.
+///
+/// `MSB_OK`: `*out_drivers` is filled; give it back with `msb_driver_entries_release`. So is
+/// `*out_walls` unless it is NULL; give it back with `msb_wall_entries_release`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_doctor(
+    out_drivers: *mut msb_driver_entries,
+    out_walls: *mut msb_wall_entries,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_drivers = unsafe { Out::new(out_drivers) };
+    let out_walls = (!out_walls.is_null()).then(|| {
+        // SAFETY: as above.
+        unsafe { Out::new(out_walls) }
+    });
+    boundary(err, || {
+        let (out_drivers, out_walls) = (out_drivers?, out_walls.transpose()?);
+        list::host(run(microsandbox::doctor())?, out_drivers, out_walls)
+    })
+}

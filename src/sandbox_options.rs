@@ -1,0 +1,206 @@
+//! What a new sandbox is to be, as C says it.
+
+use super::boundary::{Failure, Sized32, size_through, wrong};
+use super::input::{pair, text, texts};
+use super::status::MSB_E_INVALID;
+use microsandbox::sandbox::{Sandbox, Security};
+use std::ffi::c_char;
+use std::time::Duration;
+
+/// The sandbox outlives the process that creates it.
+pub const MSB_SANDBOX_DETACHED: u32 = 1;
+/// A sandbox that has the name already is ended and removed first.
+pub const MSB_SANDBOX_REPLACE: u32 = 2;
+/// It may reach the network. A driver that cannot give it that refuses: `MSB_E_CONFIG`.
+pub const MSB_SANDBOX_NETWORK: u32 = 4;
+/// The output of its sessions is kept in a log, which `msb_logs_open` and `msb logs` read.
+pub const MSB_SANDBOX_LOG: u32 = 8;
+/// It is refused to start where a wall of the jail cannot be had. `MSB_REQUIRE_JAIL=1` in the
+/// environment says so for every sandbox.
+pub const MSB_SANDBOX_REQUIRE_JAIL: u32 = 16;
+
+const FLAGS: u32 = MSB_SANDBOX_DETACHED
+    | MSB_SANDBOX_REPLACE
+    | MSB_SANDBOX_NETWORK
+    | MSB_SANDBOX_LOG
+    | MSB_SANDBOX_REQUIRE_JAIL;
+
+/// Commands in a virtual machine may do all that root may, in a kernel of its own.
+pub const MSB_SECURITY_DEFAULT: u32 = 0;
+/// Commands in a virtual machine may do what a container's may.
+pub const MSB_SECURITY_RESTRICTED: u32 = 1;
+
+/// What a new sandbox is to be. Zero means default, except for `name` and `image`.
+///
+/// All pointers are lent. Texts are NUL-terminated.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct msb_sandbox_options {
+    /// `sizeof(msb_sandbox_options)`.
+    pub struct_size: u32,
+    /// `MSB_SANDBOX_*`.
+    pub flags: u32,
+    /// Lent. 1 to 128 letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
+    pub name: *const c_char,
+    /// Lent. What begins with `/`, `./` or `../`, or has a slash and is there, is the path of a
+    /// directory, which is the root filesystem and is never written to, or of an archive;
+    /// everything else is the name of an image in the store or in a registry, as in docker:
+    /// `"python:3.12"`.
+    pub image: *const c_char,
+    /// Lent. `"container"` and such; NULL: `MSB_DRIVER`, else the first usable with hardware
+    /// isolation.
+    pub driver: *const c_char,
+    /// Lent. Working directory of commands that name none; NULL: the image's, else `/`.
+    pub workdir: *const c_char,
+    /// Lent. Shell for scripts; NULL: the image's, else `/bin/sh`.
+    pub shell: *const c_char,
+    /// Lent. User of commands that name none: `name`, `uid`, `name:group` or `uid:gid`; NULL: the
+    /// image's, else root.
+    pub user: *const c_char,
+    /// Lent. Host name; NULL: the sandbox's name.
+    pub hostname: *const c_char,
+    /// Lent. `env_len` texts `NAME=value`, for every command, over those of the image.
+    pub env: *const *const c_char,
+    /// How many.
+    pub env_len: usize,
+    /// Lent. `labels_len` texts `KEY=value`: notes of the caller's own. Of two with the same key
+    /// the last one counts.
+    pub labels: *const *const c_char,
+    /// How many.
+    pub labels_len: usize,
+    /// Processors, whole or a fraction such as 0.5, at most 4096; 0: the driver's default.
+    pub cpus: f64,
+    /// Memory in MiB, 16 to 16,777,216; 0: 2,048 or half of the host's, whichever is less.
+    pub memory_mib: u32,
+    /// Processes and threads at once, at least 8; 0: 4,096.
+    pub pids_limit: u32,
+    /// Ended after this many milliseconds; 0: never.
+    pub max_duration_ms: u64,
+    /// Ended when nothing ran in it for this many milliseconds; 0: never.
+    pub idle_timeout_ms: u64,
+    /// How long the start may take, in milliseconds; 0: 30,000.
+    pub boot_timeout_ms: u64,
+    /// With `MSB_SANDBOX_LOG`: most bytes of one file of the log, at least 524,288. 0, and no
+    /// `log_files`: 4 files of 16 MiB.
+    pub log_max_bytes: u64,
+    /// With `MSB_SANDBOX_LOG`: most files, 2 to 10,000, of which the oldest goes for a new one.
+    pub log_files: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// When the registry is asked for the image: one of `MSB_PULL_*`.
+    pub pull_policy: u32,
+    /// What commands in a virtual machine may do: one of `MSB_SECURITY_*`.
+    pub security: u32,
+    /// Size of the upper layer in MiB, 16 to 16,777,216; 0: 32,768.
+    pub disk_mib: u64,
+}
+
+// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
+unsafe impl Sized32 for msb_sandbox_options {
+    const NAME: &'static str = "msb_sandbox_options";
+    const FIRST_SIZE: usize = size_through!(msb_sandbox_options, reserved, u32);
+}
+
+/// # Safety
+/// The pointers in `options` are NULL or valid for what their comments say.
+pub(super) unsafe fn builder(
+    options: &msb_sandbox_options,
+) -> Result<microsandbox::SandboxBuilder, Failure> {
+    if options.flags & !FLAGS != 0 || options.reserved != 0 {
+        let text = format!("unknown sandbox flags {:#x}", options.flags & !FLAGS);
+        return Err(wrong(MSB_E_INVALID, text));
+    }
+    // SAFETY: by the contract, as for every text below.
+    let name = unsafe { text(options.name, "the name") }?;
+    let name = name.ok_or_else(|| wrong(MSB_E_INVALID, "a sandbox without a name"))?;
+    let is_set = |flag: u32| options.flags & flag != 0;
+    let mut builder = Sandbox::builder(name)
+        .detached(is_set(MSB_SANDBOX_DETACHED))
+        .require_jail(is_set(MSB_SANDBOX_REQUIRE_JAIL))
+        .security(security(options.security)?)
+        .network(is_set(MSB_SANDBOX_NETWORK));
+    builder = match (is_set(MSB_SANDBOX_LOG), options.log_max_bytes, options.log_files) {
+        (log, 0, 0) => builder.log(log),
+        (true, max_bytes, files) if max_bytes != 0 && files != 0 => {
+            builder.log_limits(max_bytes, files)
+        }
+        _ => return Err(wrong(MSB_E_INVALID, "a log has both its limits, or none")),
+    };
+    if is_set(MSB_SANDBOX_REPLACE) {
+        builder = builder.replace();
+    }
+    builder = builder.pull_policy(super::image::policy(options.pull_policy)?);
+    // SAFETY: as above.
+    if let Some(image) = unsafe { super::input::bytes(options.image) } {
+        builder = builder.image(os_text(image));
+    }
+    type Set = fn(microsandbox::SandboxBuilder, String) -> microsandbox::SandboxBuilder;
+    let settings: [(*const c_char, &str, Set); 5] = [
+        (options.driver, "the driver", microsandbox::SandboxBuilder::driver),
+        (options.workdir, "the working directory", microsandbox::SandboxBuilder::workdir),
+        (options.shell, "the shell", microsandbox::SandboxBuilder::shell),
+        (options.user, "the user", microsandbox::SandboxBuilder::user),
+        (options.hostname, "the host name", microsandbox::SandboxBuilder::hostname),
+    ];
+    for (pointer, what, set) in settings {
+        // SAFETY: as above.
+        if let Some(value) = unsafe { text(pointer, what) }? {
+            builder = set(builder, value);
+        }
+    }
+    // SAFETY: by the contract.
+    for entry in unsafe { texts(options.env, options.env_len, "variables") }? {
+        let (key, value) = utf8_pair(&entry, "the variable")?;
+        builder = builder.env(key, value);
+    }
+    // SAFETY: by the contract.
+    for entry in unsafe { texts(options.labels, options.labels_len, "labels") }? {
+        let (key, value) = utf8_pair(&entry, "the label")?;
+        builder = builder.label(key, value);
+    }
+    if options.cpus != 0.0 {
+        builder = builder.cpus(options.cpus);
+    }
+    if options.memory_mib != 0 {
+        builder = builder.memory(options.memory_mib);
+    }
+    if options.pids_limit != 0 {
+        builder = builder.pids_limit(options.pids_limit);
+    }
+    if options.disk_mib != 0 {
+        builder = builder.disk(options.disk_mib);
+    }
+    type SetTime = fn(microsandbox::SandboxBuilder, Duration) -> microsandbox::SandboxBuilder;
+    let times: [(u64, SetTime); 3] = [
+        (options.max_duration_ms, microsandbox::SandboxBuilder::max_duration),
+        (options.idle_timeout_ms, microsandbox::SandboxBuilder::idle_timeout),
+        (options.boot_timeout_ms, microsandbox::SandboxBuilder::boot_timeout),
+    ];
+    for (ms, set) in times {
+        if ms != 0 {
+            builder = set(builder, Duration::from_millis(ms));
+        }
+    }
+    Ok(builder)
+}
+
+fn security(number: u32) -> Result<Security, Failure> {
+    match number {
+        MSB_SECURITY_DEFAULT => Ok(Security::Default),
+        MSB_SECURITY_RESTRICTED => Ok(Security::Restricted),
+        _ => Err(wrong(MSB_E_INVALID, format!("unknown security {number}"))),
+    }
+}
+
+fn os_text(bytes: Vec<u8>) -> std::ffi::OsString {
+    std::os::unix::ffi::OsStringExt::from_vec(bytes)
+}
+
+fn utf8_pair(entry: &[u8], what: &str) -> Result<(String, String), Failure> {
+    let (key, value) = pair(entry, what)?;
+    let text = |bytes| {
+        String::from_utf8(bytes)
+            .map_err(|_| wrong(MSB_E_INVALID, format!("{what} is not valid UTF-8")))
+    };
+    Ok((text(key)?, text(value)?))
+}

@@ -1,0 +1,37 @@
+//! What version this is.
+
+use std::ffi::{CStr, c_char};
+
+/// Version of the ABI that this header describes; the number in the library's soname.
+pub const MSB_ABI_VERSION: u32 = 0;
+const _: () = assert!(MSB_ABI_VERSION == super::abi::ABI_VERSION);
+
+/// Version of the ABI that the loaded library has. Compare it with `MSB_ABI_VERSION`.
+#[unsafe(no_mangle)]
+pub extern "C" fn msb_abi_version() -> u32 {
+    MSB_ABI_VERSION
+}
+
+/// Version of the library: `"0.1.0"`. Static.
+#[unsafe(no_mangle)]
+pub extern "C" fn msb_version_string() -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    VERSION.as_ptr().cast()
+}
+
+/// What `msb_has` knows.
+const ABILITIES: [&CStr; 7] =
+    [c"attach", c"images", c"log", c"logs", c"reattach", c"recv_many", c"session_log"];
+
+/// Whether this library has an ability, which is lent by its name: 1 or 0, and 0 for NULL and for
+/// what it has never heard of. Names: `"attach"`, `"images"`, `"log"`, `"logs"`, `"reattach"`,
+/// `"recv_many"` and `"session_log"`. Which drivers there are, `msb_doctor` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_has(ability: *const c_char) -> i32 {
+    if ability.is_null() {
+        return 0;
+    }
+    // SAFETY: not NULL, so NUL-terminated by the contract of every export (see the crate).
+    let ability = unsafe { CStr::from_ptr(ability) };
+    i32::from(ABILITIES.contains(&ability))
+}
