@@ -661,9 +661,14 @@ fn i_an_image_that_disappears_leaves_typed_failures_and_a_sandbox_that_stops() {
 fn i_a_step_of_the_wall_clock_concerns_no_timeout() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut timed = 0;
-    let places = ["crates/microsandbox/src/client", "crates/agent/src/session", "crates/transport/src"];
+    let places =
+        ["crates/microsandbox/src/client", "crates/agent/src/session", "crates/transport/src"];
     let files = places.iter().flat_map(|dir| fs::read_dir(root.join(dir)).unwrap());
-    let single = ["crates/microsandbox/src/exec.rs", "crates/agent/src/server.rs", "crates/agent/src/registry.rs"];
+    let single = [
+        "crates/microsandbox/src/exec.rs",
+        "crates/agent/src/server.rs",
+        "crates/agent/src/registry.rs",
+    ];
     let files = files.map(|entry| entry.unwrap().path());
     for file in files.chain(single.map(|file| root.join(file))).filter(|path| path.is_file()) {
         let text = fs::read_to_string(&file).unwrap();

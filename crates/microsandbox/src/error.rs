@@ -1,6 +1,7 @@
 //! What a call can fail with.
 
-use crate::event::ExecFailed;
+use crate::event::{ExecFailed, ExecLost};
+pub use crate::origin::Origin;
 use crate::output::ExecOutput;
 use msb_wire::escape;
 use std::error::Error as StdError;
@@ -140,41 +141,6 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Who noticed a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Origin {
-    /// The call itself was wrong.
-    Caller,
-    /// This library or its host.
-    Host,
-    /// What starts and watches the sandbox.
-    Driver,
-    /// The connection.
-    Transport,
-    /// The agent in the sandbox.
-    Agent,
-}
-
-impl Origin {
-    /// The name, the same in every language.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Origin::Caller => "caller",
-            Origin::Host => "host",
-            Origin::Driver => "driver",
-            Origin::Transport => "transport",
-            Origin::Agent => "agent",
-        }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 impl Error {
     /// The kind of this error.
     pub fn kind(&self) -> ErrorKind {
@@ -224,6 +190,21 @@ impl Error {
             context: context.into(),
             source: Some(Box::new(source)),
         }
+    }
+
+    /// The error of a call whose answer will not come.
+    pub(crate) fn lost(lost: &ExecLost) -> Error {
+        Error::new(ErrorKind::StreamLost, lost.origin, lost.to_string())
+            .with_os_error(lost.os_error)
+    }
+
+    /// The error of a call on a connection that was lost before.
+    pub(crate) fn lost_before(lost: &ExecLost) -> Error {
+        let kind = match lost.sandbox_gone {
+            true => ErrorKind::SandboxNotRunning,
+            false => ErrorKind::StreamLost,
+        };
+        Error::new(kind, lost.origin, lost.to_string()).with_os_error(lost.os_error)
     }
 
     pub(crate) fn with_os_error(mut self, errno: Option<i32>) -> Error {

@@ -1,6 +1,6 @@
 //! What a command tells while it runs.
 
-use crate::error::{Error, ErrorKind, Origin};
+use crate::origin::Origin;
 use crate::output::{ExitStatus, errno_name};
 use bytes::Bytes;
 use msb_wire::limits::ERROR_TEXT;
@@ -146,21 +146,6 @@ impl ExecLost {
     pub(crate) fn unanswered(limit: Duration) -> Self {
         let message = format!("the agent did not answer within {} s", limit.as_secs());
         ExecLost { origin: Origin::Host, os_error: None, message, sandbox_gone: false }
-    }
-
-    /// The error of a call whose answer will not come.
-    pub(crate) fn to_error(&self) -> Error {
-        Error::new(ErrorKind::StreamLost, self.origin, self.to_string())
-            .with_os_error(self.os_error)
-    }
-
-    /// The error of a call that came too late.
-    pub(crate) fn to_later_error(&self) -> Error {
-        let kind = match self.sandbox_gone {
-            true => ErrorKind::SandboxNotRunning,
-            false => ErrorKind::StreamLost,
-        };
-        Error::new(kind, self.origin, self.to_string()).with_os_error(self.os_error)
     }
 }
 

@@ -29,8 +29,10 @@ pub mod fuzzing;
 pub mod image;
 mod library;
 mod options;
+mod origin;
 mod output;
 pub mod pull;
+mod reattach;
 mod record;
 mod runtime;
 pub mod sandbox;
@@ -40,7 +42,7 @@ pub use attach::{AttachOptions, AttachOptionsBuilder, AttachOutcome};
 pub use doctor::{DriverReport, HostReport, WallReport, doctor, setup_kernel};
 pub use error::{Error, ErrorKind, MicrosandboxError, MicrosandboxResult, Origin};
 pub use event::{ExecEvent, ExecFailed, ExecLost, ExecStdinError};
-pub use exec::{ExecControl, ExecHandle, ReattachFrom};
+pub use exec::{ExecControl, ExecHandle};
 pub use image::{
     BuildOptions, Image, ImageInfo, ImageOperation, ImagePhase, ImageProgress, PruneReport,
     PullPolicy,
@@ -50,6 +52,7 @@ pub use msb_wire::{FailureKind as ExecFailureKind, Stage as ExecStage};
 pub use msb_wire::{escape, escape_json};
 pub use options::{ExecOptions, ExecOptionsBuilder, Rlimit, RlimitResource};
 pub use output::{ExecOutput, ExitStatus, ResourceUsage};
+pub use reattach::ReattachFrom;
 pub use sandbox::{
     Bounds, Cpus, LogEvent, LogOptions, LogRecord, LogSource, LogStream, Sandbox, SandboxBuilder,
     SandboxInfo, SandboxStatus, Security, SessionInfo, logs,

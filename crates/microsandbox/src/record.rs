@@ -132,7 +132,7 @@ impl ExecRecord {
         match self.known_ending()? {
             Ending::Exited(status) => Ok(*status),
             Ending::Failed(failed) => Err(Error::ExecFailed(failed.clone())),
-            Ending::Lost(lost) => Err(lost.to_error()),
+            Ending::Lost(lost) => Err(Error::lost(lost)),
         }
     }
 

@@ -246,7 +246,7 @@ impl Bridge {
                 }
                 Event::Exited(exited) => return Ok(Some((&exited).into())),
                 Event::Failed(failure) => return Err(Error::ExecFailed(failure.into())),
-                Event::Lost(lost) => return Err(lost.to_error()),
+                Event::Lost(lost) => return Err(Error::lost(&lost)),
                 Event::StdinError(_) | Event::Started { .. } => {}
             }
         }

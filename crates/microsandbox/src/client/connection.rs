@@ -1,33 +1,25 @@
 //! A connection to the agent of one sandbox, shared by everything that runs in it.
 
-use crate::client::channel::Channel;
 use crate::client::completion::{Pending, Promise, completion};
-use crate::client::deadlines::{Limits, Times};
-use crate::client::exec::{ExecCore, ExecRequest, StdinSource};
-use crate::client::link::{Joined, Link, Route, gone, receive, violation};
-use crate::client::queue::Queue;
-use crate::client::sink::{Input, SinkCore};
+use crate::client::deadlines::Limits;
+use crate::client::link::{Link, Route, gone, receive, violation};
 use crate::error::{Error, ErrorKind, Origin};
 use crate::event::ExecLost;
 use crate::runtime;
 use bytes::BytesMut;
 use msb_transport::{Outbox, Stream};
-use msb_wire::limits::{DRAIN_MILLIS, ERROR_TEXT, GREETING, OUTPUT_WINDOW, SIGNAL_MAX, TEXT};
+use msb_wire::limits::{ERROR_TEXT, GREETING, SIGNAL_MAX};
 use msb_wire::{
-    Attach, Decoder, Failure, FailureKind, Frame, Hello, Message, Peer, ResizeRequest, Scope,
-    SessionId, SessionInfo, SignalRequest, Stage, StdinMode, TtySize, agree, one_line,
+    Decoder, Frame, Hello, Message, Peer, ResizeRequest, Scope, SessionId, SessionInfo,
+    SignalRequest, TtySize, agree, one_line,
 };
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Linux's number of "argument list too long".
-const E2BIG: i32 = 7;
 
 /// See the module. The last one to drop it ends it.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    link: Arc<Link>,
+    pub(super) link: Arc<Link>,
 }
 
 impl Connection {
@@ -48,67 +40,6 @@ impl Connection {
     /// Why the connection is no more, if it is no more.
     pub(crate) fn lost(&self) -> Option<ExecLost> {
         self.link.lost()
-    }
-
-    /// Starts a command. Returns at once; whatever comes of it comes as events.
-    pub(crate) fn exec(self: &Arc<Self>, request: ExecRequest) -> Result<ExecCore, Error> {
-        let ExecRequest { mut exec, stdin } = request;
-        let (session, tty, window) = (exec.session, exec.tty.is_some(), exec.window);
-        let pipe = !matches!(stdin, StdinSource::Null);
-        exec.stdin = if pipe { StdinMode::Pipe } else { StdinMode::Null };
-        let program = exec.argv.first().map(|program| program.to_vec()).unwrap_or_default();
-        let times = Times {
-            timeout: exec.timeout_ns.map(Duration::from_nanos),
-            drain: (!exec.wait_for_eof).then(|| {
-                let usual = Duration::from_millis(DRAIN_MILLIS);
-                exec.drain_ns.map_or(usual, Duration::from_nanos)
-            }),
-        };
-        let make = |id| {
-            let (link, queue, input) =
-                (Arc::clone(&self.link), Queue::new(window), Input::new(pipe));
-            Arc::new(Channel::new(id, session, link, queue, input, times))
-        };
-        let opened = self.link.open(Message::Exec(exec), |id| {
-            let channel = make(id);
-            (Route::Exec(Arc::clone(&channel)), channel)
-        })?;
-        let channel = match opened {
-            Some(channel) => channel,
-            None => {
-                let channel = make(0);
-                channel.on_message(Message::Failed(too_long(program))).map_err(Error::internal)?;
-                channel
-            }
-        };
-        tracing::debug!(session = %session, channel = channel.id, "exec requested");
-        if let StdinSource::Bytes(data) = stdin
-            && let Some(sink) = SinkCore::take(self, &channel)
-        {
-            runtime::get()?.spawn(sink.feed(data));
-        }
-        Ok(ExecCore::new(Arc::clone(self), channel, tty))
-    }
-
-    /// Follows a session from a position, or from now on. The command comes as its handle will hold
-    /// it; the answer tells whether there is such a session.
-    pub(crate) fn attach(
-        self: &Arc<Self>,
-        session: SessionId,
-        from: Option<u64>,
-    ) -> Result<(ExecCore, Pending<Joined>), Error> {
-        let (promise, pending) = completion();
-        let attach = Attach { session, from, window: OUTPUT_WINDOW };
-        let opened = self.link.open(Message::Attach(attach), |id| {
-            let (link, queue) = (Arc::clone(&self.link), Queue::joining(OUTPUT_WINDOW));
-            let (input, times) = (Input::new(false), Times::default());
-            let channel = Arc::new(Channel::new(id, session, link, queue, input, times));
-            (Route::Join(Arc::clone(&channel), promise), channel)
-        })?;
-        let channel =
-            opened.ok_or_else(|| Error::internal("a request was longer than its kind may be"))?;
-        tracing::debug!(session = %session, channel = channel.id, "attach requested");
-        Ok((ExecCore::new(Arc::clone(self), channel, false), pending))
     }
 
     /// Sends a signal to a session.
@@ -145,7 +76,7 @@ impl Connection {
     /// Asks for something about a session. With the connection, what is known of it is lost.
     fn request(&self, message: Message) -> Result<Pending<()>, Error> {
         if let Some(lost) = self.lost() {
-            return Err(lost.to_error());
+            return Err(Error::lost(&lost));
         }
         let (promise, pending) = completion();
         self.link.open(message, |_| (Route::Verdict(promise), ()))?;
@@ -216,18 +147,6 @@ async fn greet(stream: &Stream) -> Result<(Decoder, BytesMut), ExecLost> {
         if receive(stream, &mut buffer).await.map_err(failed)? == 0 {
             return Err(ExecLost::gone("it ended before the greeting", None));
         }
-    }
-}
-
-/// What the kernel would say to arguments that do not even fit into a frame.
-fn too_long(mut path: Vec<u8>) -> Failure {
-    path.truncate(TEXT);
-    Failure {
-        kind: FailureKind::BadArgs,
-        stage: Stage::Execve,
-        errno: E2BIG,
-        path,
-        message: "the arguments and the environment are too long".to_owned(),
     }
 }
 

@@ -1,18 +1,24 @@
 //! One command, as its handle holds it.
 
-use crate::client::channel::{Channel, Credit};
-use crate::client::completion::Pending;
+use crate::client::completion::{Pending, completion};
 use crate::client::connection::{Connection, busy};
-use crate::client::link::Joined;
-use crate::client::queue::{Batch, Next, Queue, Received, Refused, StreamEnd, Taken};
+use crate::client::deadlines::Times;
+use crate::client::input::Input;
+use crate::client::link::{Channel, Credit, Joined, Route};
+use crate::client::queue::{Batch, Event, Queue, Refused, StreamEnd, Taken};
 use crate::client::sink::SinkCore;
 use crate::error::{Error, ErrorKind, Origin};
+use crate::runtime;
 use bytes::Bytes;
-use msb_wire::{Scope, SessionId};
+use msb_wire::limits::{DRAIN_MILLIS, OUTPUT_WINDOW, TEXT};
+use msb_wire::{Attach, Failure, FailureKind, Message, Scope, SessionId, Stage, StdinMode};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Linux's number of "argument list too long".
+const E2BIG: i32 = 7;
 
 /// A command to start.
 #[derive(Debug)]
@@ -34,6 +40,25 @@ pub(crate) enum StdinSource {
     Bytes(Bytes),
 }
 
+/// An event in the reader's hands, and the credit that goes back to the command when the reader is
+/// done with it: dropping the credit is giving it back.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) event: Event,
+    pub(crate) credit: Credit,
+}
+
+/// What a look at the queue finds.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// An event, which is out of the queue now.
+    Event(Received),
+    /// Nothing yet.
+    Nothing,
+    /// Nothing more, ever.
+    End(StreamEnd),
+}
+
 /// See the module. Everything can be called from any thread; nothing but the calls that say so
 /// waits. Dropping it is closing it.
 #[derive(Debug)]
@@ -45,6 +70,70 @@ pub(crate) struct ExecCore {
 }
 
 impl ExecCore {
+    /// Starts a command. Returns at once; whatever comes of it comes as events.
+    pub(crate) fn start(
+        connection: &Arc<Connection>,
+        request: ExecRequest,
+    ) -> Result<ExecCore, Error> {
+        let ExecRequest { mut exec, stdin } = request;
+        let (session, tty, window) = (exec.session, exec.tty.is_some(), exec.window);
+        let pipe = !matches!(stdin, StdinSource::Null);
+        exec.stdin = if pipe { StdinMode::Pipe } else { StdinMode::Null };
+        let program = exec.argv.first().map(|program| program.to_vec()).unwrap_or_default();
+        let times = Times {
+            timeout: exec.timeout_ns.map(Duration::from_nanos),
+            drain: (!exec.wait_for_eof).then(|| {
+                let usual = Duration::from_millis(DRAIN_MILLIS);
+                exec.drain_ns.map_or(usual, Duration::from_nanos)
+            }),
+        };
+        let make = |id| {
+            let (link, queue, input) =
+                (Arc::clone(&connection.link), Queue::new(window), Input::new(pipe));
+            Arc::new(Channel::new(id, session, link, queue, input, times))
+        };
+        let opened = connection.link.open(Message::Exec(exec), |id| {
+            let channel = make(id);
+            (Route::Exec(Arc::clone(&channel)), channel)
+        })?;
+        let channel = match opened {
+            Some(channel) => channel,
+            None => {
+                let channel = make(0);
+                channel.on_message(Message::Failed(too_long(program))).map_err(Error::internal)?;
+                channel
+            }
+        };
+        tracing::debug!(session = %session, channel = channel.id, "exec requested");
+        if let StdinSource::Bytes(data) = stdin
+            && let Some(sink) = SinkCore::take(connection, &channel)
+        {
+            runtime::get()?.spawn(sink.feed(data));
+        }
+        Ok(ExecCore::new(Arc::clone(connection), channel, tty))
+    }
+
+    /// Follows a session from a position, or from now on. The command comes as its handle will hold
+    /// it; the answer tells whether there is such a session.
+    pub(crate) fn join(
+        connection: &Arc<Connection>,
+        session: SessionId,
+        from: Option<u64>,
+    ) -> Result<(ExecCore, Pending<Joined>), Error> {
+        let (promise, pending) = completion();
+        let attach = Attach { session, from, window: OUTPUT_WINDOW };
+        let opened = connection.link.open(Message::Attach(attach), |id| {
+            let (link, queue) = (Arc::clone(&connection.link), Queue::joining(OUTPUT_WINDOW));
+            let (input, times) = (Input::new(false), Times::default());
+            let channel = Arc::new(Channel::new(id, session, link, queue, input, times));
+            (Route::Join(Arc::clone(&channel), promise), channel)
+        })?;
+        let channel =
+            opened.ok_or_else(|| Error::internal("a request was longer than its kind may be"))?;
+        tracing::debug!(session = %session, channel = channel.id, "attach requested");
+        Ok((ExecCore::new(Arc::clone(connection), channel, false), pending))
+    }
+
     pub(super) fn new(connection: Arc<Connection>, channel: Arc<Channel>, tty: bool) -> Self {
         ExecCore { connection, channel, tty, closed: AtomicBool::new(false) }
     }
@@ -197,5 +286,17 @@ fn refused(refused: Refused) -> Error {
     match refused {
         Refused::Busy => busy(),
         Refused::Closed => Error::new(ErrorKind::Closed, Origin::Caller, "the handle was closed"),
+    }
+}
+
+/// What the kernel would say to arguments that do not even fit into a frame.
+fn too_long(mut path: Vec<u8>) -> Failure {
+    path.truncate(TEXT);
+    Failure {
+        kind: FailureKind::BadArgs,
+        stage: Stage::Execve,
+        errno: E2BIG,
+        path,
+        message: "the arguments and the environment are too long".to_owned(),
     }
 }

@@ -7,10 +7,11 @@
 //! Locks are taken in this order: input of a channel, `out`, `table`.
 
 use super::SIGKILL;
-use crate::client::channel::Channel;
 use crate::client::completion::{Promise, completion};
-use crate::client::deadlines::{Deadline, Deadlines, Limits, Wait};
-use crate::client::monitor::lock;
+use crate::client::deadlines::{Deadline, Deadlines, Limits, Times, Wait};
+use crate::client::input::Input;
+use crate::client::monitor::{Monitor, lock};
+use crate::client::queue::Queue;
 use crate::error::{Error, ErrorKind, Origin};
 use crate::event::ExecLost;
 use crate::runtime;
@@ -18,12 +19,13 @@ use bytes::BytesMut;
 use msb_transport::{Outbox, Stream};
 use msb_wire::limits::{CHANNELS, ERROR_TEXT, MAX_CONTROL, MAX_DATA};
 use msb_wire::{
-    Attached, Decoder, Frame, Message, Refusal, Scope, SessionInfo, SignalRequest, Verdict,
-    WireError, one_line,
+    Attached, Decoder, Frame, Message, Refusal, Scope, SessionId, SessionInfo, SignalRequest,
+    Verdict, WireError, one_line,
 };
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -37,6 +39,98 @@ const OUT_MAX: usize = 8 * MAX_CONTROL;
 const TURN: u32 = 32;
 /// How long what was written last may take to leave after everybody has let go.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// What the connection and the holders of a command share.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) id: u32,
+    pub(super) session: SessionId,
+    pub(super) link: Arc<Link>,
+    pub(super) queue: Monitor<Queue>,
+    pub(super) input: Monitor<Input>,
+    /// How long the command may take.
+    pub(super) times: Times,
+    /// The handle, and the sink while it can still be written to.
+    holders: AtomicUsize,
+}
+
+impl Channel {
+    /// A channel that its handle holds.
+    pub(super) fn new(
+        id: u32,
+        session: SessionId,
+        link: Arc<Link>,
+        queue: Queue,
+        input: Input,
+        times: Times,
+    ) -> Self {
+        let (queue, input) = (Monitor::new(queue), Monitor::new(input));
+        Channel { id, session, link, queue, input, times, holders: AtomicUsize::new(1) }
+    }
+
+    /// Takes a message of the agent in. `Ok(true)` when it was the last; the error says which rule
+    /// it breaks.
+    pub(super) fn on_message(&self, message: Message) -> Result<bool, String> {
+        // The input first: whoever learns from an event that it is broken finds it so.
+        match message {
+            Message::Credit(limit) => self.input.with(|input| input.grant(limit))?,
+            Message::Attached(Attached { stdin_open: true, .. }) => self.input.with(Input::open),
+            Message::StdinError(_) | Message::Exited(_) | Message::Failed(_) => {
+                self.input.with(Input::on_broken);
+            }
+            _ => {}
+        }
+        let consequence = self.queue.with(|queue| queue.on_message(message))?;
+        if let Some(limit) = consequence.grant {
+            self.link.grant(self.id, limit);
+        }
+        Ok(consequence.last)
+    }
+
+    /// The connection is lost.
+    pub(super) fn on_lost(&self, lost: &ExecLost) {
+        self.input.with(|input| input.on_lost(lost));
+        self.queue.with(|queue| queue.on_lost(lost));
+    }
+
+    pub(super) fn hold(&self) {
+        self.holders.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One holder less. When the last is gone, the agent need not tell any more, unless
+    /// there is nothing more to tell anyway.
+    pub(super) fn let_go(&self) {
+        let last = self.holders.fetch_sub(1, Ordering::AcqRel) == 1;
+        if last && !self.queue.with(|queue| queue.is_over()) {
+            self.link.close(self.id);
+        }
+    }
+
+    fn release(&self, cost: u64) {
+        if let Some(limit) = self.queue.with(|queue| queue.release(cost)) {
+            self.link.grant(self.id, limit);
+        }
+    }
+}
+
+/// The credit of one event. Dropping it gives it back: from any thread, in any order, also after
+/// everything else was closed.
+#[derive(Debug)]
+pub struct Credit(Option<(Arc<Channel>, u64)>);
+
+impl Credit {
+    pub(super) fn new(channel: &Arc<Channel>, cost: u64) -> Self {
+        Credit((cost > 0).then(|| (Arc::clone(channel), cost)))
+    }
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        if let Some((channel, cost)) = self.0.take() {
+            channel.release(cost);
+        }
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -120,7 +214,7 @@ impl Link {
         runtime::check_pid(self.pid)?;
         let mut out = lock(&self.out);
         if let Some(lost) = self.lost() {
-            return Err(lost.to_error());
+            return Err(Error::lost(&lost));
         }
         let result = push(&mut out.outbox);
         self.flush(&mut out);
@@ -169,7 +263,7 @@ impl Link {
     ) -> Result<(u32, R), Error> {
         let mut table = lock(&self.table);
         if let Some(lost) = &table.lost {
-            return Err(lost.to_later_error());
+            return Err(Error::lost_before(lost));
         }
         let limit = |what| Err(Error::new(ErrorKind::LimitReached, Origin::Host, what));
         if table.routes.len() >= CHANNELS {
@@ -483,9 +577,9 @@ impl Route {
     fn lose(self, lost: &ExecLost) {
         match self {
             Route::Exec(channel) => channel.on_lost(lost),
-            Route::Join(_, promise) => promise.complete(Err(lost.to_error())),
-            Route::Verdict(promise) => promise.complete(Err(lost.to_error())),
-            Route::Sessions(promise) => promise.complete(Err(lost.to_error())),
+            Route::Join(_, promise) => promise.complete(Err(Error::lost(lost))),
+            Route::Verdict(promise) => promise.complete(Err(Error::lost(lost))),
+            Route::Sessions(promise) => promise.complete(Err(Error::lost(lost))),
         }
     }
 }
@@ -557,7 +651,7 @@ fn answer(route: Route, message: Message) -> Result<(), String> {
 
 fn wrong<T>(promise: Promise<T>) -> Result<(), String> {
     let rule = "an answer that does not belong to the request";
-    promise.complete(Err(ExecLost::broken(rule).to_error()));
+    promise.complete(Err(Error::lost(&ExecLost::broken(rule))));
     Err(rule.to_owned())
 }
 

@@ -8,13 +8,13 @@
 //! by a waker or a descriptor; none needs an executor on the caller's side. Invariant: of every
 //! channel that was opened, its holder sees exactly one ending, whatever the other side sends.
 
-mod channel;
 mod completion;
 mod connection;
 mod deadlines;
 mod exec;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod input;
 mod link;
 mod monitor;
 mod queue;
@@ -27,14 +27,14 @@ mod tests;
 /// Linux's number of SIGKILL.
 pub(crate) const SIGKILL: i32 = 9;
 
-pub use channel::Credit;
 pub use completion::{Pending, Promise, completion};
 pub(crate) use connection::{Connection, checked_size};
 pub(crate) use deadlines::Limits;
-pub(crate) use exec::{ExecCore, ExecRequest, StdinSource};
+pub(crate) use exec::{ExecCore, ExecRequest, Next, Received, StdinSource};
+pub use link::Credit;
 pub(crate) use link::Joined;
 pub(crate) use monitor::lock;
 pub use monitor::{Monitor, Ready};
+pub(crate) use queue::Event;
 pub use queue::{Batch, StreamEnd};
-pub(crate) use queue::{Event, Next, Received};
 pub(crate) use sink::SinkCore;

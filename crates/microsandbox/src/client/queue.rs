@@ -4,7 +4,6 @@
 //! is in the queue until the very step that hands it to the reader, and what is in the queue never
 //! costs more than was granted.
 
-use crate::client::channel::Credit;
 use crate::client::monitor::Ready;
 use crate::event::ExecLost;
 use bytes::{Bytes, BytesMut};
@@ -24,25 +23,6 @@ pub(crate) enum Event {
     Exited(Exited),
     Failed(Failure),
     Lost(ExecLost),
-}
-
-/// An event in the reader's hands, and the credit that goes back to the command when the reader is
-/// done with it: dropping the credit is giving it back.
-#[derive(Debug)]
-pub(crate) struct Received {
-    pub(crate) event: Event,
-    pub(crate) credit: Credit,
-}
-
-/// What a look at the queue finds.
-#[derive(Debug)]
-pub(crate) enum Next {
-    /// An event, which is out of the queue now.
-    Event(Received),
-    /// Nothing yet.
-    Nothing,
-    /// Nothing more, ever.
-    End(StreamEnd),
 }
 
 /// What a look for several events finds.

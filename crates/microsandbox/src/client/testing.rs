@@ -2,8 +2,9 @@
 
 use crate::client::connection::Connection;
 use crate::client::deadlines::Limits;
+use crate::client::exec::Next;
 use crate::client::exec::{ExecCore, ExecRequest, StdinSource};
-use crate::client::queue::{Event, Next};
+use crate::client::queue::Event;
 use bytes::{Bytes, BytesMut};
 use msb_wire::limits::OUTPUT_WINDOW;
 use msb_wire::{
@@ -103,7 +104,7 @@ pub(crate) fn request(stdin: StdinSource) -> ExecRequest {
 /// A connection with one command that has been asked for, and its channel.
 pub(crate) fn opened(stdin: StdinSource) -> (Arc<Connection>, Agent, ExecCore, u32) {
     let (connection, mut agent) = connect();
-    let core = connection.exec(request(stdin)).unwrap();
+    let core = ExecCore::start(&connection, request(stdin)).unwrap();
     let frame = agent.recv();
     assert!(matches!(frame.message, Message::Exec(_)), "{frame:?}");
     (connection, agent, core, frame.channel)

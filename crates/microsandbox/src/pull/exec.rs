@@ -5,8 +5,8 @@ use crate::client::{
 };
 use crate::error::MicrosandboxResult;
 use crate::event::{Ending, ExecStdinError};
-use crate::exec::ReattachFrom;
 use crate::options::ExecOptions;
+use crate::reattach::ReattachFrom;
 use crate::record::{ExecRecord, Gathered, Settings};
 use crate::sandbox::{Program, Sandbox};
 use crate::sink::ExecSink;
@@ -56,7 +56,7 @@ impl Link {
 
     /// Starts a command. Never waits.
     pub fn start(&self, request: Request) -> MicrosandboxResult<Exec> {
-        let core = self.0.exec(request.exec)?;
+        let core = ExecCore::start(&self.0, request.exec)?;
         Ok(Exec::new(core, ExecRecord::new(request.settings)))
     }
 }
@@ -122,7 +122,7 @@ impl Exec {
         session_id: &str,
         from: ReattachFrom,
     ) -> MicrosandboxResult<Exec> {
-        let (core, joined) = sandbox.join(session_id, from).await?;
+        let (core, joined) = sandbox.join(session_id, from.position()).await?;
         Ok(Exec::joined(core, &joined))
     }
 

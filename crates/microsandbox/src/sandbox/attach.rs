@@ -3,8 +3,8 @@
 use crate::attach::{
     AttachOptions, AttachOptionsBuilder, AttachOutcome, Claim, DetachKeys, Session,
 };
+use crate::client::ExecCore;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
-use crate::exec::ReattachFrom;
 use crate::sandbox::{Program, Sandbox};
 
 impl Sandbox {
@@ -96,7 +96,7 @@ impl Sandbox {
         // All that is kept: its program may have changed the terminal that it had, and takes for
         // granted that this one is the same.
         let before = self.sessions().await?;
-        let (core, joined) = self.join(session_id, ReattachFrom::Start).await?;
+        let (core, joined) = self.join(session_id, Some(0)).await?;
         if !joined.tty {
             let context = format!("the session {} has no terminal", core.session());
             return Err(Error::new(ErrorKind::NotATerminal, Origin::Caller, context));
@@ -117,7 +117,7 @@ impl Sandbox {
         let size = claim.size();
         options.exec.tty = size.or(options.exec.tty);
         let (request, _) = self.request_for(program, options.exec)?;
-        let core = self.connect().await?.exec(request)?;
+        let core = ExecCore::start(&self.connect().await?, request)?;
         crate::attach::attach(claim, Session { core, keys: options.keys, size, shown: 0 }).await
     }
 }

@@ -10,6 +10,7 @@ mod control;
 mod info;
 mod log_queue;
 mod logs;
+mod request;
 mod run;
 
 use crate::client::{Connection, Limits, Pending};
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 pub use crate::options::{Rlimit, RlimitResource};
 pub use log_queue::{LogItem, LogNext};
-pub use run::Program;
+pub use request::Program;
 
 pub use builder::SandboxBuilder;
 pub use info::{SandboxInfo, SessionInfo};

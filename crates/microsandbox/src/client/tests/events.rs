@@ -2,7 +2,8 @@
 
 use crate::client::connection::Connection;
 use crate::client::exec::{ExecCore, StdinSource};
-use crate::client::queue::{Event, Next, Received};
+use crate::client::exec::{Next, Received};
+use crate::client::queue::Event;
 use crate::client::testing::{
     Agent, PATIENCE, block_on, connect, is_readable, limits, next, opened, poll_once, request, rest,
 };
@@ -85,7 +86,7 @@ fn b1_a_failure_to_start_is_the_only_event_and_an_error_of_the_collected_call() 
 #[test]
 fn b1_a_story_out_of_order_loses_every_command_on_the_connection() {
     let (connection, mut agent, core, channel) = opened(StdinSource::Null);
-    let other = connection.exec(request(StdinSource::Null)).unwrap();
+    let other = ExecCore::start(&connection, request(StdinSource::Null)).unwrap();
     let second = agent.recv().channel;
     agent.started(second);
     agent.out(channel, b"before the start");
@@ -95,7 +96,7 @@ fn b1_a_story_out_of_order_loses_every_command_on_the_connection() {
     assert!(matches!(rest(&other).as_slice(), [Event::Started { .. }, Event::Lost(_)]));
     assert!(matches!(agent.recv().message, Message::Error(_)), "the agent is told why");
     assert!(agent.try_recv().is_none(), "the connection is closed");
-    let late = connection.exec(request(StdinSource::Null)).unwrap_err();
+    let late = ExecCore::start(&connection, request(StdinSource::Null)).unwrap_err();
     assert_eq!(late.kind(), ErrorKind::StreamLost);
 }
 
@@ -109,7 +110,7 @@ fn b7_a_connection_cut_in_the_middle_of_a_frame_is_one_loss_and_no_exit() {
     assert_eq!(output(&events), b"whole");
     let losses = events.iter().filter(|event| is_lost(Some(event))).count();
     assert_eq!((losses, is_lost(events.last())), (1, true));
-    let late = connection.exec(request(StdinSource::Null)).unwrap_err();
+    let late = ExecCore::start(&connection, request(StdinSource::Null)).unwrap_err();
     assert_eq!(late.kind(), ErrorKind::SandboxNotRunning);
     let mut handle = handle(core);
     assert_eq!(block_on(handle.recv()), None);
@@ -414,7 +415,7 @@ fn d1_dropping_a_handle_detaches_and_never_kills() {
     agent.out(channel, b"late");
     agent.exited(channel, 0);
     agent.end(channel);
-    let other = connection.exec(request(StdinSource::Null)).unwrap();
+    let other = ExecCore::start(&connection, request(StdinSource::Null)).unwrap();
     let frame = agent.recv();
     assert!(matches!(frame.message, Message::Exec(_)) && frame.channel > channel, "{frame:?}");
     agent.started(frame.channel);
@@ -429,7 +430,7 @@ fn d1_a_handle_whose_command_has_ended_is_dropped_without_a_word() {
     agent.end(channel);
     rest(&core);
     drop(core);
-    let _other = connection.exec(request(StdinSource::Null)).unwrap();
+    let _other = ExecCore::start(&connection, request(StdinSource::Null)).unwrap();
     assert!(matches!(agent.recv().message, Message::Exec(_)));
 }
 
@@ -455,7 +456,7 @@ fn d4_a_collected_call_that_came_to_its_end_kills_nothing() {
     agent.exited(channel, 0);
     agent.end(channel);
     block_on(handle(core).kill_on_drop().collect()).unwrap();
-    let _other = connection.exec(request(StdinSource::Null)).unwrap();
+    let _other = ExecCore::start(&connection, request(StdinSource::Null)).unwrap();
     assert!(matches!(agent.recv().message, Message::Exec(_)));
 }
 
@@ -564,7 +565,7 @@ fn b8_a_terminal_is_resized_and_sizes_of_nothing_are_refused() {
     let (connection, mut agent) = connect();
     let mut with_tty = request(StdinSource::Pipe);
     with_tty.exec.tty = Some(msb_wire::TtySize { rows: 24, cols: 80 });
-    let core = connection.exec(with_tty).unwrap();
+    let core = ExecCore::start(&connection, with_tty).unwrap();
     assert!(matches!(agent.recv().message, Message::Exec(_)));
     assert_eq!(core.resize(0, 1).unwrap_err().kind(), ErrorKind::InvalidArgument);
     let pending = core.resize(50, 132).unwrap();
@@ -600,10 +601,10 @@ fn a2_arguments_longer_than_any_frame_fail_as_the_kernel_would_fail_them() {
     let (connection, mut agent) = connect();
     let mut large = request(StdinSource::Null);
     large.exec.argv.push(vec![b'x'; 9 << 20].into());
-    let mut failed = handle(connection.exec(large).unwrap());
+    let mut failed = handle(ExecCore::start(&connection, large).unwrap());
     let Err(Error::ExecFailed(failure)) = block_on(failed.collect()) else { panic!() };
     assert_eq!((failure.kind, failure.errno_name.as_str()), (FailureKind::BadArgs, "E2BIG"));
-    let _next = connection.exec(request(StdinSource::Null)).unwrap();
+    let _next = ExecCore::start(&connection, request(StdinSource::Null)).unwrap();
     assert!(matches!(agent.recv().message, Message::Exec(_)), "the connection goes on");
 }
 

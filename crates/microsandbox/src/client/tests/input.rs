@@ -193,7 +193,7 @@ fn a_socket_that_is_full_delays_frames_and_loses_none() {
     let (connection, mut agent, core, _) = opened(StdinSource::Pipe);
     let sinks: Vec<_> = (0..8)
         .map(|_| {
-            let core = connection.exec(request(StdinSource::Pipe)).unwrap();
+            let core = ExecCore::start(&connection, request(StdinSource::Pipe)).unwrap();
             let sink = core.take_sink().unwrap();
             let mut sent = 0;
             while let Some(taken) = sink.try_write(&[1; MAX_DATA]) {

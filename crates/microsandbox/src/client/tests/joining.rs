@@ -4,8 +4,9 @@ use crate::client::connection::Connection;
 use crate::client::testing::{Agent, block_on, connect, poll_once, rest};
 use crate::client::{Event, ExecCore, Joined, Pending};
 use crate::error::ErrorKind;
-use crate::exec::{ExecHandle, ReattachFrom};
+use crate::exec::ExecHandle;
 use crate::pull::Exec;
+use crate::reattach::ReattachFrom;
 use msb_wire::limits::OUTPUT_WINDOW;
 use msb_wire::{
     Attach, Attached, Failure, FailureKind, Message, Refusal, SessionId, Stage, Verdict,
@@ -20,7 +21,7 @@ fn asked(
     agent: &mut Agent,
     from: ReattachFrom,
 ) -> (ExecCore, Pending<Joined>, u32) {
-    let (core, answer) = connection.attach(SESSION, from.position()).unwrap();
+    let (core, answer) = ExecCore::join(connection, SESSION, from.position()).unwrap();
     let frame = agent.recv();
     let expected = Attach { session: SESSION, from: from.position(), window: OUTPUT_WINDOW };
     assert_eq!(frame.message, Message::Attach(expected));

@@ -1,8 +1,9 @@
 //! An agent that is alive and does not get on, and one whose words cannot be.
 
 use crate::client::connection::{Connection, live};
+use crate::client::exec::Next;
 use crate::client::exec::{ExecCore, StdinSource};
-use crate::client::queue::{Event, Next};
+use crate::client::queue::Event;
 use crate::client::testing::{Agent, connect, limits, opened, request, rest};
 use crate::client::{completion, deadlines::Limits};
 use crate::error::{Error, ErrorKind, Origin};
@@ -47,7 +48,7 @@ async fn is_lost(core: &ExecCore) -> Duration {
     let Some(Event::Lost(lost)) = event(core).await else { panic!("it is not lost") };
     assert!(!lost.sandbox_gone && lost.origin == Origin::Host);
     assert!(lost.message.starts_with("the agent did not answer within "), "{}", lost.message);
-    assert_eq!(lost.to_error().kind(), ErrorKind::StreamLost);
+    assert_eq!(Error::lost(&lost).kind(), ErrorKind::StreamLost);
     begun.elapsed()
 }
 
@@ -59,7 +60,7 @@ fn is_about(elapsed: Duration, seconds: u64) {
 #[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn d3_silent_agent_is_lost_after_the_grace() {
     let (connection, mut agent) = connect_here(limits()).await;
-    let core = connection.exec(timed(2)).unwrap();
+    let core = ExecCore::start(&connection, timed(2)).unwrap();
     is_about(is_lost(&core).await, 12);
     assert!(matches!(agent.recv().message, Message::Exec(_)));
     let Message::Signal(kill) = agent.recv().message else { panic!() };
@@ -71,7 +72,7 @@ async fn d3_silent_agent_is_lost_after_the_grace() {
 #[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn d3_command_that_is_not_ended_is_killed_and_lost() {
     let (connection, mut agent) = connect_here(limits()).await;
-    let core = connection.exec(timed(2)).unwrap();
+    let core = ExecCore::start(&connection, timed(2)).unwrap();
     let channel = agent.recv().channel;
     agent.started(channel);
     assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
@@ -83,7 +84,7 @@ async fn d3_command_that_is_not_ended_is_killed_and_lost() {
 #[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn d3_flood_beyond_the_timeout_is_lost_too() {
     let (connection, mut agent) = connect_here(limits()).await;
-    let core = connection.exec(timed(2)).unwrap();
+    let core = ExecCore::start(&connection, timed(2)).unwrap();
     let channel = agent.recv().channel;
     agent.started(channel);
     assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
@@ -104,7 +105,7 @@ async fn d3_flood_beyond_the_timeout_is_lost_too() {
 #[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn d3_start_and_answers_have_limits_without_a_timeout() {
     let (connection, mut agent) = connect_here(limits()).await;
-    let core = connection.exec(request(StdinSource::Null)).unwrap();
+    let core = ExecCore::start(&connection, request(StdinSource::Null)).unwrap();
     is_about(is_lost(&core).await, 60);
     for _ in 0..3 {
         agent.recv();
@@ -112,7 +113,7 @@ async fn d3_start_and_answers_have_limits_without_a_timeout() {
     let begun = Instant::now();
     let (signal, list) = (core.signal(15, Scope::Group).unwrap(), connection.sessions().unwrap());
     let (_joining, joined) =
-        connection.attach(msb_wire::SessionId::from_bytes([3; 16]), None).unwrap();
+        ExecCore::join(&connection, msb_wire::SessionId::from_bytes([3; 16]), None).unwrap();
     let errors: [Error; 3] = [
         signal.await.unwrap_err(),
         list.await.map(drop).unwrap_err(),
@@ -128,7 +129,7 @@ async fn d3_start_and_answers_have_limits_without_a_timeout() {
 #[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn d3_command_without_a_timeout_runs_for_ever() {
     let (connection, mut agent) = connect_here(limits()).await;
-    let core = connection.exec(request(StdinSource::Null)).unwrap();
+    let core = ExecCore::start(&connection, request(StdinSource::Null)).unwrap();
     let channel = agent.recv().channel;
     agent.started(channel);
     assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
@@ -141,7 +142,7 @@ async fn d3_command_without_a_timeout_runs_for_ever() {
 #[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn d3_output_without_an_end_is_cut_after_the_exit() {
     let (connection, mut agent) = connect_here(limits()).await;
-    let core = connection.exec(request(StdinSource::Null)).unwrap();
+    let core = ExecCore::start(&connection, request(StdinSource::Null)).unwrap();
     let channel = agent.recv().channel;
     agent.started(channel);
     agent.exited(channel, 3);
@@ -154,7 +155,7 @@ async fn d3_output_without_an_end_is_cut_after_the_exit() {
 #[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn d3_reader_that_is_slow_loses_nothing() {
     let (connection, mut agent) = connect_here(limits()).await;
-    let core = connection.exec(timed(2)).unwrap();
+    let core = ExecCore::start(&connection, timed(2)).unwrap();
     let channel = agent.recv().channel;
     agent.started(channel);
     agent.out(channel, b"unread");
@@ -179,7 +180,7 @@ fn b3_exit_code_out_of_range_is_lost() {
             panic!("{events:?}")
         };
         assert!(lost.message.contains("out of range"), "{}", lost.message);
-        assert_eq!(lost.to_error().kind(), ErrorKind::StreamLost);
+        assert_eq!(Error::lost(lost).kind(), ErrorKind::StreamLost);
     }
 }
 
