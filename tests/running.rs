@@ -184,7 +184,7 @@ fn a12_many_commands_at_once_and_one_after_another_leave_nothing_behind() {
     assert!(zombies.trim().parse::<u32>().unwrap() < 50, "{zombies}");
     let home = std::env::var("MSB_HOME").unwrap();
     let path = std::path::Path::new(&home).join("sandboxes/shared");
-    let own = format!("microsandbox-{}/agent", msb_driver::SandboxDir::open(&path).unwrap().id());
+    let own = format!("microsandbox-{}/agent", msb_state::SandboxDir::open(&path).unwrap().id());
     for place in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
         let inside = std::fs::read_dir(std::path::Path::new(place).join(&own));
         let groups = inside.into_iter().flatten().flatten();

@@ -4,7 +4,7 @@ use crate::client::completion;
 use crate::error::{Error, MicrosandboxResult};
 use crate::sandbox::Isolation;
 use crate::{library, runtime};
-use msb_driver::{Home, Probe};
+use msb_state::{Home, Probe};
 use std::path::PathBuf;
 
 /// What this host offers.
@@ -55,7 +55,7 @@ pub async fn doctor() -> MicrosandboxResult<HostReport> {
     let (promise, pending) = completion();
     runtime::get()?;
     runtime::spawn_thread("msb-control", move || {
-        let report = msb_driver::doctor(&home, &companions).map_err(Error::from);
+        let report = msb_state::doctor(&home, &companions).map_err(Error::from);
         promise.complete(report.map(HostReport::from));
     })?;
     pending.await
@@ -69,14 +69,14 @@ pub async fn setup_kernel(to: Option<PathBuf>) -> MicrosandboxResult<PathBuf> {
     runtime::get()?;
     runtime::spawn_thread("msb-control", move || {
         let folder = to.map_or_else(|| Home::from_env().map(|home| home.kernel()), Ok);
-        let fetched = folder.and_then(|folder| msb_driver::fetch_kernel(&folder));
+        let fetched = folder.and_then(|folder| msb_state::fetch_kernel(&folder));
         promise.complete(fetched.map_err(Error::from));
     })?;
     pending.await
 }
 
-impl From<msb_driver::HostReport> for HostReport {
-    fn from(report: msb_driver::HostReport) -> Self {
+impl From<msb_state::HostReport> for HostReport {
+    fn from(report: msb_state::HostReport) -> Self {
         HostReport {
             drivers: report.drivers.into_iter().map(DriverReport::from).collect(),
             walls: report.walls.into_iter().map(WallReport::from).collect(),
@@ -84,14 +84,14 @@ impl From<msb_driver::HostReport> for HostReport {
     }
 }
 
-impl From<msb_driver::WallReport> for WallReport {
-    fn from(report: msb_driver::WallReport) -> Self {
+impl From<msb_state::WallReport> for WallReport {
+    fn from(report: msb_state::WallReport) -> Self {
         WallReport { name: report.name, missing: report.missing, hint: report.remedy }
     }
 }
 
-impl From<msb_driver::DriverReport> for DriverReport {
-    fn from(report: msb_driver::DriverReport) -> Self {
+impl From<msb_state::DriverReport> for DriverReport {
+    fn from(report: msb_state::DriverReport) -> Self {
         let (usable, why, hint) = match report.probe {
             Probe::Usable(why) => (true, why, None),
             Probe::Unusable { reason, remedy } => (false, reason, remedy),

@@ -260,9 +260,9 @@ impl From<FromUtf8Error> for Error {
     }
 }
 
-impl From<msb_driver::Error> for Error {
-    fn from(error: msb_driver::Error) -> Error {
-        use msb_driver::ErrorKind as Kind;
+impl From<msb_state::Error> for Error {
+    fn from(error: msb_state::Error) -> Error {
+        use msb_state::ErrorKind as Kind;
         let (kind, origin) = match error.kind() {
             Kind::SandboxNotFound => (ErrorKind::SandboxNotFound, Origin::Host),
             Kind::SandboxAlreadyExists => (ErrorKind::SandboxAlreadyExists, Origin::Host),

@@ -1,6 +1,6 @@
 //! Where this library lies, and its companion programs with it.
 
-use msb_driver::{Companions, Error};
+use msb_state::{Companions, Error};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! The runner's own connection to the agent.
 
 use bytes::BytesMut;
-use msb_driver::SandboxDir;
+use msb_state::SandboxDir;
 use msb_wire::limits::ERROR_TEXT;
 use msb_wire::{Decoder, Frame, Hello, Message, Peer, Shutdown, agree, encode, one_line};
 use std::io;

@@ -5,9 +5,8 @@ use crate::cli::cache_of;
 use crate::console::Console;
 use crate::namespaces::{MountedRoot, mount_root};
 use crate::upper::{self, DiskBound};
-use msb_driver::{
-    Driver, Failure, Machine, MachineSpec, Protection, Ready, Root, SandboxDir, choose,
-};
+use msb_driver::{Driver, Machine, MachineSpec, Root, choose};
+use msb_state::{Failure, Protection, Ready, SandboxDir};
 use std::time::Duration;
 use tokio::time::timeout;
 

@@ -1,7 +1,8 @@
 //! Removing what a sandbox leaves on the host.
 
 use crate::upper;
-use msb_driver::{Driver, Failure, SandboxDir, remove_tree};
+use msb_driver::Driver;
+use msb_state::{Failure, SandboxDir, remove_tree};
 use rustix::mount::{UnmountFlags, unmount};
 use std::path::Path;
 use std::{fs, io};
@@ -23,7 +24,7 @@ pub(crate) async fn clean(
             .map_err(|error| Failure::boot_io("unmount", rootfs, error))?;
     }
     upper::release(dir)?;
-    let text = |error: msb_driver::Error| Failure::boot(error.to_string());
+    let text = |error: msb_state::Error| Failure::boot(error.to_string());
     for tree in [dir.work(), dir.rootfs(), dir.bundle()] {
         remove_tree(&tree).map_err(text)?;
     }

@@ -1,6 +1,6 @@
 //! The control socket: one line of JSON in, one out, for the sandbox's own user.
 
-use msb_driver::{Reply, Request};
+use msb_state::{Reply, Request};
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;

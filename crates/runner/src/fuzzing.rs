@@ -7,7 +7,7 @@ use crate::console::Console;
 use crate::control::{Asked, serve};
 use crate::log::{Records, Sessions};
 use bytes::BytesMut;
-use msb_driver::{LogEvent, LogSource, Reply};
+use msb_state::{LogEvent, LogSource, Reply};
 use msb_wire::limits::{CHANNELS, TEXT};
 use msb_wire::{Decoder, Frame, Hello, Message, Peer, encode};
 use std::fs::File;
@@ -29,13 +29,13 @@ struct Counted {
 }
 
 impl Records for Counted {
-    fn data(&mut self, session: &str, _: LogSource, data: &[u8]) -> Result<(), msb_driver::Error> {
+    fn data(&mut self, session: &str, _: LogSource, data: &[u8]) -> Result<(), msb_state::Error> {
         assert_eq!(session.len(), 32, "{session}");
         self.bytes += data.len();
         Ok(())
     }
 
-    fn event(&mut self, session: &str, event: &LogEvent) -> Result<(), msb_driver::Error> {
+    fn event(&mut self, session: &str, event: &LogEvent) -> Result<(), msb_state::Error> {
         assert_eq!(session.len(), 32, "{session}");
         match event {
             LogEvent::Exited { code, signal, .. } => {

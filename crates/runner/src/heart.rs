@@ -1,7 +1,7 @@
 //! Noticing an agent that no longer answers although its machine runs.
 
 use crate::agent_link::AgentLink;
-use msb_driver::SandboxDir;
+use msb_state::SandboxDir;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;

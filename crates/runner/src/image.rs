@@ -2,10 +2,11 @@
 
 use crate::namespaces::{Side, enter};
 use crate::{cli, sys};
-use msb_driver::{Users, jail_is_required};
+use msb_driver::Users;
 use msb_image::{Error, Event, Request};
 use msb_jail::{Bind, Ids, Jail, JailError, LOG_VARIABLE, Proc, Program, Slot};
 use msb_puller::{Helper, Owners, Places};
+use msb_state::jail_is_required;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, WaitOptions, getrlimit, setrlimit, waitpid};
 use std::io::{self, BufRead, BufReader, PipeWriter, Write};

@@ -1,6 +1,6 @@
 //! What the library passes to a runner.
 
-use msb_driver::{SandboxDir, SandboxLock, StatusRecord};
+use msb_state::{SandboxDir, SandboxLock, StatusRecord};
 use std::io;
 use std::os::fd::OwnedFd;
 

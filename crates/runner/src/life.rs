@@ -13,7 +13,7 @@
 //!                            the end
 //! ```
 
-use msb_driver::Reason;
+use msb_state::Reason;
 use std::time::Duration;
 
 /// How long processes have to end by themselves when nobody is there to choose it.

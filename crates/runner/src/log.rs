@@ -9,7 +9,7 @@
 //! go on. Everything blocks, on purpose: one thing after the other is the whole flow control.
 
 use bytes::BytesMut;
-use msb_driver::{Failure, LogConfig, LogEvent, LogSource, LogWriter, SandboxDir};
+use msb_state::{Failure, LogConfig, LogEvent, LogSource, LogWriter, SandboxDir};
 use msb_wire::limits::{AGENT_CHANNELS, CHANNELS, ERROR_TEXT, OUTPUT_WINDOW};
 use msb_wire::{
     Decoder, ExecAction, ExecInput, ExecState, Exited, FEATURE_FOLLOW_ALL, FollowAll, Frame, Hello,
@@ -39,7 +39,7 @@ impl Log {
     /// Begins it. When this returns, every session that starts is in it.
     pub(crate) async fn begin(dir: &SandboxDir, config: LogConfig) -> Result<Log, Failure> {
         let text =
-            |error: msb_driver::Error| Failure::boot(format!("cannot begin the log: {error}"));
+            |error: msb_state::Error| Failure::boot(format!("cannot begin the log: {error}"));
         let writer = LogWriter::open(&dir.log(), config).map_err(text)?;
         let stream = dir.connect_agent().map_err(text)?;
         let (begun_sender, begun) = oneshot::channel();
@@ -92,7 +92,7 @@ pub(crate) enum Ending {
     #[error("the agent has ended")]
     Closed,
     #[error("{0}")]
-    Log(#[from] msb_driver::Error),
+    Log(#[from] msb_state::Error),
     #[error("the connection to the agent: {0}")]
     Io(#[from] io::Error),
     #[error("the agent broke the protocol: {0}")]
@@ -113,10 +113,10 @@ pub(crate) trait Records {
         session: &str,
         stream: LogSource,
         data: &[u8],
-    ) -> Result<(), msb_driver::Error>;
+    ) -> Result<(), msb_state::Error>;
 
     /// Writes what happened to a session.
-    fn event(&mut self, session: &str, event: &LogEvent) -> Result<(), msb_driver::Error>;
+    fn event(&mut self, session: &str, event: &LogEvent) -> Result<(), msb_state::Error>;
 
     /// Notes that the log ends here, and why.
     fn give_up(&self, why: &str);
@@ -128,11 +128,11 @@ impl Records for LogWriter {
         session: &str,
         stream: LogSource,
         data: &[u8],
-    ) -> Result<(), msb_driver::Error> {
+    ) -> Result<(), msb_state::Error> {
         LogWriter::data(self, session, stream, data)
     }
 
-    fn event(&mut self, session: &str, event: &LogEvent) -> Result<(), msb_driver::Error> {
+    fn event(&mut self, session: &str, event: &LogEvent) -> Result<(), msb_state::Error> {
         LogWriter::event(self, session, event)
     }
 

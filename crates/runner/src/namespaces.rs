@@ -6,9 +6,10 @@
 
 use crate::sys::{self, Forked};
 use crate::users::{Range, range_in};
-use msb_driver::{Failure, MachineSpec, Root, SandboxDir, Users};
-use msb_driver_container::{Stage, WITHOUT_USER_NAMESPACE, take_slot, wants_user_namespace};
+use msb_driver::{MachineSpec, Root, Users};
+use msb_driver_oci::{Stage, WITHOUT_USER_NAMESPACE, take_slot, wants_user_namespace};
 use msb_jail::{Slot, as_owner};
+use msb_state::{Failure, SandboxDir};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount,

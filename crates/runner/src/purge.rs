@@ -6,7 +6,7 @@
 use crate::cli::is_root;
 use crate::namespaces::{Side, enter};
 use crate::sys::{self, Forked};
-use msb_driver::remove_tree;
+use msb_state::remove_tree;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, setsid, waitpid};

@@ -8,9 +8,9 @@ use crate::inherited::Inherited;
 use crate::namespaces::{MountedRoot, Side, enter};
 use crate::signals::Signals;
 use crate::supervise::Supervisor;
-use msb_driver::{
-    Driver, Failure, Outcome, Reason, Reply, SandboxDir, SandboxLock, StatusRecord, Users, bind_in,
-    retire,
+use msb_driver::{Driver, Users};
+use msb_state::{
+    Failure, Outcome, Reason, Reply, SandboxDir, SandboxLock, StatusRecord, bind_in, retire,
 };
 use rustix::process::{getpid, set_child_subreaper, setsid};
 use std::path::PathBuf;

@@ -12,9 +12,10 @@ use crate::log::Log;
 use crate::namespaces::MountedRoot;
 use crate::run::End;
 use crate::signals::Signals;
-use msb_driver::{
-    Driver, Failure, Machine, MachineSpec, Outcome, Ready, Reply, Request, SandboxConfig,
-    SandboxDir, Started, StatusRecord, Users, now_ms,
+use msb_driver::{Driver, Machine, MachineSpec, Users};
+use msb_state::{
+    Failure, Outcome, Ready, Reply, Request, SandboxConfig, SandboxDir, Started, StatusRecord,
+    now_ms,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -85,7 +86,7 @@ impl Supervisor {
         slot: &mut Option<Box<dyn Machine>>,
         log: &mut Option<Log>,
     ) -> Result<(AgentLink, Ready, SandboxConfig), Failure> {
-        let text = |error: msb_driver::Error| Failure::boot(error.to_string());
+        let text = |error: msb_state::Error| Failure::boot(error.to_string());
         let stored = self.dir.read_config().map_err(text)?;
         let config = stored.ok_or_else(|| Failure::boot("it has no configuration"))?.config;
         let (dir, rootfs) = (self.dir.clone(), self.dir.rootfs());

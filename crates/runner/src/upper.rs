@@ -7,10 +7,10 @@
 //! that it is never mounted twice.
 
 use crate::sys::loop_device;
-use msb_driver::{
+use msb_driver::{on_path, probe_disk};
+use msb_state::{
     DEFAULT_DISK_MIB, Failure, SandboxConfig, SandboxDir, check_trusted, create_private_dir,
 };
-use msb_driver_common::{on_path, probe_disk};
 use rustix::fs::{FlockOperation, SeekFrom, copy_file_range, flock, ioctl_ficlone, seek};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};

@@ -15,12 +15,12 @@ use support::{LIMIT, Scene, eventually, is_root, processes};
 #[test]
 #[ignore = "started by another test"]
 fn helper_creates_from_path() {
-    let home = msb_driver::Home::at(std::env::var_os("TEST_HOME").unwrap().as_ref()).unwrap();
+    let home = msb_state::Home::at(std::env::var_os("TEST_HOME").unwrap().as_ref()).unwrap();
     let image = std::path::PathBuf::from(std::env::var_os("TEST_IMAGE").unwrap());
     let mut config = support::config("a".parse().unwrap(), image);
     config.driver = "qemu".to_owned().into();
-    let options = msb_driver::CreateOptions::default();
-    let pending = msb_driver::create(&home, config, options, &support::companions()).unwrap();
+    let options = msb_state::CreateOptions::default();
+    let pending = msb_state::create(&home, config, options, &support::companions()).unwrap();
     pending.wait().unwrap_err();
 }
 

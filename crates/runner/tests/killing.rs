@@ -9,7 +9,7 @@
 
 mod support;
 
-use msb_driver::{Control, ErrorKind, Reason, Reply, Request, SandboxDir, Status, list};
+use msb_state::{Control, ErrorKind, Reason, Reply, Request, SandboxDir, Status, list};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -21,14 +21,14 @@ use support::{LIMIT, Scene, eventually, groups, processes};
 #[test]
 #[ignore = "started by other tests"]
 fn helper_creator() {
-    let home = msb_driver::Home::at(std::env::var_os("TEST_HOME").unwrap().as_ref()).unwrap();
+    let home = msb_state::Home::at(std::env::var_os("TEST_HOME").unwrap().as_ref()).unwrap();
     let name = std::env::var("TEST_NAME").unwrap().parse().unwrap();
     let image = std::path::PathBuf::from(std::env::var_os("TEST_IMAGE").unwrap());
     let mut config = support::config(name, image);
     config.detached = std::env::var_os("TEST_DETACHED").is_some();
-    let options = msb_driver::CreateOptions::default();
+    let options = msb_state::CreateOptions::default();
     println!("begin");
-    let pending = msb_driver::create(&home, config, options, &support::companions()).unwrap();
+    let pending = msb_state::create(&home, config, options, &support::companions()).unwrap();
     let ready = pending.wait().unwrap();
     println!("ready {}", ready.runner_pid);
     std::thread::sleep(Duration::from_secs(600));
@@ -266,7 +266,7 @@ fn g_a_name_is_free_at_once_when_the_creator_of_an_attached_sandbox_was_killed()
         scene.ask("a", &Request::Kill);
     }
     let name = "a".parse().unwrap();
-    msb_driver::remove(&scene.home, &name, false, &scene.companions).unwrap();
+    msb_state::remove(&scene.home, &name, false, &scene.companions).unwrap();
     assert_eq!(scene.info("a").unwrap_err().kind(), ErrorKind::SandboxNotFound);
     scene.assert_nothing_left("a");
 }

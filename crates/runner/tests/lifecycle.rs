@@ -2,7 +2,7 @@
 
 mod support;
 
-use msb_driver::{
+use msb_state::{
     Control, CreateOptions, DriverChoice, ErrorKind, Isolation, Reason, Request, Status, create,
     list, remove, start,
 };
@@ -108,7 +108,7 @@ fn g_a_sandbox_that_is_coming_up_can_be_removed() {
         let creating = std::thread::spawn(move || pending.wait());
         // At any moment of the start, which takes about 70 ms.
         std::thread::sleep(Duration::from_millis(round * 4));
-        msb_driver::remove(&scene.home, &"a".parse().unwrap(), true, &scene.companions).unwrap();
+        msb_state::remove(&scene.home, &"a".parse().unwrap(), true, &scene.companions).unwrap();
         if let Err(error) = creating.join().unwrap() {
             assert_eq!(error.kind(), ErrorKind::BootFailed, "{error}");
         }
@@ -120,7 +120,7 @@ fn g_a_sandbox_that_is_coming_up_can_be_removed() {
 #[test]
 fn g_failures_to_start_are_typed_and_leave_nothing() {
     let scene = Scene::new();
-    let kind = |change: &dyn Fn(&mut msb_driver::SandboxConfig)| {
+    let kind = |change: &dyn Fn(&mut msb_state::SandboxConfig)| {
         let mut config = scene.config("a");
         change(&mut config);
         let error = scene.create(config).unwrap_err();
@@ -134,8 +134,7 @@ fn g_failures_to_start_are_typed_and_leave_nothing() {
         Ok(ready) => {
             assert_eq!(ready.isolation, Isolation::Hardware);
             scene.ask("a", &Request::Kill);
-            msb_driver::remove(&scene.home, &"a".parse().unwrap(), true, &scene.companions)
-                .unwrap();
+            msb_state::remove(&scene.home, &"a".parse().unwrap(), true, &scene.companions).unwrap();
         }
         Err(error) => assert_eq!(error.kind(), ErrorKind::NoDriver),
     }
@@ -247,10 +246,10 @@ fn g_what_cannot_be_read_hides_no_other_and_is_not_overwritten() {
 #[test]
 fn g_the_doctor_knows_the_drivers() {
     let scene = Scene::new();
-    let report = msb_driver::doctor(&scene.home, &scene.companions).unwrap();
+    let report = msb_state::doctor(&scene.home, &scene.companions).unwrap();
     let container = report.drivers.iter().find(|report| report.name == "container").unwrap();
     assert_eq!(container.isolation, Isolation::Container);
-    assert!(matches!(container.probe, msb_driver::Probe::Usable(_)), "{container:?}");
+    assert!(matches!(container.probe, msb_state::Probe::Usable(_)), "{container:?}");
 }
 
 #[test]
@@ -285,7 +284,7 @@ fn i_garbage_on_the_control_socket_is_refused_and_harms_nothing() {
         assert!(answer.contains("refused"), "{answer}");
     }
     let info = connect().request(&Request::Info, Some(LIMIT)).unwrap();
-    assert!(matches!(info, msb_driver::Reply::Info { .. }), "{info:?}");
+    assert!(matches!(info, msb_state::Reply::Info { .. }), "{info:?}");
     scene.ask("a", &Request::Kill);
 }
 

@@ -8,7 +8,7 @@
 
 mod support;
 
-use msb_driver::{Companions, ErrorKind, Home, Request, list, remove};
+use msb_state::{Companions, ErrorKind, Home, Request, list, remove};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::fs::{self, Permissions};
@@ -111,9 +111,9 @@ fn j6_removal_without_a_runner_is_a_typed_error() {
 fn j6_sandbox_with_a_deep_tree_can_be_replaced() {
     let (scene, _home) = scene();
     stopped_with(&scene, "a", |upper| nest(upper, 1000, "d"));
-    let options = msb_driver::CreateOptions { replace: true };
+    let options = msb_state::CreateOptions { replace: true };
     let config = scene.config("a");
-    msb_driver::create(&scene.home, config, options, &scene.companions).unwrap().wait().unwrap();
+    msb_state::create(&scene.home, config, options, &scene.companions).unwrap().wait().unwrap();
     scene.ask("a", &Request::Kill);
     assert!(!scene.dir("a").upper().join("d").exists(), "a tree of the replaced sandbox is left");
 }

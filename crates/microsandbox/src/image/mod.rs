@@ -11,8 +11,8 @@ mod progress;
 mod resolve;
 
 use crate::error::{Error, MicrosandboxResult};
-use msb_driver::{Companions, Home};
 use msb_image::{Request, Source, Store};
+use msb_state::{Companions, Home};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -132,7 +132,7 @@ impl Surroundings {
         let home = Home::from_env()?;
         let registries = msb_image::Registries::load(home.path())?;
         let companions = crate::library::companions()?;
-        let require_jail = msb_driver::jail_is_required()?;
+        let require_jail = msb_state::jail_is_required()?;
         Ok(Surroundings { home, companions, registries, require_jail })
     }
 

@@ -6,8 +6,8 @@ use super::progress::ProgressCell;
 use crate::client::{Pending, completion, lock};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::runtime;
-use msb_driver::ImageTask;
 use msb_image::{Event, Progress, Request, Selected};
+use msb_state::ImageTask;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
@@ -132,7 +132,7 @@ pub(crate) fn perform(
         .map_err(|error| Error::invalid(format!("cannot ask for that: {error}")))?;
     let Surroundings { home, companions, require_jail, .. } = found;
     let ImageTask { input, output, child } =
-        msb_driver::begin_image_task(home, companions, &line, *require_jail)?;
+        msb_state::begin_image_task(home, companions, &line, *require_jail)?;
     let wanted = cancel.connect(input);
     let mut last = None;
     for line in BufReader::new(File::from(output)).lines() {

@@ -3,10 +3,10 @@
 use super::Surroundings;
 use super::operation::{Cancel, perform};
 use crate::error::Error;
-use msb_driver::ByteString;
 use msb_image::{
     Digest, Hold, ImageConfig, Phase, Progress, PullPolicy, Reference, Request, Source, Store,
 };
+use msb_state::ByteString;
 use std::path::{Path, PathBuf};
 
 /// How often an image that somebody removes at the same time is got again.

@@ -4,7 +4,7 @@ use crate::client::Pending;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::image::{Cancel, ImageProgress, PullPolicy, Resolved, Surroundings, Wanted, resolve};
 use crate::sandbox::{Sandbox, with_name};
-use msb_driver::{
+use msb_state::{
     ByteString, Cpus, CreateOptions, DriverChoice, LogConfig, SandboxConfig, Security,
     resolve_boot_timeout,
 };
@@ -292,12 +292,12 @@ impl SandboxBuilder {
             let mut config = self.config(name.clone(), driver, &resolved);
             config.boot_timeout_ms = boot_timeout?;
             config.require_jail = found.require_jail;
-            let starting = msb_driver::create(&home, config, options, &companions)?;
+            let starting = msb_state::create(&home, config, options, &companions)?;
             // From here on the sandbox's own file says what it uses.
             drop(resolved);
             starting.wait()?;
             tracing::info!(sandbox = %name, "sandbox created");
-            let info = msb_driver::get(&home, &name, None)?;
+            let info = msb_state::get(&home, &name, None)?;
             let sandbox = Sandbox::of(home, info);
             sandbox.connect_now()?;
             Ok(sandbox)
@@ -322,7 +322,7 @@ impl SandboxBuilder {
     /// What the caller has set, and under it what the image says.
     fn config(
         self,
-        name: msb_driver::Name,
+        name: msb_state::Name,
         driver: DriverChoice,
         resolved: &Resolved,
     ) -> SandboxConfig {

@@ -7,7 +7,7 @@ use crate::output::ExitStatus;
 use crate::runtime;
 use crate::sandbox::builder::millis;
 use crate::sandbox::{Inner, Sandbox, on_thread};
-use msb_driver::{Control, Outcome, Reason, Reply, Request, Status};
+use msb_state::{Control, Outcome, Reason, Reply, Request, Status};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ impl Sandbox {
                     };
                     match (inner.outcome(), error) {
                         // About to listen, or to end.
-                        (Ok(None), msb_driver::Error::NotRunning(_)) if !promise.is_given_up() => {
+                        (Ok(None), msb_state::Error::NotRunning(_)) if !promise.is_given_up() => {
                             std::thread::sleep(RUNNER_PAUSE);
                         }
                         (Ok(None), error) => return promise.complete(Err(error.into())),
@@ -97,10 +97,10 @@ impl Inner {
         if let Some(outcome) = self.dir.read_outcome()? {
             return self.status_of(&outcome).map(Some);
         }
-        match msb_driver::get(&self.home, &self.config.name, None)?.status {
+        match msb_state::get(&self.home, &self.config.name, None)?.status {
             Status::Crashed => self.status_of(&killed()).map(Some),
             Status::Running => Ok(None),
-            _ => Err(msb_driver::Error::NotRunning(self.config.name.clone()).into()),
+            _ => Err(msb_state::Error::NotRunning(self.config.name.clone()).into()),
         }
     }
 }

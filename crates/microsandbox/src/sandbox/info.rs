@@ -1,7 +1,7 @@
 //! What is known about sandboxes and what runs in them.
 
 use crate::output::ExitStatus;
-use msb_driver::{Bounds, Info, Isolation, Reason, Status};
+use msb_state::{Bounds, Info, Isolation, Reason, Status};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -74,7 +74,7 @@ impl From<Info> for SandboxInfo {
             jailed,
             missing_walls: protection.map(|protection| protection.missing).unwrap_or_default(),
             bounds,
-            cpus: config.cpus.map(msb_driver::Cpus::count),
+            cpus: config.cpus.map(msb_state::Cpus::count),
             memory: config.memory_mib,
             detached: config.detached,
             labels: config.labels,

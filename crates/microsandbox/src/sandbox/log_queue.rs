@@ -7,7 +7,7 @@
 use crate::client::{Monitor, Ready};
 use crate::error::{Error, ErrorKind, Origin};
 use crate::runtime;
-use msb_driver::{LogReader, LogRecord, LogStep};
+use msb_state::{LogReader, LogRecord, LogStep};
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use crate::client::Pending;
 use crate::error::MicrosandboxResult;
 use crate::sandbox::log_queue::{LogCore, LogItem, LogNext};
 use crate::sandbox::{Sandbox, on_thread};
-use msb_driver::{LogOptions, LogReader, LogRecord};
+use msb_state::{LogOptions, LogReader, LogRecord};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;

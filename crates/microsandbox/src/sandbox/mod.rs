@@ -17,7 +17,7 @@ use crate::client::{Connection, Limits, Pending};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::output::ExitStatus;
 use crate::runtime;
-use msb_driver::{Companions, Home, Info, Name, SandboxConfig, SandboxDir};
+use msb_state::{Companions, Home, Info, Name, SandboxConfig, SandboxDir};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,9 +28,9 @@ pub use request::Program;
 pub use builder::SandboxBuilder;
 pub use info::{SandboxInfo, SessionInfo};
 pub use logs::{LogStream, logs};
-pub use msb_driver::{Bounds, Cpus, Security};
-pub use msb_driver::{Isolation, Reason as SandboxEndReason, Status as SandboxStatus};
-pub use msb_driver::{LogEvent, LogOptions, LogRecord, LogSource};
+pub use msb_state::{Bounds, Cpus, Security};
+pub use msb_state::{Isolation, Reason as SandboxEndReason, Status as SandboxStatus};
+pub use msb_state::{LogEvent, LogOptions, LogRecord, LogSource};
 
 /// How long the commands in a sandbox have to end by themselves when it is stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -145,15 +145,15 @@ impl Sandbox {
 
     pub(crate) fn begin_get(name: &str) -> Pending<Sandbox> {
         with_name(name, "msb-control", |home, name, companions| {
-            let info = msb_driver::get(&home, &name, Some(&companions))?;
+            let info = msb_state::get(&home, &name, Some(&companions))?;
             Ok(Sandbox::of(home, info))
         })
     }
 
     pub(crate) fn begin_start(name: &str) -> Pending<Sandbox> {
         with_name(name, "msb-create", |home, name, companions| {
-            msb_driver::start(&home, &name, &companions)?.wait()?;
-            let info = msb_driver::get(&home, &name, None)?;
+            msb_state::start(&home, &name, &companions)?.wait()?;
+            let info = msb_state::get(&home, &name, None)?;
             let sandbox = Sandbox::of(home, info);
             sandbox.connect_now()?;
             Ok(sandbox)
@@ -165,7 +165,7 @@ impl Sandbox {
         on_thread("msb-control", move || {
             // Without the companions nothing can be cleaned up, but all can be told.
             let companions = crate::library::companions().ok();
-            let all = msb_driver::list(&home?, companions.as_ref())?;
+            let all = msb_state::list(&home?, companions.as_ref())?;
             let readable = |(name, info)| match info {
                 Ok(info) => Some(SandboxInfo::from(info)),
                 // One that a later version of this library made must not hide the others.
@@ -180,7 +180,7 @@ impl Sandbox {
 
     pub(crate) fn begin_remove(name: &str, force: bool) -> Pending<()> {
         with_name(name, "msb-control", move |home, name, companions| {
-            Ok(msb_driver::remove(&home, &name, force, &companions)?)
+            Ok(msb_state::remove(&home, &name, force, &companions)?)
         })
     }
 
@@ -188,7 +188,7 @@ impl Sandbox {
         let inner = Arc::clone(&self.inner);
         on_thread("msb-control", move || {
             let companions = crate::library::companions().ok();
-            let info = msb_driver::get(&inner.home, &inner.config.name, companions.as_ref())?;
+            let info = msb_state::get(&inner.home, &inner.config.name, companions.as_ref())?;
             Ok(info.into())
         })
     }
@@ -251,7 +251,7 @@ fn with_name<T: Send + 'static>(
     thread: &str,
     f: impl FnOnce(Home, Name, Companions) -> Result<T, Error> + Send + 'static,
 ) -> Pending<T> {
-    let found = || -> Result<(Home, Name, Companions), msb_driver::Error> {
+    let found = || -> Result<(Home, Name, Companions), msb_state::Error> {
         let name = name.parse()?;
         Ok((Home::from_env()?, name, crate::library::companions()?))
     };

@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::options::{ExecOptions, no_nul, not_empty};
 use crate::record::Settings;
 use crate::sandbox::Sandbox;
-use msb_driver::SandboxConfig;
+use msb_state::SandboxConfig;
 use msb_wire::limits::OUTPUT_WINDOW;
 use msb_wire::{Exec, Rlimit, SessionId, StdinMode};
 use std::time::Duration;

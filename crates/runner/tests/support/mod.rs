@@ -8,7 +8,7 @@
     reason = "a test that cannot go on fails, also in what it shares with others"
 )]
 
-use msb_driver::{
+use msb_state::{
     Companions, Control, CreateOptions, DriverChoice, Home, Info, Name, Outcome, Pending, Ready,
     Reply, Request, SandboxConfig, SandboxDir, create, find_companion, get,
 };
@@ -44,11 +44,11 @@ impl Scene {
         config(name.parse().unwrap(), self.image())
     }
 
-    pub(crate) fn begin(&self, config: SandboxConfig) -> msb_driver::Result<Pending> {
+    pub(crate) fn begin(&self, config: SandboxConfig) -> msb_state::Result<Pending> {
         create(&self.home, config, CreateOptions::default(), &self.companions)
     }
 
-    pub(crate) fn create(&self, config: SandboxConfig) -> msb_driver::Result<Ready> {
+    pub(crate) fn create(&self, config: SandboxConfig) -> msb_state::Result<Ready> {
         self.begin(config)?.wait()
     }
 
@@ -56,7 +56,7 @@ impl Scene {
         self.home.sandbox(&name.parse::<Name>().unwrap())
     }
 
-    pub(crate) fn info(&self, name: &str) -> msb_driver::Result<Info> {
+    pub(crate) fn info(&self, name: &str) -> msb_state::Result<Info> {
         get(&self.home, &name.parse().unwrap(), Some(&self.companions))
     }
 
@@ -93,7 +93,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) fn config(name: Name, image: PathBuf) -> SandboxConfig {
     let mut config = SandboxConfig::new(name, image);
     config.driver = driver();
-    config.boot_timeout_ms = msb_driver::resolve_boot_timeout(None).unwrap();
+    config.boot_timeout_ms = msb_state::resolve_boot_timeout(None).unwrap();
     config
 }
 

@@ -1,0 +1,102 @@
+//! What a guest is told, and what it is given unless something else was asked for. The agent's
+//! `machine` module is the other side of this.
+
+use msb_state::{Failure, SandboxConfig, Security};
+
+/// The tag of the filesystem that shows the image.
+pub const IMAGE_TAG: &str = "image";
+/// The name of the virtio-serial port that leads to the agent.
+pub const PORT_NAME: &str = "msb";
+/// Memory of a machine unless it is set, in MiB. Only what the guest touches is taken.
+pub const MEMORY_MIB: u32 = 512;
+/// Least memory with which a guest boots, in MiB.
+const LEAST_MIB: u32 = 96;
+/// Most processors of a machine.
+const MOST_CPUS: u32 = 255;
+
+/// The size of a machine, and its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest {
+    /// Processors.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Its host name.
+    pub hostname: String,
+    /// What its commands may do.
+    pub security: Security,
+}
+
+impl Guest {
+    /// What was asked for, unless driver `name` cannot give it.
+    pub fn of(config: &SandboxConfig, name: &str) -> Result<Guest, Failure> {
+        let refuse = |what: String, hint: String| Err(Failure::invalid_config(what).hint(hint));
+        if config.network {
+            return refuse(
+                format!("driver {name} cannot give a sandbox network access yet"),
+                "leave network off".to_owned(),
+            );
+        }
+        let memory_mib = config.memory_mib.unwrap_or(MEMORY_MIB);
+        if memory_mib < LEAST_MIB {
+            return refuse(
+                format!("memory is {memory_mib} MiB, with which no virtual machine boots"),
+                format!("give it at least {LEAST_MIB} MiB"),
+            );
+        }
+        let cpus = config.cpus.map_or(1, msb_state::Cpus::whole);
+        if cpus > MOST_CPUS {
+            return refuse(
+                format!("cpus is {cpus}; a virtual machine can have {MOST_CPUS}"),
+                "ask for fewer".to_owned(),
+            );
+        }
+        // A host name has at most 64 bytes, a sandbox's name may have more.
+        let hostname = config.hostname.clone();
+        let hostname = hostname.unwrap_or_else(|| config.name.as_str().chars().take(64).collect());
+        Ok(Guest { cpus, memory_mib, hostname, security: config.security })
+    }
+
+    /// The words of the kernel's command line that the agent reads. None contains what would have to
+    /// be quoted there.
+    pub fn words(&self, way: &str) -> Vec<String> {
+        let mut words =
+            vec![format!("MSB_MACHINE={way}"), format!("MSB_HOSTNAME={}", self.hostname)];
+        if self.security == Security::Restricted {
+            words.push("MSB_SECURITY=restricted".to_owned());
+        }
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> SandboxConfig {
+        SandboxConfig::new("n".parse().unwrap(), "/")
+    }
+
+    #[test]
+    fn a_machine_has_defaults_and_a_name() {
+        let guest = Guest::of(&config(), "qemu").unwrap();
+        assert_eq!((guest.cpus, guest.memory_mib, guest.hostname.as_str()), (1, MEMORY_MIB, "n"));
+        assert_eq!(guest.words("serial"), ["MSB_MACHINE=serial", "MSB_HOSTNAME=n"]);
+        let mut restricted = config();
+        restricted.security = Security::Restricted;
+        let words = Guest::of(&restricted, "qemu").unwrap().words("vsock");
+        assert_eq!(words.last().unwrap(), "MSB_SECURITY=restricted");
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused_with_what_to_do() {
+        let refused = |change: fn(&mut SandboxConfig)| {
+            let mut config = config();
+            change(&mut config);
+            Guest::of(&config, "qemu").unwrap_err().to_string()
+        };
+        assert!(refused(|c| c.network = true).contains("leave network off"));
+        assert!(refused(|c| c.memory_mib = Some(32)).contains("at least 96 MiB"));
+        assert!(refused(|c| c.cpus = Some(4000.into())).contains("cpus is 4000"));
+    }
+}

@@ -1,0 +1,165 @@
+//! libkrunfw: a guest kernel in the form of a shared library.
+
+use msb_state::check_trusted;
+use object::{Object, ObjectSection, ObjectSymbol};
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Its name, with the ABI that libkrun 1 loads.
+const NAME: &str = "libkrunfw.so.5";
+/// Where the system's loader looks on one distribution or another.
+const SYSTEM: [&str; 8] = [
+    "/usr/local/lib",
+    "/usr/local/lib64",
+    "/usr/local/lib/x86_64-linux-gnu",
+    "/lib/x86_64-linux-gnu",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib64",
+    "/lib64",
+    "/usr/lib",
+];
+/// Where this kernel is loaded to in the guest.
+const LOAD: u64 = 0x100_0000;
+
+/// A libkrunfw that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Krunfw {
+    /// Its path.
+    pub path: PathBuf,
+}
+
+/// Finds it: what `MSB_LIBKRUNFW` names, else beside the running program, else where the system's
+/// loader looks. The error says where that was.
+pub fn find_krunfw() -> Result<Krunfw, String> {
+    if let Some(named) = env::var_os("MSB_LIBKRUNFW").filter(|path| !path.is_empty()) {
+        let path = PathBuf::from(named);
+        return if path.is_file() {
+            trusted(path)
+        } else {
+            Err(format!("MSB_LIBKRUNFW names {}, which is no file", path.display()))
+        };
+    }
+    let program = env::current_exe().ok();
+    let folders = folders(
+        program.as_deref().and_then(Path::parent),
+        &env::var_os("LD_LIBRARY_PATH").unwrap_or_default(),
+    );
+    let found = folders.iter().map(|folder| folder.join(NAME)).find(|path| path.is_file());
+    found.map_or_else(
+        || {
+            let looked: Vec<_> =
+                folders.iter().map(|folder| folder.display().to_string()).collect();
+            let looked = looked.join(", ");
+            Err(format!("{NAME} was not found in {looked}; set MSB_LIBKRUNFW to its path"))
+        },
+        trusted,
+    )
+}
+
+fn trusted(path: PathBuf) -> Result<Krunfw, String> {
+    check_trusted(&path).map_err(|error| error.to_string())?;
+    Ok(Krunfw { path })
+}
+
+fn folders(beside: Option<&Path>, search: &std::ffi::OsStr) -> Vec<PathBuf> {
+    let own = beside.into_iter().flat_map(|folder| {
+        ["", "../lib", "../../lib", "../../lib/x86_64-linux-gnu"].map(|place| folder.join(place))
+    });
+    let loader = env::split_paths(search).filter(|folder| folder.is_absolute());
+    own.chain(loader).chain(SYSTEM.map(PathBuf::from)).collect()
+}
+
+/// The kernel in a libkrunfw.
+#[derive(Debug)]
+pub struct KernelBundle {
+    /// Its bytes, as they lie in the guest's memory.
+    pub bytes: Vec<u8>,
+    /// Where they lie.
+    pub load: u64,
+    /// Where a machine that boots by PVH starts (Xen's `XEN_ELFNOTE_PHYS32_ENTRY`).
+    pub entry: u32,
+}
+
+impl Krunfw {
+    /// Reads the kernel, without running any code of the library.
+    pub fn kernel(&self) -> Result<KernelBundle, String> {
+        let said = |what: &str| format!("{}: {what}", self.path.display());
+        let data = fs::read(&self.path).map_err(|error| said(&error.to_string()))?;
+        let file = object::File::parse(&*data).map_err(|error| said(&error.to_string()))?;
+        let symbol = file
+            .dynamic_symbols()
+            .find(|symbol| symbol.name() == Ok("KERNEL_BUNDLE"))
+            .ok_or_else(|| said("it contains no kernel"))?;
+        let section = symbol.section_index().and_then(|index| file.section_by_index(index).ok());
+        let section = section.ok_or_else(|| said("its kernel has no place"))?;
+        let contents = section.data().map_err(|error| said(&error.to_string()))?;
+        let start = usize::try_from(symbol.address().wrapping_sub(section.address()));
+        let kernel = start.ok().and_then(|start| contents.get(start..)).unwrap_or_default();
+        let entry = pvh_entry(kernel).ok_or_else(|| said("its kernel cannot be booted by PVH"))?;
+        Ok(KernelBundle { bytes: kernel.to_vec(), load: LOAD, entry })
+    }
+}
+
+/// Finds the note of the entry: name length 4, a length of 4 or 8, type 18, "Xen", the address.
+fn pvh_entry(kernel: &[u8]) -> Option<u32> {
+    let pattern = |length: u8| [&[4, 0, 0, 0, length, 0, 0, 0, 18, 0, 0, 0][..], b"Xen\0"].concat();
+    [4, 8].iter().find_map(|length| {
+        let pattern = pattern(*length);
+        // Notes are aligned to four bytes.
+        let at = (0..kernel.len())
+            .step_by(4)
+            .find(|at| kernel.get(*at..).is_some_and(|rest| rest.starts_with(&pattern)))?;
+        let address = kernel.get(at + pattern.len()..at + pattern.len() + 4)?;
+        Some(u32::from_le_bytes(address.try_into().ok()?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object::write::{Object as Writer, Symbol, SymbolSection};
+    use object::{Architecture, BinaryFormat, Endianness, SymbolFlags, SymbolKind, SymbolScope};
+
+    #[test]
+    fn the_entry_is_found_by_its_note() {
+        let mut kernel = vec![0; 64];
+        kernel.extend_from_slice(b"\x04\0\0\0\x04\0\0\0\x12\0\0\0Xen\0\x40\x30\x20\x01");
+        assert_eq!(pvh_entry(&kernel), Some(0x0120_3040));
+        assert_eq!(pvh_entry(&kernel[..70]), None);
+        assert_eq!(pvh_entry(b""), None);
+    }
+
+    #[test]
+    fn i_a_file_that_holds_no_kernel_says_so_with_its_name() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("x.so");
+        let refused = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            Krunfw { path: path.clone() }.kernel().unwrap_err()
+        };
+        assert!(refused(b"no library").contains("x.so: "));
+        let mut object = Writer::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
+        let section = object.section_id(object::write::StandardSection::Data);
+        object.append_section_data(section, &[0; 64], 4);
+        object.add_symbol(Symbol {
+            name: b"OTHER".to_vec(),
+            value: 0,
+            size: 64,
+            kind: SymbolKind::Data,
+            scope: SymbolScope::Dynamic,
+            weak: false,
+            section: SymbolSection::Section(section),
+            flags: SymbolFlags::None,
+        });
+        assert!(refused(&object.write().unwrap()).contains("no kernel"));
+    }
+
+    #[test]
+    fn it_is_looked_for_beside_the_program_first_and_never_in_relative_places() {
+        let folders = folders(Some(Path::new("/opt/msb/bin")), "rel:/from/env".as_ref());
+        assert_eq!(folders.first(), Some(&PathBuf::from("/opt/msb/bin")));
+        assert!(folders.contains(&PathBuf::from("/from/env")));
+        assert!(folders.iter().all(|folder| folder.is_absolute()));
+    }
+}

@@ -1,0 +1,126 @@
+//! A machine that runs: one process, which is the VMM.
+
+use crate::control::{Control, Phase};
+use crate::jail::Sockets;
+use msb_driver::{BoxFuture, Ended, Exit, Machine};
+use msb_jail::Slot;
+use msb_state::{Failure, Protection};
+use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
+use std::io;
+use std::os::fd::OwnedFd;
+use tokio::io::unix::AsyncFd;
+
+/// What a machine consists of.
+pub(crate) struct Parts {
+    pub(crate) vmm: AsyncFd<OwnedFd>,
+    pub(crate) control: Control,
+    pub(crate) sockets: Sockets,
+    /// The VMM's ids.
+    pub(crate) slot: Option<Slot>,
+    pub(crate) protection: Protection,
+}
+
+/// See the module.
+pub(crate) struct Krun {
+    vmm: AsyncFd<OwnedFd>,
+    control: Control,
+    /// The sockets, until the agent is there.
+    sockets: Option<Sockets>,
+    protection: Protection,
+    exit: Option<Exit>,
+    _slot: Option<Slot>,
+}
+
+impl Krun {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { vmm, control, sockets, slot, protection } = parts;
+        Krun { vmm, control, sockets: Some(sockets), protection, exit: None, _slot: slot }
+    }
+
+    async fn wait(&mut self) -> Exit {
+        if let Some(exit) = &self.exit {
+            return exit.clone();
+        }
+        let ended = Ended::of(&self.vmm).await;
+        let exit = exit(&ended, self.control.phase());
+        self.exit = Some(exit.clone());
+        exit
+    }
+
+    async fn come_up(&mut self) -> Result<(), String> {
+        tokio::select! {
+            biased;
+            up = self.control.up() => {
+                up.map_err(|error| error.to_string())?;
+                self.sockets.take().map_or(Ok(()), Sockets::publish)
+            }
+            exit = async { exit(&Ended::of(&self.vmm).await, Phase::Silent) } => {
+                self.exit = Some(exit.clone());
+                Err(format!("{} before its agent was there", exit.detail))
+            }
+        }
+    }
+
+    fn end(&self) -> io::Result<()> {
+        match pidfd_send_signal(self.vmm.get_ref(), Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// How the machine ended, of all that is known.
+fn exit(vmm: &Ended, phase: Phase) -> Exit {
+    match (vmm.code, phase) {
+        (Some(0), Phase::Bye) => {
+            Exit { detail: "the guest ended as it was asked to".to_owned(), orderly: true }
+        }
+        // A kernel that panics resets the machine, as one that is told to does.
+        (Some(0), _) => {
+            Exit { detail: "the guest was reset from within".to_owned(), orderly: false }
+        }
+        _ => Exit { detail: format!("the VMM {}", vmm.text), orderly: false },
+    }
+}
+
+impl Machine for Krun {
+    fn ready(&mut self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(self.come_up())
+    }
+
+    fn protection(&self) -> Protection {
+        self.protection.clone()
+    }
+
+    fn exited(&mut self) -> BoxFuture<'_, Exit> {
+        Box::pin(self.wait())
+    }
+
+    fn kill(&mut self) -> Result<(), Failure> {
+        self.end().map_err(|error| Failure::boot(format!("cannot kill the VMM: {error}")))
+    }
+}
+
+impl Drop for Krun {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::error!(%error, "the VMM was not killed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b7_only_a_farewell_makes_an_end_orderly() {
+        let zero = Ended { code: Some(0), text: "exited with 0".to_owned() };
+        let killed = Ended { code: None, text: "was killed by signal 9".to_owned() };
+        assert!(exit(&zero, Phase::Bye).orderly);
+        assert!(!exit(&zero, Phase::Up).orderly);
+        assert!(!exit(&killed, Phase::Bye).orderly);
+        assert_eq!(exit(&killed, Phase::Up).detail, "the VMM was killed by signal 9");
+    }
+}

@@ -1,0 +1,393 @@
+//! Control groups of containers, in whatever hierarchies the host has.
+
+use msb_driver::Users;
+use msb_state::Failure;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, unlinkat};
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::ffi::{CStr, CString, OsString};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+/// How many groups the agent may make: one for each command that runs, with room to spare.
+const MAX_DESCENDANTS: &str = "20000";
+/// How deep groups may be below the container's: the agent's, and one for each command in it.
+const MAX_DEPTH: &str = "2";
+/// How often a group that is still being filled is emptied before giving up.
+const KILL_ROUNDS: usize = 100;
+/// How long an empty group may stay busy, and how often it is asked.
+const BUSY_LIMIT: Duration = Duration::from_secs(5);
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+/// How long killed processes may take to disappear, in seconds.
+const KILL_SECONDS: i64 = 5;
+
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A mounted hierarchy.
+#[derive(Debug, PartialEq, Eq)]
+struct Hierarchy {
+    path: PathBuf,
+    unified: bool,
+    /// The controllers of version 1 among the options of the mount.
+    options: String,
+}
+
+/// What control groups can bound here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Controllers {
+    pub(crate) pids: bool,
+    pub(crate) memory: bool,
+    /// Memory and swap together.
+    pub(crate) swap: bool,
+    pub(crate) cpu: bool,
+}
+
+impl Controllers {
+    /// Those that containers of this runner have: none for an ordinary user.
+    pub(crate) fn of(users: Users) -> Controllers {
+        let mut found = Controllers::default();
+        if !users.runner_is_root() {
+            return found;
+        }
+        for Hierarchy { path, unified, options } in hierarchies().unwrap_or_default() {
+            let names = if unified {
+                fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default()
+            } else {
+                options
+            };
+            let has = |name| names.split([' ', ',', '\n']).any(|found| found == name);
+            found.pids |= has("pids");
+            found.cpu |= has("cpu");
+            if has("memory") {
+                found.memory = true;
+                // Version 1 counts swap only if the kernel was told to.
+                found.swap = unified || path.join("memory.memsw.limit_in_bytes").exists();
+            }
+        }
+        found
+    }
+}
+
+/// The name of a container's groups in every hierarchy.
+pub(crate) fn name(id: &str) -> String {
+    format!("microsandbox-{id}")
+}
+
+/// Makes the group that the agent may fill with groups of its own, below the container's group of
+/// cgroup v2, so that the container's limits hold for it and cannot be reached from it. `None`
+/// where there is no cgroup v2.
+pub(crate) fn create_for_agent(id: &str, users: Users) -> Option<OwnedFd> {
+    let unified = hierarchies().ok()?.into_iter().find(|hierarchy| hierarchy.unified)?;
+    let outer = unified.path.join(name(id));
+    let group = outer.join("agent");
+    fs::create_dir_all(&group).ok()?;
+    // Without these a container could make groups until the host has no memory left. Set above
+    // what the agent reaches, so that they cannot be lifted there; where they cannot be set, the
+    // agent does without a group.
+    fs::write(outer.join("cgroup.max.descendants"), MAX_DESCENDANTS).ok()?;
+    fs::write(outer.join("cgroup.max.depth"), MAX_DEPTH).ok()?;
+    if let Users::Mapped(start) = users {
+        give_to(start, &outer, &group).ok()?;
+    }
+    // A mount of its own: from a directory of the host's mount, `..` would lead to all of the host.
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mount = open_tree(CWD, &group, flags).ok()?;
+    openat(&mount, c".", DIRECTORY, Mode::empty()).ok()
+}
+
+/// Makes a group the agent's, and lets it move processes there from its own group above, which
+/// takes the right to write to that one's list of processes and to nothing else of it
+/// (cgroup-v2.rst, "Delegation Containment").
+fn give_to(id: u32, outer: &Path, group: &Path) -> io::Result<()> {
+    let own = |path: &Path| std::os::unix::fs::chown(path, Some(id), Some(id));
+    own(&outer.join("cgroup.procs"))?;
+    own(group)?;
+    for file in ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+        own(&group.join(file))?;
+    }
+    Ok(())
+}
+
+/// Ends every process in a container's groups and removes the groups.
+pub(crate) fn remove(id: &str) -> Result<(), Failure> {
+    for hierarchy in hierarchies().map_err(|error| failure("read", Path::new("/proc"), error))? {
+        remove_one(&hierarchy.path, &name(id))?;
+    }
+    Ok(())
+}
+
+/// Empties and removes a group.
+///
+/// A process that has ended counts for a moment longer than it is listed (cgroup v1 has no event
+/// for it), so that the kernel may call an empty group busy: that is asked again.
+fn remove_one(hierarchy: &Path, name: &str) -> Result<(), Failure> {
+    let failed = |error| failure("remove", &hierarchy.join(name), error);
+    let parent = rustix::fs::open(hierarchy, DIRECTORY, Mode::empty());
+    let parent = parent.map_err(|error| failed(error.into()))?;
+    let begun = Instant::now();
+    loop {
+        match take_apart(&parent, name) {
+            Err(error) if is_busy(&error) && begun.elapsed() < BUSY_LIMIT => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            result => return result.map_err(failed),
+        }
+    }
+}
+
+/// Empties and removes a group and all below it, the deepest first. By descriptor, since the path
+/// of a deep group is too long for the kernel; whatever the depth, it holds three.
+fn take_apart(parent: &OwnedFd, name: &str) -> io::Result<()> {
+    let mut current = match openat(parent, name, DIRECTORY, Mode::empty()) {
+        Err(error) if is_gone(error) => return Ok(()),
+        opened => opened?,
+    };
+    // The processes of the upper groups first, which could go on filling the others.
+    empty(&current)?;
+    let mut names = Vec::new();
+    loop {
+        if let Some(name) = first_below(&current)? {
+            current = match openat(&current, &name, DIRECTORY, Mode::empty()) {
+                Err(error) if is_gone(error) => continue,
+                opened => opened?,
+            };
+            empty(&current)?;
+            names.push(name);
+            continue;
+        }
+        let Some(name) = names.pop() else { break };
+        current = openat(&current, c"..", DIRECTORY, Mode::empty())?;
+        remove_directory(&current, &name)?;
+    }
+    remove_directory(parent, name)
+}
+
+fn remove_directory(parent: &OwnedFd, name: impl rustix::path::Arg) -> io::Result<()> {
+    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Err(error) if !is_gone(error) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn first_below(group: &OwnedFd) -> io::Result<Option<CString>> {
+    for entry in Dir::read_from(group)? {
+        let entry = match entry {
+            Err(error) if is_gone(error) => return Ok(None),
+            entry => entry?,
+        };
+        let name = entry.file_name();
+        if entry.file_type() == FileType::Directory && name != c"." && name != c".." {
+            return Ok(Some(name.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::BUSY.raw_os_error())
+}
+
+fn failure(action: &str, path: &Path, error: io::Error) -> Failure {
+    Failure::boot_io(action, path, error)
+}
+
+fn hierarchies() -> io::Result<Vec<Hierarchy>> {
+    Ok(parse_mounts(&fs::read("/proc/self/mountinfo")?))
+}
+
+/// Finds the hierarchies in the format of proc_pid_mountinfo(5).
+fn parse_mounts(mounts: &[u8]) -> Vec<Hierarchy> {
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for line in mounts.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let path = fields.nth(4);
+        let mut fields = fields.skip_while(|field| *field != b"-");
+        let (kind, options) = (fields.nth(1), fields.nth(1).unwrap_or_default());
+        let unified = match kind {
+            Some(b"cgroup2") => true,
+            Some(b"cgroup") => false,
+            _ => continue,
+        };
+        let path = PathBuf::from(OsString::from_vec(unescape(path.unwrap_or_default())));
+        let options = String::from_utf8_lossy(options).into_owned();
+        let hierarchy = Hierarchy { path, unified, options };
+        if !found.contains(&hierarchy) {
+            found.push(hierarchy);
+        }
+    }
+    found
+}
+
+/// Undoes the kernel's octal escapes of spaces and the like.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        match rest {
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] => {
+                plain.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = tail;
+            }
+            _ => {
+                plain.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    plain
+}
+
+/// Ends every process in a group, and waits until they are gone.
+fn empty(group: &OwnedFd) -> io::Result<()> {
+    for _ in 0..KILL_ROUNDS {
+        // Reaches what is being forked at this moment, and what is below; cgroup v2 since Linux
+        // 5.14 only.
+        if let Ok(file) = open_file(group, c"cgroup.kill", OFlags::WRONLY) {
+            fs::File::from(file).write_all(b"1")?;
+        }
+        let pids = processes(group)?;
+        if pids.is_empty() {
+            return Ok(());
+        }
+        // All are told before any is waited for.
+        let killed: Vec<OwnedFd> = pids.into_iter().filter_map(kill).collect();
+        for process in killed {
+            wait_for_exit(&process)?;
+        }
+    }
+    Err(io::Error::other("processes keep appearing in it"))
+}
+
+fn open_file(group: &OwnedFd, name: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    openat(group, name, flags | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn kill(pid: Pid) -> Option<OwnedFd> {
+    let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    pidfd_send_signal(&process, Signal::KILL).ok()?;
+    Some(process)
+}
+
+fn wait_for_exit(process: &OwnedFd) -> io::Result<()> {
+    let limit = Timespec { tv_sec: KILL_SECONDS, tv_nsec: 0 };
+    loop {
+        match poll(&mut [PollFd::new(&process.as_fd(), PollFlags::IN)], Some(&limit)) {
+            Ok(0) => return Err(io::Error::other("a killed process does not end")),
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn processes(group: &OwnedFd) -> io::Result<Vec<Pid>> {
+    let mut text = String::new();
+    let read = open_file(group, c"cgroup.procs", OFlags::RDONLY)
+        .map_err(io::Error::from)
+        .and_then(|file| fs::File::from(file).read_to_string(&mut text));
+    match read.as_ref().map_err(Errno::from_io_error) {
+        // Of a threaded group, the processes are listed above it.
+        Err(Some(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP)) => return Ok(Vec::new()),
+        _ => read?,
+    };
+    Ok(text.lines().filter_map(|line| line.parse().ok().and_then(Pid::from_raw)).collect())
+}
+
+fn is_gone(error: Errno) -> bool {
+    matches!(error, Errno::NOENT | Errno::NODEV)
+}
+
+#[cfg(test)]
+pub(crate) use tests::exists;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a container has a group anywhere.
+    pub(crate) fn exists(id: &str) -> bool {
+        hierarchies().unwrap().iter().any(|hierarchy| hierarchy.path.join(name(id)).exists())
+    }
+
+    #[test]
+    fn hierarchies_are_found_in_hybrid_and_unified_layouts() {
+        let text = b"24 1 0:21 / /proc rw - proc proc rw\n\
+            30 25 0:26 / /sys/fs/cgroup/a\\040b rw,relatime shared:9 - cgroup cgroup rw,cpu\n\
+            31 25 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let found = parse_mounts(text);
+        assert_eq!(
+            found,
+            [
+                Hierarchy {
+                    path: "/sys/fs/cgroup/a b".into(),
+                    unified: false,
+                    options: "rw,cpu".into()
+                },
+                Hierarchy {
+                    path: "/sys/fs/cgroup/unified".into(),
+                    unified: true,
+                    options: "rw".into()
+                },
+            ]
+        );
+        assert_eq!(parse_mounts(b""), []);
+    }
+
+    #[test]
+    #[allow(clippy::print_stderr, reason = "why it did not run")]
+    fn j6_deep_groups_with_long_names_are_removed() {
+        let name = format!("microsandbox-test-deep-{}", std::process::id());
+        let mut tried = 0;
+        for hierarchy in hierarchies().unwrap() {
+            let path = hierarchy.path.join(&name);
+            // Where one has to be given processors first, no process could be moved in.
+            if fs::create_dir(&path).is_err() || path.join("cpuset.cpus").exists() {
+                let _ = fs::remove_dir(&path);
+                continue;
+            }
+            let mut current = rustix::fs::open(&path, DIRECTORY, Mode::empty()).unwrap();
+            for _ in 0..40 {
+                let long = "d".repeat(200);
+                rustix::fs::mkdirat(&current, &long, Mode::RWXU).unwrap();
+                current = openat(&current, &long, DIRECTORY, Mode::empty()).unwrap();
+            }
+            let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+            let procs = open_file(&current, c"cgroup.procs", OFlags::WRONLY).unwrap();
+            fs::File::from(procs).write_all(child.id().to_string().as_bytes()).unwrap();
+            drop(current);
+            let reaper = std::thread::spawn(move || child.wait().unwrap());
+            remove_one(&hierarchy.path, &name).unwrap();
+            assert!(!path.exists());
+            assert!(!reaper.join().unwrap().success());
+            tried += 1;
+        }
+        if tried == 0 {
+            eprintln!("SKIPPED: no control group can be made here");
+        }
+    }
+
+    #[test]
+    #[allow(clippy::print_stderr, reason = "why it did not run")]
+    fn j1_the_agents_group_leads_nowhere_else() {
+        let id = format!("test-own-{}", std::process::id());
+        let Some(group) = create_for_agent(&id, Users::Host) else {
+            eprintln!("SKIPPED: no control group of version 2 can be made here");
+            return;
+        };
+        let up = openat(&group, c"../..", DIRECTORY, Mode::empty()).unwrap();
+        let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
+        assert_eq!(inode(&up), inode(&group));
+        // Neither a group below a command's, nor an end to the limit from inside.
+        rustix::fs::mkdirat(&group, c"a", Mode::RWXU).unwrap();
+        let error = rustix::fs::mkdirat(&group, c"a/b", Mode::RWXU).unwrap_err();
+        assert_eq!(error, Errno::AGAIN);
+        remove(&id).unwrap();
+    }
+}

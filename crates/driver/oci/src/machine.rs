@@ -1,0 +1,313 @@
+//! The driver and its machines.
+
+use crate::cgroup::{self, Controllers};
+use crate::root::{Hosts, prepare};
+use crate::runtime::{CALL_LIMIT, clear_leftover, find, last_error};
+use crate::spec::{AGENT, Container as Description, bounds, counts_apart};
+use crate::stage::wants_user_namespace;
+use crate::sweep::{Remains, sweep};
+use command_fds::{CommandFdExt, FdMapping};
+use msb_driver::{Bound, BoxFuture, Driver, Ended, Exit, Machine, MachineSpec, Users, watch};
+use msb_state::{
+    Bounds, Failure, Isolation, Probe, Protection, SandboxConfig, SandboxDir, bind_in, remove_tree,
+};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, pidfd_send_signal};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use tokio::io::unix::AsyncFd;
+
+/// Numbers of the descriptors that the agent is given: its socket, the pipe that ends with the
+/// runner, and the directory of its control group.
+const LISTENER: i32 = 3;
+const LEASH: i32 = 4;
+const GROUP: i32 = 5;
+
+/// What the driver needs to know about its surroundings.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where results of trials are remembered.
+    pub cache: PathBuf,
+    /// The agent's binary on the host, for trials.
+    pub agent: PathBuf,
+    /// A program, with arguments, that runs what follows and ends it with its own parent.
+    pub launcher: Vec<PathBuf>,
+    /// Which users exist.
+    pub users: Users,
+}
+
+/// Runs sandboxes as containers.
+#[derive(Debug)]
+pub struct ContainerDriver {
+    settings: Settings,
+}
+
+impl ContainerDriver {
+    /// A driver in the given surroundings.
+    pub fn new(settings: Settings) -> Self {
+        ContainerDriver { settings }
+    }
+
+    async fn run(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, Failure> {
+        let runtime = find(&self.settings, false).await?;
+        let (bundle, run) = (spec.dir.bundle(), spec.dir.run());
+        let id = spec.dir.id();
+        let remains = remains(&spec.dir);
+        remains.record(&runtime).map_err(|error| Failure::boot_io("write to", &run, error))?;
+        let group = if spec.users.runner_is_root() {
+            cgroup::create_for_agent(id, spec.users)
+        } else {
+            None
+        };
+        let (controllers, apart) = (Controllers::of(spec.users), counts_apart());
+        let (bounds, missing) = bounds(&spec.config, spec.users, controllers, apart)?;
+        let protection = Protection { jailed: spec.users != Users::Host, missing, bounds };
+        self.describe(spec, group.is_some(), controllers, bounds)?
+            .save(bundle.join("config.json"))
+            .map_err(|error| {
+                Failure::boot(format!("cannot write {}: {error}", bundle.display()))
+            })?;
+
+        let (leash_agent, leash) = pipe_with(PipeFlags::CLOEXEC)
+            .map_err(|error| Failure::boot_io("make a pipe for", &run, error))?;
+        let listener = bind_in(&run, "agent.sock").map_err(|e| Failure::boot(e.to_string()))?;
+
+        let pid_file = bundle.join("pid");
+        for stale in [&remains.log, &pid_file] {
+            remove_if_there(stale)?;
+        }
+        let mut passed = vec![
+            FdMapping { parent_fd: listener.into(), child_fd: LISTENER },
+            FdMapping { parent_fd: leash_agent, child_fd: LEASH },
+        ];
+        passed.extend(group.map(|parent_fd| FdMapping { parent_fd, child_fd: GROUP }));
+        let mut command = runtime.command(&self.settings.launcher, &remains.root, &remains.log);
+        command.args(["run", "--detach", "--preserve-fds", &passed.len().to_string()]);
+        command.arg("--pid-file").arg(&pid_file);
+        command.arg("--bundle").arg(&bundle).arg(id);
+        command.stdout(spec.console()?).stderr(spec.console()?);
+        command
+            .fd_mappings(passed)
+            .map_err(|error| Failure::boot(format!("cannot pass descriptors: {error}")))?;
+        let child =
+            command.spawn().map_err(|error| Failure::boot_io("run", &runtime.program, error))?;
+        // The pipes' ends that were passed on stay open in the command until here.
+        drop(command);
+        let status = Bound::new(child)
+            .wait(CALL_LIMIT)
+            .await
+            .map_err(|error| Failure::boot(format!("{}: {error}", runtime.program.display())))?;
+        if !status.success() {
+            let detail = last_error(&remains.log).unwrap_or_else(|| status.to_string());
+            return Err(Failure::boot(format!("{}: {detail}", runtime.program.display())));
+        }
+        let init = watch_init(&pid_file)?;
+        Ok(Box::new(Container { init, state: remains.root, _leash: leash, exit: None, protection }))
+    }
+
+    fn describe(
+        &self,
+        spec: &MachineSpec,
+        with_group: bool,
+        controllers: Controllers,
+        bounds: Bounds,
+    ) -> Result<oci_spec::runtime::Spec, Failure> {
+        let with_groups = spec.users.runner_is_root();
+        let id = spec.dir.id();
+        Description {
+            config: &spec.config,
+            users: spec.users,
+            rootfs: &spec.rootfs,
+            agent: &spec.agent,
+            args: arguments(with_group, bounds.pids.filter(|_| spec.users != Users::Host)),
+            controllers,
+            bounds,
+            hosts: prepare_root(spec)?,
+            cgroup: with_groups.then(|| format!("/{}", cgroup::name(id))),
+        }
+        .spec()
+    }
+}
+
+/// The agent's command line. `processes`: how many each user may have; in a user namespace the kernel
+/// counts for each user of that namespace.
+fn arguments(with_group: bool, processes: Option<u64>) -> Vec<String> {
+    let mut arguments = vec![AGENT.to_owned(), "--forbid-clone3".to_owned()];
+    if let Some(processes) = processes {
+        arguments.extend(["--max-processes".to_owned(), processes.to_string()]);
+    }
+    let passed = [("--listen-fd", Some(LISTENER)), ("--leash-fd", Some(LEASH))];
+    let group = [("--cgroup-fd", with_group.then_some(GROUP))];
+    for (option, fd) in passed.into_iter().chain(group) {
+        arguments.extend(fd.into_iter().flat_map(|fd| [option.to_owned(), fd.to_string()]));
+    }
+    arguments
+}
+
+/// Prepares the root, and returns the file to show as `/etc/hosts`, read-only, where it cannot be
+/// written.
+fn prepare_root(spec: &MachineSpec) -> Result<Option<PathBuf>, Failure> {
+    let name = spec.config.hostname.as_deref().unwrap_or(spec.config.name.as_str());
+    let text = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost {name}\n");
+    match prepare(&spec.rootfs, spec.config.image.as_path(), spec.users, &text)? {
+        Hosts::Written | Hosts::Missing => Ok(None),
+        Hosts::Fixed => {
+            let hosts = spec.dir.bundle().join("hosts");
+            fs::write(&hosts, text).map_err(|error| Failure::boot_io("write", &hosts, error))?;
+            Ok(Some(hosts))
+        }
+    }
+}
+
+/// What a sandbox's container leaves.
+fn remains(dir: &SandboxDir) -> Remains<'_> {
+    Remains {
+        id: dir.id(),
+        root: dir.run().join("oci"),
+        runtime: dir.run().join("runtime"),
+        log: dir.bundle().join("oci.log"),
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Failure::boot_io("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn watch_init(pid_file: &Path) -> Result<AsyncFd<OwnedFd>, Failure> {
+    let failed = |error: io::Error| Failure::boot_io("take over the process in", pid_file, error);
+    let text = fs::read_to_string(pid_file).map_err(failed)?;
+    let pid = text.trim().parse().map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
+    // Its parent, the runtime, has ended, so it is a child of this process, and its number
+    // remains its own until it is waited for here.
+    watch(pid).map_err(failed)
+}
+
+impl Driver for ContainerDriver {
+    fn name(&self) -> &'static str {
+        "container"
+    }
+
+    fn isolation(&self) -> Isolation {
+        Isolation::Container
+    }
+
+    fn unbounded(&self) -> Vec<String> {
+        let users = match self.settings.users {
+            Users::Host if wants_user_namespace() => Users::Mapped(0),
+            users => users,
+        };
+        let Ok(name) = "unbounded".parse() else { return Vec::new() };
+        let config = SandboxConfig::new(name, "/");
+        // Nothing is asked for, so nothing is refused.
+        let bounds = bounds(&config, users, Controllers::of(users), counts_apart());
+        let mut missing = bounds.map(|(_, missing)| missing).unwrap_or_default();
+        if !users.runner_is_root() {
+            missing.push("disk: only root can mount a bounded upper layer".to_owned());
+        }
+        missing
+    }
+
+    fn probe(&self, fresh: bool) -> BoxFuture<'_, Probe> {
+        Box::pin(async move {
+            match find(&self.settings, fresh).await {
+                Ok(runtime) => Probe::Usable(runtime.program.display().to_string()),
+                Err(failure) => Probe::Unusable {
+                    reason: failure.message,
+                    remedy: Some("install one: apt-get install runc".to_owned()),
+                },
+            }
+        })
+    }
+
+    fn start<'a>(
+        &'a self,
+        spec: &'a MachineSpec,
+    ) -> BoxFuture<'a, Result<Box<dyn Machine>, Failure>> {
+        Box::pin(self.run(spec))
+    }
+
+    fn sweep<'a>(&'a self, dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            sweep(&self.settings, &remains(dir)).await?;
+            // Its runner may have been killed before there was a container.
+            clear_leftover(&self.settings).await;
+            Ok(())
+        })
+    }
+}
+
+/// A running container. Its main process ends when the leash is dropped.
+struct Container {
+    init: AsyncFd<OwnedFd>,
+    /// Where the runtime keeps its own state.
+    state: PathBuf,
+    _leash: OwnedFd,
+    exit: Option<Exit>,
+    protection: Protection,
+}
+
+impl Container {
+    async fn wait(&mut self) -> Exit {
+        if let Some(exit) = &self.exit {
+            return exit.clone();
+        }
+        let ended = Ended::of(&self.init).await;
+        // With the first process of a process namespace all others end, so that the runtime has
+        // nothing to take apart: without this state the sweep does not call it, which would cost as
+        // much as a third of a short run.
+        if let Err(error) = remove_tree(&self.state) {
+            tracing::warn!(%error, "the runtime's state could not be removed");
+        }
+        let (detail, orderly) = (format!("the agent {}", ended.text), ended.code == Some(0));
+        let exit = Exit { detail, orderly };
+        self.exit = Some(exit.clone());
+        exit
+    }
+}
+
+impl Machine for Container {
+    fn protection(&self) -> Protection {
+        self.protection.clone()
+    }
+
+    fn exited(&mut self) -> BoxFuture<'_, Exit> {
+        Box::pin(self.wait())
+    }
+
+    fn kill(&mut self) -> Result<(), Failure> {
+        // The kernel ends the other processes of a process namespace with its first.
+        match pidfd_send_signal(self.init.get_ref(), Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(error) => {
+                Err(Failure::boot(format!("cannot kill the container: {}", io::Error::from(error))))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn j4_driver_names_what_it_cannot_bound() {
+        let settings = Settings {
+            cache: PathBuf::new(),
+            agent: PathBuf::new(),
+            launcher: Vec::new(),
+            users: Users::RootOnly,
+        };
+        let named = ContainerDriver::new(settings).unbounded();
+        for what in ["memory: ", "disk: "] {
+            assert!(named.iter().any(|reason| reason.starts_with(what)), "{what} in {named:?}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The places of the root filesystem that the runtime mounts at.
+//!
+//! The root comes from an image, which may be hostile, and from what ran in the sandbox before.
+//! Some runtimes follow a link of it to the host. So every place is resolved inside the root here,
+//! before the runtime runs: a link is refused, and what is missing is made.
+
+use msb_driver::Users;
+use msb_jail::as_owner;
+use msb_state::Failure;
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, chmodat, fchmod, fstat, mkdirat, open, openat2,
+};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+const RESOLVE: ResolveFlags =
+    ResolveFlags::IN_ROOT.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+/// How often a path is resolved again when something on the host was renamed meanwhile.
+const TRIES: usize = 100;
+
+/// A place, and whether it is made where it is missing: what is below another mount is made there.
+struct Place(&'static str, FileType, bool);
+
+/// Each after its parent.
+const PLACES: [Place; 12] = [
+    Place("dev", FileType::Directory, true),
+    Place("dev/pts", FileType::Directory, false),
+    Place("dev/shm", FileType::Directory, false),
+    Place("dev/mqueue", FileType::Directory, false),
+    Place("proc", FileType::Directory, true),
+    Place("sys", FileType::Directory, true),
+    Place("sys/fs", FileType::Directory, false),
+    Place("sys/fs/cgroup", FileType::Directory, false),
+    Place("etc", FileType::Directory, true),
+    Place(HOSTS, FileType::RegularFile, false),
+    Place(".msb", FileType::Directory, true),
+    Place(AGENT, FileType::RegularFile, true),
+];
+const HOSTS: &str = "etc/hosts";
+const AGENT: &str = ".msb/agent";
+
+/// Where `/etc/hosts` is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Hosts {
+    /// In the sandbox's own layer.
+    Written,
+    /// The image's, which cannot be written.
+    Fixed,
+    /// Nowhere, and it cannot be made.
+    Missing,
+}
+
+/// Checks every place, makes those that are missing, and writes `/etc/hosts`.
+pub(crate) fn prepare(
+    rootfs: &Path,
+    image: &Path,
+    users: Users,
+    hosts: &str,
+) -> Result<Hosts, Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = open(rootfs, flags, Mode::empty())
+        .map_err(|error| Failure::boot_io("open", rootfs, error))?;
+    let work = || {
+        for place in &PLACES {
+            prepare_one(&root, image, place)?;
+        }
+        write_hosts(&root, image, hosts)
+    };
+    match users {
+        Users::Mapped(start) => as_owner(start, work)
+            .map_err(|error| Failure::boot(format!("cannot act as user {start}: {error}")))?,
+        _ => work(),
+    }
+}
+
+fn prepare_one(root: &OwnedFd, image: &Path, place: &Place) -> Result<(), Failure> {
+    let Place(path, kind, is_made) = place;
+    match kind_of(root, path) {
+        Ok(found) if found == *kind => Ok(()),
+        Ok(found) => {
+            let wanted = if *kind == FileType::Directory { "directory" } else { "file" };
+            let found = describe(found);
+            Err(Failure::boot(format!("cannot use image {}: /{path} is {found}", image.display()))
+                .hint(format!("make it a {wanted}, or leave it out")))
+        }
+        Err(Errno::NOENT) if *is_made => make(root, path, *kind).map_err(|error| {
+            let image = image.display();
+            Failure::boot(format!("cannot create /{path} over image {image}: {error}"))
+                .hint(format!("add /{path} to the image"))
+        }),
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(Failure::boot(format!(
+            "cannot use image {}: /{path}: {}",
+            image.display(),
+            io::Error::from(error)
+        ))),
+    }
+}
+
+fn describe(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Symlink => "a symbolic link",
+        FileType::Directory => "a directory",
+        FileType::RegularFile => "a regular file",
+        FileType::Fifo => "a FIFO",
+        FileType::Socket => "a socket",
+        _ => "a device",
+    }
+}
+
+fn kind_of(root: &OwnedFd, path: &str) -> rustix::io::Result<FileType> {
+    let found = open_in(root, path, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
+    Ok(FileType::from_raw_mode(fstat(&found)?.st_mode))
+}
+
+fn open_in(root: &OwnedFd, path: &str, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    for _ in 1..TRIES {
+        match openat2(root, path, flags | OFlags::CLOEXEC, mode, RESOLVE) {
+            Err(Errno::AGAIN) => {}
+            result => return result,
+        }
+    }
+    openat2(root, path, flags | OFlags::CLOEXEC, mode, RESOLVE)
+}
+
+fn make(root: &OwnedFd, path: &str, kind: FileType) -> io::Result<()> {
+    // The parent is no link: it was looked at before, and nothing runs in the sandbox yet.
+    if kind == FileType::Directory {
+        mkdirat(root, path, Mode::RWXU)?;
+        // Whatever this process's umask is.
+        chmodat(root, path, Mode::from_raw_mode(0o755), AtFlags::empty())?;
+    } else {
+        open_in(root, path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, Mode::RWXU)?;
+    }
+    Ok(())
+}
+
+fn write_hosts(root: &OwnedFd, image: &Path, hosts: &str) -> Result<Hosts, Failure> {
+    // A file of the image may be one that does not end with its opening, such as a FIFO; that was
+    // refused before.
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
+    let is_new = kind_of(root, HOSTS) == Err(Errno::NOENT);
+    let written = open_in(root, HOSTS, flags | OFlags::NONBLOCK, Mode::RUSR | Mode::WUSR)
+        .map_err(io::Error::from)
+        .and_then(|file| {
+            if is_new {
+                fchmod(&file, Mode::from_raw_mode(0o644))?;
+            }
+            File::from(file).write_all(hosts.as_bytes())
+        });
+    match written {
+        Ok(()) => Ok(Hosts::Written),
+        // The image's directories belong to users that do not exist in the user namespace.
+        Err(error)
+            if matches!(
+                Errno::from_io_error(&error),
+                Some(Errno::ACCESS | Errno::PERM | Errno::OVERFLOW)
+            ) =>
+        {
+            Ok(if kind_of(root, HOSTS).is_ok() { Hosts::Fixed } else { Hosts::Missing })
+        }
+        Err(error) => Err(Failure::boot(format!(
+            "cannot write /{HOSTS} over image {}: {error}",
+            image.display()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn run(root: &Path) -> Result<Hosts, String> {
+        let result = prepare(root, Path::new("/image"), Users::Host, "hosts\n");
+        result.map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn j1_places_are_made_inside_an_empty_root() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(run(root.path()), Ok(Hosts::Written));
+        for place in ["dev", "proc", "sys", ".msb"] {
+            assert!(root.path().join(place).is_dir(), "{place}");
+        }
+        assert_eq!(fs::read_to_string(root.path().join("etc/hosts")).unwrap(), "hosts\n");
+        // Again, as at the next start.
+        assert_eq!(run(root.path()), Ok(Hosts::Written));
+    }
+
+    #[test]
+    fn j1_links_in_special_places_are_refused() {
+        let host = tempfile::tempdir().unwrap();
+        for Place(place, ..) in &PLACES {
+            let root = tempfile::tempdir().unwrap();
+            let link = root.path().join(place);
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
+            symlink(host.path(), &link).unwrap();
+            let error = run(root.path()).unwrap_err();
+            let expected = format!("cannot use image /image: /{place} is a symbolic link");
+            assert!(error.starts_with(&expected), "{error}");
+            assert_eq!(fs::read_dir(host.path()).unwrap().count(), 0, "{place}");
+        }
+    }
+
+    #[test]
+    fn j5_other_kinds_of_files_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("dev"), "").unwrap();
+        assert!(run(root.path()).unwrap_err().contains("/dev is a regular file"));
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("etc")).unwrap();
+        let mode = Mode::from_raw_mode(0o644);
+        let fifo = root.path().join("etc/hosts");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, mode, 0).unwrap();
+        assert!(run(root.path()).unwrap_err().contains("/etc/hosts is a FIFO"));
+    }
+}

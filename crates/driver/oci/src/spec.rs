@@ -1,0 +1,429 @@
+//! The container's configuration, in the runtimes' common format.
+
+use crate::cgroup::Controllers;
+use crate::seccomp;
+use crate::stage::Stage;
+use msb_driver::Users;
+use msb_jail::IDS_PER_SLOT;
+use msb_state::{Bounds, Cpus, DEFAULT_PIDS, Failure, SandboxConfig, memory_mib};
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Capability, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder,
+    LinuxDeviceCgroupBuilder, LinuxIdMappingBuilder, LinuxMemoryBuilder, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources,
+    LinuxResourcesBuilder, Mount, MountBuilder, Process, ProcessBuilder, RootBuilder, Spec,
+    SpecBuilder, UserBuilder,
+};
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+/// Where the agent is inside.
+pub(crate) const AGENT: &str = "/.msb/agent";
+
+/// The period over which processor time is shared out, in microseconds.
+const CPU_PERIOD: u64 = 100_000;
+/// Least processor time in a period, in microseconds.
+const MIN_QUOTA: u64 = 1000;
+
+/// What a container may do beyond an ordinary user: the set that container engines have settled
+/// on, without device nodes, raw packets, capabilities of files, and the log of audits. The kernel
+/// confines each of them to the container.
+const CAPABILITIES: [Capability; 10] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::NetBindService,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysChroot,
+];
+
+/// Files of the kernel that tell about the host; they are hidden.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Files of the kernel that would change the host; they cannot be written.
+const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// What a container is made from.
+#[derive(Debug)]
+pub(crate) struct Container<'a> {
+    pub(crate) config: &'a SandboxConfig,
+    pub(crate) users: Users,
+    pub(crate) rootfs: &'a Path,
+    pub(crate) agent: &'a Path,
+    pub(crate) args: Vec<String>,
+    /// The file to show as `/etc/hosts`, where the root has none that could be written.
+    pub(crate) hosts: Option<PathBuf>,
+    /// The absolute path of its control groups.
+    pub(crate) cgroup: Option<String>,
+    /// What they can bound.
+    pub(crate) controllers: Controllers,
+    /// What it can take at most.
+    pub(crate) bounds: Bounds,
+}
+
+impl Container<'_> {
+    pub(crate) fn spec(&self) -> Result<Spec, Failure> {
+        self.refuse_what_cannot_be_had()?;
+        self.build()
+            .map_err(|error| Failure::boot(format!("cannot describe the container: {error}")))
+    }
+
+    fn refuse_what_cannot_be_had(&self) -> Result<(), Failure> {
+        if self.config.network {
+            return Err(Failure::invalid_config(
+                "driver container cannot give a sandbox network access yet",
+            )
+            .hint("leave network off"));
+        }
+        Ok(())
+    }
+
+    fn build(&self) -> Result<Spec, OciSpecError> {
+        let hostname = self.config.hostname.clone();
+        // A host name has at most 64 bytes, a sandbox's name may have more.
+        let hostname =
+            hostname.unwrap_or_else(|| self.config.name.as_str().chars().take(64).collect());
+        SpecBuilder::default()
+            .version("1.0.2")
+            .hostname(hostname)
+            .root(RootBuilder::default().path(self.rootfs).readonly(false).build()?)
+            .process(self.process()?)
+            .mounts(self.mounts()?)
+            .linux(self.linux()?)
+            .build()
+    }
+
+    fn process(&self) -> Result<Process, OciSpecError> {
+        let capabilities: HashSet<_> = CAPABILITIES.into_iter().collect();
+        let capabilities = LinuxCapabilitiesBuilder::default()
+            .bounding(capabilities.clone())
+            .effective(capabilities.clone())
+            .permitted(capabilities)
+            .inheritable(HashSet::new())
+            .ambient(HashSet::new())
+            .build()?;
+        let mut process = ProcessBuilder::default()
+            .terminal(false)
+            .user(UserBuilder::default().uid(0_u32).gid(0_u32).build()?)
+            .cwd("/")
+            .args(self.args.clone())
+            .env(Vec::<String>::new())
+            .capabilities(capabilities)
+            .no_new_privileges(true)
+            .build()?;
+        // Those of the runner, which the agent lowers: to set any takes the right to raise them, of
+        // a process in another user namespace, which not every root has.
+        process.set_rlimits(None);
+        Ok(process)
+    }
+
+    fn mounts(&self) -> Result<Vec<Mount>, OciSpecError> {
+        let terminals: &[&str] = match self.users {
+            // The group that owns terminals, by old custom 5, has to exist.
+            Users::Host | Users::Mapped(_) | Users::Range => &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "max=1024",
+                "gid=5",
+            ],
+            Users::RootOnly => {
+                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "max=1024"]
+            }
+        };
+        let closed = ["nosuid", "noexec", "nodev"];
+        let mut mounts = vec![
+            mount("/proc", "proc", "proc", &closed)?,
+            mount(
+                "/dev",
+                "tmpfs",
+                "tmpfs",
+                &["nosuid", "strictatime", "mode=755", "size=65536k", "nr_inodes=4k"],
+            )?,
+            mount("/dev/pts", "devpts", "devpts", terminals)?,
+            mount(
+                "/dev/shm",
+                "tmpfs",
+                "shm",
+                &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k", "nr_inodes=16k"],
+            )?,
+            mount("/dev/mqueue", "mqueue", "mqueue", &closed)?,
+            mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
+        ];
+        if self.cgroup.is_some() {
+            let options = ["nosuid", "noexec", "nodev", "relatime", "ro"];
+            mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &options)?);
+        }
+        if let Some(hosts) = &self.hosts {
+            mounts.push(bind("/etc/hosts", hosts, &["ro", "nosuid", "nodev", "noexec"])?);
+        }
+        mounts.push(bind(AGENT, self.agent, &["ro", "nosuid", "nodev"])?);
+        Ok(mounts)
+    }
+
+    fn linux(&self) -> Result<Linux, OciSpecError> {
+        let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        // As container engines do: any user may serve on any port of the sandbox.
+        let sysctl = [("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned())];
+        let linux = LinuxBuilder::default()
+            .sysctl(HashMap::from(sysctl))
+            .namespaces(namespaces(self.users)?)
+            .resources(self.resources()?)
+            .seccomp(seccomp::filter(&CAPABILITIES)?)
+            .masked_paths(owned(&MASKED))
+            .readonly_paths(owned(&READ_ONLY));
+        let linux = match &self.cgroup {
+            Some(path) => linux.cgroups_path(path),
+            None => linux,
+        };
+        let Users::Mapped(start) = self.users else { return linux.build() };
+        let ids = LinuxIdMappingBuilder::default()
+            .container_id(0_u32)
+            .host_id(start)
+            .size(IDS_PER_SLOT)
+            .build()?;
+        linux.uid_mappings(vec![ids]).gid_mappings(vec![ids]).build()
+    }
+
+    fn resources(&self) -> Result<LinuxResources, OciSpecError> {
+        let resources = LinuxResourcesBuilder::default();
+        if self.cgroup.is_none() {
+            return resources.build();
+        }
+        // The runtimes add the harmless devices, such as /dev/null, themselves.
+        let no_device = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?;
+        let mut resources = resources.devices(vec![no_device]);
+        if let Some(pids) = self.bounds.pids.filter(|_| self.controllers.pids) {
+            let limit = i64::try_from(pids).unwrap_or(i64::MAX);
+            resources = resources.pids(LinuxPidsBuilder::default().limit(limit).build()?);
+        }
+        if let Some(millis) = self.bounds.cpu_millis {
+            // The kernel refuses less than a thousandth of a second (sched-bwc.rst).
+            let share = u64::from(millis) * CPU_PERIOD / 1000;
+            let quota = share.max(MIN_QUOTA).cast_signed();
+            resources =
+                resources.cpu(LinuxCpuBuilder::default().period(CPU_PERIOD).quota(quota).build()?);
+        }
+        if let Some(bytes) = self.bounds.memory_bytes {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            let memory = LinuxMemoryBuilder::default().limit(bytes);
+            // Memory and swap together: no more than the memory alone, so no swap.
+            let memory = if self.controllers.swap { memory.swap(bytes) } else { memory };
+            resources = resources.memory(memory.build()?);
+        }
+        resources.build()
+    }
+}
+
+/// What a container can take at most, and what of its walls and bounds is missing. An explicit bound
+/// that cannot be had is refused. `counts_apart`: the kernel counts processes for each user
+/// namespace by itself.
+pub(crate) fn bounds(
+    config: &SandboxConfig,
+    users: Users,
+    controllers: Controllers,
+    counts_apart: bool,
+) -> Result<(Bounds, Vec<String>), Failure> {
+    let (why, remedy) = if users.runner_is_root() {
+        ("this host has no controller of control groups for it", "mount its controller")
+    } else {
+        ("an ordinary user has no control groups", "run as root")
+    };
+    let mut missing = Vec::new();
+    let mut bound = |name: &str, asked: bool, is_had: bool| {
+        if is_had {
+            return Ok(true);
+        }
+        if asked {
+            let text = format!("cannot bound {name} with driver container: {why}");
+            return Err(
+                Failure::invalid_config(text).hint(format!("leave {name} out, or {remedy}"))
+            );
+        }
+        missing.push(format!("{name}: {why}"));
+        Ok(false)
+    };
+    let counted = controllers.pids || (users != Users::Host && counts_apart);
+    let pids = bound("pids_limit", config.pids_limit.is_some(), counted)?;
+    let memory = bound("memory", config.memory_mib.is_some(), controllers.memory)?;
+    if config.cpus.is_some() {
+        bound("cpus", true, controllers.cpu)?;
+    }
+    if users == Users::Host {
+        missing.push("user namespace: switched off by MSB_CONTAINER_USERNS=off".to_owned());
+    }
+    let bounds = Bounds {
+        pids: pids.then(|| u64::from(config.pids_limit.unwrap_or(DEFAULT_PIDS))),
+        memory_bytes: memory.then(|| memory_mib(config.memory_mib) << 20),
+        cpu_millis: config.cpus.map(Cpus::millis),
+        ..Bounds::default()
+    };
+    Ok((bounds, missing))
+}
+
+/// Whether the kernel counts the processes of each user namespace apart: since Linux 5.14.
+pub(crate) fn counts_apart() -> bool {
+    seccomp::kernel().is_some_and(|version| version >= (5, 14))
+}
+
+fn namespaces(users: Users) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
+    // An ordinary user's runner is in one already.
+    let user = matches!(users, Users::Mapped(_))
+        .then(|| LinuxNamespaceBuilder::default().typ(User).path(Stage::namespace()).build());
+    let others = [Pid, Mount, Ipc, Uts, Network, Cgroup].into_iter();
+    user.into_iter()
+        .chain(others.map(|kind| LinuxNamespaceBuilder::default().typ(kind).build()))
+        .collect()
+}
+
+fn mount(
+    destination: &str,
+    kind: &str,
+    source: &str,
+    options: &[&str],
+) -> Result<Mount, OciSpecError> {
+    MountBuilder::default()
+        .destination(destination)
+        .typ(kind)
+        .source(source)
+        .options(options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>())
+        .build()
+}
+
+fn bind(destination: &str, source: &Path, options: &[&str]) -> Result<Mount, OciSpecError> {
+    MountBuilder::default()
+        .destination(destination)
+        .typ("bind")
+        .source(source)
+        .options(
+            ["bind", "private"]
+                .iter()
+                .chain(options)
+                .map(|option| (*option).to_owned())
+                .collect::<Vec<_>>(),
+        )
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Controllers = Controllers { pids: true, memory: true, swap: true, cpu: true };
+
+    fn container(config: &SandboxConfig, users: Users) -> Container<'_> {
+        let controllers = if users.runner_is_root() { ALL } else { Controllers::default() };
+        let (bounds, _) = bounds(config, users, controllers, true).unwrap();
+        Container {
+            config,
+            users,
+            rootfs: Path::new("/r"),
+            agent: Path::new("/a"),
+            args: vec![AGENT.to_owned()],
+            hosts: None,
+            cgroup: users.runner_is_root().then(|| "/c".to_owned()),
+            controllers,
+            bounds,
+        }
+    }
+
+    fn config() -> SandboxConfig {
+        SandboxConfig::new("n".parse().unwrap(), "/")
+    }
+
+    fn json(container: &Container<'_>) -> serde_json::Value {
+        serde_json::to_value(container.spec().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn j4_limits_become_control_group_settings() {
+        let mut config = config();
+        (config.cpus, config.memory_mib) = (Some(0.5.into()), Some(64));
+        config.pids_limit = Some(100);
+        let json = json(&container(&config, Users::Mapped(7_000_000)));
+        let resources = &json["linux"]["resources"];
+        assert_eq!(resources["cpu"]["quota"], 50_000);
+        assert_eq!(resources["memory"]["limit"], 67_108_864);
+        assert_eq!(resources["memory"]["swap"], 67_108_864);
+        assert_eq!(resources["pids"]["limit"], 100);
+    }
+
+    #[test]
+    fn j3_a_container_of_root_has_few_rights_and_its_own_ids() {
+        let json = json(&container(&config(), Users::Mapped(7_000_000)));
+        assert_eq!(json["process"]["noNewPrivileges"], true);
+        assert_eq!(json["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 10);
+        assert_eq!(json["linux"]["uidMappings"][0]["hostID"], 7_000_000);
+        assert_eq!(json["linux"]["gidMappings"][0]["size"], IDS_PER_SLOT);
+        let namespaces = json["linux"]["namespaces"].as_array().unwrap();
+        assert!(namespaces.iter().any(|namespace| namespace["type"] == "user"));
+    }
+
+    #[test]
+    fn j4_there_are_bounds_without_any_being_asked_for() {
+        let json = json(&container(&config(), Users::Host));
+        let resources = &json["linux"]["resources"];
+        assert_eq!(resources["pids"]["limit"], 4096);
+        assert!(resources["memory"]["limit"].as_u64().unwrap() <= 2048 << 20);
+        assert!(resources["cpu"].is_null());
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused_with_what_to_do() {
+        let none = Controllers::default();
+        let mut limited = config();
+        limited.memory_mib = Some(64);
+        let failure = bounds(&limited, Users::RootOnly, none, true).unwrap_err();
+        assert!(failure.to_string().contains("run as root"), "{failure}");
+        let failure = bounds(&limited, Users::Host, none, true).unwrap_err();
+        assert!(failure.to_string().contains("controller"), "{failure}");
+        let mut limited = config();
+        limited.pids_limit = Some(64);
+        let failure = bounds(&limited, Users::RootOnly, none, false).unwrap_err();
+        assert!(failure.to_string().contains("pids_limit"), "{failure}");
+        let mut networked = config();
+        networked.network = true;
+        let failure = container(&networked, Users::Host).spec().unwrap_err();
+        assert!(failure.to_string().contains("leave network off"), "{failure}");
+    }
+
+    #[test]
+    fn j4_what_is_not_bounded_is_named() {
+        let none = Controllers::default();
+        let (bounds, missing) = bounds(&config(), Users::RootOnly, none, true).unwrap();
+        assert_eq!((bounds.pids, bounds.memory_bytes), (Some(4096), None));
+        assert!(missing.iter().any(|text| text.contains("memory")), "{missing:?}");
+        let (_, missing) = super::bounds(&config(), Users::Host, ALL, true).unwrap();
+        assert!(missing.iter().any(|text| text.contains("user namespace")), "{missing:?}");
+        let (_, missing) = super::bounds(&config(), Users::Mapped(1), ALL, true).unwrap();
+        assert_eq!(missing, Vec::<String>::new());
+    }
+
+    #[test]
+    fn nothing_asked_for_works_without_control_groups() {
+        let json = json(&container(&config(), Users::RootOnly));
+        assert!(json["linux"]["cgroupsPath"].is_null());
+        assert!(!json.to_string().contains("gid=5"));
+    }
+}

@@ -1,0 +1,33 @@
+//! What the fuzzers and the replays of their seeds drive.
+
+use std::time::Duration;
+use tokio::net::UnixStream;
+
+/// Long enough for any machine; what takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// QEMU sends arbitrary bytes: the reader ends with them, and says little.
+pub fn qmp(data: &[u8]) {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let Ok(runtime) = builder.enable_all().build() else { return };
+    let ended = runtime.block_on(async {
+        let Ok((qemu, ours)) = UnixStream::pair() else { return true };
+        let reading = crate::qmp::read_from(qemu, ours, data);
+        tokio::time::timeout(LIMIT, reading).await.is_ok()
+    });
+    assert!(ended, "it waits for ever");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    #[test]
+    fn i1_seeds_of_qmp_pass() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../fuzz/seeds/qmp");
+        let seeds = fs::read_dir(&seeds).unwrap().map(|seed| seed.unwrap().path());
+        assert!(seeds.inspect(|seed| qmp(&fs::read(seed).unwrap())).count() > 0);
+    }
+}

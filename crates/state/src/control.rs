@@ -1,0 +1,234 @@
+//! The conversation with the runner of a running sandbox: one line of JSON each way.
+
+use crate::error::{Error, Result};
+use crate::home::SandboxDir;
+use crate::lock::SandboxLock;
+use crate::name::Name;
+use crate::report::Isolation;
+use crate::socket::connect_in;
+use crate::state::{Outcome, Reason};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{PidfdFlags, pidfd_open};
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// Longest line either side sends, in bytes.
+pub(crate) const MAX_LINE: u64 = 64 * 1024;
+
+/// How long to wait for a runner that has said its last word to be gone.
+const GONE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the runner is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Request {
+    /// End everything in order, and by force after this time. Answered at the end.
+    Stop {
+        /// How long the processes in the sandbox have to end by themselves.
+        timeout_ms: u64,
+    },
+    /// End everything at once. Answered at the end.
+    Kill,
+    /// Say what is running.
+    Info,
+    /// Answer at the end.
+    Wait,
+}
+
+/// What the runner answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reply {
+    /// The sandbox has ended, all is cleaned up, and its lock is free.
+    Ended {
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// What is running.
+    Info {
+        /// The runner's process id.
+        pid: u32,
+        /// The driver in use.
+        driver: String,
+        /// Its isolation.
+        isolation: Isolation,
+        /// Since when, in milliseconds since 1970.
+        since_ms: u64,
+    },
+    /// The request was not understood.
+    Refused {
+        /// Why.
+        message: String,
+    },
+}
+
+/// A connection to the runner.
+#[derive(Debug)]
+pub struct Control {
+    stream: UnixStream,
+    runner: Option<OwnedFd>,
+    dir: SandboxDir,
+}
+
+impl Control {
+    /// Connects to the runner of a sandbox; none there means that the sandbox is not running.
+    pub fn connect(dir: &SandboxDir) -> Result<Self> {
+        let stream = match connect_in(&dir.run(), "runner.sock") {
+            Ok(stream) => stream,
+            Err(Error::Io { source, .. }) if is_absent(&source) => {
+                return Err(Error::NotRunning(dir.name().clone()));
+            }
+            Err(error) => return Err(error),
+        };
+        // The end of this process is the one moment from which its lock is surely free.
+        let runner = socket_peercred(&stream)
+            .ok()
+            .and_then(|peer| pidfd_open(peer.pid, PidfdFlags::empty()).ok());
+        Ok(Control { stream, runner, dir: dir.clone() })
+    }
+
+    /// Sends a request and waits for the answer. The runner's death is an answer as well: the
+    /// sandbox has then ended.
+    pub fn request(self, request: &Request, timeout: Option<Duration>) -> Result<Reply> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        match self.ask(request, deadline) {
+            Ok(Some(reply)) => Ok(reply),
+            Ok(None) => Ok(Reply::Ended { outcome: self.outcome_after_silence(deadline)? }),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(self.timed_out(timeout.unwrap_or_default()))
+            }
+            Err(error) => Err(Error::io("talk to the runner of", self.dir.path(), error)),
+        }
+    }
+
+    /// The bare connection, for callers that wait in a way of their own: write one [`Request`]
+    /// as a line, read one [`Reply`] as a line.
+    pub fn stream(&self) -> Result<UnixStream> {
+        let cloned = self.stream.try_clone();
+        cloned.map_err(|error| Error::io("talk to the runner of", self.dir.path(), error))
+    }
+
+    /// How a sandbox ended whose runner closed the connection without a word. Waits until the
+    /// runner is gone for good, since until then the sandbox counts as running.
+    pub fn outcome_after_silence(&self, deadline: Option<Instant>) -> Result<Outcome> {
+        self.wait_until_gone(deadline)?;
+        Ok(self.dir.read_outcome()?.unwrap_or_else(|| {
+            Outcome::now(Reason::Crashed, Some("the runner was killed".to_owned()))
+        }))
+    }
+
+    fn ask(&self, request: &Request, deadline: Option<Instant>) -> io::Result<Option<Reply>> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        if let Err(error) = (&self.stream).write_all(&line) {
+            return if is_end(&error) { Ok(None) } else { Err(error) };
+        }
+        let mut reader = BufReader::new(io::Read::take(&self.stream, MAX_LINE));
+        let mut answer = Vec::new();
+        loop {
+            wait_readable(self.stream.as_fd(), deadline)?;
+            // One read per wait, so that the deadline holds within a line as well.
+            let (taken, complete) = match reader.fill_buf() {
+                Ok([]) => return Ok(None),
+                Ok(buffer) => match buffer.iter().position(|byte| *byte == b'\n') {
+                    Some(end) => {
+                        answer.extend(buffer.iter().take(end));
+                        (end + 1, true)
+                    }
+                    None => {
+                        answer.extend_from_slice(buffer);
+                        (buffer.len(), false)
+                    }
+                },
+                Err(error) if is_end(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            reader.consume(taken);
+            if complete {
+                return Ok(Some(serde_json::from_slice(&answer)?));
+            }
+        }
+    }
+
+    fn wait_until_gone(&self, deadline: Option<Instant>) -> Result<()> {
+        let lock = match SandboxLock::open(&self.dir.lock()) {
+            Ok(lock) => lock,
+            // The runner removed the directory: it was done.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + GONE_TIMEOUT);
+        while lock.is_running()? {
+            let Some(runner) = &self.runner else { return Err(self.timed_out(GONE_TIMEOUT)) };
+            if wait_readable(runner.as_fd(), Some(deadline)).is_err() {
+                return Err(self.timed_out(GONE_TIMEOUT));
+            }
+            if lock.is_running()? {
+                // The runner is dead, and yet the sandbox runs: someone started it again.
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn timed_out(&self, after: Duration) -> Error {
+        let name: Name = self.dir.name().clone();
+        Error::TimedOut(name, after)
+    }
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | ConnectionRefused | NotADirectory)
+}
+
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+/// Waits until a descriptor is readable; [`io::ErrorKind::TimedOut`] when the time is over.
+pub(crate) fn wait_readable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> io::Result<()> {
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = left.map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], left.as_ref()) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_are_what_other_programs_may_rely_on() {
+        let stop = serde_json::to_string(&Request::Stop { timeout_ms: 5 }).unwrap();
+        assert_eq!(stop, r#"{"op":"stop","timeout_ms":5}"#);
+        assert_eq!(serde_json::to_string(&Request::Kill).unwrap(), r#"{"op":"kill"}"#);
+        let outcome = Outcome { reason: Reason::Stopped, detail: None, at_ms: 7 };
+        let ended = serde_json::to_string(&Reply::Ended { outcome }).unwrap();
+        assert_eq!(ended, r#"{"reply":"ended","outcome":{"reason":"stopped","at_ms":7}}"#);
+    }
+}

@@ -1,0 +1,491 @@
+//! The start of a sandbox, up to the word that it is ready.
+
+use crate::bounds::Protection;
+use crate::companions::Companions;
+use crate::config::{SandboxConfig, jail_is_required};
+use crate::control::{Control, Request, wait_readable};
+use crate::dirs::create_private_dir;
+use crate::error::{Error, Failure, Result};
+use crate::home::{Home, SandboxDir};
+use crate::lock::SandboxLock;
+use crate::report::{HostReport, Isolation};
+use crate::state::{Creator, Started, Stored, now_ms};
+use crate::store::{clean_leftovers, discard_unless_running, is_blank, replace};
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// The environment variables that the runner may see. Everything else of the host program's
+/// environment is none of its business.
+const RUNNER_ENVIRONMENT: &[&str] = &[
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "MSB_CONTAINER_USERNS",
+    "MSB_OCI_RUNTIME",
+    "MSB_ID_RANGE",
+    "MSB_JAIL_LOG",
+    "MSB_IMAGE_MAX_BYTES",
+    "MSB_IMAGE_MAX_ENTRIES",
+    "MSB_IMAGE_MAX_RATIO",
+    "MSB_KERNEL",
+    "MSB_KRUN_UNCHECKED",
+    "MSB_LIBKRUNFW",
+    "MSB_LOG",
+];
+
+/// How long a sandbox that is being replaced has to disappear.
+const REPLACE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long past the boot time limit the runner's word is waited for.
+const STATUS_GRACE: Duration = Duration::from_secs(15);
+/// How much of the runner's log goes into an error.
+const LOG_TAIL: u64 = 800;
+/// How large a log grows before it is begun anew.
+const LOG_LIMIT: u64 = 1024 * 1024;
+
+/// How [`create`] treats a sandbox that has the name already.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CreateOptions {
+    /// End and remove it.
+    pub replace: bool,
+}
+
+/// The one record that the runner writes to its status pipe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StatusRecord {
+    /// The agent answers.
+    Ready(Ready),
+    /// It will not come up; all is cleaned up, and the lock is free.
+    Error(Failure),
+}
+
+/// A sandbox that has come up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// The driver in use.
+    pub driver: String,
+    /// Its isolation.
+    pub isolation: Isolation,
+    /// How it is held.
+    #[serde(default)]
+    pub protection: Protection,
+    /// The runner's process id, for people.
+    pub runner_pid: u32,
+}
+
+/// A sandbox that is being started. Dropping this leaves it to its start.
+#[derive(Debug)]
+pub struct Pending {
+    status: OwnedFd,
+    dir: SandboxDir,
+    fresh: bool,
+    companions: Companions,
+    deadline: Instant,
+}
+
+/// Creates a sandbox and begins to start it.
+pub fn create(
+    home: &Home,
+    config: SandboxConfig,
+    options: CreateOptions,
+    companions: &Companions,
+) -> Result<Pending> {
+    let config = config.validated()?;
+    let dir = home.sandbox(&config.name);
+    let creator = Creator::this_process()?;
+    create_private_dir(&home.sandboxes())?;
+    let lock = claim_name(&dir, options, companions)?;
+    let stored = Stored { config, created_ms: now_ms(), creator };
+    dir.write_config(&stored)?;
+    launch(home, dir, lock, &stored.config, companions, true)
+}
+
+/// Begins to start a sandbox that exists and is not running, with the files it was left with.
+pub fn start(home: &Home, name: &crate::Name, companions: &Companions) -> Result<Pending> {
+    let dir = home.sandbox(name);
+    loop {
+        let lock = match SandboxLock::open(&dir.lock()) {
+            Ok(lock) => lock,
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NotFound(name.clone()));
+            }
+            Err(error) => return Err(error),
+        };
+        lock.maintenance()?;
+        if !lock.is_current() {
+            continue;
+        }
+        let Some(mut stored) = dir.read_config()? else {
+            return Err(Error::NotFound(name.clone()));
+        };
+        if !lock.try_running()? {
+            return Err(Error::Running(name.clone()));
+        }
+        clean_leftovers(&dir, &lock, companions)?;
+        stored.config = stored.config.validated()?;
+        stored.config.require_jail |= jail_is_required()?;
+        stored.creator = Creator::this_process()?;
+        dir.write_config(&stored)?;
+        return launch(home, dir, lock, &stored.config, companions, false);
+    }
+}
+
+/// Asks which drivers and which walls of the jail can be had here.
+pub fn doctor(home: &Home, companions: &Companions) -> Result<HostReport> {
+    let mut command = runner_command(companions);
+    command.arg("probe").arg("--home").arg(home.path()).arg("--agent").arg(&companions.agent);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output();
+    let output = output.map_err(|error| Error::io("run", &companions.runner, error))?;
+    serde_json::from_slice(&output.stdout).map_err(|_| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        Failure::boot(format!("{} probe failed: {said}", companions.runner.display())).into()
+    })
+}
+
+/// Takes a name for a new sandbox: both locks are held afterwards, and what an earlier one left
+/// running is gone.
+fn claim_name(
+    dir: &SandboxDir,
+    options: CreateOptions,
+    companions: &Companions,
+) -> Result<SandboxLock> {
+    let deadline = Instant::now() + REPLACE_TIMEOUT;
+    loop {
+        create_private_dir(dir.path())?;
+        let lock = match SandboxLock::open(&dir.lock()) {
+            Ok(lock) => lock,
+            // Removed again between the two steps.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        lock.maintenance()?;
+        if !lock.is_current() {
+            continue;
+        }
+        let stored = dir.read_config();
+        if lock.try_running()? {
+            // What cannot be read may be from a later version, and may be worth keeping.
+            let is_free = match &stored {
+                Ok(stored) => stored.as_ref().is_none_or(|stored| !stored.config.detached),
+                Err(_) => false,
+            };
+            if !is_free && !options.replace {
+                return Err(Error::AlreadyExists(dir.name().clone()));
+            }
+            clean_leftovers(dir, &lock, companions)?;
+            if is_blank(dir)? {
+                return Ok(lock);
+            }
+            replace(dir, companions)?;
+            continue;
+        }
+        let is_leftover = |stored: Stored| !stored.config.detached && stored.creator.is_gone();
+        let dying = stored.ok().flatten().is_some_and(is_leftover);
+        if !dying && !options.replace {
+            return Err(Error::AlreadyExists(dir.name().clone()));
+        }
+        drop(lock);
+        end_running(dir, deadline)?;
+    }
+}
+
+/// Kills a running sandbox and waits until its lock is free.
+fn end_running(dir: &SandboxDir, deadline: Instant) -> Result<()> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(Error::TimedOut(dir.name().clone(), REPLACE_TIMEOUT));
+    }
+    match Control::connect(dir) {
+        Ok(control) => control.request(&Request::Kill, Some(left)).map(drop),
+        Err(Error::NotRunning(_)) => {
+            // It holds the lock but does not listen: it is about to begin or to end, and offers
+            // nothing to wait for.
+            std::thread::sleep(Duration::from_millis(5));
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn launch(
+    home: &Home,
+    dir: SandboxDir,
+    lock: SandboxLock,
+    config: &SandboxConfig,
+    companions: &Companions,
+    fresh: bool,
+) -> Result<Pending> {
+    prepare(home, &dir)?;
+    let status = spawn_runner(&dir, &lock, config.detached, companions);
+    match status {
+        Ok(status) => {
+            lock.end_maintenance()?;
+            let deadline = Instant::now() + config.boot_timeout() + STATUS_GRACE;
+            Ok(Pending { status, dir, fresh, companions: companions.clone(), deadline })
+        }
+        Err(error) => {
+            drop(lock);
+            if fresh {
+                // The first error is the one to report.
+                let _ = discard_unless_running(&dir, companions);
+            }
+            Err(error)
+        }
+    }
+}
+
+fn prepare(home: &Home, dir: &SandboxDir) -> Result<()> {
+    dir.write_started(&Started { at_ms: now_ms(), machine: None, protection: None })?;
+    let outcome = dir.outcome();
+    match fs::remove_file(&outcome) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", &outcome, error));
+        }
+        _ => {}
+    }
+    for path in [dir.rootfs(), dir.bundle()] {
+        fs::create_dir_all(&path).map_err(|error| Error::io("create directory", &path, error))?;
+    }
+    home.prepare_run(dir)
+}
+
+/// The command for the runner, with nothing of the host program but a few variables.
+pub(crate) fn runner_command(companions: &Companions) -> Command {
+    let mut command = Command::new(&companions.runner);
+    command.env_clear().current_dir("/").stdin(Stdio::null());
+    for key in RUNNER_ENVIRONMENT {
+        if let Some(value) = std::env::var_os(key) {
+            command.env(key, value);
+        }
+    }
+    command
+}
+
+/// Waits for a child's end and says whether it reported a failure.
+pub(crate) fn run_to_end(mut command: Command, program: &Path) -> Result<bool> {
+    let mut child = command.spawn().map_err(|error| Error::io("run", program, error))?;
+    // The descriptors passed to the child stay open in the command until here.
+    drop(command);
+    match child.wait() {
+        Ok(status) => Ok(status.success()),
+        // The host program ignores SIGCHLD or waits for all its children itself.
+        Err(error) if error.raw_os_error() == Some(nix::libc::ECHILD) => Ok(true),
+        Err(error) => Err(Error::io("wait for", program, error)),
+    }
+}
+
+/// Waits until a child ends, and says whether it reported success; `None` when the limit passes
+/// first, and then the child is killed. What it has forked goes on.
+pub(crate) fn run_within(
+    mut command: Command,
+    program: &Path,
+    limit: Duration,
+) -> Result<Option<bool>> {
+    let failed = |error: io::Error| Error::io("wait for", program, error);
+    let mut child = command.spawn().map_err(|error| Error::io("run", program, error))?;
+    drop(command);
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let deadline = Instant::now() + limit;
+    // Without descriptors of processes (Linux before 5.3) it is waited for as long as it takes.
+    if let Some(Ok(process)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+        match wait_readable(process.as_fd(), Some(deadline)) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Ok(None);
+            }
+            ended => ended.map_err(failed)?,
+        }
+    }
+    match child.wait() {
+        Ok(status) => Ok(Some(status.success())),
+        // The host program ignores SIGCHLD or waits for all its children itself.
+        Err(error) if error.raw_os_error() == Some(nix::libc::ECHILD) => Ok(Some(true)),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Opens a log to append to; one that has grown large is begun anew.
+pub(crate) fn open_log(path: &Path) -> Result<File> {
+    let too_long = fs::metadata(path).is_ok_and(|found| found.len() > LOG_LIMIT);
+    let mut options = fs::OpenOptions::new();
+    options.append(true).create(true).mode(0o600);
+    let file = options.open(path).map_err(|error| Error::io("open", path, error))?;
+    if too_long {
+        file.set_len(0).map_err(|error| Error::io("shorten", path, error))?;
+    }
+    Ok(file)
+}
+
+fn spawn_runner(
+    dir: &SandboxDir,
+    lock: &SandboxLock,
+    detached: bool,
+    companions: &Companions,
+) -> Result<OwnedFd> {
+    let runner = &companions.runner;
+    let (status, status_write) = pipe_with(PipeFlags::CLOEXEC)
+        .map_err(|error| Error::io("make a pipe to", runner, error))?;
+    let mut fds = vec![
+        FdMapping { parent_fd: lock.duplicate()?, child_fd: 3 },
+        FdMapping { parent_fd: status_write, child_fd: 4 },
+    ];
+    let mut command = runner_command(companions);
+    command.arg("run").arg("--dir").arg(dir.path()).arg("--agent").arg(&companions.agent);
+    if !detached {
+        let creator = own_life()
+            .map_err(|error| Error::io("open a descriptor of this process for", runner, error))?;
+        fds.push(FdMapping { parent_fd: creator, child_fd: 5 });
+        command.arg("--attached");
+    }
+    let log = open_log(&dir.runner_log())?;
+    let log_copy =
+        log.try_clone().map_err(|error| Error::io("duplicate", &dir.runner_log(), error))?;
+    command.stdout(log).stderr(log_copy);
+    command
+        .fd_mappings(fds)
+        .map_err(|error| Error::io("pass descriptors to", runner, io::Error::other(error)))?;
+    if run_to_end(command, runner)? {
+        Ok(status)
+    } else {
+        Err(Failure::boot(format!("the runner did not start: {}", log_tail(dir))).into())
+    }
+}
+
+/// A descriptor that polls readable once this process has ended.
+///
+/// A descriptor of the process itself: neither its number, nor a pipe, which a forked child of the
+/// host program could keep open. Where there is no such thing (Linux before 5.3, programs under an
+/// older valgrind) it is a pipe all the same.
+pub(crate) fn own_life() -> std::result::Result<OwnedFd, Errno> {
+    static LIFELINE: OnceLock<(OwnedFd, OwnedFd)> = OnceLock::new();
+    match pidfd_open(getpid(), PidfdFlags::empty()) {
+        Err(Errno::NOSYS) => {}
+        result => return result,
+    }
+    if LIFELINE.get().is_none() {
+        // Should another thread be faster, its pipe is as good.
+        let _ = LIFELINE.set(pipe_with(PipeFlags::CLOEXEC)?);
+    }
+    let (read, _) = LIFELINE.get().ok_or(Errno::IO)?;
+    fcntl_dupfd_cloexec(read, 3)
+}
+
+/// The last lines of the runner's log.
+fn log_tail(dir: &SandboxDir) -> String {
+    let read = || -> io::Result<String> {
+        let mut file = File::open(dir.runner_log())?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
+        let mut bytes = Vec::new();
+        file.take(LOG_TAIL).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    match read() {
+        Ok(text) if !text.trim().is_empty() => text,
+        _ => "it left no message".to_owned(),
+    }
+}
+
+impl Pending {
+    /// The sandbox's directory.
+    pub fn dir(&self) -> &SandboxDir {
+        &self.dir
+    }
+
+    /// Waits for the runner's word.
+    pub fn wait(self) -> Result<Ready> {
+        let mut record = Vec::new();
+        let mut chunk = [0; 4096];
+        loop {
+            match wait_readable(self.status.as_fd(), Some(self.deadline)) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    let failure = Failure::boot("its runner has not answered in time");
+                    return Err(self.failed(failure));
+                }
+                Err(error) => return Err(Error::io("wait for", self.dir.path(), error)),
+                Ok(()) => {}
+            }
+            match rustix::io::read(&self.status, &mut chunk) {
+                Ok(0) => return self.finish(&record),
+                Ok(length) => record.extend(chunk.iter().take(length)),
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(Error::io("hear from", self.dir.path(), error)),
+            }
+            if record.ends_with(b"\n") {
+                return self.finish(&record);
+            }
+        }
+    }
+
+    /// Concludes from what was read from the descriptor up to a newline or its end, for callers
+    /// that wait in a way of their own. May block for a moment to clean up after a failure.
+    pub fn finish(self, record: &[u8]) -> Result<Ready> {
+        match serde_json::from_slice(record) {
+            Ok(StatusRecord::Ready(ready)) => Ok(ready),
+            Ok(StatusRecord::Error(failure)) => Err(self.failed(failure)),
+            Err(_) => {
+                let message = format!(
+                    "sandbox {}: the runner died during the start: {}",
+                    self.dir.name(),
+                    log_tail(&self.dir)
+                );
+                Err(self.failed(Failure::boot(message)))
+            }
+        }
+    }
+
+    fn failed(self, failure: Failure) -> Error {
+        if self.fresh {
+            // What was not ready for one moment leaves nothing behind. The failure of the start
+            // is the one to report; what cannot be removed now is swept by a later call.
+            let _ = discard_unless_running(&self.dir, &self.companions);
+        }
+        failure.into()
+    }
+}
+
+impl AsFd for Pending {
+    /// Readable when the runner has said its word; see [`Pending::finish`].
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.status.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dirs::retire;
+
+    #[test]
+    fn g_a_name_can_be_claimed_at_any_moment_of_its_removal() {
+        let root = tempfile::tempdir().unwrap();
+        let home = Home::at(root.path()).unwrap();
+        create_private_dir(&home.sandboxes()).unwrap();
+        let dir = home.sandbox(&"claimed".parse().unwrap());
+        let nobody = Companions { runner: "/nonexistent".into(), agent: "/nonexistent".into() };
+        let claim_and_remove = || {
+            for _ in 0..500 {
+                let lock = claim_name(&dir, CreateOptions { replace: true }, &nobody).unwrap();
+                retire(dir.path()).unwrap();
+                drop(lock);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(claim_and_remove);
+            }
+        });
+    }
+}

@@ -1,0 +1,58 @@
+//! Sandboxes on the host: their state on disk, how they are started, and what a driver must do.
+//!
+//! This crate owns the state directory of every sandbox, the lock that says whether one is
+//! running, the search for the companion programs, the hand-over to `msb-runner`, and the
+//! conversation with it. It does not own the machine itself (the runner and its drivers do) nor
+//! the protocol with the agent.
+//!
+//! Invariant: a sandbox is *running* exactly while its runner holds the lock in its directory.
+//! Everything else on disk may be stale after any process was killed at any moment, and every
+//! call here reads such a state correctly and cleans it up.
+//!
+//! All calls block; none takes a lock of the process, touches its standard streams or its signals.
+
+#![forbid(unsafe_code)]
+
+mod bounds;
+mod byte_string;
+mod companions;
+mod config;
+mod control;
+mod dirs;
+mod error;
+mod home;
+mod image_task;
+mod kernel;
+mod launch;
+mod lock;
+mod log;
+mod name;
+mod report;
+mod socket;
+mod state;
+mod store;
+mod tree;
+mod trust;
+
+pub use bounds::{Bounds, Cpus, DEFAULT_DISK_MIB, DEFAULT_PIDS, Protection, Security, memory_mib};
+pub use byte_string::ByteString;
+pub use companions::{Companions, find_companion};
+pub use config::{
+    CONFIG_VERSION, DriverChoice, LogConfig, SandboxConfig, jail_is_required, resolve_boot_timeout,
+};
+pub use control::{Control, Reply, Request};
+pub use dirs::{create_private_dir, retire, write_atomically};
+pub use error::{Error, ErrorKind, Failure, FailureKind, Result};
+pub use home::{Home, SandboxDir};
+pub use image_task::{ImageProcess, ImageTask, begin_image_task};
+pub use kernel::fetch_kernel;
+pub use launch::{CreateOptions, Pending, Ready, StatusRecord, create, doctor, start};
+pub use lock::SandboxLock;
+pub use log::{LogEvent, LogOptions, LogReader, LogRecord, LogSource, LogStep, LogWriter};
+pub use name::{InvalidName, Name};
+pub use report::{DriverReport, HostReport, Isolation, Probe, WallReport};
+pub use socket::{bind_in, connect_in};
+pub use state::{Creator, Outcome, Reason, Started, Status, Stored, now_ms};
+pub use store::{Info, get, list, remove, sweep};
+pub use tree::remove_tree;
+pub use trust::check_trusted;
