@@ -81,7 +81,7 @@ async fn abi_calls_work_inside_a_tokio_runtime_of_one_thread() {
 }
 
 #[test]
-fn abi_calls_work_on_the_threads_of_a_tokio_runtime_that_has_many() {
+fn abi_calls_work_on_a_multi_threaded_tokio_runtime() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let blocking = tokio::task::spawn_blocking(|| whole_life("tokio-blocking"));

@@ -195,7 +195,7 @@ fn kill(sb: &Sandbox, session: &SessionInfo) {
 }
 
 #[test]
-fn h1_the_terminal_is_raw_while_attached_and_as_it_was_afterwards() {
+fn h1_the_terminal_is_raw_while_attached_then_restored() {
     let script = "echo ready; read line; echo \"got $line\"; exit 7";
     let mut screen = Screen::ready(&shared(), "", script);
     let cooked = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
@@ -223,7 +223,7 @@ fn h1_the_shell_is_the_sandboxs_and_control_keys_are_its_own() {
 }
 
 #[test]
-fn b8_h1_the_size_is_the_terminals_at_the_start_and_after_a_change() {
+fn b8_h1_the_size_follows_the_terminal() {
     let sb = shared();
     let script = "stty size; trap 'stty size' WINCH; echo ready; while :; do usleep 10000; done";
     let mut screen = Screen::new(&sb, "run", "", script);
@@ -274,7 +274,7 @@ fn h1_h2_each_kind_of_detach_keys_leaves_the_program_running() {
 }
 
 #[test]
-fn h1_a_half_typed_sequence_is_held_back_and_delivered_when_it_is_none() {
+fn h1_a_half_typed_key_sequence_is_held_then_delivered() {
     let sb = shared();
     let script = "stty raw -echo; echo ready; head -c 1 | od -An -tx1; \
                   head -c 5 | od -An -tx1; echo over; exec sleep 600";
@@ -381,7 +381,7 @@ fn h1_the_terminal_is_as_it_was_after_a_panic() {
 }
 
 #[test]
-fn d4_h1_an_attach_that_is_given_up_leaves_terminal_and_program_alone() {
+fn d4_h1_a_cancelled_attach_leaves_terminal_and_program() {
     let sb = shared();
     let mut screen = Screen::new(&sb, "drop", "/tmp/drop", "echo ready; exec sleep 6004");
     screen.expect("ready");
@@ -401,7 +401,7 @@ fn b7_h1_the_terminal_is_as_it_was_when_the_sandbox_dies() {
 }
 
 #[test]
-fn h1_what_a_program_changed_on_the_terminal_is_taken_back_unless_it_ended_by_itself() {
+fn h1_terminal_modes_are_reset_unless_the_program_exited() {
     let sb = sandbox("h1-modes");
     let change = r"printf '\033[?1049h\033[?1000h\033[?25l'; echo ready;";
     let back = "\x1b[?25h\x1b[?1000l\x1b[?1049l";

@@ -29,7 +29,7 @@ fn d1_dropping_a_handle_leaves_the_command_running() {
 }
 
 #[test]
-fn d2_kill_reaches_what_left_the_session_and_signal_only_the_group() {
+fn d2_kill_reaches_all_and_signal_only_the_group() {
     let sb = shared();
     let script = "setsid sh -c 'echo $$ > /tmp/d2; exec sleep 600' & \
                   trap 'echo term' TERM; echo up; while :; do usleep 10000; done";

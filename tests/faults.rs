@@ -250,8 +250,8 @@ impl Undisturbed {
 }
 
 #[test]
-fn b7_a_killed_agent_is_a_loss_within_two_seconds_and_leaves_nothing() {
-    const TEST: &str = "b7_a_killed_agent_is_a_loss_within_two_seconds_and_leaves_nothing";
+fn b7_a_killed_agent_is_a_loss_within_two_seconds() {
+    const TEST: &str = "b7_a_killed_agent_is_a_loss_within_two_seconds";
     if !alone(TEST, &[]) {
         return;
     }
@@ -299,7 +299,7 @@ fn cutting_proxy(listener: UnixListener, real: PathBuf, after: usize) {
 }
 
 #[test]
-fn b7_a_connection_that_is_cut_anywhere_is_a_loss_and_the_next_one_works() {
+fn b7_a_cut_anywhere_is_a_loss_and_the_next_one_works() {
     let sb = sandbox("cut");
     let mut undisturbed = Undisturbed::new(&sb);
     let run = fs::canonicalize(directory_of("cut").join("run")).unwrap();
@@ -345,7 +345,7 @@ fn b7_a_connection_that_is_cut_anywhere_is_a_loss_and_the_next_one_works() {
 }
 
 #[test]
-fn i_garbage_from_another_local_process_ends_its_connection_and_nothing_else() {
+fn i_garbage_of_another_process_ends_its_connection_only() {
     let sb = sandbox("garbage");
     let mut undisturbed = Undisturbed::new(&sb);
     let agent = agent_of("garbage");
@@ -413,7 +413,7 @@ fn i_garbage_from_another_local_process_ends_its_connection_and_nothing_else() {
 }
 
 #[test]
-fn i_a_client_that_asks_and_never_reads_costs_the_agent_no_memory() {
+fn i_a_client_that_never_reads_costs_no_agent_memory() {
     let sb = sandbox("deaf");
     // Something to list.
     for _ in 0..200 {
@@ -534,8 +534,8 @@ fn i_a_full_disk_is_an_error_that_says_so_and_passes() {
 }
 
 #[test]
-fn i_without_descriptors_calls_fail_with_emfile_and_work_again_with_them() {
-    const TEST: &str = "i_without_descriptors_calls_fail_with_emfile_and_work_again_with_them";
+fn i_without_descriptors_calls_fail_with_emfile_for_now() {
+    const TEST: &str = "i_without_descriptors_calls_fail_with_emfile_for_now";
     if !alone(TEST, &[]) {
         return;
     }
@@ -580,8 +580,8 @@ fn i_without_descriptors_calls_fail_with_emfile_and_work_again_with_them() {
 }
 
 #[test]
-fn i_an_agent_without_descriptors_refuses_what_is_too_much_and_lives_on() {
-    const TEST: &str = "i_an_agent_without_descriptors_refuses_what_is_too_much_and_lives_on";
+fn i_an_agent_without_descriptors_refuses_and_lives_on() {
+    const TEST: &str = "i_an_agent_without_descriptors_refuses_and_lives_on";
     // The agent inherits the limit. Of another user namespace, it cannot be given one later.
     if !alone(TEST, &["prlimit", "--nofile=100:100"]) {
         return;
@@ -628,7 +628,7 @@ fn i_an_agent_without_descriptors_refuses_what_is_too_much_and_lives_on() {
 }
 
 #[test]
-fn i_an_image_that_disappears_leaves_typed_failures_and_a_sandbox_that_stops() {
+fn i_a_vanished_image_leaves_typed_errors_and_can_stop() {
     common::setup();
     let image = tempfile::tempdir().unwrap();
     let root = image.path().join("root");

@@ -24,7 +24,7 @@ fn c1_the_sink_is_had_once_and_outlives_the_handle() {
 }
 
 #[test]
-fn c2_a_large_input_arrives_in_order_and_waits_while_nobody_reads() {
+fn c2_a_large_input_arrives_in_order_with_backpressure() {
     const SIZE: usize = 32 << 20;
     let sb = shared();
     let data: Vec<u8> = (0..=250).cycle().take(SIZE).collect();

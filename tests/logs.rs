@@ -55,7 +55,7 @@ fn log_to_the_end_of(sandbox: &Sandbox, session: &str) -> Vec<LogRecord> {
 }
 
 #[test]
-fn d6_twenty_megabytes_of_any_bytes_on_both_streams_are_in_the_log_as_they_were() {
+fn d6_the_log_has_twenty_megabytes_byte_for_byte() {
     let sb = logged("log-bytes");
     let script = "for i in 0 1 2 3 4 5 6 7 8 9; do \
         head -c 1000003 /dev/urandom; head -c 1000007 /dev/urandom >&2; printf 'g\\303'; \
@@ -125,7 +125,7 @@ fn d6_sessions_are_told_apart_and_chosen_with_their_ends() {
 }
 
 #[test]
-fn d6_a_follower_reads_while_the_program_writes_and_ends_with_the_sandbox() {
+fn d6_a_follower_reads_live_and_ends_with_the_sandbox() {
     let sb = logged("log-follow");
     let follow = || LogOptions { follow: true, ..LogOptions::default() };
     let mut stream = block_on(sb.logs(follow())).unwrap();
@@ -166,7 +166,7 @@ fn d6_without_asking_there_is_no_log_and_no_trace_of_one() {
 }
 
 #[test]
-fn d6_a_disk_that_takes_no_more_ends_the_log_and_stops_no_program() {
+fn d6_a_full_disk_ends_the_log_and_stops_no_program() {
     let sb = logged("log-full");
     let runner = Pid::from_raw(runner_of("log-full")).unwrap();
     // From here on a write beyond this fails, as on a full disk.
@@ -192,7 +192,7 @@ fn d6_a_disk_that_takes_no_more_ends_the_log_and_stops_no_program() {
 }
 
 #[test]
-fn d6_a_runner_that_is_killed_in_the_middle_leaves_a_log_of_whole_records() {
+fn d6_a_killed_runner_leaves_a_log_of_whole_records() {
     let sb = logged("log-killed");
     let script = "i=0; while :; do echo $i; i=$((i+1)); done";
     let mut handle = block_on(sb.shell_stream(script)).unwrap();
@@ -215,7 +215,7 @@ fn d6_a_runner_that_is_killed_in_the_middle_leaves_a_log_of_whole_records() {
 }
 
 #[test]
-fn d6_the_log_goes_on_with_the_next_start_and_goes_with_the_sandbox() {
+fn d6_the_log_spans_starts_and_is_removed_with_the_sandbox() {
     let sb = block_on(builder("log-again").log(true).detached(true).create()).unwrap();
     shell(&sb, "echo first");
     block_on(sb.stop()).unwrap();
@@ -235,7 +235,7 @@ fn d6_the_log_goes_on_with_the_next_start_and_goes_with_the_sandbox() {
 }
 
 #[test]
-fn d6_a_reader_that_stops_stops_the_program_with_a_log_as_without() {
+fn d6_backpressure_stops_the_program_also_with_a_log() {
     let sb = logged("log-pressure");
     let mut handle = block_on(sb.shell_stream("head -c 8000000 /dev/zero; echo end >&2")).unwrap();
     assert!(matches!(block_on(handle.recv()), Some(ExecEvent::Started { .. })));

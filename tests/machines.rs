@@ -38,7 +38,7 @@ fn ended(sb: &Sandbox) -> SandboxStatus {
 
 #[test]
 #[ignore = "needs a guest kernel: make test-vm"]
-fn g_two_machines_share_an_image_that_stays_as_it_is_and_keep_their_own_files() {
+fn g_two_machines_share_an_image_and_keep_own_files() {
     let before = snapshot(rootfs());
     let (a, b) = (sandbox("vm-a"), sandbox("vm-b"));
     let write = |sb: &Sandbox, text: &str| {
@@ -112,7 +112,7 @@ fn b7_a_machine_that_resets_or_panics_is_a_loss_and_a_crash() {
 
 #[test]
 #[ignore = "needs a guest kernel: make test-vm"]
-fn g_a_stop_asks_first_and_ends_the_machine_when_its_time_is_over() {
+fn g_a_stop_asks_first_and_kills_at_the_timeout() {
     let sb = sandbox("vm-stop");
     let polite = "trap 'echo asked; exit 3' TERM; echo up; while :; do sleep 0.1; done";
     let mut handle = block_on(sb.shell_stream(polite)).unwrap();
@@ -134,7 +134,7 @@ fn g_a_stop_asks_first_and_ends_the_machine_when_its_time_is_over() {
 
 #[test]
 #[ignore = "needs a guest kernel: make test-vm"]
-fn g_a_machine_that_does_not_come_up_in_its_time_is_an_error_that_says_so() {
+fn g_a_boot_beyond_the_timeout_is_a_typed_error() {
     let begun = builder("vm-late").boot_timeout(Duration::from_millis(50)).create();
     let error = block_on(begun).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BootFailed, "{error}");

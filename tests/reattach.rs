@@ -12,7 +12,7 @@ fn reattach(sb: &Sandbox, handle: &ExecHandle, from: ReattachFrom) -> ExecHandle
 }
 
 #[test]
-fn d5_a_session_goes_on_exactly_at_the_position_where_a_handle_stopped() {
+fn d5_reattach_continues_exactly_at_the_position() {
     const LINES: u32 = 20_000;
     let sb = shared();
     let mut handle = block_on(sb.exec_stream("seq", ["1", &LINES.to_string()])).unwrap();
@@ -123,7 +123,7 @@ fn d5_an_unknown_session_is_a_typed_error_of_the_call() {
 }
 
 #[test]
-fn c1_d5_input_goes_on_through_the_handle_that_took_the_session_up() {
+fn c1_d5_input_continues_through_the_reattached_handle() {
     let sb = shared();
     let first = block_on(sb.exec_stream_with("cat", |o| o.stdin_pipe())).unwrap();
     let id = first.id();
@@ -147,7 +147,7 @@ fn c1_d5_input_goes_on_through_the_handle_that_took_the_session_up() {
 }
 
 #[test]
-fn d5_a_session_that_has_ended_is_told_again_with_the_same_ending() {
+fn d5_reattach_to_an_ended_session_has_the_same_ending() {
     let sb = shared();
     for script in ["echo out; echo err >&2; exit 7", "echo out; kill -TERM $$"] {
         let mut first = block_on(sb.shell_stream(script)).unwrap();

@@ -44,7 +44,7 @@ fn cut_connections() {
 }
 
 #[test]
-fn d1_d5_a_session_outlives_its_connection_and_goes_on_without_loss_or_doubling() {
+fn d1_d5_a_session_outlives_its_connection_without_loss() {
     const LINES: u32 = 5_000;
     let name = "d5-lost";
     let sb = sandbox(name);

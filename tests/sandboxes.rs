@@ -66,7 +66,7 @@ fn connections_until(runner: i32, what: &str, is_so: &dyn Fn(usize) -> bool) {
 }
 
 #[test]
-fn g_those_who_wait_for_the_end_hold_up_nobody_and_nothing_once_they_give_up() {
+fn g_waiters_for_the_end_do_not_block_other_requests() {
     let sb = sandbox("awaited");
     let runner = runner_of("awaited");
     for _ in 0..200 {
@@ -84,7 +84,7 @@ fn g_those_who_wait_for_the_end_hold_up_nobody_and_nothing_once_they_give_up() {
 }
 
 #[test]
-fn b7_a_runner_that_is_killed_takes_the_sandbox_along_and_everybody_is_told() {
+fn b7_a_killed_runner_ends_the_sandbox_for_all_clients() {
     let sb = sandbox("murdered");
     let mut handle = block_on(sb.exec_stream("sleep", ["600"])).unwrap();
     assert!(matches!(block_on(handle.recv()), Some(ExecEvent::Started { .. })));
@@ -150,7 +150,7 @@ fn g_what_cannot_be_is_refused_with_its_kind() {
 }
 
 #[test]
-fn g_an_image_that_holds_nothing_but_one_static_binary_is_enough() {
+fn g_an_image_with_one_static_binary_is_enough() {
     let image = tempfile::tempdir().unwrap();
     std::fs::copy(common::rootfs().join("bin/busybox"), image.path().join("busybox")).unwrap();
     let bare = builder("bare").image(image.path());

@@ -140,7 +140,7 @@ fn run(sb: &Sandbox) {
 
 #[test]
 #[ignore = "takes minutes: make check runs it"]
-fn a12_a_hundred_thousand_commands_one_after_another_leave_nothing() {
+fn a12_a_hundred_thousand_commands_leave_nothing() {
     let execs = number("MSB_SOAK_EXECS", 100_000);
     let sb = sandbox("soak");
     let watched = Watched::new("soak");

@@ -95,7 +95,7 @@ fn b3_time_in_the_program_and_time_in_the_kernel_are_told_apart() {
 }
 
 #[test]
-fn b4_the_exit_does_not_wait_for_others_that_hold_the_output_and_they_live_on() {
+fn b4_the_exit_does_not_wait_for_background_processes() {
     let sb = shared();
     let dir = shell(&sb, "mktemp -d").trim().to_owned();
     let script = format!(

@@ -71,7 +71,7 @@ kinds! {
     ExecFailed = "exec_failed";
     /// The command's time ran out.
     ExecTimeout = "exec_timeout";
-    /// The caller asked for something that makes no sense.
+    /// The caller asked for something invalid.
     InvalidArgument = "invalid_argument";
     /// The sandbox cannot be what it was asked to be.
     InvalidConfig = "invalid_config";

@@ -125,7 +125,7 @@ pub struct ExecLost {
     pub os_error: Option<i32>,
     /// What happened, in one line.
     pub message: String,
-    /// Whether the sandbox, as far as can be told, is gone; else only the connection to it.
+    /// Whether the sandbox appears to be gone; else only the connection is.
     pub sandbox_gone: bool,
 }
 

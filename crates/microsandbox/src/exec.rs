@@ -130,7 +130,7 @@ impl ExecHandle {
         }
     }
 
-    /// Looks at what is known, unless this is a forked child, to which nothing is told.
+    /// Reads the record; an error in a forked child, which receives no events.
     fn checked<R>(
         &self,
         look: impl FnOnce(&mut ExecRecord) -> MicrosandboxResult<R>,
@@ -151,7 +151,7 @@ impl Drop for ExecHandle {
             Some(_) => false,
         });
         if self.kill_on_drop && alive {
-            // Nobody is there to be told that it failed.
+            // No caller is left to receive the error.
             let _: Result<Pending<()>, Error> = self.exec.signal(SIGKILL, Scope::Everything);
         }
     }

@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a9_a_soft_limit_above_the_hard_one_is_refused_and_infinity_is_not() {
+    fn a9_a_soft_limit_above_the_hard_one_is_refused() {
         let message = refused(|o| o.rlimit_range(RlimitResource::Nofile, 2, 1));
         assert!(message.contains("nofile is 2"), "{message}");
         let options = ExecOptionsBuilder::new()
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a9_there_are_sixteen_resources_with_linux_numbers_and_names_of_their_own() {
+    fn a9_sixteen_resources_have_linux_numbers_and_names() {
         for (number, resource) in RlimitResource::ALL.into_iter().enumerate() {
             assert_eq!(usize::from(resource.number()), number);
             assert_eq!(resource.name().parse::<RlimitResource>().unwrap(), resource);

@@ -1,4 +1,4 @@
-//! What a command has told so far, for whoever did not listen to every event.
+//! What is known of a command from the events taken so far.
 
 use crate::client::{Event, StreamEnd};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
@@ -27,7 +27,7 @@ pub(crate) struct ExecRecord {
     missed: u64,
 }
 
-/// What was collected so far. It outlives a call that is given up.
+/// The output collected so far. It outlives a cancelled call.
 #[derive(Debug, Default)]
 pub struct Gathered {
     /// Of standard output.
@@ -84,7 +84,7 @@ impl ExecRecord {
         }
     }
 
-    /// As [`ExecRecord::note`], and keeps output for whoever collects it.
+    /// As [`ExecRecord::note`], and keeps the output for `collect`.
     pub(crate) fn gather(&mut self, event: &Event) {
         self.note(event);
         if let Event::Output(stream, data) = event {

@@ -59,7 +59,7 @@ impl ExecSink {
         Ok(())
     }
 
-    /// Lets go of the input without ending it: whoever takes the session up again goes on with it.
+    /// Releases the input without ending it: a later reattach continues it.
     pub fn leave_open(self) {
         drop(self.core.leaving_input_open());
     }

@@ -32,7 +32,7 @@ const SIGNAL_BASE: i32 = 128;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AttachOutcome {
-    /// The session's id, by which it is taken up again.
+    /// The session's id, for reattaching.
     pub session_id: String,
     /// How the command ended; `None` when it was left running.
     pub status: Option<ExitStatus>,

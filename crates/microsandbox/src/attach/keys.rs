@@ -217,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn h1_everything_before_the_first_keys_is_delivered_and_nothing_else(
+        fn h1_input_before_the_detach_keys_is_delivered(
             keys in proptest::collection::vec(0u8..3, 1..6),
             bytes in proptest::collection::vec(0u8..3, 0..60),
         ) {

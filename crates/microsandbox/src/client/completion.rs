@@ -80,7 +80,7 @@ impl<T> Promise<T> {
 
 impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
-        self.finish(|| Err(Error::internal("an operation was given up halfway")));
+        self.finish(|| Err(Error::internal("an operation was abandoned")));
     }
 }
 
@@ -111,7 +111,7 @@ impl<T> Pending<T> {
         self.monitor.sleep(deadline, State::take)
     }
 
-    /// Wakes whoever waits; the result is of no interest any more.
+    /// Discards the result and wakes every waiter.
     pub fn close(&self) {
         let old = self.monitor.with(|state| std::mem::replace(state, State::Closed));
         drop(old);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operation_that_is_given_up_ends_in_an_error_and_not_in_silence() {
+    fn an_abandoned_operation_ends_in_an_error() {
         let (promise, pending) = completion::<()>();
         drop(promise);
         assert_eq!(block_on(pending).unwrap_err().kind(), ErrorKind::Internal);

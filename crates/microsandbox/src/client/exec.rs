@@ -213,7 +213,7 @@ impl ExecCore {
         SinkCore::take(&self.connection, &self.channel)
     }
 
-    /// No longer listens. Whoever waits is told so; the command runs on. Again does nothing.
+    /// Stops listening. A waiting call returns an error; the command runs on. Idempotent.
     pub(crate) fn close(&self) {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
@@ -233,7 +233,7 @@ impl Drop for ExecCore {
     }
 }
 
-/// The right to take events; others are told that the handle is busy.
+/// The right to take events; a second caller gets [`ErrorKind::Busy`].
 #[derive(Debug)]
 pub(crate) struct Turn<'a>(&'a ExecCore);
 

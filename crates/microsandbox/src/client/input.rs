@@ -8,7 +8,7 @@ use crate::event::ExecLost;
 use msb_wire::SendCredit;
 use msb_wire::limits::STDIN_WINDOW;
 
-/// A command's input as seen from here; whoever owns it locks it.
+/// The host's view of a command's input. The owner locks it.
 #[derive(Debug)]
 pub(super) struct Input {
     end: WritingEnd,

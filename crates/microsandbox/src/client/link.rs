@@ -1,8 +1,8 @@
 //! The connection as its two tasks and everybody's frames share it.
 //!
 //! Owns: the stream, what waits to be written, and which channel belongs to whom. Invariant: a
-//! frame goes out in the order in which its lock was taken, by whoever has it if the socket has
-//! room, else by the I/O thread; and every open channel is told of the end exactly once.
+//! frame goes out in lock order: written by the lock's holder if the socket has room, else by the
+//! I/O thread; and every open channel learns of the end exactly once.
 //!
 //! Locks are taken in this order: input of a channel, `out`, `table`.
 
@@ -71,7 +71,7 @@ impl Channel {
     /// Takes a message of the agent in. `Ok(true)` when it was the last; the error says which rule
     /// it breaks.
     pub(super) fn on_message(&self, message: Message) -> Result<bool, String> {
-        // The input first: whoever learns from an event that it is broken finds it so.
+        // The input first: a reader that sees the event finds the input broken.
         match message {
             Message::Credit(limit) => self.input.with(|input| input.grant(limit))?,
             Message::Attached(Attached { stdin_open: true, .. }) => self.input.with(Input::open),
@@ -418,12 +418,12 @@ impl Link {
         let mut table = lock(&self.table);
         let channel = match table.routes.get(&number) {
             Some(Route::Exec(channel)) => Arc::clone(channel),
-            // Closed by us, or turned away: what was on its way is of no interest.
+            // Closed or refused by us: late frames are ignored.
             None if number < table.next => return Ok(()),
             None => return Err("a frame on a channel that was never opened".to_owned()),
             Some(Route::Verdict(_) | Route::Sessions(_) | Route::Join(..)) => {
                 let route = table.remove(number);
-                // In one step: whoever gives the channel up in between must find it.
+                // In one step, so that a concurrent close finds the channel.
                 if let (Some(Route::Join(channel, _)), Message::Attached(_)) = (&route, &message) {
                     table.routes.insert(number, Route::Exec(Arc::clone(channel)));
                 }
@@ -518,20 +518,20 @@ impl Link {
         }
     }
 
-    /// Asks for the end of everything that a command started. The answer is of no interest.
+    /// Requests SIGKILL for everything that a command started, and ignores the answer.
     fn kill(&self, channel: &Channel) {
         let request =
             SignalRequest { session: channel.session, signal: SIGKILL, scope: Scope::Everything };
         let (promise, pending) = completion();
         drop(pending);
-        // Fails when the agent has stopped reading; it is given up in any case.
+        // Fails when the agent has stopped reading; the session is abandoned in any case.
         let _ = self.open(Message::Signal(request), |_| (Route::Verdict(promise), ()));
     }
 
     fn give_up(&self, number: u32, route: Option<Route>, deadline: &Deadline) {
         let Some(route) = route else { return };
         tracing::warn!(channel = number, wait = ?deadline.wait, "the agent did not answer");
-        // What it still tells is of no interest. Fails only when the connection is gone.
+        // Later frames are ignored. Fails only when the connection is gone.
         let _ = self.send(number, Message::Close);
         route.lose(&ExecLost::unanswered(deadline.limit));
     }

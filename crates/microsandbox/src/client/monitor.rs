@@ -13,7 +13,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-/// Locks a mutex whose content is valid at every moment, whoever panicked before.
+/// Locks a mutex whose content is always valid, even after a panic of another holder.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -48,7 +48,7 @@ impl<T: Ready> Monitor<T> {
         Monitor { inner: Mutex::new(inner), changed: Condvar::new(), level: OnceCell::new() }
     }
 
-    /// Looks at the value or changes it, and wakes whoever waits when it is ready afterwards.
+    /// Reads or changes the value, and wakes the waiters if it is ready afterwards.
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         let mut inner = lock(&self.inner);
         let result = f(&mut inner.value);
@@ -137,8 +137,8 @@ impl<T: Ready> Monitor<T> {
         Ok(fd.as_fd())
     }
 
-    /// Makes the descriptor tell once more that the value is ready, to whoever hears of changes only
-    /// (`EPOLLET`, as in Go's poller): for a look that ends although there is more.
+    /// Raises the descriptor's readiness again for edge-triggered pollers (`EPOLLET`, as in Go): for
+    /// a call that ends although there is more.
     pub fn remind(&self) {
         let inner = lock(&self.inner);
         if let Some(fd) = self.level.get().filter(|_| inner.raised) {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_hears_of_changes_only_can_be_reminded() {
+    fn edge_triggered_pollers_can_be_reminded() {
         use rustix::event::epoll;
         let monitor = Monitor::new(Count(1));
         let set = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();

@@ -1,4 +1,4 @@
-//! The events of one command, between the connection and whoever reads them.
+//! The events of one command, between the connection and the reader.
 //!
 //! Owns: their order, their end, and the credit for the memory that they hold. Invariant: an event
 //! is in the queue until the very step that hands it to the reader, and what is in the queue never
@@ -50,11 +50,11 @@ pub struct StreamEnd {
 pub(super) struct Consequence {
     /// Nothing more comes on this channel.
     pub(super) last: bool,
-    /// The agent is to be told this limit.
+    /// A limit to grant to the agent.
     pub(super) grant: Option<u64>,
 }
 
-/// The queue itself; whoever owns it locks it.
+/// The queue itself. The owner locks it.
 #[derive(Debug)]
 pub(super) struct Queue {
     state: ExecState,
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn b2_small_neighbours_of_one_stream_grow_together_and_keep_their_order() {
+    fn b2_small_chunks_of_one_stream_merge_in_order() {
         let mut queue = running();
         for message in [out(b"a"), out(b"b"), Message::Stderr(Bytes::from_static(b"e")), out(b"c")]
         {

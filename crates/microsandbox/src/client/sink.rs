@@ -92,7 +92,7 @@ impl SinkCore {
         fd.map_err(|error| Error::io("cannot make an event descriptor", error))
     }
 
-    /// Closes it, and so ends the input. Doing it again does nothing. Whoever waits in a write is told.
+    /// Closes the sink, and so ends the input. A waiting write returns an error. Idempotent.
     pub(crate) fn close(&self) {
         let channel = &self.channel;
         // The end is sent under the lock, behind all data.

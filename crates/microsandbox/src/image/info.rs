@@ -39,7 +39,7 @@ pub struct ImageInfo {
     pub cmd: Vec<String>,
     /// Its shell with its arguments.
     pub shell: Vec<String>,
-    /// Notes of whoever made it.
+    /// Annotations by its author.
     pub labels: BTreeMap<String, String>,
     /// The sandboxes that use it, running or not.
     pub used_by: Vec<String>,

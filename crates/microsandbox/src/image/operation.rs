@@ -75,7 +75,8 @@ impl ImageOperation {
         let selected = (&mut self.pending).await?;
         let found = self.found.clone();
         on_thread(move || {
-            let id = selected.id.ok_or_else(|| Error::internal("no image came of it"))?;
+            let id =
+                selected.id.ok_or_else(|| Error::internal("the operation produced no image"))?;
             Ok(ImageInfo::of(&found.store(), found.store().info(&id)?))
         })
         .await
@@ -149,7 +150,7 @@ pub(crate) fn perform(
         Some(Event::Done(selected)) => Ok(selected),
         Some(Event::Error(error)) => Err(error.into()),
         _ if !wanted || lock(&cancel.0).cancelled => {
-            Err(Error::new(ErrorKind::Closed, Origin::Caller, "it was given up"))
+            Err(Error::new(ErrorKind::Closed, Origin::Caller, "the operation was cancelled"))
         }
         _ => {
             let log = found.home.image_log();

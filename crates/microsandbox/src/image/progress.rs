@@ -1,4 +1,4 @@
-//! How far something is, for whoever wants to know.
+//! The progress of an operation.
 
 use crate::client::{Monitor, Ready};
 use msb_image::Progress;

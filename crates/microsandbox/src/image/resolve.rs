@@ -17,7 +17,7 @@ const TRIES: u32 = 3;
 pub(crate) struct Wanted<'a> {
     pub(crate) image: &'a ByteString,
     pub(crate) policy: PullPolicy,
-    /// Ends the getting of it.
+    /// Cancels the pull.
     pub(crate) cancel: &'a Cancel,
 }
 

@@ -102,8 +102,10 @@ impl From<client::Received> for Event {
 }
 
 /// A command: its events, and the means to act on it. Every call may come from any thread; those
-/// that take events are one at a time, and others are told that the handle is busy. Dropping it
-/// never kills the command.
+/// that take events run one at a time, and a second one gets [`ErrorKind::Busy`]. Dropping it never
+/// kills the command.
+///
+/// [`ErrorKind::Busy`]: crate::ErrorKind::Busy
 #[derive(Debug)]
 pub struct Exec {
     pub(crate) core: ExecCore,

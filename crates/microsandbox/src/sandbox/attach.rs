@@ -17,8 +17,8 @@ impl Sandbox {
     ///
     /// Returns the command's exit code, or 128 and the signal's number when a signal killed it, as
     /// a shell would show it; -1 when the detach keys were typed, `ctrl-]` unless set, or the
-    /// terminal was hung up: the command then runs on, and [`Sandbox::attach_session`] takes it up
-    /// again. It also runs on when the future is dropped. Fails with [`ErrorKind::NotATerminal`]
+    /// terminal was hung up: the command then runs on; reattach with
+    /// [`Sandbox::attach_session`]. It also runs on when the future is dropped. Fails with [`ErrorKind::NotATerminal`]
     /// when standard input is not a terminal, and with [`ErrorKind::Busy`] while another attach has
     /// it.
     pub async fn attach(

@@ -22,7 +22,7 @@ pub struct SandboxBuilder {
     replace: bool,
     pull_policy: PullPolicy,
     progress: Option<OnProgress>,
-    /// Everything else, under a name that is no one's.
+    /// Everything else, under a placeholder name.
     rest: Rest,
 }
 
@@ -83,7 +83,7 @@ impl SandboxBuilder {
         self
     }
 
-    /// Sets a function that is told how far the image is, on a thread of the library, which waits
+    /// Sets a progress callback for the image, called on a thread of the library, which waits
     /// for its return. Never called when the image is a directory.
     #[must_use]
     pub fn on_progress(mut self, f: impl Fn(ImageProgress) + Send + Sync + 'static) -> Self {

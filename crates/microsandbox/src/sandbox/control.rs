@@ -93,7 +93,7 @@ impl Inner {
 
     /// How a sandbox ended whose runner does not listen; `None` when it has not ended. Blocks.
     fn outcome(&self) -> Result<Option<ExitStatus>, Error> {
-        // Written before the runner lets go of its lock, and removed by the next start.
+        // Written before the runner releases its lock, and removed by the next start.
         if let Some(outcome) = self.dir.read_outcome()? {
             return self.status_of(&outcome).map(Some);
         }

@@ -106,7 +106,7 @@ pub struct SessionInfo {
     pub status: Option<ExitStatus>,
     /// How long ago it started.
     pub age: Duration,
-    /// How many bytes it has put out.
+    /// Bytes of output so far.
     pub output_total: u64,
     /// How many readers follow it.
     pub followers: u32,

@@ -1,4 +1,4 @@
-//! The records of a log, between the thread that reads the files and whoever takes them.
+//! The records of a log, between the thread that reads the files and the reader.
 //!
 //! Owns: their order, their end, and the memory that they may take. Invariant: a record is in the
 //! queue until the very step that hands it over, and the thread is ahead by a bounded number of
@@ -21,7 +21,7 @@ const RECORD_COST: usize = 256;
 /// What is read from a log.
 #[derive(Debug)]
 pub enum LogItem {
-    /// What a session has put out, or what happened to it.
+    /// Output of a session, or an event of it.
     Record(LogRecord),
     /// It cannot be read on.
     Failed(Error),
@@ -170,7 +170,7 @@ impl LogCore {
         self.0.queue.fd().map_err(|error| Error::io("cannot make an event descriptor", error))
     }
 
-    /// Reads no further. Whoever waits is told so. Again does nothing.
+    /// Stops reading. A waiting call returns an error. Idempotent.
     pub(crate) fn close(&self) {
         let items = self.0.queue.with(|queue| {
             queue.taker = Taker::Gone;
@@ -197,7 +197,7 @@ impl Shared {
     }
 }
 
-/// The right to take items; others are told that the handle is busy.
+/// The right to take items; a second caller gets [`ErrorKind::Busy`].
 #[derive(Debug)]
 pub(crate) struct LogTurn<'a>(&'a Shared);
 
@@ -264,7 +264,7 @@ impl Drop for Filler {
     // A panic of the thread is no end of the log.
     fn drop(&mut self) {
         if !self.0.queue.with(|queue| queue.over) {
-            let error = Error::internal("the reading of a log was given up halfway");
+            let error = Error::internal("the log reader stopped early");
             self.end(Some(LogItem::Failed(error)));
         }
     }

@@ -1,4 +1,4 @@
-//! Reading what the sessions of a sandbox have put out.
+//! Reads the log of a sandbox.
 
 use crate::client::Pending;
 use crate::error::MicrosandboxResult;
@@ -22,7 +22,7 @@ pub async fn logs(name: impl AsRef<str>, options: LogOptions) -> MicrosandboxRes
 }
 
 impl Sandbox {
-    /// Reads its log: what its sessions have put out, byte for byte, and what became of them.
+    /// Reads its log: the output of its sessions, byte for byte, and how they ended.
     ///
     /// There is one only if it was asked for by [`SandboxBuilder::log`]. It is kept until the
     /// sandbox is removed, the oldest part only as long as there is room.
@@ -52,8 +52,8 @@ impl LogStream {
         }
     }
 
-    /// Takes the next item, and waits for it up to a deadline. One thread at a time; others are told
-    /// that the stream is busy.
+    /// Takes the next item, and waits for it up to a deadline. One thread at a time; a second one gets
+    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy).
     pub fn take_until(&self, deadline: Option<Instant>) -> MicrosandboxResult<LogNext> {
         self.core.turn()?.next(deadline)
     }

@@ -163,7 +163,7 @@ impl Sandbox {
     pub(crate) fn begin_list() -> Pending<Vec<SandboxInfo>> {
         let home = Home::from_env();
         on_thread("msb-control", move || {
-            // Without the companions nothing can be cleaned up, but all can be told.
+            // Without the companions nothing can be cleaned up, but everything can be listed.
             let companions = crate::library::companions().ok();
             let all = msb_state::list(&home?, companions.as_ref())?;
             let readable = |(name, info)| match info {

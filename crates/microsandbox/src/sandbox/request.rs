@@ -22,14 +22,14 @@ impl Sandbox {
     ) -> MicrosandboxResult<(ExecCore, Joined)> {
         let session = session_named(session_id)?;
         let connection = self.connect().await?;
-        // Whoever gives up the wait drops the core, and with it the channel.
+        // Cancelling the wait drops the core, and with it the channel.
         let (mut core, answer) = ExecCore::join(&connection, session, from)?;
         let joined = answer.await?;
         core.note(&joined);
         Ok((core, joined))
     }
 
-    /// The shell for scripts, and for whoever attaches without a command.
+    /// The shell for scripts, and for an attach without a command.
     pub(crate) fn own_shell(&self) -> &[u8] {
         shell_of(&self.inner.config)
     }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a6_a_script_comes_between_the_shell_and_the_builders_arguments() {
+    fn a6_a_script_precedes_the_builders_arguments() {
         let mut config = config();
         let exec = composed(&config, Program::Script(b"echo $1".into()), |o| o.arg("sh").arg("x"));
         assert_eq!(strings(&exec.argv), ["/bin/sh", "-c", "echo $1", "sh", "x"]);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a8_directory_and_user_come_from_the_command_else_from_the_sandbox_else_are_slash_and_root() {
+    fn a8_directory_and_user_of_command_sandbox_or_default() {
         let mut config = config();
         let exec = composed(&config, command("x"), |o| o);
         assert_eq!((exec.cwd.as_slice(), exec.user), (b"/".as_slice(), None));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a2_commands_that_cannot_be_are_refused_and_arguments_stay_as_they_are() {
+    fn a2_invalid_commands_are_refused_arguments_kept() {
         for bad in ["", "a\0b"] {
             let error = compose(&config(), command(bad), ExecOptions::default()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn d3_a_timeout_is_kept_to_the_nanosecond_and_one_beyond_all_time_is_none() {
+    fn d3_a_timeout_is_exact_and_a_huge_one_is_none() {
         let exec = composed(&config(), command("x"), |o| o.timeout(Duration::from_nanos(1)));
         assert_eq!(exec.timeout_ns, Some(1));
         let exec = composed(&config(), command("x"), |o| o.timeout(Duration::MAX));

@@ -50,7 +50,7 @@ fn failure() -> Failure {
 }
 
 #[test]
-fn b1_a_command_is_told_from_its_start_to_its_end_and_then_there_is_nothing_for_ever() {
+fn b1_events_from_start_to_end_then_none() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
     agent.started(channel);
     agent.out(channel, b"one");
@@ -71,7 +71,7 @@ fn b1_a_command_is_told_from_its_start_to_its_end_and_then_there_is_nothing_for_
 }
 
 #[test]
-fn b1_a_failure_to_start_is_the_only_event_and_an_error_of_the_collected_call() {
+fn b1_a_start_failure_is_the_only_event_and_a_typed_error() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
     agent.send(channel, Message::Failed(failure()));
     let mut handle = handle(core);
@@ -84,7 +84,7 @@ fn b1_a_failure_to_start_is_the_only_event_and_an_error_of_the_collected_call() 
 }
 
 #[test]
-fn b1_a_story_out_of_order_loses_every_command_on_the_connection() {
+fn b1_events_out_of_order_lose_the_connection() {
     let (connection, mut agent, core, channel) = opened(StdinSource::Null);
     let other = ExecCore::start(&connection, request(StdinSource::Null)).unwrap();
     let second = agent.recv().channel;
@@ -101,7 +101,7 @@ fn b1_a_story_out_of_order_loses_every_command_on_the_connection() {
 }
 
 #[test]
-fn b7_a_connection_cut_in_the_middle_of_a_frame_is_one_loss_and_no_exit() {
+fn b7_a_cut_within_a_frame_is_one_loss_and_no_exit() {
     let (connection, mut agent, core, channel) = opened(StdinSource::Null);
     agent.started(channel);
     agent.out(channel, b"whole");
@@ -138,7 +138,7 @@ fn b7_a_connection_lost_after_the_exit_takes_nothing_back() {
 }
 
 #[test]
-fn b7_one_that_wants_all_output_is_told_when_some_may_be_missing() {
+fn b7_collect_until_eof_fails_if_output_may_be_missing() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
     agent.started(channel);
     agent.exited(channel, 0);
@@ -168,7 +168,7 @@ fn i_a_frame_on_a_channel_that_was_never_opened_is_a_loss() {
 }
 
 #[test]
-fn i_a_wrong_kind_of_answer_fails_the_request_and_the_connection() {
+fn i_a_wrong_answer_fails_request_and_connection() {
     let (connection, mut agent, core, _) = opened(StdinSource::Null);
     let pending = connection.sessions().unwrap();
     let channel = agent.recv().channel;
@@ -178,7 +178,7 @@ fn i_a_wrong_kind_of_answer_fails_the_request_and_the_connection() {
 }
 
 #[test]
-fn i_an_agent_without_a_common_version_or_without_a_greeting_is_refused() {
+fn i_an_agent_without_version_or_greeting_is_refused() {
     let establish = |speak: fn(&mut Agent)| {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let pending = Connection::establish(ours, limits()).unwrap();
@@ -206,7 +206,7 @@ fn i_an_agent_without_a_common_version_or_without_a_greeting_is_refused() {
 }
 
 #[test]
-fn b5_random_cancels_over_a_million_numbered_lines_leave_no_gap_and_one_ending() {
+fn b5_random_cancels_over_a_million_lines_leave_no_gap() {
     const LINES: u64 = 1_000_000;
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
     let writer = thread::spawn(move || {
@@ -314,7 +314,7 @@ fn b6_credit_goes_back_when_events_are_released_and_not_before() {
 }
 
 #[test]
-fn b6_an_agent_that_sends_more_than_was_granted_loses_the_connection() {
+fn b6_sending_beyond_the_credit_loses_the_connection() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
     agent.started(channel);
     for _ in 0..=OUTPUT_WINDOW / cost(MAX_DATA) {
@@ -332,7 +332,7 @@ fn b6_an_agent_that_sends_more_than_was_granted_loses_the_connection() {
 }
 
 #[test]
-fn credit_that_is_released_after_everything_was_closed_is_harmless() {
+fn credit_released_after_close_is_harmless() {
     let (connection, mut agent, core, channel) = opened(StdinSource::Null);
     agent.started(channel);
     agent.out(channel, b"kept");
@@ -348,7 +348,7 @@ fn credit_that_is_released_after_everything_was_closed_is_harmless() {
 }
 
 #[test]
-fn b9_a_second_reader_is_told_that_the_handle_is_busy_and_control_is_not_disturbed() {
+fn b9_a_second_reader_is_busy_and_control_still_works() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
     let mut first = Box::pin(core.next());
     assert!(poll_once(&mut first).is_pending());
@@ -367,7 +367,7 @@ fn b9_a_second_reader_is_told_that_the_handle_is_busy_and_control_is_not_disturb
 }
 
 #[test]
-fn the_descriptor_polls_readable_exactly_while_there_is_something() {
+fn descriptor_is_readable_exactly_while_an_event_waits() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
     assert!(!is_readable(core.fd().unwrap()));
     agent.started(channel);
@@ -423,7 +423,7 @@ fn d1_dropping_a_handle_detaches_and_never_kills() {
 }
 
 #[test]
-fn d1_a_handle_whose_command_has_ended_is_dropped_without_a_word() {
+fn d1_dropping_a_handle_after_the_end_sends_nothing() {
     let (connection, mut agent, core, channel) = opened(StdinSource::Null);
     agent.started(channel);
     agent.exited(channel, 0);
@@ -461,7 +461,7 @@ fn d4_a_collected_call_that_came_to_its_end_kills_nothing() {
 }
 
 #[test]
-fn b10_a_collect_that_is_given_up_keeps_what_it_had_for_the_next() {
+fn b10_a_cancelled_collect_keeps_its_output() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
     let mut handle = handle(core);
     agent.started(channel);
@@ -479,7 +479,7 @@ fn b10_a_collect_that_is_given_up_keeps_what_it_had_for_the_next() {
 }
 
 #[test]
-fn b10_wait_ends_at_the_exit_and_what_comes_after_it_can_still_be_received() {
+fn b10_events_after_wait_can_still_be_received() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
     let mut handle = handle(core);
     agent.started(channel);
@@ -513,7 +513,7 @@ fn d3_a_timeout_is_an_error_that_carries_the_output_so_far() {
 }
 
 #[test]
-fn a4_output_is_cut_at_the_callers_limit_and_says_how_much_there_was() {
+fn a4_output_is_cut_at_the_limit_and_the_total_reported() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
     agent.started(channel);
     for _ in 0..4 {
@@ -597,7 +597,7 @@ fn d5_sessions_are_listed() {
 }
 
 #[test]
-fn a2_arguments_longer_than_any_frame_fail_as_the_kernel_would_fail_them() {
+fn a2_arguments_beyond_a_frame_fail_with_e2big() {
     let (connection, mut agent) = connect();
     let mut large = request(StdinSource::Null);
     large.exec.argv.push(vec![b'x'; 9 << 20].into());

@@ -42,7 +42,7 @@ fn c1_the_sink_is_had_once_and_only_when_there_is_a_pipe() {
 }
 
 #[test]
-fn c1_the_sink_works_when_the_handle_is_gone_and_the_other_way_round() {
+fn c1_sink_and_handle_outlive_each_other() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Pipe);
     agent.started(channel);
     let sink = core.take_sink().unwrap();
@@ -124,7 +124,7 @@ fn c2_closing_the_sink_wakes_one_that_waits_in_a_write() {
 }
 
 #[test]
-fn c3_a_command_that_stops_reading_is_a_broken_pipe_and_one_event() {
+fn c3_a_closed_stdin_is_a_broken_pipe_and_one_event() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Pipe);
     let sink = core.take_sink().unwrap();
     agent.started(channel);
@@ -178,7 +178,7 @@ fn c4_given_bytes_arrive_whole_and_then_their_end() {
 }
 
 #[test]
-fn c4_a_command_that_does_not_read_its_bytes_is_no_error_of_the_call() {
+fn c4_unread_stdin_bytes_are_no_error_of_the_call() {
     let data = Bytes::from(vec![0; 4 << 20]);
     let (_connection, mut agent, core, channel) = opened(StdinSource::Bytes(data));
     agent.started(channel);

@@ -33,7 +33,7 @@ fn attached(stdin_open: bool) -> Message {
 }
 
 #[test]
-fn d5_a_session_that_is_joined_is_told_from_there_and_positions_go_on() {
+fn d5_a_joined_session_starts_there_and_positions_go_on() {
     let (connection, mut agent) = connect();
     let (core, answer, channel) = asked(&connection, &mut agent, ReattachFrom::Position(10));
     agent.send(channel, attached(true));
@@ -58,7 +58,7 @@ fn d5_a_session_whose_input_is_closed_has_no_sink() {
 }
 
 #[test]
-fn d5_an_unknown_session_is_the_calls_typed_error_and_the_connection_goes_on() {
+fn d5_an_unknown_session_is_a_typed_error_of_the_call() {
     let (connection, mut agent) = connect();
     let (core, answer, channel) = asked(&connection, &mut agent, ReattachFrom::Start);
     let refusal = Some(Refusal::NoSuchSession);
@@ -70,7 +70,7 @@ fn d5_an_unknown_session_is_the_calls_typed_error_and_the_connection_goes_on() {
 }
 
 #[test]
-fn d5_a_session_that_never_starts_says_so_to_those_who_joined_it_early() {
+fn d5_early_joiners_learn_that_a_session_never_started() {
     let (connection, mut agent) = connect();
     let (core, answer, channel) = asked(&connection, &mut agent, ReattachFrom::Start);
     agent.send(
@@ -88,7 +88,7 @@ fn d5_a_session_that_never_starts_says_so_to_those_who_joined_it_early() {
 }
 
 #[test]
-fn d5_a_connection_that_is_lost_before_the_answer_is_an_error_of_the_call() {
+fn d5_a_loss_before_the_answer_is_an_error_of_the_call() {
     let (connection, mut agent) = connect();
     let (_core, answer, _) = asked(&connection, &mut agent, ReattachFrom::Start);
     drop(agent);
@@ -103,7 +103,7 @@ fn d5_one_who_gives_up_before_the_answer_closes_the_channel() {
     drop(core);
     let frame = agent.recv();
     assert_eq!((frame.channel, frame.message), (channel, Message::Close));
-    // What had been on its way is of no interest, and breaks no rule.
+    // Late frames are ignored and break no rule.
     agent.send(channel, attached(true));
     agent.out(channel, b"late");
     let (_core, _answer, _) = asked(&connection, &mut agent, ReattachFrom::Start);
