@@ -1,4 +1,5 @@
-//! docs/environment.md has a row for every `MSB_*` variable that the code reads, and for no other.
+//! What the pages say about the code, as far as a test can see: docs/environment.md has a row for every
+//! `MSB_*` variable that the code reads, and for no other; links lead to files.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -83,4 +84,20 @@ fn variables_that_are_read_are_those_of_the_page() {
     assert!(missing.is_empty(), "not in docs/environment.md: {missing:?}");
     let unread: Vec<_> = told.difference(&read).collect();
     assert!(unread.is_empty(), "in docs/environment.md, and read by nobody: {unread:?}");
+}
+
+#[test]
+fn links_between_pages_lead_to_files() {
+    let link = Regex::new(r"\]\(([^)#:]+)(?:#[^)]*)?\)").unwrap();
+    let (mut files, mut links) = (Vec::new(), 0);
+    sources(root(), &mut files);
+    for page in files.iter().filter(|file| file.extension().is_some_and(|end| end == "md")) {
+        let text = std::fs::read_to_string(page).unwrap();
+        for found in link.captures_iter(&text) {
+            let target = page.parent().unwrap().join(&found[1]);
+            assert!(target.exists(), "{}: {}", page.display(), &found[1]);
+            links += 1;
+        }
+    }
+    assert!(links > 50, "only {links} links found");
 }
