@@ -6,10 +6,10 @@
 //! it could not be made or because the process is a forked child.
 
 use crate::error::{Error, ErrorKind, Origin};
+use crossbeam_channel::bounded;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use once_cell::sync::OnceCell;
 use std::future::Future;
-use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, Handle};
 
@@ -46,7 +46,7 @@ pub(crate) fn check_pid(pid: u32) -> Result<(), Error> {
 
 impl Runtime {
     fn start() -> Result<Runtime, Error> {
-        let (report, reported) = mpsc::channel();
+        let (report, reported) = bounded(1);
         spawn_thread("msb-io", move || {
             let runtime = match Builder::new_current_thread().enable_io().enable_time().build() {
                 Ok(runtime) => runtime,
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_io_thread_has_its_name_and_blocks_every_signal() {
-        let (sender, receiver) = mpsc::channel();
+        let (sender, receiver) = bounded(1);
         get().unwrap().spawn(async move {
             let name = thread::current().name().map(str::to_owned);
             let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
