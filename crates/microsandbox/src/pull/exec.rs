@@ -178,8 +178,9 @@ impl Exec {
 
     /// Takes the next event.
     pub fn recv(&self, deadline: Option<Instant>) -> MicrosandboxResult<Next> {
-        let next = self.core.turn()?.next(deadline)?;
-        Ok(match next {
+        // Held until the event is in the record.
+        let turn = self.core.turn()?;
+        Ok(match turn.next(deadline)? {
             client::Next::Event(received) => {
                 self.record(|record| record.note(&received.event));
                 Next::Event(received.into())
@@ -200,13 +201,15 @@ impl Exec {
         mut each: impl FnMut(Event),
     ) -> MicrosandboxResult<Batch> {
         let mut taken = Vec::new();
-        let batch = self.core.turn()?.batch(deadline, max, &mut taken)?;
+        let turn = self.core.turn()?;
+        let batch = turn.batch(deadline, max, &mut taken)?;
         self.record(|record| {
             taken.iter().for_each(|received| record.note(&received.event));
             if let Batch::End(end) = batch {
                 record.ended(end);
             }
         });
+        drop(turn);
         taken.into_iter().for_each(|received| each(received.into()));
         Ok(batch)
     }
