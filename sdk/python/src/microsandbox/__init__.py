@@ -1,4 +1,4 @@
-"""Run commands in isolated sandboxes, and get every byte, every exit and every failure once.
+"""Run commands in isolated sandboxes; every byte, exit and failure arrives exactly once.
 
     from microsandbox import Sandbox
 
@@ -6,8 +6,8 @@
         output = await sb.exec("uname", ["-a"])
         print(output.stdout_text, output.exit_code)
 
-Everything here is for asyncio (also uvloop), trio and anyio; `microsandbox.sync` has the same
-names for scripts and notebooks. Errors are a tree below `MicrosandboxError`.
+This API is for asyncio (also uvloop), trio and anyio; `microsandbox.sync` has the same names for
+scripts and notebooks. All errors inherit from `MicrosandboxError`.
 """
 
 from ._async import ExecHandle, ExecSink, Image, LogStream, Sandbox, doctor

@@ -1,4 +1,8 @@
-"""Sandboxes and commands for asyncio, trio and anyio."""
+"""Sandboxes and commands for asyncio, trio and anyio.
+
+`_sync` is generated from this file by `generate_sync.py`: a method with `await wait(...)` takes a
+`timeout` there.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,14 @@ from typing import (
     Union,
 )
 
-from ._backends import current
-from ._exec import ExecCore, SinkCore, checked_signal
-from ._image_values import ImageInfo, OnProgress, checked_callback
-from ._images import list_images, prune, remove_image, take
-from ._images import pull as pull_image
+from . import _abi
+from ._async_io import offload, run, wait
+from ._exec import ExecCore, SinkCore, signal_number
+from ._image_values import ImageInfo, OnProgress, check_callback
+from ._images import import_image, list_images, prune_images, pull_image, remove_image
 from ._logs import LogCore
-from ._options import Command, attach_options, number, sandbox_options
-from ._sandbox import SandboxCore, list_sandboxes, remove
-from ._sandbox import doctor as host_info
+from ._options import Command, attach_options, integer, sandbox_options
+from ._sandbox import SandboxCore, host_info, list_sandboxes, remove_sandbox
 from ._values import (
     ExecEvent,
     ExecOutput,
@@ -56,25 +59,23 @@ if TYPE_CHECKING:
     else:
         from typing_extensions import Self
 
-from . import _abi
-
 
 class ExecSink:
-    """The writing end of a command's input, had from `ExecHandle.take_stdin`."""
+    """The write end of a command's stdin, returned by `ExecHandle.take_stdin`."""
 
     def __init__(self, core: SinkCore) -> None:
         self._core = core
 
     async def write(self, data: Data) -> None:
-        """Writes all of ``data``, and waits while the command does not read.
+        """Write all of ``data``, waiting while the command does not read.
 
-        Text becomes UTF-8; an empty write does nothing. When this is cancelled, what was written
-        until then stays written. Raises `BrokenInputError` once the command no longer reads.
+        Text is sent as UTF-8; an empty write does nothing. Cancelling a wait leaves what was
+        already written in place. Raises `BrokenInputError` once the command no longer reads.
         """
-        await self._core.write(current(), data)
+        await wait(lambda io: self._core.write(io, data))
 
     async def close(self) -> None:
-        """Ends the input: the command reads end-of-file. Again is fine."""
+        """Close stdin: the command reads end-of-file. Closing twice is fine."""
         self._core.handle.close()
 
     async def __aenter__(self) -> Self:
@@ -85,13 +86,13 @@ class ExecSink:
 
 
 class ExecHandle:
-    """A command that was started: its events, and the means to act on it.
+    """A started command: its events and the means to control it.
 
-    ``async for event in handle`` gives the events. ``async with handle`` kills the command, and all
-    that it has started, at the end of the scope. Closing or forgetting a handle never does.
+    ``async for event in handle`` yields the events. ``async with handle`` kills the command and all
+    its processes at the end of the scope. Closing or dropping a handle never does.
 
     One task receives (`recv`, `wait`, `collect`, iteration) at a time; a second gets `BusyError`.
-    Everything else may be called at any time. Cancelling a call loses no event.
+    Everything else may be called at any time. Cancelling a wait loses no event.
     """
 
     def __init__(self, core: ExecCore) -> None:
@@ -99,43 +100,41 @@ class ExecHandle:
 
     @property
     def id(self) -> str:
-        """The session's id: 32 hexadecimal digits, never used again, the same everywhere."""
+        """The session's id: 32 hexadecimal digits, never reused, the same in every process."""
         return self._core.id()
 
     @property
     def position(self) -> int:
-        """Where in the output this handle is, as `Sandbox.reattach` takes it."""
+        """The offset in the output that was received so far, for `Sandbox.reattach`."""
         return self._core.positions()[0]
 
     @property
     def missed(self) -> int:
-        """How many bytes `Sandbox.reattach` was asked for that are no longer kept."""
+        """How many bytes requested from `Sandbox.reattach` are no longer kept."""
         return self._core.positions()[1]
 
     @property
     def writer_left(self) -> bool:
-        """At the end of the stream: whether some other process still had the output open."""
+        """At the end of the stream: whether another process still had the output open."""
         return self._core.writer_left
 
     async def recv(self) -> Optional[ExecEvent]:
-        """The next event; None when there is nothing more, and for ever after."""
-        events = self._core.events
-        if events and not self._core.handle.closed:
-            return events.popleft()
-        return await self._core.next(current())
+        """Return the next event, or None at the end of the stream and ever after."""
+        event = self._core.ready()
+        return event if event is not None else await wait(self._core.next)
 
     async def recv_view(self) -> Optional[ExecView]:
-        """As `recv`, without a copy of the bytes. Of small pieces the view costs more than the copy.
+        """Receive as `recv` does, without copying the bytes. For small events a copy is cheaper.
 
-        The bytes stay valid as long as anything refers to them: the view, a slice of it, an array
-        made of it. Until then they count as not received, and a command of which about a mebibyte
-        is not received stands still.
+        The bytes stay valid while anything refers to them: the view, a slice of it, an array made
+        of it. Until then they count as not received, and a command stops once about a mebibyte is
+        not received.
         """
-        return await self._core.view(current())
+        return await wait(self._core.view)
 
     async def views(self) -> AsyncIterator[ExecView]:
-        """All events as `recv_view` gives them."""
-        while (view := await self._core.view(current())) is not None:
+        """Yield all events as `recv_view` returns them."""
+        while (view := await run(self._core.view)) is not None:
             yield view
 
     def __aiter__(self) -> AsyncIterator[ExecEvent]:
@@ -148,58 +147,61 @@ class ExecHandle:
         return event
 
     def take_stdin(self) -> Optional[ExecSink]:
-        """The writing end of its input, once; None without `Stdin.pipe()`. It lives on its own."""
+        """Return the write end of stdin, once; None without `Stdin.pipe()`.
+
+        It stays open when this handle is closed.
+        """
         sink = self._core.take_stdin()
         return None if sink is None else ExecSink(sink)
 
     async def wait(self) -> ExitStatus:
-        """Waits until the command has exited, and throws away what it puts out until then.
+        """Wait until the command has exited, discarding its output.
 
-        Raises `ExecFailedError` if it never started, `StreamLostError` if its sandbox went first.
+        Raises `ExecFailedError` if it never started, `StreamLostError` if its sandbox ended first.
         """
-        return await self._core.wait(current())
+        return await wait(self._core.wait)
 
     async def collect(self) -> ExecOutput:
-        """Waits for the end of the output, and gives what was not received before.
+        """Wait for the end of the output and return what was not received before.
 
-        When this is cancelled, what was gathered stays here for the next call. Raises
-        `ExecFailedError`, `ExecTimeoutError` (which carries the output) or `StreamLostError`.
+        Cancelling a wait keeps what was gathered for the next call. Raises `ExecFailedError`,
+        `ExecTimeoutError` (which carries the output) or `StreamLostError`.
         """
-        return await self._core.collect(current())
+        return await wait(self._core.collect)
 
     async def signal(self, signal: Union[int, str]) -> None:
-        """Sends a signal, by number or name, to the command's process group."""
-        value = checked_signal(signal)
-        await current().run(lambda: self._core.signal(value, _abi.MSB_SIGNAL_GROUP))
+        """Send a signal, by number or name, to the command's process group."""
+        number = signal_number(signal)
+        await offload(lambda: self._core.signal(number, _abi.MSB_SIGNAL_GROUP))
 
     async def kill(self) -> None:
-        """Kills the command and everything that it has started."""
-        await current().run(self._core.kill)
+        """Kill the command and every process that it started."""
+        await offload(self._core.kill)
 
     async def resize(self, rows: int, cols: int) -> None:
-        """Changes the size of the command's terminal."""
-        number("the number of rows", rows, 65535)
-        number("the number of columns", cols, 65535)
-        await current().run(lambda: self._core.resize(rows, cols))
+        """Resize the command's terminal."""
+        integer("the number of rows", rows, 65535)
+        integer("the number of columns", cols, 65535)
+        await offload(lambda: self._core.resize(rows, cols))
 
     async def close(self) -> None:
-        """Closes the handle: whoever waits on it gets `ClosedError`. The command runs on."""
+        """Close the handle: pending calls on it raise `ClosedError`. The command keeps running."""
         self._core.close()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await current().settle(self._core.end)
+        await run(lambda io: io.run_shielded(self._core.end))
 
     def __repr__(self) -> str:
         return f"<ExecHandle {'closed' if self._core.handle.closed else self._core.id()}>"
 
 
 class LogStream:
-    """The records of a sandbox's log, in the order in which they reached it.
+    """The records of a sandbox's log, in the order in which they were logged.
 
-    ``async for record in sandbox.logs()`` reads them. Closing it, or its end, ends the reading.
+    ``async for record in sandbox.logs()`` reads them. Reading stops at the end or on `close`.
     """
 
     def __init__(self, core: LogCore) -> None:
@@ -207,12 +209,15 @@ class LogStream:
 
     @property
     def warning(self) -> Optional[str]:
-        """At the end: what is missing from what was read, in one line; None if nothing is."""
+        """At the end: what is missing from the log, in one line; None if nothing is."""
         return self._core.warning
 
     async def recv(self) -> Optional[LogRecord]:
-        """The next record; None at the end, for ever. Cancelling loses none."""
-        return await self._core.next(current())
+        """Return the next record, or None at the end and ever after.
+
+        Cancelling a wait loses no record.
+        """
+        return await wait(self._core.next)
 
     def __aiter__(self) -> AsyncIterator[LogRecord]:
         return self
@@ -224,7 +229,7 @@ class LogStream:
         return record
 
     async def close(self) -> None:
-        """Ends the reading."""
+        """Stop reading."""
         self._core.close()
 
     async def __aenter__(self) -> Self:
@@ -238,8 +243,8 @@ class Sandbox:
     """A sandbox: `Sandbox.create` makes one, `Sandbox.get` finds one.
 
     It ends with the process that created it unless it is ``detached``. ``async with`` on a created
-    sandbox kills and removes it at the end of the scope; on one that was found, or is detached, it
-    closes this object only.
+    sandbox kills and removes it at the end of the scope. On a detached sandbox, or one that was
+    found, it only closes this object.
     """
 
     def __init__(self, core: SandboxCore, removes: bool = False) -> None:
@@ -254,41 +259,42 @@ class Sandbox:
         on_progress: Optional[OnProgress] = None,
         **more: Unpack[SandboxOptions],
     ) -> Sandbox:
-        """Makes a sandbox and starts it.
+        """Create a sandbox and start it.
 
         Options, as keywords or as one dict: ``image`` (required), ``driver``, ``cpus``, ``memory``
-        (MiB), ``pids_limit``, ``disk`` (MiB), ``require_jail``, ``security``,
-        ``pull_policy``, ``env``, ``workdir``, ``shell``, ``user``, ``hostname``, ``labels``, ``replace``,
+        (MiB), ``pids_limit``, ``disk`` (MiB), ``require_jail``, ``security``, ``pull_policy``,
+        ``env``, ``workdir``, ``shell``, ``user``, ``hostname``, ``labels``, ``replace``,
         ``detached``, ``network``, ``max_duration``, ``idle_timeout``, ``boot_timeout`` (seconds),
-        ``log``, ``log_max_bytes``, ``log_files``. `SandboxOptions` tells about each.
+        ``log``, ``log_max_bytes``, ``log_files``. `SandboxOptions` describes each.
 
-        ``on_progress`` is called with a `Progress`, in this thread, while the image is got; what it
-        raises ends the call, and no sandbox is left. An image that is a directory has none.
+        ``on_progress`` is called in this thread with a `Progress` while the image is pulled or
+        unpacked. An exception from it cancels creation and leaves no sandbox. An image that is a
+        directory reports no progress.
         """
-        told = checked_callback(on_progress)
+        callback = check_callback(on_progress)
         raw = sandbox_options(name, options, more)
-        core = await SandboxCore.create(current(), name, raw, told)
+        core = await run(lambda io: SandboxCore.create(io, name, raw, callback))
         return cls(core, removes=not raw.flags & _abi.MSB_SANDBOX_DETACHED)
 
     @classmethod
     async def get(cls, name: str) -> Sandbox:
-        """Finds a sandbox by its name, running or not, whoever created it."""
-        return cls(await SandboxCore.open(current(), name, start=False))
+        """Find a sandbox by its name, running or not, whoever created it."""
+        return cls(await run(lambda io: SandboxCore.open(io, name, start=False)))
 
     @classmethod
     async def start(cls, name: str) -> Sandbox:
-        """Starts a sandbox that is not running, with the files it was left with."""
-        return cls(await SandboxCore.open(current(), name, start=True))
+        """Start a stopped sandbox with the files of its last run."""
+        return cls(await run(lambda io: SandboxCore.open(io, name, start=True)))
 
     @staticmethod
     async def list() -> List[SandboxInfo]:
-        """All sandboxes by name, running or not."""
-        return await current().run(list_sandboxes)
+        """Return all sandboxes by name, running or not."""
+        return await offload(list_sandboxes)
 
     @staticmethod
     async def remove(name: str, *, force: bool = False) -> None:
-        """Removes a sandbox and its files; one that runs only with ``force``, which kills it."""
-        await current().run(lambda: remove(name, force))
+        """Remove a sandbox and its files. ``force`` kills it first if it is running."""
+        await offload(lambda: remove_sandbox(name, force))
 
     @property
     def name(self) -> str:
@@ -296,12 +302,12 @@ class Sandbox:
         return self._core.name
 
     async def info(self) -> SandboxInfo:
-        """What is known about it now."""
-        return await self._core.info(current())
+        """Return its current state and configuration."""
+        return await run(self._core.info)
 
     async def status(self) -> SandboxStatus:
-        """Whether it runs now, or how it ended."""
-        return (await self._core.info(current())).status
+        """Return whether it is running, or how it ended."""
+        return (await run(self._core.info)).status
 
     async def exec(
         self,
@@ -310,17 +316,18 @@ class Sandbox:
         options: Optional[ExecOptions] = None,
         **more: Unpack[ExecOptions],
     ) -> ExecOutput:
-        """Runs a command and waits for its end; an exit code other than 0 is a result.
+        """Run a command to its end. A non-zero exit code is a result, not an error.
 
         Options, as keywords or as one dict: ``cwd``, ``env``, ``user``, ``timeout`` (seconds),
         ``stdin``, ``tty``, ``tty_size``, ``rlimits``, ``drain``, ``wait_for_eof``, ``max_output``.
-        `ExecOptions` tells about each.
+        `ExecOptions` describes each.
 
         Raises `ExecFailedError` if it cannot be started, `ExecTimeoutError`, with the output so
-        far, if its time runs out, `StreamLostError` if its sandbox goes first. When this is
-        cancelled, the command is killed.
+        far, if its time runs out, `StreamLostError` if its sandbox ends first. Cancelling the call
+        kills the command.
         """
-        return await self._core.collect(current(), Command(cmd, args, options, more))
+        command = Command(cmd, args, options, more)
+        return await run(lambda io: self._core.collect(io, command))
 
     async def shell(
         self,
@@ -329,9 +336,9 @@ class Sandbox:
         options: Optional[ExecOptions] = None,
         **more: Unpack[ExecOptions],
     ) -> ExecOutput:
-        """As `exec`, for a script of the sandbox's shell. ``args`` are its ``$0``, ``$1``, ..."""
+        """Run a script in the sandbox's shell, as `exec`. ``args`` are its ``$0``, ``$1``, ..."""
         command = Command(script, args, options, more, _abi.MSB_EXEC_SHELL)
-        return await self._core.collect(current(), command)
+        return await run(lambda io: self._core.collect(io, command))
 
     async def exec_stream(
         self,
@@ -340,11 +347,12 @@ class Sandbox:
         options: Optional[ExecOptions] = None,
         **more: Unpack[ExecOptions],
     ) -> ExecHandle:
-        """Starts a command; options as those of `exec`.
+        """Start a command with the options of `exec`.
 
-        What happens to it, also that it cannot be started, is told by the handle.
+        The handle reports what happens to it, also that it cannot be started.
         """
-        return ExecHandle(await self._core.stream(current(), Command(cmd, args, options, more)))
+        command = Command(cmd, args, options, more)
+        return ExecHandle(await run(lambda io: self._core.stream(io, command)))
 
     async def shell_stream(
         self,
@@ -353,25 +361,27 @@ class Sandbox:
         options: Optional[ExecOptions] = None,
         **more: Unpack[ExecOptions],
     ) -> ExecHandle:
-        """As `exec_stream`, for a script of the sandbox's shell."""
+        """Start a script in the sandbox's shell, as `exec_stream`."""
         command = Command(script, args, options, more, _abi.MSB_EXEC_SHELL)
-        return ExecHandle(await self._core.stream(current(), command))
+        return ExecHandle(await run(lambda io: self._core.stream(io, command)))
 
     async def sessions(self) -> List[SessionInfo]:
-        """The commands that run in it, and those that ended a short while ago."""
-        return await self._core.sessions(current())
+        """Return the sessions that are running and those that ended recently."""
+        return await run(self._core.sessions)
 
     async def reattach(
         self, session_id: str, position: Optional[int] = 0, *, stdin: bool = False
     ) -> ExecHandle:
-        """Follows a session that runs, or that ended a short while ago, whoever started it.
+        """Follow a session that is running or ended recently, whoever started it.
 
-        ``position`` is a byte of its output as `ExecHandle.position` tells it: 0 for the first,
-        None for only what is still to come. About the last mebibyte is kept; `ExecHandle.missed`
-        tells how much of what was asked for is not. With ``stdin``, `ExecHandle.take_stdin` gives
-        the session's input if it is open; whoever closes it ends it for all.
+        ``position`` is an offset in its output, as `ExecHandle.position` returns it: 0 is the first
+        byte, None skips to what is still to come. About the last mebibyte is kept;
+        `ExecHandle.missed` is how much of the request is not. With ``stdin``,
+        `ExecHandle.take_stdin` returns the session's stdin if it is open; closing it closes it for
+        all peers.
         """
-        return ExecHandle(await self._core.reattach(current(), session_id, position, stdin))
+        core = await run(lambda io: self._core.reattach(io, session_id, position, stdin))
+        return ExecHandle(core)
 
     def logs(
         self,
@@ -380,12 +390,11 @@ class Sandbox:
         since: Union[float, datetime, None] = None,
         follow: bool = False,
     ) -> LogStream:
-        """Reads what its sessions have put out, byte for byte, and what became of them.
+        """Read the output of its sessions, byte for byte, and how each session ended.
 
-        There is a log only if the sandbox was created with ``log``, else this raises
-        `InvalidConfigError` at the first record. It can be read until the sandbox is removed.
-        ``since`` is a time as `time.time` counts, or a `datetime`; with ``follow`` it goes on with
-        what is still to come, until the sandbox ends.
+        A log exists only if the sandbox was created with ``log``; else the first record raises
+        `InvalidConfigError`. It is kept until the sandbox is removed. ``since`` is a `datetime` or
+        a time as `time.time` returns it; ``follow`` waits for new records until the sandbox ends.
         """
         return LogStream(LogCore(self._core, session_id, since, follow))
 
@@ -396,36 +405,37 @@ class Sandbox:
         options: Optional[AttachOptions] = None,
         **more: Unpack[AttachOptions],
     ) -> int:
-        """Ties this program's terminal to a command: its exit code, 128 + n for signal n.
+        """Attach this program's terminal to a command; return its exit code, 128 + n for signal n.
 
-        Options: ``cwd``, ``env``, ``user``, ``rlimits``, ``detach_keys``. -1 says that the keys
-        (``ctrl-]`` unless set) were typed: the command runs on, and `attach_session` takes it up.
+        Options: ``cwd``, ``env``, ``user``, ``rlimits``, ``detach_keys``. Returns -1 when the
+        detach keys (default ``ctrl-]``) were typed: the command keeps running, and `attach_session`
+        reattaches to it.
         """
         command, keys = attach_options(cmd, args, options, more)
-        return await self._core.attach(current(), command, None, keys)
+        return await run(lambda io: self._core.attach(io, command, None, keys))
 
     async def attach_shell(self, *, detach_keys: Optional[str] = None) -> int:
-        """As `attach`, with the sandbox's shell."""
-        return await self._core.attach(current(), None, None, detach_keys)
+        """Attach to the sandbox's shell, as `attach`."""
+        return await run(lambda io: self._core.attach(io, None, None, detach_keys))
 
     async def attach_session(self, session_id: str, *, detach_keys: Optional[str] = None) -> int:
-        """As `attach`, with a session that has a terminal."""
-        return await self._core.attach(current(), None, session_id, detach_keys)
+        """Attach to a session that has a terminal, as `attach`."""
+        return await run(lambda io: self._core.attach(io, None, session_id, detach_keys))
 
     async def stop(self, timeout: Seconds = 10.0) -> None:
-        """Asks its commands to end, kills them after ``timeout`` seconds, and ends it."""
-        await self._core.stop(current(), timeout)
+        """Terminate its commands, kill those left after ``timeout`` seconds, and stop it."""
+        await run(lambda io: self._core.stop(io, timeout))
 
     async def kill(self) -> None:
-        """Ends it at once."""
-        await self._core.kill(current())
+        """Kill it at once."""
+        await run(self._core.kill)
 
     async def wait(self) -> None:
-        """Waits until it has ended. Raises `SandboxCrashedError` if it ended by itself."""
-        await self._core.wait(current())
+        """Wait until it has ended. Raises `SandboxCrashedError` if it crashed."""
+        await wait(self._core.wait)
 
     async def close(self) -> None:
-        """Closes this object. The sandbox and what runs in it go on."""
+        """Close this object. The sandbox and its commands keep running."""
         self._core.handle.close()
 
     async def __aenter__(self) -> Self:
@@ -437,66 +447,66 @@ class Sandbox:
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
-        await current().settle(lambda: self._core.end(self._removes))
+        await run(lambda io: io.run_shielded(lambda: self._core.end(self._removes)))
 
     def __repr__(self) -> str:
         return f"<Sandbox {self.name!r}>"
 
 
 class Image:
-    """The store of images, which all sandboxes and processes of this user share."""
+    """The image store, shared by all sandboxes and processes of this user."""
 
     @staticmethod
     async def pull(name: str, *, on_progress: Optional[OnProgress] = None) -> ImageInfo:
-        """Gets an image from its registry, ``"python:3.12"``, also when it is here already.
+        """Pull an image such as ``"python:3.12"`` from its registry, even if it is in the store.
 
-        What has not changed is not fetched again. ``on_progress`` is called with a `Progress`,
-        in this thread; what it raises ends the call, and so does cancelling it: what was
-        downloaded is kept for the next time.
+        Unchanged layers are not downloaded again. ``on_progress`` is called in this thread with a
+        `Progress`. An exception from it cancels the pull. Cancelling the call does, too. Downloaded
+        data is kept for the next pull.
 
         Raises `ImageNotFoundError`, `ImageUnauthorizedError` or `RegistryUnreachableError`.
         """
-        return await pull_image(current(), name, on_progress)
+        return await run(lambda io: pull_image(io, name, on_progress))
 
     @staticmethod
     async def import_(
         path: Path, name: Optional[str] = None, *, on_progress: Optional[OnProgress] = None
     ) -> ImageInfo:
-        """Takes an image from an archive of a root filesystem, from what ``docker save`` writes, or
-        from OCI's layout; archives may be compressed with gzip or zstd.
+        """Import an image from an archive of a root filesystem, from the output of ``docker save``,
+        or from an OCI layout; archives may be compressed with gzip or zstd.
 
-        Without a ``name`` it is called as it says itself, if it does. Otherwise as `pull`; raises
-        `InvalidConfigError` when there is nothing at ``path``.
+        ``name`` defaults to the name in the archive, if it has one. Otherwise as `pull`; raises
+        `InvalidConfigError` if ``path`` does not exist.
         """
-        return await take(current(), path, name, on_progress)
+        return await run(lambda io: import_image(io, path, name, on_progress))
 
     @staticmethod
     async def list() -> List[ImageInfo]:
-        """All images in the store, the newest first."""
-        return await current().run(list_images)
+        """Return all images in the store, newest first."""
+        return await offload(list_images)
 
     @staticmethod
     async def remove(name: str, *, force: bool = False) -> None:
-        """Takes a name from an image, and removes the image with its last name.
+        """Remove a name from an image, and the image with its last name.
 
-        Called by its id it loses all its names. Raises `ImageInUseError` while a sandbox uses it;
-        with ``force`` it loses its names, and goes with the last sandbox and the next `prune`.
+        An id removes all names. Raises `ImageInUseError` while a sandbox uses the image; with
+        ``force`` the names are removed, and the next `prune` without a user removes the image.
         """
-        await current().run(lambda: remove_image(name, force))
+        await offload(lambda: remove_image(name, force))
 
     @staticmethod
     async def prune(*, all: bool = False) -> int:
-        """Removes what has no name and no sandbox uses, and what downloads have left.
+        """Remove images that have no name and no sandbox, and leftovers of downloads.
 
-        With ``all`` also images that have a name. Waits for images that are being got. Returns
-        about how many bytes are free again.
+        With ``all``, also images that have a name. Waits for in-progress pulls and imports. Returns
+        about how many bytes were freed.
         """
-        return await current().run(lambda: prune(all))
+        return await offload(lambda: prune_images(all))
 
 
 async def doctor() -> HostInfo:
-    """Return which drivers and which walls of the jail can be had on this host; tries each."""
-    return await current().run(host_info)
+    """Probe this host: return which drivers and which walls of the jail it supports."""
+    return await offload(host_info)
 
 
 __all__ = ["ExecHandle", "ExecSink", "Image", "LogStream", "Sandbox", "doctor"]

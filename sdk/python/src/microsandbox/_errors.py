@@ -1,13 +1,13 @@
-"""What can go wrong, as a tree below `MicrosandboxError`.
+"""The exceptions, a tree below `MicrosandboxError`.
 
-Where Python has an exception for the same thing, ours is that as well: `FileNotFoundError`,
+Where Python has an exception for the same failure, ours inherits from it: `FileNotFoundError`,
 `PermissionError`, `TimeoutError`, `BrokenPipeError`, `ProcessLookupError`, `ValueError`.
 """
 
 from __future__ import annotations
 
 import enum
-import errno as number
+import errno as errnos
 from typing import TYPE_CHECKING, Any, Optional
 
 from . import _abi
@@ -42,16 +42,16 @@ class ExecFailureKind(str, enum.Enum):
 
 
 class MicrosandboxError(Exception):
-    """Anything that went wrong. What a command itself returned is never an error."""
+    """The base of all errors. The exit of a command is never an error."""
 
     code: str = "internal"
     """The error's name, the same in every language."""
     message: str
-    """What happened, in one line."""
+    """The failure, in one line."""
     os_error: Optional[int]
-    """The ``errno`` where it went wrong, on the host or in the sandbox; None if there was none."""
+    """The ``errno`` of the failure, on the host or in the sandbox; None if there was none."""
     origin: Optional[str]
-    """Who noticed: ``"caller"``, ``"host"``, ``"driver"``, ``"transport"`` or ``"agent"``."""
+    """Who detected it: ``"caller"``, ``"host"``, ``"driver"``, ``"transport"`` or ``"agent"``."""
 
     def __init__(self, message: str, os_error: int = 0, origin: int = 0) -> None:
         super().__init__(message)
@@ -63,24 +63,24 @@ class MicrosandboxError(Exception):
         return self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions travel between processes, and their constructors take other arguments.
-        return _restored, (type(self), self.message), self.__dict__
+        # Pickling calls the constructor with `args`, which are not its parameters.
+        return _unpickle, (type(self), self.message), self.__dict__
 
 
-def _restored(cls: type[MicrosandboxError], message: str) -> MicrosandboxError:
+def _unpickle(cls: type[MicrosandboxError], message: str) -> MicrosandboxError:
     error = cls.__new__(cls, message)
     MicrosandboxError.__init__(error, message)
     return error
 
 
 class InvalidArgumentError(MicrosandboxError, ValueError):
-    """An argument makes no sense."""
+    """An argument is invalid."""
 
     code = "invalid_argument"
 
 
 class InvalidConfigError(MicrosandboxError, ValueError):
-    """The sandbox cannot be what it was asked to be."""
+    """The configuration of a sandbox or an image is invalid."""
 
     code = "invalid_config"
 
@@ -92,7 +92,7 @@ class SandboxNotFoundError(MicrosandboxError, LookupError):
 
 
 class SandboxAlreadyExistsError(MicrosandboxError):
-    """A sandbox has this name already."""
+    """A sandbox with this name already exists."""
 
     code = "sandbox_already_exists"
 
@@ -104,49 +104,49 @@ class SandboxNotRunningError(MicrosandboxError):
 
 
 class SandboxRunningError(MicrosandboxError):
-    """The sandbox is running, and the call needs one that is not."""
+    """The sandbox is running, and the call requires a stopped one."""
 
     code = "sandbox_running"
 
 
 class SandboxCrashedError(MicrosandboxError):
-    """The sandbox ended by itself."""
+    """The sandbox crashed."""
 
     code = "sandbox_crashed"
 
 
 class NoDriverError(MicrosandboxError):
-    """No driver is usable here; the message says what would help."""
+    """No driver is usable on this host; the message names the remedy."""
 
     code = "no_driver"
 
 
 class BootFailedError(MicrosandboxError):
-    """The sandbox did not come up."""
+    """The sandbox failed to start."""
 
     code = "boot_failed"
 
 
 class ImageNotFoundError(MicrosandboxError, LookupError):
-    """There is no such image, neither in the store nor in the registry."""
+    """The image is neither in the store nor in the registry."""
 
     code = "image_not_found"
 
 
 class ImageUnauthorizedError(MicrosandboxError):
-    """The registry wants other credentials, or there is no such image and it does not say so."""
+    """The registry denied access; some also do for an image that does not exist."""
 
     code = "image_unauthorized"
 
 
 class RegistryUnreachableError(MicrosandboxError, ConnectionError):
-    """The registry cannot be reached, is not trusted, or is in trouble."""
+    """The registry is unreachable, untrusted or failing."""
 
     code = "registry_unreachable"
 
 
 class ImageInvalidError(MicrosandboxError):
-    """The image is broken, hostile, or not for this machine."""
+    """The image is corrupt, malicious, or for another architecture."""
 
     code = "image_invalid"
 
@@ -158,23 +158,23 @@ class ImageInUseError(MicrosandboxError):
 
 
 class ImageFailedError(MicrosandboxError):
-    """The process that works on images died."""
+    """The process that unpacks images died."""
 
     code = "image_failed"
 
 
 class NoCommandError(MicrosandboxError):
-    """The image names no command of its own."""
+    """The image has no default command."""
 
     code = "no_command"
 
 
 class StreamLostError(MicrosandboxError, ConnectionError):
-    """The sandbox, or the connection to it, went before the command's end was known."""
+    """The sandbox or the connection to it was lost before the command's exit was known."""
 
     code = "stream_lost"
     output: Optional[ExecOutput] = None
-    """Of a collected call, what came until then. Its status is not that of the command."""
+    """Of a collecting call: the output so far. Its status is not that of the command."""
 
 
 class BrokenInputError(MicrosandboxError, BrokenPipeError):
@@ -184,7 +184,7 @@ class BrokenInputError(MicrosandboxError, BrokenPipeError):
 
 
 class BusyError(MicrosandboxError):
-    """Somebody else uses this handle for the same thing now."""
+    """Another call of the same kind is pending on this handle."""
 
     code = "busy"
 
@@ -196,13 +196,13 @@ class ClosedError(MicrosandboxError):
 
 
 class NoSuchProcessError(MicrosandboxError, ProcessLookupError):
-    """The process is gone."""
+    """The process has ended."""
 
     code = "no_such_process"
 
 
 class NoSuchSessionError(MicrosandboxError, LookupError):
-    """No such session is known in this sandbox, or it ended too long ago."""
+    """The sandbox has no such session, or it ended too long ago."""
 
     code = "no_such_session"
 
@@ -214,37 +214,37 @@ class NotATerminalError(MicrosandboxError):
 
 
 class LimitReachedError(MicrosandboxError):
-    """A bound is reached."""
+    """A limit is reached."""
 
     code = "limit_reached"
 
 
 class AnswerTimeoutError(MicrosandboxError, TimeoutError):
-    """An answer did not come in time."""
+    """A reply timed out."""
 
     code = "timed_out"
 
 
 class WaitTimeoutError(MicrosandboxError, TimeoutError):
-    """The time given to a waiting call of `microsandbox.sync` is over. Nothing is lost."""
+    """The timeout of a call of `microsandbox.sync` expired. Nothing is lost."""
 
     code = "timed_out"
 
 
 class UnsupportedError(MicrosandboxError):
-    """This is not possible here, or not in a process that was forked."""
+    """Not supported here, or not in a forked process."""
 
     code = "unsupported"
 
 
 class ProtocolError(MicrosandboxError):
-    """The other side broke the protocol."""
+    """The peer violated the protocol."""
 
     code = "protocol"
 
 
 class SystemFailureError(MicrosandboxError, OSError):
-    """The system refused something."""
+    """A system call failed."""
 
     code = "io"
 
@@ -255,18 +255,18 @@ class SystemFailureError(MicrosandboxError, OSError):
 
 
 class NoSpaceError(MicrosandboxError, OSError):
-    """The disk is too full for the image."""
+    """The disk has no space left for the image."""
 
     code = "no_space"
 
     def __init__(self, message: str, os_error: int = 0, origin: int = 0) -> None:
         super().__init__(message, os_error, origin)
-        self.errno = number.ENOSPC
+        self.errno = errnos.ENOSPC
         self.strerror = message
 
 
 class InternalError(MicrosandboxError):
-    """A broken promise of the library to itself. Please report it."""
+    """A bug in the library. Please report it."""
 
     code = "internal"
 
@@ -274,37 +274,37 @@ class InternalError(MicrosandboxError):
 class ExecFailedError(MicrosandboxError):
     """The command never started.
 
-    `ExecNotFoundError`, also a `FileNotFoundError`, is raised where the system said ENOENT, and
-    `ExecPermissionError`, also a `PermissionError`, where it said EACCES or EPERM.
+    ENOENT raises `ExecNotFoundError`, also a `FileNotFoundError`; EACCES and EPERM raise
+    `ExecPermissionError`, also a `PermissionError`.
     """
 
     code = "exec_failed"
     kind: ExecFailureKind
-    """What kind of failure it was."""
+    """The kind of failure."""
     stage: str
-    """The step that failed: ``"execve"``, ``"chdir"``, ..."""
+    """The step that failed, such as ``"execve"`` or ``"chdir"``."""
     errno: Optional[int]
-    """The sandbox's errno; None when no system call failed."""
+    """The errno in the sandbox; None if no system call failed."""
     errno_name: str
-    """Its name, such as ``"ENOENT"``; empty when there is none."""
+    """Its name, such as ``"ENOENT"``; empty if there is none."""
     path: str
-    """The program, directory or name that the step was about."""
+    """The program, directory or name that the step used."""
 
 
 class ExecNotFoundError(ExecFailedError, FileNotFoundError):
-    """The command, or something that it needs to start, does not exist."""
+    """The command, its interpreter or its working directory does not exist."""
 
 
 class ExecPermissionError(ExecFailedError, PermissionError):
-    """The command may not be started."""
+    """Permission to start the command was denied."""
 
 
 class ExecTimeoutError(MicrosandboxError, TimeoutError):
-    """The command's time ran out, and it was killed with all that it had started."""
+    """The command's timeout expired, and it was killed with every process that it started."""
 
     code = "exec_timeout"
     output: ExecOutput
-    """What the command had put out until then, and how it ended."""
+    """The output until then, and how the command ended."""
 
 
 _BY_STATUS: dict[int, type[MicrosandboxError]] = {
@@ -343,7 +343,7 @@ _BY_STATUS: dict[int, type[MicrosandboxError]] = {
 
 
 def error_of(status: int, message: str, os_error: int, origin: int) -> MicrosandboxError:
-    """The exception for a status; one that is not known yet is a plain `MicrosandboxError`."""
+    """Return the exception for a status; `MicrosandboxError` for an unknown one."""
     if status in (_abi.MSB_E_HANDLE, _abi.MSB_E_CLOSED):
         message = "the handle is closed"
     if status == _abi.MSB_E_EXEC_FAILED:
@@ -352,7 +352,7 @@ def error_of(status: int, message: str, os_error: int, origin: int) -> Microsand
 
 
 def failure_kind(name: str) -> ExecFailureKind:
-    """The kind with this name; one that is not known yet is `OTHER`."""
+    """Return the kind with this name; `OTHER` for an unknown one."""
     try:
         return ExecFailureKind(name)
     except ValueError:
@@ -362,11 +362,11 @@ def failure_kind(name: str) -> ExecFailureKind:
 def exec_failed(
     kind: str, message: str, stage: str, errno: int, errno_name: str, path: str
 ) -> ExecFailedError:
-    """The exception for a command that never started."""
+    """Return the exception for a command that never started."""
     classes: dict[int, type[ExecFailedError]] = {
-        number.ENOENT: ExecNotFoundError,
-        number.EPERM: ExecPermissionError,
-        number.EACCES: ExecPermissionError,
+        errnos.ENOENT: ExecNotFoundError,
+        errnos.EPERM: ExecPermissionError,
+        errnos.EACCES: ExecPermissionError,
     }
     error = classes.get(errno, ExecFailedError)(message, errno, _abi.MSB_ORIGIN_AGENT)
     error.kind, error.stage = failure_kind(kind), stage

@@ -1,7 +1,7 @@
-"""One command: its events, its input, its end. Written once for all ways of waiting.
+"""One command: its events, its stdin, its exit.
 
-Cancelling loses nothing, since nothing is awaited between taking an event out of the library and
-putting it where the next call finds it.
+Cancellation loses no event: nothing is awaited between taking an event from the library and storing
+it where the next call finds it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from ctypes import byref
 from typing import Any, Optional
 
 from . import _abi
-from ._backends import Backend
 from ._errors import (
     BusyError,
     ClosedError,
@@ -27,6 +26,7 @@ from ._errors import (
     failure_kind,
 )
 from ._handle import Handle
+from ._io import Backend
 from ._native import call, lib
 from ._values import (
     ExecEvent,
@@ -54,7 +54,7 @@ _ENDINGS = (ExecEventType.EXITED, ExecEventType.FAILED, ExecEventType.LOST)
 
 
 class _Local(threading.local):
-    """Storage of one thread for a batch: filled, copied and released without a pause."""
+    """A thread's buffer for a batch: filled, copied and released without an await."""
 
     def __init__(self) -> None:
         self.events = (_abi.msb_event * _BATCH)()
@@ -70,10 +70,10 @@ def _text(data: Optional[bytes]) -> str:
     return (data or b"").decode("utf-8", "surrogateescape")
 
 
-def exit_status(raw: Any, used: bool = True) -> ExitStatus:
-    """A copy of an `msb_exec_exit`; a log does not keep what was used."""
+def exit_status(raw: Any, with_usage: bool = True) -> ExitStatus:
+    """Copy an `msb_exec_exit`. A log keeps no resource usage."""
     usage = None
-    if used:
+    if with_usage:
         times = raw.user_ns / 1e9, raw.system_ns / 1e9, raw.wall_ns / 1e9
         usage = ResourceUsage(*times, raw.max_rss)
     return ExitStatus(
@@ -86,7 +86,7 @@ def exit_status(raw: Any, used: bool = True) -> ExitStatus:
 
 
 def exec_failure(raw: Any) -> ExecFailure:
-    """A copy of an `msb_exec_failure`."""
+    """Copy an `msb_exec_failure`."""
     return ExecFailure(
         failure_kind(_text(raw.kind_name)),
         _text(raw.stage),
@@ -98,7 +98,7 @@ def exec_failure(raw: Any) -> ExecFailure:
 
 
 def _event(raw: Any, with_data: bool = True) -> Optional[ExecEvent]:
-    """A copy of an event; None for a kind of a later version."""
+    """Copy an event; return None for a kind that this version does not know."""
     kind = raw.kind
     if kind in _OUTPUTS:
         data = ctypes.string_at(raw.data, raw.len) if with_data and raw.len else b""
@@ -119,7 +119,7 @@ def _event(raw: Any, with_data: bool = True) -> Optional[ExecEvent]:
 
 
 def _status_of(event: ExecEvent) -> ExitStatus:
-    """How a command ended by its last event; an exception unless it exited."""
+    """Return the exit status in a last event; raise unless the command exited."""
     if event.status is not None:
         return event.status
     if event.failure is not None:
@@ -132,44 +132,44 @@ def _status_of(event: ExecEvent) -> ExitStatus:
             failure.errno_name,
             failure.path,
         )
-    raise StreamLostError(event.reason or "the end of the command is not known")
+    raise StreamLostError(event.reason or "the exit status of the command is unknown")
 
 
-def _exported(raw: Any) -> memoryview:
-    """The bytes of an event without a copy; the event goes back when no view of them is left.
+def _borrow(raw: Any) -> memoryview:
+    """Return the bytes of an event without a copy; release it when the last view is gone.
 
-    Whatever is made of a memoryview, a slice or an array, holds on to the object that has exported
-    the memory, so its death is the one moment at which nobody can look any more.
+    Slices and arrays made of a memoryview keep a reference to the object that exports the memory,
+    so no view is left when that object is finalized.
     """
     exporter = (ctypes.c_ubyte * raw.len).from_address(raw.data)
-    # Not at the interpreter's exit: views may still be looked at then.
+    # Not at interpreter exit, when views may still be in use.
     weakref.finalize(exporter, lib.msb_event_release, raw).atexit = False
     return memoryview(exporter).cast("B").toreadonly()
 
 
 class SinkCore:
-    """The writing end of a command's input."""
+    """The write end of a command's stdin."""
 
     def __init__(self, handle: Handle) -> None:
         self.handle = handle
         self._writer = threading.Lock()
 
     async def write(self, io: Backend, data: Any) -> None:
-        """Writes all of it, and waits while the command does not read."""
+        """Write all of it, waiting while the command does not read."""
         if isinstance(data, str):
             data = data.encode()
         elif not isinstance(data, bytes):
             if not isinstance(data, (bytearray, memoryview)):
-                raise TypeError(f"input is bytes or text, not {type(data).__name__}")
+                raise TypeError(f"data must be bytes or text, not {type(data).__name__}")
             data = bytes(data)
         if not self._writer.acquire(blocking=False):
-            raise BusyError("another write to this input goes on")
+            raise BusyError("another write to this stdin is in progress")
         try:
             start = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
             done, size, written = 0, len(data), ctypes.c_size_t()
             while True:
-                place = (start + done, size - done, 0, byref(written))
-                status = call(lib.msb_sink_write, self.handle.use(), *place)
+                rest = (start + done, size - done, 0, byref(written))
+                status = call(lib.msb_sink_write, self.handle.use(), *rest)
                 if status == _abi.MSB_AGAIN:
                     await io.readable(self.handle)
                     continue
@@ -181,7 +181,7 @@ class SinkCore:
 
 
 class ExecCore:
-    """A command and what was taken from it and not handed out yet: one batch at most."""
+    """A command, and events that were received but not returned yet: at most one batch."""
 
     def __init__(self, handle: Handle, sink: Optional[Handle], max_output: Optional[int]) -> None:
         self.handle = handle
@@ -196,7 +196,7 @@ class ExecCore:
         self._id: Optional[str] = None
 
     def id(self) -> str:
-        """The session's id, also when the handle is closed."""
+        """Return the session's id, also after the handle was closed."""
         found = self._id
         if found is None:
             buffer = ctypes.create_string_buffer(_abi.MSB_SESSION_ID_LEN)
@@ -205,18 +205,18 @@ class ExecCore:
         return found
 
     def positions(self) -> tuple[int, int]:
-        """Behind the last byte that was handed out, and how many bytes were missed before."""
+        """Return the offset behind the last byte returned, and how many bytes were missed."""
         position, missed = ctypes.c_uint64(), ctypes.c_uint64()
         call(lib.msb_exec_position, self.handle.use(), byref(position), byref(missed))
         return position.value - sum(len(event.data) for event in self.events), missed.value
 
     def take_stdin(self) -> Optional[SinkCore]:
-        """The sink, once."""
+        """Return the sink, once."""
         sink, self.sink = self.sink, None
         return sink
 
-    async def _settled(self, io: Backend, turns: int = 1) -> None:
-        """A pause now and then, so that a fast command does not starve the others of a loop."""
+    async def _yield_if_busy(self, io: Backend, turns: int = 1) -> None:
+        """Yield now and then, so that a fast command does not starve the loop's other tasks."""
         self._busy_turns += 1
         if self._busy_turns > turns:
             self._busy_turns = 1
@@ -230,12 +230,21 @@ class ExecCore:
         if not self._reader.acquire(blocking=False):
             raise BusyError("another call receives from this handle")
 
+    def ready(self) -> Optional[ExecEvent]:
+        """Return the next event if it was received already, without waiting."""
+        if not self.events or not self._reader.acquire(blocking=False):
+            return None
+        try:
+            return self.events.popleft() if self.events and not self.handle.closed else None
+        finally:
+            self._reader.release()
+
     async def next(self, io: Backend) -> Optional[ExecEvent]:
-        """The next event; None at the end, for ever."""
+        """Return the next event; None at the end and ever after."""
         self._enter()
         try:
             while not self.events and not self._ended:
-                await self._settled(io)
+                await self._yield_if_busy(io)
                 if not self._take(self.handle.use()):
                     await self._wait(io)
             if self.handle.closed:
@@ -245,7 +254,7 @@ class ExecCore:
             self._reader.release()
 
     def _take(self, handle: int) -> bool:
-        """Takes what is there; False if that is nothing yet."""
+        """Receive available events; return False if there are none yet."""
         events, length = _local.events, _local.length
         status = call(lib.msb_exec_recv_many, handle, 0, events, _BATCH, byref(length))
         if status == _abi.MSB_AGAIN:
@@ -254,8 +263,8 @@ class ExecCore:
             self._end(events[0].flags)
             return True
         try:
-            for at in range(length.value):
-                event = _event(events[at])
+            for raw in events[: length.value]:
+                event = _event(raw)
                 if event is not None:
                     self.events.append(event)
         finally:
@@ -268,11 +277,11 @@ class ExecCore:
         self.cut = bool(flags & _abi.MSB_EVENT_CUT)
 
     async def view(self, io: Backend) -> Optional[ExecView]:
-        """As `next`, without a copy of the bytes."""
+        """Return the next event without copying its bytes."""
         self._enter()
         try:
             while not self.events and not self._ended:
-                await self._settled(io, _BATCH)
+                await self._yield_if_busy(io, _BATCH)
                 raw = _abi.msb_event()
                 status = call(lib.msb_exec_recv, self.handle.use(), 0, byref(raw))
                 if status == _abi.MSB_AGAIN:
@@ -280,7 +289,7 @@ class ExecCore:
                 elif status == _abi.MSB_EOF:
                     self._end(raw.flags)
                 else:
-                    view = self._viewed(raw)
+                    view = self._view(raw)
                     if view is not None:
                         return view
             if not self.events:
@@ -291,15 +300,15 @@ class ExecCore:
             self._reader.release()
 
     @staticmethod
-    def _viewed(raw: Any) -> Optional[ExecView]:
+    def _view(raw: Any) -> Optional[ExecView]:
         event = _event(raw, with_data=False)
         if event is not None and raw.kind in _OUTPUTS and raw.len:
-            return ExecView(event, _exported(raw))
+            return ExecView(event, _borrow(raw))
         lib.msb_event_release(byref(raw))
         return None if event is None else ExecView(event, memoryview(b""))
 
     async def wait(self, io: Backend) -> ExitStatus:
-        """How it ended; what it puts out until then is thrown away."""
+        """Wait for its exit and discard its output."""
         self._enter()
         try:
             self._skip()
@@ -315,17 +324,17 @@ class ExecCore:
         finally:
             self._reader.release()
         if event is None:
-            raise MicrosandboxError("the command ended in a way that this version does not know")
+            raise MicrosandboxError("cannot read the exit of the command: unknown kind of event")
         return _status_of(event)
 
     def _skip(self) -> None:
-        """Throws away what was taken, up to the end of the command."""
+        """Discard received events, up to the last one of the command."""
         while self.events:
             if self.events.popleft().event_type in _ENDINGS:
                 return
 
     async def collect(self, io: Backend) -> ExecOutput:
-        """Waits for the end of the output and gives what is left of it."""
+        """Wait for the end of the output and return what was not returned before."""
         self._enter()
         try:
             self._gather()
@@ -344,7 +353,7 @@ class ExecCore:
             self._reader.release()
 
     def _gather(self) -> None:
-        """What was taken and not handed out belongs to what is collected."""
+        """Move the output in received events to what is collected."""
         while self.events:
             event = self.events.popleft()
             if event.event_type is ExecEventType.STDOUT:
@@ -379,19 +388,19 @@ class ExecCore:
         raise _collect_error(raw, output)
 
     def signal(self, number: int, scope: int) -> None:
-        """Sends a signal; blocks until the sandbox has done so."""
+        """Send a signal; blocks until it is delivered."""
         call(lib.msb_exec_signal, self.handle.use(), number, scope)
 
     def kill(self) -> None:
-        """Kills everything that the command started; blocks until the sandbox has done so."""
+        """Kill the command's process tree; blocks until that is done."""
         self.signal(signals.SIGKILL, _abi.MSB_SIGNAL_TREE)
 
     def resize(self, rows: int, cols: int) -> None:
-        """Changes the size of the terminal; blocks until the sandbox has done so."""
+        """Resize the terminal; blocks until that is done."""
         call(lib.msb_exec_resize, self.handle.use(), rows, cols)
 
     def end(self) -> None:
-        """Kills it unless it has ended, and waits for that a while; blocks, and never fails."""
+        """Kill it unless it has ended, and wait a bounded time; blocks, and never fails."""
         try:
             if not self._ended:
                 self.kill()
@@ -399,22 +408,22 @@ class ExecCore:
                 call(lib.msb_exec_wait, self.handle.use(), _END_MS, byref(raw))
                 lib.msb_event_release(byref(raw))
         except MicrosandboxError:
-            pass  # it has ended, its sandbox has, or somebody still receives
+            pass  # the command or its sandbox has ended, or a reader is still receiving
         self.close()
 
-    def let_go(self) -> None:
-        """Forgets a session that was joined, without a trace in it."""
+    def discard(self) -> None:
+        """Drop a reattached handle without closing the session's stdin."""
         self.handle.close()
         if self.sink is not None:
-            self.sink.handle.forget()  # to close it would end the input for all
+            self.sink.handle.leak()  # closing it would close stdin for all peers
 
     def close(self) -> None:
-        """Closes the handle, and the writing end if nobody took it. The command runs on."""
+        """Close the handle, and the write end unless it was taken. The command keeps running."""
         if self._id is None and not self.handle.closed:
             try:
                 self.id()
             except MicrosandboxError:
-                pass  # a forked child
+                pass  # in a forked child
         self.handle.close()
         sink = self.take_stdin()
         if sink is not None:
@@ -422,9 +431,9 @@ class ExecCore:
 
 
 def _collect_error(raw: Any, output: ExecOutput) -> MicrosandboxError:
-    """Why a collected command is no result."""
+    """Return the exception for a collected command that has no result."""
     if raw.kind == _abi.MSB_EVENT_EXITED:
-        timeout = ExecTimeoutError("the command's time ran out")
+        timeout = ExecTimeoutError("the timeout of the command expired")
         timeout.output = output
         return timeout
     if raw.kind == _abi.MSB_EVENT_FAILED:
@@ -443,8 +452,8 @@ def _collect_error(raw: Any, output: ExecOutput) -> MicrosandboxError:
     return lost
 
 
-def checked_signal(number: Any) -> int:
-    """A signal's number; names such as ``"TERM"`` are known too."""
+def signal_number(number: Any) -> int:
+    """Return the number of a signal, given by number or by a name such as ``"TERM"``."""
     if isinstance(number, str):
         name = number if number.startswith("SIG") else f"SIG{number}"
         try:
@@ -452,5 +461,5 @@ def checked_signal(number: Any) -> int:
         except KeyError:
             raise InvalidArgumentError(f"there is no signal {number!r}") from None
     if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"a signal is a number or a name, not {type(number).__name__}")
+        raise TypeError(f"a signal must be a number or a name, not {type(number).__name__}")
     return number

@@ -1,4 +1,4 @@
-"""A handle of the library, and who waits for its descriptor."""
+"""A handle of the library, and the pollers of its descriptor."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ._native import call, lib
 
 
 class Handle:
-    """Closed once: by whoever is done with it, else with the object.
+    """Closed exactly once: by `close`, or when the object is finalized.
 
-    A descriptor must not be closed while somebody polls it, since its number may be another file's
-    a moment later. So `close` wakes those who poll, and the last of them closes.
+    A descriptor must not be closed while it is polled, as its number may be reused at once. So
+    `close` wakes the pollers, and the last of them closes the handle.
     """
 
     __slots__ = ("__weakref__", "_finalizer", "_lock", "_wakers", "closed", "loops", "value")
@@ -24,22 +24,22 @@ class Handle:
         self.value = value
         self.closed = False
         self.loops: dict[Any, Any] = {}
-        """Who waits in which event loop; each loop's thread keeps its own entry."""
+        """The waiters of each event loop; only the loop's thread changes its entry."""
         self._wakers: dict[object, Callable[[], None]] = {}
         self._lock = threading.Lock()
-        # Harmless in a forked child and when it was closed before. The end of the program ends what
-        # it has open; closing under the feet of its other threads would only confuse them.
+        # Harmless in a forked child and after `close`. At exit the handle stays open, as other
+        # threads may still use it; the system closes it.
         self._finalizer = weakref.finalize(self, lib.msb_handle_close, value)
         self._finalizer.atexit = False
 
     def use(self) -> int:
-        """The value, for a call."""
+        """Return the value for a call."""
         if self.closed:
             raise ClosedError("the handle is closed")
         return self.value
 
     def watch(self, token: object, wake: Callable[[], None]) -> int:
-        """The descriptor, to be polled until `unwatch`; `wake` ends that early, from any thread."""
+        """Return the descriptor to poll until `unwatch`. ``wake`` ends the poll from any thread."""
         with self._lock:
             fd = ctypes.c_int32(-1)
             call(lib.msb_handle_fd, self.use(), ctypes.byref(fd))
@@ -47,18 +47,18 @@ class Handle:
             return fd.value
 
     def watched(self, token: object) -> bool:
-        """Whether that poll goes on."""
+        """Return whether the poll is still pending."""
         return token in self._wakers
 
     def unwatch(self, token: object) -> None:
-        """The descriptor is not polled any more."""
+        """End a poll."""
         with self._lock:
             self._wakers.pop(token, None)
             if self.closed and not self._wakers:
                 self._finalizer()
 
     def close(self) -> None:
-        """Closes it; again is fine."""
+        """Close it. Closing twice is fine."""
         with self._lock:
             if self.closed:
                 return
@@ -68,8 +68,8 @@ class Handle:
             for wake in list(self._wakers.values()):
                 wake()
 
-    def forget(self) -> None:
-        """Leaves it open for as long as the program runs."""
+    def leak(self) -> None:
+        """Leave it open until the process exits."""
         with self._lock:
             self.closed = True
             self._finalizer.detach()

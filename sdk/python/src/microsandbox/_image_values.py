@@ -1,4 +1,4 @@
-"""What users get and give about images: what is known of one, and how far getting it is."""
+"""Values of the image API: properties of an image, and the progress of a pull or import."""
 
 from __future__ import annotations
 
@@ -8,84 +8,84 @@ from typing import Any, Callable, Optional
 
 from . import _abi
 from ._errors import InvalidArgumentError
-from ._values import Words
+from ._values import StringEnum
 
 
-class PullPolicy(Words):
-    """When the registry is asked for the image of a new sandbox. Each member equals its string."""
+class PullPolicy(StringEnum):
+    """When to pull the image of a new sandbox. Each member equals its string."""
 
     MISSING = "missing"
-    """When the image is not in the store; the default."""
+    """If the image is not in the store; the default."""
     ALWAYS = "always"
-    """Each time; what has not changed is not fetched again."""
+    """Always; unchanged layers are not downloaded again."""
     NEVER = "never"
-    """Not at all: the image has to be in the store."""
+    """Never: the image must be in the store."""
 
 
-class ImagePhase(Words):
-    """What is being done to get an image. Each member equals its string."""
+class ImagePhase(StringEnum):
+    """A phase of a pull, import or creation. Each member equals its string."""
 
     RESOLVING = "resolving"
-    """Finding out what the name means."""
+    """Resolving the name."""
     DOWNLOADING = "downloading"
-    """Getting the layers."""
+    """Downloading the layers."""
     UNPACKING = "unpacking"
-    """Unpacking them."""
+    """Unpacking the layers."""
     STARTING = "starting"
-    """The image is there, and the sandbox starts."""
+    """The image is ready, and the sandbox starts."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far getting an image is."""
+    """The progress of a pull, import or creation."""
 
     phase: ImagePhase
     layers: Optional[int]
-    """How many layers there are; None while that is not known."""
+    """Number of layers; None while unknown."""
     layers_done: int
-    """How many of them are finished in this phase."""
+    """Number of layers finished in this phase."""
     bytes: int
-    """How many bytes are finished in this phase."""
+    """Number of bytes finished in this phase."""
     bytes_total: Optional[int]
-    """How many there are; None while that is not known."""
+    """Number of bytes in this phase; None while unknown."""
 
 
 OnProgress = Callable[[Progress], object]
-"""Called in the thread of the call, with the newest progress, about ten times a second at most."""
+"""Called in the thread of the call with the latest progress, at most about ten times a second."""
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What is known about an image in the store."""
+    """An image in the store."""
 
     id: str
     """``sha256:`` and 64 digits."""
     names: list[str]
-    """Its names, as short as they can be written."""
+    """Its names, in their shortest form."""
     digests: list[str]
-    """The digests by which registries know it."""
+    """Its digests in registries."""
     architecture: str
-    """The processor's architecture that it is for, as in ``"amd64"``."""
+    """Its CPU architecture, such as ``"amd64"``."""
     layers: int
-    """How many layers it has."""
+    """Number of layers."""
     size: int
-    """How many bytes its files have."""
+    """Size of its files in bytes."""
     download_size: int
-    """How many bytes its layers have as they came."""
+    """Size of its layers in bytes, as downloaded."""
     added_at: float
-    """When it came into the store, as `time.time` counts."""
+    """When it was added to the store, as `time.time` returns it."""
     rootfs: str
-    """Its root filesystem, a directory that must not be written."""
+    """The directory of its root filesystem, which must not be modified."""
     env: dict[str, str]
-    """Its variables, which sandboxes of it have unless they are given others."""
+    """Its environment variables, the default of its sandboxes."""
     workdir: Optional[str]
     """Its working directory."""
     user: Optional[str]
-    """Its user; None is root."""
+    """Its user; None means root."""
     entrypoint: list[str]
-    """What runs in front of a command of its own."""
+    """Its entrypoint, which precedes ``cmd``."""
     cmd: list[str]
-    """Its own command."""
+    """Its default command."""
     used_by: list[str]
     """The sandboxes that use it, running or not."""
 
@@ -103,28 +103,28 @@ _POLICIES = {
 }
 
 
-def policy(value: Any) -> int:
-    """The library's number of a policy."""
+def pull_policy(value: Any) -> int:
+    """Return the library's constant for a policy."""
     try:
         return _POLICIES[PullPolicy(value)]
     except ValueError:
         known = ", ".join(repr(str(name)) for name in PullPolicy)
         raise InvalidArgumentError(
-            f"there is no pull policy {value!r}; there are {known}"
+            f"unknown pull policy {value!r}; it must be one of {known}"
         ) from None
 
 
 def progress(raw: Any) -> Optional[Progress]:
-    """A copy of a progress; None of a phase that is not known yet."""
+    """Copy a progress; return None for an unknown phase."""
     phase = _PHASES.get(raw.phase)
     if phase is None:
         return None
     return Progress(phase, raw.layers or None, raw.layers_done, raw.bytes, raw.bytes_total or None)
 
 
-def checked_callback(value: Any) -> Optional[OnProgress]:
-    """A callback, if one is given. Nobody would await what a coroutine function returns."""
+def check_callback(value: Any) -> Optional[OnProgress]:
+    """Check an optional callback. A coroutine function is rejected, as it is never awaited."""
     if value is not None and (not callable(value) or inspect.iscoroutinefunction(value)):
-        raise TypeError("on_progress is a plain function that takes a Progress")
+        raise TypeError("on_progress must be a plain function that takes a Progress")
     callback: Optional[OnProgress] = value
     return callback

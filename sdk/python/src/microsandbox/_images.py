@@ -1,7 +1,7 @@
-"""Images: getting them, and what is in the store.
+"""Images: pulling, importing and listing them.
 
-Written once for all ways of waiting. A handle lives as long as the call that waits for it, and
-closing it ends the work, so a call that is given up leaves nothing behind.
+The handle of a pull or import lives as long as the call that waits for it, and closing it cancels
+the work: a cancelled call leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from ctypes import byref
 from typing import Any, Optional
 
 from . import _abi
-from ._backends import Backend
 from ._handle import Handle
-from ._image_values import ImageInfo, OnProgress, checked_callback
+from ._image_values import ImageInfo, OnProgress, check_callback
+from ._io import Backend
 from ._native import call, lib
-from ._options import encoded, filled
-from ._sandbox import listed, optional, tell, text, texts_of
+from ._options import encode, encode_nonempty
+from ._sandbox import copy_list, optional, report_progress, text, texts_of
 
 
 def _image(raw: Any) -> ImageInfo:
@@ -40,31 +40,34 @@ def _image(raw: Any) -> ImageInfo:
     )
 
 
-async def pull(io: Backend, name: Any, on_progress: Optional[OnProgress]) -> ImageInfo:
-    """Gets an image from its registry."""
-    told = checked_callback(on_progress)
+async def pull_image(io: Backend, name: Any, on_progress: Optional[OnProgress]) -> ImageInfo:
+    """Pull an image from its registry."""
+    callback = check_callback(on_progress)
     out = ctypes.c_void_p()
-    call(lib.msb_image_pull, encoded("the name", name), byref(out))
-    return await _got(io, Handle(out.value or 0), told)
+    call(lib.msb_image_pull, encode("the name", name), byref(out))
+    return await _finish(io, Handle(out.value or 0), callback)
 
 
-async def take(io: Backend, path: Any, name: Any, on_progress: Optional[OnProgress]) -> ImageInfo:
-    """Takes an image from a file or directory."""
-    told = checked_callback(on_progress)
+async def import_image(
+    io: Backend, path: Any, name: Any, on_progress: Optional[OnProgress]
+) -> ImageInfo:
+    """Import an image from a file or directory."""
+    callback = check_callback(on_progress)
     out = ctypes.c_void_p()
-    called = None if name is None else filled("the name", name)
-    call(lib.msb_image_import, filled("the path", path), called, byref(out))
-    return await _got(io, Handle(out.value or 0), told)
+    reference = None if name is None else encode_nonempty("the name", name)
+    call(lib.msb_image_import, encode_nonempty("the path", path), reference, byref(out))
+    return await _finish(io, Handle(out.value or 0), callback)
 
 
-async def _got(io: Backend, handle: Handle, told: Optional[OnProgress]) -> ImageInfo:
+async def _finish(io: Backend, handle: Handle, callback: Optional[OnProgress]) -> ImageInfo:
+    """Wait for the end of a pull or import."""
     try:
         while True:
             entries, release = _abi.msb_image_entries(), lib.msb_image_entries_release
-            tell(lib.msb_image_progress, handle, told)
-            found = listed(entries, release, _image, lib.msb_image_wait, handle.use(), 0)
+            report_progress(lib.msb_image_progress, handle, callback)
+            found = copy_list(entries, release, _image, lib.msb_image_wait, handle.use(), 0)
             if found:
-                tell(lib.msb_image_progress, handle, told)
+                report_progress(lib.msb_image_progress, handle, callback)
                 info: ImageInfo = found[0]
                 return info
             await io.readable(handle)
@@ -73,19 +76,19 @@ async def _got(io: Backend, handle: Handle, told: Optional[OnProgress]) -> Image
 
 
 def list_images() -> list[ImageInfo]:
-    """All images, the newest first; blocks."""
+    """Return all images, newest first; blocks."""
     release = lib.msb_image_entries_release
-    return listed(_abi.msb_image_entries(), release, _image, lib.msb_image_list)
+    return copy_list(_abi.msb_image_entries(), release, _image, lib.msb_image_list)
 
 
 def remove_image(name: Any, force: bool) -> None:
-    """Takes a name from an image; blocks."""
+    """Remove a name from an image; blocks."""
     flags = _abi.MSB_REMOVE_FORCE if force else 0
-    call(lib.msb_image_remove, encoded("the name", name), flags)
+    call(lib.msb_image_remove, encode("the name", name), flags)
 
 
-def prune(every: bool) -> int:
-    """Removes what nobody uses; blocks. About how many bytes are free again."""
+def prune_images(all_unused: bool) -> int:
+    """Remove unused images; return about how many bytes were freed; blocks."""
     freed = ctypes.c_uint64()
-    call(lib.msb_image_prune, _abi.MSB_PRUNE_ALL if every else 0, byref(freed))
+    call(lib.msb_image_prune, _abi.MSB_PRUNE_ALL if all_unused else 0, byref(freed))
     return freed.value

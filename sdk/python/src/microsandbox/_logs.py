@@ -1,4 +1,4 @@
-"""What the sessions of a sandbox have put out, read from its log."""
+"""The log of a sandbox: the output of its sessions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any, Optional, Union
 
 from . import _abi
-from ._backends import Backend
 from ._errors import BusyError, ClosedError, InvalidArgumentError
 from ._exec import exec_failure, exit_status
 from ._handle import Handle
+from ._io import Backend
 from ._native import call, lib
-from ._options import filled
+from ._options import encode_nonempty
 from ._sandbox import SandboxCore
 from ._values import LogKind, LogRecord
 
@@ -35,14 +35,14 @@ def _nanoseconds(since: Union[float, datetime, None]) -> int:
         return 0
     seconds = since.timestamp() if isinstance(since, datetime) else since
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"since is a time, not {type(since).__name__}")
+        raise TypeError(f"since must be a time, not {type(since).__name__}")
     if not 0 <= seconds < 2**33:
-        raise InvalidArgumentError(f"since is {since}, which is no time in seconds since 1970")
+        raise InvalidArgumentError(f"since is {since}; it must be a time in seconds since 1970")
     return int(seconds * 10**9)
 
 
 def _record(raw: Any) -> LogRecord:
-    """A copy of a record."""
+    """Copy a record."""
     kind = _KINDS.get(raw.kind, LogKind.OTHER)
     argv = [raw.argv[at].decode("utf-8", "replace") for at in range(raw.argv_len)]
     return LogRecord(
@@ -53,13 +53,13 @@ def _record(raw: Any) -> LogRecord:
         pid=raw.value if kind is LogKind.STARTED else None,
         command=argv if kind in (LogKind.STARTED, LogKind.FAILED) else None,
         tty=bool(raw.flags & _abi.MSB_SESSION_TTY),
-        status=exit_status(raw.exit.contents, used=False) if raw.exit else None,
+        status=exit_status(raw.exit.contents, with_usage=False) if raw.exit else None,
         failure=exec_failure(raw.failure.contents) if raw.failure else None,
     )
 
 
 class LogCore:
-    """A log that is read; opened when its first record is asked for."""
+    """A reader of a log, which the first `next` opens."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class LogCore:
         options = _abi.msb_logs_options(since_ns=_nanoseconds(since))
         options.flags = _abi.MSB_LOGS_FOLLOW if follow else 0
         if session is not None:
-            options.session = filled("the session id", session)
+            options.session = encode_nonempty("the session id", session)
         self.warning: Optional[str] = None
         self._options, self._sandbox = options, sandbox
         self._handle: Optional[Handle] = None
@@ -85,9 +85,9 @@ class LogCore:
         return Handle(out.value or 0)
 
     async def next(self, io: Backend) -> Optional[LogRecord]:
-        """The next record; None at the end."""
+        """Return the next record; None at the end."""
         if not self._reader.acquire(blocking=False):
-            raise BusyError("another call reads from this log")
+            raise BusyError("another call receives from this log")
         try:
             if self._closed:
                 raise ClosedError("the handle is closed")
@@ -96,7 +96,7 @@ class LogCore:
             while True:
                 self._turns += 1
                 if self._turns % _TURNS == 0:
-                    await io.checkpoint()  # a long log does not starve the others of a loop
+                    await io.checkpoint()  # a long log must not starve the loop's other tasks
                 raw = _abi.msb_logs_record()
                 status = call(lib.msb_logs_recv, self._handle.use(), 0, byref(raw))
                 if status == _abi.MSB_AGAIN:
@@ -114,7 +114,7 @@ class LogCore:
             self._reader.release()
 
     def close(self) -> None:
-        """Ends the reading."""
+        """Stop reading."""
         self._closed = True
         if self._handle is not None:
             self._handle.close()

@@ -1,4 +1,4 @@
-"""The command `msb`, which came with the package."""
+"""The entry point of the packaged `msb` command."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Becomes the program."""
+    """Replace this process with the packaged program."""
     program = Path(__file__).resolve().parent / "_native" / "msb"
     try:
         os.execv(program, ["msb", *sys.argv[1:]])
     except OSError as error:
-        print(f"msb: {program}: {error.strerror}", file=sys.stderr)
-        sys.exit(125)  # as msb itself says that it failed
+        print(f"msb: cannot run {program}: {error.strerror}", file=sys.stderr)
+        sys.exit(125)  # msb's own exit code for its failures

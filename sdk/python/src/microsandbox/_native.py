@@ -1,4 +1,4 @@
-"""The loaded library, and how its functions are called."""
+"""The loaded library and calls into it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FOLDER = Path(__file__).resolve().parent / "_native"
 
 
 def _load() -> Any:
-    """The library that MSB_LIBRARY names, else the one of this package, else the system's."""
+    """Load the library of MSB_LIBRARY, else of this package, else of the system."""
     packaged = _FOLDER / "libmicrosandbox.so.0"
     name = os.environ.get("MSB_LIBRARY")
     if not name:
@@ -24,27 +24,27 @@ def _load() -> Any:
         lib = ctypes.CDLL(name)
     except OSError as error:
         raise ImportError(
-            f"libmicrosandbox cannot be loaded: {error}; install the package's wheel, or name the "
-            "library in MSB_LIBRARY"
+            f"cannot load libmicrosandbox: {error}; install the package's wheel, or set MSB_LIBRARY "
+            "to the library"
         ) from error
     for function, (result, arguments) in _abi.FUNCTIONS.items():
         try:
             entry = getattr(lib, function)
         except AttributeError:
-            raise ImportError(f"{name} has no {function}: it is older than this package") from None
+            raise ImportError(f"cannot use {name}: no {function}; it is too old") from None
         entry.restype, entry.argtypes = result, arguments
     if lib.msb_abi_version() != _abi.MSB_ABI_VERSION:
         found, wanted = lib.msb_abi_version(), _abi.MSB_ABI_VERSION
-        raise ImportError(f"{name} has version {found} of the ABI, and not {wanted}")
+        raise ImportError(f"cannot use {name}: ABI version {found}, expected {wanted}")
     return lib
 
 
-# Loaded with CDLL and never PyDLL: every call lets go of the interpreter's lock, as each may wait.
+# CDLL, not PyDLL: every call may block, so it must release the interpreter's lock.
 lib = _load()
 
 
 def call(function: Any, *arguments: Any) -> int:
-    """Calls a function whose last parameter is the error: its status, unless it failed."""
+    """Call a function whose last parameter is the error; return its status or raise."""
     error = _abi.msb_error()
     status: int = function(*arguments, byref(error))
     if status < 0:
@@ -53,7 +53,7 @@ def call(function: Any, *arguments: Any) -> int:
 
 
 def failure(status: int, error: Any) -> MicrosandboxError:
-    """The exception for what a call reported."""
+    """Return the exception for a failed call."""
     text = error.message.decode("utf-8", "replace")
     if status == _abi.MSB_E_UNSUPPORTED and _forked:
         text = f"{text}; start processes with the spawn or forkserver method, or import after fork"
@@ -73,6 +73,6 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def version() -> str:
-    """The version of the library, such as ``"0.1.0"``."""
+    """Return the version of the library, such as ``"0.1.0"``."""
     text: bytes = lib.msb_version_string()
     return text.decode()

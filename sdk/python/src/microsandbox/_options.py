@@ -1,6 +1,6 @@
-"""Options as users give them, checked and turned into the library's structs.
+"""Options of the API, validated and converted to the library's structs.
 
-Zero means "default" to the library, so a zero that a user wrote is refused here, or said otherwise.
+Zero means "default" in a struct, so an explicit zero is rejected here or converted.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union, cast
 
 from . import _abi
 from ._errors import InvalidArgumentError
-from ._image_values import PullPolicy, policy
+from ._image_values import PullPolicy, pull_policy
 from ._values import RESOURCES, Rlimit, Stdin, bytes_of
 
 Text = Union[str, bytes]
-"""Text for the sandbox: a `str` is sent as UTF-8, `bytes` as they are."""
+"""Text for the sandbox: a `str` is sent as UTF-8, `bytes` unchanged."""
 Path = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 Env = Union[Mapping[str, str], Mapping[bytes, bytes], Iterable[tuple[Text, Text]]]
-"""Variables: a mapping, or pairs of which the last of a name counts."""
+"""Environment variables: a mapping, or pairs of which the last with a name wins."""
 Seconds = Union[float, timedelta]
 Data = Union[bytes, bytearray, memoryview, str]
 
@@ -29,97 +29,96 @@ _MAX = 2**64 - 1
 
 
 class ExecOptions(TypedDict, total=False):
-    """Options of one command. They change nothing else in the sandbox."""
+    """Options of one command."""
 
     cwd: Path
-    """Working directory; the sandbox's if left out."""
+    """Working directory; defaults to the sandbox's."""
     env: Env
-    """Variables on top of the sandbox's."""
+    """Environment variables, added to the sandbox's."""
     user: str
-    """``name``, ``uid``, ``name:group`` or ``uid:gid``; the sandbox's if left out."""
+    """``name``, ``uid``, ``name:group`` or ``uid:gid``; defaults to the sandbox's."""
     timeout: Seconds
-    """Kill it, and all that it started, after so many seconds."""
+    """Kill it and every process that it started after this time, in seconds."""
     stdin: Union[Stdin, bytes]
     """`Stdin.null()` (the default), `Stdin.pipe()` or `Stdin.bytes(data)`."""
     tty: bool
-    """Give it a terminal. Its standard error then comes as standard output."""
+    """Run it on a terminal. Its stderr is then part of stdout."""
     tty_size: tuple[int, int]
-    """Rows and columns of the terminal; 24 and 80 if left out."""
+    """Rows and columns of the terminal; default 24 and 80."""
     rlimits: Iterable[Rlimit]
-    """Limits on resources: ``[Rlimit.nofile(1024)]``."""
+    """Resource limits: ``[Rlimit.nofile(1024)]``."""
     drain: Seconds
-    """How long output of processes that it left behind is still forwarded; 0.25 s if left out."""
+    """How long to forward the output of its background processes after its exit; default 0.25 s."""
     wait_for_eof: bool
-    """Forward output until every process that holds it has closed it."""
+    """Forward output until the last writer has closed it."""
     max_output: int
-    """Collect at most so many bytes of each output, and count on."""
+    """Collect at most this many bytes of each output; the totals count all bytes."""
 
 
 class AttachOptions(TypedDict, total=False):
-    """Options of a command that the terminal is tied to."""
+    """Options of a command to attach to."""
 
     cwd: Path
     env: Env
     user: str
     rlimits: Iterable[Rlimit]
     detach_keys: str
-    """What parts them: ``"ctrl-]"`` (the default), ``"ctrl-p,ctrl-q"``, ``"q"``."""
+    """Keys that detach: ``"ctrl-]"`` (the default), ``"ctrl-p,ctrl-q"``, ``"q"``."""
 
 
 class SandboxOptions(TypedDict, total=False):
-    """What a new sandbox is to be."""
+    """Options of a new sandbox."""
 
     image: Path
-    """The name of an image, ``"python:3.12"``, or a path: of a directory, which is the root
-    filesystem and is never written to, or of an archive. A path begins with ``/``, ``./`` or
-    ``../``. Required."""
+    """The name of an image, ``"python:3.12"``, or the path of an archive or of a directory, which is
+    used as a read-only root filesystem. A path begins with ``/``, ``./`` or ``../``. Required."""
     pull_policy: Union[PullPolicy, Literal["missing", "always", "never"]]
-    """When the registry is asked for the image; ``"missing"`` if left out."""
+    """When to pull the image; default ``"missing"``."""
     driver: str
-    """``"container"`` and such; $MSB_DRIVER, or the first with hardware isolation."""
+    """For example ``"container"``; default $MSB_DRIVER, else the first with hardware isolation."""
     cpus: float
-    """How many processors it may use: 2, or a fraction such as 0.5; more than 0, at most 4096."""
+    """Number of CPUs: 2, or a fraction such as 0.5; more than 0, at most 4096."""
     memory: int
-    """In MiB, 16 to 16,777,216; 2 GiB or half of the host's if left out, whichever is less."""
+    """Memory in MiB, 16 to 16,777,216; default 2 GiB or half of the host's, whichever is less."""
     pids_limit: int
-    """How many processes and threads it may have at once, at least 8; 4096 if left out."""
+    """Maximum number of processes and threads, at least 8; default 4096."""
     disk: int
-    """How large its upper layer may grow, in MiB, 16 to 16,777,216; 32 GiB if left out."""
+    """Maximum size of its upper layer in MiB, 16 to 16,777,216; default 32 GiB."""
     require_jail: bool
-    """Refuse to start where a wall of the jail cannot be had; ``MSB_REQUIRE_JAIL=1`` does so for
-    every sandbox."""
+    """Refuse to start where a wall of the jail is missing; ``MSB_REQUIRE_JAIL=1`` requires all
+    walls for every sandbox."""
     security: Literal["default", "restricted"]
-    """What commands in a virtual machine may do: all that root may in a kernel of its own, or what
-    a container's may."""
+    """Privileges of commands in a virtual machine: full root in its own kernel, or those of a
+    container."""
     env: Env
-    """For every command, over the variables of the image."""
+    """Environment variables of every command, over those of the image."""
     workdir: str
-    """Of commands that name none; the image's, or ``/``, if left out."""
+    """Default working directory of commands; defaults to the image's, or ``/``."""
     shell: str
-    """For scripts; the image's, or ``/bin/sh``, if left out."""
+    """Shell for scripts; defaults to the image's, or ``/bin/sh``."""
     user: str
-    """Of commands that name none; the image's, or root, if left out."""
+    """Default user of commands; defaults to the image's, or root."""
     hostname: str
     labels: Mapping[str, str]
-    """Notes of the caller's own."""
+    """Arbitrary labels of the caller."""
     replace: bool
-    """A sandbox that has the name already is ended and removed first."""
+    """Kill and remove an existing sandbox with this name first."""
     detached: bool
-    """It outlives the process that creates it."""
+    """Keep it running when the process that created it exits."""
     network: bool
-    """It may reach the network; off unless asked for."""
+    """Allow network access; off by default."""
     max_duration: Seconds
-    """It is ended after this time."""
+    """Stop it after this time."""
     idle_timeout: Seconds
-    """It is ended when nothing ran in it for this time."""
+    """Stop it when no command has run for this time."""
     boot_timeout: Seconds
-    """How long the start may take; 30 s if left out."""
+    """Maximum time to start; default 30 s."""
     log: bool
-    """Keep the output of its sessions in a log, which `Sandbox.logs` reads."""
+    """Log the output of its sessions, for `Sandbox.logs`."""
     log_max_bytes: int
-    """Most bytes of one file of the log."""
+    """Maximum size of one log file in bytes."""
     log_files: int
-    """Most files of the log, of which the oldest goes for a new one."""
+    """Maximum number of log files; a new one replaces the oldest."""
 
 
 if TYPE_CHECKING:
@@ -130,86 +129,88 @@ _ATTACH_KEYS = frozenset(AttachOptions.__annotations__)
 _SANDBOX_KEYS = frozenset(SandboxOptions.__annotations__)
 
 
-def encoded(what: str, value: Any) -> bytes:
-    """The bytes of a text for the sandbox, which cannot contain a NUL."""
+def encode(what: str, value: Any) -> bytes:
+    """Encode text for the sandbox, which cannot contain a NUL byte."""
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if isinstance(value, str):
-        # Names of files that are no UTF-8 come from the system as surrogates.
+        # The system returns file names that are not UTF-8 with surrogates.
         value = value.encode("utf-8", "surrogateescape")
     if not isinstance(value, bytes):
-        raise TypeError(f"{what} is text or bytes, not {type(value).__name__}")
+        raise TypeError(f"{what} must be text or bytes, not {type(value).__name__}")
     at = value.find(b"\0")
     if at >= 0:
         raise InvalidArgumentError(f"{what} contains a NUL byte at position {at}")
     return value
 
 
-def filled(what: str, value: Any) -> bytes:
-    """As `encoded`, and not empty."""
-    data = encoded(what, value)
+def encode_nonempty(what: str, value: Any) -> bytes:
+    """Encode text as `encode` does, and reject an empty one."""
+    data = encode(what, value)
     if not data:
         raise InvalidArgumentError(f"{what} is empty")
     return data
 
 
-def units(what: str, value: Any, per_second: int, zero: bool = False) -> int:
-    """A time in nanoseconds or milliseconds, rounded up so that it never becomes "default"."""
+def duration(what: str, value: Any, per_second: int, zero: bool = False) -> int:
+    """Convert a duration to integer units, rounding up so that it never becomes "default"."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{what} is a number of seconds, not {type(value).__name__}")
+        raise TypeError(f"{what} must be a number of seconds, not {type(value).__name__}")
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise InvalidArgumentError(f"{what} is {value}; leave it out or give it a time")
+        raise InvalidArgumentError(f"{what} is {value}; it must be a positive number of seconds")
     ticks = math.ceil(value * per_second)
     if ticks > _MAX:
-        raise InvalidArgumentError(f"{what} of {value} seconds is longer than can be said")
+        raise InvalidArgumentError(f"{what} is {value} seconds; that is too long")
     return ticks
 
 
-def number(what: str, value: Any, most: int, least: int = 1) -> int:
-    """A whole number within bounds."""
+def integer(what: str, value: Any, maximum: int, minimum: int = 1) -> int:
+    """Check an integer and its range."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} is a whole number, not {type(value).__name__}")
-    if not least <= value <= most:
-        raise InvalidArgumentError(f"{what} is {value}; it takes {least} to {most}")
+        raise TypeError(f"{what} must be an integer, not {type(value).__name__}")
+    if not minimum <= value <= maximum:
+        raise InvalidArgumentError(f"{what} is {value}; it must be {minimum} to {maximum}")
     return value
 
 
-def processors(value: Any) -> float:
-    """A number of processors, whole or not."""
+def cpu_count(value: Any) -> float:
+    """Check a number of CPUs, possibly fractional."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"cpus is a number, not {type(value).__name__}")
+        raise TypeError(f"cpus must be a number, not {type(value).__name__}")
     if not 0 < value <= 4096:
         raise InvalidArgumentError(f"cpus is {value}; it must be more than 0 and at most 4096")
     return float(value)
 
 
-def truth(what: str, value: Any) -> bool:
-    """A bool, and nothing that could be taken for one."""
+def boolean(what: str, value: Any) -> bool:
+    """Check a bool. Other truthy values are rejected."""
     if not isinstance(value, bool):
-        raise TypeError(f"{what} is True or False, not {type(value).__name__}")
+        raise TypeError(f"{what} must be True or False, not {type(value).__name__}")
     return value
 
 
-def texts(values: list[bytes]) -> tuple[Any, int]:
-    """An array of NUL-terminated texts, which keeps them alive, and its length."""
+def string_array(values: list[bytes]) -> tuple[Any, int]:
+    """Return an array of NUL-terminated strings, which keeps them alive, and its length."""
     return (ctypes.c_char_p * len(values))(*values), len(values)
 
 
-def variables(env: Any) -> list[bytes]:
-    """``NAME=value`` of a mapping or of pairs, in order."""
+def env_entries(env: Any) -> list[bytes]:
+    """Return ``NAME=value`` for a mapping or for pairs, in order."""
     pairs = env.items() if isinstance(env, Mapping) else env
     result = []
     for name, value in pairs:
-        key = filled("the name of a variable", name)
+        key = encode_nonempty("the name of a variable", name)
         if b"=" in key:
             raise InvalidArgumentError(f"the name of the variable {name!r} contains '='")
-        result.append(key + b"=" + encoded(f"the value of {name!r}", value))
+        result.append(key + b"=" + encode(f"the value of {name!r}", value))
     return result
 
 
-def merged(keys: frozenset[str], options: Optional[Mapping[str, Any]], more: Any) -> dict[str, Any]:
-    """Options of a dict and of keywords together. One that is None counts as left out."""
+def merge_options(
+    keys: frozenset[str], options: Optional[Mapping[str, Any]], more: Any
+) -> dict[str, Any]:
+    """Merge options of a dict and of keywords. None means the default."""
     result = dict(options or {})
     for name in more:
         if name in result:
@@ -223,7 +224,7 @@ def merged(keys: frozenset[str], options: Optional[Mapping[str, Any]], more: Any
 
 
 class Command:
-    """A command, ready to be started as often as wanted."""
+    """A validated command, which can be started repeatedly."""
 
     __slots__ = ("max_output", "options", "pipe", "tty")
 
@@ -236,31 +237,31 @@ class Command:
             options = args
             args = None
         if isinstance(args, (str, bytes)):
-            raise TypeError("the arguments are a list of texts, not one text")
-        given = merged(_EXEC_KEYS, options, more)
-        raw = _abi.msb_exec_options(cmd=encoded("the command", cmd), flags=flags)
-        arguments = [encoded("an argument", argument) for argument in args or ()]
-        raw.args, raw.args_len = texts(arguments)
+            raise TypeError("the arguments must be a list, not one string")
+        given = merge_options(_EXEC_KEYS, options, more)
+        raw = _abi.msb_exec_options(cmd=encode("the command", cmd), flags=flags)
+        arguments = [encode("an argument", argument) for argument in args or ()]
+        raw.args, raw.args_len = string_array(arguments)
         self.options = raw
-        self._place(given)
+        self._process(given)
         self._limits(given)
         self.pipe = self._input(given.get("stdin"))
         self.tty = self._terminal(bool(given.get("tty")), given.get("tty_size"))
 
-    def _place(self, given: dict[str, Any]) -> None:
+    def _process(self, given: dict[str, Any]) -> None:
         raw = self.options
-        raw.env, raw.env_len = texts(variables(given.get("env", ())))
+        raw.env, raw.env_len = string_array(env_entries(given.get("env", ())))
         if "cwd" in given:
-            raw.cwd = filled("the working directory", given["cwd"])
+            raw.cwd = encode_nonempty("the working directory", given["cwd"])
         if "user" in given:
-            raw.user = filled("the user", given["user"])
+            raw.user = encode_nonempty("the user", given["user"])
 
     def _limits(self, given: dict[str, Any]) -> None:
         raw = self.options
         limits = list(given.get("rlimits", ()))
         for limit in limits:
             if not isinstance(limit, Rlimit):
-                raise TypeError(f"a limit is an Rlimit, not {type(limit).__name__}")
+                raise TypeError(f"a limit must be an Rlimit, not {type(limit).__name__}")
         raw.rlimits = (_abi.msb_rlimit * len(limits))(
             *[
                 _abi.msb_rlimit(RESOURCES.index(limit.resource), 0, limit.soft, limit.hard)
@@ -269,15 +270,15 @@ class Command:
         )
         raw.rlimits_len = len(limits)
         if "timeout" in given:
-            raw.timeout_ns = units("the timeout", given["timeout"], 10**9)
+            raw.timeout_ns = duration("the timeout", given["timeout"], 10**9)
         if "drain" in given:
-            # None at all is said as the shortest there is.
-            raw.drain_ns = max(1, units("the drain time", given["drain"], 10**9, zero=True))
+            # Zero is passed as the shortest drain.
+            raw.drain_ns = max(1, duration("the drain time", given["drain"], 10**9, zero=True))
         if given.get("wait_for_eof"):
             raw.flags |= _abi.MSB_EXEC_WAIT_FOR_EOF
         self.max_output: Optional[int] = None
         if "max_output" in given:
-            self.max_output = number("max_output", given["max_output"], _MAX, least=0)
+            self.max_output = integer("max_output", given["max_output"], _MAX, minimum=0)
             # Nothing at all cannot be said; the last byte is dropped when it is here.
             raw.max_output = max(1, self.max_output)
 
@@ -287,19 +288,19 @@ class Command:
         if not isinstance(stdin, Stdin):
             stdin = Stdin("bytes", bytes_of(stdin))
         if stdin.kind == "bytes":
-            # Without bytes the pointer is there all the same: an empty input, not the null device.
+            # Empty input is a pointer with length 0; NULL would be the null device.
             self.options.stdin_data, self.options.stdin_len = stdin.data, len(stdin.data)
         elif stdin.kind not in ("null", "pipe"):
-            raise InvalidArgumentError(f"there is no standard input of kind {stdin.kind!r}")
+            raise InvalidArgumentError(f"unknown kind of stdin: {stdin.kind!r}")
         return cast(bool, stdin.kind == "pipe")
 
     def _terminal(self, tty: bool, size: Any) -> bool:
         if size is not None:
             if not tty:
-                raise InvalidArgumentError("tty_size is given without tty")
+                raise InvalidArgumentError("tty_size requires tty")
             rows, cols = size
-            self.options.rows = number("the number of rows", rows, 65535)
-            self.options.cols = number("the number of columns", cols, 65535)
+            self.options.rows = integer("the number of rows", rows, 65535)
+            self.options.cols = integer("the number of columns", cols, 65535)
         if tty:
             self.options.flags |= _abi.MSB_EXEC_TTY
         return tty
@@ -308,25 +309,25 @@ class Command:
 def attach_options(
     cmd: Any, args: Any, options: Optional[Mapping[str, Any]], more: Any
 ) -> tuple[Command, Optional[str]]:
-    """A command for a terminal, and the keys that part them."""
+    """Return a command to attach to, and the detach keys."""
     if isinstance(args, Mapping) and options is None:
         args, options = None, args
-    given = merged(_ATTACH_KEYS, options, more)
+    given = merge_options(_ATTACH_KEYS, options, more)
     keys = given.pop("detach_keys", None)
     return Command(cmd, args, given, {}), keys
 
 
-def attached_to(
+def attach_struct(
     command: Optional[Command], session: Optional[str], keys: Optional[str]
 ) -> _abi.msb_attach_options:
-    """The struct of an attach."""
+    """Return the struct for `msb_attach`."""
     raw = _abi.msb_attach_options()
     if command is not None:
         raw.exec = ctypes.pointer(command.options)
     if session is not None:
-        raw.session = filled("the session id", session)
+        raw.session = encode_nonempty("the session id", session)
     if keys is not None:
-        raw.detach_keys = filled("detach_keys", keys)
+        raw.detach_keys = encode_nonempty("detach_keys", keys)
     return raw
 
 
@@ -345,37 +346,37 @@ _MAX_MIB = 16 * 1024 * 1024
 
 
 def sandbox_options(name: Any, options: Optional[Mapping[str, Any]], more: Any) -> Any:
-    """The struct of a new sandbox."""
-    given = merged(_SANDBOX_KEYS, options, more)
+    """Return the struct for a new sandbox."""
+    given = merge_options(_SANDBOX_KEYS, options, more)
     if "image" not in given:
         raise TypeError("a sandbox needs an image: a name, or the path of a root filesystem")
-    image = filled("the image", given["image"])
-    raw = _abi.msb_sandbox_options(name=encoded("the name", name), image=image)
+    image = encode_nonempty("the image", given["image"])
+    raw = _abi.msb_sandbox_options(name=encode("the name", name), image=image)
     for key in ("driver", "workdir", "shell", "user", "hostname"):
         if key in given:
-            setattr(raw, key, filled(f"the {key}", given[key]))
-    raw.env, raw.env_len = texts(variables(given.get("env", ())))
-    raw.labels, raw.labels_len = texts(variables(given.get("labels", {})))
+            setattr(raw, key, encode_nonempty(f"the {key}", given[key]))
+    raw.env, raw.env_len = string_array(env_entries(given.get("env", ())))
+    raw.labels, raw.labels_len = string_array(env_entries(given.get("labels", {})))
     if "cpus" in given:
-        raw.cpus = processors(given["cpus"])
+        raw.cpus = cpu_count(given["cpus"])
     if "memory" in given:
-        raw.memory_mib = number("memory (in MiB)", given["memory"], _MAX_MIB, least=16)
+        raw.memory_mib = integer("memory (in MiB)", given["memory"], _MAX_MIB, minimum=16)
     if "pids_limit" in given:
-        raw.pids_limit = number("pids_limit", given["pids_limit"], 2**32 - 1, least=8)
+        raw.pids_limit = integer("pids_limit", given["pids_limit"], 2**32 - 1, minimum=8)
     if "disk" in given:
-        raw.disk_mib = number("disk (in MiB)", given["disk"], _MAX_MIB, least=16)
+        raw.disk_mib = integer("disk (in MiB)", given["disk"], _MAX_MIB, minimum=16)
     if "security" in given:
         raw.security = _security(given["security"])
     for key in ("max_duration", "idle_timeout", "boot_timeout"):
         if key in given:
-            setattr(raw, f"{key}_ms", units(key, given[key], 1000))
+            setattr(raw, f"{key}_ms", duration(key, given[key], 1000))
     if "log_max_bytes" in given:
-        raw.log_max_bytes = number("log_max_bytes", given["log_max_bytes"], _MAX)
+        raw.log_max_bytes = integer("log_max_bytes", given["log_max_bytes"], _MAX)
     if "log_files" in given:
-        raw.log_files = number("log_files", given["log_files"], 10_000)
+        raw.log_files = integer("log_files", given["log_files"], 10_000)
     if "pull_policy" in given:
-        raw.pull_policy = policy(given["pull_policy"])
-    raw.flags = sum(flag for key, flag in _FLAGS.items() if truth(key, given.get(key, False)))
+        raw.pull_policy = pull_policy(given["pull_policy"])
+    raw.flags = sum(flag for key, flag in _FLAGS.items() if boolean(key, given.get(key, False)))
     return raw
 
 

@@ -1,7 +1,7 @@
-"""Threads for the few calls that have no descriptor to wait for.
+"""A thread pool for the few blocking calls that have no descriptor to poll.
 
-They are daemons: a call that does not return must not keep the interpreter from exiting. What has
-to happen before that, killing what nobody can reach any more, is waited for at exit, for a while.
+Its threads are daemons: a call that does not return must not keep the interpreter from exiting.
+Cleanups, such as killing the command of a cancelled call, are waited for at exit for a bounded time.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Callable, Generic, Optional, TypeVar
 
 T = TypeVar("T")
 
-_MOST = 32
+_MAX_THREADS = 32
 _IDLE_SECONDS = 5.0
 CLEANUP_SECONDS = 5.0
-"""How long a cancelled call waits for its command to be killed, and an exit for all of them."""
+"""How long a cancelled call waits for its cleanup, and the exit for all cleanups."""
 
 
 class _Pool:
@@ -28,10 +28,10 @@ class _Pool:
         self._threads = self._idle = self._cleanups = 0
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Runs a job, which does not raise, on a thread."""
+        """Run a job, which must not raise, on a thread."""
         with self._change:
             self._jobs.append(job)
-            if len(self._jobs) <= self._idle or self._threads >= _MOST:
+            if len(self._jobs) <= self._idle or self._threads >= _MAX_THREADS:
                 self._change.notify()
                 return
             self._threads += 1
@@ -43,10 +43,10 @@ class _Pool:
                 if self._threads or not self._jobs:
                     return
                 job = self._jobs.popleft()
-            job()  # the interpreter is ending, or no thread can be had
+            job()  # the interpreter is exiting, or no thread can be started
 
     def clean_up(self, job: Callable[[], None]) -> None:
-        """As `submit`, for what should be done before the program ends."""
+        """Run a job as `submit` does, and wait for it at exit."""
         with self._change:
             self._cleanups += 1
 
@@ -61,7 +61,7 @@ class _Pool:
         self.submit(counted)
 
     def finish(self) -> None:
-        """Waits for what has to be done before the program ends."""
+        """Wait a bounded time for pending cleanups."""
         deadline = time.monotonic() + CLEANUP_SECONDS
         with self._change:
             while self._cleanups and time.monotonic() < deadline:
@@ -72,14 +72,14 @@ class _Pool:
             with self._change:
                 while not self._jobs:
                     self._idle += 1
-                    told = self._change.wait(_IDLE_SECONDS)
+                    notified = self._change.wait(_IDLE_SECONDS)
                     self._idle -= 1
-                    if not told and not self._jobs:
+                    if not notified and not self._jobs:
                         self._threads -= 1
                         return
                 job = self._jobs.popleft()
             job()
-            del job  # what it refers to is not kept while this thread is idle
+            del job  # an idle thread must not keep references
 
 
 _pool = _Pool()
@@ -87,7 +87,7 @@ _pool = _Pool()
 
 def _after_fork() -> None:
     global _pool
-    _pool = _Pool()  # its threads are the parent's
+    _pool = _Pool()  # the threads exist only in the parent
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -95,17 +95,17 @@ atexit.register(lambda: _pool.finish())
 
 
 def submit(job: Callable[[], None]) -> None:
-    """Runs a job, which does not raise, on a thread."""
+    """Run a job, which must not raise, on a thread."""
     _pool.submit(job)
 
 
 def clean_up(job: Callable[[], None]) -> None:
-    """As `submit`, for what should be done before the program ends."""
+    """Run a job as `submit` does, and wait for it at exit."""
     _pool.clean_up(job)
 
 
 class Job(Generic[T]):
-    """A call on a thread whose caller may give it up; then what it gave is undone."""
+    """A call on a thread. If its caller abandons it, its result is undone."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Job(Generic[T]):
         self._error: Optional[BaseException] = None
 
     def run(self) -> None:
-        """On the thread."""
+        """Run the call; on the thread."""
         try:
             self._result = self._function()
         except BaseException as error:
@@ -129,28 +129,28 @@ class Job(Generic[T]):
             self._ended = True
             abandoned = self._abandoned
         if abandoned:
-            self._undone()
+            self._run_undo()
         else:
             self._done()
 
     def result(self) -> T:
-        """What the call gave or raised."""
+        """Return or raise the outcome of the call."""
         error, self._error = self._error, None
         if error is not None:
             try:
                 raise error
             finally:
-                del error  # a cycle with the traceback
-        return self._result  # type: ignore[return-value]  # there is one without an error
+                del error  # breaks the cycle with the traceback
+        return self._result  # type: ignore[return-value]  # set unless there is an error
 
     def abandon(self) -> None:
-        """Nobody waits for it any more."""
+        """Undo the result, now or when there is one."""
         with self._lock:
             self._abandoned = True
             ended = self._ended
         if ended:
-            clean_up(self._undone)
+            clean_up(self._run_undo)
 
-    def _undone(self) -> None:
+    def _run_undo(self) -> None:
         if self._undo is not None and self._error is None:
-            self._undo(self._result)  # type: ignore[arg-type]  # there is one without an error
+            self._undo(self._result)  # type: ignore[arg-type]  # set unless there is an error

@@ -1,7 +1,4 @@
-"""Sandboxes: making, finding, ending them, and what runs in them.
-
-Written once for all ways of waiting.
-"""
+"""Sandboxes: creating, finding and ending them, and running commands in them."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from ctypes import byref
 from typing import Any, Callable, Optional
 
 from . import _abi
-from ._backends import Backend, give_up
 from ._errors import (
     ExecFailedError,
     ExecTimeoutError,
@@ -22,8 +18,9 @@ from ._errors import (
 from ._exec import ExecCore, exit_status
 from ._handle import Handle
 from ._image_values import OnProgress, progress
+from ._io import Backend, clean_up_after
 from ._native import call, lib
-from ._options import Command, attached_to, encoded, units
+from ._options import Command, attach_struct, duration, encode
 from ._values import (
     ISOLATIONS,
     REASONS,
@@ -40,17 +37,17 @@ from ._values import (
 
 
 def text(data: Optional[bytes]) -> str:
-    """A text, of which what is no UTF-8 becomes surrogates."""
+    """Decode UTF-8; invalid bytes become surrogates."""
     return (data or b"").decode("utf-8", "surrogateescape")
 
 
 def optional(data: Optional[bytes]) -> Optional[str]:
-    """A text that may be missing."""
+    """Decode text that may be NULL."""
     return None if data is None else text(data)
 
 
 def texts_of(array: Any, length: int) -> list[str]:
-    """The texts of an array."""
+    """Decode an array of texts."""
     return [text(array[at]) for at in range(length)]
 
 
@@ -70,7 +67,7 @@ def _info(raw: Any) -> SandboxInfo:
     labels = (label.partition("=") for label in texts_of(raw.labels, raw.labels_len))
     return SandboxInfo(
         name=text(raw.name),
-        # A state that is not known yet is some way of not running.
+        # A state of a later version is a way of not running.
         status=STATUSES.get(raw.state, SandboxStatus.STOPPED),
         image=text(raw.image),
         driver=optional(raw.driver),
@@ -122,8 +119,8 @@ def _copies(entries: Any, copy: Callable[[Any], Any]) -> list[Any]:
     return [copy(entries.entries[at].contents) for at in range(entries.len)]
 
 
-def listed(entries: Any, release: Any, copy: Callable[[Any], Any], *function: Any) -> list[Any]:
-    """What a call lists, copied."""
+def copy_list(entries: Any, release: Any, copy: Callable[[Any], Any], *function: Any) -> list[Any]:
+    """Call a function that lists something, and copy its entries."""
     call(*function, byref(entries))
     try:
         return _copies(entries, copy)
@@ -132,13 +129,13 @@ def listed(entries: Any, release: Any, copy: Callable[[Any], Any], *function: An
 
 
 def list_sandboxes() -> list[SandboxInfo]:
-    """All sandboxes; blocks."""
+    """Return all sandboxes; blocks."""
     release = lib.msb_sandbox_entries_release
-    return listed(_abi.msb_sandbox_entries(), release, _info, lib.msb_sandbox_list)
+    return copy_list(_abi.msb_sandbox_entries(), release, _info, lib.msb_sandbox_list)
 
 
-def doctor() -> HostInfo:
-    """What this host offers; blocks, as each driver is tried."""
+def host_info() -> HostInfo:
+    """Probe the drivers and walls of this host; blocks."""
     drivers, walls = _abi.msb_driver_entries(), _abi.msb_wall_entries()
     call(lib.msb_doctor, byref(drivers), byref(walls))
     try:
@@ -148,26 +145,26 @@ def doctor() -> HostInfo:
         lib.msb_wall_entries_release(byref(walls))
 
 
-def remove(name: Any, force: bool) -> None:
-    """Removes a sandbox; blocks."""
+def remove_sandbox(name: Any, force: bool) -> None:
+    """Remove a sandbox; blocks."""
     flags = _abi.MSB_REMOVE_FORCE if force else 0
-    call(lib.msb_sandbox_remove, encoded("the name", name), flags)
+    call(lib.msb_sandbox_remove, encode("the name", name), flags)
 
 
-def _opened(name: bytes, flags: int) -> Handle:
+def _open(name: bytes, flags: int) -> Handle:
     out = ctypes.c_void_p()
     call(lib.msb_sandbox_open, name, flags, byref(out))
     return Handle(out.value or 0)
 
 
-def tell(function: Any, handle: Handle, told: Optional[OnProgress]) -> None:
-    """Tells of the progress, as long as there is something new and somebody to tell."""
+def report_progress(function: Any, handle: Handle, callback: Optional[OnProgress]) -> None:
+    """Pass pending progress to the callback."""
     raw = _abi.msb_progress()
-    # Who never asks is not woken by it either.
-    while told is not None and call(function, handle.use(), 0, byref(raw)) == _abi.MSB_OK:
-        news = progress(raw)
-        if news is not None:
-            told(news)
+    # Progress wakes only a handle that was asked for it.
+    while callback is not None and call(function, handle.use(), 0, byref(raw)) == _abi.MSB_OK:
+        update = progress(raw)
+        if update is not None:
+            callback(update)
 
 
 class SandboxCore:
@@ -175,39 +172,39 @@ class SandboxCore:
 
     def __init__(self, name: str, handle: Handle, connected: bool) -> None:
         self.name, self.handle = name, handle
-        # The first command of a sandbox that was only found connects to it, and that blocks.
+        # The first command in a sandbox that was found connects to it, and that blocks.
         self._connected = connected
 
     @classmethod
     async def create(
-        cls, io: Backend, name: str, options: Any, told: Optional[OnProgress]
+        cls, io: Backend, name: str, options: Any, callback: Optional[OnProgress]
     ) -> SandboxCore:
-        """Makes a sandbox that runs. When that is given up, none is left."""
+        """Create a sandbox and wait until it runs. Cancellation leaves none."""
         out = ctypes.c_void_p()
         call(lib.msb_sandbox_create, byref(options), byref(out))
         core = cls(name, Handle(out.value or 0), connected=True)
         try:
-            await core._ready(io, told)
+            await core._ready(io, callback)
         except BaseException as error:
-            # Whoever is told of the progress may raise what they like.
-            await give_up(io, error, core._undo_create)
+            # The progress callback may raise anything.
+            await clean_up_after(io, error, core._undo_create)
             raise
         return core
 
     def _undo_create(self) -> None:
-        """Ends what nobody can reach: also the getting of its image."""
+        """Cancel creation, the pull of the image included."""
         try:
             call(lib.msb_sandbox_kill, self.handle.use())
-            remove(self.name, force=False)
+            remove_sandbox(self.name, force=False)
         except MicrosandboxError:
-            pass  # it did not come up, or somebody else was faster
+            pass  # it never started, or another process removed it
         self.handle.close()
 
     @classmethod
     async def open(cls, io: Backend, name: str, start: bool) -> SandboxCore:
-        """Finds a sandbox, and starts it if asked to."""
+        """Find a sandbox, and optionally start it."""
         flags = _abi.MSB_OPEN_START if start else 0
-        core = cls(name, _opened(encoded("the name", name), flags), connected=start)
+        core = cls(name, _open(encode("the name", name), flags), connected=start)
         try:
             await core._ready(io)
         except BaseException:
@@ -215,53 +212,53 @@ class SandboxCore:
             raise
         return core
 
-    async def _ready(self, io: Backend, told: Optional[OnProgress] = None) -> None:
+    async def _ready(self, io: Backend, callback: Optional[OnProgress] = None) -> None:
         while True:
-            tell(lib.msb_sandbox_progress, self.handle, told)
+            report_progress(lib.msb_sandbox_progress, self.handle, callback)
             if call(lib.msb_sandbox_wait_ready, self.handle.use(), 0) != _abi.MSB_AGAIN:
                 break
             await io.readable(self.handle)
-        tell(lib.msb_sandbox_progress, self.handle, told)
+        report_progress(lib.msb_sandbox_progress, self.handle, callback)
 
     async def wait(self, io: Backend) -> None:
-        """Until it has ended."""
+        """Wait until it has ended."""
         while call(lib.msb_sandbox_wait, self.handle.use(), 0) == _abi.MSB_AGAIN:
             await io.readable(self.handle)
 
     async def stop(self, io: Backend, timeout: Any) -> None:
-        """Asks its commands to end, and then ends it."""
-        grace = min(units("the timeout", timeout, 1000, zero=True), 2**32 - 1)
+        """Terminate its commands, then stop it."""
+        grace = min(duration("the timeout", timeout, 1000, zero=True), 2**32 - 1)
         await io.run(lambda: call(lib.msb_sandbox_stop, self.handle.use(), grace))
 
     async def kill(self, io: Backend) -> None:
-        """Ends it at once."""
+        """Kill it at once."""
         await io.run(lambda: call(lib.msb_sandbox_kill, self.handle.use()))
 
     async def info(self, io: Backend) -> SandboxInfo:
-        """What is known about it now."""
+        """Return its current state and configuration."""
 
         def work() -> SandboxInfo:
             entries, release = _abi.msb_sandbox_entries(), lib.msb_sandbox_entries_release
-            found = listed(entries, release, _info, lib.msb_sandbox_info, self.handle.use())
+            found = copy_list(entries, release, _info, lib.msb_sandbox_info, self.handle.use())
             info: SandboxInfo = found[0]
             return info
 
         return await io.run(work)
 
     async def sessions(self, io: Backend) -> list[SessionInfo]:
-        """What runs in it, and what ended a short while ago."""
+        """Return the running and recently ended sessions."""
 
         def work() -> list[SessionInfo]:
             entries, release = _abi.msb_exec_entries(), lib.msb_exec_entries_release
-            return listed(entries, release, _session, lib.msb_exec_list, self.handle.use())
+            return copy_list(entries, release, _session, lib.msb_exec_list, self.handle.use())
 
         return await io.run(work)
 
     async def stream(self, io: Backend, command: Command) -> ExecCore:
-        """Starts a command."""
+        """Start a command."""
         if self._connected:
             return self._start(command)
-        # Given up while it starts, it is killed: its handle reached nobody.
+        # A cancelled start kills the command: the caller never gets its handle.
         core = await io.run(lambda: self._start(command), ExecCore.end)
         self._connected = True
         return core
@@ -269,26 +266,26 @@ class SandboxCore:
     def _start(self, command: Command) -> ExecCore:
         out, sink = ctypes.c_void_p(), ctypes.c_void_p()
         options = byref(command.options)
-        place = (byref(out), byref(sink) if command.pipe else None)
-        call(lib.msb_exec_stream, self.handle.use(), options, *place)
+        outs = (byref(out), byref(sink) if command.pipe else None)
+        call(lib.msb_exec_stream, self.handle.use(), options, *outs)
         return ExecCore(
             Handle(out.value or 0), Handle(sink.value) if sink.value else None, command.max_output
         )
 
     async def collect(self, io: Backend, command: Command) -> ExecOutput:
-        """Runs a command to its end. Giving this up kills it, as nobody else can."""
+        """Run a command to its end. Cancellation kills it."""
         if command.pipe:
             raise InvalidArgumentError(
-                "a collected command has no pipe: give Stdin.bytes, or stream"
+                "cannot collect a command with a stdin pipe; use Stdin.bytes, or exec_stream"
             )
         core = await self.stream(io, command)
         try:
             output = await core.collect(io)
         except (ExecFailedError, ExecTimeoutError, StreamLostError):
-            core.handle.close()  # it has ended, and so has all that it started
+            core.handle.close()  # its processes have ended
             raise
         except BaseException as error:
-            await give_up(io, error, core.end)
+            await clean_up_after(io, error, core.end)
             raise
         core.handle.close()
         return output
@@ -296,34 +293,33 @@ class SandboxCore:
     async def reattach(
         self, io: Backend, session: Any, position: Optional[int], stdin: bool
     ) -> ExecCore:
-        """Follows a session."""
-        name = encoded("the session id", session)
+        """Follow a session."""
+        name = encode("the session id", session)
         if position is None:
             position = _abi.MSB_FROM_NOW
         elif position < 0:
-            raise InvalidArgumentError(f"a position of {position} is before the output")
+            raise InvalidArgumentError(f"position is {position}; it must be at least 0")
         start = min(position, 2**63 - 1)
 
         def work() -> ExecCore:
             out, sink = ctypes.c_void_p(), ctypes.c_void_p()
-            place = (byref(out), byref(sink) if stdin else None)
-            call(lib.msb_exec_reattach, self.handle.use(), name, start, *place)
+            outs = (byref(out), byref(sink) if stdin else None)
+            call(lib.msb_exec_reattach, self.handle.use(), name, start, *outs)
             return ExecCore(
                 Handle(out.value or 0), Handle(sink.value) if sink.value else None, None
             )
 
-        core = await io.run(work, ExecCore.let_go)
+        core = await io.run(work, ExecCore.discard)
         self._connected = True
         return core
 
     async def attach(
         self, io: Backend, command: Optional[Command], session: Optional[str], keys: Optional[str]
     ) -> int:
-        """Ties the terminal to a command or a session."""
-        options = attached_to(command, session, keys)
-        # A handle of its own, so that closing it ends this call and no other.
-        own = _opened(encoded("the name", self.name), 0)
-
+        """Attach the terminal to a command or a session."""
+        options = attach_struct(command, session, keys)
+        # A separate handle, so that closing it cancels only this call.
+        own = _open(encode("the name", self.name), 0)
         ended = threading.Event()
 
         def work() -> int:
@@ -335,31 +331,30 @@ class SandboxCore:
                 ended.set()
             return code.value
 
-        # Given up, its handle is closed, which ends it. That is waited for: the terminal is to have
-        # its settings back before the program goes on.
+        # Cancellation closes the handle, and waits until the terminal's settings are restored.
         try:
             return await io.run(work)
         except MicrosandboxError:
             raise
         except BaseException as error:
             own.close()
-            await give_up(io, error, lambda: _wait(ended))
+            await clean_up_after(io, error, lambda: _wait(ended))
             raise
         finally:
             own.close()
 
     def end(self, removes: bool) -> None:
-        """Leaves the scope of this object: blocks, and never fails."""
+        """Leave the scope of this object; blocks, and never fails."""
         try:
             if removes:
                 call(lib.msb_sandbox_kill, self.handle.use())
         except MicrosandboxError:
-            pass  # it had ended
+            pass  # it has already ended
         try:
             if removes:
-                remove(self.name, force=False)
+                remove_sandbox(self.name, force=False)
         except MicrosandboxError:
-            pass  # it was removed
+            pass  # it was already removed
         self.handle.close()
 
 

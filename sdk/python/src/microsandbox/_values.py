@@ -1,4 +1,4 @@
-"""What users get and give: events, outputs, limits, lists."""
+"""Values of the API: events, outputs, limits, lists."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from . import _abi
 from ._errors import ExecFailureKind, InvalidArgumentError
 
 
-class Words(str, enum.Enum):
-    """Members equal their strings, also when printed."""
+class StringEnum(str, enum.Enum):
+    """An enum whose members equal their strings, also when printed."""
 
     __str__ = str.__str__
 
@@ -19,8 +19,8 @@ class Words(str, enum.Enum):
         return str.__format__(self, format_spec)
 
 
-class ExecEventType(Words):
-    """What an event tells. Each member equals its string, so ``case "stdout":`` matches."""
+class ExecEventType(StringEnum):
+    """The type of an event. Each member equals its string, so ``case "stdout":`` matches."""
 
     STARTED = "started"
     STDOUT = "stdout"
@@ -31,8 +31,8 @@ class ExecEventType(Words):
     LOST = "lost"
 
 
-class LogKind(Words):
-    """What a record of a log tells. Each member equals its string."""
+class LogKind(StringEnum):
+    """The kind of a log record. Each member equals its string."""
 
     STDOUT = "stdout"
     STDERR = "stderr"
@@ -43,8 +43,8 @@ class LogKind(Words):
     OTHER = "other"
 
 
-class SandboxStatus(Words):
-    """Where a sandbox is in its life."""
+class SandboxStatus(StringEnum):
+    """The state of a sandbox."""
 
     CREATED = "created"
     RUNNING = "running"
@@ -52,17 +52,17 @@ class SandboxStatus(Words):
     CRASHED = "crashed"
 
 
-class Isolation(Words):
-    """What keeps a sandbox apart from the host."""
+class Isolation(StringEnum):
+    """What isolates a sandbox from the host."""
 
     HARDWARE = "hardware"
     EMULATED = "emulated"
     CONTAINER = "container"
     UNCHECKED = "unchecked"
-    """A virtual machine on a host that was told to skip the check for hardware isolation."""
+    """A virtual machine on a host that skips the check for hardware isolation."""
 
 
-class EndReason(Words):
+class EndReason(StringEnum):
     """Why a sandbox ended."""
 
     STOPPED = "stopped"
@@ -76,16 +76,16 @@ class EndReason(Words):
 
 @dataclass(frozen=True)
 class ResourceUsage:
-    """What a command used, the children that it waited for included. Times are in seconds."""
+    """Resource usage of a command and the children that it waited for. Times are in seconds."""
 
     user_time: float
     """CPU time in user mode."""
     system_time: float
-    """CPU time in the kernel."""
+    """CPU time in kernel mode."""
     wall_time: float
     """Time from start to exit."""
     max_rss: int
-    """Largest resident size, in bytes."""
+    """Maximum resident set size in bytes."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,15 @@ class ExitStatus:
     """How a command ended."""
 
     code: int
-    """Exit code; -1 when a signal killed it."""
+    """Exit code; -1 if a signal killed it."""
     signal: Optional[int] = None
     """The number of the signal that killed it, as in `signal.Signals`."""
     core_dumped: bool = False
-    """Whether it left a core dump."""
+    """Whether it dumped core."""
     timed_out: bool = False
-    """Whether it was killed because its time had run out."""
+    """Whether it was killed because its timeout expired."""
     usage: Optional[ResourceUsage] = None
-    """What it used."""
+    """Resource usage."""
 
     @property
     def success(self) -> bool:
@@ -115,17 +115,17 @@ class ExecFailure:
 
     kind: ExecFailureKind
     stage: str
-    """The step that failed: ``"execve"``, ``"chdir"``, ..."""
+    """The step that failed, such as ``"execve"`` or ``"chdir"``."""
     errno: Optional[int]
     errno_name: str
     message: str
-    """One line for people."""
+    """The failure, in one line."""
     path: str
-    """The program, directory or name that the step was about."""
+    """The program, directory or name that the step used."""
 
 
 class ExecEvent:
-    """One event of a command; ``event_type`` says what it tells, and which fields are set."""
+    """One event of a command; ``event_type`` determines which fields are set."""
 
     __slots__ = ("code", "data", "errno", "event_type", "failure", "pid", "reason", "status")
 
@@ -146,15 +146,15 @@ class ExecEvent:
         self.pid: Optional[int] = pid
         """Of ``started``: the process id in the sandbox."""
         self.code: Optional[int] = None if status is None else status.code
-        """Of ``exited``: the exit code, -1 for a death by signal."""
+        """Of ``exited``: the exit code, -1 if a signal killed it."""
         self.status: Optional[ExitStatus] = status
-        """Of ``exited``: how it ended, with the signal and what it used."""
+        """Of ``exited``: the exit status, with signal and resource usage."""
         self.failure: Optional[ExecFailure] = failure
         """Of ``failed``: why it never started."""
         self.errno: Optional[int] = errno
-        """Of ``stdin_error``: why it no longer reads its input."""
+        """Of ``stdin_error``: why it no longer reads stdin."""
         self.reason: Optional[str] = reason
-        """Of ``lost``: why the end is not known, in one line."""
+        """Of ``lost``: why the exit status is unknown, in one line."""
 
     def __repr__(self) -> str:
         names = ("pid", "status", "failure", "errno", "reason")
@@ -169,21 +169,21 @@ class ExecEvent:
             return NotImplemented
         return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
 
-    __hash__ = None  # type: ignore[assignment]  # as of other values that compare by content
+    __hash__ = None  # type: ignore[assignment]  # mutable, and compared by value
 
 
 @dataclass(frozen=True)
 class ExecView:
-    """An event whose ``data`` was not copied; see `ExecHandle.recv_view`."""
+    """An event with borrowed ``data``; see `ExecHandle.recv_view`."""
 
     event: ExecEvent
-    """The event, with no data of its own."""
+    """The event, without data."""
     data: memoryview
-    """The bytes, read-only. The command may stand still until this and all its slices are gone."""
+    """The bytes, read-only. The command may be stopped until this and its slices are gone."""
 
 
 class ExecOutput:
-    """How a command ended, and what it put out."""
+    """The exit status and output of a command."""
 
     __slots__ = (
         "cut",
@@ -207,31 +207,31 @@ class ExecOutput:
     ) -> None:
         self.status: ExitStatus = status
         self.stdout_bytes: bytes = stdout_bytes
-        """Standard output as it is; with a terminal, everything."""
+        """The bytes of stdout; with a terminal, all output."""
         self.stderr_bytes: bytes = stderr_bytes
-        """Standard error as it is."""
+        """The bytes of stderr."""
         self.stdout_total: int = stdout_total
-        """How many bytes came from standard output, also beyond ``max_output``."""
+        """Total bytes of stdout, also beyond ``max_output``."""
         self.stderr_total: int = stderr_total
-        """How many bytes came from standard error, also beyond ``max_output``."""
+        """Total bytes of stderr, also beyond ``max_output``."""
         self.writer_left: bool = writer_left
-        """Whether some other process still had the output open when it was collected."""
+        """Whether another process still had the output open when it was collected."""
         self.cut: bool = cut
         """Whether the connection was lost after the exit."""
 
     @property
     def stdout_text(self) -> str:
-        """Standard output as text. Raises `UnicodeDecodeError` if it is not UTF-8."""
+        """Stdout as text. Raises `UnicodeDecodeError` if it is not UTF-8."""
         return self.stdout_bytes.decode()
 
     @property
     def stderr_text(self) -> str:
-        """Standard error as text. Raises `UnicodeDecodeError` if it is not UTF-8."""
+        """Stderr as text. Raises `UnicodeDecodeError` if it is not UTF-8."""
         return self.stderr_bytes.decode()
 
     @property
     def exit_code(self) -> int:
-        """The exit code; -1 when a signal killed it."""
+        """The exit code; -1 if a signal killed it."""
         return self.status.code
 
     @property
@@ -246,12 +246,12 @@ class ExecOutput:
 
     @property
     def timed_out(self) -> bool:
-        """Whether it was killed because its time had run out."""
+        """Whether it was killed because its timeout expired."""
         return self.status.timed_out
 
     @property
     def truncated(self) -> bool:
-        """Whether ``max_output`` cut something off."""
+        """Whether ``max_output`` truncated the output."""
         kept = (len(self.stdout_bytes), len(self.stderr_bytes))
         return (self.stdout_total, self.stderr_total) != kept
 
@@ -259,10 +259,10 @@ class ExecOutput:
         def brief(data: bytes) -> str:
             return repr(data) if len(data) <= 80 else f"{data[:80]!r}... ({len(data)} bytes)"
 
-        how = f"exit_code={self.exit_code}"
+        status = f"exit_code={self.exit_code}"
         if self.signal is not None:
-            how = f"signal={self.signal}"
-        parts = [how, f"stdout={brief(self.stdout_bytes)}", f"stderr={brief(self.stderr_bytes)}"]
+            status = f"signal={self.signal}"
+        parts = [status, f"stdout={brief(self.stdout_bytes)}", f"stderr={brief(self.stderr_bytes)}"]
         return f"ExecOutput({', '.join(parts)})"
 
 
@@ -272,35 +272,35 @@ _Bytes = bytes
 
 @dataclass(frozen=True)
 class Stdin:
-    """What a command reads as its standard input."""
+    """The stdin of a command."""
 
     kind: str
     data: _Bytes = field(default=b"", repr=False)
 
     @classmethod
     def null(cls) -> Stdin:
-        """Nothing: ``/dev/null``. The default."""
+        """Read from ``/dev/null``. The default."""
         return cls("null")
 
     @classmethod
     def pipe(cls) -> Stdin:
-        """What is written to the sink that `ExecHandle.take_stdin` gives."""
+        """Read what is written to the sink of `ExecHandle.take_stdin`."""
         return cls("pipe")
 
     @classmethod
     def bytes(cls, data: Union[_Bytes, bytearray, memoryview, str]) -> Stdin:
-        """These bytes, and then the end. Text becomes UTF-8."""
+        """Read these bytes, then end-of-file. Text is sent as UTF-8."""
         return cls("bytes", data.encode() if isinstance(data, str) else bytes_of(data))
 
 
 def bytes_of(data: Union[bytes, bytearray, memoryview]) -> bytes:
-    """A copy of anything that has bytes. A number is none, though `bytes` would take it."""
+    """Copy bytes-like data. A number, which `bytes` accepts, is rejected."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise TypeError(f"expected bytes, not {type(data).__name__}")
+        raise TypeError(f"data must be bytes, not {type(data).__name__}")
     return bytes(data)
 
 
-# Linux's numbers are the positions.
+# In the order of Linux's RLIMIT_* constants.
 RESOURCES = (
     "cpu",
     "fsize",
@@ -324,30 +324,30 @@ _INFINITY = 2**64 - 1
 
 @dataclass(frozen=True)
 class Rlimit:
-    """A limit on a resource: ``Rlimit.nofile(1024)``, or ``Rlimit.nofile(soft, hard)``.
+    """A resource limit: ``Rlimit.nofile(1024)``, or ``Rlimit.nofile(soft, hard)``.
 
-    `Rlimit.INFINITY` is no limit.
+    `Rlimit.INFINITY` means no limit.
     """
 
     resource: str
     """The resource in lower case, such as ``"nofile"``."""
     soft: int
-    """The limit in force; the command may raise it up to ``hard``."""
+    """The enforced limit, which the command may raise up to ``hard``."""
     hard: int
-    """The ceiling."""
+    """The upper bound of ``soft``."""
 
     INFINITY = _INFINITY
 
     def __post_init__(self) -> None:
         if self.resource not in RESOURCES:
-            raise InvalidArgumentError(f"there is no resource {self.resource!r} to limit")
+            raise InvalidArgumentError(f"unknown resource {self.resource!r}")
         for value in (self.soft, self.hard):
             if not isinstance(value, int) or not 0 <= value <= _INFINITY:
-                raise InvalidArgumentError(f"{value!r} is no limit: it takes 0 to 2**64 - 1")
+                raise InvalidArgumentError(f"the limit is {value!r}; it must be 0 to 2**64 - 1")
         if self.soft > self.hard:
             raise InvalidArgumentError(
-                f"the soft limit of {self.resource} is {self.soft}, above its hard limit "
-                f"{self.hard}"
+                f"the soft limit of {self.resource} is {self.soft}; it must be at most the hard "
+                f"limit {self.hard}"
             )
 
     @classmethod
@@ -421,67 +421,67 @@ class Rlimit:
 
     @classmethod
     def nice(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Ceiling of the nice value, as 20 - nice."""
+        """Upper bound of the nice value, as 20 - nice."""
         return cls._of("nice", soft, hard)
 
     @classmethod
     def rtprio(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Ceiling of the real-time priority."""
+        """Upper bound of the real-time priority."""
         return cls._of("rtprio", soft, hard)
 
     @classmethod
     def rttime(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """CPU time of a real-time process without a pause, in microseconds."""
+        """CPU time of a real-time process between blocking calls, in microseconds."""
         return cls._of("rttime", soft, hard)
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a sandbox can take at most; None where nothing bounds it."""
+    """The resource bounds of a sandbox; None where there is none."""
 
     pids: Optional[int]
-    """Processes and threads at once."""
+    """Maximum number of processes and threads."""
     memory_bytes: Optional[int]
     disk_bytes: Optional[int]
-    """Of its upper layer."""
+    """Maximum size of the upper layer."""
     cpus: Optional[float]
 
 
 @dataclass(frozen=True)
 class SandboxInfo:
-    """What is known about a sandbox."""
+    """The state and configuration of a sandbox."""
 
     name: str
     status: SandboxStatus
     image: str
-    """What it was made from: the name of an image, or a path."""
+    """The name or path of its image."""
     driver: Optional[str]
-    """The driver that runs it, or ran it last."""
+    """The driver of its current or last run."""
     isolation: Optional[Isolation]
     jailed: Optional[bool]
-    """Whether every process of it on the host, but its supervisor, is in a jail with all of its
-    walls; None when it never came up."""
+    """Whether all its host processes, except the supervisor, are in a jail with all walls; None if
+    it never started."""
     missing_walls: list[str]
-    """The walls of the jail that are missing, each with the reason."""
+    """The missing walls of the jail, each with the reason."""
     bounds: Optional[Bounds]
-    """The bounds in force; None when it never came up."""
+    """The enforced bounds; None if it never started."""
     cpus: Optional[float]
-    """How many processors were asked for."""
+    """The requested number of CPUs."""
     memory: Optional[int]
-    """How much memory was asked for, in MiB."""
+    """The requested memory in MiB."""
     detached: bool
-    """Whether it outlives the process that created it."""
+    """Whether it keeps running when the process that created it exits."""
     labels: dict[str, str]
     created_at: float
-    """When it was created, as `time.time` counts."""
+    """When it was created, as `time.time` returns it."""
     started_at: Optional[float]
     """When it was last started."""
     end_reason: Optional[EndReason]
-    """Why it ended, when it did."""
+    """Why it ended, if it did."""
     end_detail: Optional[str]
-    """More about its end, for people."""
+    """Details of its end, for people."""
     command: list[str]
-    """What its image runs when nobody names a command; `Sandbox.exec` knows nothing of it."""
+    """The default command of its image, which `Sandbox.exec` ignores."""
 
 
 @dataclass(frozen=True)
@@ -492,21 +492,21 @@ class SessionInfo:
     pid: int
     """Its process id in the sandbox."""
     command: list[bytes]
-    """Program and arguments, cut when they are very long."""
+    """Program and arguments, truncated if very long."""
     tty: bool
     """Whether it has a terminal."""
     status: Optional[ExitStatus]
-    """How it ended; None while it runs."""
+    """Exit status; None while it is running."""
     age: float
-    """How long ago it started, in seconds."""
+    """Time since its start, in seconds."""
     output_total: int
-    """How many bytes it has put out."""
+    """Total bytes of output."""
     followers: int
-    """How many readers follow it."""
+    """Number of attached readers."""
 
     @property
     def running(self) -> bool:
-        """Whether it runs."""
+        """Whether it is running."""
         return self.status is None
 
 
@@ -516,9 +516,9 @@ class LogRecord:
 
     kind: LogKind
     session: str
-    """The id of the session that it belongs to."""
+    """The id of its session."""
     time_ns: int
-    """When it reached the log, as `time.time_ns` counts."""
+    """When it was logged, as `time.time_ns` returns it."""
     data: bytes = b""
     """Of ``stdout`` and ``stderr``: the bytes."""
     pid: Optional[int] = None
@@ -528,50 +528,50 @@ class LogRecord:
     tty: bool = False
     """Of ``started``: whether it has a terminal."""
     status: Optional[ExitStatus] = None
-    """Of ``exited``: how it ended. What it used is not kept."""
+    """Of ``exited``: the exit status, without resource usage."""
     failure: Optional[ExecFailure] = None
-    """Of ``failed``: why it never started. The path is not kept."""
+    """Of ``failed``: why it never started, without the path."""
 
     @property
     def time(self) -> float:
-        """When it reached the log, as `time.time` counts."""
+        """When it was logged, as `time.time` returns it."""
         return self.time_ns / 1e9
 
 
 @dataclass(frozen=True)
 class DriverInfo:
-    """What is known about a driver on this host."""
+    """A driver on this host."""
 
     name: str
     isolation: Optional[Isolation]
     usable: bool
     why: str
-    """On what it stands when it can be used, else why it cannot."""
+    """Backend details if usable, else the reason."""
     hint: Optional[str]
-    """What would make it usable, if that is known."""
+    """How to make it usable, if known."""
     unbounded: list[str]
-    """What it cannot bound, each with the reason."""
+    """The resources that it cannot bound, each with the reason."""
 
 
 @dataclass(frozen=True)
 class WallInfo:
-    """What is known about a wall of the jail on this host."""
+    """A wall of the jail on this host."""
 
     name: str
     missing: Optional[str]
-    """Why this host does not have it; None when it does."""
+    """Why this host lacks it; None if it does not."""
     hint: Optional[str]
-    """What would help, if that is known."""
+    """How to get it, if known."""
 
 
 @dataclass(frozen=True)
 class HostInfo:
-    """What this host offers."""
+    """The drivers and walls of this host."""
 
     drivers: list[DriverInfo]
-    """In the order in which they are chosen."""
+    """In order of preference."""
     walls: list[WallInfo]
-    """Of the jail."""
+    """The walls of the jail."""
 
 
 STATUSES = {
