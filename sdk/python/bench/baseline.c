@@ -1,9 +1,9 @@
-/* baseline.c - what bench.py compares with: the same work, done in C.
+/* baseline.c - the jobs of bench.py in C, for comparison.
  *
  *   baseline SANDBOX
  *
- * Reads the name of a job from each line of its input, does it in the sandbox of that name, and
- * prints how many seconds it took (of `small`: how many events it took in a second).
+ * Reads the name of a job from each line of stdin, runs it in SANDBOX, and prints its duration in
+ * seconds (for `small`: events per second).
  */
 #include <microsandbox.h>
 #include <stdio.h>
@@ -105,7 +105,7 @@ static void collect(void)
     finish(bulk());
 }
 
-/* Takes what stands in a full queue: events a second. */
+/* Drains a full queue; returns events per second. */
 static double small(void)
 {
     const char *args[] = {"-c", "i=0; while [ $i -lt 1500 ]; do echo x; echo y >&2; i=$((i+1)); done"};

@@ -1,9 +1,9 @@
-"""What the Python package costs, as ratios against the same work in C in the same run.
+"""Benchmarks the Python package as ratios against the same work in C in the same run.
 
     bench.py ROOTFS BASELINE [TURNS]
 
-BASELINE is the program of baseline.c. The variants of a comparison take turns, since machines are
-noisy; what counts is the median of the ratios of each turn.
+BASELINE is the program of baseline.c. The variants of a comparison alternate, as machines are noisy;
+the result is the median of the ratios of each turn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Job = Callable[[], Optional[float]]
 
 
 class Baseline:
-    """The program in C."""
+    """The C program."""
 
     def __init__(self, program: str, sandbox: str) -> None:
         pipe = subprocess.PIPE
@@ -98,7 +98,7 @@ class Bench:
     SCRIPT = "i=0; while [ $i -lt 1500 ]; do echo x; echo y >&2; i=$((i+1)); done"
 
     def small(self) -> float:
-        """Events a second out of a full queue."""
+        """Return events per second from a full queue."""
 
         async def drain() -> float:
             async with await self.sandbox.shell_stream(self.SCRIPT) as handle:
@@ -111,7 +111,7 @@ class Bench:
         return float(self.run(drain()))
 
     def small_sync(self) -> float:
-        """The same."""
+        """Return the same for the synchronous API."""
         with self.box.shell_stream(self.SCRIPT) as handle:
             time.sleep(0.2)
             begun, count = time.perf_counter(), 0
@@ -121,18 +121,17 @@ class Bench:
 
 
 def compare(title: str, unit: str, turns: int, amount: float, jobs: dict[str, Job]) -> None:
-    """Prints a table; the first job is what the others are held against.
+    """Print a table of all jobs relative to the first.
 
-    `amount` is what a job does, of which so much a second is more; 0: less time is better, or the
-    job gives a rate itself.
+    `amount` is the work of a job, to compute a rate; 0 reports times, or rates that the jobs return.
     """
     taken: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(-1, turns):  # the first warms caches
         for name, job in jobs.items():
             begun = time.perf_counter()
-            told = job()
+            rate = job()
             if turn >= 0:
-                taken[name].append(told or time.perf_counter() - begun)
+                taken[name].append(rate or time.perf_counter() - begun)
     print(f"\n{title} ({turns} turns)\n\n| | {unit} | ratio |\n| --- | ---: | ---: |")
     first = next(iter(taken.values()))
     for name, times in taken.items():
@@ -142,7 +141,7 @@ def compare(title: str, unit: str, turns: int, amount: float, jobs: dict[str, Jo
 
 
 def over(one: float, other: float) -> float:
-    """A ratio."""
+    """Return a ratio."""
     return one / other
 
 
@@ -192,7 +191,7 @@ def main() -> None:
             },
         )
         compare(
-            "Small events out of a full queue",
+            "Small events from a full queue",
             "events/s",
             turns * 10,
             0,

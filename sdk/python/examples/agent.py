@@ -2,9 +2,8 @@
 
     python agent.py ROOTFS
 
-The model here is a script, so that the example runs anywhere; put your client's call into `model`.
-What matters is what a model gets back: output of bounded size whatever a command prints, an answer
-in bounded time whatever it does, and every failure as text that it can act on.
+The model here is a script, so that the example runs anywhere; call your client in `model`. Whatever
+a command does, the model receives bounded output in bounded time, and each failure as text.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ LIMITS = [Rlimit.nproc(256), Rlimit.fsize(64 << 20)]
 
 
 def shown(output: ExecOutput, note: str = "") -> str:
-    """What the model reads. Its output may be cut in the middle of a character."""
+    """Format output for the model. It may be truncated within a character."""
     parts = [output.stdout_bytes.decode(errors="replace")]
     if output.stderr_bytes:
         parts.append("[stderr]\n" + output.stderr_bytes.decode(errors="replace"))
@@ -32,7 +31,7 @@ def shown(output: ExecOutput, note: str = "") -> str:
 
 
 async def shell_tool(sandbox: Sandbox, script: str) -> str:
-    """Runs a script. Whatever it does, this returns in bounded time with a bounded text."""
+    """Run a script; return bounded text in bounded time."""
     try:
         output = await sandbox.shell(
             script, cwd="/tmp", timeout=2.0, max_output=4096, rlimits=LIMITS
@@ -45,13 +44,13 @@ async def shell_tool(sandbox: Sandbox, script: str) -> str:
 
 
 async def write_tool(sandbox: Sandbox, path: str, text: str) -> str:
-    """Writes a file by way of standard input, so that nothing in it needs quoting."""
+    """Write a file through stdin, which needs no quoting."""
     output = await sandbox.exec("tee", [path], stdin=text.encode(), max_output=0)
     return "[written]" if output.success else shown(output)
 
 
 async def model(turn: int, last: Optional[str]) -> Optional[Call]:
-    """A model that has made up its mind. None: it is done."""
+    """Return the next call of a scripted model, or None when it is done."""
     plan: list[Call] = [
         {"tool": "write", "path": "/tmp/count.sh", "text": "seq 1 100000 | tail -n 1\n"},
         {"tool": "shell", "script": "sh count.sh && ls -l"},

@@ -2,7 +2,8 @@
 
     python grade.py ROOTFS
 
-Each program gets a second and 1 MiB of file, and its output is compared with what was expected. One that loops, crashes or floods its output costs nobody else anything.
+Each program gets a second and files of 1 MiB, and its output is compared with the expected output.
+One that loops, crashes or floods its output does not affect the others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ AT_ONCE = 16
 
 
 def submissions() -> list[tuple[str, str]]:
-    """Programs, each with the output that is expected of it."""
+    """Return programs with their expected output."""
     kinds = [
         ("expr {n} '*' {n}", "right"),
         ("echo about {n}", "wrong"),
@@ -30,7 +31,7 @@ def submissions() -> list[tuple[str, str]]:
 
 
 async def grade(sandbox: Sandbox, program: str, wanted: str) -> str:
-    """A word about one program."""
+    """Return the verdict on one program."""
     try:
         output = await sandbox.shell(
             program, timeout=1.0, max_output=1 << 16, rlimits=LIMITS, user="65534:65534"

@@ -1,4 +1,4 @@
-"""A sandbox for all tests, and event loops of every kind."""
+"""Shared sandboxes, and event loops of every kind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCALE = float(os.environ.get("MSB_TEST_TIME_SCALE", "1"))
 LONG = bool(os.environ.get("MSB_TEST_LONG"))
 Main = Callable[[], Coroutine[Any, Any, Any]]
 
-# What the tests were started with, `nohup` or `&`, may have this process ignore it.
+# A parent such as `nohup` may have left SIGINT ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -54,13 +54,13 @@ LOOPS = {"asyncio": run_asyncio, "uvloop": run_uvloop, "trio": run_trio}
 
 @pytest.fixture(params=list(LOOPS))
 def run(request: pytest.FixtureRequest) -> Callable[[Main], Any]:
-    """Runs a coroutine function in a loop of each kind."""
+    """Run a coroutine function in an event loop of each kind."""
     return LOOPS[request.param]
 
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
-    """A sandbox that no loop owns; each test uses it from its own."""
+    """A shared sandbox, used from the event loop of each test."""
     sb = asyncio.run(Sandbox.create("py-tests", image=IMAGE))
     yield sb
     asyncio.run(sb.kill())
@@ -69,6 +69,6 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session")
 def box() -> Iterator[blocking.Sandbox]:
-    """A sandbox of the synchronous twin."""
+    """A shared sandbox of the synchronous twin."""
     with blocking.Sandbox.create("py-blocking", image=IMAGE) as sb:
         yield sb

@@ -1,4 +1,4 @@
-"""Cancelling every call at every step: no command is left, no descriptor, no thread too many."""
+"""Cancelling every call at every step leaks no command, descriptor or thread."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ async def scoped(sandbox: Sandbox) -> None:
         async with sink:
             await handle.recv()
             await handle.signal("CONT")
-            await sink.write(b"x" * 3_000_000)  # more than it takes without a reader
+            await sink.write(b"x" * 3_000_000)  # more than fits without a reader
 
 
-async def asked(sandbox: Sandbox) -> None:
+async def queried(sandbox: Sandbox) -> None:
     while True:
         await sandbox.sessions()
         await sandbox.info()
@@ -49,14 +49,14 @@ async def followed(sandbox: Sandbox) -> None:
         await other.collect()
 
 
-CALLS = (collected, found, scoped, asked, followed)
+CALLS = (collected, found, scoped, queried, followed)
 
 
 def left(sessions: list[m.SessionInfo]) -> list[Any]:
     return [one for one in sessions if one.running and one.command == [b"sleep", b"620"]]
 
 
-def test_d4_cancelled_at_any_step_nothing_is_left(sandbox: Sandbox) -> None:
+def test_d4_cancel_at_any_step_leaks_nothing(sandbox: Sandbox) -> None:
     async def cancelled(number: int) -> None:
         task = asyncio.ensure_future(CALLS[number % len(CALLS)](sandbox))
         for _ in range(random.randrange(12)):
@@ -83,8 +83,7 @@ def test_d4_cancelled_at_any_step_nothing_is_left(sandbox: Sandbox) -> None:
     deadline = time.monotonic() + 20 * SCALE
     while True:
         gc.collect()
-        # The pool has 32 threads at most, which go when they are not needed; the library's few
-        # short-lived ones are gone sooner.
+        # The pool has up to 32 threads, which exit when idle. The library's own exit sooner.
         if descriptors() <= before[0] + 2 and threads() <= before[1] + 34:
             break
         assert time.monotonic() < deadline, (before, descriptors(), threads())

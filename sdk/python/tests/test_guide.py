@@ -1,4 +1,4 @@
-"""Every example of the commands guide, run as it stands there."""
+"""Every example of the commands guide, run unchanged."""
 
 from __future__ import annotations
 
@@ -90,25 +90,25 @@ async def run_example(example: str, sandbox: Sandbox) -> dict[str, Any]:
     return result
 
 
-def test_execute_a_command(run: Any, sandbox: Sandbox) -> None:
+def test_guide_exec(run: Any, sandbox: Sandbox) -> None:
     said = io.StringIO()
     with redirect_stdout(said):
         run(lambda: run_example(EXECUTE, sandbox))
     assert said.getvalue() == "hello\n\nTrue\n0\n"
 
 
-def test_execution_options(run: Any, sandbox: Sandbox) -> None:
+def test_guide_options(run: Any, sandbox: Sandbox) -> None:
     output = run(lambda: run_example(OPTIONS, sandbox))["output"]
     assert output.stdout_text == "compute in /app with /app/lib and 1024 files\n"
 
 
-def test_shell_commands(run: Any, sandbox: Sandbox) -> None:
+def test_guide_shell(run: Any, sandbox: Sandbox) -> None:
     output = run(lambda: run_example(SHELL, sandbox))["output"]
     assert "compute.py" in output.stdout_text and output.stdout_text.endswith("done\n")
 
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="the example's match came with Python 3.10")
-def test_stream_output(sandbox: Sandbox) -> None:
+def test_guide_stream(sandbox: Sandbox) -> None:
     async def main() -> None:
         example = asyncio.ensure_future(run_example(STREAM, sandbox))
         while "started" not in said.getvalue():
@@ -126,13 +126,13 @@ def test_stream_output(sandbox: Sandbox) -> None:
     assert said.getvalue() == "started\nmore\nExited: -1\n"
 
 
-def test_write_stdin(run: Any, sandbox: Sandbox) -> None:
+def test_guide_stdin(run: Any, sandbox: Sandbox) -> None:
     handle = run(lambda: run_example(STDIN, sandbox))["handle"]
     assert run(lambda: handle.wait()) == run(lambda: handle.wait())
     assert run(handle.wait).code == 0
 
 
-def test_session_ids(run: Any, sandbox: Sandbox) -> None:
+def test_guide_session_ids(run: Any, sandbox: Sandbox) -> None:
     async def main() -> None:
         found = await run_example(SESSION, sandbox)
         assert found["session_id"] in [session.id for session in await sandbox.sessions()]
@@ -142,7 +142,7 @@ def test_session_ids(run: Any, sandbox: Sandbox) -> None:
 
 
 def on_terminal(program: str, *answers: tuple[bytes, bytes]) -> str:
-    """Runs a program on a terminal; types each answer when its question was seen."""
+    """Run a program on a terminal; type each answer once its question has appeared."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdin=theirs, stdout=theirs, stderr=theirs
@@ -155,7 +155,7 @@ def on_terminal(program: str, *answers: tuple[bytes, bytes]) -> str:
             assert select.select([ours], [], [], deadline - time.monotonic())[0], seen
             try:
                 seen += os.read(ours, 4096)
-            except OSError:  # the other side is closed
+            except OSError:  # the program closed its terminal
                 break
             if waiting and seen.find(waiting[0][0], looked) >= 0:
                 looked = seen.find(waiting[0][0], looked) + len(waiting[0][0])
@@ -169,7 +169,7 @@ def on_terminal(program: str, *answers: tuple[bytes, bytes]) -> str:
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_interactive_attach(loop: str, sandbox: Sandbox) -> None:
+def test_guide_attach(loop: str, sandbox: Sandbox) -> None:
     program = function_of(ATTACH, "print('code', exit_code)") + textwrap.dedent(
         f"""
         import {loop}
@@ -183,7 +183,7 @@ def test_interactive_attach(loop: str, sandbox: Sandbox) -> None:
     assert "code -1" in seen
 
 
-def test_an_attach_that_is_cancelled_gives_the_terminal_back(sandbox: Sandbox) -> None:
+def test_cancelled_attach_restores_the_terminal(sandbox: Sandbox) -> None:
     program = textwrap.dedent(
         f"""
         import asyncio, termios
@@ -210,7 +210,7 @@ def test_an_attach_that_is_cancelled_gives_the_terminal_back(sandbox: Sandbox) -
     assert "cancelled True" in seen and "runs on" in seen
 
 
-def test_attaching_without_a_terminal_is_an_error(sandbox: Sandbox) -> None:
+def test_attach_without_terminal_is_an_error(sandbox: Sandbox) -> None:
     program = (
         "import microsandbox as m\nfrom microsandbox import sync\n"
         f"sb = sync.Sandbox.get({sandbox.name!r})\n"

@@ -1,4 +1,4 @@
-"""Images by name: taken from archives, used, removed; and one whose registry never answers."""
+"""Images: import, use, removal, and a registry that never replies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from test_streaming import descriptors, eventually, threads
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with rootfs.tar and made.tar; afterwards the store is empty again."""
+    """A folder with rootfs.tar and made.tar. Empties the store afterwards."""
     folder = tmp_path_factory.mktemp("archives")
     subprocess.run([REPOSITORY / "conformance" / "make-image", IMAGE, folder], check=True)
     yield folder
@@ -42,27 +42,27 @@ def made(archives: Path) -> Iterator[m.ImageInfo]:
 
 
 class Silent:
-    """A registry that takes connections and never says a word."""
+    """A registry that accepts connections and never replies."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
-        self.taken: list[socket.socket] = []
-        self.asked = threading.Event()
+        self.accepted: list[socket.socket] = []
+        self.contacted = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
         self.name = f"localhost:{self._socket.getsockname()[1]}/nothing"
 
     def _run(self) -> None:
         while True:
             try:
-                self.taken.append(self._socket.accept()[0])
+                self.accepted.append(self._socket.accept()[0])
             except OSError:
-                return  # it was closed
-            self.asked.set()
+                return  # the socket was closed
+            self.contacted.set()
 
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        for one in self.taken:
+        for one in self.accepted:
             one.close()
 
 
@@ -73,7 +73,7 @@ def silent() -> Iterator[Silent]:
     registry.close()
 
 
-def test_an_image_is_imported_listed_and_removed(run: Any, archives: Path) -> None:
+def test_import_list_and_remove_image(run: Any, archives: Path) -> None:
     async def main() -> None:
         seen: list[m.Progress] = []
         path = archives / "made.tar"
@@ -84,7 +84,7 @@ def test_an_image_is_imported_listed_and_removed(run: Any, archives: Path) -> No
         assert (image.env["COLOR"], image.env["PATH"]) == ("green", "/usr/bin:/bin")
         assert image.size > 0 and Path(image.rootfs, "bin/busybox").exists()
         assert image.used_by == [] and abs(image.added_at - time.time()) < 300 * SCALE
-        assert seen and all(isinstance(news, m.Progress) for news in seen)
+        assert seen and all(isinstance(update, m.Progress) for update in seen)
         assert image in await Image.list()
         again = await Image.import_(str(path), "other:2")
         assert again.id == image.id and sorted(again.names) == ["made:1", "other:2"]
@@ -97,7 +97,7 @@ def test_an_image_is_imported_listed_and_removed(run: Any, archives: Path) -> No
     run(main)
 
 
-def test_a_sandbox_has_what_its_image_says(run: Any, made: m.ImageInfo) -> None:
+def test_sandbox_uses_the_defaults_of_its_image(run: Any, made: m.ImageInfo) -> None:
     async def main() -> None:
         options: m.SandboxOptions = {"image": "made:1", "pull_policy": "never"}
         async with await Sandbox.create("py-image", options, env={"SHAPE": "flat"}) as sb:
@@ -118,24 +118,24 @@ def test_a_sandbox_has_what_its_image_says(run: Any, made: m.ImageInfo) -> None:
     run(main)
 
 
-def test_a_sandbox_of_an_archive_tells_how_far_it_is(run: Any, archives: Path) -> None:
+def test_create_from_archive_reports_progress(run: Any, archives: Path) -> None:
     me = threading.get_ident()
 
     async def main() -> None:
         seen: list[m.Progress] = []
 
-        def told(news: m.Progress) -> None:
+        def callback(update: m.Progress) -> None:
             assert threading.get_ident() == me
-            seen.append(news)
+            seen.append(update)
 
         path = archives / "rootfs.tar"
-        async with await Sandbox.create("py-archive", image=path, on_progress=told) as sb:
+        async with await Sandbox.create("py-archive", image=path, on_progress=callback) as sb:
             assert (await sb.exec("echo", ["here"])).stdout_text == "here\n"
             assert (await sb.info()).command == []
-        # A fast one is through before it is looked at the second time; its last step is never lost.
+        # A fast import may report only its last step, which is never lost.
         assert (seen[-1].phase, str(seen[-1].phase)) == (m.ImagePhase.STARTING, "starting")
         seen.clear()
-        async with await Sandbox.create("py-archive", image=IMAGE, on_progress=told) as sb:
+        async with await Sandbox.create("py-archive", image=IMAGE, on_progress=callback) as sb:
             assert (await sb.info()).command == []
         assert seen == []
         await Image.prune(all=True)
@@ -143,35 +143,35 @@ def test_a_sandbox_of_an_archive_tells_how_far_it_is(run: Any, archives: Path) -
     run(main)
 
 
-def test_without_a_loop_it_is_the_same(made: m.ImageInfo) -> None:
+def test_sync_images(made: m.ImageInfo) -> None:
     seen: list[m.Progress] = []
     with blocking.Sandbox.create(
         "py-sync-image", image="made:1", pull_policy="never", on_progress=seen.append
     ) as sb:
         assert sb.exec("pwd").stdout_text == "/work\n"
         assert [image.used_by for image in blocking.Image.list()] == [["py-sync-image"]]
-    assert [news.phase for news in seen][-1:] == ["starting"]
+    assert [update.phase for update in seen][-1:] == ["starting"]
     with pytest.raises(m.ImageNotFoundError):
         blocking.Image.remove("no-such-image")
 
 
-class Odd(m.MicrosandboxError):
-    """Even one of the package's own is the caller's when a callback raises it."""
+class CallbackError(m.MicrosandboxError):
+    """An exception of the package's own kind, raised by a callback."""
 
 
-def test_what_a_callback_raises_ends_the_call_and_leaves_nothing(run: Any, archives: Path) -> None:
-    def told(_: m.Progress) -> None:
-        raise Odd("enough")
+def test_callback_exception_cancels_and_leaves_nothing(run: Any, archives: Path) -> None:
+    def callback(_: m.Progress) -> None:
+        raise CallbackError("enough")
 
     async def imported() -> None:
-        await Image.prune(all=True)  # what is here already is not got, and has no progress
-        with pytest.raises(Odd):
-            await Image.import_(archives / "made.tar", on_progress=told)
+        await Image.prune(all=True)  # an image in the store is not imported again, without progress
+        with pytest.raises(CallbackError):
+            await Image.import_(archives / "made.tar", on_progress=callback)
 
     async def created() -> None:
-        with pytest.raises(Odd):
-            await Sandbox.create("py-odd", image="made:1", on_progress=told)
-        # Undone by now, unless that takes longer than a call waits for it.
+        with pytest.raises(CallbackError):
+            await Sandbox.create("py-odd", image="made:1", on_progress=callback)
+        # Removed by now, unless the cleanup outlasted the call's bounded wait.
         eventually(lambda: "py-odd" not in [info.name for info in blocking.Sandbox.list()])
 
     async def main() -> None:
@@ -187,7 +187,7 @@ def test_what_a_callback_raises_ends_the_call_and_leaves_nothing(run: Any, archi
     run(main)
 
 
-def test_what_is_not_there_and_what_cannot_be(run: Any, tmp_path: Path) -> None:
+def test_missing_and_invalid_images_are_errors(run: Any, tmp_path: Path) -> None:
     async def main() -> None:
         with pytest.raises(m.ImageNotFoundError) as caught:
             await Sandbox.create("py-none", image="no-such-image:9", pull_policy="never")
@@ -216,54 +216,54 @@ def test_what_is_not_there_and_what_cannot_be(run: Any, tmp_path: Path) -> None:
     run(main)
 
 
-def test_a_pull_that_is_cancelled_leaves_nothing(run: Any, silent: Silent) -> None:
+def test_cancelled_pull_leaves_nothing(run: Any, silent: Silent) -> None:
     if run.__name__ == "run_trio":
-        pytest.skip("the test cancels as asyncio does; trio's way is that of every other call")
+        pytest.skip("cancels with asyncio's API; trio's path is shared with all other calls")
 
     async def pulled() -> None:
         task = asyncio.ensure_future(Image.pull(silent.name, on_progress=seen.append))
-        while not silent.asked.is_set():
+        while not silent.contacted.is_set():
             await asyncio.sleep(0.01)
-        silent.asked.clear()
+        silent.contacted.clear()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(task, 30 * SCALE)
 
     async def main() -> None:
-        await pulled()  # what the library keeps is there now
-        before = descriptors() - len(silent.taken), threads()
+        await pulled()  # allocates what the library keeps
+        before = descriptors() - len(silent.accepted), threads()
         for _ in range(5):
             await pulled()
-        eventually(lambda: descriptors() - len(silent.taken) <= before[0])
+        eventually(lambda: descriptors() - len(silent.accepted) <= before[0])
         eventually(lambda: threads() <= before[1])
 
     seen: list[m.Progress] = []
     run(main)
-    assert {news.phase for news in seen} <= {"resolving"}
+    assert {update.phase for update in seen} <= {"resolving"}
 
 
-def test_a_creation_that_is_cancelled_ends_the_pull_of_its_image(run: Any, silent: Silent) -> None:
+def test_cancelled_create_cancels_the_pull(run: Any, silent: Silent) -> None:
     if run.__name__ == "run_trio":
-        pytest.skip("the test cancels as asyncio does; trio's way is that of every other call")
+        pytest.skip("cancels with asyncio's API; trio's path is shared with all other calls")
 
     async def main() -> None:
-        task = asyncio.ensure_future(Sandbox.create("py-given-up", image=silent.name))
-        while not silent.asked.is_set():
+        task = asyncio.ensure_future(Sandbox.create("py-abandoned", image=silent.name))
+        while not silent.contacted.is_set():
             await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        # This waits for whatever is being got; without an end the registry would be waited for.
+        # Prune waits for in-progress pulls, so a pull that is not cancelled would block it.
         await asyncio.wait_for(Image.prune(), 15 * SCALE)
         with pytest.raises(m.SandboxNotFoundError):
-            await Sandbox.get("py-given-up")
+            await Sandbox.get("py-abandoned")
 
     run(main)
 
 
-def test_ctrl_c_ends_a_pull(silent: Silent) -> None:
+def test_ctrl_c_cancels_a_pull(silent: Silent) -> None:
     def interrupt() -> None:
-        silent.asked.wait()
+        silent.contacted.wait()
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
@@ -271,7 +271,7 @@ def test_ctrl_c_ends_a_pull(silent: Silent) -> None:
         blocking.Image.pull(silent.name)
 
 
-def test_every_status_about_images_has_its_class() -> None:
+def test_every_image_status_has_an_exception() -> None:
     names = {
         _abi.MSB_E_NO_IMAGE: "image_not_found",
         _abi.MSB_E_IMAGE_DENIED: "image_unauthorized",

@@ -1,4 +1,4 @@
-"""That _abi.py is what the header says: sizes, offsets, constants, functions."""
+"""_abi.py matches the header: sizes, offsets, constants, functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STRUCTS = {
 CONSTANTS = re.findall(r"^#define (MSB_\w+) -?\d+$", HEADER, re.MULTILINE)
 
 
-def test_sizes_offsets_and_constants_are_those_of_the_header(tmp_path: Path) -> None:
+def test_layout_and_constants_match_the_header(tmp_path: Path) -> None:
     lines, ours = [], []
     for name, kind in STRUCTS.items():
         lines.append(f'printf("{name} %zu\\n", sizeof({name}));')
@@ -42,7 +42,7 @@ def test_sizes_offsets_and_constants_are_those_of_the_header(tmp_path: Path) -> 
     assert theirs.splitlines() == ours
 
 
-def test_every_struct_and_function_of_the_header_is_written_out() -> None:
+def test_every_struct_and_function_is_declared() -> None:
     structs = re.findall(
         r"^typedef struct (msb_\w+) \{(.*?)^\} \1;", HEADER, re.MULTILINE | re.DOTALL
     )

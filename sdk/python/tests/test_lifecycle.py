@@ -1,4 +1,4 @@
-"""Loops that end, interpreters that exit, processes that fork."""
+"""Event loops that end, interpreters that exit, processes that fork."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IMAGE = os.environ["MSB_TEST_ROOTFS"]
 
 
 def program(text: str, timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs a program of its own, which must neither hang nor crash nor warn."""
+    """Run a program in a new interpreter; it must neither hang nor crash nor warn."""
     source = PRELUDE + textwrap.dedent(text)
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", source],
@@ -40,7 +40,7 @@ def program(text: str, timeout: float = 60, **options: Any) -> subprocess.Comple
     return done
 
 
-def test_asyncio_run_twice_with_one_sandbox(sandbox: Sandbox) -> None:
+def test_sandbox_survives_two_event_loops(sandbox: Sandbox) -> None:
     async def start() -> m.ExecHandle:
         handle = await sandbox.shell_stream("echo 1; sleep 0.2; echo 2")
         await handle.recv()
@@ -53,14 +53,14 @@ def test_asyncio_run_twice_with_one_sandbox(sandbox: Sandbox) -> None:
     assert asyncio.run(rest(handle)) == b"1\n2\n"
 
 
-def test_a_loop_that_is_closed_while_somebody_waits(sandbox: Sandbox) -> None:
+def test_loop_closed_with_a_pending_recv(sandbox: Sandbox) -> None:
     loop = asyncio.new_event_loop()
     handle = loop.run_until_complete(sandbox.exec_stream("sleep", ["600"]))
     loop.run_until_complete(handle.recv())
     waiting = handle.recv()
     task = loop.create_task(waiting)
     loop.run_until_complete(asyncio.sleep(0.01))
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is meant to be left
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # left pending on purpose
     loop.close()
     del task
     waiting.close()
@@ -74,7 +74,7 @@ def test_a_loop_that_is_closed_while_somebody_waits(sandbox: Sandbox) -> None:
     asyncio.run(other())
 
 
-def test_a_program_may_end_in_the_middle_of_everything() -> None:
+def test_program_exits_with_pending_calls() -> None:
     done = program(
         """
         async def main():
@@ -98,7 +98,7 @@ def test_a_program_may_end_in_the_middle_of_everything() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "ready\n", "")
 
 
-def test_cancelled_commands_are_killed_before_the_program_ends(sandbox: Sandbox) -> None:
+def test_cancelled_commands_are_killed_before_exit(sandbox: Sandbox) -> None:
     done = program(
         """
         async def main():
@@ -124,7 +124,7 @@ def test_cancelled_commands_are_killed_before_the_program_ends(sandbox: Sandbox)
     assert asyncio.run(left()) == 0
 
 
-def test_ctrl_c_ends_a_blocking_call_and_kills_its_command(box: blocking.Sandbox) -> None:
+def test_ctrl_c_ends_a_sync_exec_and_kills_its_command(box: blocking.Sandbox) -> None:
     process = subprocess.Popen(
         [
             sys.executable,
@@ -185,7 +185,7 @@ def test_multiprocessing(method: str, tmp_path: Any) -> None:
 
 
 @pytest.mark.usefixtures("box")
-def test_a_forked_child_ends_and_the_parent_goes_on(box: blocking.Sandbox) -> None:
+def test_forked_child_is_refused_and_parent_unaffected(box: blocking.Sandbox) -> None:
     handle = box.exec_stream("cat", stdin=m.Stdin.pipe())
     sink = handle.take_stdin()
     assert sink is not None
@@ -209,7 +209,7 @@ def test_a_forked_child_ends_and_the_parent_goes_on(box: blocking.Sandbox) -> No
     assert handle.collect().stdout_bytes == b"parent"
 
 
-def test_b7_a_sandbox_that_dies_is_a_loss() -> None:
+def test_b7_killed_sandbox_loses_its_streams() -> None:
     async def main() -> None:
         async with await Sandbox.create("py-dies", image=IMAGE) as sb:
             handle = await sb.shell_stream("echo before; exec sleep 600")

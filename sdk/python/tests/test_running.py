@@ -1,4 +1,4 @@
-"""Commands that run to their end, what they are given, and how they fail."""
+"""Commands that run to their end: options, results, failures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from microsandbox import Rlimit, Sandbox, Stdin
 from microsandbox import sync as blocking
 
 
-def test_a1_an_exit_code_is_a_result(run: Any, sandbox: Sandbox) -> None:
+def test_a1_exit_code_is_a_result(run: Any, sandbox: Sandbox) -> None:
     async def main() -> None:
         output = await sandbox.shell("echo out; echo err >&2; exit 3")
         assert (output.stdout_text, output.stderr_text) == ("out\n", "err\n")
@@ -30,7 +30,7 @@ def test_a1_an_exit_code_is_a_result(run: Any, sandbox: Sandbox) -> None:
     run(main)
 
 
-def test_a1_failures_are_exceptions_of_python_too(run: Any, sandbox: Sandbox) -> None:
+def test_a1_failures_are_builtin_exceptions_too(run: Any, sandbox: Sandbox) -> None:
     async def main() -> None:
         with pytest.raises(FileNotFoundError) as raised:
             await sandbox.exec("no-such-program")
@@ -49,7 +49,7 @@ def test_a1_failures_are_exceptions_of_python_too(run: Any, sandbox: Sandbox) ->
     run(main)
 
 
-def test_d3_a_timeout_carries_the_output_so_far(run: Any, sandbox: Sandbox) -> None:
+def test_d3_timeout_carries_the_output_so_far(run: Any, sandbox: Sandbox) -> None:
     async def main() -> None:
         with pytest.raises(TimeoutError) as raised:
             await sandbox.shell("echo so far; exec sleep 600", timeout=0.2)
@@ -61,14 +61,14 @@ def test_d3_a_timeout_carries_the_output_so_far(run: Any, sandbox: Sandbox) -> N
     run(main)
 
 
-def test_text_that_is_none_raises_and_bytes_do_not(box: blocking.Sandbox) -> None:
+def test_invalid_utf8_raises_for_text_only(box: blocking.Sandbox) -> None:
     output = box.shell("printf '\\377'")
     assert output.stdout_bytes == b"\xff"
     with pytest.raises(UnicodeDecodeError):
         _ = output.stdout_text
 
 
-def test_options_are_keywords_or_one_dict(box: blocking.Sandbox) -> None:
+def test_options_are_keywords_or_a_dict(box: blocking.Sandbox) -> None:
     script = 'echo "$A $PWD $0"; cat; ulimit -n'
     options: m.ExecOptions = {
         "cwd": "/work",
@@ -121,7 +121,7 @@ def test_options_are_keywords_or_one_dict(box: blocking.Sandbox) -> None:
     ],
     ids=repr,
 )
-def test_what_makes_no_sense_is_refused(box: blocking.Sandbox, options: Any) -> None:
+def test_invalid_options_are_rejected(box: blocking.Sandbox, options: Any) -> None:
     with pytest.raises(m.InvalidArgumentError) as raised:
         box.exec("true", **options)
     assert isinstance(raised.value, ValueError)
@@ -141,12 +141,12 @@ def test_what_makes_no_sense_is_refused(box: blocking.Sandbox, options: Any) -> 
     ],
     ids=repr,
 )
-def test_values_of_a_wrong_type_are_type_errors(box: blocking.Sandbox, options: Any) -> None:
+def test_wrong_types_are_type_errors(box: blocking.Sandbox, options: Any) -> None:
     with pytest.raises(TypeError):
         box.exec("true", **options)
 
 
-def test_a9_limits_have_names_bounds_and_infinity(box: blocking.Sandbox) -> None:
+def test_a9_rlimits_have_names_bounds_and_infinity(box: blocking.Sandbox) -> None:
     assert Rlimit.as_(5) == Rlimit("as", 5, 5)
     for name in m._values.RESOURCES:
         made = getattr(Rlimit, {"as": "as_"}.get(name, name))(1, Rlimit.INFINITY)
@@ -158,7 +158,7 @@ def test_a9_limits_have_names_bounds_and_infinity(box: blocking.Sandbox) -> None
     assert box.shell("ulimit -c; ulimit -s", rlimits=limits).stdout_text == "0\nunlimited\n"
 
 
-def test_a4_a_limit_cuts_and_tells_the_true_total(box: blocking.Sandbox) -> None:
+def test_a4_max_output_truncates_and_counts_all(box: blocking.Sandbox) -> None:
     for most in (0, 1, 5):
         output = box.shell("echo 123456789; echo x >&2", max_output=most)
         assert output.stdout_bytes == b"123456789\n"[:most]
@@ -167,7 +167,7 @@ def test_a4_a_limit_cuts_and_tells_the_true_total(box: blocking.Sandbox) -> None
     assert not box.shell("echo 123456789", max_output=10).truncated
 
 
-def test_errors_travel_between_processes(box: blocking.Sandbox) -> None:
+def test_errors_can_be_pickled(box: blocking.Sandbox) -> None:
     def error_of(call: Any) -> Any:
         try:
             call()
@@ -195,36 +195,36 @@ def test_threads_share_a_sandbox(box: blocking.Sandbox) -> None:
         assert all(pool.map(work, range(8)))
 
 
-def test_the_twin_works_in_a_running_loop(box: blocking.Sandbox) -> None:
-    async def main() -> str:  # as a cell of a notebook does
+def test_sync_exec_works_in_a_running_loop(box: blocking.Sandbox) -> None:
+    async def main() -> str:  # as a notebook cell does
         return box.exec("echo", ["cell"]).stdout_text
 
     assert asyncio.run(main()) == "cell\n"
 
 
-def test_without_a_loop_the_error_says_what_to_use(sandbox: Sandbox) -> None:
+def test_async_without_a_loop_names_the_remedy(sandbox: Sandbox) -> None:
     coroutine = sandbox.exec("true")
     with pytest.raises(RuntimeError, match=r"microsandbox\.sync"):
         coroutine.send(None)
 
 
-def test_the_wrong_thread_is_no_matter(box: blocking.Sandbox) -> None:
+def test_threads_share_a_handle(box: blocking.Sandbox) -> None:
     handle = box.shell_stream("echo a; exec sleep 600")
-    told: list[Any] = []
+    seen: list[Any] = []
 
     def read() -> None:
         try:
             for event in handle:
-                told.append(event.event_type)
+                seen.append(event.event_type)
         except m.ClosedError as error:
-            told.append(error.code)
+            seen.append(error.code)
 
     reader = threading.Thread(target=read)
     reader.start()
-    while told != ["started", "stdout"]:
+    while seen != ["started", "stdout"]:
         with pytest.raises((m.BusyError, m.WaitTimeoutError)):
             handle.recv(timeout=0.01)
     handle.kill()
     reader.join(20)
-    assert told == ["started", "stdout", "exited"]
+    assert seen == ["started", "stdout", "exited"]
     handle.close()

@@ -1,4 +1,4 @@
-"""Making, finding, listing and ending sandboxes; their logs; the two twins."""
+"""Creating, finding, listing and ending sandboxes; logs; the synchronous twin."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from microsandbox import Sandbox
 from microsandbox import sync as blocking
 
 
-def test_g_a_sandbox_is_what_it_was_asked_to_be(run: Any) -> None:
+def test_g_create_applies_all_options(run: Any) -> None:
     async def main() -> None:
         options: m.SandboxOptions = {
             "image": IMAGE,
@@ -56,7 +56,7 @@ def test_g_a_sandbox_is_what_it_was_asked_to_be(run: Any) -> None:
     run(main)
 
 
-def test_g_a_sandbox_is_stopped_started_and_removed(run: Any) -> None:
+def test_g_stop_start_and_remove_sandbox(run: Any) -> None:
     async def main() -> None:
         sb = await Sandbox.create("py-life", image=IMAGE, replace=True)
         await sb.shell("echo kept > /tmp/file")
@@ -77,7 +77,7 @@ def test_g_a_sandbox_is_stopped_started_and_removed(run: Any) -> None:
     run(main)
 
 
-def test_g_what_cannot_be_is_refused() -> None:
+def test_g_invalid_sandbox_options_are_rejected() -> None:
     def create(name: str = "py-never", **options: Any) -> None:
         blocking.Sandbox.create(name, **{"image": IMAGE, **options})
 
@@ -122,7 +122,7 @@ def test_g_what_cannot_be_is_refused() -> None:
     assert [info.name for info in blocking.Sandbox.list() if "never" in info.name] == []
 
 
-def test_j4_bounds_are_taken_and_reported(run: Any) -> None:
+def test_j4_bounds_are_applied_and_reported(run: Any) -> None:
     async def main() -> None:
         asked: m.SandboxOptions = {
             "image": IMAGE,
@@ -138,7 +138,7 @@ def test_j4_bounds_are_taken_and_reported(run: Any) -> None:
             assert (info.cpus, info.memory) == (0.5, 256)
             assert info.jailed is not None and info.bounds is not None
             await sb.kill()
-            # What the runner writes about it, with values that this test knows.
+            # The runner's record of the sandbox, with known values.
             path = Path(os.environ["MSB_HOME"], "sandboxes", "py-bounded", "started.json")
             started = json.loads(path.read_text())
             bounds = {"pids": 512, "memory_bytes": 1 << 28, "disk_bytes": None, "cpu_millis": 500}
@@ -155,7 +155,7 @@ def test_j4_bounds_are_taken_and_reported(run: Any) -> None:
     run(main)
 
 
-def test_a_creation_that_is_cancelled_leaves_nothing() -> None:
+def test_cancelled_create_leaves_nothing() -> None:
     async def main() -> None:
         task = asyncio.ensure_future(Sandbox.create("py-cancelled", image=IMAGE))
         await asyncio.sleep(0.01)
@@ -170,18 +170,18 @@ def test_a_creation_that_is_cancelled_leaves_nothing() -> None:
     asyncio.run(main())
 
 
-def test_several_wait_for_one_sandbox_and_closing_wakes_them(run: Any) -> None:
+def test_close_wakes_all_waiters_of_a_sandbox(run: Any) -> None:
     if run.__name__ == "run_trio":
-        pytest.skip("trio lets one task wait for a descriptor, and says so to the second")
+        pytest.skip("trio allows one task per descriptor, and raises in a second one")
 
     async def main() -> None:
         async with await Sandbox.create("py-awaited", image=IMAGE) as sb:
             other = await Sandbox.get("py-awaited")
             waiting = [asyncio.ensure_future(sb.wait()) for _ in range(3)]
-            given_up = asyncio.ensure_future(sb.wait())
+            cancelled = asyncio.ensure_future(sb.wait())
             closed = asyncio.ensure_future(other.wait())
             await asyncio.sleep(0.05)
-            given_up.cancel()
+            cancelled.cancel()
             await other.close()
             with pytest.raises(m.ClosedError):
                 await closed
@@ -192,7 +192,7 @@ def test_several_wait_for_one_sandbox_and_closing_wakes_them(run: Any) -> None:
     run(main)
 
 
-def test_drivers_say_what_they_stand_on(run: Any) -> None:
+def test_doctor_reports_drivers_and_walls(run: Any) -> None:
     async def main() -> None:
         host = await m.doctor()
         found = {driver.name: driver for driver in host.drivers}
@@ -204,7 +204,7 @@ def test_drivers_say_what_they_stand_on(run: Any) -> None:
     assert blocking.doctor().drivers
 
 
-def test_d6_a_log_is_read_and_followed(run: Any) -> None:
+def test_d6_log_is_read_and_followed(run: Any) -> None:
     async def main() -> None:
         async with await Sandbox.create("py-logged", image=IMAGE, log=True) as sb:
             handle = await sb.shell_stream("printf '\\377a'; echo err >&2; exit 3", tty=False)
@@ -243,14 +243,14 @@ def test_d6_a_log_is_read_and_followed(run: Any) -> None:
     run(main)
 
 
-def test_d6_without_a_log_the_error_says_so(box: blocking.Sandbox) -> None:
+def test_d6_logs_without_log_is_an_error(box: blocking.Sandbox) -> None:
     with pytest.raises(m.InvalidConfigError):
         list(box.logs())
     with pytest.raises(m.InvalidArgumentError):
         box.logs(since=-1)
 
 
-def test_d6_a_follower_that_is_closed_or_given_up(box: blocking.Sandbox) -> None:
+def test_d6_log_timeouts_lose_no_record(box: blocking.Sandbox) -> None:
     with (
         blocking.Sandbox.create("py-follow", image=IMAGE, log=True) as sb,
         sb.logs(follow=True) as log,
@@ -276,7 +276,7 @@ def public(cls: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["Sandbox", "ExecHandle", "ExecSink", "LogStream", "Image"])
-def test_the_twins_have_the_same_names_and_parameters(name: str) -> None:
+def test_sync_and_async_have_equal_signatures(name: str) -> None:
     ours, theirs = public(getattr(m, name)), public(getattr(blocking, name))
     assert ours.keys() == theirs.keys()
     for member, function in ours.items():

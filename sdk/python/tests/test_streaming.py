@@ -1,4 +1,4 @@
-"""Events, input, cancels, views; what streams cost."""
+"""Events, stdin, cancellation, views, and the cost of streams."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def eventually(condition: Any) -> None:
         time.sleep(0.02)
 
 
-def test_b1_events_equal_their_names_and_end_for_ever(run: Any, sandbox: Sandbox) -> None:
+def test_b1_events_equal_their_names_and_end_once(run: Any, sandbox: Sandbox) -> None:
     async def main() -> None:
         handle = await sandbox.shell_stream("echo out; echo err >&2; exit 3")
         events = [event async for event in handle]
@@ -58,7 +58,7 @@ def test_b1_events_equal_their_names_and_end_for_ever(run: Any, sandbox: Sandbox
     run(main)
 
 
-def test_b1_a_failure_to_start_is_an_event(run: Any, sandbox: Sandbox) -> None:
+def test_b1_failure_to_start_is_an_event(run: Any, sandbox: Sandbox) -> None:
     async def main() -> None:
         handle = await sandbox.exec_stream("no-such-program")
         (event,) = [event async for event in handle]
@@ -73,7 +73,7 @@ def test_b1_a_failure_to_start_is_an_event(run: Any, sandbox: Sandbox) -> None:
     run(main)
 
 
-def test_c_input_arrives_whole_and_its_end(run: Any, sandbox: Sandbox) -> None:
+def test_c_stdin_and_its_eof_arrive(run: Any, sandbox: Sandbox) -> None:
     async def main() -> None:
         size = 3_000_000
         data = bytes(range(256)) * (size // 256)
@@ -95,7 +95,7 @@ def test_c_input_arrives_whole_and_its_end(run: Any, sandbox: Sandbox) -> None:
 
 
 class _Feeder:
-    """Writes from a loop of another thread: objects belong to no loop."""
+    """Writes from the event loop of another thread."""
 
     def __init__(self, sink: m.ExecSink, data: bytes) -> None:
         self.sink, self.data = sink, data
@@ -110,7 +110,7 @@ class _Feeder:
         asyncio.run(self.main())
 
 
-def test_c3_a_broken_pipe_is_a_broken_pipe(box: blocking.Sandbox) -> None:
+def test_c3_closed_stdin_raises_broken_pipe(box: blocking.Sandbox) -> None:
     handle = box.shell_stream("exec <&-; echo closed; exec sleep 600", stdin=Stdin.pipe())
     while (event := handle.recv()) is not None and event.event_type != "stdout":
         pass
@@ -128,12 +128,12 @@ def test_c3_a_broken_pipe_is_a_broken_pipe(box: blocking.Sandbox) -> None:
         handle.kill()
 
 
-def test_b9_a_second_reader_is_busy_and_control_is_not(run: Any, sandbox: Sandbox) -> None:
+def test_b9_second_reader_is_busy_and_control_is_not(run: Any, sandbox: Sandbox) -> None:
     async def main() -> None:
         handle = await sandbox.exec_stream("sleep", ["600"])
         assert (await handle.recv()).event_type == "started"  # type: ignore[union-attr]
         first = handle.recv()
-        # One step, up to its wait, as a task of any loop would do it.
+        # One step up to its wait, as a task would run it.
         waiting = first.send(None)
         for call in (handle.recv, handle.wait, handle.collect, handle.recv_view):
             with pytest.raises(m.BusyError):
@@ -145,11 +145,11 @@ def test_b9_a_second_reader_is_busy_and_control_is_not(run: Any, sandbox: Sandbo
         assert (await handle.wait()).signal == 15
 
     if run.__name__ == "run_trio":
-        pytest.skip("trio's tasks cannot be stepped from outside")
+        pytest.skip("cannot step a task of trio by hand")
     run(main)
 
 
-def test_d1_closing_wakes_who_waits(run: Any, sandbox: Sandbox) -> None:
+def test_d1_close_wakes_a_pending_recv(run: Any, sandbox: Sandbox) -> None:
     async def main() -> None:
         handle = await sandbox.exec_stream("sleep", ["600"], stdin=Stdin.pipe())
         session = handle.id
@@ -167,7 +167,7 @@ def test_d1_closing_wakes_who_waits(run: Any, sandbox: Sandbox) -> None:
     run(main)
 
 
-def test_d1_the_end_of_a_scope_kills(run: Any, sandbox: Sandbox) -> None:
+def test_d1_end_of_scope_kills(run: Any, sandbox: Sandbox) -> None:
     async def main() -> None:
         async with await sandbox.exec_stream("sleep", ["600"]) as handle:
             session = handle.id
@@ -177,7 +177,7 @@ def test_d1_the_end_of_a_scope_kills(run: Any, sandbox: Sandbox) -> None:
     run(main)
 
 
-def test_b10_collect_takes_what_is_left(run: Any, sandbox: Sandbox) -> None:
+def test_b10_collect_returns_the_rest(run: Any, sandbox: Sandbox) -> None:
     async def main() -> None:
         handle = await sandbox.shell_stream("echo 1; echo 2; echo 3 >&2; sleep 0.1; echo 4")
         seen = {"stdout": b"", "stderr": b""}
@@ -199,7 +199,7 @@ def test_b10_collect_takes_what_is_left(run: Any, sandbox: Sandbox) -> None:
     run(main)
 
 
-def test_d5_a_session_goes_on_where_it_was_left(run: Any, sandbox: Sandbox) -> None:
+def test_d5_reattach_resumes_at_a_position(run: Any, sandbox: Sandbox) -> None:
     async def main() -> None:
         handle = await sandbox.shell_stream("echo 1; read x; echo 2; read y", stdin=Stdin.pipe())
         sink = handle.take_stdin()
@@ -223,7 +223,7 @@ def test_d5_a_session_goes_on_where_it_was_left(run: Any, sandbox: Sandbox) -> N
     run(main)
 
 
-def test_d5_following_a_session_does_not_end_its_input(box: blocking.Sandbox) -> None:
+def test_d5_dropped_peer_leaves_stdin_open(box: blocking.Sandbox) -> None:
     handle = box.exec_stream("cat", stdin=Stdin.pipe())
     other = box.reattach(handle.id)
     other.close()
@@ -235,7 +235,7 @@ def test_d5_following_a_session_does_not_end_its_input(box: blocking.Sandbox) ->
 
 
 def counting(handle: Any) -> Any:
-    """Checks numbered lines as they come in pieces."""
+    """Return a checker of numbered lines that arrive in pieces."""
     state = {"rest": b"", "next": 0}
 
     def take(data: bytes) -> None:
@@ -274,13 +274,13 @@ def test_b5_random_cancels_lose_no_event(sandbox: Sandbox) -> None:
     assert asyncio.run(main()) > 0
 
 
-def test_b5_random_cancels_of_small_events_lose_none(sandbox: Sandbox) -> None:
+def test_b5_random_cancels_lose_no_small_event(sandbox: Sandbox) -> None:
     wanted = 1_000_000 if LONG else 20_000
     size = 20_000
     data = (bytes(range(251)) * (size // 251 + 1))[:size]
 
     async def follow() -> tuple[int, int]:
-        # Byte by byte on both outputs in turn: pieces that are neighbours cannot become one.
+        # Alternating single bytes on both outputs, which cannot be merged into larger events.
         handle = await sandbox.exec_stream("helper", ["write-both", str(size), "1"])
         seen = {"stdout": b"", "stderr": b""}
         events = endings = cancelled = 0
@@ -318,7 +318,7 @@ def test_b5_random_cancels_of_small_events_lose_none(sandbox: Sandbox) -> None:
     assert events >= wanted and cancelled > events // 100
 
 
-def test_b5_trio_cancels_lose_nothing(sandbox: Sandbox) -> None:
+def test_b5_trio_cancels_lose_no_event(sandbox: Sandbox) -> None:
     import trio
 
     async def main() -> None:
@@ -350,7 +350,7 @@ def test_anyio_runs_on_both_and_its_scopes_kill(backend: str, sandbox: Sandbox) 
             await sandbox.shell("exec sleep 600", [marker])
         (found,) = [one for one in await sandbox.sessions() if marker.encode() in one.command]
         deadline = anyio.current_time() + 20 * SCALE
-        while found.running:  # anyio's scopes cancel the cleaning up as well, which goes on
+        while found.running:  # anyio's scopes also cancel the wait for the cleanup, which continues
             assert anyio.current_time() < deadline
             await anyio.sleep(0.02)
             (found,) = [one for one in await sandbox.sessions() if marker.encode() in one.command]
@@ -359,7 +359,7 @@ def test_anyio_runs_on_both_and_its_scopes_kill(backend: str, sandbox: Sandbox) 
     anyio.run(main, backend=backend)
 
 
-def test_d4_cancelling_a_collected_command_kills_it(run: Any, sandbox: Sandbox) -> None:
+def test_d4_cancelled_exec_kills_the_command(run: Any, sandbox: Sandbox) -> None:
     marker = f"d4-{run.__name__}"
 
     async def running() -> list[str]:
@@ -389,7 +389,7 @@ def test_d4_cancelling_a_collected_command_kills_it(run: Any, sandbox: Sandbox) 
     run(with_trio if run.__name__ == "run_trio" else with_asyncio)
 
 
-def test_many_streams_in_one_loop_cost_no_threads(sandbox: Sandbox) -> None:
+def test_many_streams_in_one_loop_use_no_threads(sandbox: Sandbox) -> None:
     count, before = 1000, (threads(), descriptors())
 
     async def main() -> tuple[int, int]:
@@ -405,16 +405,16 @@ def test_many_streams_in_one_loop_cost_no_threads(sandbox: Sandbox) -> None:
                 if event.data and got == b"%d\n" % number:
                     arrived.append(number)
                     if len(arrived) == count:
-                        everybody.set()
-                    await everybody.wait()
+                        all_arrived.set()
+                    await all_arrived.wait()
                     await sink.write("\n")
             assert got == b"%d\n" % number * 2
             await handle.close()
 
         arrived: list[int] = []
-        everybody = asyncio.Event()
+        all_arrived = asyncio.Event()
         tasks = [asyncio.ensure_future(follow(number)) for number in range(count)]
-        await everybody.wait()
+        await all_arrived.wait()
         most = threads(), descriptors()
         await asyncio.gather(*tasks)
         return most
@@ -425,7 +425,7 @@ def test_many_streams_in_one_loop_cost_no_threads(sandbox: Sandbox) -> None:
     eventually(lambda: descriptors() <= before[1] + 1)
 
 
-def test_a_stream_that_stops_keeps_memory_flat(box: blocking.Sandbox) -> None:
+def test_stalled_stream_keeps_memory_flat(box: blocking.Sandbox) -> None:
     handle = box.shell_stream("exec head -c 200000000 /dev/zero")
     total, most = 0, 0
     tracemalloc.start()
@@ -437,10 +437,10 @@ def test_a_stream_that_stops_keeps_memory_flat(box: blocking.Sandbox) -> None:
     assert most < 8 << 20
 
 
-def test_views_are_valid_as_long_as_a_slice_lives(
+def test_views_stay_valid_while_a_slice_lives(
     box: blocking.Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is released is overwritten, so that a slice that dangles shows it."""
+    """Overwrite released memory to expose a dangling slice."""
     released: list[int] = []
     release = _native.lib.msb_event_release
 
@@ -477,7 +477,7 @@ def test_views_are_valid_as_long_as_a_slice_lives(
     assert sum(released) == 300_000
 
 
-def test_views_stop_the_command_until_they_are_gone(box: blocking.Sandbox) -> None:
+def test_views_stop_the_command_until_released(box: blocking.Sandbox) -> None:
     handle = box.shell_stream("exec head -c 8000000 /dev/zero")
     held: list[m.ExecView] = []
     with pytest.raises(m.WaitTimeoutError):
@@ -491,7 +491,7 @@ def test_views_stop_the_command_until_they_are_gone(box: blocking.Sandbox) -> No
     assert kept + len(handle.collect().stdout_bytes) == 8_000_000
 
 
-def test_a_fast_command_does_not_starve_the_loop(sandbox: Sandbox) -> None:
+def test_fast_command_does_not_starve_the_loop(sandbox: Sandbox) -> None:
     async def main() -> None:
         turns = 0
 
