@@ -1,7 +1,7 @@
 """Build hook of hatchling: adds the library and the programs of `make build`, and sets the tag.
 
 They come from $MSB_BUILD_DIR, else from the source distribution, else from the repository around
-this folder, where a missing one is built. The wheel's tag is the oldest glibc that runs all of them.
+this folder, where `make build` makes missing ones. The tag names the glibc that they require.
 """
 
 from __future__ import annotations

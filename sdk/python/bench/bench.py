@@ -2,8 +2,8 @@
 
     bench.py ROOTFS BASELINE [TURNS]
 
-BASELINE is the program of baseline.c. The variants of a comparison alternate, as machines are noisy;
-the result is the median of the ratios of each turn.
+BASELINE is the program of baseline.c. The variants of a comparison alternate, as machines are
+noisy; the result is the median of the ratios of each turn.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Bench:
 def compare(title: str, unit: str, turns: int, amount: float, jobs: dict[str, Job]) -> None:
     """Print a table of all jobs relative to the first.
 
-    `amount` is the work of a job, to compute a rate; 0 reports times, or rates that the jobs return.
+    `amount` is the work of a job, to compute a rate; 0 reports times, or rates that jobs return.
     """
     taken: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(-1, turns):  # the first warms caches

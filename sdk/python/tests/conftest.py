@@ -60,7 +60,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Main], Any]:
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
-    """A shared sandbox, used from the event loop of each test."""
+    """Return a shared sandbox, used from the event loop of each test."""
     sb = asyncio.run(Sandbox.create("py-tests", image=IMAGE))
     yield sb
     asyncio.run(sb.kill())
@@ -69,6 +69,6 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session")
 def box() -> Iterator[blocking.Sandbox]:
-    """A shared sandbox of the synchronous twin."""
+    """Return a shared sandbox of the synchronous twin."""
     with blocking.Sandbox.create("py-blocking", image=IMAGE) as sb:
         yield sb

@@ -25,7 +25,7 @@ from test_streaming import descriptors, eventually, threads
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with rootfs.tar and made.tar. Empties the store afterwards."""
+    """Make a folder with rootfs.tar and made.tar; empty the store afterwards."""
     folder = tmp_path_factory.mktemp("archives")
     subprocess.run([REPOSITORY / "conformance" / "make-image", IMAGE, folder], check=True)
     yield folder
@@ -35,7 +35,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def made(archives: Path) -> Iterator[m.ImageInfo]:
-    """The image of made.tar, for one test."""
+    """Import made.tar for one test."""
     yield blocking.Image.import_(archives / "made.tar")
     if any("made:1" in image.names for image in blocking.Image.list()):
         blocking.Image.remove("made:1")

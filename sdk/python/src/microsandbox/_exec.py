@@ -15,6 +15,7 @@ from ctypes import byref
 from typing import Any, Optional
 
 from . import _abi
+from ._backend import Backend
 from ._errors import (
     BusyError,
     ClosedError,
@@ -26,7 +27,6 @@ from ._errors import (
     failure_kind,
 )
 from ._handle import Handle
-from ._io import Backend
 from ._native import call, lib
 from ._values import (
     ExecEvent,
@@ -66,7 +66,8 @@ class _Local(threading.local):
 _local = _Local()
 
 
-def _text(data: Optional[bytes]) -> str:
+def text(data: Optional[bytes]) -> str:
+    """Decode UTF-8; invalid bytes become surrogates."""
     return (data or b"").decode("utf-8", "surrogateescape")
 
 
@@ -88,12 +89,12 @@ def exit_status(raw: Any, with_usage: bool = True) -> ExitStatus:
 def exec_failure(raw: Any) -> ExecFailure:
     """Copy an `msb_exec_failure`."""
     return ExecFailure(
-        failure_kind(_text(raw.kind_name)),
-        _text(raw.stage),
+        failure_kind(text(raw.kind_name)),
+        text(raw.stage),
         raw.os_error or None,
-        _text(raw.os_error_name),
-        _text(raw.message),
-        _text(raw.path),
+        text(raw.os_error_name),
+        text(raw.message),
+        text(raw.path),
     )
 
 
@@ -118,20 +119,18 @@ def _event(raw: Any, with_data: bool = True) -> Optional[ExecEvent]:
     return ExecEvent(event_type, errno=raw.value)
 
 
+def _failure_error(failure: ExecFailure) -> MicrosandboxError:
+    """Return the exception for a command that never started."""
+    errno, names = failure.errno or 0, (failure.errno_name, failure.path)
+    return exec_failed(failure.kind, failure.message, failure.stage, errno, *names)
+
+
 def _status_of(event: ExecEvent) -> ExitStatus:
     """Return the exit status in a last event; raise unless the command exited."""
     if event.status is not None:
         return event.status
     if event.failure is not None:
-        failure = event.failure
-        raise exec_failed(
-            failure.kind,
-            failure.message,
-            failure.stage,
-            failure.errno or 0,
-            failure.errno_name,
-            failure.path,
-        )
+        raise _failure_error(event.failure)
     raise StreamLostError(event.reason or "the exit status of the command is unknown")
 
 
@@ -232,7 +231,7 @@ class ExecCore:
 
     def ready(self) -> Optional[ExecEvent]:
         """Return the next event if it was received already, without waiting."""
-        if not self.events or not self._reader.acquire(blocking=False):
+        if not self.events or not self._reader.acquire(False):
             return None
         try:
             return self.events.popleft() if self.events and not self.handle.closed else None
@@ -437,15 +436,7 @@ def _collect_error(raw: Any, output: ExecOutput) -> MicrosandboxError:
         timeout.output = output
         return timeout
     if raw.kind == _abi.MSB_EVENT_FAILED:
-        failure = exec_failure(raw.failure.contents)
-        return exec_failed(
-            failure.kind,
-            failure.message,
-            failure.stage,
-            failure.errno or 0,
-            failure.errno_name,
-            failure.path,
-        )
+        return _failure_error(exec_failure(raw.failure.contents))
     reason = ctypes.string_at(raw.lost, raw.lost_len) if raw.lost_len else b""
     lost = StreamLostError(reason.decode("utf-8", "replace"), 0, _abi.MSB_ORIGIN_TRANSPORT)
     lost.output = output
@@ -459,7 +450,7 @@ def signal_number(number: Any) -> int:
         try:
             return int(signals.Signals[name])
         except KeyError:
-            raise InvalidArgumentError(f"there is no signal {number!r}") from None
+            raise InvalidArgumentError(f"unknown signal {number!r}") from None
     if isinstance(number, bool) or not isinstance(number, int):
         raise TypeError(f"a signal must be a number or a name, not {type(number).__name__}")
     return number

@@ -11,12 +11,13 @@ from ctypes import byref
 from typing import Any, Optional
 
 from . import _abi
+from ._backend import Backend
+from ._exec import text
 from ._handle import Handle
 from ._image_values import ImageInfo, OnProgress, check_callback
-from ._io import Backend
 from ._native import call, lib
 from ._options import encode, encode_nonempty
-from ._sandbox import copy_list, optional, report_progress, text, texts_of
+from ._sandbox import copy_list, optional, report_progress, texts_of
 
 
 def _image(raw: Any) -> ImageInfo:

@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Any, Optional, Union
 
 from . import _abi
+from ._backend import Backend
 from ._errors import BusyError, ClosedError, InvalidArgumentError
 from ._exec import exec_failure, exit_status
 from ._handle import Handle
-from ._io import Backend
 from ._native import call, lib
 from ._options import encode_nonempty
 from ._sandbox import SandboxCore

@@ -24,8 +24,8 @@ def _load() -> Any:
         lib = ctypes.CDLL(name)
     except OSError as error:
         raise ImportError(
-            f"cannot load libmicrosandbox: {error}; install the package's wheel, or set MSB_LIBRARY "
-            "to the library"
+            f"cannot load libmicrosandbox: {error}; install the package's wheel, or set "
+            "MSB_LIBRARY to the path of the library"
         ) from error
     for function, (result, arguments) in _abi.FUNCTIONS.items():
         try:

@@ -70,8 +70,8 @@ class SandboxOptions(TypedDict, total=False):
     """Options of a new sandbox."""
 
     image: Path
-    """The name of an image, ``"python:3.12"``, or the path of an archive or of a directory, which is
-    used as a read-only root filesystem. A path begins with ``/``, ``./`` or ``../``. Required."""
+    """The name of an image, ``"python:3.12"``, or the path of an archive or of a directory that
+    becomes the read-only root filesystem. A path begins with ``/``, ``./`` or ``../``. Required."""
     pull_policy: Union[PullPolicy, Literal["missing", "always", "never"]]
     """When to pull the image; default ``"missing"``."""
     driver: str
@@ -279,7 +279,7 @@ class Command:
         self.max_output: Optional[int] = None
         if "max_output" in given:
             self.max_output = integer("max_output", given["max_output"], _MAX, minimum=0)
-            # Nothing at all cannot be said; the last byte is dropped when it is here.
+            # Zero would mean no limit; request one byte and drop it.
             raw.max_output = max(1, self.max_output)
 
     def _input(self, stdin: Any) -> bool:

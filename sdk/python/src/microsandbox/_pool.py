@@ -1,7 +1,7 @@
 """A thread pool for the few blocking calls that have no descriptor to poll.
 
-Its threads are daemons: a call that does not return must not keep the interpreter from exiting.
-Cleanups, such as killing the command of a cancelled call, are waited for at exit for a bounded time.
+Its threads are daemons: a call that does not return must not keep the interpreter from exiting. The
+exit waits a bounded time for cleanups, such as killing the command of a cancelled call.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from ctypes import byref
 from typing import Any, Callable, Optional
 
 from . import _abi
+from ._backend import Backend, clean_up_after
 from ._errors import (
     ExecFailedError,
     ExecTimeoutError,
@@ -15,10 +16,9 @@ from ._errors import (
     MicrosandboxError,
     StreamLostError,
 )
-from ._exec import ExecCore, exit_status
+from ._exec import ExecCore, exit_status, text
 from ._handle import Handle
 from ._image_values import OnProgress, progress
-from ._io import Backend, clean_up_after
 from ._native import call, lib
 from ._options import Command, attach_struct, duration, encode
 from ._values import (
@@ -34,11 +34,6 @@ from ._values import (
     SessionInfo,
     WallInfo,
 )
-
-
-def text(data: Optional[bytes]) -> str:
-    """Decode UTF-8; invalid bytes become surrogates."""
-    return (data or b"").decode("utf-8", "surrogateescape")
 
 
 def optional(data: Optional[bytes]) -> Optional[str]:

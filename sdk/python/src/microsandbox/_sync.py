@@ -486,7 +486,7 @@ class Image:
         """Remove a name from an image, and the image with its last name.
 
         An id removes all names. Raises `ImageInUseError` while a sandbox uses the image; with
-        ``force`` the names are removed, and the next `prune` without a user removes the image.
+        ``force`` only the names are removed, and `prune` removes the image once it is unused.
         """
         offload(lambda: remove_image(name, force))
 

@@ -9,9 +9,9 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Callable, Optional, TypeVar
 
+from ._backend import Backend
 from ._errors import WaitTimeoutError
 from ._handle import Handle
-from ._io import Backend
 from ._pool import CLEANUP_SECONDS, Job, clean_up, submit
 
 T = TypeVar("T")

@@ -356,82 +356,82 @@ class Rlimit:
 
     @classmethod
     def cpu(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """CPU time in seconds."""
+        """Limit the CPU time in seconds."""
         return cls._of("cpu", soft, hard)
 
     @classmethod
     def fsize(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Size of a file in bytes."""
+        """Limit the size of a file in bytes."""
         return cls._of("fsize", soft, hard)
 
     @classmethod
     def data(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Size of the data segment in bytes."""
+        """Limit the size of the data segment in bytes."""
         return cls._of("data", soft, hard)
 
     @classmethod
     def stack(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Size of the stack in bytes."""
+        """Limit the size of the stack in bytes."""
         return cls._of("stack", soft, hard)
 
     @classmethod
     def core(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Size of a core file in bytes."""
+        """Limit the size of a core file in bytes."""
         return cls._of("core", soft, hard)
 
     @classmethod
     def rss(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Resident memory in bytes; Linux does not enforce it."""
+        """Limit the resident memory in bytes; Linux does not enforce it."""
         return cls._of("rss", soft, hard)
 
     @classmethod
     def nproc(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Number of the user's processes."""
+        """Limit the number of the user's processes."""
         return cls._of("nproc", soft, hard)
 
     @classmethod
     def nofile(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Number of open descriptors."""
+        """Limit the number of open descriptors."""
         return cls._of("nofile", soft, hard)
 
     @classmethod
     def memlock(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Locked memory in bytes."""
+        """Limit the locked memory in bytes."""
         return cls._of("memlock", soft, hard)
 
     @classmethod
     def as_(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Address space in bytes (RLIMIT_AS)."""
+        """Limit the address space in bytes (RLIMIT_AS)."""
         return cls._of("as", soft, hard)
 
     @classmethod
     def locks(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Number of file locks."""
+        """Limit the number of file locks."""
         return cls._of("locks", soft, hard)
 
     @classmethod
     def sigpending(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Number of queued signals."""
+        """Limit the number of queued signals."""
         return cls._of("sigpending", soft, hard)
 
     @classmethod
     def msgqueue(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Bytes in POSIX message queues."""
+        """Limit the bytes in POSIX message queues."""
         return cls._of("msgqueue", soft, hard)
 
     @classmethod
     def nice(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Upper bound of the nice value, as 20 - nice."""
+        """Limit the nice value, as 20 - nice."""
         return cls._of("nice", soft, hard)
 
     @classmethod
     def rtprio(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """Upper bound of the real-time priority."""
+        """Limit the real-time priority."""
         return cls._of("rtprio", soft, hard)
 
     @classmethod
     def rttime(cls, soft: int, hard: Optional[int] = None) -> Rlimit:
-        """CPU time of a real-time process between blocking calls, in microseconds."""
+        """Limit the CPU time of a real-time process between blocking calls, in microseconds."""
         return cls._of("rttime", soft, hard)
 
 

@@ -24,7 +24,7 @@ class Backend(Protocol):
         """Yield to other tasks."""
 
     async def run(self, function: Callable[[], T], undo: Optional[Callable[[T], None]] = None) -> T:
-        """Run a blocking call on a thread. If the wait is cancelled, pass its result to ``undo``."""
+        """Run a blocking call on a thread. On cancellation, pass its result to ``undo``."""
         ...
 
     async def run_shielded(self, function: Callable[[], None]) -> None:
