@@ -1,36 +1,34 @@
-//! What a host believes of an agent's messages.
+//! Validation of the messages that an agent sends.
 //!
-//! Owns: the ranges of every number and the length of every text that an agent sends. The decoder
-//! applies them, so that each reader on the host's side sees checked values only. A number out of
-//! its range ends the connection; a text that is too long is cut.
+//! Owns: the range of every number and the length of every text from an agent. The decoder applies
+//! them, so that the host reads validated values only. A number out of range ends the connection; a
+//! text that is too long is truncated.
 
 use crate::error::WireError;
 use crate::failure::Failure;
-use crate::frame::Kind;
-use crate::limits::{ARGV_SHOWN, ENDED_SESSIONS, ERRNO_MAX, PID_MAX, SESSIONS, SIGNAL_MAX, TEXT};
+use crate::kind::Kind;
+use crate::limits::{ERRNO_MAX, PID_MAX, SIGNAL_MAX, TEXT};
 use crate::message::{Attached, Exited, Message, SessionInfo, Started, StdinError, Verdict};
-use minicbor::bytes::ByteVec;
-use minicbor::decode::Error as DecodeError;
 
-/// Checks the values of an agent's message and cuts its texts.
+/// Validates the numbers of an agent's message and truncates its texts.
 pub(crate) fn from_agent(kind: Kind, mut message: Message) -> Result<Message, WireError> {
     let checked = match &mut message {
         Message::Started(Started { pid }) => process_id(*pid),
         Message::Attached(attached) => position(attached),
         Message::StdinError(StdinError { errno }) => error_number(*errno),
-        Message::Exited(exited) => ending(exited),
+        Message::Exited(exited) => exit_status(exited),
         Message::Failed(Failure { errno, path, message, .. }) => {
             path.truncate(TEXT);
-            cut(message);
+            truncate(message);
             error_number(*errno)
         }
         Message::Verdict(Verdict { errno, message, .. }) => {
-            cut(message);
+            truncate(message);
             error_number(*errno)
         }
-        Message::Sessions(list) => list.sessions.iter().try_for_each(listed),
+        Message::Sessions(list) => list.sessions.iter().try_for_each(session),
         Message::Error(text) => {
-            cut(text);
+            truncate(text);
             Ok(())
         }
         _ => Ok(()),
@@ -41,7 +39,7 @@ pub(crate) fn from_agent(kind: Kind, mut message: Message) -> Result<Message, Wi
     }
 }
 
-/// What is out of range, and its value.
+/// The name of a number that is out of range, and its value.
 type Checked = Result<(), (&'static str, i128)>;
 
 fn process_id(pid: u32) -> Checked {
@@ -58,7 +56,7 @@ fn error_number(errno: i32) -> Checked {
     }
 }
 
-fn ending(exited: &Exited) -> Checked {
+fn exit_status(exited: &Exited) -> Checked {
     match (exited.code, exited.signal) {
         (0..=255, None) => Ok(()),
         (-1, Some(signal)) if (1..=SIGNAL_MAX).contains(&signal) => Ok(()),
@@ -69,7 +67,7 @@ fn ending(exited: &Exited) -> Checked {
 
 fn position(attached: &Attached) -> Checked {
     process_id(attached.pid)?;
-    // Positions are added to; nobody puts out this much.
+    // Readers add to positions: the bound keeps the sums from overflowing.
     if attached.from > i64::MAX as u64 {
         return Err(("position", attached.from.into()));
     }
@@ -79,58 +77,28 @@ fn position(attached: &Attached) -> Checked {
     Ok(())
 }
 
-fn listed(session: &SessionInfo) -> Checked {
-    process_id(session.pid)?;
-    session.exited.as_ref().map_or(Ok(()), ending)
+fn session(info: &SessionInfo) -> Checked {
+    process_id(info.pid)?;
+    info.exited.as_ref().map_or(Ok(()), exit_status)
 }
 
-fn cut(text: &mut String) {
+fn truncate(text: &mut String) {
     let end = (0..=TEXT.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.truncate(end.unwrap_or(0));
-}
-
-/// Decodes arguments as they are shown: no more than [`ARGV_SHOWN`].
-pub(crate) fn shown_argv<C>(
-    d: &mut minicbor::Decoder<'_>,
-    _: &mut C,
-) -> Result<Vec<ByteVec>, DecodeError> {
-    let (mut argv, mut length) = (Vec::new(), 0_usize);
-    for argument in d.array_iter::<ByteVec>()? {
-        let argument = argument?;
-        length = length.saturating_add(argument.len()).saturating_add(1);
-        if length > ARGV_SHOWN {
-            return Err(DecodeError::message("more arguments than are shown"));
-        }
-        argv.push(argument);
-    }
-    Ok(argv)
-}
-
-/// Decodes a list of sessions: no more than there can be.
-pub(crate) fn sessions<C>(
-    d: &mut minicbor::Decoder<'_>,
-    _: &mut C,
-) -> Result<Vec<SessionInfo>, DecodeError> {
-    let mut list = Vec::new();
-    for session in d.array_iter::<SessionInfo>()? {
-        if list.len() >= SESSIONS + ENDED_SESSIONS {
-            return Err(DecodeError::message("more sessions than there can be"));
-        }
-        list.push(session?);
-    }
-    Ok(list)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{ARGV_SHOWN, ENDED_SESSIONS, SESSIONS};
     use crate::{
         Decoder, Failure, FailureKind, Frame, Hello, Opened, Peer, Sessions, Stage, encode,
     };
     use crate::{Refusal, SessionId};
     use bytes::BytesMut;
+    use minicbor::bytes::ByteVec;
 
-    /// What the host's decoder makes of an agent's message.
+    /// Decodes an agent's message as the host does.
     fn read(message: Message) -> Result<Message, WireError> {
         let (mut decoder, mut buffer) = (Decoder::new(Peer::Agent), BytesMut::new());
         let hello = Message::Hello(Hello::ours(None));
@@ -220,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn j8_texts_of_the_agent_are_cut() {
+    fn j8_texts_of_the_agent_are_truncated() {
         let long = "\u{e9}".repeat(TEXT);
         let failure = Failure {
             kind: FailureKind::Other,

@@ -1,17 +1,17 @@
 //! Byte credit for one direction of one channel.
 //!
-//! Limits are absolute totals since the channel was opened, as QUIC's MAX_STREAM_DATA is
-//! (RFC 9000, section 4.1): a grant that arrives twice or late changes nothing.
+//! Limits are absolute totals since the channel was opened, like QUIC's MAX_STREAM_DATA (RFC 9000,
+//! section 4.1): a repeated or late grant changes nothing.
 
 use crate::error::WireError;
 use crate::limits::{FRAME_OVERHEAD, MAX_DATA};
 
-/// What a data frame with a payload of `len` bytes costs.
+/// Returns the credit that a data frame with a payload of `len` bytes costs.
 pub const fn cost(len: usize) -> u64 {
     len as u64 + FRAME_OVERHEAD
 }
 
-/// The sender's view: what may still be sent.
+/// The sender's credit: what it may still send.
 #[derive(Debug, Clone)]
 pub struct SendCredit {
     used: u64,
@@ -20,18 +20,18 @@ pub struct SendCredit {
 }
 
 impl SendCredit {
-    /// Starts with an initial grant.
+    /// Creates the credit with an initial grant.
     pub const fn new(limit: u64) -> Self {
         SendCredit { used: 0, limit, window: limit }
     }
 
-    /// The longest payload that the next frame may have; 0 when there is no room for any.
+    /// Returns the longest payload that the next frame may have; 0 when no frame fits.
     pub fn room(&self) -> usize {
         let free = self.limit.saturating_sub(self.used).saturating_sub(FRAME_OVERHEAD);
         usize::try_from(free).map_or(MAX_DATA, |n| n.min(MAX_DATA))
     }
 
-    /// Takes the cost of a frame; false, and nothing is taken, when it does not fit.
+    /// Deducts the cost of a frame. Returns false and deducts nothing when it does not fit.
     #[must_use]
     pub fn spend(&mut self, len: usize) -> bool {
         match self.used.checked_add(cost(len)) {
@@ -43,9 +43,8 @@ impl SendCredit {
         }
     }
 
-    /// Applies a grant of a peer that is not trusted: an error when it falls, or exceeds what was
-    /// sent and the window. Without that bound, a peer that grants and does not read would have
-    /// any amount wait for it here.
+    /// Applies a grant of an untrusted peer. Fails when the limit decreases or exceeds what was sent
+    /// plus the window: a peer that grants and does not read would fill memory here.
     pub fn grant(&mut self, limit: u64) -> Result<(), WireError> {
         let most = self.used.saturating_add(self.window);
         if limit < self.limit || limit > most {
@@ -55,13 +54,13 @@ impl SendCredit {
         Ok(())
     }
 
-    /// Applies a grant. Grants only ever rise: an older one is ignored.
+    /// Applies a grant of a trusted peer. Ignores an older one.
     pub fn raise(&mut self, limit: u64) {
         self.limit = self.limit.max(limit);
     }
 }
 
-/// The receiver's view: what was granted, and what has been given back.
+/// The receiver's credit: what it granted and what it released.
 #[derive(Debug, Clone)]
 pub struct ReceiveCredit {
     received: u64,
@@ -71,12 +70,12 @@ pub struct ReceiveCredit {
 }
 
 impl ReceiveCredit {
-    /// Starts with a window that the sender knows.
+    /// Creates the credit with a window that the sender knows.
     pub const fn new(window: u64) -> Self {
         ReceiveCredit { received: 0, released: 0, granted: window, window }
     }
 
-    /// Notes an arrived frame; an error when the sender had no credit for it.
+    /// Records a received frame. Fails when the sender had no credit for it.
     pub fn receive(&mut self, len: usize) -> Result<(), WireError> {
         let sent = self.received.saturating_add(cost(len));
         if sent > self.granted {
@@ -86,8 +85,8 @@ impl ReceiveCredit {
         Ok(())
     }
 
-    /// Gives back the cost of frames that were used up. `Some(limit)` when the new limit should be
-    /// told to the sender: as soon as a quarter of the window has come together.
+    /// Releases the cost of consumed frames. Returns the new limit once a quarter of the window is
+    /// free: the caller then sends it to the peer.
     pub fn release(&mut self, cost: u64) -> Option<u64> {
         self.released = self.released.saturating_add(cost).min(self.received);
         let limit = self.released.saturating_add(self.window);
@@ -97,12 +96,12 @@ impl ReceiveCredit {
         })
     }
 
-    /// All that has arrived.
+    /// Returns the total received.
     pub const fn received(&self) -> u64 {
         self.received
     }
 
-    /// What has arrived and was not given back: the memory that this channel holds.
+    /// Returns what was received and not released: the memory that this channel holds.
     pub const fn held(&self) -> u64 {
         self.received - self.released
     }
@@ -113,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sender_never_gets_more_than_was_granted() {
+    fn sender_never_exceeds_its_grant() {
         let mut credit = SendCredit::new(cost(10));
         assert_eq!(credit.room(), 10);
         assert!(!credit.spend(11));
@@ -135,13 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn room_is_never_more_than_one_frame() {
+    fn room_is_at_most_one_frame() {
         assert_eq!(SendCredit::new(u64::MAX).room(), MAX_DATA);
         assert_eq!(SendCredit::new(FRAME_OVERHEAD).room(), 0);
     }
 
     #[test]
-    fn a_receiver_notices_an_overrun() {
+    fn receiver_detects_an_overrun() {
         let mut credit = ReceiveCredit::new(cost(10));
         assert!(credit.receive(11).is_err());
         assert!(credit.receive(10).is_ok());
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn grants_come_in_quarters_and_restore_the_whole_window() {
+    fn grants_come_in_quarters_and_restore_the_window() {
         let mut credit = ReceiveCredit::new(4000);
         for _ in 0..10 {
             credit.receive(100).unwrap();

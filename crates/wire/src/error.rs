@@ -1,8 +1,8 @@
-//! What can be wrong with bytes from the other side.
+//! Errors of the protocol.
 
-use crate::frame::Kind;
+use crate::kind::Kind;
 
-/// One of the two sides of a connection.
+/// One of the two peers of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// The library.
@@ -20,10 +20,10 @@ impl std::fmt::Display for Peer {
     }
 }
 
-/// Why a connection cannot go on. Every variant ends the connection, and nothing else.
+/// A violation of the protocol. Each variant ends the connection, and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// The kind byte names no frame.
+    /// The kind is unknown.
     #[error("frame of unknown kind {0}")]
     UnknownKind(u8),
     /// Reserved header bits are set.
@@ -39,56 +39,56 @@ pub enum WireError {
         /// The bound.
         max: usize,
     },
-    /// The frame may not be sent by this side, on this channel or at this time.
+    /// The peer may not send the frame, or not on this channel or in this state.
     #[error("frame {kind:?} from the {peer}: {why}")]
     OutOfState {
         /// The frame's kind.
         kind: Kind,
-        /// Who sent it.
+        /// The sender.
         peer: Peer,
-        /// What rule it breaks.
+        /// The rule that it breaks.
         why: &'static str,
     },
-    /// The payload is not what its kind says.
+    /// The payload cannot be decoded.
     #[error("frame {kind:?} with a malformed payload: {detail}")]
     Malformed {
         /// The frame's kind.
         kind: Kind,
-        /// What the decoder says.
+        /// The decoder's error.
         detail: String,
     },
-    /// A number that cannot be.
+    /// A number is out of range.
     #[error("frame {kind:?} with the {what} {value}, which is out of range")]
     OutOfRange {
         /// The frame's kind.
         kind: Kind,
-        /// What the number is.
+        /// The name of the number.
         what: &'static str,
         /// The number.
         value: i128,
     },
-    /// More credit than the window, or less than before.
-    #[error("credit up to {limit} bytes, where {least} to {most} can be")]
+    /// A grant of credit exceeds the window, or is less than an earlier one.
+    #[error("credit up to {limit} bytes, outside {least} to {most}")]
     BadCredit {
-        /// The limit that was granted.
+        /// The granted limit.
         limit: u64,
-        /// The limit before.
+        /// The previous limit.
         least: u64,
-        /// What was sent, and the window.
+        /// What was sent so far, plus the window.
         most: u64,
     },
-    /// More data than was granted.
-    #[error("more data than the credit granted: {sent} of {granted} bytes")]
+    /// The peer sent more data than it had credit for.
+    #[error("data exceeds credit: {sent} of {granted} bytes")]
     Overrun {
-        /// Total sent.
+        /// The total sent.
         sent: u64,
-        /// Total granted.
+        /// The total granted.
         granted: u64,
     },
-    /// The two sides have no protocol version in common.
-    #[error("protocol versions {0}-{1} here, {2}-{3} on the other side")]
+    /// The peers have no protocol version in common.
+    #[error("no common protocol version: {0}-{1} here, {2}-{3} at the peer")]
     NoCommonVersion(u32, u32, u32, u32),
-    /// The other side requires features that this one does not know.
-    #[error("the other side requires unknown protocol features {0:#x}")]
+    /// The peer requires features that are unknown here.
+    #[error("the peer requires unknown protocol features {0:#x}")]
     UnknownFeatures(u64),
 }

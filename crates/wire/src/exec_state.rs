@@ -1,4 +1,4 @@
-//! The order of an agent's messages about one command.
+//! State machine for an agent's messages about one command.
 //!
 //! ```text
 //!  Joining
@@ -11,27 +11,27 @@
 //!     +-------------------+--------------------+------------------+
 //! ```
 //!
-//! A command that is asked for begins in `Opening`, a session that is followed in `Joining`, which
-//! `Failed` and `Lost` end in the same way.
+//! A new command starts in `Opening`, an attached session in `Joining`. `Failed` and `Lost` end both
+//! in the same way.
 
 use crate::message::Message;
 
-/// How far a command has come, as its reader sees it.
+/// The state of a command, as its reader sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExecState {
-    /// Asked for; not a word yet.
+    /// Requested; no message yet.
     Opening,
-    /// To be followed; not a word yet.
+    /// Attach requested; no message yet.
     Joining,
-    /// Started.
+    /// Running.
     Running,
-    /// Exited; others may still write to its output.
+    /// Exited; other processes may still write to its output.
     Draining,
-    /// Nothing more will come.
+    /// Ended: no more messages.
     Ended,
 }
 
-/// What happens to it.
+/// An input of the state machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExecInput {
     /// The command runs.
@@ -40,24 +40,24 @@ pub enum ExecInput {
     Attached,
     /// Bytes of an output.
     Output,
-    /// The command no longer reads its input.
+    /// The command stopped reading its input.
     StdinError,
-    /// Credit for input.
+    /// A grant of credit for input.
     StdinCredit,
-    /// The command ended.
+    /// The command exited.
     Exited,
     /// The command never started.
     Failed,
     /// No more output.
     End,
-    /// The connection is lost.
+    /// The connection was lost.
     Lost,
-    /// A frame that belongs to another kind of channel.
+    /// A frame of another kind of channel.
     Foreign,
 }
 
 impl ExecInput {
-    /// Returns what a message of the agent is to the state.
+    /// Returns the input that an agent's message is.
     pub fn of(message: &Message) -> Self {
         match message {
             Message::Started(_) => ExecInput::Started,
@@ -73,31 +73,31 @@ impl ExecInput {
     }
 }
 
-/// What is to be done about it.
+/// The action that the reader takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExecAction {
-    /// It becomes an event.
+    /// Deliver it as an event.
     Deliver,
-    /// It becomes an event, and the stream ends behind it.
+    /// Deliver it as the last event.
     DeliverLast,
-    /// The stream ends.
+    /// End the stream of events.
     Finish,
-    /// It counts, but makes no event.
+    /// Apply it; it is no event.
     Apply,
-    /// It came too late to matter.
+    /// Ignore it: it is late.
     Ignore,
-    /// The agent broke a rule.
+    /// Report a protocol violation.
     Violation(&'static str),
 }
 
 impl ExecState {
-    /// Returns the next state and what to do. A broken rule leaves the state as it is.
+    /// Returns the next state and the action. A violation leaves the state unchanged.
     pub fn on(self, input: ExecInput) -> (ExecState, ExecAction) {
         use ExecAction::{Apply, Deliver, DeliverLast, Finish, Ignore, Violation};
         use ExecState::{Draining, Ended, Joining, Opening, Running};
         match (self, input) {
-            // The ending of a command is told once: after an exit, a lost connection only cuts
-            // off what others might have written.
+            // Exactly one event reports how a command ended: after an exit, a lost connection only
+            // ends the output.
             (Opening | Joining | Running, ExecInput::Lost) => (Ended, DeliverLast),
             (Draining, ExecInput::Lost) => (Ended, Finish),
             (Ended, ExecInput::Lost) => (Ended, Ignore),
@@ -123,7 +123,7 @@ impl ExecState {
             (Running, ExecInput::End) => (Running, Violation("an end of output before the exit")),
 
             (Draining, ExecInput::Output) => (Draining, Deliver),
-            // Both may cross the exit on their way.
+            // The agent sent these before it saw the exit.
             (Draining, ExecInput::StdinError | ExecInput::StdinCredit) => (Draining, Ignore),
             (Draining, ExecInput::End) => (Ended, Finish),
             (Draining, ExecInput::Started) => (Draining, Violation("a start after the exit")),
@@ -161,17 +161,17 @@ mod tests {
         actions_from(ExecState::Opening, inputs)
     }
 
-    fn actions_from(mut machine: ExecState, inputs: &[ExecInput]) -> Vec<ExecAction> {
+    fn actions_from(mut state: ExecState, inputs: &[ExecInput]) -> Vec<ExecAction> {
         let step = |input: &ExecInput| {
-            let (next, action) = machine.on(*input);
-            machine = next;
+            let (next, action) = state.on(*input);
+            state = next;
             action
         };
         inputs.iter().map(step).collect()
     }
 
     #[test]
-    fn b1_the_usual_stories_are_told_as_they_are() {
+    fn b1_valid_sequences_are_delivered() {
         use ExecAction::{Deliver, DeliverLast, Finish, Ignore};
         use ExecInput::{End, Exited, Failed, Lost, Output, Started, StdinError};
         let table: [(&[ExecInput], &[ExecAction]); 5] = [
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn b1_every_story_out_of_order_is_refused() {
+    fn b1_sequences_out_of_order_are_violations() {
         use ExecInput::{End, Exited, Failed, Foreign, Output, Started, StdinError};
         let table: [&[ExecInput]; 11] = [
             &[Output],
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn d5_a_session_that_is_followed_begins_by_being_joined_and_goes_on_like_any_other() {
+    fn d5_attached_session_starts_with_attached() {
         use ExecAction::{Deliver, DeliverLast, Finish};
         use ExecInput::{Attached, End, Exited, Failed, Lost, Output, Started};
         let table: [(&[ExecInput], &[ExecAction]); 4] = [
@@ -240,16 +240,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn b1_whatever_comes_there_is_one_start_one_ending_and_nothing_behind_it(
+        fn b1_any_input_gives_one_start_one_end_and_nothing_after(
             joins: bool,
             inputs in proptest::collection::vec(proptest::sample::select(INPUTS.to_vec()), 0..40)
         ) {
             let first = if joins { ExecState::Joining } else { ExecState::Opening };
-            let (mut machine, mut starts, mut endings, mut over) = (first, 0, 0, false);
+            let (mut state, mut starts, mut endings, mut over) = (first, 0, 0, false);
             for input in inputs {
-                let (next, action) = machine.on(input);
+                let (next, action) = state.on(input);
                 if let ExecAction::Violation(_) = action {
-                    prop_assert_eq!(next, machine, "a broken rule changes nothing");
+                    prop_assert_eq!(next, state, "a violation changes nothing");
                 }
                 let delivered = matches!(action, ExecAction::Deliver | ExecAction::DeliverLast);
                 prop_assert!(!(over && delivered), "an event after the end");
@@ -266,11 +266,11 @@ mod tests {
                 }
                 over |= matches!(action, ExecAction::DeliverLast | ExecAction::Finish);
                 prop_assert_eq!(over, next == ExecState::Ended);
-                machine = next;
+                state = next;
             }
             prop_assert!(endings <= 1);
-            let (last, _) = machine.on(ExecInput::Lost);
-            prop_assert_eq!(last, ExecState::Ended, "a lost connection ends every story");
+            let (last, _) = state.on(ExecInput::Lost);
+            prop_assert_eq!(last, ExecState::Ended, "a lost connection ends every state");
         }
     }
 }

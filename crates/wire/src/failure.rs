@@ -1,19 +1,19 @@
-//! Why a command never started.
+//! Failures to start a command.
 
 use minicbor::{Decode, Encode};
 
-/// What kind of obstacle it was, as callers tell them apart.
+/// The kind of a failure to start, for callers to match on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(index_only)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// There is no such program.
+    /// The program does not exist.
     #[n(1)]
     NotFound,
-    /// The program may not be executed by this user.
+    /// The user may not execute the program.
     #[n(2)]
     PermissionDenied,
-    /// The file is not something that this kernel can run, or its interpreter is missing.
+    /// The kernel cannot run the file, or its interpreter is missing.
     #[n(3)]
     NotExecutable,
     /// The working directory cannot be entered.
@@ -25,13 +25,13 @@ pub enum FailureKind {
     /// A limit on processes or descriptors, or a refused `setrlimit`.
     #[n(6)]
     ResourceLimit,
-    /// The user or group is unknown, or may not be taken on.
+    /// The user or group is unknown, or the process cannot switch to it.
     #[n(7)]
     UserSetupFailed,
     /// Not enough memory.
     #[n(8)]
     OutOfMemory,
-    /// No pseudo-terminal could be had.
+    /// No pseudo-terminal could be opened.
     #[n(9)]
     PtySetupFailed,
     /// Anything else.
@@ -40,7 +40,7 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    /// The kind's name, as the documentation and every language spell it.
+    /// Returns the kind's name, as documentation and SDKs spell it.
     pub const fn name(self) -> &'static str {
         match self {
             FailureKind::NotFound => "not_found",
@@ -62,7 +62,7 @@ impl FailureKind {
 #[cbor(index_only)]
 #[non_exhaustive]
 pub enum Stage {
-    /// Before any of them: the agent would not take the session on.
+    /// Admission: the agent refused the session before any other step.
     #[n(0)]
     Admit,
     /// Looking up user and groups in the image.
@@ -71,13 +71,13 @@ pub enum Stage {
     /// Opening the pseudo-terminal.
     #[n(2)]
     OpenPty,
-    /// Making pipes.
+    /// Creating pipes.
     #[n(3)]
     Pipe,
-    /// Making the process.
+    /// Creating the process.
     #[n(4)]
     Fork,
-    /// Becoming a session leader, and taking the terminal.
+    /// Becoming a session leader with the terminal as its controlling terminal.
     #[n(5)]
     Setsid,
     /// Entering the working directory.
@@ -101,7 +101,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// The stage's name, as the documentation spells it.
+    /// Returns the stage's name, as the documentation spells it.
     pub const fn name(self) -> &'static str {
         match self {
             Stage::Admit => "admit",
@@ -120,20 +120,20 @@ impl Stage {
     }
 }
 
-/// A command that never ran, and why.
+/// Why a command never ran.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Failure {
-    /// What kind of obstacle.
+    /// The kind of failure.
     #[n(0)]
     pub kind: FailureKind,
-    /// At which step.
+    /// The step that failed.
     #[n(1)]
     pub stage: Stage,
     /// The guest's `errno`; 0 when no system call failed.
     #[n(2)]
     pub errno: i32,
-    /// The program, directory or name that the step was about.
+    /// The program, directory or user name that the step used.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub path: Vec<u8>,
     /// One line for people.
@@ -159,8 +159,8 @@ const ENAMETOOLONG: i32 = 36;
 const ELOOP: i32 = 40;
 const ELIBBAD: i32 = 80;
 
-/// The kind of a failure at `stage` with `errno`. That a script's interpreter is missing shows as
-/// `ENOENT` of an existing file, so only the one who can look knows: `file_exists`.
+/// Returns the kind of a failure at `stage` with `errno`. `ENOENT` for a file that exists means that
+/// its interpreter is missing: the caller looks, and passes `file_exists`.
 pub fn classify(stage: Stage, errno: i32, file_exists: bool) -> FailureKind {
     match (stage, errno) {
         (Stage::Chdir, _) => FailureKind::BadCwd,
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_errno_of_execve_has_its_kind() {
+    fn each_errno_of_execve_has_a_kind() {
         let table = [
             (ENOENT, false, FailureKind::NotFound),
             (ENOENT, true, FailureKind::NotExecutable),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn other_stages_speak_for_themselves() {
+    fn each_other_stage_has_a_kind() {
         assert_eq!(classify(Stage::Chdir, ENOENT, false), FailureKind::BadCwd);
         assert_eq!(classify(Stage::Fork, EAGAIN, false), FailureKind::ResourceLimit);
         assert_eq!(classify(Stage::Fork, ENOMEM, false), FailureKind::OutOfMemory);

@@ -1,138 +1,26 @@
-//! Frames: taking them apart and putting them together.
+//! Decoding and encoding of frames.
 
 use crate::check;
 use crate::error::{Peer, WireError};
-use crate::limits::{AGENT_CHANNELS, COPY_BELOW, MAX_CONTROL, MAX_DATA, MAX_HELLO};
+use crate::kind::{Kind, Level, Sender};
+use crate::limits::{AGENT_CHANNELS, COPY_BELOW};
 use crate::message::Message;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use minicbor::{Decode, Encode};
 
-/// Length of the header before each payload.
+/// Length of the header before each payload, in bytes.
 pub const HEADER_LEN: usize = 12;
-
-/// Declares the kinds once: number, who may send it, and whether on channel 0.
-macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $value:literal, $sender:ident, $place:ident;)*) => {
-        /// What a frame is: its fifth byte.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[repr(u8)]
-        pub enum Kind {
-            $($(#[$doc])* $name = $value,)*
-        }
-
-        impl Kind {
-            /// Every kind, in order.
-            pub const ALL: &'static [Kind] = &[$(Kind::$name),*];
-
-            fn from_byte(byte: u8) -> Option<Kind> {
-                match byte {
-                    $($value => Some(Kind::$name),)*
-                    _ => None,
-                }
-            }
-
-            const fn sender(self) -> Sender {
-                match self { $(Kind::$name => Sender::$sender,)* }
-            }
-
-            const fn place(self) -> Place {
-                match self { $(Kind::$name => Place::$place,)* }
-            }
-        }
-    };
-}
-
-#[derive(PartialEq, Eq)]
-enum Sender {
-    Host,
-    Agent,
-    Both,
-}
-
-#[derive(PartialEq, Eq)]
-enum Place {
-    Connection,
-    Channel,
-}
-
-kinds! {
-    /// See [`Message::Hello`].
-    Hello = 1, Both, Connection;
-    /// See [`Message::Error`].
-    Error = 2, Both, Connection;
-    /// See [`Message::Ping`].
-    Ping = 3, Host, Connection;
-    /// See [`Message::Pong`].
-    Pong = 4, Agent, Connection;
-    /// See [`Message::Shutdown`].
-    Shutdown = 5, Host, Connection;
-    /// See [`Message::Bye`].
-    Bye = 6, Agent, Connection;
-    /// See [`Message::Exec`].
-    Exec = 16, Host, Channel;
-    /// See [`Message::Attach`].
-    Attach = 17, Host, Channel;
-    /// See [`Message::List`].
-    List = 18, Host, Channel;
-    /// See [`Message::Signal`].
-    Signal = 19, Host, Channel;
-    /// See [`Message::Resize`].
-    Resize = 20, Host, Channel;
-    /// See [`Message::Stdin`].
-    Stdin = 21, Host, Channel;
-    /// See [`Message::StdinEof`].
-    StdinEof = 22, Host, Channel;
-    /// See [`Message::Close`].
-    Close = 23, Host, Channel;
-    /// See [`Message::Credit`].
-    Credit = 24, Both, Channel;
-    /// See [`Message::FollowAll`].
-    FollowAll = 25, Host, Channel;
-    /// See [`Message::Started`].
-    Started = 32, Agent, Channel;
-    /// See [`Message::Attached`].
-    Attached = 33, Agent, Channel;
-    /// See [`Message::Stdout`].
-    Stdout = 34, Agent, Channel;
-    /// See [`Message::Stderr`].
-    Stderr = 35, Agent, Channel;
-    /// See [`Message::StdinError`].
-    StdinError = 36, Agent, Channel;
-    /// See [`Message::Exited`].
-    Exited = 37, Agent, Channel;
-    /// See [`Message::Failed`].
-    Failed = 38, Agent, Channel;
-    /// See [`Message::End`].
-    End = 39, Agent, Channel;
-    /// See [`Message::Sessions`].
-    Sessions = 40, Agent, Channel;
-    /// See [`Message::Verdict`].
-    Verdict = 41, Agent, Channel;
-    /// See [`Message::Opened`].
-    Opened = 42, Agent, Channel;
-}
-
-impl Kind {
-    const fn max_len(self, greeted: bool) -> usize {
-        match self {
-            _ if !greeted => MAX_HELLO,
-            Kind::Stdin | Kind::Stdout | Kind::Stderr => MAX_DATA,
-            Kind::Exec | Kind::Sessions => MAX_CONTROL,
-            _ => MAX_DATA,
-        }
-    }
-}
 
 /// One frame: a message and the channel that it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// The channel; 0 for the connection itself.
     pub channel: u32,
-    /// What it says.
+    /// The message.
     pub message: Message,
 }
 
-/// Takes the frames of one side apart.
+/// Decodes the frames of one peer.
 #[derive(Debug)]
 pub struct Decoder {
     peer: Peer,
@@ -140,15 +28,15 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder for what `peer` sends. The first frame must be its `Hello`.
+    /// Creates a decoder for the frames that `peer` sends. The first must be its `Hello`.
     pub const fn new(peer: Peer) -> Self {
         Decoder { peer, greeted: false }
     }
 
-    /// Takes the next whole frame out of `buffer`; `None` when more bytes are needed.
+    /// Removes the next complete frame from `buffer`; `None` when more bytes are needed.
     ///
-    /// A long payload is not copied: it shares the buffer's memory. After an error the connection
-    /// is to be given up; the buffer's content is then unspecified.
+    /// A long payload is not copied: it shares the buffer's memory. After an error the caller must
+    /// close the connection; the content of the buffer is then unspecified.
     pub fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, WireError> {
         let Some(mut header) = buffer.get(..HEADER_LEN) else {
             return Ok(None);
@@ -184,17 +72,17 @@ impl Decoder {
         let wrong = |why| Err(WireError::OutOfState { kind, peer: self.peer, why });
         match (kind.sender(), self.peer) {
             (Sender::Host, Peer::Agent) | (Sender::Agent, Peer::Host) => {
-                return wrong("never sent by this side");
+                return wrong("never sent by this peer");
             }
             _ => {}
         }
-        if (kind.place() == Place::Connection) != (channel == 0) {
+        if (kind.level() == Level::Connection) != (channel == 0) {
             return wrong("not on this channel");
         }
         if kind == Kind::Opened && channel < AGENT_CHANNELS {
             return wrong("on a channel that only the host opens");
         }
-        // An error instead of a greeting is how a full agent turns a caller away.
+        // An agent that has no room for a connection answers with an error instead of a hello.
         match (self.greeted, kind) {
             (false, Kind::Hello | Kind::Error) => Ok(()),
             (false, _) => wrong("before the handshake"),
@@ -236,7 +124,7 @@ fn parse(kind: Kind, payload: BytesMut) -> Result<Message, WireError> {
     })
 }
 
-/// A short payload is copied: a few bytes that somebody keeps must not pin a whole receive buffer.
+/// Copies a short payload, so that a few bytes do not pin a whole receive buffer.
 fn data(payload: BytesMut) -> Bytes {
     if payload.len() < COPY_BELOW { Bytes::copy_from_slice(&payload) } else { payload.freeze() }
 }
@@ -254,8 +142,8 @@ fn cbor<'b, T: Decode<'b, ()>>(kind: Kind, payload: &'b [u8]) -> Result<T, WireE
         .map_err(|error| WireError::Malformed { kind, detail: error.to_string() })
 }
 
-/// The header of a data frame, for writing it and the payload without copying them together.
-/// `len` is at most [`MAX_DATA`].
+/// Returns the header of a data frame, for a caller that writes header and payload separately.
+/// `len` is at most [`MAX_DATA`](crate::limits::MAX_DATA).
 pub fn data_header(kind: Kind, channel: u32, len: usize) -> [u8; HEADER_LEN] {
     let mut header = [0; HEADER_LEN];
     let mut rest = header.as_mut_slice();
@@ -266,8 +154,8 @@ pub fn data_header(kind: Kind, channel: u32, len: usize) -> [u8; HEADER_LEN] {
     header
 }
 
-/// Appends a frame to `out`. `false`, and nothing is appended, when the payload is longer than its
-/// kind allows; only an `Exec` with more arguments than any kernel takes can be.
+/// Appends a frame to `out`. Returns `false` and appends nothing when the payload is longer than
+/// its kind allows: only an `Exec` with more arguments than any kernel accepts is that long.
 #[must_use]
 pub fn encode(frame: &Frame, out: &mut BytesMut) -> bool {
     let start = out.len();
@@ -275,7 +163,6 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) -> bool {
     out.put_bytes(0, HEADER_LEN);
     let kind = put_payload(message, out);
     let len = out.len() - start - HEADER_LEN;
-    // The greeting's own bound holds for greetings only.
     if len > kind.max_len(true) {
         out.truncate(start);
         return false;
@@ -323,7 +210,7 @@ fn raw(kind: Kind, bytes: &[u8], out: &mut BytesMut) -> Kind {
     kind
 }
 
-/// Lets minicbor write into a `BytesMut`, which cannot fail.
+/// Writes for minicbor into a `BytesMut`, which cannot fail.
 struct Sink<'a>(&'a mut BytesMut);
 
 impl minicbor::encode::Write for Sink<'_> {
@@ -336,8 +223,7 @@ impl minicbor::encode::Write for Sink<'_> {
 }
 
 fn put_cbor<T: Encode<()>>(kind: Kind, message: &T, out: &mut BytesMut) -> Kind {
-    // The sink never fails and none of our types has an encoder that does; were one to, the other
-    // side would find the payload malformed.
+    // Neither the sink nor any encoder of our types fails.
     let _ = minicbor::encode(message, Sink(out));
     kind
 }

@@ -1,27 +1,27 @@
-//! What the fuzzers and the replays of their seeds drive. Not part of the protocol.
+//! Entry points of the fuzzers and of the replay of their seeds. Not part of the protocol.
 
 use crate::limits::{MAX_CONTROL, MAX_HELLO};
 use crate::{Decoder, Frame, HEADER_LEN, Hello, Message, Peer, WireError, agree, encode};
 use bytes::BytesMut;
 
-/// All that one decoder makes of bytes, and what was wrong in the end.
-type Taken = (Vec<Frame>, Option<WireError>);
+/// The frames that a decoder returned, and its error.
+type Decoded = (Vec<Frame>, Option<WireError>);
 
-/// Decodes arbitrary bytes of either side, cut into pieces: the cuts change nothing, the buffer
-/// holds at most one frame, and what was decoded is decoded again from its own encoding.
+/// Decodes arbitrary bytes of either peer in pieces. Checks that the pieces do not change the result,
+/// that the buffer stays bounded, and that decoded frames survive encoding.
 ///
-/// The first byte of `data` picks the side and the length of the pieces.
+/// The first byte of `data` selects the peer and the length of the pieces.
 pub fn codec(data: &[u8]) {
     let Some((first, bytes)) = data.split_first() else { return };
     let peer = if first & 1 == 0 { Peer::Host } else { Peer::Agent };
     let whole = decode(peer, bytes, bytes.len().max(1));
     let cut = decode(peer, bytes, usize::from(first >> 1) + 1);
-    assert_eq!(whole, cut, "cuts change what is decoded");
+    assert_eq!(whole, cut, "pieces change what is decoded");
 
     let mut again = BytesMut::new();
     for frame in &whole.0 {
         let start = again.len();
-        // Text that was no UTF-8 is longer afterwards, and may then be too long.
+        // Text that was not UTF-8 is longer after decoding, and may then be too long.
         let lossy = matches!(frame.message, Message::Error(_));
         let encoded = encode(frame, &mut again);
         assert!(encoded || lossy, "{frame:?} was decoded and cannot be encoded");
@@ -34,7 +34,7 @@ pub fn codec(data: &[u8]) {
     assert_eq!((frames, error), (whole.0, None), "encoding changes what is decoded");
 }
 
-fn decode(peer: Peer, bytes: &[u8], step: usize) -> Taken {
+fn decode(peer: Peer, bytes: &[u8], step: usize) -> Decoded {
     let (mut decoder, mut buffer, mut frames) = (Decoder::new(peer), BytesMut::new(), Vec::new());
     for piece in bytes.chunks(step) {
         buffer.extend_from_slice(piece);
@@ -51,21 +51,21 @@ fn decode(peer: Peer, bytes: &[u8], step: usize) -> Taken {
     (frames, None)
 }
 
-/// Lets two greetings come to terms, and gives a fresh decoder arbitrary bytes as the first frame.
+/// Negotiates two hellos, and passes arbitrary bytes to a new decoder as the first frame.
 pub fn handshake(data: &[u8]) {
-    let (one, rest) = greeting(data);
-    let (two, rest) = greeting(rest);
+    let (one, rest) = hello(data);
+    let (two, rest) = hello(rest);
     let (here, there) = (agree(&one, &two), agree(&two, &one));
     for (ours, theirs, agreed) in [(&one, &two, &here), (&two, &one, &there)] {
         let Ok(agreed) = agreed else { continue };
         for hello in [ours, theirs] {
             assert!((hello.min_version..=hello.max_version).contains(&agreed.version));
-            assert_eq!(agreed.features & !hello.features, 0, "a feature that one side lacks");
+            assert_eq!(agreed.features & !hello.features, 0, "a feature that one peer lacks");
         }
         assert_eq!(theirs.required & !ours.features, 0, "a required feature is missing");
     }
     if let (Ok(here), Ok(there)) = (&here, &there) {
-        assert_eq!(here, there, "two sides came to different results");
+        assert_eq!(here, there, "the peers disagree");
     }
     for peer in [Peer::Host, Peer::Agent] {
         let (frames, _) = decode(peer, rest, rest.len().max(1));
@@ -75,8 +75,8 @@ pub fn handshake(data: &[u8]) {
     }
 }
 
-/// A greeting of small numbers, which are likely to have something in common.
-fn greeting(data: &[u8]) -> (Hello, &[u8]) {
+/// Creates a hello of small numbers, which are likely to overlap.
+fn hello(data: &[u8]) -> (Hello, &[u8]) {
     let (fields, rest) = data.split_at(data.len().min(4));
     let mut fields = fields.iter().copied().chain(std::iter::repeat(0));
     let mut next = || fields.next().unwrap_or(0);
@@ -105,12 +105,12 @@ mod tests {
     }
 
     #[test]
-    fn the_seeds_of_the_codec_pass() {
+    fn codec_seeds_pass() {
         replay("codec", codec);
     }
 
     #[test]
-    fn the_seeds_of_the_handshake_pass() {
+    fn handshake_seeds_pass() {
         replay("handshake", handshake);
     }
 }

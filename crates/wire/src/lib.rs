@@ -1,11 +1,10 @@
 //! The protocol between the host library and the agent inside a sandbox, without any I/O.
 //!
-//! A connection carries many *channels*. The host opens a channel by sending a request on a number
-//! it has not used before: an [`Exec`], an [`Attach`], a [`SignalRequest`] and so on; everything
-//! that belongs to the request, in both directions, travels on that number. Channel 0 is the
-//! connection itself. A host that asked by [`FollowAll`] is told of every session on a channel
-//! that the agent opens, with a number of the upper half. A *session* (one run of a command) is named by a [`SessionId`] and outlives
-//! every channel.
+//! A connection carries many *channels*. The host opens a channel by sending a request on an unused
+//! number: an [`Exec`], an [`Attach`], a [`SignalRequest`] and so on. All frames of the request, in
+//! both directions, carry that number. Channel 0 is the connection itself. After [`FollowAll`] the
+//! agent opens a channel for each new session, with a number from the upper half. A *session* (one
+//! run of a command) has a [`SessionId`] and outlives every channel.
 //!
 //! ```text
 //!  0        4    5     6        8         12
@@ -14,14 +13,15 @@
 //!  +--------+----+-----+--------+---------+----------------+
 //! ```
 //!
-//! The payload of `Stdin`, `Stdout` and `Stderr` is the raw bytes; of `Credit` a `u64`; of every
-//! other kind one CBOR map with numbered fields, so that a field that a peer does not know is
-//! skipped. Invariant: whatever the bytes, decoding ends in a frame, in "not yet", or in a typed
-//! error, with memory bounded by [`limits`].
+//! The payload of `Stdin`, `Stdout` and `Stderr` is raw bytes; of `Credit` a `u64`; of every other
+//! kind one CBOR map with numbered fields, of which a peer skips those that it does not know.
+//! Invariant: for any input, decoding returns a frame, "incomplete", or a typed error, with memory
+//! bounded by [`limits`].
 
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
 
+mod bounded;
 mod check;
 mod credit;
 mod error;
@@ -32,6 +32,7 @@ mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshake;
+mod kind;
 pub mod limits;
 mod message;
 mod session_id;
@@ -41,10 +42,11 @@ pub use credit::{ReceiveCredit, SendCredit, cost};
 pub use error::{Peer, WireError};
 pub use exec_state::{ExecAction, ExecInput, ExecState};
 pub use failure::{Failure, FailureKind, Stage, classify};
-pub use frame::{Decoder, Frame, HEADER_LEN, Kind, data_header, encode};
+pub use frame::{Decoder, Frame, HEADER_LEN, data_header, encode};
 pub use handshake::{
     Agreed, FEATURE_FOLLOW_ALL, FEATURES, Hello, PROTOCOL_MAX, PROTOCOL_MIN, agree,
 };
+pub use kind::Kind;
 pub use message::{
     Attach, Attached, End, Exec, Exited, FollowAll, Message, Opened, OutputStream, Refusal,
     ResizeRequest, Rlimit, Scope, SessionInfo, Sessions, Shutdown, SignalRequest, Started,

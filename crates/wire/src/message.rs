@@ -1,4 +1,4 @@
-//! The messages, one type for each kind of frame that carries more than raw bytes.
+//! The messages: one type for each kind of frame that carries more than raw bytes.
 
 use crate::failure::Failure;
 use crate::handshake::Hello;
@@ -7,43 +7,43 @@ use bytes::Bytes;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
-/// What a frame says.
+/// The content of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Both ways, first on a connection.
+    /// Both: first on a connection.
     Hello(Hello),
-    /// Both ways: the connection ends because of what the other side sent; one line says why.
+    /// Both: the sender closes the connection; one line with the reason.
     Error(String),
-    /// Host: are you there? Answered by `Pong` with the same number.
+    /// Host: asks for a `Pong` with the same number.
     Ping(u64),
     /// Agent: the answer to `Ping`.
     Pong(u64),
-    /// Host: end every session, then yourself.
+    /// Host: asks the agent to end every session, then itself.
     Shutdown(Shutdown),
-    /// Agent: it ends now, because it was asked to.
+    /// Agent: it exits, as requested.
     Bye,
-    /// Host: run a command; opens a channel.
+    /// Host: runs a command; opens a channel.
     Exec(Exec),
-    /// Host: follow a session that runs or ran; opens a channel.
+    /// Host: follows a running or ended session; opens a channel.
     Attach(Attach),
-    /// Host: follow every session that starts from now on. Answered by `Verdict` on the same channel;
-    /// only for peers that agreed on [`crate::FEATURE_FOLLOW_ALL`].
+    /// Host: follows every session that starts from now on. Answered by `Verdict` on the same channel;
+    /// requires [`crate::FEATURE_FOLLOW_ALL`].
     FollowAll(FollowAll),
-    /// Host: which sessions are there? Answered by `Sessions` on the same channel.
+    /// Host: lists the sessions. Answered by `Sessions` on the same channel.
     List,
-    /// Host: send a signal. Answered by `Verdict` on the same channel.
+    /// Host: sends a signal. Answered by `Verdict` on the same channel.
     Signal(SignalRequest),
-    /// Host: change a terminal's size. Answered by `Verdict` on the same channel.
+    /// Host: changes a terminal's size. Answered by `Verdict` on the same channel.
     Resize(ResizeRequest),
     /// Host: bytes for standard input.
     Stdin(Bytes),
-    /// Host: no more standard input.
+    /// Host: end of standard input.
     StdinEof,
-    /// Host: it no longer follows the session of this channel. Nothing is killed.
+    /// Host: stops following the session of this channel. Kills nothing.
     Close,
-    /// Both ways: the total cost of data frames that the other side may send on this channel.
+    /// Both: the total cost of the data frames that the peer may send on this channel.
     Credit(u64),
-    /// Agent: the command runs.
+    /// Agent: the command started.
     Started(Started),
     /// Agent: the channel follows the session from here.
     Attached(Attached),
@@ -51,23 +51,23 @@ pub enum Message {
     Stdout(Bytes),
     /// Agent: bytes from standard error.
     Stderr(Bytes),
-    /// Agent: the command no longer reads its input.
+    /// Agent: the command stopped reading its input.
     StdinError(StdinError),
-    /// Agent: the command ended; all that it wrote itself has been sent.
+    /// Agent: the command exited; everything that it wrote itself has been sent.
     Exited(Exited),
     /// Agent: the command never started. Last on its channel.
     Failed(Failure),
-    /// Agent: no more output. Last on its channel.
+    /// Agent: end of output. Last on its channel.
     End(End),
     /// Agent: the answer to `List`.
     Sessions(Sessions),
-    /// Agent: the answer to a request that has no other. Last on its channel.
+    /// Agent: the result of a request that has no other answer. Last on its channel.
     Verdict(Verdict),
-    /// Agent: a session starts, and this channel, which the agent opens by it, follows the session.
+    /// Agent: opens this channel, which follows a session that starts.
     Opened(Opened),
 }
 
-/// Which of the two outputs.
+/// One of the two outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(index_only)]
 pub enum OutputStream {
@@ -79,7 +79,7 @@ pub enum OutputStream {
     Stderr,
 }
 
-/// What a command's standard input is.
+/// A command's standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(index_only)]
 pub enum StdinMode {
@@ -114,7 +114,7 @@ pub struct Rlimit {
     /// The limit in force.
     #[n(1)]
     pub soft: u64,
-    /// What the process may raise it to.
+    /// The maximum to which the process may raise it.
     #[n(2)]
     pub hard: u64,
 }
@@ -123,13 +123,13 @@ pub struct Rlimit {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Exec {
-    /// The session's name.
+    /// The session's id.
     #[n(0)]
     pub session: SessionId,
     /// Program and arguments; never empty.
     #[n(1)]
     pub argv: Vec<ByteVec>,
-    /// `NAME=value` entries, complete but for what the user's account supplies.
+    /// `NAME=value` entries, without those that the user's account supplies.
     #[n(2)]
     pub env: Vec<ByteVec>,
     /// Working directory.
@@ -142,65 +142,65 @@ pub struct Exec {
     #[n(5)]
     #[cbor(default)]
     pub stdin: StdinMode,
-    /// A terminal of this size.
+    /// Size of the terminal; no terminal when absent.
     #[n(6)]
     pub tty: Option<TtySize>,
-    /// Kill it after this long, in nanoseconds of the guest's monotonic clock.
+    /// Time limit, in nanoseconds of the guest's monotonic clock.
     #[n(7)]
     pub timeout_ns: Option<u64>,
     /// Resource limits.
     #[n(8)]
     #[cbor(default)]
     pub rlimits: Vec<Rlimit>,
-    /// How long others' output is forwarded after the exit, in nanoseconds.
+    /// How long to forward output of other processes after the exit, in nanoseconds.
     #[n(9)]
     pub drain_ns: Option<u64>,
-    /// Forward until every writer is gone, however long that takes.
+    /// Whether to forward output until every writer has closed it.
     #[n(10)]
     #[cbor(default)]
     pub wait_for_eof: bool,
-    /// Credit for output at the start.
+    /// Initial credit for output.
     #[n(11)]
     pub window: u64,
 }
 
-/// Follow a session.
+/// A request to follow a session.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Attach {
-    /// Which.
+    /// The session.
     #[n(0)]
     pub session: SessionId,
-    /// The first byte wanted, counted over both outputs; `None`: only what is still to come.
+    /// Position of the first byte, counted over both outputs; `None`: only new output.
     #[n(1)]
     pub from: Option<u64>,
-    /// Credit for output at the start.
+    /// Initial credit for output.
     #[n(2)]
     pub window: u64,
 }
 
-/// Follow every session that starts from now on, until the connection ends.
+/// A request to follow every session that starts from now on, until the connection ends.
 ///
-/// For each the agent opens a channel of its own, numbered from [`crate::limits::AGENT_CHANNELS`]
-/// up, and announces it with [`Opened`]; then come `Started` or `Failed` and the rest, as for the
-/// one who started it. A host that has sent this opens no channels with such numbers.
+/// The agent opens a channel for each, numbered from [`crate::limits::AGENT_CHANNELS`] up, and
+/// announces it with [`Opened`]; `Started` or `Failed` and the rest follow, as for the host that
+/// started it. After this request a host opens no channels with such numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct FollowAll {
-    /// Credit for output at the start, for each session.
+    /// Initial credit for output, for each session.
     #[n(0)]
     pub window: u64,
 }
 
-/// A session starts, and is followed on this channel.
+/// A session that starts, and that this channel follows.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Opened {
-    /// Its name.
+    /// Its id.
     #[n(0)]
     pub session: SessionId,
     /// Program and arguments, cut at 4 KiB.
-    #[cbor(n(1), decode_with = "crate::check::shown_argv")]
+    #[cbor(n(1), decode_with = "crate::bounded::argv")]
     pub argv: Vec<ByteVec>,
     /// Whether it has a terminal.
     #[n(2)]
@@ -208,7 +208,7 @@ pub struct Opened {
     pub tty: bool,
 }
 
-/// The command runs.
+/// The command started.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Started {
@@ -224,14 +224,14 @@ pub struct Attached {
     /// Its process id in the guest.
     #[n(0)]
     pub pid: u32,
-    /// Where the output that follows begins.
+    /// Position of the output that follows.
     #[n(1)]
     pub from: u64,
-    /// How many bytes between the wanted position and that are no longer kept.
+    /// How many bytes before it were requested and are no longer kept.
     #[n(2)]
     #[cbor(default)]
     pub missed: u64,
-    /// Whether its input can still be written to.
+    /// Whether its input is open.
     #[n(3)]
     #[cbor(default)]
     pub stdin_open: bool,
@@ -241,7 +241,7 @@ pub struct Attached {
     pub tty: bool,
 }
 
-/// The command no longer reads its input.
+/// The command stopped reading its input.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct StdinError {
@@ -250,11 +250,11 @@ pub struct StdinError {
     pub errno: i32,
 }
 
-/// How the command ended.
+/// How the command exited.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(map)]
 pub struct Exited {
-    /// Exit code; -1 for a death by signal.
+    /// Exit code; -1 after a signal.
     #[n(0)]
     pub code: i32,
     /// The signal that killed it.
@@ -264,11 +264,11 @@ pub struct Exited {
     #[n(2)]
     #[cbor(default)]
     pub core_dumped: bool,
-    /// Whether its time had run out and that was why it was killed.
+    /// Whether it was killed at its time limit.
     #[n(3)]
     #[cbor(default)]
     pub timed_out: bool,
-    /// CPU time in user mode, in nanoseconds, its waited-for children included.
+    /// CPU time in user mode, in nanoseconds, with its waited-for children.
     #[n(4)]
     #[cbor(default)]
     pub user_ns: u64,
@@ -286,88 +286,88 @@ pub struct Exited {
     pub wall_ns: u64,
 }
 
-/// No more output.
+/// The end of output.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(map)]
 pub struct End {
-    /// Whether some other process still had the output open.
+    /// Whether another process still had the output open.
     #[n(0)]
     #[cbor(default)]
     pub writer_left: bool,
-    /// All bytes that the session ever put out.
+    /// Total output of the session, in bytes.
     #[n(1)]
     #[cbor(default)]
     pub total: u64,
 }
 
-/// Whom a signal is for.
+/// The processes that receive a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Scope {
     /// The session's process group.
     #[n(0)]
     Group,
-    /// Everything that the session started, also what left its group.
+    /// Every process that the session started, also those that left its group.
     #[n(1)]
     Everything,
 }
 
-/// Send a signal.
+/// A request to send a signal.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct SignalRequest {
-    /// To which session.
+    /// The session.
     #[n(0)]
     pub session: SessionId,
     /// Linux's number of the signal.
     #[n(1)]
     pub signal: i32,
-    /// To whom in it.
+    /// The processes in it.
     #[n(2)]
     pub scope: Scope,
 }
 
-/// Change a terminal's size.
+/// A request to change a terminal's size.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct ResizeRequest {
-    /// Of which session.
+    /// The session.
     #[n(0)]
     pub session: SessionId,
-    /// To what.
+    /// The new size.
     #[n(1)]
     pub size: TtySize,
 }
 
-/// Why a request was turned down.
+/// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Refusal {
-    /// No such session is known (any more).
+    /// The session is unknown, or was forgotten.
     #[n(1)]
     NoSuchSession,
-    /// The session's process is gone.
+    /// The session's process has exited.
     #[n(2)]
     NoSuchProcess,
-    /// The request makes no sense: an unknown signal, a size of zero.
+    /// The request is invalid: an unknown signal, a size of zero.
     #[n(3)]
     Invalid,
     /// The session has no terminal.
     #[n(4)]
     NotATerminal,
-    /// A bound of the agent is reached.
+    /// A limit of the agent is reached.
     #[n(5)]
     TooMany,
-    /// The system refused it; the errno says how.
+    /// The system refused it, with an errno.
     #[n(6)]
     System,
 }
 
-/// The answer to a request that has no other.
+/// The result of a request that has no other answer.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(map)]
 pub struct Verdict {
-    /// Absent when it was done.
+    /// The reason of a refusal; absent on success.
     #[n(0)]
     pub refusal: Option<Refusal>,
     /// The guest's `errno`, or 0.
@@ -380,33 +380,40 @@ pub struct Verdict {
     pub message: String,
 }
 
-/// One session of a list.
+impl Verdict {
+    /// Returns a refusal with its reason.
+    pub fn refused(refusal: Refusal, errno: i32, message: &str) -> Self {
+        Verdict { refusal: Some(refusal), errno, message: message.to_owned() }
+    }
+}
+
+/// One session in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct SessionInfo {
-    /// Its name.
+    /// Its id.
     #[n(0)]
     pub session: SessionId,
     /// Its process id in the guest.
     #[n(1)]
     pub pid: u32,
     /// Program and arguments, cut at 4 KiB.
-    #[cbor(n(2), decode_with = "crate::check::shown_argv")]
+    #[cbor(n(2), decode_with = "crate::bounded::argv")]
     pub argv: Vec<ByteVec>,
     /// Whether it has a terminal.
     #[n(3)]
     #[cbor(default)]
     pub tty: bool,
-    /// How it ended; absent while it runs.
+    /// How it exited; absent while it runs.
     #[n(4)]
     pub exited: Option<Exited>,
-    /// How long ago it started, in nanoseconds.
+    /// Time since it started, in nanoseconds.
     #[n(5)]
     pub age_ns: u64,
-    /// All bytes that it has put out.
+    /// Total output so far, in bytes.
     #[n(6)]
     pub total: u64,
-    /// How many readers follow it.
+    /// Number of readers.
     #[n(7)]
     #[cbor(default)]
     pub followers: u32,
@@ -416,16 +423,16 @@ pub struct SessionInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Sessions {
-    /// Running sessions, then ended ones that are remembered; each in order of their start.
-    #[cbor(n(0), decode_with = "crate::check::sessions")]
+    /// Running sessions, then ended ones that are kept; each in order of their start.
+    #[cbor(n(0), decode_with = "crate::bounded::sessions")]
     pub sessions: Vec<SessionInfo>,
 }
 
-/// End every session, then the agent.
+/// A request to end every session, then the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Shutdown {
-    /// How long processes have between SIGTERM and SIGKILL, in nanoseconds.
+    /// Time between SIGTERM and SIGKILL, in nanoseconds.
     #[n(0)]
     pub grace_ns: u64,
 }

@@ -1,11 +1,11 @@
-//! The name of one run of a command.
+//! The id of a session.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A 128-bit name of a session, drawn at random by the host and never used again.
+/// A 128-bit id of a session, random and never reused.
 ///
-/// Written as 32 lower-case hexadecimal digits everywhere: handles, events, logs, `msb`.
+/// Its text form is 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId([u8; 16]);
 
@@ -15,12 +15,12 @@ pub struct SessionId([u8; 16]);
 pub struct InvalidSessionId;
 
 impl SessionId {
-    /// The id with these bytes. The caller draws them at random.
+    /// Creates an id from random bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         SessionId(bytes)
     }
 
-    /// The id's bytes.
+    /// Returns the id's bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_refused() {
+    fn invalid_texts_are_refused() {
         for text in
             ["", "7", "+0000000000000000000000000000007", "g0000000000000000000000000000007"]
         {

@@ -1,12 +1,12 @@
-//! Text that comes from a stranger: a guest, an image, a registry, a log.
+//! Untrusted text: from a guest, an image, a registry, a log.
 //!
-//! Owns: the one way in which such text is made fit for an error message or a terminal.
+//! Owns: how such text is escaped for an error message or a terminal.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Whether a character acts on a terminal, or on how the text around it is shown, rather than being
-/// shown: controls, line and paragraph separators, and those that turn the direction of text.
+/// Returns whether a character controls a terminal or the layout of the text around it: controls,
+/// line and paragraph separators, and marks of text direction.
 fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -14,9 +14,8 @@ fn is_hostile(c: char) -> bool {
             | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Escapes every character that acts on a terminal, so that the text is one line that says what is
-/// in it: `\u{1b}[2J`. Ends of lines and tabs become spaces, and a backslash stays as it is: the
-/// result is for people.
+/// Escapes every character that controls a terminal, so that the text is one visible line:
+/// `\u{1b}[2J`. Newlines and tabs become spaces. A backslash stays as it is: the result is for people.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hostile) {
         return Cow::Borrowed(text);
@@ -34,7 +33,7 @@ fn push(out: &mut String, c: char) {
     }
 }
 
-/// As [`escape`], for bytes: what is not UTF-8 is escaped byte by byte.
+/// Escapes bytes like [`escape`], and invalid UTF-8 byte by byte.
 pub fn escape_bytes(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -47,7 +46,7 @@ pub fn escape_bytes(bytes: &[u8]) -> String {
     out
 }
 
-/// As [`escape`], cut to `max` characters before the escape, with `...` for what is cut off.
+/// Truncates text to `max` characters, then escapes it like [`escape`]. `...` marks the truncation.
 pub fn one_line(text: &str, max: usize) -> Cow<'_, str> {
     match text.char_indices().nth(max) {
         None => escape(text),
@@ -58,8 +57,8 @@ pub fn one_line(text: &str, max: usize) -> Cow<'_, str> {
     }
 }
 
-/// Escapes what acts on a terminal in a JSON document, which stays the same document: such
-/// characters stand in its strings only, but for the ends of lines between its parts.
+/// Escapes what controls a terminal in a JSON document without changing its value: apart from
+/// newlines, such characters occur in strings only.
 pub fn escape_json(document: &str) -> Cow<'_, str> {
     let is_hostile = |c| c > '\u{7e}' && is_hostile(c);
     if !document.chars().any(is_hostile) {
@@ -68,7 +67,7 @@ pub fn escape_json(document: &str) -> Cow<'_, str> {
     let mut out = String::with_capacity(document.len());
     for c in document.chars() {
         match c {
-            // Each of them is one unit of UTF-16. Writing to a string cannot fail.
+            // Each of them is one UTF-16 unit. Writing to a string cannot fail.
             c if is_hostile(c) => drop(write!(out, "\\u{:04x}", u32::from(c))),
             c => out.push(c),
         }
@@ -81,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn j8_what_acts_on_a_terminal_is_escaped() {
+    fn j8_terminal_controls_are_escaped() {
         let table = [
             ("plain \u{e9} \u{4e2d} \\ \"", "plain \u{e9} \u{4e2d} \\ \""),
             ("a\nb\r\tc\0", "a b\\r c\\u{0}"),
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn j8_json_stays_json_without_what_acts_on_a_terminal() {
+    fn j8_json_without_terminal_controls_stays_json() {
         let document = "{\n\"a\": \"\u{9b}2J\u{202e}\\u001b\u{e9}\u{7f}\"}";
         let expected = "{\n\"a\": \"\\u009b2J\\u202e\\u001b\u{e9}\\u007f\"}";
         assert_eq!(escape_json(document), expected);
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn j8_a_long_text_is_cut_and_says_so() {
+    fn j8_long_text_is_truncated_visibly() {
         assert_eq!(one_line("\u{e9}\u{e9}\u{e9}", 3), "\u{e9}\u{e9}\u{e9}");
         assert_eq!(one_line("\u{e9}\n\u{e9}\u{e9}", 2), "\u{e9} ...");
     }

@@ -1,4 +1,4 @@
-//! I: whatever bytes come, decoding ends in a frame, in "not yet", or in a typed error.
+//! I: for any input, decoding returns a frame, "incomplete", or a typed error.
 
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "a test may panic")]
 
@@ -35,7 +35,7 @@ fn raw(kind: u8, flags: u8, channel: u32, len: u32) -> BytesMut {
 }
 
 #[test]
-fn a_frame_before_the_handshake_is_refused() {
+fn frame_before_the_handshake_is_refused() {
     let mut buffer = bytes(&[Frame { channel: 1, message: Message::List }]);
     assert!(matches!(
         Decoder::new(Peer::Host).next(&mut buffer),
@@ -44,7 +44,7 @@ fn a_frame_before_the_handshake_is_refused() {
 }
 
 #[test]
-fn a_second_greeting_is_refused() {
+fn second_hello_is_refused() {
     let hello = Frame { channel: 0, message: Message::Hello(Hello::ours(None)) };
     let mut buffer = bytes(&[hello]);
     assert!(matches!(
@@ -54,7 +54,7 @@ fn a_second_greeting_is_refused() {
 }
 
 #[test]
-fn a_frame_from_the_wrong_side_or_on_the_wrong_channel_is_refused() {
+fn wrong_sender_or_channel_is_refused() {
     let list = Frame { channel: 1, message: Message::List };
     assert!(greeted(Peer::Agent).next(&mut bytes(&[list])).is_err());
     let list = Frame { channel: 0, message: Message::List };
@@ -64,7 +64,7 @@ fn a_frame_from_the_wrong_side_or_on_the_wrong_channel_is_refused() {
 }
 
 #[test]
-fn unknown_kinds_reserved_bits_and_excessive_lengths_are_refused_from_the_header_alone() {
+fn invalid_header_is_refused_without_its_payload() {
     assert_eq!(greeted(Peer::Host).next(&mut raw(99, 0, 1, 0)), Err(WireError::UnknownKind(99)));
     assert_eq!(
         greeted(Peer::Host).next(&mut raw(Kind::List as u8, 1, 1, 0)),
@@ -83,7 +83,7 @@ fn unknown_kinds_reserved_bits_and_excessive_lengths_are_refused_from_the_header
 }
 
 #[test]
-fn an_agent_announces_sessions_only_on_channels_of_its_own() {
+fn agent_announces_sessions_only_on_its_own_channels() {
     let session = SessionId::from_bytes([1; 16]);
     let opened = |channel| Frame {
         channel,
@@ -117,7 +117,7 @@ fn unknown_fields_of_a_message_are_skipped() {
 }
 
 #[test]
-fn a_long_payload_shares_the_buffer_and_a_short_one_does_not() {
+fn only_a_long_payload_shares_the_buffer() {
     for (len, shared) in [(COPY_BELOW - 1, false), (COPY_BELOW, true)] {
         let frame = Frame { channel: 1, message: Message::Stdout(Bytes::from(vec![1; len])) };
         let mut buffer = bytes(&[frame]);
@@ -132,7 +132,7 @@ fn a_long_payload_shares_the_buffer_and_a_short_one_does_not() {
 }
 
 #[test]
-fn an_exec_that_is_too_long_is_not_encoded() {
+fn exec_that_is_too_long_is_not_encoded() {
     let exec = Exec {
         session: SessionId::from_bytes([0; 16]),
         argv: vec![vec![b'x'; limits::MAX_CONTROL].into()],
@@ -154,7 +154,7 @@ fn an_exec_that_is_too_long_is_not_encoded() {
 
 proptest! {
     #[test]
-    fn garbage_never_panics_and_never_grows_the_buffer_beyond_one_frame(
+    fn garbage_neither_panics_nor_grows_the_buffer(
         input in proptest::collection::vec(any::<u8>(), 0..4096), host: bool, hello: bool,
     ) {
         let peer = if host { Peer::Host } else { Peer::Agent };
@@ -165,7 +165,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_of_frames_comes_out_the_same_however_it_is_cut(
+    fn pieces_do_not_change_the_decoded_frames(
         chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..20),
         cut in 1usize..64,
     ) {
@@ -190,7 +190,7 @@ proptest! {
     }
 
     #[test]
-    fn announcements_of_any_content_come_out_as_they_went_in(
+    fn announcements_survive_encoding_and_decoding(
         id: [u8; 16], window: u64, tty: bool, high in limits::AGENT_CHANNELS..,
         argv in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..20),
     ) {
@@ -205,7 +205,7 @@ proptest! {
     }
 
     #[test]
-    fn credit_never_lets_more_through_than_was_granted_and_never_stalls_a_willing_reader(
+    fn credit_bounds_the_sender_and_never_stalls_a_reader(
         sizes in proptest::collection::vec(0usize..MAX_DATA, 1..300),
         hold in 0usize..8,
     ) {

@@ -1,5 +1,5 @@
-//! Frames of protocol generation 1, byte for byte. A file below `golden/v1` is never edited: a
-//! change of the encoding is a new generation.
+//! Frames of protocol generation 1, byte for byte. Never edit a file below `golden/v1`: a changed
+//! encoding is a new generation.
 
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "a test may panic")]
 
@@ -228,9 +228,9 @@ fn unhex(text: &str) -> Vec<u8> {
     text.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
 }
 
-/// `MSB_WRITE_GOLDEN=1` writes the files of kinds that have none yet; it never replaces one.
+/// `MSB_WRITE_GOLDEN=1` writes missing files; it never replaces one.
 #[test]
-fn frames_of_generation_1_are_encoded_and_decoded_as_recorded() {
+fn frames_of_generation_1_match_their_recordings() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1");
     for (name, peer, frame) in samples() {
         let path = folder.join(format!("{name}.hex"));
@@ -242,7 +242,7 @@ fn frames_of_generation_1_are_encoded_and_decoded_as_recorded() {
         }
         let recorded =
             unhex(&std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{name}: {e}")));
-        assert_eq!(encoded, recorded, "{name} is encoded otherwise than recorded");
+        assert_eq!(encoded, recorded, "the encoding of {name} has changed");
 
         let mut decoder = Decoder::new(peer);
         if !matches!(frame.message, Message::Hello(_)) {
