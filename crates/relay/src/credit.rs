@@ -1,9 +1,9 @@
-//! How much may still be sent on a connection.
+//! Credit of one connection and direction.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
-/// Bytes that the other side has room for. One task takes, another one adds.
+/// Bytes that the peer has room for. One task spends them, another one adds.
 #[derive(Debug)]
 pub(crate) struct Credit {
     left: AtomicUsize,
@@ -15,28 +15,28 @@ impl Credit {
         Credit { left: AtomicUsize::new(bytes), grown: Notify::new() }
     }
 
-    /// Waits until there is some, and says how much. Only [`Credit::spend`] takes it away.
+    /// Waits until there is credit and returns it. Only [`Credit::spend`] reduces it.
     pub(crate) async fn available(&self) -> usize {
         loop {
             match self.left.load(Ordering::Acquire) {
-                // A permit is kept for whoever waits next, so that no growth is missed.
+                // `notify_one` stores a permit for the next waiter, so that no growth is missed.
                 0 => self.grown.notified().await,
                 left => return left,
             }
         }
     }
 
-    /// How much there is now.
+    /// Returns the current credit.
     pub(crate) fn left(&self) -> usize {
         self.left.load(Ordering::Acquire)
     }
 
-    /// Takes what was used of what [`Credit::available`] said; called by the one task that asks.
+    /// Deducts bytes of what [`Credit::available`] returned. Called by the task that waits there.
     pub(crate) fn spend(&self, bytes: usize) {
         self.left.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    /// Adds what the other side has taken; false when it cannot have taken so much.
+    /// Adds bytes that the peer consumed. Returns false when that exceeds the limit.
     pub(crate) fn add(&self, bytes: usize, limit: usize) -> bool {
         let before = self.left.fetch_add(bytes, Ordering::AcqRel);
         self.grown.notify_one();

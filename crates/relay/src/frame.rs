@@ -1,19 +1,19 @@
-//! What goes over the port.
+//! Frames on the port.
 //!
 //! ```text
 //!  0      1          4            8            12
 //!  │ kind │ 0  0  0  │ connection │ length     │ payload …      (numbers are little-endian)
 //! ```
 //!
-//! The guest speaks first, with UP: a port takes bytes only once both of its ends are open. Then
-//! HELLO (host: a nonce, and what time it is), WELCOME (guest: the same nonce, so that nothing that
-//! was left in the port can be taken for this machine's). OPEN is the host's; DATA, CREDIT and END
-//! are for both, on a connection that is open; BYE is the guest's last, and BYE_ACK its answer.
+//! The guest sends UP first: a port accepts bytes only once both ends are open. The host answers
+//! HELLO (a nonce and the time), the guest WELCOME (the same nonce, so that leftover bytes in the
+//! port are not mistaken for this machine's). Only the host sends OPEN; both send DATA, CREDIT and
+//! END on an open connection. The guest ends with BYE, which the host answers with BYE_ACK.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// Most bytes of one connection and direction that are under way (a mebibyte, as much as a session
-/// has credit for: a round trip through an emulated machine takes milliseconds).
+/// Largest number of bytes in flight for one connection and direction. A mebibyte, as much as a
+/// session's credit: a round trip through an emulated machine takes milliseconds.
 pub const WINDOW: usize = 1 << 20;
 /// Length of the nonce, in bytes.
 pub const NONCE: usize = 16;
@@ -24,12 +24,12 @@ const HEADER: usize = 12;
 /// Version of these frames.
 const VERSION: u32 = 1;
 
-/// What the host says first.
+/// The host's first frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello {
-    /// New for each start.
+    /// Random for each start.
     pub nonce: [u8; NONCE],
-    /// Nanoseconds since 1970, which the guest's clock is set to: an emulated machine has none.
+    /// Nanoseconds since 1970. The guest sets its clock to it: an emulated machine has none.
     pub now_ns: u64,
 }
 
@@ -47,20 +47,20 @@ pub(crate) enum Frame {
     ByeAck,
 }
 
-/// Why bytes are no frame.
+/// Why bytes are not a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The kind is not known.
+    /// The kind is unknown.
     #[error("a frame of unknown kind {0}")]
     Kind(u8),
-    /// The length does not go with the kind.
+    /// The length does not match the kind.
     #[error("a frame of kind {0} with {1} bytes")]
     Length(u8, u32),
-    /// Bytes that have to be zero are not.
+    /// Reserved bytes are not zero.
     #[error("a frame of kind {0} with reserved bytes set")]
     Reserved(u8),
-    /// The other side is of another version.
-    #[error("version {0} of the relay, this one is {VERSION}")]
+    /// The peer has another version.
+    #[error("relay version {0}, expected {VERSION}")]
     Version(u32),
 }
 
@@ -118,14 +118,14 @@ impl Frame {
     }
 }
 
-/// What the guest writes into its port before anything else.
+/// Returns what the guest writes to its port first.
 pub fn announcement() -> Bytes {
     let mut bytes = BytesMut::new();
     Frame::Up.encode(&mut bytes);
     bytes.freeze()
 }
 
-/// Takes the next frame; `None` when it is not complete yet.
+/// Removes the next frame from a buffer; `None` when it is incomplete.
 pub(crate) fn decode(from: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
     let Some(mut header) = from.get(..HEADER) else { return Ok(None) };
     let kind = header.get_u8();
@@ -201,7 +201,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn frames_survive_the_port_however_they_are_cut(
+        fn frames_survive_any_split(
             frames in proptest::collection::vec(any_frame(), 0..20),
             piece in 1_usize..40,
         ) {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn i_what_is_no_frame_says_why() {
+    fn i_invalid_frames_have_typed_errors() {
         let decoded = |bytes: &[u8]| decode(&mut BytesMut::from(bytes));
         assert_eq!(decoded(&[99; 12]), Err(FrameError::Kind(99)));
         let long = [&[5, 0, 0, 0, 1, 0, 0, 0][..], &0x20_0000_u32.to_le_bytes()].concat();

@@ -1,4 +1,4 @@
-//! What the fuzzer drives: a guest that sends anything, once it has greeted.
+//! Entry point of the fuzzer: a guest that sends arbitrary bytes after the handshake.
 
 use crate::frame::{Frame, announcement, decode};
 use crate::{End, Hello, NONCE, RelayError, host};
@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-/// Long enough for any machine; what takes longer hangs.
+/// Longer than any run takes: beyond it the relay hangs.
 const LIMIT: Duration = Duration::from_secs(10);
 const HELLO: Hello = Hello { nonce: [7; NONCE], now_ns: 0 };
 
-/// What the frames in `bytes` come to, for a host with one connection that only listens.
+/// The result of a run, for a host with one connection that only reads.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     received: Vec<u8>,
@@ -28,7 +28,7 @@ fn expected(bytes: &[u8]) -> Outcome {
             Ok(None) => break Some(if bye { End::Bye } else { End::Closed }),
             Ok(Some(Frame::Data(1, data))) if open => received.extend_from_slice(&data),
             Ok(Some(Frame::End(1))) if open => open = false,
-            // It has all the credit that there is; and credit may cross a connection's end.
+            // The connection has its full credit, and a grant may arrive after a connection's end.
             Ok(Some(Frame::Credit(id, bytes))) if id != 1 || bytes == 0 => {}
             Ok(Some(Frame::Bye)) if !bye => bye = true,
             _ => break None,
@@ -37,26 +37,27 @@ fn expected(bytes: &[u8]) -> Outcome {
     Outcome { received, end }
 }
 
-/// Plays a guest that sends `bytes` behind its greeting: the client gets what the frames carry up
-/// to the first wrong one, and then its end, and the host tells how it ended.
+/// Runs a host against a guest that sends `bytes` after the handshake. The client has to receive the
+/// data of all frames before the first invalid one, then end of file; the host has to return its
+/// result.
 ///
 /// # Panics
 ///
-/// If it does anything else.
-#[allow(clippy::panic, clippy::expect_used, reason = "that is how a fuzzer is told")]
+/// If the host does anything else.
+#[allow(clippy::panic, clippy::expect_used, reason = "a fuzzer detects panics")]
 pub fn host_input(bytes: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let played = runtime
+    let result = runtime
         .expect("a runtime")
-        .block_on(async { tokio::time::timeout(LIMIT, play(bytes)).await });
-    let outcome = played.expect("the relay hangs").expect("sockets");
+        .block_on(async { tokio::time::timeout(LIMIT, run_host(bytes)).await });
+    let outcome = result.expect("the relay hangs").expect("sockets");
     assert_eq!(outcome, expected(bytes));
 }
 
-async fn play(bytes: &[u8]) -> io::Result<Outcome> {
+async fn run_host(bytes: &[u8]) -> io::Result<Outcome> {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net;
-    // In the abstract namespace, and a new one for each call: nothing is left.
+    // An abstract address, new for each call: nothing remains in the file system.
     let listener = net::UnixListener::bind_addr(&net::SocketAddr::from_abstract_name([])?)?;
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
@@ -69,17 +70,17 @@ async fn play(bytes: &[u8]) -> io::Result<Outcome> {
         let mut received = Vec::new();
         client.read_to_end(&mut received).await.map(|_| received)
     });
-    let mut greeting = BytesMut::from(&announcement()[..]);
-    Frame::Welcome(HELLO.nonce).encode(&mut greeting);
-    theirs.write_all(&greeting).await?;
-    // The connection is there from here on.
-    let mut said = BytesMut::new();
-    while !matches!(next(&mut said), Some(Frame::Open(1))) {
-        theirs.read_buf(&mut said).await?;
+    let mut handshake = BytesMut::from(&announcement()[..]);
+    Frame::Welcome(HELLO.nonce).encode(&mut handshake);
+    theirs.write_all(&handshake).await?;
+    // Wait until the connection is open.
+    let mut received = BytesMut::new();
+    while !matches!(last_frame(&mut received), Some(Frame::Open(1))) {
+        theirs.read_buf(&mut received).await?;
     }
     let (mut from, mut to) = theirs.into_split();
     let sending = async {
-        // A host that has found an error reads no more.
+        // A host that found an error stops reading.
         if to.write_all(bytes).await.is_ok() {
             let _ = to.shutdown().await;
         }
@@ -94,10 +95,10 @@ async fn play(bytes: &[u8]) -> io::Result<Outcome> {
     Ok(Outcome { received: client.await??, end })
 }
 
-/// The last frame that is complete.
-fn next(said: &mut BytesMut) -> Option<Frame> {
+/// Returns the last complete frame.
+fn last_frame(received: &mut BytesMut) -> Option<Frame> {
     let mut last = None;
-    while let Ok(Some(frame)) = decode(said) {
+    while let Ok(Some(frame)) = decode(received) {
         last = Some(frame);
     }
     last
@@ -111,7 +112,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn i_the_seeds_of_the_relays_host_pass() {
+    fn i_relay_host_seeds_pass() {
         let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/relay_host");
         let seeds = fs::read_dir(seeds).unwrap().map(|seed| seed.unwrap().path());
         let seeds = seeds.inspect(|seed| host_input(&fs::read(seed).unwrap())).count();

@@ -1,19 +1,18 @@
-//! Many connections over the one stream that leads into a virtual machine (virtio-serial).
+//! Multiplexes connections over the one byte stream into a virtual machine (virtio-serial).
 //!
 //! ```text
 //!  clients ── agent.sock ──> host side ══ port, frames ══> guest side ── socket pairs ──> agent
 //! ```
 //!
-//! Owns: the frames on the port, the credit of each connection and direction, and the farewell by
-//! which the host tells a wanted end from a crash. Does not own: what the connections carry, which
-//! is the agent's protocol and goes through unread, nor the machine.
+//! Owns: the frames on the port, the credit of each connection and direction, and the shutdown
+//! message by which the host tells an orderly end from a crash. Does not own: the content of the
+//! connections, which is the agent's protocol and passes unread, nor the machine.
 //!
-//! Invariant: nobody sends more on a connection than the other side has room for, so that a
-//! connection that is not read delays no other one, and memory is bounded by the number of
-//! connections times [`WINDOW`].
+//! Invariant: neither peer sends more on a connection than the other has room for. So a connection
+//! without a reader delays no other one, and memory is bounded by the number of connections times
+//! [`WINDOW`].
 //!
-//! The guest is not trusted: whatever it sends that is no frame, or is one out of turn, ends the
-//! host's side with a typed error.
+//! The guest is untrusted: an invalid or unexpected frame ends the host's side with a typed error.
 
 #![forbid(unsafe_code)]
 
@@ -28,4 +27,4 @@ mod side;
 
 pub use frame::{FrameError, Hello, NONCE, WINDOW, announcement};
 pub use port::{Device, Port};
-pub use side::{End, Farewell, Guest, RelayError, guest, host};
+pub use side::{End, Guest, RelayError, Shutdown, guest, host};

@@ -1,4 +1,4 @@
-//! The one stream that everything goes over.
+//! The byte stream below the relay.
 
 use bytes::BytesMut;
 use std::future::Future;
@@ -8,8 +8,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 
-/// What Linux's virtio-serial driver gives at most at a time (`virtio_console.c`: a page), in bytes.
-const PIECE: usize = 4096;
+/// Longest read that Linux's virtio-serial driver returns (`virtio_console.c`: a page), in bytes.
+const READ: usize = 4096;
 
 /// A stream of bytes that can be read and written at the same time.
 pub trait Port: Send + Sync + 'static {
@@ -17,9 +17,9 @@ pub trait Port: Send + Sync + 'static {
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
     /// Waits until there may be room to write. Cancel-safe.
     fn writable(&self) -> impl Future<Output = io::Result<()>> + Send;
-    /// Appends what has arrived, at most the buffer's spare room; `Ok(0)` is the end.
+    /// Appends received bytes, at most the buffer's spare capacity; `Ok(0)` is the end.
     fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize>;
-    /// Writes as much as there is room for.
+    /// Writes as many bytes as the stream accepts now.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
 }
 
@@ -41,15 +41,15 @@ impl Port for UnixStream {
     }
 }
 
-/// A character device, as a guest's end of a virtio-serial port is one.
+/// A character device: the guest's end of a virtio-serial port.
 ///
-/// Not one of tokio's pipes: those take a short read for an empty pipe, and a port gives at most
-/// one of the driver's buffers at a time.
+/// Not one of tokio's pipes: they take a short read for an empty pipe, but a port returns at most
+/// one of the driver's buffers per read.
 #[derive(Debug)]
 pub struct Device(AsyncFd<OwnedFd>);
 
 impl Device {
-    /// Takes over a device that does not block. Must be called inside the runtime.
+    /// Takes ownership of a non-blocking device. Must be called inside the runtime.
     #[allow(
         deprecated,
         reason = "the constructor is only unsound for types that lie about their descriptor; an \
@@ -70,7 +70,7 @@ impl Port for Device {
     }
 
     fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        let mut piece = [0; PIECE];
+        let mut piece = [0; READ];
         let length =
             self.0.try_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut piece)?))?;
         buffer.extend_from_slice(piece.get(..length).unwrap_or_default());

@@ -1,4 +1,4 @@
-//! The two sides: the host's, in the runner, and the guest's, in the agent.
+//! The two sides: the host in the runner, the guest in the agent.
 
 use crate::frame::{Frame, FrameError, Hello, NONCE, decode};
 use crate::link::{Links, OUT};
@@ -13,46 +13,46 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Bytes that are read from the port at once.
+/// Longest read from the port, in bytes.
 const READ: usize = 256 * 1024;
-/// Bytes that are written to the port at once, beyond the last frame.
+/// Bytes after which no further frame is added to a write to the port.
 const WRITE: usize = 256 * 1024;
-/// Connections that wait to be taken by the agent (a count; each is a pair of descriptors). One more
-/// is closed at once, as by a socket that listens no longer.
+/// Connections that wait until the agent accepts them (a count; each has two descriptors). One more
+/// is closed at once, as by a socket that stopped listening.
 const ACCEPTED: usize = 1024;
-/// Connections that the host carries at once (a count; each is a descriptor). A guest that never ends
-/// them would have the runner keep them for ever; one more is closed at once.
-const CARRIED: usize = 512;
-/// How long clients may take for what came last, once the machine has ended.
+/// Open connections of the host (a count; each has a descriptor). One more is closed at once: a
+/// guest that never ends connections would otherwise fill the runner.
+const MAX_OPEN: usize = 512;
+/// How long clients may take to read the last data after the machine has ended.
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
-/// How long a farewell may take. With a host that is gone the machine is gone, too; one that is
-/// alive answers when it gets a turn.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(10);
+/// How long the host may take to acknowledge a shutdown. A busy host is slow; without a host there
+/// is no machine.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How the relay ended on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The guest said good-bye, and then the port ended.
+    /// The guest announced its shutdown, then the port ended.
     Bye,
-    /// The port ended.
+    /// The port ended without that: a crash.
     Closed,
 }
 
-/// Why the relay cannot go on.
+/// Why the relay failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     /// The port failed.
-    #[error("the port: {0}")]
+    #[error("port failed: {0}")]
     Io(#[from] io::Error),
-    /// What came is no frame.
-    #[error("the other side sent {0}")]
+    /// The peer sent an invalid frame.
+    #[error("peer sent {0}")]
     Frame(#[from] FrameError),
-    /// What came is out of turn.
+    /// The peer violated the protocol.
     #[error("{0}")]
     Protocol(&'static str),
 }
 
-/// Carries the connections that come in on `listener` until the port ends.
+/// Forwards connections accepted on `listener` until the port ends.
 pub async fn host<P: Port>(
     port: P,
     listener: UnixListener,
@@ -77,36 +77,36 @@ async fn serve_host<P: Port>(
 ) -> Result<End, RelayError> {
     match reader.next().await? {
         Some(Frame::Up) => {}
-        Some(_) => return Err(RelayError::Protocol("the guest did not announce itself first")),
+        Some(_) => return Err(RelayError::Protocol("guest did not announce itself first")),
         None => return Ok(End::Closed),
     }
     send(&out, Frame::Hello(hello)).await?;
     match reader.next().await? {
         Some(Frame::Welcome(nonce)) if nonce == hello.nonce => {}
-        Some(_) => return Err(RelayError::Protocol("the guest did not answer the greeting")),
+        Some(_) => return Err(RelayError::Protocol("guest did not answer the hello")),
         None => return Ok(End::Closed),
     }
-    let (mut next_id, mut said_bye) = (0_u32, false);
+    let (mut next_id, mut is_shutting_down) = (0_u32, false);
     loop {
         tokio::select! {
             frame = reader.next() => match frame? {
-                Some(Frame::Bye) if !said_bye => {
-                    said_bye = true;
+                Some(Frame::Bye) if !is_shutting_down => {
+                    is_shutting_down = true;
                     send(&out, Frame::ByeAck).await?;
                 }
-                Some(frame) => reader.take(frame)?,
-                None => return Ok(if said_bye { End::Bye } else { End::Closed }),
+                Some(frame) => reader.dispatch(frame)?,
+                None => return Ok(if is_shutting_down { End::Bye } else { End::Closed }),
             },
-            accepted = listener.accept(), if !said_bye => {
+            accepted = listener.accept(), if !is_shutting_down => {
                 let stream = match accepted {
                     Ok((stream, _)) => stream,
-                    // Out of descriptors or memory: the next caller may have more luck.
+                    // Out of descriptors or memory: retry later.
                     Err(_) => {
                         tokio::time::sleep(Duration::from_millis(10)).await;
                         continue;
                     }
                 };
-                if reader.links.count() >= CARRIED {
+                if reader.links.count() >= MAX_OPEN {
                     continue;
                 }
                 next_id = next_id.wrapping_add(1);
@@ -117,39 +117,39 @@ async fn serve_host<P: Port>(
     }
 }
 
-/// The guest's end, as the agent sees it.
+/// The guest's side, as the agent uses it.
 #[derive(Debug)]
 pub struct Guest {
-    /// The connections that the host opens; their end is the relay's.
+    /// The connections that the host opens; ends with the relay.
     pub connections: mpsc::Receiver<UnixStream>,
-    /// Says good-bye.
-    pub farewell: Farewell,
+    /// Announces the shutdown to the host.
+    pub shutdown: Shutdown,
 }
 
-/// The way to tell the host that the end is wanted.
+/// Announces an orderly shutdown to the host.
 #[derive(Debug)]
-pub struct Farewell {
+pub struct Shutdown {
     out: mpsc::Sender<Frame>,
     reading: mpsc::Receiver<Infallible>,
     close: oneshot::Sender<()>,
     relay: JoinHandle<Result<(), RelayError>>,
 }
 
-/// Takes the port of a guest into use, which has written its [`announcement`] into it, and waits
-/// for the host's greeting. Must be called inside the runtime.
+/// Starts the guest's side on a port to which the caller wrote the [`announcement`], and waits for the
+/// host's hello. Must be called inside the runtime.
 ///
 /// [`announcement`]: crate::announcement
 pub async fn guest<P: Port>(port: P) -> Result<(Guest, Hello), RelayError> {
     let mut reader = Reader::new(Arc::new(port));
     let hello = match reader.next().await? {
         Some(Frame::Hello(hello)) => hello,
-        _ => return Err(RelayError::Protocol("the host did not greet first")),
+        _ => return Err(RelayError::Protocol("host did not send its hello first")),
     };
     let (out, frames) = mpsc::channel(OUT);
     let (accepted, connections) = mpsc::channel(ACCEPTED);
     let (close, closed) = oneshot::channel();
     let reading = reader.reading.take();
-    let reading = reading.ok_or(RelayError::Protocol("the relay was started twice"))?;
+    let reading = reading.ok_or(RelayError::Protocol("relay started twice"))?;
     let own = out.clone();
     let relay = tokio::spawn(async move {
         let port = Arc::clone(&reader.port);
@@ -158,8 +158,8 @@ pub async fn guest<P: Port>(port: P) -> Result<(Guest, Hello), RelayError> {
             result = serve_guest(&mut reader, hello.nonce, own, &accepted, closed) => result,
         }
     });
-    let farewell = Farewell { out, reading, close, relay };
-    Ok((Guest { connections, farewell }, hello))
+    let shutdown = Shutdown { out, reading, close, relay };
+    Ok((Guest { connections, shutdown }, hello))
 }
 
 async fn serve_guest<P: Port>(
@@ -175,7 +175,7 @@ async fn serve_guest<P: Port>(
         let frame = tokio::select! {
             frame = reader.next() => frame?,
             _ = &mut closed, if open => {
-                // From here on the end of the last task that reads can be seen.
+                // From here on the caller can wait for the last task that reads.
                 reader.links.stop_counting();
                 open = false;
                 continue;
@@ -186,39 +186,39 @@ async fn serve_guest<P: Port>(
                 highest = id;
                 let (ours, theirs) = UnixStream::pair()?;
                 reader.links.open(id, ours, &out).map_err(RelayError::Protocol)?;
-                // When nobody takes it any more, its end tells the client.
+                // When the agent accepts no more, dropping it closes the client.
                 let _ = accepted.try_send(theirs);
             }
             Some(Frame::ByeAck) | None => return Ok(()),
-            Some(frame) => reader.take(frame)?,
+            Some(frame) => reader.dispatch(frame)?,
         }
     }
 }
 
-impl Farewell {
-    /// Waits until everything that the connections still have to say is on its way, and takes
-    /// leave of the host. All of them have to be closed on the agent's side.
-    pub async fn say(self) {
-        let Farewell { out, mut reading, close, relay } = self;
-        let wanted = close.send(());
-        let everything = async {
-            if wanted.is_ok() {
+impl Shutdown {
+    /// Waits until all data of the connections is queued, then announces the shutdown to the host.
+    /// The agent must have closed its ends of all connections.
+    pub async fn announce(self) {
+        let Shutdown { out, mut reading, close, relay } = self;
+        let notified = close.send(());
+        let announce = async {
+            if notified.is_ok() {
                 let _: Option<Infallible> = reading.recv().await;
             }
             if out.send(Frame::Bye).await.is_ok() {
                 let _ = relay.await;
             }
         };
-        // A host that does not answer is gone, or about to end the machine itself.
-        let _ = timeout(FAREWELL_LIMIT, everything).await;
+        // A host that does not answer has exited, or ends the machine itself.
+        let _ = timeout(SHUTDOWN_LIMIT, announce).await;
     }
 }
 
 async fn send(out: &mpsc::Sender<Frame>, frame: Frame) -> Result<(), RelayError> {
-    out.send(frame).await.map_err(|_| RelayError::Protocol("the port's writer has ended"))
+    out.send(frame).await.map_err(|_| RelayError::Protocol("writer of the port has ended"))
 }
 
-/// Writes frames until nobody sends any more.
+/// Writes frames until all senders are gone.
 async fn write<P: Port>(port: &P, mut frames: mpsc::Receiver<Frame>) -> Result<(), RelayError> {
     let mut buffer = BytesMut::new();
     while let Some(frame) = frames.recv().await {
@@ -234,8 +234,7 @@ async fn write<P: Port>(port: &P, mut frames: mpsc::Receiver<Frame>) -> Result<(
             match port.try_write(rest) {
                 Ok(length) => rest = rest.get(length..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // The other end is gone. What it said before is still to be read, and that it is
-                // gone is found out there.
+                // The peer closed the port. The reader still reads what it sent, then its end.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
                 Err(error) => return Err(error.into()),
             }
@@ -258,7 +257,7 @@ impl<P: Port> Reader<P> {
         Reader { port, buffer: BytesMut::new(), links, reading: Some(reading) }
     }
 
-    /// The next frame; `None` at the end. Cancel-safe.
+    /// Returns the next frame; `None` at the end. Cancel-safe.
     async fn next(&mut self) -> Result<Option<Frame>, RelayError> {
         loop {
             if let Some(frame) = decode(&mut self.buffer)? {
@@ -270,22 +269,22 @@ impl<P: Port> Reader<P> {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // What a socket says when its other end went with unread bytes in it.
+                // A socket reports this when its peer closed it with unread bytes.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// What both sides do with a frame.
-    fn take(&self, frame: Frame) -> Result<(), RelayError> {
-        let verdict = match frame {
+    /// Handles a frame that both sides accept.
+    fn dispatch(&self, frame: Frame) -> Result<(), RelayError> {
+        let result = match frame {
             Frame::Data(id, data) => self.links.data(id, data),
             Frame::Credit(id, bytes) => self.links.credit(id, bytes),
             Frame::End(id) => self.links.end(id),
-            _ => Err("the other side sent a frame out of turn"),
+            _ => Err("frame out of turn"),
         };
-        verdict.map_err(RelayError::Protocol)
+        result.map_err(RelayError::Protocol)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Bytes on their way into a stream.
+//! Pending output of a stream.
 
 use crate::stream::Stream;
 use bytes::{Buf, Bytes, BytesMut};
@@ -6,10 +6,10 @@ use msb_wire::{Frame, HEADER_LEN, Kind, cost, data_header, encode};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
-/// The queue before a stream. Whoever owns it bounds it: credit on the host,
+/// The output queue of a stream. Its owner bounds it: by credit on the host, by
 /// `limits::CONNECTION_OUT` in the agent.
 ///
-/// Small pieces are gathered in one buffer; large payloads are queued as they are, never copied.
+/// Small payloads are gathered in one buffer; large ones are queued without a copy.
 #[derive(Debug, Default)]
 pub struct Outbox {
     queue: VecDeque<Bytes>,
@@ -17,30 +17,30 @@ pub struct Outbox {
     bytes: usize,
 }
 
-/// Payloads below this are copied behind their header: cheaper than another entry.
+/// Payloads below this are copied after their header: cheaper than another entry.
 const GATHER_BELOW: usize = 4 * 1024;
-/// The gather buffer goes into the queue when it has grown to this.
+/// Size at which the gather buffer is queued.
 const GATHER_MAX: usize = 64 * 1024;
-/// Pieces handed to one system call.
+/// Entries passed to one system call.
 const PIECES: usize = 64;
 
 impl Outbox {
-    /// An empty queue.
+    /// Creates an empty queue.
     pub fn new() -> Outbox {
         Outbox::default()
     }
 
-    /// Bytes that wait.
+    /// Returns the number of pending bytes.
     pub fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Whether nothing waits.
+    /// Returns whether nothing is pending.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// Queues a frame. `false` when it is longer than its kind allows; nothing is queued then.
+    /// Queues a frame. Returns `false` and queues nothing when it is longer than its kind allows.
     #[must_use]
     pub fn push(&mut self, frame: &Frame) -> bool {
         let before = self.gather.len();
@@ -50,7 +50,7 @@ impl Outbox {
         fits
     }
 
-    /// Queues a data frame; returns what it costs in credit. `data` is at most `MAX_DATA` long.
+    /// Queues a data frame and returns its cost in credit. `data` has at most `MAX_DATA` bytes.
     pub fn push_data(&mut self, kind: Kind, channel: u32, data: Bytes) -> u64 {
         let len = data.len();
         self.gather.extend_from_slice(&data_header(kind, channel, len));
@@ -71,7 +71,7 @@ impl Outbox {
         }
     }
 
-    /// Writes as much as the stream takes now. `Ok(true)` when nothing is left.
+    /// Writes as much as the stream accepts now. Returns whether nothing is left.
     pub fn flush(&mut self, stream: &Stream) -> io::Result<bool> {
         self.seal(0);
         while !self.queue.is_empty() {
@@ -108,7 +108,7 @@ mod tests {
     use msb_wire::{Decoder, Hello, Message, Peer};
 
     #[tokio::test]
-    async fn frames_of_all_sizes_come_out_in_order_through_a_socket_that_fills_up() {
+    async fn frames_of_all_sizes_pass_a_full_socket_in_order() {
         let (near, far) = memory::pair().unwrap();
         let mut outbox = Outbox::new();
         assert!(outbox.push(&Frame { channel: 0, message: Message::Hello(Hello::ours(None)) }));

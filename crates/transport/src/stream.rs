@@ -1,4 +1,4 @@
-//! The streams themselves.
+//! Streams and their listener.
 
 use bytes::BytesMut;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, sendmsg, shutdown};
@@ -9,7 +9,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{UnixListener, UnixStream};
 
-/// One connection. Reading and writing never wait; `readable` and `writable` do.
+/// One connection. Reads and writes never wait; `readable` and `writable` do.
 #[derive(Debug)]
 pub struct Stream(Inner);
 
@@ -19,20 +19,20 @@ enum Inner {
     Vsock(AsyncFd<OwnedFd>),
 }
 
-/// Most that a guest writes into a vsock at once, in bytes: what is longer hangs with some kernels
-/// (libkrun issues 535 and 674).
+/// Longest write of a guest to a vsock, in bytes: a longer one hangs on some kernels (libkrun issues
+/// 535 and 674).
 const VSOCK_WRITE: usize = 16 * 1024;
-/// Most that is read from a vsock at once, in bytes.
+/// Longest read from a vsock, in bytes.
 const VSOCK_READ: usize = 32 * 1024;
 
 impl Stream {
-    /// Takes over a connected Unix socket. Must be called inside the runtime that will wait on it.
+    /// Takes ownership of a connected Unix socket. Must be called inside the runtime that waits on it.
     pub fn from_unix(stream: std_unix::UnixStream) -> io::Result<Stream> {
         stream.set_nonblocking(true)?;
         Ok(Stream(Inner::Unix(UnixStream::from_std(stream)?)))
     }
 
-    /// Takes over a connected vsock that does not block. Must be called inside the runtime.
+    /// Takes ownership of a connected, non-blocking vsock. Must be called inside the runtime.
     #[allow(
         deprecated,
         reason = "the constructor is only unsound for types that lie about their descriptor; an \
@@ -58,8 +58,8 @@ impl Stream {
         }
     }
 
-    /// Appends what has arrived to `buffer`, at most its spare capacity; `Ok(0)` is the end.
-    /// `WouldBlock` when nothing has arrived.
+    /// Appends received bytes to `buffer`, at most its spare capacity. `Ok(0)` is the end, `WouldBlock`
+    /// means that nothing is available.
     pub fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         match &self.0 {
             Inner::Unix(stream) => stream.try_read_buf(buffer),
@@ -76,10 +76,10 @@ impl Stream {
         }
     }
 
-    /// Writes as much of `pieces` as there is room for. `WouldBlock` when there is none.
+    /// Writes as much of `pieces` as the stream accepts. `WouldBlock` when it accepts nothing.
     pub fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.0 {
-            // Not writev: a host program that leaves SIGPIPE alone would be killed by it.
+            // Not writev: SIGPIPE would kill a host program that does not handle it.
             Inner::Unix(stream) => stream.try_io(Interest::WRITABLE, || {
                 let mut control = SendAncillaryBuffer::default();
                 Ok(sendmsg(stream, pieces, &mut control, SendFlags::NOSIGNAL)?)
@@ -96,17 +96,17 @@ impl Stream {
         }
     }
 
-    /// Ends the stream in both directions, also for whoever else holds it.
+    /// Shuts the stream down in both directions, also for other owners of its descriptor.
     pub fn shutdown(&self) {
         match &self.0 {
-            // Fails only when the other side has ended it already.
+            // Fails only when the peer has closed it already.
             Inner::Unix(stream) => drop(shutdown(stream, Shutdown::Both)),
             Inner::Vsock(socket) => drop(shutdown(socket, Shutdown::Both)),
         }
     }
 }
 
-/// The pieces that fit into a limit, or if not even the first does, what fits of that.
+/// Returns the pieces that fit into a limit, and the part of the first one that does.
 fn first_bytes<'a, 'b>(pieces: &'a [IoSlice<'b>], limit: usize) -> (&'a [IoSlice<'b>], &'a [u8]) {
     let mut sum = 0;
     let count = pieces.iter().take_while(|piece| {
@@ -118,12 +118,12 @@ fn first_bytes<'a, 'b>(pieces: &'a [IoSlice<'b>], limit: usize) -> (&'a [IoSlice
     (whole, first.get(..limit).unwrap_or(first))
 }
 
-/// Where connections come in.
+/// A listener for connections.
 #[derive(Debug)]
 pub struct Listener(UnixListener);
 
 impl Listener {
-    /// Takes over a listening Unix socket. Must be called inside the runtime that will wait on it.
+    /// Takes ownership of a listening Unix socket. Must be called inside the runtime that waits on it.
     pub fn from_unix(listener: std_unix::UnixListener) -> io::Result<Listener> {
         listener.set_nonblocking(true)?;
         Ok(Listener(UnixListener::from_std(listener)?))
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vsock_gets_at_most_16_kib_at_once() {
+    fn vsock_writes_at_most_16_kib_at_once() {
         let (small, large) = (vec![1; 10_000], vec![2; 20_000]);
         let slices = |pieces: &[&'static [u8]]| -> Vec<usize> {
             let pieces: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();

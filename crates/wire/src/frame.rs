@@ -24,13 +24,13 @@ pub struct Frame {
 #[derive(Debug)]
 pub struct Decoder {
     peer: Peer,
-    greeted: bool,
+    got_hello: bool,
 }
 
 impl Decoder {
     /// Creates a decoder for the frames that `peer` sends. The first must be its `Hello`.
     pub const fn new(peer: Peer) -> Self {
-        Decoder { peer, greeted: false }
+        Decoder { peer, got_hello: false }
     }
 
     /// Removes the next complete frame from `buffer`; `None` when more bytes are needed.
@@ -50,7 +50,7 @@ impl Decoder {
             return Err(WireError::ReservedBits(kind));
         }
         self.check(kind, channel)?;
-        let max = kind.max_len(self.greeted);
+        let max = kind.max_len(self.got_hello);
         if len > max {
             return Err(WireError::TooLong { kind, len, max });
         }
@@ -64,7 +64,7 @@ impl Decoder {
             Peer::Host => message,
             Peer::Agent => check::from_agent(kind, message)?,
         };
-        self.greeted = true;
+        self.got_hello = true;
         Ok(Some(Frame { channel, message }))
     }
 
@@ -83,7 +83,7 @@ impl Decoder {
             return wrong("on a channel that only the host opens");
         }
         // An agent that has no room for a connection answers with an error instead of a hello.
-        match (self.greeted, kind) {
+        match (self.got_hello, kind) {
             (false, Kind::Hello | Kind::Error) => Ok(()),
             (false, _) => wrong("before the handshake"),
             (true, Kind::Hello) => wrong("a second time"),

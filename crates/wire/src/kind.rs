@@ -108,9 +108,9 @@ kinds! {
 
 impl Kind {
     /// Returns the longest payload of the kind, before and after the peer has sent its hello.
-    pub(crate) const fn max_len(self, greeted: bool) -> usize {
+    pub(crate) const fn max_len(self, got_hello: bool) -> usize {
         match self {
-            _ if !greeted => MAX_HELLO,
+            _ if !got_hello => MAX_HELLO,
             Kind::Stdin | Kind::Stdout | Kind::Stderr => MAX_DATA,
             Kind::Exec | Kind::Sessions => MAX_CONTROL,
             _ => MAX_DATA,

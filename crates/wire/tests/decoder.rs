@@ -7,7 +7,7 @@ use msb_wire::limits::{COPY_BELOW, MAX_DATA};
 use msb_wire::*;
 use proptest::prelude::*;
 
-fn greeted(peer: Peer) -> Decoder {
+fn after_hello(peer: Peer) -> Decoder {
     let mut decoder = Decoder::new(peer);
     let mut buffer = BytesMut::new();
     let hello = Frame { channel: 0, message: Message::Hello(Hello::ours(None)) };
@@ -48,7 +48,7 @@ fn second_hello_is_refused() {
     let hello = Frame { channel: 0, message: Message::Hello(Hello::ours(None)) };
     let mut buffer = bytes(&[hello]);
     assert!(matches!(
-        greeted(Peer::Host).next(&mut buffer),
+        after_hello(Peer::Host).next(&mut buffer),
         Err(WireError::OutOfState { kind: Kind::Hello, .. })
     ));
 }
@@ -56,23 +56,26 @@ fn second_hello_is_refused() {
 #[test]
 fn wrong_sender_or_channel_is_refused() {
     let list = Frame { channel: 1, message: Message::List };
-    assert!(greeted(Peer::Agent).next(&mut bytes(&[list])).is_err());
+    assert!(after_hello(Peer::Agent).next(&mut bytes(&[list])).is_err());
     let list = Frame { channel: 0, message: Message::List };
-    assert!(greeted(Peer::Host).next(&mut bytes(&[list])).is_err());
+    assert!(after_hello(Peer::Host).next(&mut bytes(&[list])).is_err());
     let bye = Frame { channel: 3, message: Message::Bye };
-    assert!(greeted(Peer::Agent).next(&mut bytes(&[bye])).is_err());
+    assert!(after_hello(Peer::Agent).next(&mut bytes(&[bye])).is_err());
 }
 
 #[test]
 fn invalid_header_is_refused_without_its_payload() {
-    assert_eq!(greeted(Peer::Host).next(&mut raw(99, 0, 1, 0)), Err(WireError::UnknownKind(99)));
     assert_eq!(
-        greeted(Peer::Host).next(&mut raw(Kind::List as u8, 1, 1, 0)),
+        after_hello(Peer::Host).next(&mut raw(99, 0, 1, 0)),
+        Err(WireError::UnknownKind(99))
+    );
+    assert_eq!(
+        after_hello(Peer::Host).next(&mut raw(Kind::List as u8, 1, 1, 0)),
         Err(WireError::ReservedBits(Kind::List))
     );
     for len in [MAX_DATA as u32 + 1, u32::MAX] {
         assert!(matches!(
-            greeted(Peer::Host).next(&mut raw(Kind::Stdin as u8, 0, 1, len)),
+            after_hello(Peer::Host).next(&mut raw(Kind::Stdin as u8, 0, 1, len)),
             Err(WireError::TooLong { .. })
         ));
     }
@@ -90,17 +93,17 @@ fn agent_announces_sessions_only_on_its_own_channels() {
         message: Message::Opened(Opened { session, argv: vec![], tty: false }),
     };
     for channel in [limits::AGENT_CHANNELS, u32::MAX] {
-        let got = greeted(Peer::Agent).next(&mut bytes(&[opened(channel)]));
+        let got = after_hello(Peer::Agent).next(&mut bytes(&[opened(channel)]));
         assert_eq!(got, Ok(Some(opened(channel))));
     }
     for channel in [0, 1, limits::AGENT_CHANNELS - 1] {
-        let got = greeted(Peer::Agent).next(&mut bytes(&[opened(channel)]));
+        let got = after_hello(Peer::Agent).next(&mut bytes(&[opened(channel)]));
         assert!(matches!(got, Err(WireError::OutOfState { kind: Kind::Opened, .. })), "{channel}");
     }
     let high = bytes(&[opened(u32::MAX)]);
-    assert!(greeted(Peer::Host).next(&mut high.clone()).is_err());
+    assert!(after_hello(Peer::Host).next(&mut high.clone()).is_err());
     let follow = Frame { channel: 1, message: Message::FollowAll(FollowAll { window: 0 }) };
-    assert!(greeted(Peer::Agent).next(&mut bytes(&[follow])).is_err());
+    assert!(after_hello(Peer::Agent).next(&mut bytes(&[follow])).is_err());
 }
 
 #[test]
@@ -111,7 +114,7 @@ fn unknown_fields_of_a_message_are_skipped() {
     let mut buffer = raw(Kind::Started as u8, 0, 1, payload.len() as u32);
     buffer.extend_from_slice(&payload);
     assert_eq!(
-        greeted(Peer::Agent).next(&mut buffer),
+        after_hello(Peer::Agent).next(&mut buffer),
         Ok(Some(Frame { channel: 1, message: Message::Started(Started { pid: 7 }) }))
     );
 }
@@ -123,7 +126,7 @@ fn only_a_long_payload_shares_the_buffer() {
         let mut buffer = bytes(&[frame]);
         let inside = buffer.as_ptr_range();
         let Some(Frame { message: Message::Stdout(data), .. }) =
-            greeted(Peer::Agent).next(&mut buffer).unwrap()
+            after_hello(Peer::Agent).next(&mut buffer).unwrap()
         else {
             panic!("not stdout");
         };
@@ -158,7 +161,7 @@ proptest! {
         input in proptest::collection::vec(any::<u8>(), 0..4096), host: bool, hello: bool,
     ) {
         let peer = if host { Peer::Host } else { Peer::Agent };
-        let mut decoder = if hello { greeted(peer) } else { Decoder::new(peer) };
+        let mut decoder = if hello { after_hello(peer) } else { Decoder::new(peer) };
         let mut buffer = BytesMut::from(&input[..]);
         while let Ok(Some(_)) = decoder.next(&mut buffer) {}
         prop_assert!(buffer.capacity() <= limits::MAX_CONTROL + 2 * MAX_DATA);
@@ -178,7 +181,7 @@ proptest! {
                 Frame { channel: i as u32 + 1, message }
             })
             .collect();
-        let mut decoder = greeted(Peer::Agent);
+        let mut decoder = after_hello(Peer::Agent);
         let (mut buffer, mut got) = (BytesMut::new(), Vec::new());
         for piece in bytes(&frames).chunks(cut) {
             buffer.extend_from_slice(piece);
@@ -200,8 +203,8 @@ proptest! {
         let follow = Frame { channel: 1, message: Message::FollowAll(FollowAll { window }) };
         let sent = bytes(&[opened.clone(), follow.clone()]);
         let mut sent_by_host = sent.clone().split_off(bytes(std::slice::from_ref(&opened)).len());
-        prop_assert_eq!(greeted(Peer::Agent).next(&mut sent.clone()), Ok(Some(opened)));
-        prop_assert_eq!(greeted(Peer::Host).next(&mut sent_by_host), Ok(Some(follow)));
+        prop_assert_eq!(after_hello(Peer::Agent).next(&mut sent.clone()), Ok(Some(opened)));
+        prop_assert_eq!(after_hello(Peer::Host).next(&mut sent_by_host), Ok(Some(follow)));
     }
 
     #[test]

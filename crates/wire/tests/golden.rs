@@ -246,12 +246,12 @@ fn frames_of_generation_1_match_their_recordings() {
 
         let mut decoder = Decoder::new(peer);
         if !matches!(frame.message, Message::Hello(_)) {
-            let mut greeting = BytesMut::new();
+            let mut hello = BytesMut::new();
             assert!(encode(
                 &Frame { channel: 0, message: Message::Hello(Hello::ours(None)) },
-                &mut greeting
+                &mut hello
             ));
-            decoder.next(&mut greeting).unwrap().unwrap();
+            decoder.next(&mut hello).unwrap().unwrap();
         }
         let mut buffer = BytesMut::from(&recorded[..]);
         assert_eq!(decoder.next(&mut buffer), Ok(Some(frame)), "{name}");

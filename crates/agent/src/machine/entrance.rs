@@ -48,7 +48,7 @@ pub(crate) enum Entrance {
 /// How the host is told that the end is wanted.
 #[derive(Debug)]
 pub(crate) enum Farewell {
-    Relay(relay::Farewell),
+    Relay(relay::Shutdown),
     Vsock(OwnedFd),
 }
 
@@ -68,7 +68,7 @@ impl Way {
                 let port = relay::Device::new(open_port()?)?;
                 let (guest, hello) = relay::guest(port).await.map_err(io::Error::other)?;
                 set_clock(hello.now_ns)?;
-                Ok((Entrance::Relay(guest.connections), Farewell::Relay(guest.farewell)))
+                Ok((Entrance::Relay(guest.connections), Farewell::Relay(guest.shutdown)))
             }
             Way::Vsock => {
                 let listener = sys::VsockListener::bind(AGENT_PORT)?;
@@ -107,7 +107,7 @@ impl Farewell {
     /// Tells the host. All connections have to be closed.
     pub(crate) async fn say(self) {
         match self {
-            Farewell::Relay(farewell) => farewell.say().await,
+            Farewell::Relay(shutdown) => shutdown.announce().await,
             Farewell::Vsock(control) => {
                 let farewell = async {
                     let control = Stream::from_vsock(control)?;

@@ -42,8 +42,8 @@ async fn begin_guest(mut port: UnixStream) -> (Guest, Hello) {
     guest(port).await.unwrap()
 }
 
-/// What a guest that speaks by hand gets for an answer.
-async fn told(frames: Vec<Frame>) -> Result<End, RelayError> {
+/// Runs a host against a guest that sends these frames, and returns the host's result.
+async fn host_result(frames: Vec<Frame>) -> Result<End, RelayError> {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
@@ -54,7 +54,7 @@ async fn told(frames: Vec<Frame>) -> Result<End, RelayError> {
     frames.iter().for_each(|frame| frame.encode(&mut bytes));
     theirs.write_all(&bytes).await.unwrap();
     theirs.shutdown().await.unwrap();
-    // Until the host has nothing more to say.
+    // Read until the host closes the port.
     let mut reader = Reader::new(Arc::new(theirs));
     while let Ok(Some(_)) = reader.next().await {}
     drop(client);
@@ -62,7 +62,7 @@ async fn told(frames: Vec<Frame>) -> Result<End, RelayError> {
 }
 
 #[test]
-fn many_connections_carry_any_bytes_in_both_directions() {
+fn connections_forward_any_bytes_in_both_directions() {
     run(async {
         let mut pair = Pair::new().await;
         let mut tasks = tokio::task::JoinSet::new();
@@ -94,14 +94,14 @@ fn many_connections_carry_any_bytes_in_both_directions() {
 }
 
 #[test]
-fn b6_a_connection_that_is_not_read_stops_its_writer_and_no_other() {
+fn b6_unread_connection_blocks_only_its_writer() {
     run(async {
         let mut pair = Pair::new().await;
         let (stuck, mut writer) = pair.connect().await;
         let (mut client, mut server) = pair.connect().await;
         let written = tokio::spawn(async move {
             let (mut sum, piece) = (0, [b'x'; 4096]);
-            // Until the relay has no more room for it.
+            // Until the relay accepts no more.
             while let Ok(result) =
                 timeout(Duration::from_millis(300), writer.write_all(&piece)).await
             {
@@ -128,18 +128,18 @@ fn i_data_beyond_the_credit_is_refused() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         links.open(1, ours, &out).unwrap();
         let piece = Bytes::from(vec![0; 65_536]);
-        // Nothing is awaited in between, so that nothing is handed on and reported.
+        // No await in between, so that nothing is forwarded and no credit comes back.
         for _ in 0..WINDOW / piece.len() {
             links.data(1, piece.clone()).unwrap();
         }
         assert!(links.data(1, piece).unwrap_err().contains("credit"));
         assert!(links.credit(1, 1).unwrap_err().contains("credit"));
-        assert_eq!(links.credit(9, 1), Ok(()), "of a connection that has ended");
+        assert_eq!(links.credit(9, 1), Ok(()), "a grant for an ended connection");
     });
 }
 
 #[test]
-fn the_end_of_either_side_is_seen_by_the_other() {
+fn end_of_file_reaches_the_peer() {
     run(async {
         let mut pair = Pair::new().await;
         let (client, mut server) = pair.connect().await;
@@ -148,7 +148,7 @@ fn the_end_of_either_side_is_seen_by_the_other() {
         let (mut client, server) = pair.connect().await;
         drop(server);
         assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
-        // A client that is gone before its answer: the bytes go nowhere, and nothing else does.
+        // A client that closes early loses its data, and affects no other connection.
         let (client, mut server) = pair.connect().await;
         drop(client);
         let piece = vec![0; 3 * WINDOW];
@@ -160,7 +160,7 @@ fn the_end_of_either_side_is_seen_by_the_other() {
 }
 
 #[test]
-fn b7_a_farewell_comes_behind_the_last_byte_and_a_crash_is_none() {
+fn b7_shutdown_follows_the_last_byte_and_differs_from_crash() {
     run(async {
         let mut pair = Pair::new().await;
         let (mut client, mut server) = pair.connect().await;
@@ -172,7 +172,7 @@ fn b7_a_farewell_comes_behind_the_last_byte_and_a_crash_is_none() {
             client.read_to_end(&mut got).await.unwrap();
             got.len()
         });
-        guest.farewell.say().await;
+        guest.shutdown.announce().await;
         assert_eq!(reading.await.unwrap(), 300_000);
         assert_eq!(host.await.unwrap().unwrap(), End::Bye);
         drop(dir);
@@ -180,7 +180,7 @@ fn b7_a_farewell_comes_behind_the_last_byte_and_a_crash_is_none() {
         let mut pair = Pair::new().await;
         let (mut client, server) = pair.connect().await;
         let Pair { guest, host, dir: _dir } = pair;
-        guest.farewell.relay.abort();
+        guest.shutdown.relay.abort();
         drop((guest, server));
         assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
         assert_eq!(host.await.unwrap().unwrap(), End::Closed);
@@ -188,18 +188,18 @@ fn b7_a_farewell_comes_behind_the_last_byte_and_a_crash_is_none() {
 }
 
 #[test]
-fn i_a_guest_that_breaks_the_rules_is_told_apart_from_one_that_ends() {
+fn i_protocol_violation_differs_from_an_end() {
     let nonce = HELLO.nonce;
     let started = [Frame::Up, Frame::Welcome(nonce)];
-    let after = |more: &[Frame]| told([&started[..], more].concat());
+    let after = |more: &[Frame]| host_result([&started[..], more].concat());
     run(async {
-        assert_eq!(told(vec![]).await.unwrap(), End::Closed);
+        assert_eq!(host_result(vec![]).await.unwrap(), End::Closed);
         assert_eq!(after(&[]).await.unwrap(), End::Closed);
         assert_eq!(after(&[Frame::Bye]).await.unwrap(), End::Bye);
         let wrong = [
-            (told(vec![Frame::Bye]).await, "announce"),
-            (told(vec![Frame::Up, Frame::Welcome([9; NONCE])]).await, "greeting"),
-            (told(vec![Frame::Up, Frame::Open(1)]).await, "greeting"),
+            (host_result(vec![Frame::Bye]).await, "announce"),
+            (host_result(vec![Frame::Up, Frame::Welcome([9; NONCE])]).await, "hello"),
+            (host_result(vec![Frame::Up, Frame::Open(1)]).await, "hello"),
             (after(&[Frame::Data(9, Bytes::from_static(b"x"))]).await, "not open"),
             (after(&[Frame::End(9)]).await, "ended twice"),
             (after(&[Frame::Open(1)]).await, "out of turn"),
@@ -215,7 +215,7 @@ fn i_a_guest_that_breaks_the_rules_is_told_apart_from_one_that_ends() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
-    fn what_goes_in_comes_out_however_it_is_cut(
+    fn bytes_survive_any_split(
         pieces in proptest::collection::vec(
             (0_usize..4, any::<bool>(), proptest::collection::vec(any::<u8>(), 1..5000)), 1..60),
     ) {
@@ -249,7 +249,7 @@ proptest! {
 }
 
 #[test]
-fn j4_guest_that_never_ends_a_connection_is_bounded() {
+fn j4_connections_that_a_guest_never_ends_are_bounded() {
     run(async {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -262,7 +262,7 @@ fn j4_guest_that_never_ends_a_connection_is_bounded() {
         theirs.write_all(&bytes).await.unwrap();
         let mut opened = 0;
         let mut reader = Reader::new(Arc::new(theirs));
-        for _ in 0..CARRIED {
+        for _ in 0..MAX_OPEN {
             drop(UnixStream::connect(&path).await.unwrap());
             loop {
                 match reader.next().await.unwrap().unwrap() {
@@ -272,7 +272,7 @@ fn j4_guest_that_never_ends_a_connection_is_bounded() {
                 }
             }
         }
-        assert_eq!(opened, CARRIED);
+        assert_eq!(opened, MAX_OPEN);
         let mut one_more = UnixStream::connect(&path).await.unwrap();
         assert_eq!(one_more.read(&mut [0; 16]).await.unwrap(), 0, "it is closed at once");
         assert!(!host.is_finished(), "the sandbox goes on");
