@@ -1,17 +1,17 @@
-//! Users and groups as the image's own `/etc/passwd` and `/etc/group` have them.
+//! Users and groups from `/etc/passwd` and `/etc/group` of the image.
 //!
-//! Read here and not through libc: the agent is static, and an image's NSS modules are not ours.
+//! Parsed here and not by libc: the agent is static and cannot load the image's NSS modules.
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::io::{self, Read};
 
-/// Larger files than this are not read: they would fill the agent's memory.
+/// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
 
-/// The user that a command runs as.
+/// The user of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) uid: u32,
@@ -21,14 +21,14 @@ pub(crate) struct Account {
     pub(crate) home: String,
 }
 
-/// Why a user specification means no account.
+/// Why a user specification has no account.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AccountError {
     #[error("no user {0:?} in /etc/passwd of the image")]
     User(String),
     #[error("no group {0:?} in /etc/group of the image")]
     Group(String),
-    #[error("{0:?} is not a user specification: name, uid, name:group or uid:gid")]
+    #[error("{0:?} is no user specification; use name, uid, name:group or uid:gid")]
     Malformed(String),
     #[error("cannot read {path}: {why}")]
     Unreadable { path: &'static str, errno: i32, why: String },
@@ -40,19 +40,19 @@ impl AccountError {
     }
 }
 
-/// Resolves a user specification in the running image; `None` is root. Reads files of the guest, so
-/// it may take for ever: see `lookup`.
+/// Resolves a user specification in the running image; `None` is root. Reads files of the guest, which
+/// may block for ever: see `lookup`.
 pub(crate) fn resolve(specification: Option<&str>) -> Result<Account, AccountError> {
     resolve_with(specification.unwrap_or("0"), read(PASSWD), read(GROUP))
 }
 
 /// Resolves a user specification whose files cannot be read in time.
 pub(crate) fn without_files(specification: Option<&str>) -> Result<Account, AccountError> {
-    let error = AccountError::unreadable(PASSWD, Errno::TIMEDOUT, "it does not answer in time");
+    let error = AccountError::unreadable(PASSWD, Errno::TIMEDOUT, "timed out");
     resolve_with(specification.unwrap_or("0"), Err(error), Ok(String::new()))
 }
 
-/// A number needs no file; a name needs both, for its groups as well.
+/// Resolves a specification: a number needs no file, a name needs both.
 fn resolve_with(
     specification: &str,
     passwd: Result<String, AccountError>,
@@ -67,14 +67,14 @@ fn resolve_with(
     }
 }
 
-/// Reads a file as text. One that is absent reads as empty.
+/// Reads a file as text. A missing file is empty.
 fn read(path: &'static str) -> Result<String, AccountError> {
     let refuse = |errno, why| Err(AccountError::unreadable(path, errno, why));
     let system = |errno: Errno| {
         let text = io::Error::from(errno).to_string();
         AccountError::unreadable(path, errno, text.split(" (os error").next().unwrap_or(&text))
     };
-    // Non-blocking, since an image may have a FIFO there. Links are followed: an image may keep the
+    // Non-blocking, since an image may have a FIFO there. Follows links, since an image may keep the
     // file elsewhere.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let fd = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -90,7 +90,7 @@ fn read(path: &'static str) -> Result<String, AccountError> {
         return refuse(Errno::FBIG, "larger than 16 MiB");
     }
     let mut bytes = Vec::new();
-    // One byte more: what a file says of its own size need not be so.
+    // One byte more, since the reported size may be wrong.
     let result = std::fs::File::from(fd).take(MAX_FILE + 1).read_to_end(&mut bytes);
     if let Err(error) = result {
         return Err(system(Errno::from_io_error(&error).unwrap_or(Errno::IO)));
@@ -134,7 +134,7 @@ fn groups(group: &str) -> impl Iterator<Item = Group<'_>> {
     })
 }
 
-/// An id is any 32-bit number but the one that means "leave it" to the kernel.
+/// Parses an id: any 32-bit number but the one that means "unchanged" to the kernel.
 fn id(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| *id != u32::MAX)
 }
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_brings_its_group_its_memberships_and_its_home() {
+    fn name_has_group_memberships_and_home() {
         let app = account("app").unwrap();
         assert_eq!((app.uid, app.gid), (1000, 1000));
         assert_eq!(app.groups, [1000, 10, 2000]);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_group_stands_alone() {
+    fn named_group_has_no_memberships() {
         let app = account("app:data").unwrap();
         assert_eq!((app.uid, app.gid, app.groups), (1000, 2000, vec![2000]));
         let app = account("1000:3000").unwrap();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_needs_no_entry_and_a_name_of_digits_is_a_name() {
+    fn number_needs_no_entry_and_digits_may_be_a_name() {
         let nobody = account("4242").unwrap();
         assert_eq!((nobody.uid, nobody.gid, nobody.groups), (4242, 0, vec![0]));
         assert_eq!((nobody.name.as_str(), nobody.home.as_str()), ("4242", "/"));
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_and_malformed_specifications_are_refused() {
+    fn unknown_or_malformed_specifications_are_refused() {
         assert_eq!(account("nobody"), Err(AccountError::User("nobody".into())));
         assert_eq!(account("app:nogroup"), Err(AccountError::Group("nogroup".into())));
         for text in ["", ":", "app:", ":10"] {

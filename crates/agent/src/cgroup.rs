@@ -1,8 +1,7 @@
 //! One cgroup (version 2) for each session, so that a kill reaches everything that it started.
 //!
-//! The agent is given a subtree as a descriptor, once, where one can be had; where not, sessions do
-//! without. Invariant: no path in the sandbox leads to the subtree, so that no command can leave
-//! its group, and everything in the subtree is reached from the descriptor.
+//! The agent gets the descriptor of a subtree at its start, or none; sessions then have no cgroup.
+//! Invariant: no path in the sandbox leads to the subtree, so no command can leave its cgroup.
 
 use msb_wire::SessionId;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstatfs, mkdirat, openat, unlinkat};
@@ -13,9 +12,9 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
-/// Where a machine's first process mounts the hierarchy.
+/// Where the init process of a machine mounts the hierarchy.
 const MOUNTED: &str = "/.msb/cgroup";
-/// Type of the filesystem of cgroup v2 (statfs(2)).
+/// File system type of cgroup v2 (statfs(2)).
 const CGROUP2: u64 = 0x6367_7270;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -23,30 +22,30 @@ const DIRECTORY: OFlags =
 /// The subtree.
 static ROOT: OnceLock<OwnedFd> = OnceLock::new();
 
-/// Uses a subtree for the sessions. One that is no cgroup is not used.
+/// Sets the subtree for the sessions. Ignores a directory that is no cgroup.
 pub fn use_cgroup(subtree: OwnedFd) {
     let is_cgroup = fstatfs(&subtree).is_ok_and(|found| u64::try_from(found.f_type) == Ok(CGROUP2));
     if !is_cgroup {
         return;
     }
-    // It may have been opened without the right to list it.
+    // Opened again for listing: it may be an `O_PATH` descriptor.
     if let Ok(subtree) = openat(&subtree, c".", DIRECTORY, Mode::empty()) {
-        // The first one counts.
+        // Set once.
         let _ = ROOT.set(subtree);
     }
 }
 
-/// Uses the hierarchy that a machine's first process has mounted, and takes it off its place.
+/// Sets the hierarchy that the init process of a machine mounted as the subtree, and unmounts it.
 pub fn use_mounted_cgroup() {
     let opened = rustix::fs::open(MOUNTED, DIRECTORY, Mode::empty());
-    // Without a hierarchy nothing is mounted there.
+    // Fails only where nothing is mounted.
     let _ = unmount(MOUNTED, UnmountFlags::DETACH);
     if let Ok(subtree) = opened {
         use_cgroup(subtree);
     }
 }
 
-/// A session's cgroup. The directory goes with the value, as soon as no process is in it.
+/// A session's cgroup. Dropping it removes the directory if no process is in it.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     name: CString,
@@ -54,7 +53,7 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the cgroup of a session; `None` where there is no subtree, or it is full.
+    /// Creates the cgroup of a session; `None` without a subtree, or if it is full.
     pub(crate) fn create(session: SessionId) -> Option<Cgroup> {
         Cgroup::create_in(ROOT.get()?, session)
     }
@@ -71,25 +70,25 @@ impl Cgroup {
         }
     }
 
-    /// Its directory, by which a process gets into it.
+    /// Returns its directory, for placing a process in it.
     pub(crate) fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
 
-    /// Kills every process in it and below (cgroup-v2.rst, `cgroup.kill`; Linux 5.14). False when
-    /// it could not.
+    /// Kills every process in it and below (cgroup-v2.rst, `cgroup.kill`; Linux 5.14). Returns false
+    /// on failure.
     pub(crate) fn kill(&self) -> bool {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let file = openat(&self.directory, c"cgroup.kill", flags, Mode::empty());
         file.is_ok_and(|file| std::fs::File::from(file).write_all(b"1").is_ok())
     }
 
-    /// Whether any process is in it or below.
+    /// Returns whether any process is in it or below.
     pub(crate) fn is_populated(&self) -> io::Result<bool> {
         Ok(self.read(c"cgroup.events")?.lines().any(|line| line == "populated 1"))
     }
 
-    /// The processes in it. That they cannot be listed does not mean that there are none.
+    /// Lists the processes in it. An error does not mean that there are none.
     pub(crate) fn members(&self) -> io::Result<Vec<i32>> {
         let text = self.read(c"cgroup.procs")?;
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
@@ -103,7 +102,7 @@ impl Cgroup {
         Ok(text)
     }
 
-    /// Removes the directory, with groups below it, if no process is in it any more.
+    /// Removes the directory and groups below it if no process is in them. Returns whether it is gone.
     pub(crate) fn remove_if_empty(&self) -> bool {
         ROOT.get().is_none_or(|root| self.remove_from(root))
     }
@@ -116,7 +115,7 @@ impl Cgroup {
         if remove() {
             return true;
         }
-        // Nobody in the sandbox can make groups below it; if somebody could, they go as well.
+        // Groups below it exist only where commands can create them.
         let is_empty = self.is_populated().is_ok_and(|populated| !populated);
         is_empty && remove_below(&self.directory).is_ok() && remove()
     }
@@ -128,7 +127,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Removes all groups below one, the deepest first. Whatever their depth, it holds two descriptors.
+/// Removes all groups below one, the deepest first, with two open descriptors at any depth.
 fn remove_below(group: &OwnedFd) -> rustix::io::Result<()> {
     let mut current = openat(group, c".", DIRECTORY, Mode::empty())?;
     let mut names = Vec::new();
@@ -160,21 +159,21 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    /// A group of this test in the hierarchy of version 2; `None` where it cannot be made.
+    /// Creates a group for a test in the hierarchy of version 2; `None` where that fails.
     fn subtree(name: &str) -> Option<(PathBuf, OwnedFd)> {
-        let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from);
-        let place = places.into_iter().find(|place| place.join("cgroup.procs").exists())?;
-        let path = place.join(format!("msb-agent-{name}-{}", std::process::id()));
+        let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from);
+        let mount = mounts.into_iter().find(|mount| mount.join("cgroup.procs").exists())?;
+        let path = mount.join(format!("msb-agent-{name}-{}", std::process::id()));
         std::fs::create_dir(&path).ok()?;
         let subtree = rustix::fs::open(&path, DIRECTORY, Mode::empty()).unwrap();
         Some((path, subtree))
     }
 
     #[test]
-    #[allow(clippy::print_stderr, reason = "why it did not run")]
+    #[allow(clippy::print_stderr, reason = "why the test was skipped")]
     fn j6_nested_groups_of_a_session_are_removed() {
         let Some((path, root)) = subtree("nested") else {
-            eprintln!("SKIPPED: no group of cgroup v2 can be made here");
+            eprintln!("SKIPPED: cannot create a cgroup of version 2 here");
             return;
         };
         let cgroup = Cgroup::create_in(&root, SessionId::from_bytes([7; 16])).unwrap();
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn j7_a_directory_that_is_no_cgroup_is_not_used() {
+    fn j7_directory_that_is_no_cgroup_is_ignored() {
         use_cgroup(rustix::fs::open("/", DIRECTORY, Mode::empty()).unwrap());
         assert!(ROOT.get().is_none());
     }

@@ -1,33 +1,33 @@
-//! A command's environment: what the host sent, completed from the account.
+//! A command's environment: the request's entries, completed from the account.
 
 use crate::accounts::Account;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-/// Where programs are looked for when nobody said (what Docker gives, and busybox's own default).
+/// The `PATH` if none is set: Docker's, and busybox's own default.
 pub(crate) const DEFAULT_PATH: &[u8] =
     b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Completes `NAME=value` entries: later ones win, each name appears once, and what the account
-/// supplies comes in where it is not set. Nothing of the agent's own environment is used.
+/// Completes `NAME=value` entries: the last one of a name wins, and values of the account fill those
+/// that are not set. Nothing comes from the agent's own environment.
 pub(crate) fn complete(sent: &[Vec<u8>], account: &Account, tty: bool) -> Vec<Vec<u8>> {
     let mut entries: Vec<Vec<u8>> = Vec::with_capacity(sent.len() + 5);
-    let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
+    let mut indexes: HashMap<Vec<u8>, usize> = HashMap::new();
     for entry in sent {
-        match places.entry(name(entry).to_vec()) {
-            Entry::Occupied(place) => {
-                if let Some(old) = entries.get_mut(*place.get()) {
+        match indexes.entry(name(entry).to_vec()) {
+            Entry::Occupied(index) => {
+                if let Some(old) = entries.get_mut(*index.get()) {
                     old.clone_from(entry);
                 }
             }
-            Entry::Vacant(place) => {
-                place.insert(entries.len());
+            Entry::Vacant(index) => {
+                index.insert(entries.len());
                 entries.push(entry.clone());
             }
         }
     }
     let mut default = |key: &[u8], value: &[u8]| {
-        if !places.contains_key(key) {
+        if !indexes.contains_key(key) {
             entries.push([key, b"=", value].concat());
         }
     };
@@ -41,7 +41,7 @@ pub(crate) fn complete(sent: &[Vec<u8>], account: &Account, tty: bool) -> Vec<Ve
     entries
 }
 
-/// The value of `key` in entries that [`complete`] made.
+/// Returns the value of `key` in entries from [`complete`].
 pub(crate) fn get<'a>(entries: &'a [Vec<u8>], key: &[u8]) -> Option<&'a [u8]> {
     entries.iter().find(|entry| name(entry) == key).and_then(|entry| entry.get(key.len() + 1..))
 }
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn later_entries_win_in_the_place_of_the_first() {
+    fn last_entry_wins_at_the_index_of_the_first() {
         let sent = [b"A=1".to_vec(), b"PATH=/x".to_vec(), b"A=2=3".to_vec(), b"HOME=".to_vec()];
         let entries = complete(&sent, &account(), false);
         assert_eq!(texts(&entries), ["A=2=3", "PATH=/x", "HOME=", "USER=root", "LOGNAME=root"]);
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_brings_term_and_nothing_else_does() {
+    fn term_is_set_only_with_a_terminal() {
         assert_eq!(get(&complete(&[], &account(), true), b"TERM"), Some(&b"xterm"[..]));
         assert_eq!(get(&complete(&[], &account(), false), b"TERM"), None);
         assert_eq!(get(&complete(&[], &account(), false), b"PATH"), Some(DEFAULT_PATH));

@@ -1,22 +1,27 @@
-//! The agent: runs commands inside a sandbox and carries their input and output.
+//! The agent: runs commands inside a sandbox and transfers their input and output.
 //!
-//! One thread, one tokio runtime, no locks: tasks share state through `Rc` and hold a borrow only
-//! between two awaits, never across one.
+//! One thread, one tokio runtime, no locks: tasks share state by `Rc` and hold a borrow only between
+//! two awaits, never across one.
 //!
 //! ```text
-//!  connection ── frames ──> registry ── session ──> child process
-//!      ^                                  │ pumps: pipe -> replay + followers
-//!      └──────── outbox <─────────────────┘         queue -> stdin
+//!  connection ── dispatch ──> registry ── session ──> child process
+//!      ^                                    │ pump: pipe -> replay + followers
+//!      └──────── outbox <───────────────────┘       queue -> stdin
 //! ```
 //!
-//! Invariant: a byte leaves a child's pipe only when every follower of the session has credit for
-//! it, so nothing in here grows with what a program writes.
+//! Each module uses only those further down: `server`, `dispatch` and `reaper`, `registry`, `client`,
+//! `session`, `connection` and `resources`, `sys`.
+//!
+//! Invariant: a byte leaves a child's pipe only when every follower of the session has credit for it,
+//! so memory does not grow with a program's output.
 
 #![deny(unsafe_code)]
 
 mod accounts;
 mod cgroup;
+mod client;
 mod connection;
+mod dispatch;
 mod environment;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -29,7 +34,7 @@ mod registry;
 mod resources;
 mod server;
 mod session;
-#[allow(unsafe_code, reason = "the one place of system calls that no safe wrapper covers")]
+#[allow(unsafe_code, reason = "system calls without a safe wrapper")]
 mod sys;
 
 pub use cgroup::{use_cgroup, use_mounted_cgroup};

@@ -1,8 +1,8 @@
-//! Looks users up on a thread of its own.
+//! Looks users up on a separate thread.
 //!
-//! `/etc/passwd` is the guest's: it can be on a file system that never answers. Invariant: the
-//! agent's own thread waits for no file, and a lookup takes [`LIMIT`] at most; while one is overdue,
-//! others are refused at once.
+//! The guest owns `/etc/passwd`, which may be on an unresponsive file system. Invariant: the agent's
+//! main thread waits for no file, and a lookup takes at most [`LIMIT`]; while one is overdue, others
+//! fail at once.
 
 use crate::accounts::{self, Account, AccountError};
 use std::cell::RefCell;
@@ -13,40 +13,39 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// How long a lookup may take.
+/// Time limit of a lookup.
 const LIMIT: Duration = Duration::from_secs(5);
 
-type Answer = Result<Account, AccountError>;
+type Resolved = Result<Account, AccountError>;
 
 struct Request {
     user: Option<String>,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<Resolved>,
 }
 
-/// See the module.
+/// The thread for lookups.
 #[derive(Debug)]
 pub(crate) struct Lookup {
     requests: mpsc::Sender<Request>,
-    /// The last one that did not come in time.
-    overdue: RefCell<Option<oneshot::Receiver<Answer>>>,
+    /// The pending result of an overdue lookup.
+    overdue: RefCell<Option<oneshot::Receiver<Resolved>>>,
     limit: Duration,
 }
 
 impl Lookup {
-    /// Starts the thread. Before any command runs: later there may be no room for one.
+    /// Starts the thread. Called before any command runs: later a process limit may forbid it.
     pub(crate) fn start() -> io::Result<Lookup> {
         Lookup::with(LIMIT, accounts::resolve)
     }
 
     fn with(
         limit: Duration,
-        mut resolve: impl FnMut(Option<&str>) -> Answer + Send + 'static,
+        mut resolve: impl FnMut(Option<&str>) -> Resolved + Send + 'static,
     ) -> io::Result<Lookup> {
         let (requests, queue) = mpsc::channel::<Request>();
         thread::Builder::new().name("msb-lookup".to_owned()).stack_size(256 * 1024).spawn(
             move || {
                 for Request { user, answer } in queue {
-                    // One that nobody waits for any more is not worth a look.
                     if !answer.is_closed() {
                         let _ = answer.send(resolve(user.as_deref()));
                     }
@@ -57,7 +56,7 @@ impl Lookup {
     }
 
     /// Resolves a user specification in the running image; `None` is root.
-    pub(crate) async fn resolve(&self, user: Option<&str>) -> Answer {
+    pub(crate) async fn resolve(&self, user: Option<&str>) -> Resolved {
         if self.is_stuck() {
             return accounts::without_files(user);
         }
@@ -94,7 +93,7 @@ mod tests {
     use std::time::Instant;
 
     #[tokio::test(flavor = "current_thread")]
-    async fn j5_stuck_lookup_delays_others_once() {
+    async fn j5_stuck_lookup_fails_others_at_once() {
         let (release, released) = mpsc::channel::<()>();
         let resolve = move |user: Option<&str>| {
             if user == Some("stuck") {
@@ -109,7 +108,7 @@ mod tests {
         let error = lookup.resolve(Some("stuck")).await.unwrap_err();
         assert!(began.elapsed() >= limit);
         assert!(matches!(error, AccountError::Unreadable { errno: 110, .. }), "{error:?}");
-        // While it is stuck: at once, and numbers need no file.
+        // While it is stuck others fail at once; a number needs no file.
         let began = Instant::now();
         assert!(lookup.resolve(Some("app")).await.is_err());
         assert_eq!(lookup.resolve(None).await.unwrap().uid, 0);

@@ -1,7 +1,7 @@
 //! `msb-agent`: see the library's documentation.
 
 #[cfg(not(target_feature = "crt-static"))]
-compile_error!("the agent has to start in any image: build it with `make agent`");
+compile_error!("the agent must be static: build it with `make agent`");
 
 use msb_agent::machine::{self, Settings};
 use msb_agent::{
@@ -10,45 +10,45 @@ use msb_agent::{
 };
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: msb-agent --listen-fd N [--leash-fd N] [--cgroup-fd N] [--max-processes N] [--forbid-clone3] | --version";
+const USAGE: &str = "usage: msb-agent --listen-fd N [--lifeline-fd N] [--cgroup-fd N] [--max-processes N] [--forbid-clone3] | --version";
 
 fn main() -> ExitCode {
     if let Some(settings) = Settings::from_environment() {
-        be_machine(&settings);
+        run_machine(&settings);
     }
     let mut arguments = std::env::args().skip(1);
-    let (mut listen, mut leash, mut cgroup) = (None, None, None);
+    let (mut listen, mut lifeline, mut cgroup) = (None, None, None);
     let mut processes = None;
     while let Some(argument) = arguments.next() {
-        let place = match argument.as_str() {
+        let value = match argument.as_str() {
             "--version" => return version(),
             "--forbid-clone3" => {
                 forbid_clone3();
                 continue;
             }
             "--listen-fd" => &mut listen,
-            "--leash-fd" => &mut leash,
+            "--lifeline-fd" => &mut lifeline,
             "--cgroup-fd" => &mut cgroup,
             "--max-processes" => &mut processes,
             _ => return fail(USAGE),
         };
-        *place = arguments.next().and_then(|text| text.parse().ok());
-        if place.is_none() {
+        *value = arguments.next().and_then(|text| text.parse().ok());
+        if value.is_none() {
             return fail(USAGE);
         }
     }
     let Some(listen) = listen else {
         return fail(USAGE);
     };
-    let inherited = match adopt(listen, leash, cgroup) {
+    let inherited = match adopt(listen, lifeline, cgroup) {
         Ok((inherited, cgroup)) => {
             cgroup.into_iter().for_each(use_cgroup);
             inherited
         }
-        Err(error) => return fail(&format!("inherited descriptors: {error}")),
+        Err(error) => return fail(&format!("cannot use the inherited descriptors: {error}")),
     };
     if let Err(error) = limit_processes(processes).and_then(|()| be_init()) {
-        return fail(&format!("process settings: {error}"));
+        return fail(&format!("cannot apply the process settings: {error}"));
     }
     match serve(inherited) {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,19 +56,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// The first process of a virtual machine: its end is the machine's.
-fn be_machine(settings: &Settings) -> ! {
+/// Runs as the init process of a virtual machine, and ends the machine.
+fn run_machine(settings: &Settings) -> ! {
     let result = machine::prepare(settings)
         .map(|()| use_mounted_cgroup())
-        .and_then(|()| be_init().map_err(|error| format!("process settings: {error}")))
-        .and_then(|()| serve_machine(settings.way).map_err(|error| error.to_string()));
+        .and_then(|()| {
+            be_init().map_err(|error| format!("cannot apply the process settings: {error}"))
+        })
+        .and_then(|()| serve_machine(settings.link).map_err(|error| error.to_string()));
     if let Err(error) = result {
         fail(&error);
     }
-    machine::end()
+    machine::reset()
 }
 
-#[allow(clippy::print_stdout, reason = "the answer to --version")]
+#[allow(clippy::print_stdout, reason = "the output of --version")]
 fn version() -> ExitCode {
     println!("msb-agent {}", env!("CARGO_PKG_VERSION"));
     ExitCode::SUCCESS

@@ -1,7 +1,7 @@
-//! Where a program may be: execvp's rules with the child's own `PATH`.
+//! The search for a program: execvp's rules with the child's own `PATH`.
 
-/// The paths to try in order. A name with a slash is itself, relative to the working directory;
-/// an empty element of `PATH` is the working directory (POSIX.1-2017, XBD 8.3).
+/// Returns the paths to try, in order. A name with a slash is a path; an empty element of `PATH` is the
+/// working directory (POSIX.1-2017, XBD 8.3).
 pub(crate) fn candidates(program: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
     if program.contains(&b'/') || program.is_empty() {
         return vec![program.to_vec()];
@@ -27,7 +27,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_looked_up_in_each_folder_and_a_path_is_not() {
+    fn only_a_name_without_slash_is_searched_in_path() {
         assert_eq!(texts("ls", "/bin:/usr/bin/"), ["/bin/ls", "/usr/bin/ls"]);
         assert_eq!(texts("./ls", "/bin"), ["./ls"]);
         assert_eq!(texts("a/b", "/bin"), ["a/b"]);
@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_element_is_the_working_directory() {
+    fn empty_element_is_the_working_directory() {
         assert_eq!(texts("ls", ":/bin"), ["./ls", "/bin/ls"]);
         assert_eq!(texts("ls", ""), ["./ls"]);
     }

@@ -1,4 +1,4 @@
-//! The one place that waits for children: ours, and the orphans that PID 1 inherits.
+//! Reaps all children: those of the agent, and the orphans that PID 1 inherits.
 
 use crate::registry::Registry;
 use crate::sys;
@@ -7,37 +7,37 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Children that are taken at once (a count).
+/// Children that are reaped before other tasks run (a count).
 const BATCH: usize = 64;
-/// How soon a cgroup is looked at again whose last process was reaped: the kernel counts it there
-/// for a moment longer, and says nothing when it no longer does.
-const EMPTYING: Duration = Duration::from_millis(5);
+/// Interval for checking a cgroup whose last process was reaped. The kernel counts that process a
+/// moment longer, without an event at the end.
+const CGROUP_RETRY: Duration = Duration::from_millis(5);
 
-/// Waits for children for ever; an error means that it cannot any more.
+/// Reaps children until an error.
 pub(crate) async fn run(signals: OwnedFd, registry: Rc<Registry>) -> io::Result<()> {
     let signals = sys::watch(signals)?;
     let mut buffer = [0; 128 * 8];
     loop {
         let mut count = 0;
         while let Some(reaped) = sys::reap() {
-            registry.child_ended(&reaped);
+            registry.child_exited(&reaped);
             count += 1;
-            // Commands can make orphans faster than they are taken: others have a turn in between.
+            // Commands can create orphans faster than they are reaped: let other tasks run.
             if count % BATCH == 0 {
                 registry.release_cgroups();
                 tokio::task::yield_now().await;
             }
         }
-        let emptying = registry.release_cgroups();
+        let is_emptying = registry.release_cgroups();
         tokio::select! {
             ready = signals.readable() => {
                 let mut guard = ready?;
-                // Signals of one kind merge while they are pending: each says only "look again".
+                // Pending signals of one kind merge, so their number means nothing.
                 while rustix::io::read(signals.get_ref(), &mut buffer[..]).is_ok() {}
                 guard.clear_ready();
             }
-            () = registry.lingers.notified() => {}
-            () = tokio::time::sleep(EMPTYING), if emptying => {}
+            () = registry.left_background.notified() => {}
+            () = tokio::time::sleep(CGROUP_RETRY), if is_emptying => {}
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The sessions of this agent: running, and ended ones that are remembered.
+//! The sessions of this agent: running ones, and ended ones that are kept.
 
-use crate::connection::Connection;
+use crate::client::Client;
 use crate::resources::Resources;
-use crate::session::{self, Session, refuse};
+use crate::session::{self, Session};
 use crate::sys::{self, Reaped};
 use msb_wire::limits::{ENDED_REPLAY, ENDED_SESSION_SECONDS, ENDED_SESSIONS, SESSIONS};
 use msb_wire::{
@@ -16,25 +16,24 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// How long a request to attach to a session that is not known waits for it.
-const ARRIVAL: Duration = Duration::from_secs(1);
+/// How long a request to attach waits for a session that is not known yet.
+const ATTACH_WAIT: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// The sessions of an agent.
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(crate) boot_id: [u8; 16],
     resources: Rc<Resources>,
     tables: RefCell<Tables>,
-    /// Connections that follow every session.
-    watchers: RefCell<Vec<Rc<Connection>>>,
-    scratch: RefCell<Vec<u8>>,
+    /// Clients that follow every session.
+    watchers: RefCell<Vec<Rc<Client>>>,
     shutdown: Cell<Option<Duration>>,
-    /// A shutdown was asked for, or a session ended while one goes on.
-    pub(crate) stirred: Notify,
-    /// A session is known from now on.
-    arrived: Notify,
-    /// A session has ended and left a cgroup.
-    pub(crate) lingers: Notify,
+    /// Signalled when a shutdown is requested or a session ends.
+    pub(crate) notify: Notify,
+    /// Signalled when a session becomes known.
+    started: Notify,
+    /// Signalled when a session ends and leaves background processes.
+    pub(crate) left_background: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -43,8 +42,8 @@ struct Tables {
     by_pid: HashMap<i32, Rc<Session>>,
     running: VecDeque<SessionId>,
     ended: VecDeque<(Instant, SessionId)>,
-    /// Sessions whose processes live on after their end.
-    lingering: Vec<Rc<Session>>,
+    /// Ended sessions with background processes.
+    background: Vec<Rc<Session>>,
 }
 
 impl Registry {
@@ -54,62 +53,50 @@ impl Registry {
             resources: Rc::new(resources),
             tables: RefCell::default(),
             watchers: RefCell::default(),
-            scratch: RefCell::default(),
             shutdown: Cell::new(None),
-            stirred: Notify::new(),
-            arrived: Notify::new(),
-            lingers: Notify::new(),
+            notify: Notify::new(),
+            started: Notify::new(),
+            left_background: Notify::new(),
         })
     }
 
-    /// Lends the buffer that all reads share: one thread, and no await while it is lent.
-    pub(crate) fn with_scratch<T>(&self, f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        f(&mut self.scratch.borrow_mut())
-    }
-
-    /// Starts a command. Waits for the user to be looked up, and then for nothing.
-    pub(crate) async fn exec(
-        self: &Rc<Self>,
-        connection: &Rc<Connection>,
-        channel: u32,
-        exec: Exec,
-    ) {
+    /// Starts a command. Waits only for the lookup of its user.
+    pub(crate) async fn exec(self: &Rc<Self>, client: &Rc<Client>, channel: u32, exec: Exec) {
         let times = session::Times::new(&exec);
         let account = self.resources.account(exec.user.as_deref()).await;
         if let Err(failure) = self.admit(&exec) {
-            return connection.send(channel, Message::Failed(failure));
+            return client.send(channel, Message::Failed(failure));
         }
         let mut followers = self.announce(&exec);
-        followers.push((Rc::clone(connection), channel, exec.window));
+        followers.push((Rc::clone(client), channel, exec.window));
         let started = account
             .map_err(|error| session::unknown_user(&exec, &error))
             .and_then(|account| session::start(&exec, account, &self.resources));
         let (session, child) = match started {
             Ok(started) => started,
             Err(failure) => {
-                for (connection, channel, _) in followers {
-                    connection.send(channel, Message::Failed(failure.clone()));
+                for (client, channel, _) in followers {
+                    client.send(channel, Message::Failed(failure.clone()));
                 }
                 return;
             }
         };
-        for (connection, channel, window) in followers {
-            session.follow_from_start(&connection, channel, window);
-            connection.channel_opened(channel, &session);
+        for (client, channel, window) in followers {
+            session.follow_from_start(client.channel(channel), window);
+            client.bind(channel, &session);
         }
         let mut tables = self.tables.borrow_mut();
         tables.by_id.insert(session.id, Rc::clone(&session));
         tables.by_pid.insert(session.pid, Rc::clone(&session));
         tables.running.push_back(session.id);
         drop(tables);
-        self.arrived.notify_waiters();
+        self.started.notify_waiters();
         let registry = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let ran = session::run(Rc::clone(&session), child, times, Rc::clone(&registry)).await;
-            match ran {
-                Ok(()) => registry.ended(&session),
+            match session::run(Rc::clone(&session), child, times).await {
+                Ok(()) => registry.session_ended(&session),
                 Err(failure) => {
-                    session.never_ran(&failure);
+                    session.fail(&failure);
                     registry.forget(&session);
                 }
             }
@@ -128,28 +115,28 @@ impl Registry {
         if tables.by_id.contains_key(&exec.session) {
             return Err(session::not_admitted("a session with this id exists"));
         }
-        if !self.watchers.borrow().iter().all(|watcher| watcher.may_announce()) {
-            // To go on would be to lose what is told about sessions, or to hold it without bound.
-            return Err(session::not_admitted("whoever follows all sessions does not keep up"));
+        if !self.watchers.borrow().iter().all(|watcher| watcher.can_announce()) {
+            // Otherwise the client would miss a session, or its queue would grow without bound.
+            return Err(session::not_admitted("a client that follows all sessions is too slow"));
         }
         Ok(())
     }
 
-    /// Tells every session that starts from now on to a connection.
-    pub(crate) fn watch(&self, connection: &Rc<Connection>) {
-        self.watchers.borrow_mut().push(Rc::clone(connection));
+    /// Announces every session that starts from now on to a client.
+    pub(crate) fn add_watcher(&self, client: &Rc<Client>) {
+        self.watchers.borrow_mut().push(Rc::clone(client));
     }
 
-    /// Forgets a connection that has ended.
-    pub(crate) fn unwatch(&self, connection: u64) {
-        self.watchers.borrow_mut().retain(|watcher| watcher.id != connection);
+    /// Removes a client whose connection has ended.
+    pub(crate) fn remove_watcher(&self, client: &Rc<Client>) {
+        self.watchers.borrow_mut().retain(|watcher| !Rc::ptr_eq(watcher, client));
     }
 
-    /// Announces a session to whoever follows all of them.
-    fn announce(&self, exec: &Exec) -> Vec<(Rc<Connection>, u32, u64)> {
+    /// Announces a session to the clients that follow all, and returns their channels and windows.
+    fn announce(&self, exec: &Exec) -> Vec<(Rc<Client>, u32, u64)> {
         let watchers = self.watchers.borrow();
         let announced = watchers.iter().filter_map(|watcher| {
-            let argv = session::shown(exec).into_iter().map(Into::into).collect();
+            let argv = session::shown_argv(exec).into_iter().map(Into::into).collect();
             let opened = Opened { session: exec.session, argv, tty: exec.tty.is_some() };
             let (channel, window) = watcher.announce(opened)?;
             Some((Rc::clone(watcher), channel, window))
@@ -157,32 +144,31 @@ impl Registry {
         announced.collect()
     }
 
-    /// Waits for a session that is not known yet: an id is given to others as soon as its start is
-    /// on its way, and that may be on another connection, which is read later than this one.
-    pub(crate) async fn arrival(&self, id: SessionId) {
+    /// Waits briefly for a session that is not known yet. A host shares an id as soon as it has sent
+    /// the start, which may arrive on another connection after the request to attach.
+    pub(crate) async fn wait_for_session(&self, id: SessionId) {
         let known = async {
             loop {
-                // Made before the look, so that nothing that comes behind it is missed.
-                let arrived = self.arrived.notified();
+                // Created before the lookup, so that no start in between is missed.
+                let started = self.started.notified();
                 if self.find(id).is_some() {
                     return;
                 }
-                arrived.await;
+                started.await;
             }
         };
-        // Beyond that the id is taken to be wrong.
-        let _ = timeout(ARRIVAL, known).await;
+        let _ = timeout(ATTACH_WAIT, known).await;
     }
 
-    /// Lets a channel follow a session.
-    pub(crate) fn attach(&self, connection: &Rc<Connection>, channel: u32, attach: &Attach) {
+    /// Attaches a channel to a session.
+    pub(crate) fn attach(&self, client: &Rc<Client>, channel: u32, attach: &Attach) {
         self.purge();
         match self.find(attach.session) {
             Some(session) => {
-                connection.channel_opened(channel, &session);
-                session.follow(connection, channel, attach.from, attach.window);
+                client.bind(channel, &session);
+                session.follow(client.channel(channel), attach.from, attach.window);
             }
-            None => connection.send(channel, Message::Verdict(unknown())),
+            None => client.send(channel, Message::Verdict(unknown_session())),
         }
     }
 
@@ -190,7 +176,7 @@ impl Registry {
     pub(crate) fn signal(&self, request: &SignalRequest) -> Verdict {
         match self.find(request.session) {
             Some(session) => session.signal(request.signal, request.scope),
-            None => unknown(),
+            None => unknown_session(),
         }
     }
 
@@ -198,11 +184,11 @@ impl Registry {
     pub(crate) fn resize(&self, request: &ResizeRequest) -> Verdict {
         match self.find(request.session) {
             Some(session) => session.resize(request.size),
-            None => unknown(),
+            None => unknown_session(),
         }
     }
 
-    /// All sessions that are known.
+    /// Lists all known sessions.
     pub(crate) fn list(&self) -> Sessions {
         self.purge();
         let tables = self.tables.borrow();
@@ -215,20 +201,20 @@ impl Registry {
         self.tables.borrow().by_id.get(&id).cloned()
     }
 
-    /// A child was reaped: a session's process, or an orphan.
-    pub(crate) fn child_ended(&self, reaped: &Reaped) {
+    /// Handles a reaped child: a session's process, or an orphan.
+    pub(crate) fn child_exited(&self, reaped: &Reaped) {
         let session = self.tables.borrow_mut().by_pid.remove(&reaped.pid);
         if let Some(session) = session {
-            session.child_ended(reaped);
+            session.process_exited(reaped);
         }
     }
 
-    /// Drops the cgroups of ended sessions whose last process has ended. True when there are some
-    /// that have no process any more and are still busy.
+    /// Removes the cgroups of ended sessions whose last process has exited. Returns whether there is
+    /// one without processes that is still busy.
     pub(crate) fn release_cgroups(&self) -> bool {
         let mut tables = self.tables.borrow_mut();
-        tables.lingering.retain(|session| !session.release_cgroup());
-        tables.lingering.iter().any(|session| session.cgroup_is_emptying())
+        tables.background.retain(|session| !session.release_cgroup());
+        tables.background.iter().any(|session| session.cgroup_has_no_members())
     }
 
     fn forget(&self, session: &Rc<Session>) {
@@ -236,24 +222,24 @@ impl Registry {
         tables.by_id.remove(&session.id);
         tables.running.retain(|id| *id != session.id);
         drop(tables);
-        self.stirred.notify_one();
+        self.notify.notify_one();
     }
 
-    fn ended(&self, session: &Rc<Session>) {
-        let lingers = !session.release_cgroup();
+    fn session_ended(&self, session: &Rc<Session>) {
+        let has_background = !session.release_cgroup();
         let mut tables = self.tables.borrow_mut();
         tables.running.retain(|id| *id != session.id);
         tables.ended.push_back((Instant::now(), session.id));
-        if lingers {
-            tables.lingering.push(Rc::clone(session));
-            self.lingers.notify_one();
+        if has_background {
+            tables.background.push(Rc::clone(session));
+            self.left_background.notify_one();
         }
         drop(tables);
         self.purge();
-        self.stirred.notify_one();
+        self.notify.notify_one();
     }
 
-    /// Drops what is remembered beyond its time, number or size, the oldest first.
+    /// Drops ended sessions beyond the limits of time, number and size, the oldest first.
     fn purge(&self) {
         let mut tables = self.tables.borrow_mut();
         let Tables { by_id, ended, .. } = &mut *tables;
@@ -262,43 +248,43 @@ impl Registry {
             .front()
             .is_some_and(|(at, _)| ended.len() > ENDED_SESSIONS || at.elapsed() > lifetime)
         {
-            // A process that lives on may keep the session itself.
+            // A background process may keep the session itself alive.
             if let Some(session) = ended.pop_front().and_then(|(_, id)| by_id.remove(&id)) {
-                session.forget_output();
+                session.drop_replay();
             }
         }
         let sessions: Vec<&Rc<Session>> =
             ended.iter().filter_map(|(_, id)| by_id.get(id)).collect();
-        let mut kept: usize = sessions.iter().map(|session| session.kept()).sum();
+        let mut total: usize = sessions.iter().map(|session| session.replay_len()).sum();
         for session in sessions {
-            if kept <= ENDED_REPLAY {
+            if total <= ENDED_REPLAY {
                 break;
             }
-            let size = session.kept();
-            session.forget_output();
-            kept -= size - session.kept();
+            let size = session.replay_len();
+            session.drop_replay();
+            total -= size - session.replay_len();
         }
     }
 
-    /// Notes that everything is to end; `serve` does it.
-    pub(crate) fn shut_down(&self, request: &Shutdown) {
+    /// Records a request to shut down; `server` executes it.
+    pub(crate) fn request_shutdown(&self, request: &Shutdown) {
         if self.shutdown.get().is_none() {
             self.shutdown.set(Some(Duration::from_nanos(request.grace_ns)));
-            self.stirred.notify_one();
+            self.notify.notify_one();
         }
     }
 
-    /// The grace of a shutdown that was asked for.
+    /// Returns the grace period of a requested shutdown.
     pub(crate) fn shutdown_grace(&self) -> Option<Duration> {
         self.shutdown.get()
     }
 
-    /// Whether no session runs.
+    /// Returns whether no session runs.
     pub(crate) fn is_idle(&self) -> bool {
         self.tables.borrow().running.is_empty()
     }
 
-    /// Signals everything that runs.
+    /// Signals every process of every session.
     pub(crate) fn signal_all(&self, signal: i32) {
         if sys::kill_all(signal).is_ok() {
             return;
@@ -308,12 +294,12 @@ impl Registry {
             tables.running.iter().filter_map(|id| tables.by_id.get(id)).cloned().collect()
         };
         for session in sessions {
-            // Whoever is gone already needs no signal.
+            // Refused only if the session has no process left.
             let _ = session.signal(signal, msb_wire::Scope::Everything);
         }
     }
 }
 
-fn unknown() -> Verdict {
-    refuse(Refusal::NoSuchSession, 0, "no session with this id is known")
+fn unknown_session() -> Verdict {
+    Verdict::refused(Refusal::NoSuchSession, 0, "no session with this id is known")
 }

@@ -1,9 +1,9 @@
-//! What the agent needs of the sandbox's file system, opened once before any command runs.
+//! What the agent shares among all sessions.
 //!
-//! Owns descriptors of `/dev/null`, of the terminals' file system and of `/proc`, and the thread
-//! that reads `/etc/passwd`, which is opened anew each time. Invariant: after
-//! the start nothing of these is opened through a name that a command can change, so a command that
-//! removes, replaces or covers them changes nothing for the agent.
+//! Owns descriptors of `/dev/null`, the devpts mount and `/proc`, opened before any command runs, the
+//! thread that reads `/etc/passwd`, and the read buffer. Invariant: after the start no descriptor is
+//! opened by a path that a command can change, so removing, replacing or covering these files does
+//! not affect the agent.
 
 use crate::accounts::{self, Account, AccountError};
 use crate::lookup::Lookup;
@@ -11,6 +11,7 @@ use crate::sys;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
+use std::cell::RefCell;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
@@ -22,26 +23,27 @@ const PTMX_DEVICE: (u32, u32) = (5, 2);
 /// Longer than any line of `/proc/PID/stat`.
 const MAX_STAT: u64 = 4096;
 
-/// See the module.
+/// The shared resources.
 #[derive(Debug, Default)]
 pub(crate) struct Resources {
     null: Option<OwnedFd>,
     terminals: Option<Terminals>,
     processes: Option<OwnedFd>,
     lookup: Option<Lookup>,
-    commands_mount: bool,
+    can_commands_mount: bool,
+    scratch: RefCell<Vec<u8>>,
 }
 
-/// The file system of the terminals.
+/// The devpts mount.
 #[derive(Debug)]
 struct Terminals {
-    /// As commands see it: a terminal has its usual name.
+    /// As commands see it, so that a terminal has its usual name.
     shown: OwnedFd,
-    /// A mount of the agent's own, on which nobody can mount anything. Only root has it.
+    /// A detached copy, on which commands cannot mount. Only root has it.
     private: Option<OwnedFd>,
 }
 
-/// A process as `/proc/PID/stat` shows it.
+/// A process, from `/proc/PID/stat`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
@@ -50,8 +52,7 @@ pub(crate) struct Process {
 }
 
 impl Resources {
-    /// Opens everything. Fails where `/dev/null` is not the null device: then it is the image's, or
-    /// the runtime's, fault, and nothing could be started.
+    /// Opens everything. Fails where `/dev/null` is not the null device: no command could start.
     pub(crate) fn open() -> io::Result<Resources> {
         let null = open_null().map_err(|error| {
             io::Error::new(error.kind(), format!("cannot open /dev/null: {error}"))
@@ -60,13 +61,14 @@ impl Resources {
         Ok(Resources {
             null: Some(null),
             terminals: Terminals::open(),
-            commands_mount: processes.is_some() && !sys::restricts_commands(),
+            can_commands_mount: processes.is_some() && !sys::restricts_commands(),
             lookup: Some(Lookup::start()?),
             processes: processes.or_else(|| directory(c"/proc")),
+            scratch: RefCell::default(),
         })
     }
 
-    /// The account of a user specification; `None` is root.
+    /// Resolves a user specification; `None` is root.
     pub(crate) async fn account(&self, user: Option<&str>) -> Result<Account, AccountError> {
         match &self.lookup {
             Some(lookup) => lookup.resolve(user).await,
@@ -74,24 +76,30 @@ impl Resources {
         }
     }
 
-    /// The null device, for a command's standard input.
+    /// Returns the null device, for a command's standard input.
     pub(crate) fn null(&self) -> Result<OwnedFd, Errno> {
         let null = self.null.as_ref().ok_or(Errno::NOENT)?;
         rustix::io::fcntl_dupfd_cloexec(null, 3)
     }
 
-    /// The master side of a new terminal.
+    /// Opens a terminal and returns its master side.
     pub(crate) fn terminal(&self) -> Result<OwnedFd, Errno> {
         self.terminals.as_ref().ok_or(Errno::NOENT)?.new_terminal()
     }
 
-    /// Whether the agent may mount, and so commands that are root as well: where they may not, as
-    /// in a container, they cannot reach a cgroup other than their own.
-    pub(crate) fn commands_mount(&self) -> bool {
-        self.commands_mount
+    /// Returns whether commands as root may mount. If not, as in a container, they cannot reach
+    /// another cgroup than their own.
+    pub(crate) fn can_commands_mount(&self) -> bool {
+        self.can_commands_mount
     }
 
-    /// Every process in the sandbox.
+    /// Calls a function with the buffer that all reads share. The agent has one thread, and no await
+    /// happens during the call.
+    pub(crate) fn with_scratch<T>(&self, f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        f(&mut self.scratch.borrow_mut())
+    }
+
+    /// Lists every process in the sandbox.
     pub(crate) fn processes(&self) -> Vec<Process> {
         let Some(processes) = &self.processes else { return Vec::new() };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -120,7 +128,7 @@ fn open_null() -> io::Result<OwnedFd> {
         return Err(io::Error::other("not the null device"));
     }
     rustix::fs::fcntl_setfl(&null, OFlags::empty())?;
-    // Above 2: there it would become a command's stream by accident.
+    // Above 2, so that it does not become a command's stream by accident.
     Ok(rustix::io::fcntl_dupfd_cloexec(&null, 3)?)
 }
 
@@ -136,15 +144,15 @@ fn directory(path: &std::ffi::CStr) -> Option<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty()).ok()
 }
 
-/// A copy of a mount that is attached nowhere, so that what is mounted on the original does not
-/// show in it. Only root has it (open_tree(2)).
+/// Returns a detached copy of a mount, in which mounts on the original do not appear. Only root can
+/// create one (open_tree(2)).
 fn private_mount(path: &std::ffi::CStr) -> Option<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     rustix::mount::open_tree(rustix::fs::CWD, path, flags).ok()
 }
 
 impl Terminals {
-    /// `None` where there is no devpts: a sandbox without terminals.
+    /// Opens the devpts mount; `None` in a sandbox without terminals.
     fn open() -> Option<Terminals> {
         let shown = directory(c"/dev/pts")?;
         #[allow(clippy::useless_conversion, reason = "its type depends on the architecture")]
@@ -154,10 +162,10 @@ impl Terminals {
 
     fn new_terminal(&self) -> Result<OwnedFd, Errno> {
         match open_beneath(&self.shown) {
-            // Something is mounted on it. The terminal's own name is not right then.
+            // A command mounted something on it. The terminal then has another name.
             Err(Errno::XDEV) => open_beneath(self.private.as_ref().ok_or(Errno::XDEV)?),
-            // As a host has it that keeps the instance's own ptmx closed (devpts.rst): only an
-            // ordinary user's agent outside any sandbox comes here.
+            // A host without access to the instance's own ptmx (devpts.rst). Only the agent of an
+            // ordinary user outside a sandbox reaches this.
             Err(Errno::ACCESS) => open_ptmx(),
             result => result,
         }
@@ -170,11 +178,11 @@ const TERMINAL_FLAGS: OFlags = OFlags::RDWR
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOFOLLOW);
 
-/// Opens a devpts' own `ptmx`. Only the kernel makes files there.
+/// Opens the `ptmx` of a devpts. Only the kernel creates files there.
 fn open_beneath(devpts: &OwnedFd) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::NO_XDEV | ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(devpts, c"ptmx", TERMINAL_FLAGS, Mode::empty(), resolve) {
-        // Linux before 5.6, or a filter of system calls that does not know it.
+        // Linux before 5.6, or a seccomp filter without this call.
         Err(Errno::NOSYS | Errno::PERM) => {
             let master = rustix::fs::openat(devpts, c"ptmx", TERMINAL_FLAGS, Mode::empty())?;
             checked(master)
@@ -191,8 +199,8 @@ fn checked(master: OwnedFd) -> Result<OwnedFd, Errno> {
     if is_device(&master, PTMX_DEVICE) { Ok(master) } else { Err(Errno::NODEV) }
 }
 
-/// The command name stands in parentheses and may hold any character, so the fields are counted
-/// from the last one (proc_pid_stat(5)).
+/// Parses a line of `/proc/PID/stat`. The command name in parentheses may contain any character, so
+/// the fields count from the last parenthesis (proc_pid_stat(5)).
 fn parse_stat(pid: i32, line: &[u8]) -> Option<Process> {
     let after_name = line.rsplitn(2, |byte| *byte == b')').next()?;
     let text = std::str::from_utf8(after_name).ok()?;
@@ -207,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn j7_stat_line_with_odd_name_is_read() {
+    fn j7_stat_line_with_any_name_is_parsed() {
         for line in [&b"9 (a) S) b) S 7 9 5 34816 9 4194304"[..], b"9 (\xff) S 7 9 5 0"] {
             let process = parse_stat(9, line).unwrap();
             assert_eq!((process.pid, process.parent, process.session), (9, 7, 5));

@@ -1,7 +1,9 @@
-//! The agent as a whole: accepts connections, and ends when it is told to or left alone.
+//! The agent as a whole: accepts connections until a shutdown is requested or the runner exits.
 
+use crate::client::Client;
 use crate::connection::Connection;
-use crate::machine::{Entrance, Farewell, Way};
+use crate::dispatch;
+use crate::machine::{HostLink, Listener, Shutdown};
 use crate::reaper;
 use crate::registry::Registry;
 use crate::resources::Resources;
@@ -17,23 +19,23 @@ use tokio::time::timeout;
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
-/// Connections at once (a count). The library keeps one per sandbox object.
+/// Connections at once (a count). The library has one per sandbox object.
 const CONNECTIONS: usize = 1024;
-/// How long the last frames may take to leave when the agent ends.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// Time for writing the last frames before the agent exits.
+const LAST_FRAMES: Duration = Duration::from_millis(500);
 
-/// Serves a container's socket until a shutdown is asked for or the runner is gone.
+/// Serves a container's socket until a shutdown is requested or the runner exits.
 pub fn serve(inherited: Inherited) -> io::Result<()> {
     let agent = Agent::new()?;
-    let leash = inherited.leash;
-    agent.run(async { Ok((Entrance::unix(inherited.listener)?, None)) }, leash)
+    let lifeline = inherited.lifeline;
+    agent.run(async { Ok((Listener::unix(inherited.listener)?, None)) }, lifeline)
 }
 
-/// Serves a machine until a shutdown is asked for, or the host is gone.
-pub fn serve_machine(way: Way) -> io::Result<()> {
+/// Serves a machine until a shutdown is requested or the link to the host ends.
+pub fn serve_machine(link: HostLink) -> io::Result<()> {
     let agent = Agent::new()?;
     agent.run(
-        async { way.open().await.map(|(entrance, farewell)| (entrance, Some(farewell))) },
+        async { link.open().await.map(|(listener, shutdown)| (listener, Some(shutdown))) },
         None,
     )
 }
@@ -56,17 +58,17 @@ impl Agent {
 
     fn run(
         self,
-        open: impl Future<Output = io::Result<(Entrance, Option<Farewell>)>>,
-        leash: Option<OwnedFd>,
+        open: impl Future<Output = io::Result<(Listener, Option<Shutdown>)>>,
+        lifeline: Option<OwnedFd>,
     ) -> io::Result<()> {
         let Agent { signals, registry, runtime } = self;
-        let (entrance, farewell) = runtime.block_on(open)?;
+        let (listener, shutdown) = runtime.block_on(open)?;
         let tasks = tokio::task::LocalSet::new();
-        let result = tasks.block_on(&runtime, run(entrance, leash, signals, registry));
-        // With the tasks the connections go, and what is still in them can be sent to its end.
+        let result = tasks.block_on(&runtime, run(listener, lifeline, signals, registry));
+        // Closes all connections, so that the relay can send the rest of their data.
         drop(tasks);
-        if let (Ok(()), Some(farewell)) = (&result, farewell) {
-            runtime.block_on(farewell.say());
+        if let (Ok(()), Some(shutdown)) = (&result, shutdown) {
+            runtime.block_on(shutdown.announce());
         }
         result
     }
@@ -75,31 +77,31 @@ impl Agent {
 type Connections = Rc<RefCell<Vec<Weak<Connection>>>>;
 
 async fn run(
-    mut entrance: Entrance,
-    leash: Option<OwnedFd>,
+    mut listener: Listener,
+    lifeline: Option<OwnedFd>,
     signals: OwnedFd,
     registry: Rc<Registry>,
 ) -> io::Result<()> {
     let connections = Connections::default();
     tokio::select! {
         result = reaper::run(signals, Rc::clone(&registry)) => result,
-        result = accept(&mut entrance, &registry, &connections) => result,
-        result = left_alone(leash) => result,
+        result = accept(&mut listener, &registry, &connections) => result,
+        result = runner_exit(lifeline) => result,
         () = shut_down(&registry, &connections) => Ok(()),
     }
 }
 
 async fn accept(
-    entrance: &mut Entrance,
+    listener: &mut Listener,
     registry: &Rc<Registry>,
     connections: &Connections,
 ) -> io::Result<()> {
     let mut next_id = 0;
     loop {
-        let stream = match entrance.accept().await {
+        let stream = match listener.accept().await {
             Ok(Some(stream)) => stream,
-            Ok(None) => return Err(io::Error::other("the way to the host has ended")),
-            // Out of descriptors or memory: the next caller may have more luck.
+            Ok(None) => return Err(io::Error::other("the link to the host has ended")),
+            // Out of descriptors or memory: retry later.
             Err(_) => {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
@@ -107,36 +109,36 @@ async fn accept(
         };
         next_id += 1;
         let connection = Connection::new(next_id, stream);
-        if !remember(connections, &connection) {
+        if !add(connections, &connection) {
             connection.send(0, Message::Error("too many connections to this sandbox".into()));
-            connection.flush_now().await;
+            connection.flush().await;
             continue;
         }
-        tokio::task::spawn_local(connection.run(Rc::clone(registry)));
+        tokio::task::spawn_local(dispatch::serve(Client::new(connection), Rc::clone(registry)));
     }
 }
 
-/// False when there are too many already.
-fn remember(connections: &Connections, connection: &Rc<Connection>) -> bool {
+/// Records a connection. Returns false when there are too many.
+fn add(connections: &Connections, connection: &Rc<Connection>) -> bool {
     let mut all = connections.borrow_mut();
     all.retain(|other| other.strong_count() > 0);
-    let room = all.len() < CONNECTIONS;
-    if room {
+    let has_room = all.len() < CONNECTIONS;
+    if has_room {
         all.push(Rc::downgrade(connection));
     }
-    room
+    has_room
 }
 
-/// Ends when the runner does: its end of the pipe is the only one.
-async fn left_alone(leash: Option<OwnedFd>) -> io::Result<()> {
-    let Some(leash) = leash else {
+/// Waits until the runner exits and so closes its end of the lifeline.
+async fn runner_exit(lifeline: Option<OwnedFd>) -> io::Result<()> {
+    let Some(lifeline) = lifeline else {
         return std::future::pending().await;
     };
-    rustix::fs::fcntl_setfl(&leash, rustix::fs::OFlags::NONBLOCK)?;
-    let leash = sys::watch(leash)?;
+    rustix::fs::fcntl_setfl(&lifeline, rustix::fs::OFlags::NONBLOCK)?;
+    let lifeline = sys::watch(lifeline)?;
     loop {
-        let mut guard = leash.readable().await?;
-        match rustix::io::read(leash.get_ref(), &mut [0; 64]) {
+        let mut guard = lifeline.readable().await?;
+        match rustix::io::read(lifeline.get_ref(), &mut [0; 64]) {
             Ok(0) => return Ok(()),
             Ok(_) => {}
             Err(_) => guard.clear_ready(),
@@ -144,10 +146,10 @@ async fn left_alone(leash: Option<OwnedFd>) -> io::Result<()> {
     }
 }
 
-/// Ends every session when that was asked for: first politely, then not.
+/// Waits for a shutdown request, then ends every session: by SIGTERM, then by SIGKILL.
 async fn shut_down(registry: &Rc<Registry>, connections: &Connections) {
     let grace = loop {
-        registry.stirred.notified().await;
+        registry.notify.notified().await;
         if let Some(grace) = registry.shutdown_grace() {
             break grace;
         }
@@ -155,18 +157,18 @@ async fn shut_down(registry: &Rc<Registry>, connections: &Connections) {
     registry.signal_all(SIGTERM);
     if timeout(grace, idle(registry)).await.is_err() {
         registry.signal_all(SIGKILL);
-        // Whoever survives SIGKILL waits in the kernel, and the sandbox's end takes them along.
-        let _ = timeout(FAREWELL, idle(registry)).await;
+        // A process that survives SIGKILL waits in the kernel, until the sandbox ends.
+        let _ = timeout(LAST_FRAMES, idle(registry)).await;
     }
     let connections: Vec<_> = connections.borrow().iter().filter_map(Weak::upgrade).collect();
     for connection in connections {
         connection.send(0, Message::Bye);
-        let _ = timeout(FAREWELL, connection.flush_now()).await;
+        let _ = timeout(LAST_FRAMES, connection.flush()).await;
     }
 }
 
 async fn idle(registry: &Rc<Registry>) {
     while !registry.is_idle() {
-        registry.stirred.notified().await;
+        registry.notify.notified().await;
     }
 }

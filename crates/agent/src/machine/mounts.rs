@@ -1,4 +1,4 @@
-//! The machine's filesystems.
+//! The file systems of a machine.
 
 use rustix::fs::{CWD, FileType, Mode};
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move, mount_remount};
@@ -7,12 +7,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Where things are put together, before the root changes.
-const PLACE: &str = "/msb";
+/// Where the root file system is assembled, before the root changes.
+const STAGE: &str = "/msb";
 /// The agent's own directory in the new root.
 const OWN: &str = "/.msb";
 
-/// A step of the boot that failed.
+/// A failed step of the boot.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what} {at}: {error}")]
 pub(crate) struct StepFailed {
@@ -25,16 +25,16 @@ fn failed<E: Into<io::Error>>(what: &'static str, at: &str) -> impl FnOnce(E) ->
     move |error| StepFailed { what, at: at.to_owned(), error: error.into() }
 }
 
-/// What the kernel shows, in the first root.
-pub(crate) fn kernel_filesystems() -> Result<(), StepFailed> {
+/// Mounts the file systems of the kernel in the initial root.
+pub(crate) fn mount_kernel_file_systems() -> Result<(), StepFailed> {
     for (at, kind) in [("/proc", c"proc"), ("/sys", c"sysfs"), ("/dev", c"devtmpfs")] {
-        fill(at, kind, MountFlags::empty(), c"")?;
+        mount_unless_mounted(at, kind, MountFlags::empty(), c"")?;
     }
     Ok(())
 }
 
-/// The modules that the driver put into the initramfs, in the order of their names. A kernel that
-/// has everything built in comes with none.
+/// Loads the modules that the driver put into the initramfs, in the order of their names. A kernel
+/// with everything built in has none.
 pub(crate) fn load_modules() -> Result<(), StepFailed> {
     let Ok(folder) = fs::read_dir("/modules") else { return Ok(()) };
     let mut paths: Vec<_> = folder.flatten().map(|entry| entry.path()).collect();
@@ -50,46 +50,51 @@ pub(crate) fn load_modules() -> Result<(), StepFailed> {
     Ok(())
 }
 
-/// Assembles the root filesystem and makes it the root of everything that follows.
-pub(crate) fn root(restricted: bool) -> Result<(), StepFailed> {
-    fill(PLACE, c"tmpfs", MountFlags::empty(), c"mode=700")?;
-    let at = |name: &str| format!("{PLACE}/{name}");
+/// Assembles the root file system and changes to it.
+pub(crate) fn mount_root(restricted: bool) -> Result<(), StepFailed> {
+    mount_unless_mounted(STAGE, c"tmpfs", MountFlags::empty(), c"mode=700")?;
+    let at = |name: &str| format!("{STAGE}/{name}");
     let (lower, disk, root) = (at("lower"), at("disk"), at("root"));
     let closed = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
-    mounted("image", &lower, c"virtiofs", closed & !MountFlags::NOSUID, c"")?;
-    mounted("/dev/vda", &disk, c"ext4", MountFlags::NOATIME, c"")?;
+    mount_at("image", &lower, c"virtiofs", closed & !MountFlags::NOSUID, c"")?;
+    mount_at("/dev/vda", &disk, c"ext4", MountFlags::NOATIME, c"")?;
     for layer in ["upper", "work"] {
         make_dir(&format!("{disk}/{layer}"))?;
     }
     let layers = format!("lowerdir={lower},upperdir={disk}/upper,workdir={disk}/work");
     let layers = CString::new(layers).map_err(failed("name", &root))?;
-    mounted("overlay", &root, c"overlay", MountFlags::empty(), &layers)?;
-    // An initramfs cannot be left by pivot_root(2): its root is covered instead.
+    mount_at("overlay", &root, c"overlay", MountFlags::empty(), &layers)?;
+    // pivot_root(2) cannot leave an initramfs: its root is covered instead.
     std::env::set_current_dir(&root).map_err(failed("enter", &root))?;
     mount_move(".", "/").map_err(failed("move", &root))?;
     rustix::process::chroot(".").map_err(failed("make the root of", &root))?;
     std::env::set_current_dir("/").map_err(failed("enter", "/"))?;
-    in_the_new_root(restricted)
+    mount_in_new_root(restricted)
 }
 
-fn in_the_new_root(restricted: bool) -> Result<(), StepFailed> {
+fn mount_in_new_root(restricted: bool) -> Result<(), StepFailed> {
     let closed = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     let device = MountFlags::NOSUID | MountFlags::NOEXEC;
-    fill("/proc", c"proc", closed, c"")?;
+    mount_unless_mounted("/proc", c"proc", closed, c"")?;
     let system = if restricted { closed | MountFlags::RDONLY } else { closed };
-    fill("/sys", c"sysfs", system, c"")?;
+    mount_unless_mounted("/sys", c"sysfs", system, c"")?;
     if restricted {
-        own_devices()?;
+        create_devices()?;
     } else {
-        fill("/dev", c"devtmpfs", device, c"mode=755")?;
+        mount_unless_mounted("/dev", c"devtmpfs", device, c"mode=755")?;
         for name in MEMORY_DEVICES {
-            // A kernel may be without it.
+            // Not every kernel has it.
             let _ = fs::remove_file(Path::new("/dev").join(name));
         }
     }
-    fill("/dev/pts", c"devpts", device, c"newinstance,ptmxmode=0666,mode=0620,gid=5")?;
-    fill("/dev/shm", c"tmpfs", closed, c"mode=1777")?;
-    fill(OWN, c"tmpfs", closed, c"mode=755,size=1m")?;
+    mount_unless_mounted(
+        "/dev/pts",
+        c"devpts",
+        device,
+        c"newinstance,ptmxmode=0666,mode=0620,gid=5",
+    )?;
+    mount_unless_mounted("/dev/shm", c"tmpfs", closed, c"mode=1777")?;
+    mount_unless_mounted(OWN, c"tmpfs", closed, c"mode=755,size=1m")?;
     for (name, target) in [
         ("ptmx", "pts/ptmx"),
         ("fd", "/proc/self/fd"),
@@ -105,20 +110,18 @@ fn in_the_new_root(restricted: bool) -> Result<(), StepFailed> {
             _ => {}
         }
     }
-    // A kernel without message queues or control groups is one without these; sessions then do
-    // without groups of their own.
-    let _ = fill("/dev/mqueue", c"mqueue", closed, c"");
-    // Commands are in namespaces of their own, which nobody in them leaves (cgroup-v2.rst,
-    // `nsdelegate`).
-    if fill("/.msb/cgroup", c"cgroup2", closed, c"nsdelegate").is_ok() {
-        // Each mount sets the option anew.
+    // Not every kernel has message queues and cgroups. Without cgroups sessions have none.
+    let _ = mount_unless_mounted("/dev/mqueue", c"mqueue", closed, c"");
+    // Commands have cgroup namespaces, which they cannot leave (cgroup-v2.rst, `nsdelegate`).
+    if mount_unless_mounted("/.msb/cgroup", c"cgroup2", closed, c"nsdelegate").is_ok() {
+        // Every mount sets the option again.
         let flags = closed | MountFlags::RDONLY;
         let _ = mount("cgroup2", "/sys/fs/cgroup", c"cgroup2", flags, c"nsdelegate");
     }
     Ok(())
 }
 
-/// Devices by which root reads and writes the machine's memory and ports.
+/// Devices that give root access to the machine's memory and ports.
 const MEMORY_DEVICES: [&str; 3] = ["mem", "kmem", "port"];
 /// The devices of a container, and their numbers (devices.txt of the kernel).
 const CONTAINER_DEVICES: [(&str, u32, u32); 6] = [
@@ -129,15 +132,15 @@ const CONTAINER_DEVICES: [(&str, u32, u32); 6] = [
     ("urandom", 1, 9),
     ("tty", 5, 0),
 ];
-/// Files of the kernel that change the machine for all, or tell of its memory.
+/// Files of the kernel that change the machine.
 const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 const MASKED: [&str; 3] = ["/proc/kcore", "/proc/keys", "/proc/timer_list"];
 
-/// A `/dev` with a container's devices: its commands, which may not make any, see no others.
-fn own_devices() -> Result<(), StepFailed> {
+/// Creates a `/dev` with a container's devices. Commands cannot create others.
+fn create_devices() -> Result<(), StepFailed> {
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
-    fill("/dev", c"tmpfs", flags, c"mode=755,size=64m,nr_inodes=4096")?;
+    mount_unless_mounted("/dev", c"tmpfs", flags, c"mode=755,size=64m,nr_inodes=4096")?;
     for (name, major, minor) in CONTAINER_DEVICES {
         let at = format!("/dev/{name}");
         let number = rustix::fs::makedev(major, minor);
@@ -149,8 +152,8 @@ fn own_devices() -> Result<(), StepFailed> {
     Ok(())
 }
 
-/// Closes the kernel's files that root could write without any capability, as in a container.
-pub(crate) fn close_kernel_files() -> Result<(), StepFailed> {
+/// Protects files of the kernel that root can write without any capability, as in a container.
+pub(crate) fn protect_kernel_files() -> Result<(), StepFailed> {
     let closed = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     for at in MASKED.into_iter().filter(|at| Path::new(at).exists()) {
         mount_bind("/dev/null", at).map_err(failed("hide", at))?;
@@ -158,33 +161,38 @@ pub(crate) fn close_kernel_files() -> Result<(), StepFailed> {
     for at in READ_ONLY.into_iter().filter(|at| Path::new(at).exists()) {
         mount_bind(at, at).map_err(failed("bind", at))?;
         let flags = closed | MountFlags::BIND | MountFlags::RDONLY;
-        mount_remount(at, flags, c"").map_err(failed("close", at))?;
+        mount_remount(at, flags, c"").map_err(failed("protect", at))?;
     }
     Ok(())
 }
 
-/// Shows an `/etc/hosts` that knows the machine's name. The image's, if it has one, stays as it is
-/// below it.
-pub(crate) fn hosts(name: &[u8]) -> Result<(), StepFailed> {
-    let (own, shown) = (format!("{OWN}/hosts"), "/etc/hosts");
+/// Mounts an `/etc/hosts` with the machine's name over that of the image, which stays unchanged.
+pub(crate) fn mount_hosts(name: &[u8]) -> Result<(), StepFailed> {
+    let (own, target) = (format!("{OWN}/hosts"), "/etc/hosts");
     let text = [b"127.0.0.1\tlocalhost ".as_slice(), name, b"\n::1\tlocalhost ", name, b"\n"];
     fs::write(&own, text.concat()).map_err(failed("write", &own))?;
     make_dir("/etc")?;
-    let there = fs::OpenOptions::new().append(true).create(true).open(shown);
-    there.map_err(failed("create", shown))?;
-    mount_bind(&own, shown).map_err(failed("show", shown))
+    let there = fs::OpenOptions::new().append(true).create(true).open(target);
+    there.map_err(failed("create", target))?;
+    mount_bind(&own, target).map_err(failed("mount", target))
 }
 
-fn fill(at: &str, kind: &CStr, flags: MountFlags, data: &CStr) -> Result<(), StepFailed> {
+/// Mounts a file system, unless the kernel or an earlier step has done so.
+fn mount_unless_mounted(
+    at: &str,
+    kind: &CStr,
+    flags: MountFlags,
+    data: &CStr,
+) -> Result<(), StepFailed> {
     let source = kind.to_string_lossy().into_owned();
-    match mounted(&source, at, kind, flags, data) {
-        // The kernel or a former step has done it.
+    match mount_at(&source, at, kind, flags, data) {
         Err(StepFailed { error, .. }) if error.raw_os_error() == Some(libc::EBUSY) => Ok(()),
         result => result,
     }
 }
 
-fn mounted(
+/// Creates a mount point and mounts a file system on it.
+fn mount_at(
     source: &str,
     at: &str,
     kind: &CStr,

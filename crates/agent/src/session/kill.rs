@@ -1,12 +1,10 @@
-//! Signals to a session's processes.
+//! Signals to the processes of a session.
 //!
-//! `Everything` is what is in the session's cgroup and, where commands could leave it or there is
-//! none, what descends from its processes or belongs to a session (setsid(2)) of one of them. What
-//! remains out of reach without a cgroup is a process that made a session of its own and whose
-//! ancestors have all ended; and in a virtual machine, which is its commands' own, one that root has
-//! moved to another cgroup as well.
+//! `Everything` is every process in the session's cgroup. Where commands can leave the cgroup or
+//! there is none, it is also every descendant of these processes and every member of a session
+//! (setsid(2)) of one of them. Not found without a cgroup: a process in a new session whose ancestors
+//! have all exited. Not found in a virtual machine: the same, if root moved it to another cgroup.
 
-use super::refuse;
 use crate::cgroup::Cgroup;
 use crate::resources::{Process, Resources};
 use crate::sys;
@@ -17,29 +15,29 @@ use std::io;
 const SIGKILL: i32 = 9;
 const SIGSTOP: i32 = 19;
 const ESRCH: i32 = 3;
-/// How often processes are looked for that were not there before.
+/// How often the search for new processes is repeated (a count).
 const ROUNDS: usize = 16;
 
 /// The processes of a session.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target<'a> {
-    /// The session's own process.
+    /// The session's process.
     pub(super) pid: i32,
-    /// It has ended, and its number is nobody's.
-    pub(super) reaped: bool,
+    /// It was reaped: its number may belong to another process.
+    pub(super) has_exited: bool,
     pub(super) cgroup: Option<&'a Cgroup>,
     pub(super) resources: &'a Resources,
 }
 
-/// Sends a signal.
+/// Sends a signal to the processes in the scope.
 pub(super) fn send(target: Target<'_>, signal: i32, scope: Scope) -> Verdict {
     if !sys::valid_signal(signal) {
-        return refuse(Refusal::Invalid, 0, &format!("{signal} is not a signal"));
+        return Verdict::refused(Refusal::Invalid, 0, &format!("{signal} is not a signal"));
     }
     match (scope, target.cgroup) {
-        (Scope::Group, _) if target.reaped => gone(),
+        (Scope::Group, _) if target.has_exited => gone(),
         (Scope::Group, _) => verdict(sys::kill_group(target.pid, signal)),
-        (Scope::Everything, Some(cgroup)) if !target.resources.commands_mount() => {
+        (Scope::Everything, Some(cgroup)) if !target.resources.can_commands_mount() => {
             in_cgroup(cgroup, signal)
         }
         (Scope::Everything, _) => everything(target, signal),
@@ -47,18 +45,18 @@ pub(super) fn send(target: Target<'_>, signal: i32, scope: Scope) -> Verdict {
 }
 
 fn gone() -> Verdict {
-    refuse(Refusal::NoSuchProcess, ESRCH, "the process has ended")
+    Verdict::refused(Refusal::NoSuchProcess, ESRCH, "the process has exited")
 }
 
 fn verdict(result: io::Result<()>) -> Verdict {
     match result.map_err(|error| error.raw_os_error().unwrap_or(0)) {
         Ok(()) => Verdict::default(),
         Err(ESRCH) => gone(),
-        Err(errno) => refuse(Refusal::System, errno, "the signal could not be sent"),
+        Err(errno) => Verdict::refused(Refusal::System, errno, "cannot send the signal"),
     }
 }
 
-/// For where no command can leave its cgroup.
+/// Signals a cgroup that no command can leave.
 fn in_cgroup(cgroup: &Cgroup, signal: i32) -> Verdict {
     match cgroup.is_populated() {
         Ok(false) => return gone(),
@@ -73,15 +71,16 @@ fn in_cgroup(cgroup: &Cgroup, signal: i32) -> Verdict {
         Err(error) => return verdict(Err(error)),
     };
     for pid in members {
-        // One that ended since it was listed needs no signal any more.
+        // Fails only if it has exited since.
         let _ = sys::kill_process(pid, signal);
     }
     Verdict::default()
 }
 
+/// Signals everything that is found, where a command may have left its cgroup.
 fn everything(target: Target<'_>, signal: i32) -> Verdict {
-    // To be killed, everything is stopped first: nobody sees a child die and goes on or exits by
-    // itself, and no orphan loses the ancestor by which it would have been found.
+    // Before a kill everything is stopped, so that no process reacts to the death of another one, and
+    // no orphan loses the ancestor by which it is found.
     let first = if signal == SIGKILL { SIGSTOP } else { signal };
     let mut seen = HashSet::new();
     for _ in 0..ROUNDS {
@@ -102,7 +101,7 @@ fn everything(target: Target<'_>, signal: i32) -> Verdict {
             let _ = sys::kill_process(*pid, signal);
         }
     }
-    match target.reaped {
+    match target.has_exited {
         false => verdict(sys::kill_group(target.pid, signal)),
         true if seen.is_empty() => gone(),
         true => Verdict::default(),
@@ -110,11 +109,11 @@ fn everything(target: Target<'_>, signal: i32) -> Verdict {
 }
 
 impl Target<'_> {
-    /// The session's processes now, and what belongs to those that were `seen`.
+    /// Returns the session's current processes, and the families of those `seen` before.
     fn processes(&self, seen: &HashSet<i32>) -> HashSet<i32> {
         let members = self.cgroup.and_then(|cgroup| cgroup.members().ok()).unwrap_or_default();
         let mut seeds: HashSet<i32> = members.into_iter().chain(seen.iter().copied()).collect();
-        if !self.reaped {
+        if !self.has_exited {
             seeds.insert(self.pid);
         }
         if seeds.is_empty() {
@@ -124,8 +123,8 @@ impl Target<'_> {
     }
 }
 
-/// The seeds, their descendants, and the members of sessions to which any of these belongs, except
-/// the agent's own: each command begins with a session of its own, so none is shared with another.
+/// Returns the seeds, their descendants, and the members of their sessions (setsid(2)), except the
+/// agent's own. Each command starts a session, so two commands never share one.
 fn family(table: &[Process], mut members: HashSet<i32>) -> HashSet<i32> {
     let own = std::process::id().cast_signed();
     let agents = table.iter().find(|process| process.pid == own).map(|process| process.session);
@@ -154,9 +153,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn d2_unknown_signal_is_invalid_and_ended_process_is_gone() {
+    fn d2_unknown_signal_or_exited_process_is_refused() {
         let resources = Resources::default();
-        let target = Target { pid: 1, reaped: true, cgroup: None, resources: &resources };
+        let target = Target { pid: 1, has_exited: true, cgroup: None, resources: &resources };
         for signal in [0, -1, 65, i32::MAX] {
             let verdict = send(target, signal, Scope::Group);
             assert_eq!(verdict.refusal, Some(Refusal::Invalid), "{signal}");
@@ -172,11 +171,11 @@ mod tests {
         let process = |pid, parent, session| Process { pid, parent, session };
         let table = [
             process(own, 0, own),
-            // A command, a child that has left its session, and an orphan of that one.
+            // A command, a child in a session of its own, and an orphan of that child.
             process(1_000_010, own, 1_000_010),
             process(1_000_011, 1_000_010, 1_000_011),
             process(1_000_012, own, 1_000_011),
-            // Another command, and an orphan that is still in the agent's session.
+            // Another command, and an orphan in the agent's session.
             process(1_000_020, own, 1_000_020),
             process(1_000_021, own, own),
             process(2, 0, 0),

@@ -1,16 +1,17 @@
-//! Moves a session's bytes, from its start to its end.
+//! Moves the bytes of a session, from its start to its end.
 
-use super::Session;
-use super::machine::{Actions, Input, Machine};
-use super::start::{Ends, PendingChild, fd};
-use crate::registry::Registry;
+use super::output_state::{Actions, Input, OutputState};
+use super::start::PendingChild;
+use super::state::Session;
+use super::streams::AgentEnds;
+use crate::resources::Resources;
 use crate::sys;
 use bytes::Bytes;
 use msb_wire::limits::{COPY_BELOW, DRAIN_MILLIS, MAX_DATA};
-use msb_wire::{Exec, OutputStream};
+use msb_wire::{Exec, Failure, OutputStream};
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,25 +19,26 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::{Instant, sleep_until};
 
 const EPIPE: i32 = 32;
-/// What a terminal can hold when its session ends (N_TTY_BUF_SIZE and the flip buffers), and more.
-const TERMINAL_REST: u64 = 256 * 1024;
-/// Size of the pipe of a program that has put out this much.
-const WIDE_PIPE: usize = 256 * 1024;
-const WIDE_FROM: usize = 512 * 1024;
-/// Further ahead than any timeout that a clock can take.
-const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
+const OUTPUTS: [OutputStream; 2] = [OutputStream::Stdout, OutputStream::Stderr];
+/// More than a terminal holds when its session ends (N_TTY_BUF_SIZE and the flip buffers), in bytes.
+const TERMINAL_PENDING: u64 = 256 * 1024;
+/// Size of the pipe of a program with much output, in bytes.
+const LARGE_PIPE: usize = 256 * 1024;
+/// Output after which a program gets a large pipe, in bytes.
+const LARGE_PIPE_AFTER: usize = 512 * 1024;
+/// Longest time limit: adding it to a clock does not overflow.
+const MAX_TIME: Duration = Duration::from_secs(86_400 * 365 * 30);
 
-/// Runs a session to its end. The result is whether the program ever ran.
+/// Runs a session to its end. Fails if the program never ran.
 pub(crate) async fn run(
     session: Rc<Session>,
     child: PendingChild,
     times: Times,
-    registry: Rc<Registry>,
-) -> Result<(), msb_wire::Failure> {
+) -> Result<(), Failure> {
     let Times { mut deadline, drain } = times;
     let ends = {
         let mut started = pin!(child.wait_exec());
-        // A program or directory on a file system that does not answer is never executed.
+        // A program or directory on an unresponsive file system blocks the exec.
         let overdue = sleep_until(deadline.unwrap_or_else(Instant::now));
         tokio::select! {
             ends = &mut started => ends?,
@@ -48,38 +50,30 @@ pub(crate) async fn run(
             }
         }
     };
-    session.begun();
+    session.set_running();
     if session.timed_out.get() {
-        // It was executed in the last moment, and may have started others.
+        // The exec came before the kill, and the program may have children.
         session.kill_everything();
     }
-    let mut pump = Pump {
-        machine: Machine::new(session.tty),
-        session,
-        registry,
-        ends,
-        deadline,
-        drain,
-        drain_until: None,
-    };
-    pump.run().await;
+    Pump::new(session, ends, deadline, drain).run().await;
     Ok(())
 }
 
-/// How long a session may take. Of the request no more is kept: it can be megabytes.
+/// The time limits of a session. The pump keeps no more of the request, which can be megabytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
-    /// Set before the fork, so that a program that hangs in its own start is caught as well.
+    /// Counts from before the fork, to include a program that hangs in its start.
     deadline: Option<Instant>,
-    /// How long output is awaited after the exit; `None` until its end.
+    /// How long to read output after the exit; `None` until its end.
     drain: Option<Duration>,
 }
 
 impl Times {
     pub(crate) fn new(exec: &Exec) -> Times {
         let default = Duration::from_millis(DRAIN_MILLIS);
+        let limit = |ns| Instant::now() + Duration::from_nanos(ns).min(MAX_TIME);
         Times {
-            deadline: exec.timeout_ns.map(|ns| Instant::now() + Duration::from_nanos(ns).min(FAR)),
+            deadline: exec.timeout_ns.map(limit),
             drain: (!exec.wait_for_eof)
                 .then(|| exec.drain_ns.map_or(default, Duration::from_nanos)),
         }
@@ -87,180 +81,186 @@ impl Times {
 }
 
 struct Pump {
-    machine: Machine,
+    state: OutputState,
     session: Rc<Session>,
-    registry: Rc<Registry>,
-    ends: Ends,
+    ends: AgentEnds,
     deadline: Option<Instant>,
     drain: Option<Duration>,
     drain_until: Option<Instant>,
+    has_large_pipe: bool,
 }
 
 enum Wakeup<'a> {
-    Changed,
+    Notified,
     Readable(OutputStream, AsyncFdReadyGuard<'a, OwnedFd>),
     Writable(AsyncFdReadyGuard<'a, OwnedFd>),
-    Time,
+    Timer,
     Broken(OutputStream),
 }
 
 impl Pump {
+    fn new(
+        session: Rc<Session>,
+        ends: AgentEnds,
+        deadline: Option<Instant>,
+        drain: Option<Duration>,
+    ) -> Pump {
+        let state = OutputState::new(session.tty);
+        let (drain_until, has_large_pipe) = (None, false);
+        Pump { state, session, ends, deadline, drain, drain_until, has_large_pipe }
+    }
+
     async fn run(&mut self) {
         self.close_finished_stdin();
         loop {
-            self.settle();
-            self.session.tell();
-            if self.machine.ended() {
+            self.check_exit();
+            self.session.update_followers();
+            if self.state.has_ended() {
                 break;
             }
             self.step().await;
         }
-        self.leave_behind();
+        self.detach_writers();
     }
 
-    /// Waits for one thing and does it.
+    /// Waits for one event and handles it.
     async fn step(&mut self) {
-        let may_read = self.session.allowance() > 0;
-        let wants = |stream| may_read && self.machine.wants(stream);
-        let [out, err] = &self.ends.outputs;
-        let writing = self.session.state.borrow().stdin.front().is_some();
+        let has_room = self.session.allowance() > 0;
+        let wants = |stream| has_room && self.state.wants(stream);
+        let [stdout, stderr] = &self.ends.outputs;
+        let has_input = self.session.next_stdin().is_some();
         let time = match (self.deadline, self.drain_until) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
         let wakeup = tokio::select! {
-            () = self.session.wake.notified() => Wakeup::Changed,
-            wakeup = readable(OutputStream::Stdout, out), if wants(OutputStream::Stdout) => wakeup,
-            wakeup = readable(OutputStream::Stderr, err), if wants(OutputStream::Stderr) => wakeup,
-            wakeup = writable(&self.ends.stdin), if writing => wakeup,
-            () = sleep_until(time.unwrap_or_else(Instant::now)), if time.is_some() => Wakeup::Time,
+            () = self.session.notify.notified() => Wakeup::Notified,
+            wakeup = readable(OutputStream::Stdout, stdout), if wants(OutputStream::Stdout) => wakeup,
+            wakeup = readable(OutputStream::Stderr, stderr), if wants(OutputStream::Stderr) => wakeup,
+            wakeup = writable(&self.ends.stdin), if has_input => wakeup,
+            () = sleep_until(time.unwrap_or_else(Instant::now)), if time.is_some() => Wakeup::Timer,
         };
         match wakeup {
-            Wakeup::Changed => {}
-            Wakeup::Time => return self.time_passed(),
+            Wakeup::Notified => {}
+            Wakeup::Timer => return self.handle_timer(),
             Wakeup::Readable(stream, mut guard) => {
-                let at_most = self.machine.may_read(stream, self.session.allowance());
-                let input = read(&self.session, &self.registry, stream, guard.get_inner(), at_most);
+                let at_most = self.state.may_read(stream, self.session.allowance());
+                let input = read(&self.session, stream, guard.get_inner(), at_most);
                 if matches!(input, Some(Input::Empty(_))) {
                     guard.clear_ready();
                 }
-                return self.take(input);
+                return self.apply(input);
             }
             Wakeup::Writable(mut guard) => {
                 if let Err(Errno::AGAIN) = write(&self.session, guard.get_inner()) {
                     guard.clear_ready();
                 }
             }
-            Wakeup::Broken(stream) => return self.take(Some(Input::Over(stream))),
+            Wakeup::Broken(stream) => return self.apply(Some(Input::Eof(stream))),
         }
         self.close_finished_stdin();
     }
 
-    /// When the process has ended: what stands in the pipes now is its own, and goes first.
-    fn settle(&mut self) {
-        let Some((reaped, at)) = self.session.state.borrow_mut().reaped.take() else {
-            return self.read_owed();
-        };
-        // Kept, since whoever asks has to know that the process is gone.
-        self.session.state.borrow_mut().reaped = Some((reaped, at));
-        if self.session.state.borrow().exited.is_none() && !self.machine.exit_told() {
-            let terminal = self.session.tty;
-            let waiting = |end: &Option<Rc<AsyncFd<OwnedFd>>>| match end {
-                Some(_) if terminal => TERMINAL_REST,
-                Some(end) => sys::bytes_waiting(fd(end)),
-                None => 0,
-            };
-            let [out, err] = &self.ends.outputs;
-            let waiting = [waiting(out), waiting(err)];
-            self.deadline = None;
-            self.take(Some(Input::Exited { waiting }));
-        }
-        self.read_owed();
-    }
-
-    /// Reads what is owed without waiting for readiness: it is there, or it is not coming.
-    fn read_owed(&mut self) {
-        if self.machine.exit_told() || self.session.state.borrow().reaped.is_none() {
+    /// Once the process has exited: reads what it wrote itself, before the exit is reported.
+    fn check_exit(&mut self) {
+        if self.session.reaped().is_none() || self.state.has_exited() {
             return;
         }
-        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-            loop {
-                let at_most = self.machine.may_read(stream, self.session.allowance());
-                let Some(end) = self.end_of(stream) else { break };
-                if !self.machine.wants(stream) || at_most == 0 || self.machine.exit_told() {
+        if self.state.is_running() {
+            self.deadline = None;
+            let pending = OUTPUTS
+                .map(|stream| self.ends.output(stream).map_or(0, |end| self.bytes_pending(&end)));
+            self.apply(Some(Input::Exited { pending }));
+        }
+        for stream in OUTPUTS {
+            // Without waiting for readiness: the bytes are in the pipe, or another process took them.
+            while self.state.wants(stream)
+                && !self.state.has_exited()
+                && let Some(end) = self.ends.output(stream)
+            {
+                let at_most = self.state.may_read(stream, self.session.allowance());
+                if at_most == 0 {
                     break;
                 }
-                let input = read(&self.session, &self.registry, stream, end.get_ref(), at_most);
-                self.take(input);
+                let input = read(&self.session, stream, end.get_ref(), at_most);
+                self.apply(input);
             }
         }
     }
 
-    /// Takes what stands in the pipes, and their ends: an agent that had to wait for a processor may
-    /// learn of all that at the same moment as of the time that has passed.
-    fn look_once_more(&mut self) {
-        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-            let Some(end) = self.end_of(stream) else { continue };
-            let terminal = self.session.tty;
-            let mut left = if terminal { TERMINAL_REST } else { sys::bytes_waiting(fd(&end)) };
-            let mut empty = left == 0;
-            while left > 0 && !empty && self.machine.wants(stream) {
+    /// Returns how many bytes an output holds; for a terminal, which does not tell, an upper bound.
+    fn bytes_pending(&self, end: &AsyncFd<OwnedFd>) -> u64 {
+        if self.session.tty { TERMINAL_PENDING } else { sys::bytes_pending(end.get_ref().as_fd()) }
+    }
+
+    /// Reads what the outputs hold, and their ends of file. A busy agent may run only after the drain
+    /// time, with all of that ready.
+    fn read_remaining(&mut self) {
+        for stream in OUTPUTS {
+            let Some(end) = self.ends.output(stream) else { continue };
+            let mut left = self.bytes_pending(&end);
+            let mut is_empty = left == 0;
+            while left > 0 && !is_empty && self.state.wants(stream) {
                 let at_most = usize::try_from(left).unwrap_or(usize::MAX);
                 let at_most = self.session.allowance().min(at_most);
                 if at_most == 0 {
                     break;
                 }
-                let input = read(&self.session, &self.registry, stream, end.get_ref(), at_most);
+                let input = read(&self.session, stream, end.get_ref(), at_most);
                 match input {
                     Some(Input::Read(_, count)) => left = left.saturating_sub(count),
-                    Some(Input::Empty(_)) => empty = true,
+                    Some(Input::Empty(_)) => is_empty = true,
                     _ => {}
                 }
-                self.take(input);
+                self.apply(input);
             }
-            let drained = empty || (!terminal && sys::bytes_waiting(fd(&end)) == 0);
-            if drained && self.machine.wants(stream) && sys::is_hung_up(fd(&end)) {
-                self.take(Some(Input::Over(stream)));
+            let fd = end.get_ref().as_fd();
+            let is_drained = is_empty || (!self.session.tty && sys::bytes_pending(fd) == 0);
+            if is_drained && self.state.wants(stream) && sys::is_hung_up(fd) {
+                self.apply(Some(Input::Eof(stream)));
             }
         }
     }
 
-    fn end_of(&self, stream: OutputStream) -> Option<Rc<AsyncFd<OwnedFd>>> {
-        let [out, err] = &self.ends.outputs;
-        match stream {
-            OutputStream::Stdout => out.clone(),
-            OutputStream::Stderr => err.clone(),
-        }
-    }
-
-    fn take(&mut self, input: Option<Input>) {
+    fn apply(&mut self, input: Option<Input>) {
         let Some(input) = input else { return };
-        if let Input::Over(stream) = input {
-            let [out, err] = &mut self.ends.outputs;
-            match stream {
-                OutputStream::Stdout => *out = None,
-                OutputStream::Stderr => *err = None,
-            }
+        match input {
+            Input::Eof(stream) => self.ends.close_output(stream),
+            Input::Read(stream, _) => self.enlarge_pipe(stream),
+            _ => {}
         }
-        let (machine, Actions { exited, end }) = self.machine.on(input);
-        self.machine = machine;
+        let (state, Actions { exited, end }) = self.state.on(input);
+        self.state = state;
         if exited {
-            let reaped = self.session.state.borrow().reaped;
-            if let Some((reaped, at)) = reaped {
+            if let Some((reaped, at)) = self.session.reaped() {
                 self.session.set_exited(&reaped, at);
             }
-            self.drain_until = self.drain.map(|drain| Instant::now() + drain.min(FAR));
+            self.drain_until = self.drain.map(|drain| Instant::now() + drain.min(MAX_TIME));
         }
         if let Some(writer_left) = end {
             self.session.set_end(writer_left);
         }
     }
 
-    fn time_passed(&mut self) {
+    /// Enlarges the pipe of a program with much output, for fewer reads. Not before, since the kernel
+    /// limits the pages of all pipes of a user (pipe(7)).
+    fn enlarge_pipe(&mut self, stream: OutputStream) {
+        let has_much_output = self.session.replay_len() >= LARGE_PIPE_AFTER;
+        if !has_much_output || self.session.tty || self.has_large_pipe {
+            return;
+        }
+        self.has_large_pipe = true;
+        if let Some(end) = self.ends.output(stream) {
+            // Refused when the user has no pages left; the pipe then keeps its size.
+            let _ = rustix::pipe::fcntl_setpipe_size(end.get_ref(), LARGE_PIPE);
+        }
+    }
+
+    fn handle_timer(&mut self) {
         let now = Instant::now();
         if self.drain_until.is_some_and(|until| until <= now) {
-            self.look_once_more();
-            self.take(Some(Input::DrainTimeOver));
+            self.read_remaining();
+            self.apply(Some(Input::DrainTimeOver));
         }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             self.deadline = None;
@@ -270,28 +270,28 @@ impl Pump {
     }
 
     fn close_finished_stdin(&mut self) {
-        if !self.session.state.borrow().stdin.is_finished() {
+        if !self.session.with_stdin(|stdin| stdin.is_finished()) {
             return;
         }
         let Some(stdin) = &self.ends.stdin else { return };
         if self.session.tty {
-            // A terminal has no end of file but the character that stands for it. It goes through
-            // the queue: a terminal that is full for the moment may still have a reader.
+            // A terminal signals end of file by a character. It is queued like input, since the
+            // terminal may be full for now.
             let eof = rustix::termios::tcgetattr(stdin.get_ref()).map_or(4, |settings| {
                 settings.special_codes[rustix::termios::SpecialCodeIndex::VEOF]
             });
-            if self.session.state.borrow_mut().stdin.push_end(eof) {
+            if self.session.with_stdin(|stdin| stdin.push_eof(eof)) {
                 return;
             }
         }
         self.ends.stdin = None;
     }
 
-    /// What other processes still write goes nowhere, but it neither blocks nor kills them.
-    fn leave_behind(&mut self) {
+    /// Discards later output of background processes, so that it neither blocks nor kills them.
+    fn detach_writers(&mut self) {
         for end in &mut self.ends.outputs {
             if let Some(end) = end.take() {
-                tokio::task::spawn_local(discard(end, Rc::clone(&self.registry)));
+                tokio::task::spawn_local(discard(end, Rc::clone(&self.session.resources)));
             }
         }
         self.ends.stdin = None;
@@ -318,45 +318,27 @@ async fn writable(end: &Option<Rc<AsyncFd<OwnedFd>>>) -> Wakeup<'_> {
     }
 }
 
-/// A program that puts out much gets a larger pipe: fewer turns for the same bytes. Only then, for
-/// the kernel grants each user a limited number of pages for pipes (pipe(7)).
-fn widen(session: &Session, end: &OwnedFd) {
-    if !session.tty && !session.wide.replace(true) {
-        // Refused where the user's pages are used up; the pipe stays as it is.
-        let _ = rustix::pipe::fcntl_setpipe_size(end, WIDE_PIPE);
-    }
-}
-
-/// Reads once and delivers; says what that means for the machine.
-fn read(
-    session: &Session,
-    registry: &Registry,
-    stream: OutputStream,
-    end: &OwnedFd,
-    at_most: usize,
-) -> Option<Input> {
-    // The allowance may have been used up by others since it was looked at, and a read of no bytes
-    // would look like the end of the output.
+/// Reads once, delivers the data, and returns the input for the state machine.
+fn read(session: &Session, stream: OutputStream, end: &OwnedFd, at_most: usize) -> Option<Input> {
+    // A read of no bytes would look like end of file.
     if at_most == 0 {
         return None;
     }
-    match registry.with_scratch(|scratch| read_some(end, at_most.min(MAX_DATA), scratch)) {
-        Ok(data) if data.is_empty() => Some(Input::Over(stream)),
+    let at_most = at_most.min(MAX_DATA);
+    match session.resources.with_scratch(|scratch| read_some(end, at_most, scratch)) {
+        Ok(data) if data.is_empty() => Some(Input::Eof(stream)),
         Ok(data) => {
             session.deliver(stream, &data);
-            if session.kept() >= WIDE_FROM {
-                widen(session, end);
-            }
             Some(Input::Read(stream, data.len() as u64))
         }
         Err(Errno::AGAIN) => Some(Input::Empty(stream)),
         Err(Errno::INTR) => None,
-        // A terminal whose other side was closed says EIO; there is no more to come either way.
-        Err(_) => Some(Input::Over(stream)),
+        // EIO from a terminal whose other side was closed.
+        Err(_) => Some(Input::Eof(stream)),
     }
 }
 
-/// A long read keeps the buffer that it was read into, a short one is copied out of it.
+/// Reads into the scratch buffer. Keeps the buffer after a long read, copies out a short one.
 fn read_some(end: &OwnedFd, at_most: usize, scratch: &mut Vec<u8>) -> Result<Bytes, Errno> {
     scratch.clear();
     scratch.reserve_exact(MAX_DATA);
@@ -375,37 +357,25 @@ fn read_some(end: &OwnedFd, at_most: usize, scratch: &mut Vec<u8>) -> Result<Byt
 }
 
 fn write(session: &Session, end: &OwnedFd) -> Result<(), Errno> {
-    let Some(piece) = session.state.borrow().stdin.front() else {
-        return Ok(());
-    };
+    let Some(piece) = session.next_stdin() else { return Ok(()) };
     match rustix::io::write(end, &piece) {
-        Ok(count) => {
-            let mut state = session.state.borrow_mut();
-            if let Some((connection, channel, len)) = state.stdin.written(count) {
-                let feeder = state.followers.iter_mut().find(|f| f.is(connection, channel));
-                if let Some(feeder) = feeder {
-                    feeder.give_back_stdin(len);
-                }
-            }
-            Ok(())
-        }
-        Err(error @ (Errno::AGAIN | Errno::INTR)) => Err(error),
-        // Nobody is left who could want the end.
-        Err(_) if session.state.borrow().stdin.only_end_left() => {
-            session.state.borrow_mut().stdin.give_up();
-            Ok(())
+        Ok(count) => session.stdin_written(count),
+        Err(error @ (Errno::AGAIN | Errno::INTR)) => return Err(error),
+        // Without a reader the end of file needs no report.
+        Err(_) if session.with_stdin(|stdin| stdin.only_eof_left()) => {
+            session.with_stdin(|stdin| stdin.discard());
         }
         Err(error) => {
             let errno = if error == Errno::IO { EPIPE } else { error.raw_os_error() };
             session.stdin_failed(errno);
-            Ok(())
         }
     }
+    Ok(())
 }
 
-async fn discard(end: Rc<AsyncFd<OwnedFd>>, registry: Rc<Registry>) {
+async fn discard(end: Rc<AsyncFd<OwnedFd>>, resources: Rc<Resources>) {
     while let Ok(mut guard) = end.readable().await {
-        let result = registry.with_scratch(|scratch| {
+        let result = resources.with_scratch(|scratch| {
             scratch.resize(MAX_DATA, 0);
             rustix::io::read(guard.get_inner(), scratch.as_mut_slice())
         });
@@ -421,39 +391,33 @@ async fn discard(end: Rc<AsyncFd<OwnedFd>>, registry: Rc<Registry>) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use super::super::testing::{exec, reaped};
     use super::*;
-    use crate::session::fuzzing::{exec, reaped};
     use rustix::pipe::{PipeFlags, pipe_with};
 
-    /// A pump whose process has ended, with what it left in its pipes and whether each is open.
-    fn drained(left: [(&[u8], bool); 2]) -> (Pump, Vec<OwnedFd>) {
-        let mut open = Vec::new();
-        let outputs = left.map(|(bytes, stays)| {
+    /// Creates a pump whose process has exited, with bytes left in its pipes. The flags tell which
+    /// pipes keep a writer.
+    fn exited(left: [(&[u8], bool); 2]) -> (Pump, Vec<OwnedFd>) {
+        let mut writers = Vec::new();
+        let outputs = left.map(|(bytes, has_writer)| {
             let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
-            // As if written by others, after the exit.
+            // As if other processes wrote it after the exit.
             rustix::io::write(&theirs, bytes).unwrap();
-            open.extend(stays.then_some(theirs));
+            writers.extend(has_writer.then_some(theirs));
             Some(Rc::new(sys::watch(ours).unwrap()))
         });
-        let session =
-            Rc::new(Session::new(&exec(0, 0), 1, None, Rc::default(), std::time::Instant::now()));
-        session.begun();
-        session.state.borrow_mut().reaped = Some((reaped(), std::time::Instant::now()));
-        let mut pump = Pump {
-            machine: Machine::new(false),
-            session,
-            registry: Registry::new([0; 16], crate::resources::Resources::default()),
-            ends: Ends { outputs, stdin: None },
-            deadline: None,
-            drain: Some(Duration::ZERO),
-            drain_until: None,
-        };
-        pump.take(Some(Input::Exited { waiting: [0, 0] }));
-        (pump, open)
+        let now = std::time::Instant::now();
+        let session = Rc::new(Session::new(&exec(0, 0), 1, None, Rc::default(), now));
+        session.set_running();
+        session.process_exited(&reaped());
+        let ends = AgentEnds { outputs, stdin: None };
+        let mut pump = Pump::new(session, ends, None, Some(Duration::ZERO));
+        pump.apply(Some(Input::Exited { pending: [0, 0] }));
+        (pump, writers)
     }
 
     #[tokio::test]
-    async fn b4_a_drain_time_that_is_noticed_late_cuts_nothing_and_blames_nobody() {
+    async fn b4_late_timer_loses_no_output_and_flags_no_writer() {
         let table = [
             ([(&b""[..], false), (&b""[..], false)], 0, false),
             ([(&b"late"[..], false), (&b"later"[..], false)], 9, false),
@@ -461,11 +425,11 @@ mod tests {
             ([(&b"late"[..], true), (&b""[..], false)], 4, true),
         ];
         for (left, total, writer_left) in table {
-            let (mut pump, open) = drained(left);
-            pump.time_passed();
-            let end = pump.session.state.borrow().end.clone();
+            let (mut pump, writers) = exited(left);
+            pump.handle_timer();
+            let end = pump.session.end();
             assert_eq!(end, Some(msb_wire::End { writer_left, total }), "{left:?}");
-            drop(open);
+            drop(writers);
         }
     }
 }

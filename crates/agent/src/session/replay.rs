@@ -1,14 +1,14 @@
-//! The last output of a session, by byte position.
+//! The recent output of a session, by byte position.
 //!
-//! A position counts the bytes of both outputs together, in the order in which they were read, so
-//! that one number says where a reader is.
+//! A position counts the bytes of both outputs together, in the order in which they were read: one
+//! number locates a reader.
 
 use bytes::{Bytes, BytesMut};
 use msb_wire::OutputStream;
 use msb_wire::limits::{COPY_BELOW, REPLAY, REPLAY_CHUNKS};
 use std::collections::VecDeque;
 
-/// Small pieces are gathered up to this before they become a chunk.
+/// Small pieces are gathered into a chunk of up to this size.
 const GATHER: usize = 16 * 1024;
 
 #[derive(Debug)]
@@ -18,7 +18,7 @@ struct Chunk {
     data: Bytes,
 }
 
-/// Keeps at least the last [`REPLAY`] bytes, and at most one chunk more.
+/// Keeps the last [`REPLAY`] bytes, and at most one chunk more.
 #[derive(Debug)]
 pub(crate) struct Replay {
     chunks: VecDeque<Chunk>,
@@ -39,22 +39,22 @@ impl Replay {
         }
     }
 
-    /// The oldest position that is kept.
+    /// Returns the oldest position that is kept.
     pub(crate) fn start(&self) -> u64 {
         self.start
     }
 
-    /// The position behind the last byte: the total of all output.
+    /// Returns the position after the last byte: the total output.
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
 
-    /// Bytes that are kept.
+    /// Returns how many bytes are kept.
     pub(crate) fn len(&self) -> usize {
         usize::try_from(self.end - self.start).unwrap_or(usize::MAX)
     }
 
-    /// Adds what was read.
+    /// Appends output, and drops the oldest beyond the bound.
     pub(crate) fn push(&mut self, stream: OutputStream, data: &Bytes) {
         let small = data.len() < COPY_BELOW;
         if !small || stream != self.tail_stream || self.tail.len() + data.len() > GATHER {
@@ -86,21 +86,21 @@ impl Replay {
         }
     }
 
-    /// Up to `max` bytes at `position`, of one stream; `None` at the end or when `max` is 0.
+    /// Returns up to `max` bytes of one stream at `position`; `None` at the end or when `max` is 0.
     pub(crate) fn get(&mut self, position: u64, max: usize) -> Option<(OutputStream, Bytes)> {
         if max == 0 || position >= self.end || position < self.start {
             return None;
         }
         self.seal();
-        let place = self.chunks.partition_point(|chunk| chunk.start <= position);
-        let chunk = self.chunks.get(place.checked_sub(1)?)?;
+        let index = self.chunks.partition_point(|chunk| chunk.start <= position);
+        let chunk = self.chunks.get(index.checked_sub(1)?)?;
         let from = usize::try_from(position - chunk.start).ok()?;
         let to = chunk.data.len().min(from.saturating_add(max));
         (from < to).then(|| (chunk.stream, chunk.data.slice(from..to)))
     }
 
-    /// Forgets everything but the positions.
-    pub(crate) fn forget(&mut self) {
+    /// Drops all output, but keeps the positions.
+    pub(crate) fn clear(&mut self) {
         self.chunks = VecDeque::new();
         self.tail = BytesMut::new();
         self.start = self.end;
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_mebibyte_is_kept_and_hardly_more() {
+    fn keeps_the_last_mebibyte_and_little_more() {
         let mut replay = Replay::new();
         let chunk = Bytes::from(vec![7; 60_000]);
         for _ in 0..100 {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn single_bytes_on_changing_streams_are_bounded_too() {
+    fn alternating_single_bytes_are_bounded() {
         let mut replay = Replay::new();
         for i in 0..100_000u32 {
             let stream = if i % 2 == 0 { Stdout } else { Stderr };
@@ -152,7 +152,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_back_is_the_end_of_what_was_pushed(
+        fn replay_is_the_end_of_what_was_pushed(
             pieces in proptest::collection::vec((any::<bool>(), 1usize..40_000), 0..60),
         ) {
             let mut replay = Replay::new();

@@ -1,23 +1,22 @@
-//! What keeps the commands of a restricted machine to what a container's may do.
+//! Restricts the commands of a machine to the rights of a container's commands.
 //!
-//! Capabilities are the ten of the container driver. The filter of system calls is a list of what is
-//! refused, not of what is allowed: mounts, namespaces, tracing and reading other processes' memory,
-//! the kernel's own programs and modules, keys, devices' ports, clocks, and the socket families of
-//! hypervisors and of the kernel's cryptography. Those are `EPERM`, as the container's filter has
-//! them; clone3(2), whose arguments no filter sees, and other architectures' calls are `ENOSYS`.
-//! Stricter than the container's: ptrace(2) and process_vm_readv(2) are refused.
+//! The capabilities are the ten of the container driver. The seccomp filter is a deny list: mounts,
+//! namespaces, tracing and reading other processes' memory, BPF and kernel modules, keys, I/O ports,
+//! clocks, and the socket families of hypervisors and kernel cryptography fail with `EPERM`, as in a
+//! container. clone3(2), whose arguments a filter cannot inspect, and calls of other architectures fail
+//! with `ENOSYS`. Stricter than a container: ptrace(2) and process_vm_readv(2) are denied.
 
 use libc::{c_long, sock_filter};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static RESTRICTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on commands are confined.
+/// Restricts commands from now on.
 pub(crate) fn restrict_commands() {
     RESTRICTED.store(true, Ordering::Relaxed);
 }
 
-/// Whether commands are confined.
+/// Returns whether commands are restricted.
 pub(crate) fn restricts_commands() -> bool {
     RESTRICTED.load(Ordering::Relaxed)
 }
@@ -27,8 +26,8 @@ pub(crate) fn restricts_commands() -> bool {
 const KEPT: u32 =
     1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 18;
 
-/// Drops every other capability, for good. Async-signal-safe. Returns less than 0 and sets errno
-/// on failure.
+/// Drops every other capability permanently. Async-signal-safe. Returns a negative number and sets
+/// errno on failure.
 pub(super) fn drop_capabilities() -> c_long {
     /// `struct __user_cap_header_struct` with `_LINUX_CAPABILITY_VERSION_3`, for this process.
     #[repr(C)]
@@ -45,18 +44,18 @@ pub(super) fn drop_capabilities() -> c_long {
         inheritable: u32,
     }
     for capability in (0..64).filter(|capability| u64::from(KEPT) & 1 << capability == 0) {
-        // SAFETY: touches no memory. A number that the kernel does not know is refused.
+        // SAFETY: touches no memory. The kernel refuses an unknown number.
         unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
     }
     let header = Header { version: 0x2008_0522, pid: 0 };
-    // All of them are in the low half.
+    // All of them are in the low word.
     let data = [KEPT, 0].map(|set| Data { effective: set, permitted: set, inheritable: 0 });
-    // SAFETY: reads the header and two structures, as version 3 has them; all live.
+    // SAFETY: reads the header and two structures, as version 3 defines them; all live.
     unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) }
 }
 
-/// Refuses system calls from now on, for this thread and all that comes of it, and privileges that a
-/// program's file would give. Async-signal-safe. Returns less than 0 and sets errno on failure.
+/// Installs the filter for this thread and its descendants, and disables privileges from program
+/// files. Async-signal-safe. Returns a negative number and sets errno on failure.
 pub(super) fn filter() -> c_long {
     const MODE_FILTER: c_long = 1;
     // SAFETY: touches no memory.
@@ -64,24 +63,24 @@ pub(super) fn filter() -> c_long {
     if result < 0 {
         return c_long::from(result);
     }
-    // The kernel only reads them.
+    // The kernel only reads the program.
     let steps = FILTER.as_ptr().cast_mut();
     let filter = libc::sock_fprog { len: LENGTH_16, filter: steps };
     // SAFETY: reads the filter and its steps, which live.
     unsafe { libc::syscall(libc::SYS_seccomp, MODE_FILTER, 0, &raw const filter) }
 }
 
-/// The architecture as seccomp knows it (linux/audit.h).
+/// The architecture in seccomp (linux/audit.h).
 const ARCHITECTURE: u32 = if cfg!(target_arch = "aarch64") { 0xc000_00b7 } else { 0xc000_003e };
 /// Calls of the x32 ABI have this bit.
 const X32_BIT: u32 = 0x4000_0000;
-/// The flags of clone(2) that make a namespace: mount, cgroup, uts, ipc, user, pid and net.
+/// The flags of clone(2) that create a namespace: mount, cgroup, uts, ipc, user, pid and net.
 const NAMESPACES: u32 = 0x7e02_0000;
 const AF_ALG: u32 = 38;
 const AF_VSOCK: u32 = 40;
 
-/// What is refused whatever its arguments are.
-const REFUSED: &[c_long] = &[
+/// Calls that are denied with any arguments.
+const DENIED: &[c_long] = &[
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_pivot_root,
@@ -139,16 +138,16 @@ const REFUSED: &[c_long] = &[
     libc::SYS_nfsservctl,
     OPEN_TREE_ATTR,
 ];
-/// Not named by the C library yet; the same on every architecture.
+/// Not in libc yet; the same on every architecture.
 const OPEN_TREE_ATTR: c_long = 467;
 
 #[cfg(target_arch = "x86_64")]
-const REFUSED_HERE: &[c_long] =
+const DENIED_HERE: &[c_long] =
     &[libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_uselib, libc::SYS_sysfs, libc::SYS_ustat];
 #[cfg(not(target_arch = "x86_64"))]
-const REFUSED_HERE: &[c_long] = &[];
+const DENIED_HERE: &[c_long] = &[];
 
-/// The instructions of classic BPF that are used (linux/bpf_common.h).
+/// Instructions of classic BPF (linux/bpf_common.h).
 const LOAD: u16 = 0x20;
 const EQUAL: u16 = 0x15;
 const AT_LEAST: u16 = 0x35;
@@ -159,7 +158,7 @@ const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGUMENT: u32 = 16;
 const ALLOW: u32 = 0x7fff_0000;
-const REFUSE: u32 = 0x0005_0000 | libc::EPERM.unsigned_abs();
+const DENY: u32 = 0x0005_0000 | libc::EPERM.unsigned_abs();
 const UNKNOWN: u32 = 0x0005_0000 | libc::ENOSYS.unsigned_abs();
 
 const fn step(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
@@ -175,7 +174,7 @@ const fn call(number: c_long) -> u32 {
     number as u32
 }
 
-/// Ends with the number of the call loaded.
+/// The checks of arguments. Ends with the number of the call loaded.
 const HEAD: [sock_filter; 28] = [
     step(LOAD, 0, 0, ARCH),
     step(EQUAL, 1, 0, ARCHITECTURE),
@@ -188,33 +187,33 @@ const HEAD: [sock_filter; 28] = [
     step(EQUAL, 0, 4, call(libc::SYS_clone)),
     step(LOAD, 0, 0, ARGUMENT),
     step(ANY_BIT, 0, 1, NAMESPACES),
-    step(RETURN, 0, 0, REFUSE),
+    step(RETURN, 0, 0, DENY),
     step(RETURN, 0, 0, ALLOW),
     step(EQUAL, 0, 5, call(libc::SYS_socket)),
     step(LOAD, 0, 0, ARGUMENT),
     step(EQUAL, 1, 0, AF_ALG),
     step(EQUAL, 0, 1, AF_VSOCK),
-    step(RETURN, 0, 0, REFUSE),
+    step(RETURN, 0, 0, DENY),
     step(RETURN, 0, 0, ALLOW),
     step(EQUAL, 0, 8, call(libc::SYS_personality)),
     step(LOAD, 0, 0, ARGUMENT),
-    // Linux, 32-bit Linux, both with a 2.6 release number, and the question which one it is.
+    // Linux, 32-bit Linux, both with a 2.6 release number, and the query of the current one.
     step(EQUAL, 5, 0, 0x0),
     step(EQUAL, 4, 0, 0x8),
     step(EQUAL, 3, 0, 0x2_0000),
     step(EQUAL, 2, 0, 0x2_0008),
     step(EQUAL, 1, 0, 0xffff_ffff),
-    step(RETURN, 0, 0, REFUSE),
+    step(RETURN, 0, 0, DENY),
     step(RETURN, 0, 0, ALLOW),
 ];
-const LISTED: usize = REFUSED.len() + REFUSED_HERE.len();
+const LISTED: usize = DENIED.len() + DENIED_HERE.len();
 const LENGTH: usize = HEAD.len() + LISTED + 2;
 #[allow(clippy::cast_possible_truncation, reason = "at most 28 + 255 + 2")]
 const LENGTH_16: u16 = LENGTH as u16;
 
-/// The head, one jump to the last step for each call that is refused, and the two answers.
+/// The head, one jump to the last step for each denied call, and the two results.
 static FILTER: [sock_filter; LENGTH] = {
-    let mut steps = [step(RETURN, 0, 0, REFUSE); LENGTH];
+    let mut steps = [step(RETURN, 0, 0, DENY); LENGTH];
     let mut at = 0;
     while at < HEAD.len() {
         steps[at] = HEAD[at];
@@ -222,11 +221,8 @@ static FILTER: [sock_filter; LENGTH] = {
     }
     let mut listed = 0;
     while listed < LISTED {
-        let number = if listed < REFUSED.len() {
-            REFUSED[listed]
-        } else {
-            REFUSED_HERE[listed - REFUSED.len()]
-        };
+        let number =
+            if listed < DENIED.len() { DENIED[listed] } else { DENIED_HERE[listed - DENIED.len()] };
         steps[at] = step(EQUAL, distance(LISTED - listed), 0, call(number));
         at += 1;
         listed += 1;
@@ -237,7 +233,7 @@ static FILTER: [sock_filter; LENGTH] = {
 
 #[allow(clippy::cast_possible_truncation, reason = "checked")]
 const fn distance(steps: usize) -> u8 {
-    assert!(steps <= u8::MAX as usize, "a jump leads over 255 steps at most");
+    assert!(steps <= u8::MAX as usize, "a jump skips at most 255 steps");
     steps as u8
 }
 
@@ -245,8 +241,8 @@ const fn distance(steps: usize) -> u8 {
 mod tests {
     use super::*;
 
-    /// What the filter answers to a call.
-    fn answer(architecture: u32, number: c_long, argument: u32) -> u32 {
+    /// Returns the result of the filter for a call.
+    fn result_of(architecture: u32, number: c_long, argument: u32) -> u32 {
         let (mut at, mut loaded) = (0, 0);
         loop {
             let step = FILTER[at];
@@ -270,34 +266,33 @@ mod tests {
     }
 
     #[test]
-    fn j1_filter_answers_each_call() {
-        let answer_here = |number, argument| answer(ARCHITECTURE, number, argument);
-        for number in REFUSED.iter().chain(REFUSED_HERE) {
-            assert_eq!(answer_here(*number, 0), REFUSE, "{number}");
-            assert_eq!(answer(0x4000_0003, *number, 0), UNKNOWN, "{number} of i386");
-            assert_eq!(answer_here(*number | 0x4000_0000, 0), UNKNOWN, "{number} of x32");
+    fn j1_filter_has_a_result_for_each_call() {
+        let result_here = |number, argument| result_of(ARCHITECTURE, number, argument);
+        for number in DENIED.iter().chain(DENIED_HERE) {
+            assert_eq!(result_here(*number, 0), DENY, "{number}");
+            assert_eq!(result_of(0x4000_0003, *number, 0), UNKNOWN, "{number} of i386");
+            assert_eq!(result_here(*number | 0x4000_0000, 0), UNKNOWN, "{number} of x32");
         }
         for number in [libc::SYS_read, libc::SYS_execve, libc::SYS_openat, libc::SYS_futex] {
-            assert_eq!(answer_here(number, 0), ALLOW, "{number}");
+            assert_eq!(result_here(number, 0), ALLOW, "{number}");
         }
-        assert_eq!(answer_here(libc::SYS_clone3, 0), UNKNOWN);
+        assert_eq!(result_here(libc::SYS_clone3, 0), UNKNOWN);
         let thread = libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND;
-        assert_eq!(answer_here(libc::SYS_clone, thread.unsigned_abs()), ALLOW);
+        assert_eq!(result_here(libc::SYS_clone, thread.unsigned_abs()), ALLOW);
         for flag in [libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWNET] {
-            assert_eq!(answer_here(libc::SYS_clone, flag.unsigned_abs() | 17), REFUSE);
+            assert_eq!(result_here(libc::SYS_clone, flag.unsigned_abs() | 17), DENY);
         }
-        for (family, expected) in [(1, ALLOW), (2, ALLOW), (38, REFUSE), (39, ALLOW), (40, REFUSE)]
-        {
-            assert_eq!(answer_here(libc::SYS_socket, family), expected, "family {family}");
+        for (family, expected) in [(1, ALLOW), (2, ALLOW), (38, DENY), (39, ALLOW), (40, DENY)] {
+            assert_eq!(result_here(libc::SYS_socket, family), expected, "family {family}");
         }
-        for (personality, expected) in [(0, ALLOW), (u32::MAX, ALLOW), (0x0004_0000, REFUSE)] {
-            assert_eq!(answer_here(libc::SYS_personality, personality), expected);
+        for (personality, expected) in [(0, ALLOW), (u32::MAX, ALLOW), (0x0004_0000, DENY)] {
+            assert_eq!(result_here(libc::SYS_personality, personality), expected);
         }
     }
 
     #[test]
-    fn j1_kernel_takes_the_filter_and_the_capabilities() {
-        // Both are a thread's own.
+    fn j1_kernel_accepts_filter_and_capabilities() {
+        // In a thread, since both apply to one.
         let thread = std::thread::spawn(|| {
             if rustix::process::geteuid().is_root() {
                 assert_eq!(drop_capabilities(), 0);
@@ -309,13 +304,13 @@ mod tests {
                 }
             }
             assert_eq!(filter(), 0);
-            // SAFETY: touches no memory, and is refused.
+            // SAFETY: touches no memory, and is denied.
             let result = unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUTS) };
             assert_eq!((result, last_errno()), (-1, libc::EPERM));
-            // SAFETY: touches no memory, and is refused.
+            // SAFETY: touches no memory, and is denied.
             let result = unsafe { libc::syscall(libc::SYS_clone3, 0, 0) };
             assert_eq!((result, last_errno()), (-1, libc::ENOSYS));
-            // SAFETY: touches no memory, and is refused.
+            // SAFETY: touches no memory, and is denied.
             let result = unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0) };
             assert_eq!((result, last_errno()), (-1, libc::EPERM));
             assert!(std::net::UdpSocket::bind("127.0.0.1:0").is_ok());

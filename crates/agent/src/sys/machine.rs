@@ -1,5 +1,6 @@
-//! What the first process of a virtual machine needs.
+//! System calls of the init process of a virtual machine.
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io;
 use std::mem;
@@ -7,13 +8,12 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::unix::AsyncFd;
 
-/// Open files that commands may have at most unless they are limited (a count); as service
-/// managers set it.
+/// Limit on open files of commands (a count), as service managers set it.
 const DESCRIPTORS: u64 = 1 << 20;
-/// Connections that may wait to be accepted (a count).
+/// Pending connections of the listener (a count).
 const BACKLOG: i32 = 128;
 
-/// Opens standard input, output and error where the kernel did not: as the console, else nowhere.
+/// Opens standard input, output and error where the kernel did not: the console, else the null device.
 pub(crate) fn open_standard_streams() -> io::Result<()> {
     loop {
         let console = std::fs::OpenOptions::new().read(true).write(true).open("/dev/console");
@@ -24,31 +24,30 @@ pub(crate) fn open_standard_streams() -> io::Result<()> {
         if file.as_raw_fd() > 2 {
             return Ok(());
         }
-        // One of the three, which stays open.
+        // One of the three: leave it open.
         let _: i32 = std::os::fd::IntoRawFd::into_raw_fd(file);
     }
 }
 
-/// Raises the limit on descriptors, which a kernel leaves at 4096 for its first process.
+/// Raises the limit on descriptors, which the kernel sets to 4096 for its init process.
 pub(crate) fn limit_descriptors() {
     let limit = Rlimit { current: Some(1024), maximum: Some(DESCRIPTORS) };
-    // Without it commands have fewer, which is no reason not to start.
+    // Optional: without it commands have fewer.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-/// Weight of the agent against its commands (nice(2)): with many of them busy on one processor it
-/// still answers.
+/// Priority of the agent (nice(2)): it answers also when commands keep all processors busy.
 const PRIORITY: i32 = -10;
 
 static RAISED: AtomicBool = AtomicBool::new(false);
 
-/// Raises this process's priority above that of its commands, which begin with the usual one.
+/// Raises the agent's priority above that of its commands, which start with the default one.
 pub(crate) fn raise_priority() {
     let raised = rustix::process::setpriority_process(None, PRIORITY).is_ok();
     RAISED.store(raised, Ordering::Relaxed);
 }
 
-/// Whether [`raise_priority`] did.
+/// Returns whether [`raise_priority`] succeeded.
 pub(super) fn is_raised() -> bool {
     RAISED.load(Ordering::Relaxed)
 }
@@ -56,9 +55,8 @@ pub(super) fn is_raised() -> bool {
 /// Switches the loopback interface on.
 #[allow(clippy::cast_possible_truncation, reason = "the kernel keeps these flags in 16 bits")]
 pub(crate) fn loopback_up() -> io::Result<()> {
-    // SAFETY: `socket` touches no memory.
-    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    let socket = owned(fd)?;
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
     // SAFETY: a plain struct of numbers and characters, for which zeros are valid.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
@@ -70,7 +68,7 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Listens for the host on a vsock.
+/// A vsock listener for the host.
 #[derive(Debug)]
 pub(crate) struct VsockListener(AsyncFd<OwnedFd>);
 
@@ -93,15 +91,14 @@ impl VsockListener {
         Ok(VsockListener(super::watch(socket)?))
     }
 
-    /// Waits for the next connection of the host; others, from within the machine, are closed.
-    /// Cancel-safe.
+    /// Waits for the next connection of the host. Closes those from within the machine. Cancel-safe.
     pub(crate) async fn accept(&self) -> io::Result<OwnedFd> {
         loop {
             let mut ready = self.0.readable().await?;
             match ready.try_io(|listener| accept(listener.get_ref())) {
                 Ok(Ok((socket, libc::VMADDR_CID_HOST))) => return Ok(socket),
                 Ok(Err(error)) => return Err(error),
-                // Somebody else's connection, or none yet.
+                // A connection from within the machine, or none yet.
                 Ok(Ok(_)) | Err(_) => {}
             }
         }
@@ -112,14 +109,14 @@ fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, u32)> {
     let mut peer = address(0, 0);
     let mut length = length_of_address();
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: address and length are live, and the length says how much room there is.
+    // SAFETY: address and length are live; the length is that of the address.
     let fd = unsafe {
         libc::accept4(listener.as_raw_fd(), (&raw mut peer).cast(), &raw mut length, flags)
     };
     Ok((owned(fd)?, peer.svm_cid))
 }
 
-/// Connects to a port of the host, with a socket that blocks.
+/// Connects to a port of the host with a blocking socket.
 pub(crate) fn connect_to_host(port: u32) -> io::Result<OwnedFd> {
     let socket = vsock(0)?;
     let address = address(libc::VMADDR_CID_HOST, port);
@@ -141,7 +138,7 @@ fn owned(fd: i32) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the system call that returned it made it, so nobody else owns it.
+    // SAFETY: a new descriptor of the system call that returned it, without another owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

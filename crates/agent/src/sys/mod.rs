@@ -1,4 +1,4 @@
-//! System calls that no safe wrapper covers. All of the agent's unsafe code is below this module.
+//! System calls without a safe wrapper. All unsafe code of the agent is in this module.
 
 mod confine;
 mod machine;
@@ -12,7 +12,7 @@ pub(crate) use machine::{
 };
 pub use process::{Inherited, adopt, be_init, forbid_clone3, limit_processes};
 pub(crate) use process::{
-    Reaped, bytes_waiting, child_signals, descriptor_limit, die_with_parent, is_hung_up, kill_all,
+    Reaped, bytes_pending, child_signals, descriptor_limit, die_with_parent, is_hung_up, kill_all,
     kill_group, kill_process, reap, valid_signal, watch,
 };
 pub(crate) use spawn::{Plan, Report, spawn};

@@ -1,39 +1,41 @@
-//! Descriptors that were inherited, signals, and waiting for children.
+//! Inherited descriptors, signals, and children.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, getrlimit, set_dumpable_behavior,
+    set_parent_process_death_signal, setrlimit,
+};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 
-/// How many descriptors a process of the sandbox may have at most.
+/// Largest number of descriptors of a process in the sandbox.
 const MAX_DESCRIPTORS: u64 = 1_048_576;
 
-/// What the runner left open for the agent.
+/// The descriptors that the runner passes to the agent.
 #[derive(Debug)]
 pub struct Inherited {
-    /// Where connections come in.
+    /// The socket that accepts connections.
     pub listener: UnixListener,
-    /// A pipe that ends when the runner does.
-    pub leash: Option<OwnedFd>,
+    /// A pipe that the runner holds open: its end means that the runner has exited.
+    pub lifeline: Option<OwnedFd>,
 }
 
-/// Takes over the inherited descriptors, once, before anything else opens any.
-///
-/// Returns the directory of a cgroup as well, where one was passed.
+/// Takes ownership of the inherited descriptors. Called once, before anything else opens one. Also
+/// returns the directory of a cgroup, if one was passed.
 pub fn adopt(
     listen: i32,
-    leash: Option<i32>,
+    lifeline: Option<i32>,
     cgroup: Option<i32>,
 ) -> io::Result<(Inherited, Option<OwnedFd>)> {
     let listener = UnixListener::from(own(listen)?);
-    let leash = leash.map(own).transpose()?;
+    let lifeline = lifeline.map(own).transpose()?;
     let cgroup = cgroup.map(own).transpose()?;
-    Ok((Inherited { listener, leash }, cgroup))
+    Ok((Inherited { listener, lifeline }, cgroup))
 }
 
 fn own(fd: i32) -> io::Result<OwnedFd> {
@@ -45,27 +47,24 @@ fn own(fd: i32) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: it is open (checked above), and `adopt` runs once before anything else opens or owns
-    // descriptors above 2, so nobody else owns it.
+    // descriptors above 2, so it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Settings of the agent's own process: nobody in the sandbox may trace it or look into it, and it
-/// may open as many descriptors as the system allows.
+/// Applies the settings of the agent's process: no process in the sandbox may trace or inspect it, and
+/// it may open as many descriptors as the system allows.
 pub fn be_init() -> io::Result<()> {
-    // SAFETY: `prctl` with these arguments touches no memory.
-    if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let inherited = at_most(getrlimit(Resource::Nofile), MAX_DESCRIPTORS);
     let raised = Rlimit { current: inherited.maximum, maximum: inherited.maximum };
     if setrlimit(Resource::Nofile, raised).is_ok() {
-        // Commands get the limit that the agent was given, not the one that it needs.
+        // Commands get the limit that the agent inherited, not the raised one.
         let _ = DESCRIPTORS.set(inherited);
     }
     Ok(())
 }
 
-/// Bounds how many processes each user of the sandbox may have, the agent's included.
+/// Limits the number of processes of each user in the sandbox, the agent's included.
 pub fn limit_processes(count: Option<i32>) -> io::Result<()> {
     let Some(count) = count.and_then(|count| u64::try_from(count).ok()) else { return Ok(()) };
     setrlimit(Resource::Nproc, at_most(getrlimit(Resource::Nproc), count))?;
@@ -77,32 +76,32 @@ fn at_most(limit: Rlimit, count: u64) -> Rlimit {
     Rlimit { current: least(limit.current), maximum: least(limit.maximum) }
 }
 
-/// From now on commands are told that clone3(2) does not exist. For where a filter of system calls
-/// keeps them from making namespaces by clone(2): it cannot see what clone3 is asked for, which
-/// only the agent is to use.
+/// Makes clone3(2) fail with `ENOSYS` for commands from now on. Needed where a seccomp filter forbids
+/// new namespaces by clone(2): it cannot inspect the arguments of clone3, which only the agent may
+/// use.
 pub fn forbid_clone3() {
     FORBIDS_CLONE3.store(true, Ordering::Relaxed);
 }
 
 static FORBIDS_CLONE3: AtomicBool = AtomicBool::new(false);
 
-/// Whether [`forbid_clone3`] was called.
+/// Returns whether [`forbid_clone3`] was called.
 pub(crate) fn forbids_clone3() -> bool {
     FORBIDS_CLONE3.load(Ordering::Relaxed)
 }
 
 static DESCRIPTORS: OnceLock<Rlimit> = OnceLock::new();
 
-/// The limit on descriptors that commands are to have, where the agent's own is another one.
+/// Returns the limit on descriptors for commands, where the agent's own differs.
 pub(crate) fn descriptor_limit() -> Option<Rlimit> {
     DESCRIPTORS.get().copied()
 }
 
-/// From now on the agent dies with its parent. Only once that is the runner: a container's process
-/// is made by an OCI runtime, which goes before the runner says hello.
+/// Kills the agent when its parent exits, from now on. Called once the parent is the runner: the OCI
+/// runtime that creates a container's process exits before the runner connects.
 pub(crate) fn die_with_parent() {
-    // SAFETY: `prctl` with these arguments touches no memory. The leash stands in should it fail.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    // The lifeline has the same effect if this fails.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
 }
 
 /// Registers a descriptor with the runtime.
@@ -112,27 +111,27 @@ pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)
 }
 
-/// A descriptor that polls readable when a child has ended. Blocks SIGCHLD in this thread.
+/// Returns a descriptor that is readable when a child has exited. Blocks SIGCHLD in this thread.
 pub(crate) fn child_signals() -> io::Result<OwnedFd> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: `sigemptyset` initialises the set that it is given.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
     // SAFETY: the set was initialised above.
     unsafe { libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD) };
-    // SAFETY: the set is initialised; the old mask is not asked for.
+    // SAFETY: the set is initialised; the old mask is not requested.
     if unsafe { libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the set is initialised; -1 asks for a new descriptor.
+    // SAFETY: the set is initialised; -1 requests a new descriptor.
     let fd = unsafe { libc::signalfd(-1, set.as_ptr(), libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor, owned by nobody else.
+    // SAFETY: a new descriptor, without another owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A child that ended.
+/// A reaped child.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reaped {
     pub(crate) pid: i32,
@@ -144,7 +143,7 @@ pub(crate) struct Reaped {
     pub(crate) max_rss: u64,
 }
 
-/// Takes the next child that has ended, whoever's it was; `None` when there is none now.
+/// Reaps the next child that has exited, of any origin; `None` when there is none now.
 pub(crate) fn reap() -> Option<Reaped> {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
@@ -173,12 +172,12 @@ fn duration(time: libc::timeval) -> Duration {
     Duration::from_secs(seconds) + Duration::from_micros(micros)
 }
 
-/// Whether `signal` is one that can be sent: 1 to the last real-time signal.
+/// Returns whether `signal` is valid: 1 to the last real-time signal.
 pub(crate) fn valid_signal(signal: i32) -> bool {
     (1..=libc::SIGRTMAX()).contains(&signal)
 }
 
-/// Signals one process. The caller knows that it was not reaped, so the number is still its own.
+/// Signals one process. The caller knows that it was not reaped, so the number is its own.
 pub(crate) fn kill_process(pid: i32, signal: i32) -> io::Result<()> {
     send(pid, signal)
 }
@@ -188,8 +187,8 @@ pub(crate) fn kill_group(group: i32, signal: i32) -> io::Result<()> {
     send(-group, signal)
 }
 
-/// Signals every process in the sandbox but the agent. Only for PID 1: elsewhere "every process"
-/// would be the whole machine, so it refuses there.
+/// Signals every process in the sandbox but the agent. Fails unless the agent is PID 1: elsewhere it
+/// would signal the whole machine.
 pub(crate) fn kill_all(signal: i32) -> io::Result<()> {
     if std::process::id() != 1 {
         return Err(io::ErrorKind::PermissionDenied.into());
@@ -198,6 +197,7 @@ pub(crate) fn kill_all(signal: i32) -> io::Result<()> {
 }
 
 fn send(target: i32, signal: i32) -> io::Result<()> {
+    // Not by rustix, whose safe calls know no real-time signals and no target of -1.
     // SAFETY: `kill` touches no memory.
     if unsafe { libc::kill(target, signal) } < 0 {
         return Err(io::Error::last_os_error());
@@ -205,15 +205,12 @@ fn send(target: i32, signal: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// How many bytes can be read from a pipe right now.
-pub(crate) fn bytes_waiting(fd: BorrowedFd<'_>) -> u64 {
-    let mut count: libc::c_int = 0;
-    // SAFETY: `FIONREAD` writes one int, which `count` is.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut count) };
-    if result < 0 { 0 } else { u64::try_from(count).unwrap_or(0) }
+/// Returns how many bytes a pipe holds.
+pub(crate) fn bytes_pending(fd: BorrowedFd<'_>) -> u64 {
+    rustix::io::ioctl_fionread(fd).unwrap_or(0)
 }
 
-/// Whether nobody holds the other end any more.
+/// Returns whether the other end is closed.
 pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
     let mut poll = [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::empty())];
     let now = rustix::event::Timespec::default();

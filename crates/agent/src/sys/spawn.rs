@@ -1,8 +1,8 @@
-//! From a finished plan to a running program.
+//! Creates a process from a plan.
 //!
-//! Everything that allocates, looks up or can wait happens before the fork; between fork and exec
-//! there are only async-signal-safe calls (signal-safety(7)), and raw ones where libc's wrapper
-//! would synchronise with threads that the child does not have (setuid and its kin, nptl(7)).
+//! Everything that allocates, looks up or blocks happens before the fork. Between fork and exec only
+//! async-signal-safe calls happen (signal-safety(7)), and raw ones where libc's wrapper would
+//! synchronise with threads that the child does not have (setuid and its kin, nptl(7)).
 
 use super::confine::{self, restricts_commands};
 use super::machine;
@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 
-/// All that the child needs, ready for use.
+/// Everything that the child needs, ready for use.
 pub(crate) struct Plan<'a> {
     pub(crate) candidates: Vec<CString>,
     pub(crate) argv: Vec<CString>,
@@ -24,23 +24,23 @@ pub(crate) struct Plan<'a> {
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
     pub(crate) rlimits: Vec<Rlimit>,
-    /// What become 0, 1 and 2. All above 2.
+    /// What become descriptors 0, 1 and 2. All above 2.
     pub(crate) stdio: [BorrowedFd<'a>; 3],
-    /// Whether 0 is a terminal to take as the controlling one.
+    /// Whether descriptor 0 becomes the controlling terminal.
     pub(crate) terminal: bool,
-    /// The directory of the cgroup to run in.
+    /// The directory of the cgroup for the process.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
-    /// Whether it is to see no cgroup but this one.
+    /// Whether the process sees no other cgroup.
     pub(crate) own_cgroup_namespace: bool,
 }
 
-/// What the child writes when a step fails; nothing when the program runs.
+/// What the child writes when a step fails. It writes nothing when the program runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Report {
     pub(crate) stage: Stage,
     pub(crate) errno: i32,
-    /// Whether one of the candidates exists, for the user and from the directory of the command. The
-    /// child looks, since a file system of the guest may never answer.
+    /// Whether one of the candidates exists, for the user and in the directory of the command. The
+    /// child checks it, since a file system of the guest may never answer.
     pub(crate) exists: bool,
 }
 
@@ -54,7 +54,7 @@ impl Report {
         [s0, s1, s2, s3, e0, e1, e2, e3, u8::from(self.exists), 0, 0, 0]
     }
 
-    /// Reads what came through the pipe; `None` when it ended empty.
+    /// Parses the content of the pipe; `None` when it is empty.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Report> {
         let (stage, rest) = bytes.split_at_checked(4)?;
         let (errno, rest) = rest.split_at_checked(4)?;
@@ -76,8 +76,8 @@ impl Report {
     }
 }
 
-/// Forks. On success, the child's process id and the pipe through which a [`Report`] comes, or
-/// nothing once the program runs. Waits for nothing.
+/// Forks. Returns the child's process id and the pipe that gets a [`Report`], or end of file once the
+/// program runs. Waits for nothing.
 pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(i32, OwnedFd), (Stage, i32)> {
     let (report_read, report_write) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|error| (Stage::Pipe, error.raw_os_error()))?;
@@ -85,43 +85,42 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(i32, OwnedFd), (Stage, i32)> {
         .map_err(|error| (Stage::Pipe, error.raw_os_error()))?;
     let argv = pointers(&plan.argv);
     let env = pointers(&plan.env);
-    // The child runs only `child`, which keeps to async-signal-safe calls and never returns.
-    let (pid, is_inside) = fork_into(plan.cgroup);
+    // The child runs only `child`, with async-signal-safe calls, and never returns.
+    let (pid, is_in_cgroup) = fork_into(plan.cgroup);
     match pid {
         -1 => Err((Stage::Fork, last_errno())),
         0 => {
-            let (report, pipe) = child(plan, &argv, &env, is_inside, report_write.as_raw_fd());
+            let (report, pipe) = child(plan, &argv, &env, is_in_cgroup, report_write.as_raw_fd());
             let bytes = report.to_bytes();
-            // SAFETY: writes from live storage; so few bytes into an empty pipe are written whole.
+            // SAFETY: writes from live storage; an empty pipe accepts so few bytes at once.
             unsafe { libc::write(pipe, bytes.as_ptr().cast(), bytes.len()) };
-            // SAFETY: ends the child at once, without running anything of the parent's.
+            // SAFETY: ends the child at once, without exit handlers of the parent.
             unsafe { libc::_exit(127) }
         }
         pid => Ok((pid, report_read)),
     }
 }
 
-/// As fork(2), and whether the child begins in the cgroup.
+/// Forks. Returns the process id as fork(2) does, and whether the child starts in the cgroup.
 ///
-/// To join one later, by writing to its `cgroup.procs`, takes a lock over all processes of the system,
-/// which waits for the kernel's RCU: 10 ms, unless somebody had it a moment ago.
+/// Joining later by `cgroup.procs` takes a global lock that waits for the kernel's RCU: up to 10 ms.
 fn fork_into(cgroup: Option<BorrowedFd<'_>>) -> (i32, bool) {
     if let Some(cgroup) = cgroup {
         match clone_into(cgroup) {
-            // Not because of the cgroup: a fork would fail as well.
+            // Unrelated to the cgroup: fork would fail as well.
             -1 if matches!(last_errno(), libc::EAGAIN | libc::ENOMEM) => return (-1, false),
-            // A kernel before 5.7, or a filter that does not know the call.
+            // Linux before 5.7, or a seccomp filter without this call.
             -1 => {}
             pid => return (pid, true),
         }
     }
-    // SAFETY: touches no memory of the caller's; what the child may do is said there.
+    // SAFETY: touches no memory of the caller; see the module for what the child may do.
     (unsafe { libc::fork() }, false)
 }
 
-/// clone3(2) as a fork whose child is in a cgroup from its first moment.
+/// Forks by clone3(2), with the child in a cgroup from the start.
 fn clone_into(cgroup: BorrowedFd<'_>) -> i32 {
-    /// `struct clone_args` of Linux 5.7, as far as it is used.
+    /// `struct clone_args` of Linux 5.7.
     #[repr(C)]
     #[derive(Default)]
     struct CloneArgs {
@@ -145,8 +144,8 @@ fn clone_into(cgroup: BorrowedFd<'_>) -> i32 {
         cgroup: number(cgroup.as_raw_fd()),
         ..CloneArgs::default()
     };
-    // SAFETY: reads `args`, whose size it is told; without CLONE_VM the child has a copy of this
-    // stack, as after a fork.
+    // SAFETY: reads `args` with its size; without CLONE_VM the child has a copy of this stack, as
+    // after a fork.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
     i32::try_from(pid).unwrap_or(-1)
 }
@@ -159,18 +158,18 @@ fn last_errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-/// Runs in the child. Returns only what went wrong, and the descriptor to report it through.
+/// Runs in the child. Returns only on failure, with the report and the descriptor to write it to.
 fn child(
     plan: &Plan<'_>,
     argv: &[*const c_char],
     env: &[*const c_char],
-    is_inside: bool,
+    is_in_cgroup: bool,
     report: RawFd,
 ) -> (Report, RawFd) {
-    if let (Some(cgroup), false) = (plan.cgroup, is_inside) {
+    if let (Some(cgroup), false) = (plan.cgroup, is_in_cgroup) {
         join(cgroup.as_raw_fd());
     }
-    let streams = take_streams(plan);
+    let streams = set_streams(plan);
     let report = keep_only(report);
     match streams.and_then(|()| prepare(plan)) {
         Ok(()) => {
@@ -186,7 +185,7 @@ fn check(stage: Stage, result: libc::c_long) -> Result<(), Report> {
     if result < 0 { Err(Report { stage, errno: last_errno(), exists: false }) } else { Ok(()) }
 }
 
-fn take_streams(plan: &Plan<'_>) -> Result<(), Report> {
+fn set_streams(plan: &Plan<'_>) -> Result<(), Report> {
     for (target, source) in (0..).zip(plan.stdio) {
         // SAFETY: touches no memory. The sources are above 2, so none is overwritten, and the
         // copies lose the close-on-exec flag.
@@ -196,15 +195,15 @@ fn take_streams(plan: &Plan<'_>) -> Result<(), Report> {
 }
 
 /// Closes every descriptor but the streams and the one for the report, and returns the latter. A
-/// command whose directory or program is on a file system that does not answer stays here, and with
-/// the agent's descriptors it would keep other sessions' pipes and the connections open.
+/// child that an unresponsive file system blocks would otherwise keep pipes and connections of other
+/// sessions open.
 fn keep_only(report: RawFd) -> RawFd {
     const KEPT: RawFd = 3;
-    // SAFETY: touches no memory. What 3 was is the agent's, and close-on-exec anyway.
+    // SAFETY: touches no memory. The old descriptor 3 is the agent's and close-on-exec.
     if report != KEPT && unsafe { libc::dup3(report, KEPT, libc::O_CLOEXEC) } < 0 {
         return report;
     }
-    // SAFETY: touches no memory. Refused before Linux 5.9; then the exec closes them.
+    // SAFETY: touches no memory. Fails before Linux 5.9; the exec then closes them.
     unsafe { libc::syscall(libc::SYS_close_range, KEPT + 1, u32::MAX, 0) };
     KEPT
 }
@@ -221,27 +220,27 @@ fn prepare(plan: &Plan<'_>) -> Result<(), Report> {
         let value = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };
         let none = ptr::null_mut::<libc::rlimit64>();
         let resource = libc::c_long::from(limit.resource);
-        // SAFETY: reads `value`, which lives; the old limit is not asked for.
+        // SAFETY: reads `value`, which lives; the old limit is not requested.
         let result =
             unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const value, none) };
         check(Stage::Rlimit, result)?;
     }
     if machine::is_raised() {
-        // SAFETY: touches no memory. To lower it is always allowed.
+        // SAFETY: touches no memory. Lowering it is always allowed.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 0) };
     }
     if plan.own_cgroup_namespace {
-        // A mount of cgroups that the command makes shows none but its own: it cannot leave it.
-        // Refused where the kernel has no such namespaces.
+        // A cgroup mount of the command then shows only its own cgroup, which it cannot leave. Fails
+        // on kernels without such namespaces.
         // SAFETY: touches no memory.
         unsafe { libc::unshare(libc::CLONE_NEWCGROUP) };
     }
     if restricts_commands() {
-        // Before the change of user: only root may limit what later programs get.
+        // Before the change of user: only root may reduce the bounding set.
         check(Stage::Setuid, confine::drop_capabilities())?;
     }
     become_user(plan)?;
-    // After the change of user: it is the user who has to be able to be there.
+    // After the change of user, who must have access to the directory.
     // SAFETY: the path is NUL-terminated and lives.
     check(Stage::Chdir, unsafe { libc::chdir(plan.cwd.as_ptr()) }.into())?;
     if restricts_commands() {
@@ -253,10 +252,10 @@ fn prepare(plan: &Plan<'_>) -> Result<(), Report> {
     Ok(())
 }
 
-/// Has clone3(2) answered as unknown (`ENOSYS`), for this process and all that come of it: C
-/// libraries then go back to clone(2). Needs `no_new_privs`, or the right to administer the system.
+/// Makes clone3(2) fail with `ENOSYS` for this process and its descendants: C libraries then use
+/// clone(2). Needs `no_new_privs` or CAP_SYS_ADMIN.
 fn filter_clone3() -> Result<(), Report> {
-    /// Its number on every architecture, 32-bit ones as well; x32 sets a bit of its own.
+    /// Its number on every architecture, also 32-bit ones; x32 sets an extra bit.
     const CLONE3: u32 = 435;
     const X32_BIT: u32 = 0x4000_0000;
     const ENOSYS: u32 = 38;
@@ -277,15 +276,15 @@ fn filter_clone3() -> Result<(), Report> {
     check(Stage::Execve, result)
 }
 
-/// Puts every signal back to its default and unblocks all: the agent ignores and blocks some.
+/// Resets every signal to its default and unblocks all: the agent ignores and blocks some.
 fn reset_signals() {
-    // Raw calls, since libc's keep two signals for themselves. All zeros is the default action, no
-    // flags and an empty mask, in the kernel's form of the structure.
+    // Raw calls, since libc reserves two signals. All zeros is the default action, no flags and an
+    // empty mask, in the kernel's structure.
     let default = [0u64; 4];
     for signal in 1..=64 {
         let nothing = ptr::null_mut::<u64>();
-        // SAFETY: reads `default`, which is as long as the structure; the old action is not asked
-        // for; numbers that cannot be set are refused and left alone.
+        // SAFETY: reads `default`, which is as long as the structure; the old action is not
+        // requested. The kernel refuses numbers that cannot be set.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), nothing, 8usize) };
     }
     let empty = 0u64;
@@ -297,7 +296,7 @@ fn reset_signals() {
     unsafe { libc::umask(0o022) };
 }
 
-/// Joins a cgroup. A refusal only means that a kill reaches less, so it does not stop the program.
+/// Joins a cgroup. Ignores a failure: a kill then reaches fewer processes.
 fn join(cgroup: RawFd) {
     let flags = libc::O_WRONLY | libc::O_CLOEXEC;
     // SAFETY: the path is NUL-terminated and static.
@@ -312,8 +311,8 @@ fn become_user(plan: &Plan<'_>) -> Result<(), Report> {
     // SAFETY: reads as many numbers as it is told, from a live vector.
     let result =
         unsafe { libc::syscall(libc::SYS_setgroups, plan.groups.len(), plan.groups.as_ptr()) };
-    // In a user namespace that maps one id, setgroups is forbidden (user_namespaces(7)); whoever
-    // stays who they are loses nothing by it.
+    // In a user namespace that maps one id, setgroups is forbidden (user_namespaces(7)), and not
+    // needed without a change of user.
     if result < 0 && !(last_errno() == libc::EPERM && current.0 == current.1) {
         return check(Stage::Setgroups, result);
     }
@@ -324,7 +323,7 @@ fn become_user(plan: &Plan<'_>) -> Result<(), Report> {
     check(Stage::Setuid, unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) })
 }
 
-/// Whether a file is there: then it names an interpreter that is not.
+/// Returns whether a candidate exists: then its interpreter is missing.
 fn any_exists(plan: &Plan<'_>) -> bool {
     plan.candidates.iter().any(|path| {
         // SAFETY: the path is NUL-terminated and lives.
@@ -332,7 +331,7 @@ fn any_exists(plan: &Plan<'_>) -> bool {
     })
 }
 
-/// Tries each candidate as execvp would, and returns the errno to report.
+/// Executes the first possible candidate, as execvp does. Returns the errno to report.
 fn execute(plan: &Plan<'_>, argv: &[*const c_char], env: &[*const c_char]) -> i32 {
     let (mut result, mut denied) = (libc::ENOENT, false);
     for path in &plan.candidates {

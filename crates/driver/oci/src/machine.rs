@@ -23,7 +23,7 @@ use tokio::io::unix::AsyncFd;
 /// Numbers of the descriptors that the agent is given: its socket, the pipe that ends with the
 /// runner, and the directory of its control group.
 const LISTENER: i32 = 3;
-const LEASH: i32 = 4;
+const LIFELINE: i32 = 4;
 const GROUP: i32 = 5;
 
 /// What the driver needs to know about its surroundings.
@@ -81,7 +81,7 @@ impl ContainerDriver {
         }
         let mut passed = vec![
             FdMapping { parent_fd: listener.into(), child_fd: LISTENER },
-            FdMapping { parent_fd: leash_agent, child_fd: LEASH },
+            FdMapping { parent_fd: leash_agent, child_fd: LIFELINE },
         ];
         passed.extend(group.map(|parent_fd| FdMapping { parent_fd, child_fd: GROUP }));
         let mut command = runtime.command(&self.settings.launcher, &remains.root, &remains.log);
@@ -139,7 +139,7 @@ fn arguments(with_group: bool, processes: Option<u64>) -> Vec<String> {
     if let Some(processes) = processes {
         arguments.extend(["--max-processes".to_owned(), processes.to_string()]);
     }
-    let passed = [("--listen-fd", Some(LISTENER)), ("--leash-fd", Some(LEASH))];
+    let passed = [("--listen-fd", Some(LISTENER)), ("--lifeline-fd", Some(LIFELINE))];
     let group = [("--cgroup-fd", with_group.then_some(GROUP))];
     for (option, fd) in passed.into_iter().chain(group) {
         arguments.extend(fd.into_iter().flat_map(|fd| [option.to_owned(), fd.to_string()]));

@@ -1,8 +1,8 @@
-//! How the host comes in.
+//! The link from a machine to the host.
 
 use crate::sys;
 use msb_relay as relay;
-use msb_transport::{Listener, Stream};
+use msb_transport::Stream;
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsString;
 use std::fs;
@@ -15,62 +15,62 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// The name of the virtio-serial port that the driver gives a machine.
+/// Name of the virtio-serial port, which the driver sets.
 const PORT_NAME: &str = "msb";
-/// The vsock port that the library's connections come to.
+/// Vsock port for the library's connections.
 const AGENT_PORT: u32 = 1024;
-/// The vsock port on the host that is told when the agent is there, and when it goes.
+/// Vsock port on the host for the messages "up" and "bye".
 const CONTROL_PORT: u32 = 1025;
-/// How long the host may take over a farewell. One that is alive takes milliseconds, in a machine
-/// that has next to no time; with one that is gone the machine is gone, too.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(10);
+/// How long the host may take to acknowledge a shutdown. It needs milliseconds, more in a machine
+/// with little processor time; without a host there is no machine.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
-/// The ways to the host from a machine.
+/// How a machine reaches the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// One virtio-serial port, with a relay.
+pub enum HostLink {
+    /// One virtio-serial port, with the relay.
     Serial,
     /// Virtio sockets.
     Vsock,
 }
 
-/// Where connections come from.
+/// A listener for connections from the host.
 #[derive(Debug)]
-pub(crate) enum Entrance {
+pub(crate) enum Listener {
     /// A socket that the runner listens on.
-    Unix(Listener),
+    Unix(msb_transport::Listener),
     /// The relay's guest side.
     Relay(mpsc::Receiver<UnixStream>),
-    /// A vsock that the host, and nobody else, may connect to.
+    /// A vsock, for connections of the host only.
     Vsock(sys::VsockListener),
 }
 
-/// How the host is told that the end is wanted.
+/// Announces an orderly shutdown to the host.
 #[derive(Debug)]
-pub(crate) enum Farewell {
+pub(crate) enum Shutdown {
     Relay(relay::Shutdown),
     Vsock(OwnedFd),
 }
 
-impl Way {
-    /// Looks whether it is there.
+impl HostLink {
+    /// Checks that the link exists.
     pub(crate) fn check(self) -> io::Result<()> {
         match self {
-            Way::Serial => port_name().map(drop),
-            Way::Vsock => Ok(()),
+            HostLink::Serial => port_name().map(drop),
+            HostLink::Vsock => Ok(()),
         }
     }
 
-    /// Opens it, and lets the host know. Must be called inside the runtime.
-    pub(crate) async fn open(self) -> io::Result<(Entrance, Farewell)> {
+    /// Opens the link and tells the host. Must be called inside the runtime.
+    pub(crate) async fn open(self) -> io::Result<(Listener, Shutdown)> {
         match self {
-            Way::Serial => {
+            HostLink::Serial => {
                 let port = relay::Device::new(open_port()?)?;
                 let (guest, hello) = relay::guest(port).await.map_err(io::Error::other)?;
                 set_clock(hello.now_ns)?;
-                Ok((Entrance::Relay(guest.connections), Farewell::Relay(guest.shutdown)))
+                Ok((Listener::Relay(guest.connections), Shutdown::Relay(guest.shutdown)))
             }
-            Way::Vsock => {
+            HostLink::Vsock => {
                 let listener = sys::VsockListener::bind(AGENT_PORT)?;
                 let control = sys::connect_to_host(CONTROL_PORT)?;
                 let mut file = fs::File::from(control);
@@ -79,49 +79,49 @@ impl Way {
                 file.read_exact(&mut now)?;
                 set_clock(u64::from_le_bytes(now))?;
                 rustix::fs::fcntl_setfl(&file, OFlags::NONBLOCK)?;
-                Ok((Entrance::Vsock(listener), Farewell::Vsock(file.into())))
+                Ok((Listener::Vsock(listener), Shutdown::Vsock(file.into())))
             }
         }
     }
 }
 
-impl Entrance {
+impl Listener {
     pub(crate) fn unix(listener: UnixListener) -> io::Result<Self> {
-        Ok(Entrance::Unix(Listener::from_unix(listener)?))
+        Ok(Listener::Unix(msb_transport::Listener::from_unix(listener)?))
     }
 
-    /// Waits for the next connection; `None` when there will be none any more. Cancel-safe.
+    /// Waits for the next connection; `None` when the link has ended. Cancel-safe.
     pub(crate) async fn accept(&mut self) -> io::Result<Option<Stream>> {
         match self {
-            Entrance::Unix(listener) => listener.accept().await.map(Some),
-            Entrance::Relay(connections) => match connections.recv().await {
+            Listener::Unix(listener) => listener.accept().await.map(Some),
+            Listener::Relay(connections) => match connections.recv().await {
                 Some(stream) => Stream::from_unix(stream.into_std()?).map(Some),
                 None => Ok(None),
             },
-            Entrance::Vsock(listener) => Stream::from_vsock(listener.accept().await?).map(Some),
+            Listener::Vsock(listener) => Stream::from_vsock(listener.accept().await?).map(Some),
         }
     }
 }
 
-impl Farewell {
-    /// Tells the host. All connections have to be closed.
-    pub(crate) async fn say(self) {
+impl Shutdown {
+    /// Announces the shutdown. The caller has closed all connections.
+    pub(crate) async fn announce(self) {
         match self {
-            Farewell::Relay(shutdown) => shutdown.announce().await,
-            Farewell::Vsock(control) => {
-                let farewell = async {
+            Shutdown::Relay(shutdown) => shutdown.announce().await,
+            Shutdown::Vsock(control) => {
+                let announce = async {
                     let control = Stream::from_vsock(control)?;
-                    say_bye(&control).await?;
-                    hear_the_end(&control).await
+                    send_bye(&control).await?;
+                    wait_for_close(&control).await
                 };
-                // A host that does not answer is gone, or about to end the machine itself.
-                let _ = timeout(FAREWELL_LIMIT, farewell).await;
+                // A host that does not answer has exited, or ends the machine itself.
+                let _ = timeout(SHUTDOWN_LIMIT, announce).await;
             }
         }
     }
 }
 
-async fn say_bye(control: &Stream) -> io::Result<()> {
+async fn send_bye(control: &Stream) -> io::Result<()> {
     let mut rest: &[u8] = b"bye\n";
     while !rest.is_empty() {
         control.writable().await?;
@@ -134,32 +134,32 @@ async fn say_bye(control: &Stream) -> io::Result<()> {
     Ok(())
 }
 
-/// The end of the connection is the host's answer.
-async fn hear_the_end(control: &Stream) -> io::Result<()> {
-    let mut said = bytes::BytesMut::with_capacity(64);
+/// Waits until the host acknowledges by closing the connection.
+async fn wait_for_close(control: &Stream) -> io::Result<()> {
+    let mut ignored = bytes::BytesMut::with_capacity(64);
     loop {
         control.readable().await?;
-        match control.try_read(&mut said) {
+        match control.try_read(&mut ignored) {
             Ok(0) => return Ok(()),
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-            _ => said.clear(),
+            _ => ignored.clear(),
         }
     }
 }
 
-/// The kernel's own devices, which commands cannot change: they may see others, or fewer.
+/// The kernel's devtmpfs, which commands cannot change: they may see another `/dev`.
 static DEVICES: OnceLock<OwnedFd> = OnceLock::new();
 
-/// Keeps the kernel's devices. Called in the first root.
-pub(super) fn hold_devices() -> io::Result<()> {
+/// Opens the kernel's devtmpfs. Called in the initial root.
+pub(super) fn open_devices() -> io::Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let devices = rustix::fs::open("/dev", flags, Mode::empty())?;
-    // The first is kept.
+    // Set once.
     let _ = DEVICES.set(devices);
     Ok(())
 }
 
-/// The name of the device of the port with our name.
+/// Returns the device name of the port that the driver named.
 fn port_name() -> io::Result<OsString> {
     for entry in fs::read_dir("/sys/class/virtio-ports")?.flatten() {
         let name = fs::read_to_string(entry.path().join("name")).unwrap_or_default();
@@ -167,7 +167,7 @@ fn port_name() -> io::Result<OsString> {
             return Ok(entry.file_name());
         }
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, "no virtio-serial port has our name"))
+    Err(io::Error::new(io::ErrorKind::NotFound, "no virtio-serial port is named msb"))
 }
 
 /// Opens the port and announces the agent.
@@ -176,14 +176,14 @@ fn open_port() -> io::Result<OwnedFd> {
     let devices = DEVICES.get().ok_or(io::ErrorKind::NotFound)?;
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let port = rustix::fs::openat(devices, name, flags, Mode::empty())?;
-    // While it blocks: only such a write waits until the host's end is open (virtio_console.c).
-    // Until then a read would say that the port has ended.
+    // Before it is non-blocking: only a blocking write waits until the host has opened its end
+    // (virtio_console.c). Until then a read reports end of file.
     fs::File::from(port.try_clone()?).write_all(&relay::announcement())?;
     rustix::fs::fcntl_setfl(&port, OFlags::NONBLOCK)?;
     Ok(port)
 }
 
-/// Sets the machine's clock. An emulated one has none; one that was paused is late.
+/// Sets the machine's clock: an emulated machine has none, and a paused one is late.
 fn set_clock(now_ns: u64) -> io::Result<()> {
     let time = rustix::time::Timespec {
         tv_sec: i64::try_from(now_ns / 1_000_000_000).unwrap_or(i64::MAX),
@@ -198,26 +198,26 @@ mod tests {
     use std::os::unix::net;
 
     #[test]
-    fn b7_good_bye_is_said_over_a_socket_that_was_never_polled_before() {
+    fn b7_shutdown_is_announced_on_an_unpolled_socket() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (ours, mut theirs) = net::UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let host = std::thread::spawn(move || {
-            let mut said = [0; 4];
-            theirs.read_exact(&mut said).map(|()| said)
+            let mut received = [0; 4];
+            theirs.read_exact(&mut received).map(|()| received)
         });
-        runtime.block_on(Farewell::Vsock(ours.into()).say());
+        runtime.block_on(Shutdown::Vsock(ours.into()).announce());
         assert_eq!(&host.join().unwrap().unwrap(), b"bye\n");
     }
 
     #[test]
-    fn b7_a_host_that_is_gone_holds_no_farewell_up() {
+    fn b7_missing_host_does_not_delay_the_shutdown() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (ours, theirs) = net::UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         drop(theirs);
         runtime.block_on(async {
-            timeout(FAREWELL_LIMIT / 2, Farewell::Vsock(ours.into()).say()).await.unwrap();
+            timeout(SHUTDOWN_LIMIT / 2, Shutdown::Vsock(ours.into()).announce()).await.unwrap();
         });
     }
 }

@@ -1,8 +1,10 @@
-//! What the fuzzers and the replays of their seeds drive. Not part of the API.
+//! Entry points of the fuzzers and of the replay of their seeds. Not part of the API.
 
-/// Plays hosts that send anything to sessions whose processes do anything; see `session::fuzzing`.
+mod simulation;
+
+/// Simulates hosts and processes that do anything; see `simulation`.
 pub fn agent_input(data: &[u8]) {
-    crate::session::fuzzing::run(data);
+    simulation::run(data);
 }
 
 #[cfg(test)]
@@ -12,7 +14,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn the_seeds_of_the_agents_input_pass() {
+    fn agent_input_seeds_pass() {
         let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/agent_input");
         let seeds = fs::read_dir(&seeds).unwrap().map(|seed| seed.unwrap().path());
         let seeds = seeds.inspect(|seed| agent_input(&fs::read(seed).unwrap())).count();

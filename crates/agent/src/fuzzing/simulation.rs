@@ -1,30 +1,30 @@
-//! Sessions without processes between hosts that send anything.
+//! Simulates sessions without processes, and hosts that send anything.
 //!
-//! Two connections and two sessions; a script moves what the pump, the pipes and the hosts would.
-//! Held to: the order of what a channel is told, every byte from its position on exactly once, no
-//! byte without credit, no input beyond its window, and an end for every channel that is followed.
+//! Two connections and two sessions; a script replaces the pump, the pipes and the hosts. Checks: the
+//! order of messages on a channel, every byte from a position on exactly once, no byte without credit,
+//! no input beyond its window, and an end for every channel that follows a session.
 
-use super::Session;
-use super::machine::{Actions, Input, Machine};
+use crate::client::Client;
 use crate::connection::Connection;
+use crate::dispatch::handle;
 use crate::registry::Registry;
 use crate::resources::Resources;
-use crate::sys::Reaped;
+use crate::session::testing::{exec, reaped};
+use crate::session::{Actions, Input, OutputState, Session};
 use bytes::{Bytes, BytesMut};
 use msb_transport::Stream;
 use msb_wire::limits::{MAX_DATA, OUTPUT_WINDOW_MAX, OUTPUT_WINDOW_MIN, STDIN_WINDOW};
 use msb_wire::{
-    Decoder, Exec, Frame, Hello, Message, OutputStream, Peer, ReceiveCredit, SessionId, StdinMode,
-    TtySize, cost, encode,
+    Decoder, Frame, Hello, Kind, Message, OutputStream, Peer, ReceiveCredit, cost, encode,
 };
 use std::collections::HashMap;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Reads the bytes of a fuzzer as a script: each step is a byte and what belongs to it.
-pub(crate) fn run(data: &[u8]) {
+/// Runs the bytes of a fuzzer as a script: each step is a byte and its operands.
+pub(super) fn run(data: &[u8]) {
     thread_local! {
         static RUNTIME: Option<tokio::runtime::Runtime> =
             tokio::runtime::Builder::new_current_thread().enable_all().build().ok();
@@ -32,29 +32,29 @@ pub(crate) fn run(data: &[u8]) {
     RUNTIME.with(|runtime| {
         if let Some(runtime) = runtime {
             runtime.block_on(async {
-                if let Ok(play) = Play::new() {
-                    play.run(data).await;
+                if let Ok(simulation) = Simulation::new() {
+                    simulation.run(data).await;
                 }
             });
         }
     });
 }
 
-struct Play {
+struct Simulation {
     registry: Rc<Registry>,
     hosts: [Host; 2],
     guests: [Option<Guest>; 2],
 }
 
-/// A session and what stands for its process and pump.
+/// A session, and the state of its simulated pump.
 struct Guest {
     session: Rc<Session>,
-    machine: Machine,
+    state: OutputState,
 }
 
-/// One connection's other side.
+/// The peer of one connection.
 struct Host {
-    connection: Option<Rc<Connection>>,
+    client: Option<Rc<Client>>,
     far: UnixStream,
     decoder: Decoder,
     buffer: BytesMut,
@@ -62,10 +62,10 @@ struct Host {
     channels: HashMap<u32, Followed>,
 }
 
-/// What a host knows about one of its channels.
+/// A host's state of one of its channels.
 struct Followed {
     credit: ReceiveCredit,
-    /// What was read and not given back.
+    /// The credit that was consumed and not released.
     owed: u64,
     position: Option<u64>,
     exited: bool,
@@ -75,10 +75,10 @@ struct Followed {
     stdin_sent: u64,
 }
 
-/// The output of every session repeats itself after this many bytes.
+/// The output of every session repeats after this many bytes.
 const PERIOD: u64 = 65_521;
 
-/// What stands in the output of every session at a position.
+/// Returns the output of every session at a position.
 fn pattern(position: u64, len: usize) -> Bytes {
     thread_local! {
         static PATTERN: Bytes = (0..PERIOD + MAX_DATA as u64)
@@ -94,10 +94,10 @@ impl Host {
     fn new(id: u64) -> std::io::Result<Host> {
         let (near, far) = UnixStream::pair()?;
         far.set_nonblocking(true)?;
-        let connection = Connection::new(id, Stream::from_unix(near)?);
-        connection.send(0, Message::Hello(Hello::ours(Some([0; 16]))));
+        let client = Client::new(Connection::new(id, Stream::from_unix(near)?));
+        client.send(0, Message::Hello(Hello::ours(Some([0; 16]))));
         Ok(Host {
-            connection: Some(connection),
+            client: Some(client),
             far,
             decoder: Decoder::new(Peer::Agent),
             buffer: BytesMut::new(),
@@ -106,25 +106,25 @@ impl Host {
         })
     }
 
-    /// A channel that was not used before.
-    fn fresh(&mut self, connection: &Connection) -> Option<u32> {
+    /// Opens an unused channel.
+    fn open(&mut self, client: &Client) -> Option<u32> {
         self.next = self.next.checked_add(1)?;
-        assert!(connection.used(self.next), "a fresh channel was refused");
+        assert!(client.open(self.next, Kind::Exec).is_ok(), "an unused channel was refused");
         Some(self.next)
     }
 
-    /// Takes in all that the agent has to say, and checks it.
+    /// Reads all pending output of the agent, and checks it.
     async fn receive(&mut self) {
-        let Some(connection) = self.connection.clone() else { return };
-        while !connection.is_flushed() {
+        let Some(client) = self.client.clone() else { return };
+        while client.connection.pending() > 0 {
             tokio::select! {
                 biased;
-                () = connection.flush_now() => {}
+                () = client.connection.flush() => {}
                 () = tokio::task::yield_now() => {}
             }
             self.read();
         }
-        connection.release_congestion();
+        client.wake_sessions();
     }
 
     fn read(&mut self) {
@@ -140,13 +140,13 @@ impl Host {
     fn check(&mut self) {
         loop {
             let frame = self.decoder.next(&mut self.buffer);
-            let Some(Frame { channel, message }) =
-                frame.unwrap_or_else(|error| unreachable!("the agent broke the protocol: {error}"))
+            let Some(Frame { channel, message }) = frame
+                .unwrap_or_else(|error| unreachable!("the agent violated the protocol: {error}"))
             else {
                 return;
             };
             if let Some(followed) = self.channels.get_mut(&channel) {
-                followed.told(&message);
+                followed.check(&message);
             }
         }
     }
@@ -166,8 +166,8 @@ impl Followed {
         }
     }
 
-    fn told(&mut self, message: &Message) {
-        assert!(!self.ended, "{message:?} behind the end");
+    fn check(&mut self, message: &Message) {
+        assert!(!self.ended, "{message:?} after the end");
         match message {
             Message::Started(_) => {}
             Message::Attached(attached) => {
@@ -185,7 +185,7 @@ impl Followed {
                 self.ended = true;
             }
             Message::Credit(limit) => {
-                assert!(*limit > self.stdin_granted, "a grant that grants nothing");
+                assert!(*limit > self.stdin_granted, "an empty grant");
                 assert!(*limit <= self.stdin_sent + STDIN_WINDOW, "more than one window");
                 self.stdin_granted = *limit;
             }
@@ -208,10 +208,10 @@ impl Followed {
     }
 }
 
-impl Play {
-    fn new() -> std::io::Result<Play> {
+impl Simulation {
+    fn new() -> std::io::Result<Simulation> {
         let registry = Registry::new([0; 16], Resources::default());
-        Ok(Play { registry, hosts: [Host::new(1)?, Host::new(2)?], guests: [None, None] })
+        Ok(Simulation { registry, hosts: [Host::new(1)?, Host::new(2)?], guests: [None, None] })
     }
 
     async fn run(mut self, data: &[u8]) {
@@ -240,11 +240,11 @@ impl Play {
                 }
                 6 | 7 => self.output(guest, next(), usize::from(next()) << (next() % 9)),
                 8 => self.on(guest, Input::Empty(stream(next()))),
-                9 => self.on(guest, Input::Over(stream(next()))),
+                9 => self.on(guest, Input::Eof(stream(next()))),
                 10 => self.exit(guest, next()),
                 11 => self.on(guest, Input::DrainTimeOver),
-                12 => self.taken(guest, usize::from(next()) << (next() % 9)),
-                13 => self.refused(guest, next()),
+                12 => self.read_input(guest, usize::from(next()) << (next() % 9)),
+                13 => self.close_input(guest, next()),
                 14 => self.receive(host).await,
                 15 => self.hang_up(host),
                 16 => {
@@ -252,7 +252,7 @@ impl Play {
                     let raw: Vec<u8> = bytes.by_ref().take(len).collect();
                     self.raw(host, &raw);
                 }
-                _ => self.forget(guest),
+                _ => self.drop_replay(guest),
             }
         }
         self.finish().await;
@@ -262,49 +262,49 @@ impl Play {
         self.guests.get(guest)?.as_ref()
     }
 
-    fn live(&mut self, host: usize) -> Option<(&mut Host, Rc<Connection>)> {
+    fn live(&mut self, host: usize) -> Option<(&mut Host, Rc<Client>)> {
         let host = self.hosts.get_mut(host)?;
-        let connection = host.connection.clone()?;
-        Some((host, connection))
+        let client = host.client.clone()?;
+        Some((host, client))
     }
 
-    /// The command starts: what `Registry::exec` does, but for the process.
+    /// Starts a command like `Registry::exec`, without a process.
     fn exec(&mut self, host: usize, guest: usize, options: u8) {
         if self.guests.get(guest).is_none_or(Option::is_some) {
             return;
         }
         let exec = exec(guest, options);
         let window = exec.window.clamp(OUTPUT_WINDOW_MIN, OUTPUT_WINDOW_MAX);
-        let Some((host, connection)) = self.live(host) else { return };
-        let Some(channel) = host.fresh(&connection) else { return };
+        let Some((host, client)) = self.live(host) else { return };
+        let Some(channel) = host.open(&client) else { return };
         host.channels.insert(channel, Followed::new(window, Some(0)));
         let session =
             Rc::new(Session::new(&exec, 1, None, Rc::default(), std::time::Instant::now()));
-        session.follow_from_start(&connection, channel, exec.window);
-        connection.channel_opened(channel, &session);
-        session.begun();
-        let machine = Machine::new(exec.tty.is_some());
+        session.follow_from_start(client.channel(channel), exec.window);
+        client.bind(channel, &session);
+        session.set_running();
+        let state = OutputState::new(exec.tty.is_some());
         if let Some(slot) = self.guests.get_mut(guest) {
-            *slot = Some(Guest { session, machine });
+            *slot = Some(Guest { session, state });
         }
     }
 
-    /// A later reader: what `Registry::attach` does.
+    /// Attaches a reader like `Registry::attach`.
     fn attach(&mut self, host: usize, guest: usize, from: u8, scale: u8) {
         let Some(session) = self.guest(guest).map(|guest| Rc::clone(&guest.session)) else {
             return;
         };
-        let Some((host, connection)) = self.live(host) else { return };
-        let Some(channel) = host.fresh(&connection) else { return };
+        let Some((host, client)) = self.live(host) else { return };
+        let Some(channel) = host.open(&client) else { return };
         let window = if scale & 1 == 0 { 0 } else { u64::MAX };
         let granted = window.clamp(OUTPUT_WINDOW_MIN, OUTPUT_WINDOW_MAX);
         host.channels.insert(channel, Followed::new(granted, None));
-        connection.channel_opened(channel, &session);
+        client.bind(channel, &session);
         let from = (from != 255).then(|| u64::from(from) << (scale % 24));
-        session.follow(&connection, channel, from, window);
+        session.follow(client.channel(channel), from, window);
     }
 
-    /// The host gives all credit back that it owes on a channel.
+    /// Grants all credit that the host owes on a channel.
     fn grant(&mut self, host: usize, channel: u32) {
         let Some((far, _)) = self.live(host) else { return };
         let Some(followed) = far.channels.get_mut(&channel) else { return };
@@ -323,28 +323,27 @@ impl Play {
             followed.stdin_sent += cost(len);
         }
         self.frame(host, channel, Message::Stdin(Bytes::from(vec![0; len])));
-        let broken = self.hosts.get(host).is_some_and(|host| host.connection.is_none());
-        // Without a follower behind it nobody counts; with one, the agent has to accept what it
-        // granted.
+        let broken = self.hosts.get(host).is_some_and(|host| host.client.is_none());
+        // The agent must accept what it granted.
         assert!(!(broken && paid == Some(true)), "input was refused that was granted");
     }
 
-    /// A frame arrives on a connection; one that breaks a rule ends it.
+    /// Handles a frame; a violation of the protocol ends the connection.
     fn frame(&mut self, host: usize, channel: u32, message: Message) {
         let registry = Rc::clone(&self.registry);
-        let Some((_, connection)) = self.live(host) else { return };
-        if channel != 0 && connection.handle(&registry, channel, message).is_err() {
+        let Some((_, client)) = self.live(host) else { return };
+        if channel != 0 && handle(&client, &registry, channel, message).is_err() {
             self.hang_up(host);
         }
-        // The frame woke the pumps.
-        self.guests.iter().flatten().for_each(|guest| guest.session.tell());
+        // As the pumps do when the frame wakes them.
+        self.guests.iter().flatten().for_each(|guest| guest.session.update_followers());
     }
 
-    /// Bytes arrive as they are. What would touch processes is left out.
+    /// Handles raw bytes, except frames that affect processes.
     fn raw(&mut self, host: usize, bytes: &[u8]) {
         let mut buffer = BytesMut::new();
         let hello = Frame { channel: 0, message: Message::Hello(Hello::ours(None)) };
-        assert!(encode(&hello, &mut buffer), "the greeting is too long");
+        assert!(encode(&hello, &mut buffer), "the hello is too long");
         buffer.extend_from_slice(bytes);
         let mut decoder = Decoder::new(Peer::Host);
         loop {
@@ -353,7 +352,7 @@ impl Play {
                     Message::Hello(_) | Message::Exec(_) | Message::Attach(_) => {}
                     Message::Signal(_) | Message::Shutdown(_) => {}
                     Message::Stdin(data) => self.stdin(host, channel, data.len()),
-                    // Beyond what was received: a host that lies about its own credit.
+                    // May exceed what was received.
                     Message::Credit(_) => {}
                     Message::Close => {}
                     message => {
@@ -369,16 +368,16 @@ impl Play {
         }
     }
 
-    /// The process writes; the pump reads as much as it may.
+    /// Simulates output, as much as the pump may read.
     fn output(&mut self, guest: usize, pick: u8, len: usize) {
         let Some(Some(guest)) = self.guests.get_mut(guest) else { return };
         let stream = stream(pick);
         let allowed = guest.session.allowance().min(MAX_DATA);
-        let len = guest.machine.may_read(stream, allowed).min(len);
-        if len == 0 || !guest.machine.wants(stream) {
+        let len = guest.state.may_read(stream, allowed).min(len);
+        if len == 0 || !guest.state.wants(stream) {
             return;
         }
-        let start = guest.session.state.borrow().replay.end();
+        let start = guest.session.position();
         guest.session.deliver(stream, &pattern(start, len));
         guest.on(Input::Read(stream, len as u64));
     }
@@ -389,28 +388,23 @@ impl Play {
         }
     }
 
-    fn exit(&mut self, guest: usize, waiting: u8) {
+    fn exit(&mut self, guest: usize, pending: u8) {
         if let Some(Some(guest)) = self.guests.get_mut(guest) {
-            guest.session.child_ended(&reaped());
-            guest.on(Input::Exited { waiting: [u64::from(waiting) * 99, u64::from(waiting & 7)] });
+            guest.session.process_exited(&reaped());
+            guest.on(Input::Exited { pending: [u64::from(pending) * 99, u64::from(pending & 7)] });
         }
     }
 
-    /// The process reads its input.
-    fn taken(&mut self, guest: usize, count: usize) {
+    /// Simulates a process that reads its input.
+    fn read_input(&mut self, guest: usize, count: usize) {
         let Some(guest) = self.guest(guest) else { return };
-        let mut state = guest.session.state.borrow_mut();
-        let Some(front) = state.stdin.front() else { return };
-        if let Some((connection, channel, len)) = state.stdin.written(count.min(front.len())) {
-            let feeder = state.followers.iter_mut().find(|f| f.is(connection, channel));
-            if let Some(feeder) = feeder {
-                feeder.give_back_stdin(len);
-            }
+        if let Some(front) = guest.session.next_stdin() {
+            guest.session.stdin_written(count.min(front.len()));
         }
     }
 
-    /// The process no longer reads its input.
-    fn refused(&mut self, guest: usize, errno: u8) {
+    /// Simulates a process that closes its input.
+    fn close_input(&mut self, guest: usize, errno: u8) {
         if let Some(guest) = self.guest(guest) {
             guest.session.stdin_failed(errno.into());
         }
@@ -422,35 +416,35 @@ impl Play {
         }
     }
 
-    /// The connection ends.
+    /// Ends a connection.
     fn hang_up(&mut self, host: usize) {
         if let Some(host) = self.hosts.get_mut(host)
-            && let Some(connection) = host.connection.take()
+            && let Some(client) = host.client.take()
         {
-            connection.abandon();
+            client.unfollow_all();
         }
     }
 
-    /// An ended session loses its output, as the oldest do.
-    fn forget(&mut self, guest: usize) {
+    /// Drops the output of an ended session.
+    fn drop_replay(&mut self, guest: usize) {
         if let Some(guest) = self.guest(guest)
-            && guest.machine.ended()
+            && guest.state.has_ended()
         {
-            guest.session.forget_output();
+            guest.session.drop_replay();
         }
     }
 
-    /// Every process ends and every host reads: then every channel that is followed was told all.
+    /// Ends every process and reads on every host: then every channel has received everything.
     async fn finish(mut self) {
         for guest in 0..self.guests.len() {
-            self.on(guest, Input::Exited { waiting: [0; 2] });
+            self.on(guest, Input::Exited { pending: [0; 2] });
             for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-                self.on(guest, Input::Over(stream));
+                self.on(guest, Input::Eof(stream));
             }
-            let ended = self.guest(guest).is_none_or(|guest| guest.machine.ended());
+            let ended = self.guest(guest).is_none_or(|guest| guest.state.has_ended());
             assert!(ended, "a session that does not end");
         }
-        // Each round has room for three quarters of a window, at the least.
+        // Each round has room for at least three quarters of a window.
         for _ in 0..64 {
             if (0..self.hosts.len()).all(|host| self.waiting(host).is_empty()) {
                 break;
@@ -467,67 +461,41 @@ impl Play {
             assert!(waiting.is_empty(), "channels {waiting:?} wait for ever");
         }
         for guest in self.guests.iter().flatten() {
-            let left = guest.session.state.borrow().followers.len();
-            assert_eq!(left, 0, "followers stay behind the end");
+            let left = guest.session.follower_count();
+            assert_eq!(left, 0, "followers remain after the end");
         }
         for host in 0..self.hosts.len() {
             self.hang_up(host);
         }
     }
 
-    /// Channels that were not told all, and want to be.
+    /// Returns the channels that have not received everything.
     fn waiting(&self, host: usize) -> Vec<u32> {
         let Some(host) = self.hosts.get(host) else { return Vec::new() };
-        let channels = host.channels.iter().filter(|_| host.connection.is_some());
-        let told = |followed: &Followed| followed.ended || followed.closed;
-        channels.filter(|(_, followed)| !told(followed)).map(|(channel, _)| *channel).collect()
+        let channels = host.channels.iter().filter(|_| host.client.is_some());
+        let is_complete = |followed: &Followed| followed.ended || followed.closed;
+        channels
+            .filter(|(_, followed)| !is_complete(followed))
+            .map(|(channel, _)| *channel)
+            .collect()
     }
 }
 
 impl Guest {
-    /// What the pump does with an input.
+    /// Applies an input as the pump does.
     fn on(&mut self, input: Input) {
-        let (machine, Actions { exited, end }) = self.machine.on(input);
-        self.machine = machine;
+        let (state, Actions { exited, end }) = self.state.on(input);
+        self.state = state;
         if exited {
             self.session.set_exited(&reaped(), Instant::now());
         }
         if let Some(writer_left) = end {
             self.session.set_end(writer_left);
         }
-        self.session.tell();
+        self.session.update_followers();
     }
 }
 
 fn stream(pick: u8) -> OutputStream {
     if pick & 1 == 0 { OutputStream::Stdout } else { OutputStream::Stderr }
-}
-
-pub(super) fn reaped() -> Reaped {
-    Reaped {
-        pid: 1,
-        code: Some(0),
-        signal: None,
-        core_dumped: false,
-        user: Duration::ZERO,
-        system: Duration::ZERO,
-        max_rss: 0,
-    }
-}
-
-pub(super) fn exec(guest: usize, options: u8) -> Exec {
-    Exec {
-        session: SessionId::from_bytes([if guest == 0 { 1 } else { 2 }; 16]),
-        argv: vec![b"true".to_vec().into()],
-        env: Vec::new(),
-        cwd: b"/".to_vec(),
-        user: None,
-        stdin: if options & 1 == 0 { StdinMode::Null } else { StdinMode::Pipe },
-        tty: (options & 2 != 0).then_some(TtySize { rows: 24, cols: 80 }),
-        timeout_ns: None,
-        rlimits: Vec::new(),
-        drain_ns: None,
-        wait_for_eof: false,
-        window: if options & 4 == 0 { 0 } else { u64::MAX },
-    }
 }

@@ -1,25 +1,25 @@
-//! When a session tells its end: a pure state machine.
+//! State machine for the output of a session: when exit and end of output are reported.
 //!
 //! ```text
 //!            exited, bytes owed                  all owed bytes read
 //!  Running ───────────────────────> Settling ─────────────────────────> Draining ──> Ended
 //!     │                                                                    ^           ^
 //!     └──────────────── exited, nothing owed ──────────────────────────────┘           │
-//!                              (both outputs at their end, or the drain time over) ────┘
+//!                              (both outputs at end of file, or the drain time over) ──┘
 //! ```
 //!
-//! *Owed* are the bytes that stood in the pipes when the process ended: all that it wrote itself.
-//! `Exited` is told when they are read, so on entering `Draining`; `End` on entering `Ended`.
+//! *Owed* are the bytes in the pipes when the process exited: everything that it wrote itself.
+//! Entering `Draining` reports the exit; entering `Ended` reports the end of output.
 
 use msb_wire::OutputStream;
 
-/// What one output still has to give before the exit may be told.
+/// The state of one output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Output {
-    /// Open; `owed` bytes of it belong before the exit.
+    /// Open; `owed` bytes precede the exit.
     Open { owed: u64 },
-    /// At its end.
-    Over,
+    /// At end of file.
+    Closed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,33 +30,33 @@ enum Phase {
     Ended,
 }
 
-/// What happens to a session.
+/// An input of the state machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Input {
-    /// The process ended with this many bytes waiting on stdout and stderr.
-    Exited { waiting: [u64; 2] },
+    /// The process exited with this many bytes pending on stdout and stderr.
+    Exited { pending: [u64; 2] },
     /// Bytes were read.
     Read(OutputStream, u64),
-    /// An output has nothing more for now.
+    /// An output has no bytes now.
     Empty(OutputStream),
-    /// An output is at its end.
-    Over(OutputStream),
-    /// The drain time has passed since the exit was told.
+    /// An output is at end of file.
+    Eof(OutputStream),
+    /// The drain time since the exit is over.
     DrainTimeOver,
 }
 
-/// What is to be told, in this order.
+/// What to report, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Actions {
-    /// Tell that the process ended.
+    /// The exit of the process.
     pub(crate) exited: bool,
-    /// Tell that the output is over, and whether a writer was left.
+    /// The end of output, and whether a writer is left.
     pub(crate) end: Option<bool>,
 }
 
-/// The state of one session's ending.
+/// The state of a session's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Machine {
+pub(crate) struct OutputState {
     phase: Phase,
     outputs: [Output; 2],
 }
@@ -68,15 +68,15 @@ fn index(stream: OutputStream) -> usize {
     }
 }
 
-impl Machine {
-    /// A running process. With a terminal there is one output only.
-    pub(crate) fn new(terminal: bool) -> Machine {
+impl OutputState {
+    /// Creates the state of a running process. A terminal has one output only.
+    pub(crate) fn new(terminal: bool) -> OutputState {
         let open = Output::Open { owed: 0 };
-        let second = if terminal { Output::Over } else { open };
-        Machine { phase: Phase::Running, outputs: [open, second] }
+        let second = if terminal { Output::Closed } else { open };
+        OutputState { phase: Phase::Running, outputs: [open, second] }
     }
 
-    /// Whether the output is to be read from.
+    /// Returns whether the output may be read.
     pub(crate) fn wants(&self, stream: OutputStream) -> bool {
         let output = self.outputs.get(index(stream));
         match (self.phase, output) {
@@ -86,7 +86,7 @@ impl Machine {
         }
     }
 
-    /// The most bytes that may be read from an output at once: never across the exit.
+    /// Returns how many bytes may be read from an output at once: never beyond the exit.
     pub(crate) fn may_read(&self, stream: OutputStream, at_most: usize) -> usize {
         match (self.phase, self.outputs.get(index(stream))) {
             (Phase::Settling, Some(Output::Open { owed })) => {
@@ -96,25 +96,30 @@ impl Machine {
         }
     }
 
-    /// Whether the exit has been told.
-    pub(crate) fn exit_told(&self) -> bool {
+    /// Returns whether the process runs.
+    pub(crate) fn is_running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    /// Returns whether the exit was reported.
+    pub(crate) fn has_exited(&self) -> bool {
         matches!(self.phase, Phase::Draining | Phase::Ended)
     }
 
-    /// Whether all has been told.
-    pub(crate) fn ended(&self) -> bool {
+    /// Returns whether the end of output was reported.
+    pub(crate) fn has_ended(&self) -> bool {
         self.phase == Phase::Ended
     }
 
-    /// Takes an input.
-    pub(crate) fn on(mut self, input: Input) -> (Machine, Actions) {
+    /// Applies an input.
+    pub(crate) fn on(mut self, input: Input) -> (OutputState, Actions) {
         match input {
             // Running -> Settling
-            Input::Exited { waiting } if self.phase == Phase::Running => {
+            Input::Exited { pending } if self.phase == Phase::Running => {
                 self.phase = Phase::Settling;
-                for (output, waiting) in self.outputs.iter_mut().zip(waiting) {
+                for (output, pending) in self.outputs.iter_mut().zip(pending) {
                     if let Output::Open { owed } = output {
-                        *owed = waiting;
+                        *owed = pending;
                     }
                 }
             }
@@ -124,20 +129,20 @@ impl Machine {
                     *owed = owed.saturating_sub(count);
                 }
             }
-            // Less was there than announced: a reader inside the sandbox took it.
+            // Less than expected: a process in the sandbox read it first.
             Input::Empty(stream) => {
                 if let Some(Output::Open { owed }) = self.outputs.get_mut(index(stream)) {
                     *owed = 0;
                 }
             }
-            Input::Over(stream) => {
+            Input::Eof(stream) => {
                 if let Some(output) = self.outputs.get_mut(index(stream)) {
-                    *output = Output::Over;
+                    *output = Output::Closed;
                 }
             }
-            // Draining -> Ended, with a writer left
+            // Draining -> Ended, if a writer is left
             Input::DrainTimeOver if self.phase == Phase::Draining => {
-                let writer_left = self.outputs.iter().any(|output| *output != Output::Over);
+                let writer_left = self.outputs.iter().any(|output| *output != Output::Closed);
                 self.phase = Phase::Ended;
                 return (self, Actions { exited: false, end: Some(writer_left) });
             }
@@ -146,7 +151,7 @@ impl Machine {
         self.advance()
     }
 
-    fn advance(mut self) -> (Machine, Actions) {
+    fn advance(mut self) -> (OutputState, Actions) {
         let mut actions = Actions::default();
         let owed = |output: &Output| matches!(output, Output::Open { owed } if *owed > 0);
         // Settling -> Draining
@@ -155,7 +160,7 @@ impl Machine {
             actions.exited = true;
         }
         // Draining -> Ended
-        if self.phase == Phase::Draining && self.outputs == [Output::Over; 2] {
+        if self.phase == Phase::Draining && self.outputs == [Output::Closed; 2] {
             self.phase = Phase::Ended;
             actions.end = Some(false);
         }
@@ -169,98 +174,98 @@ mod tests {
     use OutputStream::{Stderr, Stdout};
     use proptest::prelude::*;
 
-    fn play(terminal: bool, inputs: &[Input]) -> (Machine, Vec<Actions>) {
-        let mut machine = Machine::new(terminal);
-        let mut told = Vec::new();
+    fn run(terminal: bool, inputs: &[Input]) -> (OutputState, Vec<Actions>) {
+        let mut state = OutputState::new(terminal);
+        let mut reported = Vec::new();
         for input in inputs {
-            let (next, actions) = machine.on(*input);
-            machine = next;
-            told.push(actions);
+            let (next, actions) = state.on(*input);
+            state = next;
+            reported.push(actions);
         }
-        (machine, told)
+        (state, reported)
     }
 
     const NOTHING: Actions = Actions { exited: false, end: None };
     const EXITED: Actions = Actions { exited: true, end: None };
 
     #[test]
-    fn an_exit_with_empty_closed_pipes_tells_everything_at_once() {
-        let (_, told) = play(
+    fn exit_with_closed_empty_pipes_reports_all_at_once() {
+        let (_, reported) = run(
             false,
-            &[Input::Over(Stdout), Input::Over(Stderr), Input::Exited { waiting: [0; 2] }],
+            &[Input::Eof(Stdout), Input::Eof(Stderr), Input::Exited { pending: [0; 2] }],
         );
-        assert_eq!(told, [NOTHING, NOTHING, Actions { exited: true, end: Some(false) }]);
+        assert_eq!(reported, [NOTHING, NOTHING, Actions { exited: true, end: Some(false) }]);
     }
 
     #[test]
-    fn the_exit_waits_for_every_owed_byte_and_for_no_other() {
-        let (machine, told) = play(
+    fn exit_waits_for_owed_bytes_only() {
+        let (state, reported) = run(
             false,
             &[
-                Input::Exited { waiting: [10, 5] },
+                Input::Exited { pending: [10, 5] },
                 Input::Read(Stdout, 10),
                 Input::Read(Stderr, 4),
                 Input::Read(Stderr, 1),
             ],
         );
-        assert_eq!(told, [NOTHING, NOTHING, NOTHING, EXITED]);
-        assert!(machine.wants(Stdout) && machine.wants(Stderr) && machine.exit_told());
+        assert_eq!(reported, [NOTHING, NOTHING, NOTHING, EXITED]);
+        assert!(state.wants(Stdout) && state.wants(Stderr) && state.has_exited());
     }
 
     #[test]
-    fn while_bytes_are_owed_no_more_than_those_are_read() {
-        let (machine, _) = play(false, &[Input::Exited { waiting: [10, 0] }]);
-        assert_eq!(machine.may_read(Stdout, 4096), 10);
-        assert!(machine.wants(Stdout) && !machine.wants(Stderr));
+    fn reads_no_more_than_the_owed_bytes() {
+        let (state, _) = run(false, &[Input::Exited { pending: [10, 0] }]);
+        assert_eq!(state.may_read(Stdout, 4096), 10);
+        assert!(state.wants(Stdout) && !state.wants(Stderr));
     }
 
     #[test]
-    fn a_writer_that_stays_is_flagged_when_the_drain_time_is_over() {
-        let (machine, told) = play(
+    fn remaining_writer_is_flagged_after_the_drain_time() {
+        let (state, reported) = run(
             false,
-            &[Input::Exited { waiting: [0; 2] }, Input::Over(Stderr), Input::DrainTimeOver],
+            &[Input::Exited { pending: [0; 2] }, Input::Eof(Stderr), Input::DrainTimeOver],
         );
-        assert_eq!(told, [EXITED, NOTHING, Actions { exited: false, end: Some(true) }]);
-        assert!(machine.ended() && !machine.wants(Stdout));
+        assert_eq!(reported, [EXITED, NOTHING, Actions { exited: false, end: Some(true) }]);
+        assert!(state.has_ended() && !state.wants(Stdout));
     }
 
     #[test]
-    fn the_end_of_both_outputs_is_not_the_end_of_the_process() {
-        let (machine, told) = play(false, &[Input::Over(Stdout), Input::Over(Stderr)]);
-        assert_eq!(told, [NOTHING, NOTHING]);
-        assert!(!machine.exit_told());
+    fn end_of_both_outputs_is_no_exit() {
+        let (state, reported) = run(false, &[Input::Eof(Stdout), Input::Eof(Stderr)]);
+        assert_eq!(reported, [NOTHING, NOTHING]);
+        assert!(!state.has_exited());
     }
 
     #[test]
-    fn a_terminal_has_one_output() {
-        let (_, told) = play(true, &[Input::Exited { waiting: [0; 2] }, Input::Over(Stdout)]);
-        assert_eq!(told, [EXITED, Actions { exited: false, end: Some(false) }]);
+    fn terminal_has_one_output() {
+        let (_, reported) = run(true, &[Input::Exited { pending: [0; 2] }, Input::Eof(Stdout)]);
+        assert_eq!(reported, [EXITED, Actions { exited: false, end: Some(false) }]);
     }
 
     fn any_input() -> impl Strategy<Value = Input> {
         let stream = prop_oneof![Just(Stdout), Just(Stderr)];
         prop_oneof![
-            [0u64..100, 0u64..100].prop_map(|waiting| Input::Exited { waiting }),
+            [0u64..100, 0u64..100].prop_map(|pending| Input::Exited { pending }),
             (stream.clone(), 0u64..60).prop_map(|(stream, n)| Input::Read(stream, n)),
             stream.clone().prop_map(Input::Empty),
-            stream.prop_map(Input::Over),
+            stream.prop_map(Input::Eof),
             Just(Input::DrainTimeOver),
         ]
     }
 
     proptest! {
         #[test]
-        fn whatever_happens_exit_comes_once_then_end_comes_once(
+        fn any_input_reports_one_exit_then_one_end(
             inputs in proptest::collection::vec(any_input(), 0..200), terminal: bool,
         ) {
-            let (machine, told) = play(terminal, &inputs);
+            let (state, reported) = run(terminal, &inputs);
             let exits: Vec<usize> =
-                (0..told.len()).filter(|i| told[*i].exited).collect();
+                (0..reported.len()).filter(|i| reported[*i].exited).collect();
             let ends: Vec<usize> =
-                (0..told.len()).filter(|i| told[*i].end.is_some()).collect();
+                (0..reported.len()).filter(|i| reported[*i].end.is_some()).collect();
             prop_assert!(exits.len() <= 1 && ends.len() <= 1);
-            prop_assert_eq!(exits.len() == 1, machine.exit_told());
-            prop_assert_eq!(ends.len() == 1, machine.ended());
+            prop_assert_eq!(exits.len() == 1, state.has_exited());
+            prop_assert_eq!(ends.len() == 1, state.has_ended());
             if let Some(end) = ends.first() {
                 prop_assert!(exits[0] <= *end);
             }

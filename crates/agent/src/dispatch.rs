@@ -1,0 +1,184 @@
+//! Serves one client: decodes its frames and passes each to the registry or a session.
+
+use crate::client::Client;
+use crate::registry::Registry;
+use crate::sys;
+use bytes::BytesMut;
+use msb_wire::limits::GREETING;
+use msb_wire::{Decoder, Hello, Kind, Message, Peer, Verdict, WireError, agree};
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use tokio::time::sleep;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ending {
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("closed by the host")]
+    Closed,
+    #[error("no hello within {} s", GREETING.as_secs())]
+    Silent,
+}
+
+/// Serves a client until its connection ends. Its sessions continue.
+pub(crate) async fn serve(client: Rc<Client>, registry: Rc<Registry>) {
+    let writer = tokio::task::spawn_local(write(Rc::clone(&client)));
+    let ending = read(&client, &registry).await;
+    if let Err(ending @ (Ending::Wire(_) | Ending::Silent)) = ending {
+        client.send(0, Message::Error(ending.to_string()));
+        client.connection.flush().await;
+    }
+    writer.abort();
+    registry.remove_watcher(&client);
+    client.unfollow_all();
+}
+
+/// Writes output until the stream fails. The reader then fails as well, and ends the connection.
+async fn write(client: Rc<Client>) {
+    while let Ok(ended_congestion) = client.connection.write().await {
+        if ended_congestion {
+            client.wake_sessions();
+        }
+        client.drop_finished();
+    }
+}
+
+async fn read(client: &Rc<Client>, registry: &Rc<Registry>) -> Result<(), Ending> {
+    let ours = Hello::ours(Some(registry.boot_id));
+    client.send(0, Message::Hello(ours.clone()));
+    let mut decoder = Decoder::new(Peer::Host);
+    let mut buffer = BytesMut::new();
+    let mut silence = pin!(sleep(GREETING));
+    loop {
+        tokio::select! {
+            count = client.connection.read(&mut buffer) => {
+                if count? == 0 {
+                    return Err(Ending::Closed);
+                }
+            }
+            () = &mut silence, if !client.has_agreed() => return Err(Ending::Silent),
+        }
+        while let Some(frame) = decoder.next(&mut buffer)? {
+            match frame.message {
+                Message::Hello(theirs) => {
+                    client.set_agreed(agree(&ours, &theirs)?);
+                    sys::die_with_parent();
+                }
+                Message::Exec(exec) => {
+                    client.open(frame.channel, Kind::Exec)?;
+                    // Awaited, since the next frame may refer to this session.
+                    registry.exec(client, frame.channel, exec).await;
+                    // One read can hold a thousand commands, each with a fork: let other tasks run.
+                    tokio::task::yield_now().await;
+                }
+                message => {
+                    let highest = client.highest();
+                    if let Message::Attach(request) = &message {
+                        registry.wait_for_session(request.session).await;
+                    }
+                    handle(client, registry, frame.channel, message)?;
+                    let is_request = client.highest() != highest;
+                    if is_request {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+            client.connection.wait_for_room().await;
+        }
+    }
+}
+
+/// Handles a frame other than `Hello` and `Exec`.
+pub(crate) fn handle(
+    client: &Rc<Client>,
+    registry: &Registry,
+    channel: u32,
+    message: Message,
+) -> Result<(), WireError> {
+    match message {
+        Message::Ping(number) => client.send(0, Message::Pong(number)),
+        Message::Error(_) => {}
+        Message::Shutdown(request) => registry.request_shutdown(&request),
+        Message::Attach(attach) => {
+            client.open(channel, Kind::Attach)?;
+            registry.attach(client, channel, &attach);
+        }
+        Message::FollowAll(request) => {
+            client.open(channel, Kind::FollowAll)?;
+            client.follow_all(&request)?;
+            registry.add_watcher(client);
+            // The host misses no session that starts after this answer.
+            client.send(channel, Message::Verdict(Verdict::default()));
+        }
+        Message::List => {
+            client.open(channel, Kind::List)?;
+            client.send(channel, Message::Sessions(registry.list()));
+        }
+        Message::Signal(request) => {
+            client.open(channel, Kind::Signal)?;
+            client.send(channel, Message::Verdict(registry.signal(&request)));
+        }
+        Message::Resize(request) => {
+            client.open(channel, Kind::Resize)?;
+            client.send(channel, Message::Verdict(registry.resize(&request)));
+        }
+        Message::Stdin(data) => {
+            if let Some(session) = client.session(channel, Kind::Stdin)? {
+                session.write_stdin(client.channel_id(channel), &data)?;
+            }
+        }
+        Message::StdinEof => {
+            if let Some(session) = client.session(channel, Kind::StdinEof)? {
+                session.close_stdin();
+            }
+        }
+        Message::Credit(limit) => {
+            if let Some(session) = client.session(channel, Kind::Credit)? {
+                session.grant(client.channel_id(channel), limit);
+            }
+        }
+        Message::Close => {
+            if let Some(session) = client.session(channel, Kind::Close)? {
+                client.unbind(channel);
+                session.unfollow(client.channel_id(channel));
+            }
+        }
+        // `read` handles the others, and the decoder accepts no more kinds from a host.
+        _ => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::connection::Connection;
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn i_silent_client_gets_an_error_and_is_closed() {
+        let everything = async {
+            let (ours, theirs) = msb_transport::memory::pair().unwrap();
+            let client = Client::new(Connection::new(1, ours));
+            serve(client, Registry::new([0; 16], Default::default())).await;
+            let (mut buffer, mut decoder) = (BytesMut::new(), Decoder::new(Peer::Agent));
+            loop {
+                theirs.readable().await.unwrap();
+                match theirs.try_read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                }
+            }
+            let hello = decoder.next(&mut buffer).unwrap().unwrap().message;
+            assert!(matches!(hello, Message::Hello(_)));
+            let reason = decoder.next(&mut buffer).unwrap().unwrap().message;
+            assert_eq!(reason, Message::Error("no hello within 30 s".into()));
+        };
+        tokio::task::LocalSet::new().run_until(everything).await;
+    }
+}
