@@ -2,7 +2,7 @@
  *
  * MODEL     A sandbox is a virtual machine or, if asked for by name, a container. An exec
  *           is a command inside it. An exec is watched by pulling events; its input is fed
- *           through a sink. The library never calls you back, except to log.
+ *           through a sink. The library never calls you back, except to trace.
  *           One run of a command is a session. It has an id, belongs to its sandbox and not to
  *           this process, and may be followed by several exec handles, also of others.
  * FLOW      Output waits for whoever takes it: a command stands still when about a mebibyte of
@@ -19,9 +19,6 @@
  *           to expect, and any call may also say MSB_E_HANDLE, MSB_E_INVALID, MSB_E_IO or
  *           MSB_E_LIMIT.
  *           Outputs, `out_*`, are written when a comment says so and left alone otherwise.
- * LOGS      Two things, told apart by one letter: msb_logs_* and MSB_LOGS_* read what the
- *           sessions of a sandbox have put out; msb_log_* and MSB_LOG_* are about messages of
- *           the library itself.
  * TIMES     int64_t milliseconds: 0 only looks, -1 waits for ever.
  * THREADS   Every function may be called from any thread at any time, unless its own
  *           comment says "one thread at a time". No call holds a lock while it waits. The
@@ -185,19 +182,19 @@
 #define MSB_ERROR_MESSAGE_LEN 496
 
 /// Something failed that nobody else is told of.
-#define MSB_LOG_ERROR 1
+#define MSB_TRACE_ERROR 1
 
 /// Something is not as it should be, and it goes on.
-#define MSB_LOG_WARN 2
+#define MSB_TRACE_WARN 2
 
 /// What happens, in few lines.
-#define MSB_LOG_INFO 3
+#define MSB_TRACE_INFO 3
 
 /// What happens, in many.
-#define MSB_LOG_DEBUG 4
+#define MSB_TRACE_DEBUG 4
 
 /// Everything.
-#define MSB_LOG_TRACE 5
+#define MSB_TRACE_TRACE 5
 
 /// The sandbox outlives the process that creates it.
 #define MSB_SANDBOX_DETACHED 1
@@ -208,7 +205,7 @@
 /// It may reach the network. A driver that cannot give it that refuses: `MSB_E_CONFIG`.
 #define MSB_SANDBOX_NETWORK 4
 
-/// The output of its sessions is kept in a log, which `msb_logs_open` and `msb logs` read.
+/// The output of its sessions is kept in a log, which `msb_log_open` and `msb logs` read.
 #define MSB_SANDBOX_LOG 8
 
 /// It is refused to start where a wall of the jail cannot be had. `MSB_REQUIRE_JAIL=1` in the
@@ -398,35 +395,35 @@
 #define MSB_OUTPUT_TRUNCATED 4
 
 /// Go on with what is still to come, until the sandbox ends.
-#define MSB_LOGS_FOLLOW 1
+#define MSB_LOG_FOLLOW 1
 
 /// `data` holds bytes that the session wrote to standard output; with a terminal, everything.
-#define MSB_LOGS_STDOUT 1
+#define MSB_LOG_STDOUT 1
 
 /// `data` holds bytes that the session wrote to standard error.
-#define MSB_LOGS_STDERR 2
+#define MSB_LOG_STDERR 2
 
 /// The session began; `value` is its process id in the guest, `argv` what it runs.
-#define MSB_LOGS_STARTED 3
+#define MSB_LOG_STARTED 3
 
 /// The session ended; `value` is its exit code, -1 for a death by signal; `exit` tells more, but
 /// not what was used, since the log does not keep that. All that it wrote itself stands before.
-#define MSB_LOGS_EXITED 4
+#define MSB_LOG_EXITED 4
 
 /// The session never ran; `value` is the guest's `errno`; `failure` tells more, but its `path` is
 /// empty, since the log does not keep that. `argv` is what was to be run.
-#define MSB_LOGS_FAILED 5
+#define MSB_LOG_FAILED 5
 
 /// Nothing more is known of the session: the connection to the sandbox ended first.
-#define MSB_LOGS_LOST 6
+#define MSB_LOG_LOST 6
 
 /// Something about the session that a later version of the library wrote.
-#define MSB_LOGS_OTHER 7
+#define MSB_LOG_OTHER 7
 
 /// Not of a session: `data` holds what is missing from what was read, one line for people. That is
 /// files that were removed, since the log was full, after the reading had begun and before it came
 /// to them; or the end, which could not be written. Comes once, last.
-#define MSB_LOGS_INCOMPLETE 8
+#define MSB_LOG_INCOMPLETE 8
 
 /// Of an attach: the session lives on, since the keys were typed or the terminal hung up.
 #define MSB_ATTACH_DETACHED 1
@@ -438,7 +435,7 @@ typedef struct msb_exec msb_exec;
 typedef struct msb_image msb_image;
 
 /// The log of a sandbox, while it is read.
-typedef struct msb_logs msb_logs;
+typedef struct msb_log msb_log;
 
 /// A sandbox and everything in it.
 typedef struct msb_sandbox msb_sandbox;
@@ -467,7 +464,10 @@ typedef struct msb_error {
 
 /// Takes a message of the library. `level` is one of `MSB_LOG_*`; `target`, a part of the library,
 /// and `message`, one line of UTF-8, are lent.
-typedef void (*msb_log_fn)(void *user_data, uint32_t level, const char *target, const char *message);
+typedef void (*msb_trace_fn)(void *user_data,
+                             uint32_t level,
+                             const char *target,
+                             const char *message);
 
 /// Told that `user_data` is not used any more.
 typedef void (*msb_drop_fn)(void *user_data);
@@ -951,51 +951,51 @@ typedef struct msb_output {
 } msb_output;
 
 /// Which part of a log is wanted. Zero means all that there is.
-typedef struct msb_logs_options {
-    /// `sizeof(msb_logs_options)`.
+typedef struct msb_log_options {
+    /// `sizeof(msb_log_options)`.
     uint32_t struct_size;
-    /// `MSB_LOGS_FOLLOW` or 0.
+    /// `MSB_LOG_FOLLOW` or 0.
     uint32_t flags;
     /// Lent. Only the records of the session with this id; NULL: of all.
     const char *session;
     /// Only records from this time on, in nanoseconds since 1970; 0: from the first.
     int64_t since_ns;
-} msb_logs_options;
+} msb_log_options;
 
 /// One record of a log.
-typedef struct msb_logs_record {
-    /// `sizeof(msb_logs_record)`.
+typedef struct msb_log_record {
+    /// `sizeof(msb_log_record)`.
     uint32_t struct_size;
-    /// One of `MSB_LOGS_STDOUT` and so on; 0 at the end. Ignore what you do not know.
+    /// One of `MSB_LOG_STDOUT` and so on; 0 at the end. Ignore what you do not know.
     uint32_t kind;
     /// When it reached the log, by the clock of the host, in nanoseconds since 1970. Never less
     /// than that of the record before, unless the clock was set.
     int64_t time_ns;
     /// A number whose meaning `kind` gives.
     int64_t value;
-    /// Borrowed until `msb_logs_record_release`, as is all below. Session id, as `msb_exec_id`
-    /// tells it; NULL with `MSB_LOGS_INCOMPLETE`.
+    /// Borrowed until `msb_log_record_release`, as is all below. Session id, as `msb_exec_id`
+    /// tells it; NULL with `MSB_LOG_INCOMPLETE`.
     const char *session;
     /// Borrowed. Bytes, not text. NULL when there are none.
     const uint8_t *data;
     /// How many bytes.
     size_t len;
-    /// Borrowed. `argv_len` texts with `MSB_LOGS_STARTED` and `MSB_LOGS_FAILED`: the program and
+    /// Borrowed. `argv_len` texts with `MSB_LOG_STARTED` and `MSB_LOG_FAILED`: the program and
     /// its arguments. What is not UTF-8 in them was replaced.
     const char *const *argv;
     /// How many.
     size_t argv_len;
-    /// Borrowed. With `MSB_LOGS_EXITED`; else NULL.
+    /// Borrowed. With `MSB_LOG_EXITED`; else NULL.
     const struct msb_exec_exit *exit;
-    /// Borrowed. With `MSB_LOGS_FAILED`; else NULL.
+    /// Borrowed. With `MSB_LOG_FAILED`; else NULL.
     const struct msb_exec_failure *failure;
-    /// With `MSB_LOGS_STARTED`: `MSB_SESSION_TTY` or 0.
+    /// With `MSB_LOG_STARTED`: `MSB_SESSION_TTY` or 0.
     uint32_t flags;
     /// Zero.
     uint32_t reserved;
     /// The library's. Do not touch.
     void *owner;
-} msb_logs_record;
+} msb_log_record;
 
 /// What to tie the terminal to. Zero means default. All pointers are lent.
 typedef struct msb_attach_options {
@@ -1024,8 +1024,8 @@ uint32_t msb_abi_version(void);
 const char *msb_version_string(void);
 
 /// Whether this library has an ability, which is lent by its name: 1 or 0, and 0 for NULL and for
-/// what it has never heard of. Names: `"attach"`, `"images"`, `"log"`, `"logs"`, `"reattach"`,
-/// `"recv_many"` and `"session_log"`. Which drivers there are, `msb_doctor` says.
+/// what it has never heard of. Names: `"attach"`, `"images"`, `"log"`, `"reattach"`,
+/// `"recv_many"`, `"session_log"` and `"trace"`. Which drivers there are, `msb_doctor` says.
 int32_t msb_has(const char *ability);
 
 /// Name of a status: `"MSB_E_HANDLE"`. Static; `"MSB_E_UNKNOWN"` for a number that is none.
@@ -1059,7 +1059,7 @@ msb_status msb_handle_close(void *handle);
 /// time; or to nobody when `log` is NULL, as at the start. `log` must not call any `msb_*`
 /// function, and may run as long as it likes: messages that come too fast for it are counted and
 /// dropped. What commands read and write, their arguments and variables are never told: for the
-/// log of a sandbox, which has that, see `msb_logs_open`.
+/// log of a sandbox, which has that, see `msb_log_open`.
 /// `user_data` is lent until `drop` is called.
 ///
 /// When this returns, the function that was set before has told all that came before this call, is
@@ -1070,11 +1070,11 @@ msb_status msb_handle_close(void *handle);
 /// `MSB_E_UNSUPPORTED`: called by `log`; or the host is a Rust program that takes the messages
 /// itself (a subscriber of the `tracing` crate).
 MSB_MUST_USE
-msb_status msb_log_set(uint32_t level,
-                       msb_log_fn log,
-                       void *user_data,
-                       msb_drop_fn drop,
-                       struct msb_error *err);
+msb_status msb_trace_set(uint32_t level,
+                         msb_trace_fn trace,
+                         void *user_data,
+                         msb_drop_fn drop,
+                         struct msb_error *err);
 
 /// Create a sandbox and start it. Returns at once; `msb_sandbox_wait_ready` tells how it goes.
 ///
@@ -1462,43 +1462,43 @@ msb_status msb_sink_write(struct msb_sink *sink,
 /// Begin to read the log of a sandbox: what its sessions have put out, byte for byte, and what
 /// became of them. There is one only if the sandbox was created with `MSB_SANDBOX_LOG`. It is kept
 /// until the sandbox is removed, so that it can also be read when the sandbox has ended, the oldest
-/// part only as long as there is room. It is not the library's own log: see `msb_log_set` for that.
+/// part only as long as there is room. It is not the library's own log: see `msb_trace_set` for that.
 ///
 /// `options` is lent and may be NULL. The sandbox's handle may be closed before this one. Any
 /// number of handles may read one log, each with a thread and about a mebibyte of its own, which is
 /// read ahead; reading holds up neither the sandbox nor its commands. This call waits for the disk.
 ///
-/// `MSB_OK`: `*out_logs` is owned. `MSB_E_CONFIG`: the sandbox keeps no log. `MSB_E_NOT_FOUND`: it
+/// `MSB_OK`: `*out_log` is owned. `MSB_E_CONFIG`: the sandbox keeps no log. `MSB_E_NOT_FOUND`: it
 /// was removed. `MSB_E_NOT_RUNNING`: its creation is not over yet; `msb_sandbox_wait_ready` tells
 /// when it is. `MSB_E_CLOSED`: the sandbox's handle was closed meanwhile.
 MSB_MUST_USE
-msb_status msb_logs_open(struct msb_sandbox *sandbox,
-                         const struct msb_logs_options *options,
-                         struct msb_logs **out_logs,
-                         struct msb_error *err);
+msb_status msb_log_open(struct msb_sandbox *sandbox,
+                        const struct msb_log_options *options,
+                        struct msb_log **out_log,
+                        struct msb_error *err);
 
 /// Take the next record. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
 ///
 /// The records come in the order in which they reached the log, those of several sessions among
 /// each other. One thread at a time.
 ///
-/// `MSB_OK`: `*out_record` is filled; give it back with `msb_logs_record_release`. `MSB_AGAIN`:
-/// nothing yet, also without `MSB_LOGS_FOLLOW`, since the files are read meanwhile. `MSB_EOF`:
+/// `MSB_OK`: `*out_record` is filled; give it back with `msb_log_record_release`. `MSB_AGAIN`:
+/// nothing yet, also without `MSB_LOG_FOLLOW`, since the files are read meanwhile. `MSB_EOF`:
 /// nothing more, ever, and nothing to give back: the log is read to its end and, with
-/// `MSB_LOGS_FOLLOW`, the sandbox has ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`:
+/// `MSB_LOG_FOLLOW`, the sandbox has ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`:
 /// the handle was closed meanwhile. `MSB_E_IO`: a file could not be read; after that comes
 /// `MSB_EOF`.
 MSB_MUST_USE
-msb_status msb_logs_recv(struct msb_logs *logs,
-                         int64_t timeout_ms,
-                         struct msb_logs_record *out_record,
-                         struct msb_error *err);
+msb_status msb_log_recv(struct msb_log *log,
+                        int64_t timeout_ms,
+                        struct msb_log_record *out_record,
+                        struct msb_error *err);
 
 /// Give back what a record points to. Any thread, any order, also after the handle was closed.
 /// NULL, a record that was never filled and one that was released before are fine.
 ///
 /// Afterwards the record's pointers are NULL.
-void msb_logs_record_release(struct msb_logs_record *record);
+void msb_log_record_release(struct msb_log_record *record);
 
 /// Tie this process's terminal, its standard input and output, to a command or a session until it
 /// ends or the detach keys part them; waits for that. The terminal is in raw mode meanwhile, and
@@ -1538,9 +1538,9 @@ msb_status msb_attach(struct msb_sandbox *sandbox,
 #define MSB_EVENT_INIT {sizeof(msb_event), 0, 0, NULL, 0, NULL, NULL, 0, 0, NULL}
 #define MSB_OUTPUT_INIT \
     {sizeof(msb_output), 0, NULL, NULL, NULL, 0, NULL, 0, 0, NULL, 0, 0, 0, 0, NULL}
-#define MSB_LOGS_OPTIONS_INIT {sizeof(msb_logs_options), 0, NULL, 0}
-#define MSB_LOGS_RECORD_INIT \
-    {sizeof(msb_logs_record), 0, 0, 0, NULL, NULL, 0, NULL, 0, NULL, NULL, 0, 0, NULL}
+#define MSB_LOG_OPTIONS_INIT {sizeof(msb_log_options), 0, NULL, 0}
+#define MSB_LOG_RECORD_INIT \
+    {sizeof(msb_log_record), 0, 0, 0, NULL, NULL, 0, NULL, 0, NULL, NULL, 0, 0, NULL}
 #define MSB_SANDBOX_ENTRIES_INIT {sizeof(msb_sandbox_entries), 0, NULL, 0, NULL}
 #define MSB_EXEC_ENTRIES_INIT {sizeof(msb_exec_entries), 0, NULL, 0, NULL}
 #define MSB_DRIVER_ENTRIES_INIT {sizeof(msb_driver_entries), 0, NULL, 0, NULL}

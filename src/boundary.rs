@@ -1,11 +1,11 @@
 //! Where C values become Rust values, and results become statuses.
 
 use super::error::msb_error;
-use super::log::Inside;
 use super::status::{
     MSB_E_INTERNAL, MSB_E_IO, MSB_E_UNSUPPORTED, MSB_OK, MSB_ORIGIN_CALLER, MSB_ORIGIN_HOST,
     msb_status,
 };
+use super::trace::Inside;
 use microsandbox::Error;
 use microsandbox::pull::check_fork;
 use std::any::Any;

@@ -28,7 +28,7 @@ pub struct msb_sink {
 }
 
 /// The log of a sandbox, while it is read.
-pub struct msb_logs {
+pub struct msb_log {
     _opaque: (),
 }
 
@@ -40,7 +40,7 @@ pub struct msb_image {
 static SANDBOXES: Table<SandboxObject> = Table::new(Kind::Sandbox);
 static EXECS: Table<Exec> = Table::new(Kind::Exec);
 static SINKS: Table<ExecSink> = Table::new(Kind::Sink);
-static LOGS: Table<LogStream> = Table::new(Kind::Logs);
+static LOGS: Table<LogStream> = Table::new(Kind::Log);
 static IMAGES: Table<ImageObject> = Table::new(Kind::Image);
 
 /// An object that handles name.
@@ -73,7 +73,7 @@ impl Object for ExecSink {
 }
 
 impl Object for LogStream {
-    const WHAT: &'static str = "logs";
+    const WHAT: &'static str = "log";
     fn table() -> &'static Table<Self> {
         &LOGS
     }
@@ -153,7 +153,7 @@ pub unsafe extern "C" fn msb_handle_fd(
             Some(Kind::Sandbox) => get::<SandboxObject, _>(handle)?.fd()?.as_raw_fd(),
             Some(Kind::Exec) => get::<Exec, _>(handle)?.fd()?.as_raw_fd(),
             Some(Kind::Sink) => get::<ExecSink, _>(handle)?.fd()?.as_raw_fd(),
-            Some(Kind::Logs) => get::<LogStream, _>(handle)?.fd()?.as_raw_fd(),
+            Some(Kind::Log) => get::<LogStream, _>(handle)?.fd()?.as_raw_fd(),
             Some(Kind::Image) => get::<ImageObject, _>(handle)?.fd()?.as_raw_fd(),
             Some(Kind::Loan) | None => return Err(stale(id_of(handle))),
         };
@@ -184,7 +184,7 @@ pub extern "C" fn msb_handle_close(handle: *mut c_void) -> msb_status {
             Some(Kind::Sandbox) => SANDBOXES.remove(id).map(|sandbox| sandbox.close()),
             Some(Kind::Exec) => EXECS.remove(id).map(|exec| exec.close()),
             Some(Kind::Sink) => SINKS.remove(id).map(|sink| sink.close_now()),
-            Some(Kind::Logs) => LOGS.remove(id).map(|logs| logs.close()),
+            Some(Kind::Log) => LOGS.remove(id).map(|log| log.close()),
             Some(Kind::Image) => IMAGES.remove(id).map(|image| image.close()),
             Some(Kind::Loan) | None => None,
         };

@@ -1,299 +1,315 @@
-//! The log: the one thing that the library tells unasked.
-//!
-//! Messages go through a bounded queue to a thread of their own, so that no caller waits for the
-//! host's function, and no lock is held while it runs.
+//! The log of a sandbox: reads the recorded output of its sessions.
 
-use super::boundary::{ErrorOut, boundary, wrong};
+use super::boundary::{
+    ErrorOut, Failure, Out, Sized32, boundary, copy_in, out, size_through, wrong,
+};
 use super::error::msb_error;
-use super::status::{MSB_E_BUSY, MSB_E_INVALID, MSB_E_UNSUPPORTED, MSB_OK, msb_status};
-use super::table::lock;
-use microsandbox::escape;
-use microsandbox::pull::{spawn_thread, start_io};
-use std::cell::Cell;
-use std::ffi::{CString, c_char, c_void};
-use std::fmt::{Debug, Write};
-use std::panic;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, Once};
-use std::thread::{self, JoinHandle, ThreadId};
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use super::event::{OwnedFailure, exit_from_log, msb_exec_exit, msb_exec_failure};
+use super::handle::{get, get_open, msb_log, msb_sandbox, open};
+use super::input::text;
+use super::list::MSB_SESSION_TTY;
+use super::loan::{self, Arena, Loan, Released, nobody};
+use super::sandbox::SandboxObject;
+use super::status::{MSB_AGAIN, MSB_E_INVALID, MSB_E_LIMIT, MSB_EOF, MSB_OK, msb_status};
+use super::table::Open;
+use super::wait::Timeout;
+use microsandbox::pull::{LogItem, LogNext};
+use microsandbox::{LogEvent, LogOptions, LogRecord, LogSource, LogStream};
+use std::ffi::{c_char, c_void};
+use std::ptr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Something failed that nobody else is told of.
-pub const MSB_LOG_ERROR: u32 = 1;
-/// Something is not as it should be, and it goes on.
-pub const MSB_LOG_WARN: u32 = 2;
-/// What happens, in few lines.
-pub const MSB_LOG_INFO: u32 = 3;
-/// What happens, in many.
-pub const MSB_LOG_DEBUG: u32 = 4;
-/// Everything.
-pub const MSB_LOG_TRACE: u32 = 5;
+/// Go on with what is still to come, until the sandbox ends.
+pub const MSB_LOG_FOLLOW: u32 = 1;
 
-/// Takes a message of the library. `level` is one of `MSB_LOG_*`; `target`, a part of the library,
-/// and `message`, one line of UTF-8, are lent.
-pub type msb_log_fn = Option<
-    unsafe extern "C" fn(
-        user_data: *mut c_void,
-        level: u32,
-        target: *const c_char,
-        message: *const c_char,
-    ),
->;
+/// Which part of a log is wanted. Zero means all that there is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct msb_log_options {
+    /// `sizeof(msb_log_options)`.
+    pub struct_size: u32,
+    /// `MSB_LOG_FOLLOW` or 0.
+    pub flags: u32,
+    /// Lent. Only the records of the session with this id; NULL: of all.
+    pub session: *const c_char,
+    /// Only records from this time on, in nanoseconds since 1970; 0: from the first.
+    pub since_ns: i64,
+}
 
-/// Told that `user_data` is not used any more.
-pub type msb_drop_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
+// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
+unsafe impl Sized32 for msb_log_options {
+    const NAME: &'static str = "msb_log_options";
+    const FIRST_SIZE: usize = size_through!(msb_log_options, since_ns, i64);
+}
 
-/// Messages that wait for the host's function (a count); more are counted and dropped.
-const QUEUE: usize = 1024;
+/// `data` holds bytes that the session wrote to standard output; with a terminal, everything.
+pub const MSB_LOG_STDOUT: u32 = 1;
+/// `data` holds bytes that the session wrote to standard error.
+pub const MSB_LOG_STDERR: u32 = 2;
+/// The session began; `value` is its process id in the guest, `argv` what it runs.
+pub const MSB_LOG_STARTED: u32 = 3;
+/// The session ended; `value` is its exit code, -1 for a death by signal; `exit` tells more, but
+/// not what was used, since the log does not keep that. All that it wrote itself stands before.
+pub const MSB_LOG_EXITED: u32 = 4;
+/// The session never ran; `value` is the guest's `errno`; `failure` tells more, but its `path` is
+/// empty, since the log does not keep that. `argv` is what was to be run.
+pub const MSB_LOG_FAILED: u32 = 5;
+/// Nothing more is known of the session: the connection to the sandbox ended first.
+pub const MSB_LOG_LOST: u32 = 6;
+/// Something about the session that a later version of the library wrote.
+pub const MSB_LOG_OTHER: u32 = 7;
+/// Not of a session: `data` holds what is missing from what was read, one line for people. That is
+/// files that were removed, since the log was full, after the reading had begun and before it came
+/// to them; or the end, which could not be written. Comes once, last.
+pub const MSB_LOG_INCOMPLETE: u32 = 8;
 
-/// Have messages of the library, up to `level`, told to `log`, on a thread of its own and one at a
-/// time; or to nobody when `log` is NULL, as at the start. `log` must not call any `msb_*`
-/// function, and may run as long as it likes: messages that come too fast for it are counted and
-/// dropped. What commands read and write, their arguments and variables are never told: for the
-/// log of a sandbox, which has that, see `msb_logs_open`.
-/// `user_data` is lent until `drop` is called.
+/// One record of a log.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct msb_log_record {
+    /// `sizeof(msb_log_record)`.
+    pub struct_size: u32,
+    /// One of `MSB_LOG_STDOUT` and so on; 0 at the end. Ignore what you do not know.
+    pub kind: u32,
+    /// When it reached the log, by the clock of the host, in nanoseconds since 1970. Never less
+    /// than that of the record before, unless the clock was set.
+    pub time_ns: i64,
+    /// A number whose meaning `kind` gives.
+    pub value: i64,
+    /// Borrowed until `msb_log_record_release`, as is all below. Session id, as `msb_exec_id`
+    /// tells it; NULL with `MSB_LOG_INCOMPLETE`.
+    pub session: *const c_char,
+    /// Borrowed. Bytes, not text. NULL when there are none.
+    pub data: *const u8,
+    /// How many bytes.
+    pub len: usize,
+    /// Borrowed. `argv_len` texts with `MSB_LOG_STARTED` and `MSB_LOG_FAILED`: the program and
+    /// its arguments. What is not UTF-8 in them was replaced.
+    pub argv: *const *const c_char,
+    /// How many.
+    pub argv_len: usize,
+    /// Borrowed. With `MSB_LOG_EXITED`; else NULL.
+    pub exit: *const msb_exec_exit,
+    /// Borrowed. With `MSB_LOG_FAILED`; else NULL.
+    pub failure: *const msb_exec_failure,
+    /// With `MSB_LOG_STARTED`: `MSB_SESSION_TTY` or 0.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The library's. Do not touch.
+    pub owner: *mut c_void,
+}
+
+// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
+unsafe impl Sized32 for msb_log_record {
+    const NAME: &'static str = "msb_log_record";
+    const FIRST_SIZE: usize = size_through!(msb_log_record, owner, *mut c_void);
+}
+
+impl Released for msb_log_record {
+    fn owner(&self) -> *mut c_void {
+        self.owner
+    }
+
+    fn emptied(&self) -> msb_log_record {
+        let msb_log_record { kind, time_ns, value, .. } = *self;
+        msb_log_record { kind, time_ns, value, owner: nobody(), ..NO_RECORD }
+    }
+}
+
+const NO_RECORD: msb_log_record = msb_log_record {
+    struct_size: 0,
+    kind: 0,
+    time_ns: 0,
+    value: 0,
+    session: ptr::null(),
+    data: ptr::null(),
+    len: 0,
+    argv: ptr::null(),
+    argv_len: 0,
+    exit: ptr::null(),
+    failure: ptr::null(),
+    flags: 0,
+    reserved: 0,
+    owner: ptr::null_mut(),
+};
+
+/// What the pointers of a record point to.
+#[derive(Debug, Default)]
+struct Ground {
+    data: Vec<u8>,
+    texts: Arena,
+    exit: Option<msb_exec_exit>,
+    failure: Option<OwnedFailure>,
+}
+
+/// Begin to read the log of a sandbox: what its sessions have put out, byte for byte, and what
+/// became of them. There is one only if the sandbox was created with `MSB_SANDBOX_LOG`. It is kept
+/// until the sandbox is removed, so that it can also be read when the sandbox has ended, the oldest
+/// part only as long as there is room. It is not the library's own log: see `msb_trace_set` for that.
 ///
-/// When this returns, the function that was set before has told all that came before this call, is
-/// not running and will not be called again, and its `drop`, which may be NULL, was called. A call
-/// that fails leaves `user_data` to the caller.
+/// `options` is lent and may be NULL. The sandbox's handle may be closed before this one. Any
+/// number of handles may read one log, each with a thread and about a mebibyte of its own, which is
+/// read ahead; reading holds up neither the sandbox nor its commands. This call waits for the disk.
 ///
-/// `MSB_OK`. `MSB_E_INVALID`: no such level. `MSB_E_BUSY`: another thread is in this call.
-/// `MSB_E_UNSUPPORTED`: called by `log`; or the host is a Rust program that takes the messages
-/// itself (a subscriber of the `tracing` crate).
+/// `MSB_OK`: `*out_log` is owned. `MSB_E_CONFIG`: the sandbox keeps no log. `MSB_E_NOT_FOUND`: it
+/// was removed. `MSB_E_NOT_RUNNING`: its creation is not over yet; `msb_sandbox_wait_ready` tells
+/// when it is. `MSB_E_CLOSED`: the sandbox's handle was closed meanwhile.
 #[unsafe(no_mangle)]
 #[must_use]
-pub unsafe extern "C" fn msb_log_set(
-    level: u32,
-    log: msb_log_fn,
-    user_data: *mut c_void,
-    drop: msb_drop_fn,
+pub unsafe extern "C" fn msb_log_open(
+    sandbox: *mut msb_sandbox,
+    options: *const msb_log_options,
+    out_log: *mut *mut msb_log,
     err: *mut msb_error,
 ) -> msb_status {
     // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
     let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_log = unsafe { out(out_log, "a log") };
+    // SAFETY: as above; what the fields point to is lent for this call.
+    let options = unsafe { options_in(options) };
     boundary(err, || {
-        if log.is_some() && !(MSB_LOG_ERROR..=MSB_LOG_TRACE).contains(&level) {
-            return Err(wrong(MSB_E_INVALID, format!("{level} is not a level of the log")));
-        }
-        // The process that threads are made in is remembered by it.
-        start_io()?;
-        if *lock(&LOG_THREAD) == Some(thread::current().id()) {
-            return Err(wrong(MSB_E_UNSUPPORTED, "the log's own function sets the log"));
-        }
-        // Held while the old thread ends: a second caller is told so, and does not wait.
-        let Ok(mut current) = LOGGER.try_lock() else {
-            return Err(wrong(MSB_E_BUSY, "another thread sets the log"));
-        };
-        if let Some(logger) = current.take() {
-            logger.end();
-        }
-        if let Some(function) = log {
-            subscribe()?;
-            *current = Some(Logger::start(level, Host { function, user_data, drop })?);
-        }
+        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
+        let sandbox = object.sandbox()?;
+        let (out_log, options) = (out_log?, options?);
+        let core = waits.run(async move { sandbox.logs(options).await })?;
+        out_log.write(open(Arc::new(core))?);
         Ok(MSB_OK)
     })
 }
 
-static LOGGER: Mutex<Option<Logger>> = Mutex::new(None);
-/// Where messages go; apart from the logger, so that no message waits for a logger that ends.
-static QUEUE_IN: Mutex<Option<SyncSender<Record>>> = Mutex::new(None);
-static LOG_THREAD: Mutex<Option<ThreadId>> = Mutex::new(None);
-static LEVEL: AtomicU32 = AtomicU32::new(0);
-static DROPPED: AtomicU64 = AtomicU64::new(0);
-
-#[derive(Debug)]
-struct Record {
-    level: u32,
-    target: &'static str,
-    message: String,
-}
-
-/// What the host gave.
-struct Host {
-    function: unsafe extern "C" fn(*mut c_void, u32, *const c_char, *const c_char),
-    user_data: *mut c_void,
-    drop: msb_drop_fn,
-}
-
-// SAFETY: the header says that all of it is used on another thread.
-unsafe impl Send for Host {}
-
-impl Host {
-    fn tell(&self, level: u32, target: &str, message: &str) {
-        let text = |text: &str| CString::new(text.replace(['\0', '\n', '\r'], " "));
-        if let (Ok(target), Ok(message)) = (text(target), text(message)) {
-            // SAFETY: the host's function, with texts that live during the call.
-            unsafe { (self.function)(self.user_data, level, target.as_ptr(), message.as_ptr()) };
-        }
+/// # Safety
+/// `options` is NULL or valid, and so is what it points to.
+unsafe fn options_in(options: *const msb_log_options) -> Result<LogOptions, Failure> {
+    if options.is_null() {
+        return Ok(LogOptions::default());
     }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        if let Some(drop) = self.drop {
-            // SAFETY: the host's function, called once and last.
-            unsafe { drop(self.user_data) };
-        }
+    // SAFETY: by the contract, as for the pointer below.
+    let options = unsafe { copy_in(options) }?;
+    if options.flags & !MSB_LOG_FOLLOW != 0 {
+        return Err(wrong(MSB_E_INVALID, format!("unknown logs flags {:#x}", options.flags)));
     }
+    let since = u64::try_from(options.since_ns)
+        .map_err(|_| wrong(MSB_E_INVALID, format!("{} is a time before 1970", options.since_ns)))?;
+    Ok(LogOptions {
+        // SAFETY: as above.
+        session: unsafe { text(options.session, "the session id") }?,
+        since: (since > 0).then(|| UNIX_EPOCH + Duration::from_nanos(since)),
+        follow: options.flags & MSB_LOG_FOLLOW != 0,
+    })
 }
 
-#[derive(Debug)]
-struct Logger {
-    thread: JoinHandle<()>,
-}
-
-impl Logger {
-    fn start(level: u32, mut host: Host) -> Result<Logger, microsandbox::Error> {
-        let (sender, receiver) = sync_channel(QUEUE);
-        let (give, given) = sync_channel::<Host>(1);
-        let spawned = spawn_thread("msb-log", move || {
-            *lock(&LOG_THREAD) = Some(thread::current().id());
-            if let Ok(host) = given.recv() {
-                serve(&host, &receiver);
+/// Take the next record. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+///
+/// The records come in the order in which they reached the log, those of several sessions among
+/// each other. One thread at a time.
+///
+/// `MSB_OK`: `*out_record` is filled; give it back with `msb_log_record_release`. `MSB_AGAIN`:
+/// nothing yet, also without `MSB_LOG_FOLLOW`, since the files are read meanwhile. `MSB_EOF`:
+/// nothing more, ever, and nothing to give back: the log is read to its end and, with
+/// `MSB_LOG_FOLLOW`, the sandbox has ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`:
+/// the handle was closed meanwhile. `MSB_E_IO`: a file could not be read; after that comes
+/// `MSB_EOF`.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_log_recv(
+    log: *mut msb_log,
+    timeout_ms: i64,
+    out_record: *mut msb_log_record,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_record = unsafe { Out::new(out_record) };
+    boundary(err, || {
+        // Before anything is taken out of the queue: a place that cannot be written to loses none.
+        let (log, out_record) = (get::<LogStream, _>(log)?, out_record?);
+        if !loan::has_room(1) {
+            let text = "hundreds of thousands of records are not released";
+            return Err(wrong(MSB_E_LIMIT, text));
+        }
+        let deadline = Timeout::from_ms(timeout_ms)?.deadline();
+        match log.take_until(deadline)? {
+            LogNext::Item(LogItem::Record(record)) => Ok(out_record.write(&lend(record)?)),
+            LogNext::Item(LogItem::Incomplete(text)) => {
+                let ground = Ground { data: text.into_bytes(), ..Ground::default() };
+                let kind = MSB_LOG_INCOMPLETE;
+                Ok(out_record.write(&lend_with(msb_log_record { kind, ..NO_RECORD }, ground)?))
             }
-            *lock(&LOG_THREAD) = None;
-        });
-        let thread = match spawned {
-            Ok(thread) => thread,
-            Err(error) => {
-                // A call that fails has taken nothing over.
-                host.drop = None;
-                return Err(error);
+            LogNext::Item(LogItem::Failed(error)) => Err(error.into()),
+            LogNext::Nothing => Ok(MSB_AGAIN),
+            LogNext::End => {
+                out_record.write(&NO_RECORD);
+                Ok(MSB_EOF)
             }
-        };
-        // Cannot fail: the thread waits for it.
-        let _ = give.send(host);
-        *lock(&QUEUE_IN) = Some(sender);
-        LEVEL.store(level, Ordering::Release);
-        Ok(Logger { thread })
-    }
-
-    /// Tells what has come until now, and ends.
-    fn end(self) {
-        LEVEL.store(0, Ordering::Release);
-        drop(lock(&QUEUE_IN).take());
-        // A panic in it was told by its hook.
-        let _ = self.thread.join();
-    }
-}
-
-fn serve(host: &Host, records: &Receiver<Record>) {
-    for record in records {
-        tell_dropped(host);
-        host.tell(record.level, record.target, &record.message);
-    }
-    // Nothing comes any more, so that the next function is told of its own losses only.
-    tell_dropped(host);
-}
-
-fn tell_dropped(host: &Host) {
-    let dropped = DROPPED.swap(0, Ordering::AcqRel);
-    if dropped > 0 {
-        let text = format!("{dropped} messages came too fast and were dropped");
-        host.tell(MSB_LOG_WARN, "msb::log", &text);
-    }
-}
-
-/// Listens to what the library says, from the first time on.
-fn subscribe() -> Result<(), super::boundary::Failure> {
-    static SUBSCRIBED: Mutex<bool> = Mutex::new(false);
-    let mut subscribed = lock(&SUBSCRIBED);
-    if !*subscribed {
-        let registry = tracing_subscriber::registry().with(Listener);
-        tracing::subscriber::set_global_default(registry).map_err(|_| {
-            wrong(MSB_E_UNSUPPORTED, "this program has a subscriber for messages already")
-        })?;
-        *subscribed = true;
-    }
-    Ok(())
-}
-
-struct Listener;
-
-impl<S: Subscriber> Layer<S> for Listener {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let level = number_of(*event.metadata().level());
-        if level > LEVEL.load(Ordering::Acquire) {
-            return;
         }
-        let mut line = Line::default();
-        event.record(&mut line);
-        let record = Record { level, target: event.metadata().target(), message: line.text() };
-        if let Some(queue) = &*lock(&QUEUE_IN)
-            && queue.try_send(record).is_err()
-        {
-            DROPPED.fetch_add(1, Ordering::AcqRel);
+    })
+}
+
+/// Puts a record into the caller's form.
+fn lend(record: LogRecord) -> Result<msb_log_record, Failure> {
+    let mut ground = Ground { data: record.data, ..Ground::default() };
+    let session = ground.texts.text(&record.session);
+    let mut shown = msb_log_record { time_ns: ns_of(record.time), session, ..NO_RECORD };
+    shown.kind = match (record.stream, &record.event) {
+        (LogSource::Stdout, None) => MSB_LOG_STDOUT,
+        (LogSource::Stderr, None) => MSB_LOG_STDERR,
+        (_, Some(event)) => note_event(event, &mut shown, &mut ground),
+        _ => MSB_LOG_OTHER,
+    };
+    lend_with(shown, ground)
+}
+
+/// Takes in what happened to a session; the result is the kind of the record.
+fn note_event(event: &LogEvent, shown: &mut msb_log_record, ground: &mut Ground) -> u32 {
+    match event {
+        LogEvent::Started { pid, argv, tty } => {
+            shown.value = i64::from(*pid);
+            shown.flags = if *tty { MSB_SESSION_TTY } else { 0 };
+            (shown.argv, shown.argv_len) = (ground.texts.list(argv), argv.len());
+            MSB_LOG_STARTED
         }
+        LogEvent::Exited { code, signal, core_dumped, timed_out } => {
+            shown.value = i64::from(*code);
+            ground.exit = Some(exit_from_log(*code, *signal, *core_dumped, *timed_out));
+            MSB_LOG_EXITED
+        }
+        LogEvent::Failed { argv, failure, stage, errno, message } => {
+            shown.value = i64::from(*errno);
+            (shown.argv, shown.argv_len) = (ground.texts.list(argv), argv.len());
+            ground.failure = Some(OwnedFailure::from_log(failure, stage, *errno, message));
+            MSB_LOG_FAILED
+        }
+        LogEvent::Lost => MSB_LOG_LOST,
+        _ => MSB_LOG_OTHER,
     }
 }
 
-fn number_of(level: Level) -> u32 {
-    match level {
-        Level::ERROR => MSB_LOG_ERROR,
-        Level::WARN => MSB_LOG_WARN,
-        Level::INFO => MSB_LOG_INFO,
-        Level::DEBUG => MSB_LOG_DEBUG,
-        Level::TRACE => MSB_LOG_TRACE,
-    }
+/// Lends a record that points into `ground`.
+fn lend_with(shown: msb_log_record, ground: Ground) -> Result<msb_log_record, Failure> {
+    // From here on what is pointed to stays where it is.
+    let ground = Box::new(ground);
+    let (data, len) = (loan::start_of(&ground.data), ground.data.len());
+    let exit = ground.exit.as_ref().map_or(ptr::null(), ptr::from_ref);
+    let failure = ground.failure.as_ref().map_or(ptr::null(), OwnedFailure::shown);
+    let owner = loan::lend(Arc::new(Loan::Other(ground)))?;
+    Ok(msb_log_record { data, len, exit, failure, owner, ..shown })
 }
 
-/// A message and its fields in one line.
-#[derive(Default)]
-struct Line {
-    message: String,
-    fields: String,
+fn ns_of(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-impl Line {
-    fn text(self) -> String {
-        escape(&(self.message + &self.fields)).into_owned()
-    }
-}
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        // Writing to a text cannot fail.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.fields, " {name}={value:?}"),
-        };
-    }
-}
-
-thread_local! {
-    static INSIDE: Cell<u32> = const { Cell::new(0) };
-}
-
-/// Marks the library's own code on a thread of the host's: a panic there is the library's.
-#[derive(Debug)]
-pub(super) struct Inside;
-
-impl Inside {
-    pub(super) fn enter() -> Inside {
-        static HOOK: Once = Once::new();
-        HOOK.call_once(|| {
-            let others = panic::take_hook();
-            panic::set_hook(Box::new(move |info| {
-                let own_thread =
-                    thread::current().name().is_some_and(|name| name.starts_with("msb-"));
-                if own_thread || INSIDE.try_with(Cell::get).is_ok_and(|depth| depth > 0) {
-                    tracing::error!(target: "msb::panic", "{info}");
-                } else {
-                    others(info);
-                }
-            }));
-        });
-        INSIDE.with(|depth| depth.set(depth.get() + 1));
-        Inside
-    }
-}
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        INSIDE.with(|depth| depth.set(depth.get() - 1));
-    }
+/// Give back what a record points to. Any thread, any order, also after the handle was closed.
+/// NULL, a record that was never filled and one that was released before are fine.
+///
+/// Afterwards the record's pointers are NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_log_record_release(record: *mut msb_log_record) {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    unsafe { loan::release(record) }
 }

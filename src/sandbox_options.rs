@@ -13,7 +13,7 @@ pub const MSB_SANDBOX_DETACHED: u32 = 1;
 pub const MSB_SANDBOX_REPLACE: u32 = 2;
 /// It may reach the network. A driver that cannot give it that refuses: `MSB_E_CONFIG`.
 pub const MSB_SANDBOX_NETWORK: u32 = 4;
-/// The output of its sessions is kept in a log, which `msb_logs_open` and `msb logs` read.
+/// The output of its sessions is kept in a log, which `msb_log_open` and `msb logs` read.
 pub const MSB_SANDBOX_LOG: u32 = 8;
 /// It is refused to start where a wall of the jail cannot be had. `MSB_REQUIRE_JAIL=1` in the
 /// environment says so for every sandbox.

@@ -35,7 +35,7 @@ pub(super) enum Kind {
     Sink = 3,
     /// What a lent struct owns; not a handle that callers see as such.
     Loan = 4,
-    Logs = 5,
+    Log = 5,
     Image = 6,
 }
 
@@ -45,7 +45,7 @@ pub(super) type Id = u64;
 /// The kind that a value claims to have, if it is of our making at all.
 pub(super) fn kind_of(id: Id) -> Option<Kind> {
     let kind = (id >> 48) & 0xff;
-    [Kind::Sandbox, Kind::Exec, Kind::Sink, Kind::Loan, Kind::Logs, Kind::Image]
+    [Kind::Sandbox, Kind::Exec, Kind::Sink, Kind::Loan, Kind::Log, Kind::Image]
         .into_iter()
         .find(|known| id >> 56 == TAG >> 56 && *known as u64 == kind)
 }

@@ -21,11 +21,11 @@ pub extern "C" fn msb_version_string() -> *const c_char {
 
 /// What `msb_has` knows.
 const ABILITIES: [&CStr; 7] =
-    [c"attach", c"images", c"log", c"logs", c"reattach", c"recv_many", c"session_log"];
+    [c"attach", c"images", c"log", c"reattach", c"recv_many", c"session_log", c"trace"];
 
 /// Whether this library has an ability, which is lent by its name: 1 or 0, and 0 for NULL and for
-/// what it has never heard of. Names: `"attach"`, `"images"`, `"log"`, `"logs"`, `"reattach"`,
-/// `"recv_many"` and `"session_log"`. Which drivers there are, `msb_doctor` says.
+/// what it has never heard of. Names: `"attach"`, `"images"`, `"log"`, `"reattach"`,
+/// `"recv_many"`, `"session_log"` and `"trace"`. Which drivers there are, `msb_doctor` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_has(ability: *const c_char) -> i32 {
     if ability.is_null() {

@@ -13,8 +13,8 @@ int header_is_usable(void)
     msb_exec_options exec_options = MSB_EXEC_OPTIONS_INIT;
     msb_attach_options attach_options = MSB_ATTACH_OPTIONS_INIT;
     msb_output output = MSB_OUTPUT_INIT;
-    msb_logs_options logs_options = MSB_LOGS_OPTIONS_INIT;
-    msb_logs_record logs_record = MSB_LOGS_RECORD_INIT;
+    msb_log_options logs_options = MSB_LOG_OPTIONS_INIT;
+    msb_log_record logs_record = MSB_LOG_RECORD_INIT;
     msb_sandbox_entries sandboxes = MSB_SANDBOX_ENTRIES_INIT;
     msb_exec_entries execs = MSB_EXEC_ENTRIES_INIT;
     msb_driver_entries drivers = MSB_DRIVER_ENTRIES_INIT;

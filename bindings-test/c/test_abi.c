@@ -210,8 +210,8 @@ TEST(test_abi_many_loans_are_given_back_in_any_order_and_nothing_stays)
 
 TEST(test_abi_abilities_are_known_by_name)
 {
-    static const char *const known[] = {"attach",   "log",       "logs",
-                                        "reattach", "recv_many", "session_log"};
+    static const char *const known[] = {"attach",    "images",      "log",  "reattach",
+                                        "recv_many", "session_log", "trace"};
     static const char *const unknown[] = {"", "snapshot", "Attach", "attach ", "log\n", "\xff"};
 
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
@@ -273,8 +273,8 @@ static int calls_in_child(msb_exec *exec, msb_output *output, msb_sandbox_entrie
     msb_driver_entries drivers = MSB_DRIVER_ENTRIES_INIT;
     msb_sandbox *sandbox = NULL;
     msb_exec *other = NULL;
-    msb_logs_record record = MSB_LOGS_RECORD_INIT;
-    msb_logs *logs = NULL;
+    msb_log_record record = MSB_LOG_RECORD_INIT;
+    msb_log *logs = NULL;
     uint64_t position;
     int32_t code;
     size_t len;
@@ -293,16 +293,16 @@ static int calls_in_child(msb_exec *exec, msb_output *output, msb_sandbox_entrie
         msb_sandbox_wait(shared(), -1, &err),
         msb_attach(shared(), NULL, &code, NULL, &err),
         msb_doctor(&drivers, NULL, &err),
-        msb_log_set(0, NULL, NULL, NULL, &err),
-        msb_logs_open(shared(), NULL, &logs, &err),
-        msb_logs_recv(NULL, -1, &record, &err),
+        msb_trace_set(0, NULL, NULL, NULL, &err),
+        msb_log_open(shared(), NULL, &logs, &err),
+        msb_log_recv(NULL, -1, &record, &err),
     };
 
     /* These say nothing, and must not hang. */
     msb_output_release(output);
     msb_sandbox_entries_release(list);
     msb_event_release_many(&event, 1);
-    msb_logs_record_release(&record);
+    msb_log_record_release(&record);
     for (size_t i = 0; i < sizeof said / sizeof *said; i++)
         if (said[i] != MSB_E_UNSUPPORTED)
             return (int)i + 1;

@@ -41,7 +41,7 @@ static void refuse_sandbox(void *handle, msb_error *place)
     msb_exec_entries execs = MSB_EXEC_ENTRIES_INIT, no_execs = execs;
     msb_exec *exec = (msb_exec *)&options;
     msb_sink *sink = (msb_sink *)&options;
-    msb_logs *logs = (msb_logs *)&options;
+    msb_log *logs = (msb_log *)&options;
     int32_t code = -77;
     uint32_t flags = 77;
 
@@ -51,7 +51,7 @@ static void refuse_sandbox(void *handle, msb_error *place)
     CHECK_INT(msb_sandbox_wait(handle, -1, place), MSB_E_HANDLE);
     CHECK_INT(msb_sandbox_info(handle, &sandboxes, place), MSB_E_HANDLE);
     CHECK_INT(msb_exec_list(handle, &execs, place), MSB_E_HANDLE);
-    CHECK_INT(msb_logs_open(handle, NULL, &logs, place), MSB_E_HANDLE);
+    CHECK_INT(msb_log_open(handle, NULL, &logs, place), MSB_E_HANDLE);
     CHECK_INT(msb_exec_stream(handle, &options, &exec, &sink, place), MSB_E_HANDLE);
     CHECK_INT(msb_exec_reattach(handle, id, 0, &exec, &sink, place), MSB_E_HANDLE);
     CHECK_INT(msb_attach(handle, NULL, &code, &flags, place), MSB_E_HANDLE);
@@ -94,9 +94,9 @@ static void refuse_sink(void *handle, msb_error *place)
 
 static void refuse_logs(void *handle, msb_error *place)
 {
-    msb_logs_record record = MSB_LOGS_RECORD_INIT, same = MSB_LOGS_RECORD_INIT;
+    msb_log_record record = MSB_LOG_RECORD_INIT, same = MSB_LOG_RECORD_INIT;
 
-    CHECK_INT(msb_logs_recv(handle, -1, &record, place), MSB_E_HANDLE);
+    CHECK_INT(msb_log_recv(handle, -1, &record, place), MSB_E_HANDLE);
     CHECK(memcmp(&record, &same, sizeof record) == 0);
 }
 

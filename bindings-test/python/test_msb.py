@@ -165,7 +165,7 @@ class Calls(Case):
         self.assertRegex(msb.lib.msb_version_string(), rb"^\d+\.\d+\.\d+")
         for status in (name for name in vars(msb) if name.startswith("MSB_E_")):
             self.assertEqual(msb.lib.msb_status_name(getattr(msb, status)), status.encode())
-        for ability in (b"attach", b"log", b"reattach", b"recv_many", b"session_log"):
+        for ability in (b"attach", b"log", b"reattach", b"recv_many", b"trace"):
             self.assertEqual(msb.lib.msb_has(ability), 1)
         self.assertEqual((msb.lib.msb_has(b"nonsense"), msb.lib.msb_has(None)), (0, 0))
 
@@ -273,11 +273,11 @@ class Calls(Case):
 
     def test_the_log_is_told_on_a_thread_of_the_librarys(self):
         told, dropped = [], []
-        log = msb.LOG_FN(lambda _, level, target, text: told.append((level, target, text)))
+        log = msb.TRACE_FN(lambda _, level, target, text: told.append((level, target, text)))
         drop = msb.DROP_FN(dropped.append)
-        msb.call(msb.lib.msb_log_set, msb.MSB_LOG_DEBUG, log, 5, drop)
+        msb.call(msb.lib.msb_trace_set, msb.MSB_TRACE_DEBUG, log, 5, drop)
         msb.collect(self.start(msb.command(b"true")))
-        msb.call(msb.lib.msb_log_set, msb.MSB_LOG_ERROR, msb.LOG_FN(), None, msb.DROP_FN())
+        msb.call(msb.lib.msb_trace_set, msb.MSB_TRACE_ERROR, msb.TRACE_FN(), None, msb.DROP_FN())
         self.assertEqual(dropped, [5])
         self.assertTrue(told)
         self.assertTrue(all(1 <= level <= 4 and target and text for level, target, text in told))
@@ -364,7 +364,7 @@ class Fork(Case):
             (lib.msb_sink_write, sink, b"x", 1, -1, byref(length)),
             (lib.msb_handle_fd, exec_, byref(ctypes.c_int32())),
             (lib.msb_attach, sandbox, None, byref(ctypes.c_int32()), None),
-            (lib.msb_log_set, msb.MSB_LOG_INFO, msb.LOG_FN(), None, msb.DROP_FN()),
+            (lib.msb_trace_set, msb.MSB_TRACE_INFO, msb.TRACE_FN(), None, msb.DROP_FN()),
             (lib.msb_handle_close, exec_),
         ]
         for call in calls:

@@ -16,7 +16,7 @@ const FILES: [&str; 16] = [
     "status",
     "error",
     "handle",
-    "log",
+    "trace",
     "sandbox_options",
     "sandbox",
     "progress",
@@ -26,7 +26,7 @@ const FILES: [&str; 16] = [
     "event",
     "output",
     "sink",
-    "logs",
+    "log",
     "attach",
 ];
 

@@ -204,14 +204,14 @@ static napi_value exec_wait(napi_env env, napi_callback_info info)
 /* logsRecv(logs): the next record; its kind is told as that of events. */
 static napi_value logs_recv(napi_env env, napi_callback_info info)
 {
-    msb_logs_record record = MSB_LOGS_RECORD_INIT;
+    msb_log_record record = MSB_LOG_RECORD_INIT;
     msb_error err = MSB_ERROR_INIT;
     napi_value logs = NULL, value, time = NULL;
     msb_status status;
     int32_t *told = instance_of(env)->told;
 
     arguments(env, info, 1, &logs);
-    status = msb_logs_recv(to_cell(env, logs)->handle, 0, &record, &err);
+    status = msb_log_recv(to_cell(env, logs)->handle, 0, &record, &err);
     if (failed(env, status, &err))
         return NULL;
     told[0] = status == MSB_OK ? (int32_t)record.kind : status == MSB_EOF ? 0 : AGAIN;
@@ -227,7 +227,7 @@ static napi_value logs_recv(napi_env env, napi_callback_info info)
     set(env, value, "flags", number(env, record.flags));
     set(env, value, "exit", exit_value(env, record.exit));
     set(env, value, "failure", failure_value(env, record.failure));
-    msb_logs_record_release(&record);
+    msb_log_record_release(&record);
     return value;
 }
 
@@ -377,9 +377,9 @@ static const struct {
     NUMBER(MSB_EVENT_STARTED), NUMBER(MSB_EVENT_STDOUT), NUMBER(MSB_EVENT_STDERR),
     NUMBER(MSB_EVENT_STDIN_ERROR), NUMBER(MSB_EVENT_EXITED), NUMBER(MSB_EVENT_FAILED),
     NUMBER(MSB_EVENT_LOST), NUMBER(MSB_EVENT_WRITER_LEFT), NUMBER(MSB_EVENT_CUT),
-    NUMBER(MSB_LOGS_FOLLOW), NUMBER(MSB_LOGS_STDOUT), NUMBER(MSB_LOGS_STDERR),
-    NUMBER(MSB_LOGS_STARTED), NUMBER(MSB_LOGS_EXITED), NUMBER(MSB_LOGS_FAILED),
-    NUMBER(MSB_LOGS_LOST), NUMBER(MSB_LOGS_INCOMPLETE),
+    NUMBER(MSB_LOG_FOLLOW), NUMBER(MSB_LOG_STDOUT), NUMBER(MSB_LOG_STDERR),
+    NUMBER(MSB_LOG_STARTED), NUMBER(MSB_LOG_EXITED), NUMBER(MSB_LOG_FAILED),
+    NUMBER(MSB_LOG_LOST), NUMBER(MSB_LOG_INCOMPLETE),
     NUMBER(MSB_EXIT_CORE_DUMPED), NUMBER(MSB_EXIT_TIMED_OUT), NUMBER(MSB_OUTPUT_TRUNCATED),
     NUMBER(AGAIN),
 };

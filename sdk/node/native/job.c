@@ -30,12 +30,12 @@ struct job {
     const char *name; /* a session's, sandbox's or image's */
     msb_exec_options command;
     msb_attach_options attach;
-    msb_logs_options wanted;
+    msb_log_options wanted;
     msb_status status;
     msb_error err;
     msb_exec *exec;
     msb_sink *sink;
-    msb_logs *logs;
+    msb_log *logs;
     int32_t code;
     uint32_t flags;
     msb_sandbox_entries sandboxes;
@@ -88,7 +88,7 @@ static msb_status call(struct job *job)
     case IMAGES:
         return msb_image_list(&job->images, err);
     case LOGS:
-        return msb_logs_open(handle, &job->wanted, &job->logs, err);
+        return msb_log_open(handle, &job->wanted, &job->logs, err);
     case STOP:
         return msb_sandbox_stop(handle, (uint32_t)job->number[0], err);
     case KILL:
@@ -404,7 +404,7 @@ static napi_value queue(napi_env env, napi_callback_info info, enum job_kind kin
     if (kind == ATTACH)
         describe_attach(env, job, argument[1]);
     if (kind == LOGS)
-        job->wanted = (msb_logs_options){sizeof job->wanted, (uint32_t)job->number[1], job->name,
+        job->wanted = (msb_log_options){sizeof job->wanted, (uint32_t)job->number[1], job->name,
                                          (int64_t)job->number[0]};
     MUST(napi_create_reference(env, argument[2], 1, &job->callback));
     pthread_mutex_lock(&mailbox->lock);

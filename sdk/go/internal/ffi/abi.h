@@ -76,14 +76,14 @@ static inline msb_status go_wait(msb_exec *exec, msb_event *event, msb_error *er
     return msb_exec_wait(exec, 0, event, err);
 }
 
-static inline msb_logs_options go_logs_options(void) {
-    msb_logs_options made = MSB_LOGS_OPTIONS_INIT;
+static inline msb_log_options go_log_options(void) {
+    msb_log_options made = MSB_LOG_OPTIONS_INIT;
     return made;
 }
 
-static inline msb_status go_logs_recv(msb_logs *logs, msb_logs_record *record, msb_error *err) {
-    *record = (msb_logs_record)MSB_LOGS_RECORD_INIT;
-    return msb_logs_recv(logs, 0, record, err);
+static inline msb_status go_log_recv(msb_log *logs, msb_log_record *record, msb_error *err) {
+    *record = (msb_log_record)MSB_LOG_RECORD_INIT;
+    return msb_log_recv(logs, 0, record, err);
 }
 
 // The file that holds the library's code: the shared library, or the program linked with it.

@@ -12,22 +12,22 @@ import (
 // The kinds of records, as the header numbers them; LogsEnd is what it has no number for.
 const (
 	LogsEnd        = 0
-	LogsStdout     = C.MSB_LOGS_STDOUT
-	LogsStderr     = C.MSB_LOGS_STDERR
-	LogsStarted    = C.MSB_LOGS_STARTED
-	LogsExited     = C.MSB_LOGS_EXITED
-	LogsFailed     = C.MSB_LOGS_FAILED
-	LogsLost       = C.MSB_LOGS_LOST
-	LogsOther      = C.MSB_LOGS_OTHER
-	LogsIncomplete = C.MSB_LOGS_INCOMPLETE
+	LogsStdout     = C.MSB_LOG_STDOUT
+	LogsStderr     = C.MSB_LOG_STDERR
+	LogsStarted    = C.MSB_LOG_STARTED
+	LogsExited     = C.MSB_LOG_EXITED
+	LogsFailed     = C.MSB_LOG_FAILED
+	LogsLost       = C.MSB_LOG_LOST
+	LogsOther      = C.MSB_LOG_OTHER
+	LogsIncomplete = C.MSB_LOG_INCOMPLETE
 )
 
 // Logs is the log of a sandbox while it is read. One goroutine at a time may be in Next, which is
 // the caller's to see to.
 type Logs struct {
-	raw    *C.msb_logs
+	raw    *C.msb_log
 	ready  *Ready
-	record C.msb_logs_record
+	record C.msb_log_record
 	err    C.msb_error
 }
 
@@ -46,13 +46,13 @@ type Record struct {
 func (s *Sandbox) Logs(follow bool, session string, sinceNs int64) (*Logs, error) {
 	a := newArena(textSize(session))
 	defer a.free()
-	options, err := C.go_logs_options(), C.go_error()
+	options, err := C.go_log_options(), C.go_error()
 	if follow {
-		options.flags = C.MSB_LOGS_FOLLOW
+		options.flags = C.MSB_LOG_FOLLOW
 	}
 	options.session, options.since_ns = a.optional(session), C.int64_t(sinceNs)
-	var raw *C.msb_logs
-	status := C.msb_logs_open(s.raw, &options, &raw, &err)
+	var raw *C.msb_log
+	status := C.msb_log_open(s.raw, &options, &raw, &err)
 	runtime.KeepAlive(s)
 	if status < 0 {
 		return nil, failed(&err)
@@ -67,7 +67,7 @@ func (s *Sandbox) Logs(follow bool, session string, sinceNs int64) (*Logs, error
 func (l *Logs) Next(ctx context.Context) (*Record, error) {
 	defer runtime.KeepAlive(l)
 	status, err := l.ready.until(ctx, func() C.msb_status {
-		return C.go_logs_recv(l.raw, &l.record, &l.err)
+		return C.go_log_recv(l.raw, &l.record, &l.err)
 	})
 	if err == nil && status < 0 {
 		err = failed(&l.err)
@@ -76,7 +76,7 @@ func (l *Logs) Next(ctx context.Context) (*Record, error) {
 		return nil, err
 	}
 	// Named as a field in the call: cgo checks no more than what it is given.
-	defer C.msb_logs_record_release(&l.record)
+	defer C.msb_log_record_release(&l.record)
 	raw := &l.record
 	return &Record{
 		Kind: uint32(raw.kind), Flags: uint32(raw.flags),

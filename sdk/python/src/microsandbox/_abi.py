@@ -64,11 +64,11 @@ MSB_ORIGIN_DRIVER = 3
 MSB_ORIGIN_TRANSPORT = 4
 MSB_ORIGIN_AGENT = 5
 MSB_ERROR_MESSAGE_LEN = 496
-MSB_LOG_ERROR = 1
-MSB_LOG_WARN = 2
-MSB_LOG_INFO = 3
-MSB_LOG_DEBUG = 4
-MSB_LOG_TRACE = 5
+MSB_TRACE_ERROR = 1
+MSB_TRACE_WARN = 2
+MSB_TRACE_INFO = 3
+MSB_TRACE_DEBUG = 4
+MSB_TRACE_TRACE = 5
 MSB_SANDBOX_DETACHED = 1
 MSB_SANDBOX_REPLACE = 2
 MSB_SANDBOX_NETWORK = 4
@@ -134,15 +134,15 @@ MSB_FAILURE_PTY_SETUP_FAILED = 9
 MSB_FAILURE_OTHER = 10
 MSB_RECV_MAX = 256
 MSB_OUTPUT_TRUNCATED = 4
-MSB_LOGS_FOLLOW = 1
-MSB_LOGS_STDOUT = 1
-MSB_LOGS_STDERR = 2
-MSB_LOGS_STARTED = 3
-MSB_LOGS_EXITED = 4
-MSB_LOGS_FAILED = 5
-MSB_LOGS_LOST = 6
-MSB_LOGS_OTHER = 7
-MSB_LOGS_INCOMPLETE = 8
+MSB_LOG_FOLLOW = 1
+MSB_LOG_STDOUT = 1
+MSB_LOG_STDERR = 2
+MSB_LOG_STARTED = 3
+MSB_LOG_EXITED = 4
+MSB_LOG_FAILED = 5
+MSB_LOG_LOST = 6
+MSB_LOG_OTHER = 7
+MSB_LOG_INCOMPLETE = 8
 MSB_ATTACH_DETACHED = 1
 
 
@@ -434,7 +434,7 @@ class msb_output(Sized):
     ]
 
 
-class msb_logs_options(Sized):
+class msb_log_options(Sized):
     _fields_ = [
         ("struct_size", c_uint32),
         ("flags", c_uint32),
@@ -443,7 +443,7 @@ class msb_logs_options(Sized):
     ]
 
 
-class msb_logs_record(Sized):
+class msb_log_record(Sized):
     _fields_ = [
         ("struct_size", c_uint32),
         ("kind", c_uint32),
@@ -472,7 +472,7 @@ class msb_attach_options(Sized):
     ]
 
 
-LOG_FN = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_char_p, c_char_p)
+TRACE_FN = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_char_p, c_char_p)
 DROP_FN = ctypes.CFUNCTYPE(None, c_void_p)
 
 HANDLE = c_void_p
@@ -487,7 +487,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "msb_status_name": (c_char_p, [c_int32]),
     "msb_handle_fd": (c_int32, [HANDLE, POINTER(c_int32), _ERR]),
     "msb_handle_close": (c_int32, [HANDLE]),
-    "msb_log_set": (c_int32, [c_uint32, LOG_FN, c_void_p, DROP_FN, _ERR]),
+    "msb_trace_set": (c_int32, [c_uint32, TRACE_FN, c_void_p, DROP_FN, _ERR]),
     "msb_sandbox_create": (c_int32, [POINTER(msb_sandbox_options), _OUT_HANDLE, _ERR]),
     "msb_sandbox_open": (c_int32, [c_char_p, c_uint32, _OUT_HANDLE, _ERR]),
     "msb_sandbox_wait_ready": (c_int32, [HANDLE, c_int64, _ERR]),
@@ -532,9 +532,9 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "msb_exec_collect": (c_int32, [HANDLE, c_int64, POINTER(msb_output), _ERR]),
     "msb_output_release": (None, [POINTER(msb_output)]),
     "msb_sink_write": (c_int32, [HANDLE, c_void_p, c_size_t, c_int64, POINTER(c_size_t), _ERR]),
-    "msb_logs_open": (c_int32, [HANDLE, POINTER(msb_logs_options), _OUT_HANDLE, _ERR]),
-    "msb_logs_recv": (c_int32, [HANDLE, c_int64, POINTER(msb_logs_record), _ERR]),
-    "msb_logs_record_release": (None, [POINTER(msb_logs_record)]),
+    "msb_log_open": (c_int32, [HANDLE, POINTER(msb_log_options), _OUT_HANDLE, _ERR]),
+    "msb_log_recv": (c_int32, [HANDLE, c_int64, POINTER(msb_log_record), _ERR]),
+    "msb_log_record_release": (None, [POINTER(msb_log_record)]),
     "msb_attach": (
         c_int32,
         [HANDLE, POINTER(msb_attach_options), POINTER(c_int32), POINTER(c_uint32), _ERR],

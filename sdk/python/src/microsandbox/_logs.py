@@ -19,12 +19,12 @@ from ._sandbox import SandboxCore
 from ._values import LogKind, LogRecord
 
 _KINDS = {
-    _abi.MSB_LOGS_STDOUT: LogKind.STDOUT,
-    _abi.MSB_LOGS_STDERR: LogKind.STDERR,
-    _abi.MSB_LOGS_STARTED: LogKind.STARTED,
-    _abi.MSB_LOGS_EXITED: LogKind.EXITED,
-    _abi.MSB_LOGS_FAILED: LogKind.FAILED,
-    _abi.MSB_LOGS_LOST: LogKind.LOST,
+    _abi.MSB_LOG_STDOUT: LogKind.STDOUT,
+    _abi.MSB_LOG_STDERR: LogKind.STDERR,
+    _abi.MSB_LOG_STARTED: LogKind.STARTED,
+    _abi.MSB_LOG_EXITED: LogKind.EXITED,
+    _abi.MSB_LOG_FAILED: LogKind.FAILED,
+    _abi.MSB_LOG_LOST: LogKind.LOST,
 }
 
 _TURNS = 64
@@ -68,8 +68,8 @@ class LogCore:
         since: Union[float, datetime, None],
         follow: bool,
     ) -> None:
-        options = _abi.msb_logs_options(since_ns=_nanoseconds(since))
-        options.flags = _abi.MSB_LOGS_FOLLOW if follow else 0
+        options = _abi.msb_log_options(since_ns=_nanoseconds(since))
+        options.flags = _abi.MSB_LOG_FOLLOW if follow else 0
         if session is not None:
             options.session = encode_nonempty("the session id", session)
         self.warning: Optional[str] = None
@@ -81,7 +81,7 @@ class LogCore:
 
     def _open(self) -> Handle:
         out = ctypes.c_void_p()
-        call(lib.msb_logs_open, self._sandbox.handle.use(), byref(self._options), byref(out))
+        call(lib.msb_log_open, self._sandbox.handle.use(), byref(self._options), byref(out))
         return Handle(out.value or 0)
 
     async def next(self, io: Backend) -> Optional[LogRecord]:
@@ -97,19 +97,19 @@ class LogCore:
                 self._turns += 1
                 if self._turns % _TURNS == 0:
                     await io.checkpoint()  # a long log must not starve the loop's other tasks
-                raw = _abi.msb_logs_record()
-                status = call(lib.msb_logs_recv, self._handle.use(), 0, byref(raw))
+                raw = _abi.msb_log_record()
+                status = call(lib.msb_log_recv, self._handle.use(), 0, byref(raw))
                 if status == _abi.MSB_AGAIN:
                     await io.readable(self._handle)
                     continue
                 if status == _abi.MSB_EOF:
                     return None
                 try:
-                    if raw.kind != _abi.MSB_LOGS_INCOMPLETE:
+                    if raw.kind != _abi.MSB_LOG_INCOMPLETE:
                         return _record(raw)
                     self.warning = ctypes.string_at(raw.data, raw.len).decode("utf-8", "replace")
                 finally:
-                    lib.msb_logs_record_release(byref(raw))
+                    lib.msb_log_record_release(byref(raw))
         finally:
             self._reader.release()
 

@@ -1,0 +1,299 @@
+//! The log: the one thing that the library tells unasked.
+//!
+//! Messages go through a bounded queue to a thread of their own, so that no caller waits for the
+//! host's function, and no lock is held while it runs.
+
+use super::boundary::{ErrorOut, boundary, wrong};
+use super::error::msb_error;
+use super::status::{MSB_E_BUSY, MSB_E_INVALID, MSB_E_UNSUPPORTED, MSB_OK, msb_status};
+use super::table::lock;
+use microsandbox::escape;
+use microsandbox::pull::{spawn_thread, start_io};
+use std::cell::Cell;
+use std::ffi::{CString, c_char, c_void};
+use std::fmt::{Debug, Write};
+use std::panic;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, Once};
+use std::thread::{self, JoinHandle, ThreadId};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+/// Something failed that nobody else is told of.
+pub const MSB_TRACE_ERROR: u32 = 1;
+/// Something is not as it should be, and it goes on.
+pub const MSB_TRACE_WARN: u32 = 2;
+/// What happens, in few lines.
+pub const MSB_TRACE_INFO: u32 = 3;
+/// What happens, in many.
+pub const MSB_TRACE_DEBUG: u32 = 4;
+/// Everything.
+pub const MSB_TRACE_TRACE: u32 = 5;
+
+/// Takes a message of the library. `level` is one of `MSB_LOG_*`; `target`, a part of the library,
+/// and `message`, one line of UTF-8, are lent.
+pub type msb_trace_fn = Option<
+    unsafe extern "C" fn(
+        user_data: *mut c_void,
+        level: u32,
+        target: *const c_char,
+        message: *const c_char,
+    ),
+>;
+
+/// Told that `user_data` is not used any more.
+pub type msb_drop_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
+
+/// Messages that wait for the host's function (a count); more are counted and dropped.
+const QUEUE: usize = 1024;
+
+/// Have messages of the library, up to `level`, told to `log`, on a thread of its own and one at a
+/// time; or to nobody when `log` is NULL, as at the start. `log` must not call any `msb_*`
+/// function, and may run as long as it likes: messages that come too fast for it are counted and
+/// dropped. What commands read and write, their arguments and variables are never told: for the
+/// log of a sandbox, which has that, see `msb_log_open`.
+/// `user_data` is lent until `drop` is called.
+///
+/// When this returns, the function that was set before has told all that came before this call, is
+/// not running and will not be called again, and its `drop`, which may be NULL, was called. A call
+/// that fails leaves `user_data` to the caller.
+///
+/// `MSB_OK`. `MSB_E_INVALID`: no such level. `MSB_E_BUSY`: another thread is in this call.
+/// `MSB_E_UNSUPPORTED`: called by `log`; or the host is a Rust program that takes the messages
+/// itself (a subscriber of the `tracing` crate).
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_trace_set(
+    level: u32,
+    trace: msb_trace_fn,
+    user_data: *mut c_void,
+    drop: msb_drop_fn,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    boundary(err, || {
+        if trace.is_some() && !(MSB_TRACE_ERROR..=MSB_TRACE_TRACE).contains(&level) {
+            return Err(wrong(MSB_E_INVALID, format!("{level} is not a trace level")));
+        }
+        // The process that threads are made in is remembered by it.
+        start_io()?;
+        if *lock(&TRACE_THREAD) == Some(thread::current().id()) {
+            return Err(wrong(MSB_E_UNSUPPORTED, "the trace function itself sets the trace"));
+        }
+        // Held while the old thread ends: a second caller is told so, and does not wait.
+        let Ok(mut current) = TRACER.try_lock() else {
+            return Err(wrong(MSB_E_BUSY, "another thread sets the trace"));
+        };
+        if let Some(tracer) = current.take() {
+            tracer.end();
+        }
+        if let Some(function) = trace {
+            subscribe()?;
+            *current = Some(Tracer::start(level, Host { function, user_data, drop })?);
+        }
+        Ok(MSB_OK)
+    })
+}
+
+static TRACER: Mutex<Option<Tracer>> = Mutex::new(None);
+/// Where messages go; apart from the tracer, so that no message waits for a tracer that ends.
+static QUEUE_IN: Mutex<Option<SyncSender<Record>>> = Mutex::new(None);
+static TRACE_THREAD: Mutex<Option<ThreadId>> = Mutex::new(None);
+static LEVEL: AtomicU32 = AtomicU32::new(0);
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Debug)]
+struct Record {
+    level: u32,
+    target: &'static str,
+    message: String,
+}
+
+/// What the host gave.
+struct Host {
+    function: unsafe extern "C" fn(*mut c_void, u32, *const c_char, *const c_char),
+    user_data: *mut c_void,
+    drop: msb_drop_fn,
+}
+
+// SAFETY: the header says that all of it is used on another thread.
+unsafe impl Send for Host {}
+
+impl Host {
+    fn tell(&self, level: u32, target: &str, message: &str) {
+        let text = |text: &str| CString::new(text.replace(['\0', '\n', '\r'], " "));
+        if let (Ok(target), Ok(message)) = (text(target), text(message)) {
+            // SAFETY: the host's function, with texts that live during the call.
+            unsafe { (self.function)(self.user_data, level, target.as_ptr(), message.as_ptr()) };
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(drop) = self.drop {
+            // SAFETY: the host's function, called once and last.
+            unsafe { drop(self.user_data) };
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Tracer {
+    thread: JoinHandle<()>,
+}
+
+impl Tracer {
+    fn start(level: u32, mut host: Host) -> Result<Tracer, microsandbox::Error> {
+        let (sender, receiver) = sync_channel(QUEUE);
+        let (give, given) = sync_channel::<Host>(1);
+        let spawned = spawn_thread("msb-trace", move || {
+            *lock(&TRACE_THREAD) = Some(thread::current().id());
+            if let Ok(host) = given.recv() {
+                serve(&host, &receiver);
+            }
+            *lock(&TRACE_THREAD) = None;
+        });
+        let thread = match spawned {
+            Ok(thread) => thread,
+            Err(error) => {
+                // A call that fails has taken nothing over.
+                host.drop = None;
+                return Err(error);
+            }
+        };
+        // Cannot fail: the thread waits for it.
+        let _ = give.send(host);
+        *lock(&QUEUE_IN) = Some(sender);
+        LEVEL.store(level, Ordering::Release);
+        Ok(Tracer { thread })
+    }
+
+    /// Tells what has come until now, and ends.
+    fn end(self) {
+        LEVEL.store(0, Ordering::Release);
+        drop(lock(&QUEUE_IN).take());
+        // A panic in it was told by its hook.
+        let _ = self.thread.join();
+    }
+}
+
+fn serve(host: &Host, records: &Receiver<Record>) {
+    for record in records {
+        tell_dropped(host);
+        host.tell(record.level, record.target, &record.message);
+    }
+    // Nothing comes any more, so that the next function is told of its own losses only.
+    tell_dropped(host);
+}
+
+fn tell_dropped(host: &Host) {
+    let dropped = DROPPED.swap(0, Ordering::AcqRel);
+    if dropped > 0 {
+        let text = format!("{dropped} messages came too fast and were dropped");
+        host.tell(MSB_TRACE_WARN, "msb::trace", &text);
+    }
+}
+
+/// Listens to what the library says, from the first time on.
+fn subscribe() -> Result<(), super::boundary::Failure> {
+    static SUBSCRIBED: Mutex<bool> = Mutex::new(false);
+    let mut subscribed = lock(&SUBSCRIBED);
+    if !*subscribed {
+        let registry = tracing_subscriber::registry().with(Listener);
+        tracing::subscriber::set_global_default(registry).map_err(|_| {
+            wrong(MSB_E_UNSUPPORTED, "this program has a subscriber for messages already")
+        })?;
+        *subscribed = true;
+    }
+    Ok(())
+}
+
+struct Listener;
+
+impl<S: Subscriber> Layer<S> for Listener {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let level = number_of(*event.metadata().level());
+        if level > LEVEL.load(Ordering::Acquire) {
+            return;
+        }
+        let mut line = Line::default();
+        event.record(&mut line);
+        let record = Record { level, target: event.metadata().target(), message: line.text() };
+        if let Some(queue) = &*lock(&QUEUE_IN)
+            && queue.try_send(record).is_err()
+        {
+            DROPPED.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+fn number_of(level: Level) -> u32 {
+    match level {
+        Level::ERROR => MSB_TRACE_ERROR,
+        Level::WARN => MSB_TRACE_WARN,
+        Level::INFO => MSB_TRACE_INFO,
+        Level::DEBUG => MSB_TRACE_DEBUG,
+        Level::TRACE => MSB_TRACE_TRACE,
+    }
+}
+
+/// A message and its fields in one line.
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl Line {
+    fn text(self) -> String {
+        escape(&(self.message + &self.fields)).into_owned()
+    }
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        // Writing to a text cannot fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+}
+
+thread_local! {
+    static INSIDE: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Marks the library's own code on a thread of the host's: a panic there is the library's.
+#[derive(Debug)]
+pub(super) struct Inside;
+
+impl Inside {
+    pub(super) fn enter() -> Inside {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let others = panic::take_hook();
+            panic::set_hook(Box::new(move |info| {
+                let own_thread =
+                    thread::current().name().is_some_and(|name| name.starts_with("msb-"));
+                if own_thread || INSIDE.try_with(Cell::get).is_ok_and(|depth| depth > 0) {
+                    tracing::error!(target: "msb::panic", "{info}");
+                } else {
+                    others(info);
+                }
+            }));
+        });
+        INSIDE.with(|depth| depth.set(depth.get() + 1));
+        Inside
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.with(|depth| depth.set(depth.get() - 1));
+    }
+}
