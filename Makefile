@@ -9,7 +9,7 @@ ROOTFS := target/rootfs
 CFLAGS_STRICT := -std=c11 -Wall -Wextra -Wpedantic -Werror -O1 -g
 
 .PHONY: help demo demo-vm test check bench fuzz build agent install uninstall deb setup setup-test \
-	header abi-baseline lint test-rust test-c test-bindings test-go test-node test-python \
+	abi abi-baseline lint test-rust test-c test-bindings test-go test-node test-python \
 	test-install test-vm test-krun clean
 
 ## help: this list
@@ -109,9 +109,9 @@ setup:
 setup-test:
 	@scripts/setup test
 
-## header: write include/microsandbox.h and bindings-test/abi/layout.c anew from src
-header:
-	@$(CARGO) run --quiet -p xtask -- header
+## abi: write the header, and all else that repeats the C ABI, anew from src
+abi:
+	@$(CARGO) run --quiet -p xtask -- abi
 
 ## abi-baseline: take the header's ABI as the one to keep; scripts/abi says when that is right
 abi-baseline: setup-test
@@ -121,7 +121,7 @@ lint:
 	@echo "== formatting and lints"
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
-	@$(CARGO) run --quiet -p xtask -- header --check
+	@$(CARGO) run --quiet -p xtask -- abi --check
 
 test-rust: agent $(ROOTFS)
 	@echo "== building runner and msb (debug)"

@@ -1,11 +1,13 @@
 //! The host's terminal, tied to a session.
 
-use super::boundary::{ErrorOut, Sized32, boundary, copy_in, out, size_through, wrong};
-use super::error::msb_error;
+use super::boundary::boundary;
+use super::error::{ErrorOut, msb_error};
 use super::exec::{msb_exec_options, terminal_request};
+use super::failure::{Failure, wrong};
 use super::handle::{get_open, msb_sandbox};
 use super::input::text;
 use super::sandbox::SandboxObject;
+use super::sized::{copy_in, out, sized};
 use super::status::{MSB_E_INVALID, MSB_OK, msb_status};
 use super::table::Open;
 use microsandbox::pull::{self, Program};
@@ -30,11 +32,7 @@ pub struct msb_attach_options {
     pub detach_keys: *const c_char,
 }
 
-// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
-unsafe impl Sized32 for msb_attach_options {
-    const NAME: &'static str = "msb_attach_options";
-    const FIRST_SIZE: usize = size_through!(msb_attach_options, detach_keys, *const c_char);
-}
+sized!(msb_attach_options, detach_keys);
 
 /// Of an attach: the session lives on, since the keys were typed or the terminal hung up.
 pub const MSB_ATTACH_DETACHED: u32 = 1;
@@ -98,7 +96,7 @@ enum Target {
 
 /// # Safety
 /// `options` is NULL or valid, and so is what it points to.
-unsafe fn target(options: *const msb_attach_options) -> Result<Target, super::boundary::Failure> {
+unsafe fn target(options: *const msb_attach_options) -> Result<Target, Failure> {
     if options.is_null() {
         return shell(None);
     }
@@ -127,7 +125,7 @@ unsafe fn target(options: *const msb_attach_options) -> Result<Target, super::bo
 }
 
 /// The sandbox's shell.
-fn shell(keys: Option<&str>) -> Result<Target, super::boundary::Failure> {
+fn shell(keys: Option<&str>) -> Result<Target, Failure> {
     let builder = AttachOptionsBuilder::new();
     let options = keys.map_or(builder.clone(), |keys| builder.detach_keys(keys)).build()?;
     Ok(Target::Program(None, Box::new(options)))

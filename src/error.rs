@@ -1,9 +1,11 @@
 //! The detail of a failure.
 
-use super::boundary::{Sized32, size_through};
+use super::failure::Failure;
+use super::sized::{copy_out, sized};
 use super::status::msb_status;
 use microsandbox::escape;
 use std::ffi::c_char;
+use std::ptr::NonNull;
 
 /// Length of the text in an `msb_error`, its NUL included.
 pub const MSB_ERROR_MESSAGE_LEN: usize = 496;
@@ -25,11 +27,7 @@ pub struct msb_error {
     pub message: [c_char; MSB_ERROR_MESSAGE_LEN],
 }
 
-// SAFETY: `repr(C)`, starts with its size, and holds numbers only.
-unsafe impl Sized32 for msb_error {
-    const NAME: &'static str = "msb_error";
-    const FIRST_SIZE: usize = size_through!(msb_error, message, [c_char; MSB_ERROR_MESSAGE_LEN]);
-}
+sized!(msb_error, message);
 
 impl msb_error {
     pub(super) fn new(status: msb_status, os_error: i32, origin: u32, message: &str) -> msb_error {
@@ -44,6 +42,30 @@ impl msb_error {
             *place = c_char::from_ne_bytes([byte]);
         }
         msb_error { struct_size: 0, status, os_error, origin, message: text }
+    }
+}
+
+/// Where an export writes the detail of a failure; may be nowhere.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ErrorOut(Option<NonNull<msb_error>>);
+
+impl ErrorOut {
+    /// # Safety
+    /// `err` is NULL or valid for writing as many bytes as its `struct_size` says, for as long as
+    /// this value is used.
+    pub(super) unsafe fn new(err: *mut msb_error) -> ErrorOut {
+        ErrorOut(NonNull::new(err))
+    }
+
+    pub(super) fn write(self, failure: &Failure) -> msb_status {
+        let Failure { status, os_error, origin, ref message } = *failure;
+        if let Some(place) = self.0 {
+            let value = msb_error::new(status, os_error, origin, message);
+            // SAFETY: valid by the contract of `new`. A size that is too small for anything but
+            // itself writes nothing, so this cannot fail in a way that matters here.
+            let _ = unsafe { copy_out(place.as_ptr(), &value) };
+        }
+        status
     }
 }
 

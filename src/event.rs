@@ -1,11 +1,11 @@
 //! What commands tell.
 
-use super::boundary::{
-    ErrorOut, Failure, Out, OutArray, Sized32, boundary, out, size_through, wrong,
-};
-use super::error::msb_error;
+use super::borrowed::{self, Arena, Borrowed, Released, nobody, size_of_u32};
+use super::boundary::boundary;
+use super::error::{ErrorOut, msb_error};
+use super::failure::{Failure, wrong};
 use super::handle::{get, msb_exec};
-use super::loan::{self, Arena, Loan, Released, nobody, size_of_u32};
+use super::sized::{Out, OutArray, out, sized};
 use super::status::{MSB_AGAIN, MSB_E_LIMIT, MSB_EOF, MSB_OK, msb_status};
 use super::wait::Timeout;
 use bytes::Bytes;
@@ -135,11 +135,7 @@ pub struct msb_event {
     pub owner: *mut c_void,
 }
 
-// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
-unsafe impl Sized32 for msb_event {
-    const NAME: &'static str = "msb_event";
-    const FIRST_SIZE: usize = size_through!(msb_event, owner, *mut c_void);
-}
+sized!(msb_event, owner);
 
 impl Released for msb_event {
     fn owner(&self) -> *mut c_void {
@@ -229,7 +225,7 @@ impl OwnedEnding {
         let why = self.lost.as_deref().unwrap_or_default();
         msb_event {
             kind: MSB_EVENT_LOST,
-            data: loan::start_of(why.as_bytes()),
+            data: borrowed::start_of(why.as_bytes()),
             len: why.len(),
             ..NO_EVENT
         }
@@ -326,14 +322,14 @@ fn lend(event: Event) -> Result<msb_event, Failure> {
 fn lend_output(kind: u32, bytes: Bytes, credit: Credit) -> Result<msb_event, Failure> {
     // The bytes stay where they are when their owner moves.
     let (data, len) = (bytes.as_ptr(), bytes.len());
-    let owner = loan::lend(Arc::new(Loan::Bytes(bytes, credit)))?;
+    let owner = borrowed::keep(Arc::new(Borrowed::Bytes(bytes, credit)))?;
     Ok(msb_event { kind, data, len, owner, ..NO_EVENT })
 }
 
 fn lend_ending(ending: &Ending) -> Result<msb_event, Failure> {
     let owned = Box::new(OwnedEnding::new(ending));
     let event = owned.event();
-    let owner = loan::lend(Arc::new(Loan::Other(owned)))?;
+    let owner = borrowed::keep(Arc::new(Borrowed::Other(owned)))?;
     Ok(msb_event { owner, ..event })
 }
 
@@ -345,7 +341,7 @@ pub(super) fn end_flags(end: StreamEnd) -> u32 {
 
 /// An error unless so many events can be lent. Asked before anything is taken out of the queue.
 fn check_room(events: usize) -> Result<(), Failure> {
-    match loan::has_room(events) {
+    match borrowed::has_room(events) {
         true => Ok(()),
         false => Err(wrong(MSB_E_LIMIT, "hundreds of thousands of events are not released")),
     }
@@ -482,7 +478,7 @@ pub unsafe extern "C" fn msb_exec_wait(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_event_release(event: *mut msb_event) {
     // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
-    unsafe { loan::release(event) }
+    unsafe { borrowed::release(event) }
 }
 
 /// Give back the first `len` events of an array, as `msb_event_release` does with each. All of them
@@ -493,6 +489,6 @@ pub unsafe extern "C" fn msb_event_release_many(events: *mut msb_event, len: usi
     let Ok(array) = (unsafe { OutArray::new(events, len) }) else { return };
     for index in 0..len {
         // SAFETY: within the array.
-        unsafe { loan::release(array.place(index)) }
+        unsafe { borrowed::release(array.place(index)) }
     }
 }

@@ -1,18 +1,19 @@
 //! Commands.
 
-use super::boundary::{
-    ErrorOut, Failure, Place, Sized32, boundary, copy_in, out, size_through, wrong,
-};
-use super::error::msb_error;
-use super::handle::{get, get_open, msb_exec, msb_sandbox, msb_sink, open, remove};
+use super::boundary::boundary;
+use super::error::{ErrorOut, msb_error};
+use super::failure::{Failure, wrong};
+use super::handle::{Object, get, get_open, msb_exec, msb_sandbox, msb_sink, open, remove};
 use super::input::{array, bytes, lent, pair, text, texts};
 use super::sandbox::SandboxObject;
+use super::sized::{Place, copy_in, out, sized};
 use super::status::{MSB_E_INVALID, MSB_OK, msb_status};
-use super::table::Open;
+use super::table::{Kind, Open, Table};
 use super::wait::Waits;
 use microsandbox::pull::{Exec, Link, Program, Request, Scope};
 use microsandbox::{ExecOptions, ExecOptionsBuilder, ReattachFrom, RlimitResource, Sandbox};
 use std::ffi::c_char;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,10 +89,23 @@ pub struct msb_exec_options {
     pub max_output: u64,
 }
 
-// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
-unsafe impl Sized32 for msb_exec_options {
-    const NAME: &'static str = "msb_exec_options";
-    const FIRST_SIZE: usize = size_through!(msb_exec_options, max_output, u64);
+sized!(msb_exec_options, max_output);
+
+impl Object for Exec {
+    const WHAT: &'static str = "exec";
+
+    fn table() -> &'static Table<Self> {
+        static OPEN: Table<Exec> = Table::new(Kind::Exec);
+        &OPEN
+    }
+
+    fn poll_fd(&self) -> Result<BorrowedFd<'_>, Failure> {
+        self.fd().map_err(Failure::from)
+    }
+
+    fn on_close(&self) {
+        self.close();
+    }
 }
 
 /// Start a command and return at once; `msb_exec_recv` tells how it goes, also that it could not

@@ -1,16 +1,21 @@
 //! Images: getting them, and what is in the store.
 
-use super::attempt::Attempt;
-use super::boundary::{ErrorOut, Failure, Out, boundary, descriptor_failed, out, wrong};
-use super::error::msb_error;
-use super::handle::{get, msb_image, open};
-use super::input::text;
-use super::list::{self, msb_image_entries};
+use super::async_op::AsyncOp;
+use super::boundary::boundary;
+use super::error::{ErrorOut, msb_error};
+use super::failure::descriptor_failed;
+use super::failure::{Failure, wrong};
+use super::handle::{Object, get, msb_image, open};
+use super::image_info::{self, msb_image_entries};
+use super::input::{bytes, text};
 use super::progress::{self, msb_progress};
+use super::sandbox::MSB_REMOVE_FORCE;
+use super::sized::{Out, out};
 use super::status::{MSB_AGAIN, MSB_E_INVALID, MSB_OK, msb_status};
+use super::table::{Kind, Table};
 use super::wait::{Timeout, run};
 use microsandbox::MicrosandboxResult;
-use microsandbox::image::{Image, ImageInfo, ImageOperation, PullPolicy};
+use microsandbox::image::{Image, ImageInfo, ImageOperation};
 use microsandbox::pull::Monitor;
 use microsandbox::pull::{Cancel, spawn};
 use std::ffi::{OsString, c_char};
@@ -19,53 +24,45 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// When the image is not in the store.
-pub const MSB_PULL_MISSING: u32 = 0;
-/// Each time; what has not changed is not fetched again.
-pub const MSB_PULL_ALWAYS: u32 = 1;
-/// Not at all: the image has to be in the store.
-pub const MSB_PULL_NEVER: u32 = 2;
-
-pub(super) fn policy(number: u32) -> Result<PullPolicy, Failure> {
-    match number {
-        MSB_PULL_MISSING => Ok(PullPolicy::Missing),
-        MSB_PULL_ALWAYS => Ok(PullPolicy::Always),
-        MSB_PULL_NEVER => Ok(PullPolicy::Never),
-        _ => Err(wrong(MSB_E_INVALID, format!("unknown pull policy {number}"))),
-    }
-}
-
 /// What an image handle stands for: the work, and what came of it.
 #[derive(Debug)]
 pub(super) struct ImageObject {
-    attempt: Monitor<Attempt<ImageInfo>>,
+    op: Monitor<AsyncOp<ImageInfo>>,
     cancel: Cancel,
 }
 
 impl ImageObject {
     fn begin(begun: MicrosandboxResult<ImageOperation>) -> Result<*mut msb_image, Failure> {
         let mut operation = begun?;
-        let (attempt, cancel) = (Monitor::new(Attempt::new("image")), operation.cancel());
-        let object = Arc::new(ImageObject { attempt, cancel });
+        let (op, cancel) = (Monitor::new(AsyncOp::new("image")), operation.cancel());
+        let object = Arc::new(ImageObject { op, cancel });
         let handle = open(Arc::clone(&object))?;
         spawn(async move {
             while let Some(progress) = operation.progress().await {
-                object.attempt.with(|attempt| attempt.tell(progress));
+                object.op.with(|op| op.set_progress(progress));
             }
             let result = operation.wait().await.map_err(Failure::from);
-            drop(object.attempt.with(|attempt| attempt.settle(result)));
+            drop(object.op.with(|op| op.complete(result)));
         })?;
         Ok(handle)
     }
+}
 
-    pub(super) fn fd(&self) -> Result<BorrowedFd<'_>, Failure> {
-        let fd = self.attempt.fd();
-        fd.map_err(descriptor_failed)
+impl Object for ImageObject {
+    const WHAT: &'static str = "image";
+
+    fn table() -> &'static Table<Self> {
+        static OPEN: Table<ImageObject> = Table::new(Kind::Image);
+        &OPEN
     }
 
-    pub(super) fn close(&self) {
+    fn poll_fd(&self) -> Result<BorrowedFd<'_>, Failure> {
+        self.op.fd().map_err(descriptor_failed)
+    }
+
+    fn on_close(&self) {
         self.cancel.cancel();
-        drop(self.attempt.with(Attempt::close));
+        drop(self.op.with(AsyncOp::close));
     }
 }
 
@@ -114,7 +111,7 @@ pub unsafe extern "C" fn msb_image_import(
     // SAFETY: as above.
     let out_image = unsafe { out(out_image, "an image") };
     // SAFETY: as above.
-    let path = unsafe { super::input::bytes(path) };
+    let path = unsafe { bytes(path) };
     // SAFETY: as above.
     let name = unsafe { text(name, "the name") };
     boundary(err, || {
@@ -146,7 +143,7 @@ pub unsafe extern "C" fn msb_image_progress(
     let out_progress = unsafe { Out::new(out_progress) };
     boundary(err, || {
         let (object, out_progress) = (get::<ImageObject, _>(image)?, out_progress?);
-        progress::next(&object.attempt, |attempt| attempt, timeout_ms, out_progress)
+        progress::next(&object.op, |op| op, timeout_ms, out_progress)
     })
 }
 
@@ -171,8 +168,8 @@ pub unsafe extern "C" fn msb_image_wait(
     boundary(err, || {
         let (object, out_list) = (get::<ImageObject, _>(image)?, out_list?);
         let deadline = Timeout::from_ms(timeout_ms)?.deadline();
-        match object.attempt.sleep(deadline, Attempt::result) {
-            Some(info) => list::images(vec![info?], out_list),
+        match object.op.sleep(deadline, AsyncOp::result) {
+            Some(info) => image_info::images(vec![info?], out_list),
             None => Ok(MSB_AGAIN),
         }
     })
@@ -194,7 +191,7 @@ pub unsafe extern "C" fn msb_image_list(
     let out_list = unsafe { Out::new(out_list) };
     boundary(err, || {
         let out_list = out_list?;
-        list::images(run(Image::list())?, out_list)
+        image_info::images(run(Image::list())?, out_list)
     })
 }
 
@@ -218,7 +215,7 @@ pub unsafe extern "C" fn msb_image_remove(
         let name = name?;
         let force = match flags {
             0 => false,
-            super::MSB_REMOVE_FORCE => true,
+            MSB_REMOVE_FORCE => true,
             _ => return Err(wrong(MSB_E_INVALID, format!("unknown remove flags {flags:#x}"))),
         };
         run(async move { Image::remove(name, force).await })?;

@@ -1,6 +1,6 @@
 //! Texts and arrays that callers lend.
 
-use super::boundary::{Failure, wrong};
+use super::failure::{Failure, wrong};
 use super::status::MSB_E_INVALID;
 use std::ffi::{CStr, c_char};
 

@@ -1,21 +1,22 @@
 //! The log of a sandbox: reads the recorded output of its sessions.
 
-use super::boundary::{
-    ErrorOut, Failure, Out, Sized32, boundary, copy_in, out, size_through, wrong,
-};
-use super::error::msb_error;
+use super::borrowed::{self, Arena, Borrowed, Released, nobody};
+use super::boundary::boundary;
+use super::error::{ErrorOut, msb_error};
 use super::event::{OwnedFailure, exit_from_log, msb_exec_exit, msb_exec_failure};
-use super::handle::{get, get_open, msb_log, msb_sandbox, open};
+use super::failure::{Failure, wrong};
+use super::handle::{Object, get, get_open, msb_log, msb_sandbox, open};
 use super::input::text;
-use super::list::MSB_SESSION_TTY;
-use super::loan::{self, Arena, Loan, Released, nobody};
 use super::sandbox::SandboxObject;
+use super::session::MSB_SESSION_TTY;
+use super::sized::{Out, copy_in, out, sized};
 use super::status::{MSB_AGAIN, MSB_E_INVALID, MSB_E_LIMIT, MSB_EOF, MSB_OK, msb_status};
-use super::table::Open;
+use super::table::{Kind, Open, Table};
 use super::wait::Timeout;
 use microsandbox::pull::{LogItem, LogNext};
 use microsandbox::{LogEvent, LogOptions, LogRecord, LogSource, LogStream};
 use std::ffi::{c_char, c_void};
+use std::os::fd::BorrowedFd;
 use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,11 +38,7 @@ pub struct msb_log_options {
     pub since_ns: i64,
 }
 
-// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
-unsafe impl Sized32 for msb_log_options {
-    const NAME: &'static str = "msb_log_options";
-    const FIRST_SIZE: usize = size_through!(msb_log_options, since_ns, i64);
-}
+sized!(msb_log_options, since_ns);
 
 /// `data` holds bytes that the session wrote to standard output; with a terminal, everything.
 pub const MSB_LOG_STDOUT: u32 = 1;
@@ -101,11 +98,7 @@ pub struct msb_log_record {
     pub owner: *mut c_void,
 }
 
-// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
-unsafe impl Sized32 for msb_log_record {
-    const NAME: &'static str = "msb_log_record";
-    const FIRST_SIZE: usize = size_through!(msb_log_record, owner, *mut c_void);
-}
+sized!(msb_log_record, owner);
 
 impl Released for msb_log_record {
     fn owner(&self) -> *mut c_void {
@@ -137,11 +130,28 @@ const NO_RECORD: msb_log_record = msb_log_record {
 
 /// What the pointers of a record point to.
 #[derive(Debug, Default)]
-struct Ground {
+struct Backing {
     data: Vec<u8>,
     texts: Arena,
     exit: Option<msb_exec_exit>,
     failure: Option<OwnedFailure>,
+}
+
+impl Object for LogStream {
+    const WHAT: &'static str = "log";
+
+    fn table() -> &'static Table<Self> {
+        static OPEN: Table<LogStream> = Table::new(Kind::Log);
+        &OPEN
+    }
+
+    fn poll_fd(&self) -> Result<BorrowedFd<'_>, Failure> {
+        self.fd().map_err(Failure::from)
+    }
+
+    fn on_close(&self) {
+        self.close();
+    }
 }
 
 /// Begin to read the log of a sandbox: what its sessions have put out, byte for byte, and what
@@ -227,7 +237,7 @@ pub unsafe extern "C" fn msb_log_recv(
     boundary(err, || {
         // Before anything is taken out of the queue: a place that cannot be written to loses none.
         let (log, out_record) = (get::<LogStream, _>(log)?, out_record?);
-        if !loan::has_room(1) {
+        if !borrowed::has_room(1) {
             let text = "hundreds of thousands of records are not released";
             return Err(wrong(MSB_E_LIMIT, text));
         }
@@ -235,9 +245,9 @@ pub unsafe extern "C" fn msb_log_recv(
         match log.take_until(deadline)? {
             LogNext::Item(LogItem::Record(record)) => Ok(out_record.write(&lend(record)?)),
             LogNext::Item(LogItem::Incomplete(text)) => {
-                let ground = Ground { data: text.into_bytes(), ..Ground::default() };
+                let backing = Backing { data: text.into_bytes(), ..Backing::default() };
                 let kind = MSB_LOG_INCOMPLETE;
-                Ok(out_record.write(&lend_with(msb_log_record { kind, ..NO_RECORD }, ground)?))
+                Ok(out_record.write(&lend_with(msb_log_record { kind, ..NO_RECORD }, backing)?))
             }
             LogNext::Item(LogItem::Failed(error)) => Err(error.into()),
             LogNext::Nothing => Ok(MSB_AGAIN),
@@ -251,36 +261,36 @@ pub unsafe extern "C" fn msb_log_recv(
 
 /// Puts a record into the caller's form.
 fn lend(record: LogRecord) -> Result<msb_log_record, Failure> {
-    let mut ground = Ground { data: record.data, ..Ground::default() };
-    let session = ground.texts.text(&record.session);
+    let mut backing = Backing { data: record.data, ..Backing::default() };
+    let session = backing.texts.text(&record.session);
     let mut shown = msb_log_record { time_ns: ns_of(record.time), session, ..NO_RECORD };
     shown.kind = match (record.stream, &record.event) {
         (LogSource::Stdout, None) => MSB_LOG_STDOUT,
         (LogSource::Stderr, None) => MSB_LOG_STDERR,
-        (_, Some(event)) => note_event(event, &mut shown, &mut ground),
+        (_, Some(event)) => note_event(event, &mut shown, &mut backing),
         _ => MSB_LOG_OTHER,
     };
-    lend_with(shown, ground)
+    lend_with(shown, backing)
 }
 
 /// Takes in what happened to a session; the result is the kind of the record.
-fn note_event(event: &LogEvent, shown: &mut msb_log_record, ground: &mut Ground) -> u32 {
+fn note_event(event: &LogEvent, shown: &mut msb_log_record, backing: &mut Backing) -> u32 {
     match event {
         LogEvent::Started { pid, argv, tty } => {
             shown.value = i64::from(*pid);
             shown.flags = if *tty { MSB_SESSION_TTY } else { 0 };
-            (shown.argv, shown.argv_len) = (ground.texts.list(argv), argv.len());
+            (shown.argv, shown.argv_len) = (backing.texts.list(argv), argv.len());
             MSB_LOG_STARTED
         }
         LogEvent::Exited { code, signal, core_dumped, timed_out } => {
             shown.value = i64::from(*code);
-            ground.exit = Some(exit_from_log(*code, *signal, *core_dumped, *timed_out));
+            backing.exit = Some(exit_from_log(*code, *signal, *core_dumped, *timed_out));
             MSB_LOG_EXITED
         }
         LogEvent::Failed { argv, failure, stage, errno, message } => {
             shown.value = i64::from(*errno);
-            (shown.argv, shown.argv_len) = (ground.texts.list(argv), argv.len());
-            ground.failure = Some(OwnedFailure::from_log(failure, stage, *errno, message));
+            (shown.argv, shown.argv_len) = (backing.texts.list(argv), argv.len());
+            backing.failure = Some(OwnedFailure::from_log(failure, stage, *errno, message));
             MSB_LOG_FAILED
         }
         LogEvent::Lost => MSB_LOG_LOST,
@@ -288,14 +298,14 @@ fn note_event(event: &LogEvent, shown: &mut msb_log_record, ground: &mut Ground)
     }
 }
 
-/// Lends a record that points into `ground`.
-fn lend_with(shown: msb_log_record, ground: Ground) -> Result<msb_log_record, Failure> {
+/// Lends a record that points into `backing`.
+fn lend_with(shown: msb_log_record, backing: Backing) -> Result<msb_log_record, Failure> {
     // From here on what is pointed to stays where it is.
-    let ground = Box::new(ground);
-    let (data, len) = (loan::start_of(&ground.data), ground.data.len());
-    let exit = ground.exit.as_ref().map_or(ptr::null(), ptr::from_ref);
-    let failure = ground.failure.as_ref().map_or(ptr::null(), OwnedFailure::shown);
-    let owner = loan::lend(Arc::new(Loan::Other(ground)))?;
+    let backing = Box::new(backing);
+    let (data, len) = (borrowed::start_of(&backing.data), backing.data.len());
+    let exit = backing.exit.as_ref().map_or(ptr::null(), ptr::from_ref);
+    let failure = backing.failure.as_ref().map_or(ptr::null(), OwnedFailure::shown);
+    let owner = borrowed::keep(Arc::new(Borrowed::Other(backing)))?;
     Ok(msb_log_record { data, len, exit, failure, owner, ..shown })
 }
 
@@ -311,5 +321,5 @@ fn ns_of(time: SystemTime) -> i64 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_log_record_release(record: *mut msb_log_record) {
     // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
-    unsafe { loan::release(record) }
+    unsafe { borrowed::release(record) }
 }

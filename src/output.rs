@@ -1,10 +1,14 @@
 //! What a command had put out when it ended.
 
-use super::boundary::{ErrorOut, Out, Sized32, boundary, size_through, wrong};
-use super::error::msb_error;
-use super::event::{OwnedEnding, end_flags, msb_exec_exit, msb_exec_failure};
+use super::borrowed::{self, Borrowed, Released, nobody};
+use super::boundary::boundary;
+use super::error::{ErrorOut, msb_error};
+use super::event::{
+    MSB_EVENT_CUT, MSB_EVENT_WRITER_LEFT, OwnedEnding, end_flags, msb_exec_exit, msb_exec_failure,
+};
+use super::failure::wrong;
 use super::handle::{get, msb_exec};
-use super::loan::{self, Loan, Released, nobody};
+use super::sized::{Out, sized};
 use super::status::{MSB_AGAIN, MSB_E_LIMIT, msb_status};
 use super::wait::Timeout;
 use microsandbox::pull::{Exec, Gathered, Stream};
@@ -14,8 +18,7 @@ use std::sync::Arc;
 
 /// Of an output: `max_output` cut something off.
 pub const MSB_OUTPUT_TRUNCATED: u32 = 4;
-const _: () =
-    assert!(MSB_OUTPUT_TRUNCATED & (super::MSB_EVENT_WRITER_LEFT | super::MSB_EVENT_CUT) == 0);
+const _: () = assert!(MSB_OUTPUT_TRUNCATED & (MSB_EVENT_WRITER_LEFT | MSB_EVENT_CUT) == 0);
 
 /// How a command ended, and what it had put out. All pointers are borrowed until
 /// `msb_output_release`.
@@ -54,11 +57,7 @@ pub struct msb_output {
     pub owner: *mut c_void,
 }
 
-// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
-unsafe impl Sized32 for msb_output {
-    const NAME: &'static str = "msb_output";
-    const FIRST_SIZE: usize = size_through!(msb_output, owner, *mut c_void);
-}
+sized!(msb_output, owner);
 
 const NO_OUTPUT: msb_output = msb_output {
     struct_size: 0,
@@ -107,10 +106,10 @@ impl Collected {
             failure: event.failure,
             lost: event.data,
             lost_len: event.len,
-            stdout_data: loan::start_of(&stdout.data),
+            stdout_data: borrowed::start_of(&stdout.data),
             stdout_len: stdout.data.len(),
             stdout_total: stdout.total,
-            stderr_data: loan::start_of(&stderr.data),
+            stderr_data: borrowed::start_of(&stderr.data),
             stderr_len: stderr.data.len(),
             stderr_total: stderr.total,
             flags: cut(stdout) | cut(stderr),
@@ -144,7 +143,7 @@ pub unsafe extern "C" fn msb_exec_collect(
     let out_output = unsafe { Out::new(out_output) };
     boundary(err, || {
         let (exec, out_output) = (get::<Exec, _>(exec)?, out_output?);
-        if !loan::has_room(1) {
+        if !borrowed::has_room(1) {
             return Err(wrong(MSB_E_LIMIT, "hundreds of thousands of outputs are not released"));
         }
         let deadline = Timeout::from_ms(timeout_ms)?.deadline();
@@ -152,7 +151,7 @@ pub unsafe extern "C" fn msb_exec_collect(
         let ending = OwnedEnding::new(&ending);
         let collected = Box::new(Collected { ending, output });
         let shown = collected.shown();
-        let owner = loan::lend(Arc::new(Loan::Other(collected)))?;
+        let owner = borrowed::keep(Arc::new(Borrowed::Other(collected)))?;
         let flags = shown.flags | end_flags(end);
         Ok(out_output.write(&msb_output { flags, owner, ..shown }))
     })
@@ -163,5 +162,5 @@ pub unsafe extern "C" fn msb_exec_collect(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_output_release(output: *mut msb_output) {
     // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
-    unsafe { loan::release(output) }
+    unsafe { borrowed::release(output) }
 }

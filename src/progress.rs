@@ -1,7 +1,8 @@
 //! How far an image is, on the handles that get one.
 
-use super::attempt::Attempt;
-use super::boundary::{Failure, Out, Sized32, size_through};
+use super::async_op::AsyncOp;
+use super::failure::Failure;
+use super::sized::{Out, sized};
 use super::status::{MSB_AGAIN, MSB_EOF, msb_status};
 use super::wait::Timeout;
 use microsandbox::image::{ImagePhase, ImageProgress};
@@ -34,11 +35,7 @@ pub struct msb_progress {
     pub bytes_total: u64,
 }
 
-// SAFETY: `repr(C)`, starts with its size, and holds numbers only.
-unsafe impl Sized32 for msb_progress {
-    const NAME: &'static str = "msb_progress";
-    const FIRST_SIZE: usize = size_through!(msb_progress, bytes_total, u64);
-}
+sized!(msb_progress, bytes_total);
 
 fn progress_of(progress: ImageProgress) -> msb_progress {
     msb_progress {
@@ -57,15 +54,15 @@ fn progress_of(progress: ImageProgress) -> msb_progress {
     }
 }
 
-/// What `msb_image_progress` and `msb_sandbox_progress` do; `attempt` finds it in the state.
+/// What `msb_image_progress` and `msb_sandbox_progress` do; `op` finds it in the state.
 pub(super) fn next<S: Ready, T: Clone>(
     state: &Monitor<S>,
-    attempt: impl Fn(&mut S) -> &mut Attempt<T>,
+    op: impl Fn(&mut S) -> &mut AsyncOp<T>,
     timeout_ms: i64,
     out: Out<msb_progress>,
 ) -> Result<msb_status, Failure> {
     let deadline = Timeout::from_ms(timeout_ms)?.deadline();
-    let found = state.sleep(deadline, |state| attempt(state).next_news()).transpose()?;
+    let found = state.sleep(deadline, |state| op(state).next_progress()).transpose()?;
     // The news may have hidden the end from those who hear of changes only.
     state.remind();
     Ok(match found {

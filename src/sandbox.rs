@@ -1,17 +1,18 @@
 //! Sandboxes.
 
-use super::attempt::Attempt;
-use super::boundary::{ErrorOut, Failure, Out, boundary, copy_in, descriptor_failed, out, wrong};
-use super::error::msb_error;
-use super::handle::{get, get_open, msb_sandbox, open};
+use super::async_op::AsyncOp;
+use super::boundary::boundary;
+use super::error::{ErrorOut, msb_error};
+use super::failure::descriptor_failed;
+use super::failure::{Failure, wrong};
+use super::handle::{Object, get, get_open, msb_sandbox, open};
 use super::input::text;
-use super::list::{
-    self, msb_driver_entries, msb_exec_entries, msb_sandbox_entries, msb_wall_entries,
-};
 use super::progress::{self, msb_progress};
+use super::sandbox_info::{self, msb_sandbox_entries};
 use super::sandbox_options::{builder, msb_sandbox_options};
+use super::sized::{Out, copy_in, out};
 use super::status::{MSB_AGAIN, MSB_E_INVALID, MSB_E_NOT_RUNNING, MSB_OK, msb_status};
-use super::table::Open;
+use super::table::{Kind, Open, Table};
 use super::wait::{Timeout, run};
 use microsandbox::Sandbox;
 use microsandbox::pull::{self, Cancel, Monitor, Pending, Ready};
@@ -30,7 +31,7 @@ pub(super) struct SandboxObject {
 
 #[derive(Debug)]
 struct State {
-    attempt: Attempt<Sandbox>,
+    op: AsyncOp<Sandbox>,
     /// The end, once somebody has asked for it.
     end: Option<End>,
 }
@@ -44,8 +45,8 @@ enum End {
 impl Ready for State {
     fn is_ready(&self) -> bool {
         match self.end {
-            None => self.attempt.is_ready(),
-            Some(End::Awaited) => self.attempt.is_closed(),
+            None => self.op.is_ready(),
+            Some(End::Awaited) => self.op.is_closed(),
             Some(End::Over(_)) => true,
         }
     }
@@ -54,12 +55,12 @@ impl Ready for State {
 impl State {
     /// The sandbox, once it is known whether there is one.
     fn sandbox(&mut self) -> Option<Result<Sandbox, Failure>> {
-        self.attempt.result()
+        self.op.result()
     }
 
     /// Its end, once it is known.
     fn over(&mut self) -> Option<Result<(), Failure>> {
-        if let Err(closed) = self.attempt.open() {
+        if let Err(closed) = self.op.check_open() {
             return Some(Err(closed));
         }
         match &self.end {
@@ -70,32 +71,40 @@ impl State {
     }
 }
 
+impl Object for SandboxObject {
+    const WHAT: &'static str = "sandbox";
+
+    fn table() -> &'static Table<Self> {
+        static OPEN: Table<SandboxObject> = Table::new(Kind::Sandbox);
+        &OPEN
+    }
+
+    fn poll_fd(&self) -> Result<BorrowedFd<'_>, Failure> {
+        self.state.fd().map_err(descriptor_failed)
+    }
+
+    fn on_close(&self) {
+        self.cancel.cancel();
+        drop(self.state.with(|state| state.op.close()));
+    }
+}
+
 impl SandboxObject {
     /// A handle on what an operation yields, which goes on by itself.
     fn begin(
         operation: impl FnOnce(&Arc<SandboxObject>) -> Pending<Sandbox>,
     ) -> Result<*mut msb_sandbox, Failure> {
         pull::start_io()?;
-        let state = State { attempt: Attempt::new("sandbox"), end: None };
+        let state = State { op: AsyncOp::new("sandbox"), end: None };
         let (state, cancel) = (Monitor::new(state), Cancel::default());
         let object = Arc::new(SandboxObject { state, cancel });
         let handle = open(Arc::clone(&object))?;
         let pending = operation(&object);
         pull::spawn(async move {
             let result = pending.await.map_err(Failure::from);
-            drop(object.state.with(|state| state.attempt.settle(result)));
+            drop(object.state.with(|state| state.op.complete(result)));
         })?;
         Ok(handle)
-    }
-
-    pub(super) fn fd(&self) -> Result<BorrowedFd<'_>, Failure> {
-        let fd = self.state.fd();
-        fd.map_err(descriptor_failed)
-    }
-
-    pub(super) fn close(&self) {
-        self.cancel.cancel();
-        drop(self.state.with(|state| state.attempt.close()));
     }
 
     /// The sandbox of a handle whose creation is over.
@@ -124,7 +133,7 @@ impl SandboxObject {
                 let result = tokio::select! {
                     result = pending => result.map(drop).map_err(Failure::from),
                     // Nobody can ask for it any more.
-                    () = object.state.until(|state| state.attempt.is_closed().then_some(())) => return,
+                    () = object.state.until(|state| state.op.is_closed().then_some(())) => return,
                 };
                 object.state.with(|state| state.end = Some(End::Over(result)));
             })?;
@@ -162,7 +171,7 @@ pub unsafe extern "C" fn msb_sandbox_create(
         out_sandbox.write(SandboxObject::begin(|object| {
             let watcher = Arc::clone(object);
             let builder = builder.on_progress(move |progress| {
-                watcher.state.with(|state| state.attempt.tell(progress));
+                watcher.state.with(|state| state.op.set_progress(progress));
             });
             pull::create(builder, &object.cancel)
         })?);
@@ -261,7 +270,7 @@ pub unsafe extern "C" fn msb_sandbox_progress(
     let out_progress = unsafe { Out::new(out_progress) };
     boundary(err, || {
         let (object, out_progress) = (get::<SandboxObject, _>(sandbox)?, out_progress?);
-        progress::next(&object.state, |state| &mut state.attempt, timeout_ms, out_progress)
+        progress::next(&object.state, |state| &mut state.op, timeout_ms, out_progress)
     })
 }
 
@@ -361,7 +370,7 @@ pub unsafe extern "C" fn msb_sandbox_info(
         let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
         let (sandbox, out_list) = (object.sandbox()?, out_list?);
         let info = waits.run(async move { sandbox.info().await })?;
-        list::sandboxes(vec![info], out_list)
+        sandbox_info::sandboxes(vec![info], out_list)
     })
 }
 
@@ -381,29 +390,7 @@ pub unsafe extern "C" fn msb_sandbox_list(
     let out_list = unsafe { Out::new(out_list) };
     boundary(err, || {
         let out_list = out_list?;
-        list::sandboxes(run(Sandbox::list())?, out_list)
-    })
-}
-
-/// The commands that run in a sandbox, and those that ended a short while ago.
-///
-/// `MSB_OK`: `*out_list` is filled; give it back with `msb_exec_entries_release`.
-/// `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet. `MSB_E_LOST`.
-#[unsafe(no_mangle)]
-#[must_use]
-pub unsafe extern "C" fn msb_exec_list(
-    sandbox: *mut msb_sandbox,
-    out_list: *mut msb_exec_entries,
-    err: *mut msb_error,
-) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
-    let err = unsafe { ErrorOut::new(err) };
-    // SAFETY: as above.
-    let out_list = unsafe { Out::new(out_list) };
-    boundary(err, || {
-        let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
-        let (sandbox, out_list) = (object.sandbox()?, out_list?);
-        list::sessions(waits.run(async move { sandbox.sessions().await })?, out_list)
+        sandbox_info::sandboxes(run(Sandbox::list())?, out_list)
     })
 }
 
@@ -433,31 +420,5 @@ pub unsafe extern "C" fn msb_sandbox_remove(
             _ => return Err(wrong(MSB_E_INVALID, format!("unknown remove flags {flags:#x}"))),
         }
         Ok(MSB_OK)
-    })
-}
-
-/// Which drivers can be used on this host, in the order in which they are chosen, and which walls of
-/// the jail can be had. Tries each.
-///
-/// `MSB_OK`: `*out_drivers` is filled; give it back with `msb_driver_entries_release`. So is
-/// `*out_walls` unless it is NULL; give it back with `msb_wall_entries_release`.
-#[unsafe(no_mangle)]
-#[must_use]
-pub unsafe extern "C" fn msb_doctor(
-    out_drivers: *mut msb_driver_entries,
-    out_walls: *mut msb_wall_entries,
-    err: *mut msb_error,
-) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
-    let err = unsafe { ErrorOut::new(err) };
-    // SAFETY: as above.
-    let out_drivers = unsafe { Out::new(out_drivers) };
-    let out_walls = (!out_walls.is_null()).then(|| {
-        // SAFETY: as above.
-        unsafe { Out::new(out_walls) }
-    });
-    boundary(err, || {
-        let (out_drivers, out_walls) = (out_drivers?, out_walls.transpose()?);
-        list::host(run(microsandbox::doctor())?, out_drivers, out_walls)
     })
 }

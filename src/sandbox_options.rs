@@ -1,8 +1,10 @@
 //! What a new sandbox is to be, as C says it.
 
-use super::boundary::{Failure, Sized32, size_through, wrong};
-use super::input::{pair, text, texts};
+use super::failure::{Failure, wrong};
+use super::input::{bytes, pair, text, texts};
+use super::sized::sized;
 use super::status::MSB_E_INVALID;
+use microsandbox::image::PullPolicy;
 use microsandbox::sandbox::{Sandbox, Security};
 use std::ffi::c_char;
 use std::time::Duration;
@@ -29,6 +31,13 @@ const FLAGS: u32 = MSB_SANDBOX_DETACHED
 pub const MSB_SECURITY_DEFAULT: u32 = 0;
 /// Commands in a virtual machine may do what a container's may.
 pub const MSB_SECURITY_RESTRICTED: u32 = 1;
+
+/// When the image is not in the store.
+pub const MSB_PULL_MISSING: u32 = 0;
+/// Each time; what has not changed is not fetched again.
+pub const MSB_PULL_ALWAYS: u32 = 1;
+/// Not at all: the image has to be in the store.
+pub const MSB_PULL_NEVER: u32 = 2;
 
 /// What a new sandbox is to be. Zero means default, except for `name` and `image`.
 ///
@@ -95,11 +104,7 @@ pub struct msb_sandbox_options {
     pub disk_mib: u64,
 }
 
-// SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only.
-unsafe impl Sized32 for msb_sandbox_options {
-    const NAME: &'static str = "msb_sandbox_options";
-    const FIRST_SIZE: usize = size_through!(msb_sandbox_options, reserved, u32);
-}
+sized!(msb_sandbox_options, reserved);
 
 /// # Safety
 /// The pointers in `options` are NULL or valid for what their comments say.
@@ -129,9 +134,9 @@ pub(super) unsafe fn builder(
     if is_set(MSB_SANDBOX_REPLACE) {
         builder = builder.replace();
     }
-    builder = builder.pull_policy(super::image::policy(options.pull_policy)?);
+    builder = builder.pull_policy(pull_policy(options.pull_policy)?);
     // SAFETY: as above.
-    if let Some(image) = unsafe { super::input::bytes(options.image) } {
+    if let Some(image) = unsafe { bytes(options.image) } {
         builder = builder.image(os_text(image));
     }
     type Set = fn(microsandbox::SandboxBuilder, String) -> microsandbox::SandboxBuilder;
@@ -182,6 +187,15 @@ pub(super) unsafe fn builder(
         }
     }
     Ok(builder)
+}
+
+fn pull_policy(number: u32) -> Result<PullPolicy, Failure> {
+    match number {
+        MSB_PULL_MISSING => Ok(PullPolicy::Missing),
+        MSB_PULL_ALWAYS => Ok(PullPolicy::Always),
+        MSB_PULL_NEVER => Ok(PullPolicy::Never),
+        _ => Err(wrong(MSB_E_INVALID, format!("unknown pull policy {number}"))),
+    }
 }
 
 fn security(number: u32) -> Result<Security, Failure> {

@@ -1,12 +1,33 @@
 //! Standard input.
 
-use super::boundary::{ErrorOut, boundary, out};
-use super::error::msb_error;
-use super::handle::{get, msb_sink};
+use super::boundary::boundary;
+use super::error::{ErrorOut, msb_error};
+use super::failure::Failure;
+use super::handle::{Object, get, msb_sink};
 use super::input::lent;
+use super::sized::out;
 use super::status::{MSB_AGAIN, MSB_OK, msb_status};
+use super::table::{Kind, Table};
 use super::wait::Timeout;
 use microsandbox::ExecSink;
+use std::os::fd::BorrowedFd;
+
+impl Object for ExecSink {
+    const WHAT: &'static str = "sink";
+
+    fn table() -> &'static Table<Self> {
+        static OPEN: Table<ExecSink> = Table::new(Kind::Sink);
+        &OPEN
+    }
+
+    fn poll_fd(&self) -> Result<BorrowedFd<'_>, Failure> {
+        self.fd().map_err(Failure::from)
+    }
+
+    fn on_close(&self) {
+        self.close_now();
+    }
+}
 
 /// Write to a command's standard input. Waits for room up to `timeout_ms`: 0 only looks, -1 waits
 /// for ever. `data` is copied. No bytes are a success that does nothing.

@@ -191,11 +191,17 @@ mod tests {
 
     #[test]
     fn every_status_has_a_number_and_a_name_of_its_own() {
-        let mut numbers = ALL.to_vec();
+        let mut numbers = Vec::new();
+        for line in include_str!("status.rs").lines() {
+            let Some(constant) = line.strip_prefix("pub const ") else { continue };
+            let Some((own, number)) = constant.split_once(": i32 = ") else { continue };
+            numbers.push(number.trim_end_matches(';').parse::<i32>().unwrap());
+            assert_eq!(name(*numbers.last().unwrap()).to_str(), Ok(own));
+        }
+        assert!(numbers.len() > 30, "{numbers:?}");
         numbers.sort_unstable();
         numbers.dedup();
         assert_eq!(numbers.len(), ALL.len());
-        assert_eq!(name(MSB_E_HANDLE), c"MSB_E_HANDLE");
         assert_eq!(name(-12345), c"MSB_E_UNKNOWN");
     }
 }

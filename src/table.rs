@@ -10,13 +10,9 @@
 //! The tag makes the value a non-canonical address, so an accidental dereference faults at once. A
 //! slot's generation rises whenever its handle is closed; one that would wrap is retired.
 
+use super::sync::lock;
 use super::wait::Waits;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Locks a mutex whose content is valid at every moment, even if another holder panicked.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use std::sync::{Arc, Mutex};
 
 const TAG: u64 = 0x4d << 56;
 const SLOT_BITS: u32 = 20;
@@ -34,7 +30,7 @@ pub(super) enum Kind {
     Exec = 2,
     Sink = 3,
     /// What a lent struct owns; not a handle that callers see as such.
-    Loan = 4,
+    Borrowed = 4,
     Log = 5,
     Image = 6,
 }
@@ -45,7 +41,7 @@ pub(super) type Id = u64;
 /// The kind that a value claims to have, if it is of our making at all.
 pub(super) fn kind_of(id: Id) -> Option<Kind> {
     let kind = (id >> 48) & 0xff;
-    [Kind::Sandbox, Kind::Exec, Kind::Sink, Kind::Loan, Kind::Log, Kind::Image]
+    [Kind::Sandbox, Kind::Exec, Kind::Sink, Kind::Borrowed, Kind::Log, Kind::Image]
         .into_iter()
         .find(|known| id >> 56 == TAG >> 56 && *known as u64 == kind)
 }

@@ -3,19 +3,18 @@
 //! Messages go through a bounded queue to a thread of their own, so that no caller waits for the
 //! host's function, and no lock is held while it runs.
 
-use super::boundary::{ErrorOut, boundary, wrong};
-use super::error::msb_error;
+use super::boundary::boundary;
+use super::error::{ErrorOut, msb_error};
+use super::failure::{Failure, wrong};
 use super::status::{MSB_E_BUSY, MSB_E_INVALID, MSB_E_UNSUPPORTED, MSB_OK, msb_status};
-use super::table::lock;
+use super::sync::lock;
 use microsandbox::escape;
 use microsandbox::pull::{spawn_thread, start_io};
-use std::cell::Cell;
 use std::ffi::{CString, c_char, c_void};
 use std::fmt::{Debug, Write};
-use std::panic;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, Once};
 use std::thread::{self, JoinHandle, ThreadId};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -199,7 +198,7 @@ fn tell_dropped(host: &Host) {
 }
 
 /// Listens to what the library says, from the first time on.
-fn subscribe() -> Result<(), super::boundary::Failure> {
+fn subscribe() -> Result<(), Failure> {
     static SUBSCRIBED: Mutex<bool> = Mutex::new(false);
     let mut subscribed = lock(&SUBSCRIBED);
     if !*subscribed {
@@ -261,39 +260,5 @@ impl Visit for Line {
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.fields, " {name}={value:?}"),
         };
-    }
-}
-
-thread_local! {
-    static INSIDE: Cell<u32> = const { Cell::new(0) };
-}
-
-/// Marks the library's own code on a thread of the host's: a panic there is the library's.
-#[derive(Debug)]
-pub(super) struct Inside;
-
-impl Inside {
-    pub(super) fn enter() -> Inside {
-        static HOOK: Once = Once::new();
-        HOOK.call_once(|| {
-            let others = panic::take_hook();
-            panic::set_hook(Box::new(move |info| {
-                let own_thread =
-                    thread::current().name().is_some_and(|name| name.starts_with("msb-"));
-                if own_thread || INSIDE.try_with(Cell::get).is_ok_and(|depth| depth > 0) {
-                    tracing::error!(target: "msb::panic", "{info}");
-                } else {
-                    others(info);
-                }
-            }));
-        });
-        INSIDE.with(|depth| depth.set(depth.get() + 1));
-        Inside
-    }
-}
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        INSIDE.with(|depth| depth.set(depth.get() - 1));
     }
 }

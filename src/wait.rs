@@ -1,8 +1,8 @@
 //! Times that callers give, and waiting for what runs on the I/O thread.
 
-use super::boundary::{Failure, wrong};
+use super::failure::{Failure, wrong};
 use super::status::MSB_E_INVALID;
-use super::table::lock;
+use super::sync::lock;
 use microsandbox::Error;
 use microsandbox::pull::{Pending, completion, spawn};
 use std::fmt::Debug;
@@ -171,7 +171,7 @@ mod tests {
             std::thread::yield_now();
         }
         waits.close();
-        let status = |result: Result<(), Failure>| result.unwrap_err().status();
+        let status = |result: Result<(), Failure>| result.unwrap_err().status;
         assert_eq!(status(waiter.join().unwrap()), MSB_E_CLOSED);
         let later = waits.run(std::future::pending::<Result<(), Error>>());
         assert_eq!(status(later), MSB_E_CLOSED);

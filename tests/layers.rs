@@ -112,8 +112,8 @@ fn unsafe_code_is_in_the_c_boundary_and_in_the_sys_modules_only() {
 
 #[test]
 fn every_export_ends_at_the_boundary() {
-    let loans = read(&Path::new(ROOT).join("src/loan.rs"));
-    let release = loans.split("unsafe fn release<").nth(1).unwrap();
+    let borrowed = read(&Path::new(ROOT).join("src/borrowed.rs"));
+    let release = borrowed.split("unsafe fn release<").nth(1).unwrap();
     assert!(release.split("\n}\n").next().unwrap().contains("boundary(err"));
     for file in rust_files(&Path::new(ROOT).join("src")) {
         let text = read(&file);
@@ -122,8 +122,8 @@ fn every_export_ends_at_the_boundary() {
             // These look nothing up, and cannot fail.
             let constant = ["msb_abi_version", "msb_version_string", "msb_status_name", "msb_has"];
             let body = export.split("\n}\n").next().unwrap_or_default();
-            // What ends a loan shares one function, which ends at the boundary.
-            let ends = ["boundary(err", "loan::release("].iter().any(|end| body.contains(end));
+            // Releases share one function, which ends at the boundary.
+            let ends = ["boundary(err", "borrowed::release("].iter().any(|end| body.contains(end));
             assert!(constant.contains(&name) || ends, "{name}");
         }
     }

@@ -17,7 +17,7 @@ STRUCTS = [
     for name, kind in vars(msb).items()
     if name.startswith("msb_") and isinstance(kind, type) and issubclass(kind, ctypes.Structure)
 ]
-CONSTANTS = re.findall(r"^#define (MSB_\w+) -?\d+$", HEADER, re.MULTILINE)
+CONSTANTS = re.findall(r"^#define (MSB_\w+) \(?-?\d+\)?$", HEADER, re.MULTILINE)
 
 
 def from_c():

@@ -86,46 +86,15 @@ const (
 	ErrNoCommand
 )
 
-var kindNames = [...]string{
-	ErrUnknown: "unknown", ErrExecFailed: "exec_failed", ErrExecTimeout: "exec_timeout",
-	ErrStreamLost: "stream_lost", ErrInvalidArgument: "invalid_argument",
-	ErrInvalidConfig: "invalid_config", ErrSandboxNotFound: "sandbox_not_found",
-	ErrSandboxAlreadyExists: "sandbox_already_exists", ErrSandboxNotRunning: "sandbox_not_running",
-	ErrSandboxRunning: "sandbox_running", ErrSandboxCrashed: "sandbox_crashed",
-	ErrNoDriver: "no_driver", ErrBootFailed: "boot_failed", ErrBrokenPipe: "broken_pipe",
-	ErrBusy: "busy", ErrClosed: "closed", ErrNoSuchProcess: "no_such_process",
-	ErrNoSuchSession: "no_such_session", ErrNotATerminal: "not_a_terminal",
-	ErrLimitReached: "limit_reached", ErrTimedOut: "timed_out", ErrUnsupported: "unsupported",
-	ErrProtocol: "protocol", ErrIO: "io", ErrInternal: "internal", ErrNotInstalled: "not_installed",
-	ErrImageNotFound: "image_not_found", ErrImageUnauthorized: "image_unauthorized",
-	ErrRegistryUnreachable: "registry_unreachable", ErrImageInvalid: "image_invalid",
-	ErrImageInUse: "image_in_use", ErrImageFailed: "image_failed", ErrNoSpace: "no_space",
-	ErrNoCommand: "no_command",
-}
-
 // String gives the kind's name, the same in every language: "exec_timeout".
 func (k ErrorKind) String() string {
-	if k < 0 || int(k) >= len(kindNames) {
-		return kindNames[ErrUnknown]
+	if k == ErrNotInstalled {
+		return "not_installed"
 	}
-	return kindNames[k]
-}
-
-var kindOf = map[ffi.Status]ErrorKind{
-	ffi.Invalid: ErrInvalidArgument, ffi.Handle: ErrClosed, ffi.Closed: ErrClosed,
-	ffi.Busy: ErrBusy, ffi.Unsupported: ErrUnsupported, ffi.Limit: ErrLimitReached, ffi.IO: ErrIO,
-	ffi.Internal: ErrInternal, ffi.Protocol: ErrProtocol, ffi.TimedOut: ErrTimedOut,
-	ffi.Config: ErrInvalidConfig, ffi.NotFound: ErrSandboxNotFound,
-	ffi.Exists: ErrSandboxAlreadyExists, ffi.NotRunning: ErrSandboxNotRunning,
-	ffi.Running: ErrSandboxRunning, ffi.NoDriver: ErrNoDriver, ffi.Boot: ErrBootFailed,
-	ffi.Crashed: ErrSandboxCrashed, ffi.ExecFailed: ErrExecFailed,
-	ffi.ExecTimeout: ErrExecTimeout, ffi.Lost: ErrStreamLost, ffi.Pipe: ErrBrokenPipe,
-	ffi.NoProcess: ErrNoSuchProcess, ffi.NoSession: ErrNoSuchSession,
-	ffi.NotATerminal: ErrNotATerminal,
-	ffi.NoImage:      ErrImageNotFound, ffi.ImageDenied: ErrImageUnauthorized,
-	ffi.Registry: ErrRegistryUnreachable, ffi.BadImage: ErrImageInvalid,
-	ffi.ImageInUse: ErrImageInUse, ffi.ImageFailed: ErrImageFailed, ffi.NoSpace: ErrNoSpace,
-	ffi.NoCommand: ErrNoCommand,
+	if name := kindName(k); name != "" {
+		return name
+	}
+	return "unknown"
 }
 
 // Error is a call that failed, for any reason but that its context was over.
@@ -195,7 +164,7 @@ func wrap(err error) error {
 	if !errors.As(err, &raw) {
 		return err
 	}
-	kind := kindOf[raw.Status]
+	kind := kindOf(raw.Status)
 	message := raw.Message
 	if message == "" {
 		message = "the call failed"

@@ -1,48 +1,42 @@
-//! `cargo run -p xtask -- header [--check]`: makes `include/microsandbox.h` from `src`, and
-//! `bindings-test/abi/layout.c`, which checks that a C compiler sees the same structs.
+//! `cargo run -p xtask -- abi [--check]`: makes every file that repeats a part of the C ABI from its
+//! definition in `src`, or fails when one of them is not what `src` says.
 
 /// The C library, whose structs are looked at.
 #[path = "../../../src/lib.rs"]
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "it is a library")]
 mod ffi;
+mod go;
+mod header;
+mod kinds;
 mod layout;
+mod model;
+mod node;
+mod python;
 
+use model::Abi;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The files of `src` with exports, in the order in which a reader wants them.
-const FILES: [&str; 16] = [
-    "version",
-    "status",
-    "error",
-    "handle",
-    "trace",
-    "sandbox_options",
-    "sandbox",
-    "progress",
-    "image",
-    "list",
-    "exec",
-    "event",
-    "output",
-    "sink",
-    "log",
-    "attach",
-];
-
-type Maker = fn() -> Result<Vec<u8>, String>;
+type Maker = fn(&Abi) -> Result<String, String>;
 
 /// What is made, and by what.
-const MADE: [(&str, Maker); 2] =
-    [("include/microsandbox.h", header), ("bindings-test/abi/layout.c", layout::generate)];
+const MADE: [(&str, Maker); 7] = [
+    ("include/microsandbox.h", header::generate),
+    ("bindings-test/abi/layout.c", layout::generate),
+    ("bindings-test/abi/symbols.txt", symbols),
+    ("sdk/python/src/microsandbox/_abi.py", python::generate),
+    ("sdk/node/src/abi.ts", node::generate),
+    ("sdk/go/internal/ffi/status.go", go::statuses),
+    ("sdk/go/kinds.go", go::kinds),
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments.as_slice() {
-        ["header"] => MADE.iter().try_for_each(|(file, make)| write(file, make()?)),
-        ["header", "--check"] => MADE.iter().try_for_each(|(file, make)| check(file, &make()?)),
-        _ => Err("usage: xtask header [--check]".to_owned()),
+        ["abi"] => each(write),
+        ["abi", "--check"] => each(check),
+        _ => Err("usage: xtask abi [--check]".to_owned()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,29 +55,30 @@ fn root() -> PathBuf {
     own.ancestors().nth(2).unwrap_or(own).to_path_buf()
 }
 
-fn header() -> Result<Vec<u8>, String> {
-    let root = root();
-    let config = cbindgen::Config::from_file(root.join("cbindgen.toml"))?;
-    let mut builder = cbindgen::Builder::new().with_config(config);
-    for file in FILES {
-        builder = builder.with_src(root.join(format!("src/{file}.rs")));
-    }
-    let bindings = builder.generate().map_err(|error| error.to_string())?;
-    let mut header = Vec::new();
-    bindings.write(&mut header);
-    Ok(header)
+/// Makes each file and gives it to `with`.
+fn each(with: fn(&str, &str) -> Result<(), String>) -> Result<(), String> {
+    let abi = Abi::read(&root().join("src"))?;
+    MADE.iter().try_for_each(|(file, make)| with(file, &make(&abi)?))
 }
 
-fn write(file: &str, content: Vec<u8>) -> Result<(), String> {
+/// The names that the library exports, sorted as `LC_ALL=C sort` does.
+fn symbols(abi: &Abi) -> Result<String, String> {
+    let mut names: Vec<&str> = abi.functions.iter().map(|one| one.name.as_str()).collect();
+    names.sort_unstable();
+    Ok(names.join("\n") + "\n")
+}
+
+fn write(file: &str, content: &str) -> Result<(), String> {
     let path = root().join(file);
     std::fs::write(&path, content).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn check(file: &str, content: &[u8]) -> Result<(), String> {
+fn check(file: &str, content: &str) -> Result<(), String> {
     let path = root().join(file);
-    let committed = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let committed =
+        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     if committed == content {
         return Ok(());
     }
-    Err(format!("{file} is not what src says: run `make header` and look at the difference"))
+    Err(format!("{file} is not what src says: run `make abi` and look at the difference"))
 }

@@ -18,7 +18,7 @@ STRUCTS = {
     for name, kind in vars(_abi).items()
     if name.startswith("msb_") and isinstance(kind, type) and issubclass(kind, ctypes.Structure)
 }
-CONSTANTS = re.findall(r"^#define (MSB_\w+) -?\d+$", HEADER, re.MULTILINE)
+CONSTANTS = re.findall(r"^#define (MSB_\w+) \(?-?\d+\)?$", HEADER, re.MULTILINE)
 
 
 def test_layout_and_constants_match_the_header(tmp_path: Path) -> None:

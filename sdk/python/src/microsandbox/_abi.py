@@ -1,4 +1,4 @@
-"""microsandbox.h written out for ctypes; a test holds it against what a C compiler sees.
+"""microsandbox.h written out for ctypes. Made by `make abi` from src.
 
 Names are the header's, so that both can be read side by side.
 """
@@ -69,6 +69,10 @@ MSB_TRACE_WARN = 2
 MSB_TRACE_INFO = 3
 MSB_TRACE_DEBUG = 4
 MSB_TRACE_TRACE = 5
+MSB_PHASE_RESOLVING = 1
+MSB_PHASE_DOWNLOADING = 2
+MSB_PHASE_UNPACKING = 3
+MSB_PHASE_STARTING = 4
 MSB_SANDBOX_DETACHED = 1
 MSB_SANDBOX_REPLACE = 2
 MSB_SANDBOX_NETWORK = 4
@@ -76,24 +80,13 @@ MSB_SANDBOX_LOG = 8
 MSB_SANDBOX_REQUIRE_JAIL = 16
 MSB_SECURITY_DEFAULT = 0
 MSB_SECURITY_RESTRICTED = 1
-MSB_OPEN_START = 1
-MSB_REMOVE_FORCE = 1
 MSB_PULL_MISSING = 0
 MSB_PULL_ALWAYS = 1
 MSB_PULL_NEVER = 2
-MSB_PHASE_RESOLVING = 1
-MSB_PHASE_DOWNLOADING = 2
-MSB_PHASE_UNPACKING = 3
-MSB_PHASE_STARTING = 4
-MSB_PRUNE_ALL = 1
 MSB_STATE_CREATED = 1
 MSB_STATE_RUNNING = 2
 MSB_STATE_STOPPED = 3
 MSB_STATE_CRASHED = 4
-MSB_ISOLATION_HARDWARE = 1
-MSB_ISOLATION_EMULATED = 2
-MSB_ISOLATION_CONTAINER = 3
-MSB_ISOLATION_UNCHECKED = 4
 MSB_JAILED_YES = 1
 MSB_JAILED_NO = 2
 MSB_REASON_STOPPED = 1
@@ -103,7 +96,13 @@ MSB_REASON_MAX_DURATION = 4
 MSB_REASON_IDLE = 5
 MSB_REASON_CRASHED = 6
 MSB_REASON_BOOT_FAILED = 7
-MSB_SESSION_TTY = 1
+MSB_OPEN_START = 1
+MSB_REMOVE_FORCE = 1
+MSB_ISOLATION_HARDWARE = 1
+MSB_ISOLATION_EMULATED = 2
+MSB_ISOLATION_CONTAINER = 3
+MSB_ISOLATION_UNCHECKED = 4
+MSB_PRUNE_ALL = 1
 MSB_EXEC_TTY = 1
 MSB_EXEC_WAIT_FOR_EOF = 2
 MSB_EXEC_SHELL = 4
@@ -134,6 +133,7 @@ MSB_FAILURE_PTY_SETUP_FAILED = 9
 MSB_FAILURE_OTHER = 10
 MSB_RECV_MAX = 256
 MSB_OUTPUT_TRUNCATED = 4
+MSB_SESSION_TTY = 1
 MSB_LOG_FOLLOW = 1
 MSB_LOG_STDOUT = 1
 MSB_LOG_STDERR = 2
@@ -144,6 +144,43 @@ MSB_LOG_LOST = 6
 MSB_LOG_OTHER = 7
 MSB_LOG_INCOMPLETE = 8
 MSB_ATTACH_DETACHED = 1
+
+# The kind of each status that is a failure.
+KIND_OF_STATUS: dict[int, str] = {
+    MSB_E_INVALID: "invalid_argument",
+    MSB_E_HANDLE: "closed",
+    MSB_E_CLOSED: "closed",
+    MSB_E_BUSY: "busy",
+    MSB_E_UNSUPPORTED: "unsupported",
+    MSB_E_LIMIT: "limit_reached",
+    MSB_E_IO: "io",
+    MSB_E_INTERNAL: "internal",
+    MSB_E_PROTOCOL: "protocol",
+    MSB_E_TIMED_OUT: "timed_out",
+    MSB_E_CONFIG: "invalid_config",
+    MSB_E_NOT_FOUND: "sandbox_not_found",
+    MSB_E_EXISTS: "sandbox_already_exists",
+    MSB_E_NOT_RUNNING: "sandbox_not_running",
+    MSB_E_RUNNING: "sandbox_running",
+    MSB_E_NO_DRIVER: "no_driver",
+    MSB_E_BOOT: "boot_failed",
+    MSB_E_CRASHED: "sandbox_crashed",
+    MSB_E_EXEC_FAILED: "exec_failed",
+    MSB_E_EXEC_TIMEOUT: "exec_timeout",
+    MSB_E_LOST: "stream_lost",
+    MSB_E_PIPE: "broken_pipe",
+    MSB_E_NO_PROCESS: "no_such_process",
+    MSB_E_NO_SESSION: "no_such_session",
+    MSB_E_NOT_A_TERMINAL: "not_a_terminal",
+    MSB_E_NO_IMAGE: "image_not_found",
+    MSB_E_IMAGE_DENIED: "image_unauthorized",
+    MSB_E_REGISTRY: "registry_unreachable",
+    MSB_E_BAD_IMAGE: "image_invalid",
+    MSB_E_IMAGE_IN_USE: "image_in_use",
+    MSB_E_IMAGE_FAILED: "image_failed",
+    MSB_E_NO_SPACE: "no_space",
+    MSB_E_NO_COMMAND: "no_command",
+}
 
 
 class Sized(ctypes.Structure):
@@ -161,6 +198,17 @@ class msb_error(Sized):
         ("os_error", c_int32),
         ("origin", c_uint32),
         ("message", c_char * MSB_ERROR_MESSAGE_LEN),
+    ]
+
+
+class msb_progress(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("phase", c_uint32),
+        ("layers", c_uint32),
+        ("layers_done", c_uint32),
+        ("bytes", c_uint64),
+        ("bytes_total", c_uint64),
     ]
 
 
@@ -232,14 +280,57 @@ class msb_sandbox_entry(Sized):
     ]
 
 
-class msb_progress(Sized):
+class msb_sandbox_entries(Sized):
     _fields_ = [
         ("struct_size", c_uint32),
-        ("phase", c_uint32),
-        ("layers", c_uint32),
-        ("layers_done", c_uint32),
-        ("bytes", c_uint64),
-        ("bytes_total", c_uint64),
+        ("reserved", c_uint32),
+        ("entries", POINTER(POINTER(msb_sandbox_entry))),
+        ("len", c_size_t),
+        ("owner", c_void_p),
+    ]
+
+
+class msb_driver_entry(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("isolation", c_uint32),
+        ("usable", c_uint32),
+        ("reserved", c_uint32),
+        ("name", c_char_p),
+        ("why", c_char_p),
+        ("hint", c_char_p),
+        ("unbounded", POINTER(c_char_p)),
+        ("unbounded_len", c_size_t),
+    ]
+
+
+class msb_driver_entries(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("entries", POINTER(POINTER(msb_driver_entry))),
+        ("len", c_size_t),
+        ("owner", c_void_p),
+    ]
+
+
+class msb_wall_entry(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("name", c_char_p),
+        ("missing", c_char_p),
+        ("hint", c_char_p),
+    ]
+
+
+class msb_wall_entries(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("entries", POINTER(POINTER(msb_wall_entry))),
+        ("len", c_size_t),
+        ("owner", c_void_p),
     ]
 
 
@@ -270,86 +361,14 @@ class msb_image_entry(Sized):
     ]
 
 
-class msb_exec_exit(Sized):
-    _fields_ = [
-        ("struct_size", c_uint32),
-        ("code", c_int32),
-        ("signal", c_int32),
-        ("flags", c_uint32),
-        ("user_ns", c_uint64),
-        ("system_ns", c_uint64),
-        ("wall_ns", c_uint64),
-        ("max_rss", c_uint64),
-    ]
-
-
-class msb_exec_entry(Sized):
-    _fields_ = [
-        ("struct_size", c_uint32),
-        ("flags", c_uint32),
-        ("pid", c_uint32),
-        ("followers", c_uint32),
-        ("age_ns", c_uint64),
-        ("output_total", c_uint64),
-        ("id", c_char_p),
-        ("argv", POINTER(c_char_p)),
-        ("argv_len", c_size_t),
-        ("exit", POINTER(msb_exec_exit)),
-    ]
-
-
-class msb_driver_entry(Sized):
-    _fields_ = [
-        ("struct_size", c_uint32),
-        ("isolation", c_uint32),
-        ("usable", c_uint32),
-        ("reserved", c_uint32),
-        ("name", c_char_p),
-        ("why", c_char_p),
-        ("hint", c_char_p),
-        ("unbounded", POINTER(c_char_p)),
-        ("unbounded_len", c_size_t),
-    ]
-
-
-class msb_wall_entry(Sized):
+class msb_image_entries(Sized):
     _fields_ = [
         ("struct_size", c_uint32),
         ("reserved", c_uint32),
-        ("name", c_char_p),
-        ("missing", c_char_p),
-        ("hint", c_char_p),
-    ]
-
-
-def _list_of(entry: type[ctypes.Structure]) -> list[tuple[str, Any]]:
-    return [
-        ("struct_size", c_uint32),
-        ("reserved", c_uint32),
-        ("entries", POINTER(POINTER(entry))),
+        ("entries", POINTER(POINTER(msb_image_entry))),
         ("len", c_size_t),
         ("owner", c_void_p),
     ]
-
-
-class msb_sandbox_entries(Sized):
-    _fields_ = _list_of(msb_sandbox_entry)
-
-
-class msb_exec_entries(Sized):
-    _fields_ = _list_of(msb_exec_entry)
-
-
-class msb_image_entries(Sized):
-    _fields_ = _list_of(msb_image_entry)
-
-
-class msb_driver_entries(Sized):
-    _fields_ = _list_of(msb_driver_entry)
-
-
-class msb_wall_entries(Sized):
-    _fields_ = _list_of(msb_wall_entry)
 
 
 class msb_rlimit(ctypes.Structure):
@@ -382,6 +401,19 @@ class msb_exec_options(Sized):
         ("cols", c_uint16),
         ("reserved", c_uint32),
         ("max_output", c_uint64),
+    ]
+
+
+class msb_exec_exit(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("code", c_int32),
+        ("signal", c_int32),
+        ("flags", c_uint32),
+        ("user_ns", c_uint64),
+        ("system_ns", c_uint64),
+        ("wall_ns", c_uint64),
+        ("max_rss", c_uint64),
     ]
 
 
@@ -430,6 +462,31 @@ class msb_output(Sized):
         ("stderr_total", c_uint64),
         ("flags", c_uint32),
         ("reserved", c_uint32),
+        ("owner", c_void_p),
+    ]
+
+
+class msb_exec_entry(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("pid", c_uint32),
+        ("followers", c_uint32),
+        ("age_ns", c_uint64),
+        ("output_total", c_uint64),
+        ("id", c_char_p),
+        ("argv", POINTER(c_char_p)),
+        ("argv_len", c_size_t),
+        ("exit", POINTER(msb_exec_exit)),
+    ]
+
+
+class msb_exec_entries(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("entries", POINTER(POINTER(msb_exec_entry))),
+        ("len", c_size_t),
         ("owner", c_void_p),
     ]
 
@@ -485,20 +542,24 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "msb_version_string": (c_char_p, []),
     "msb_has": (c_int32, [c_char_p]),
     "msb_status_name": (c_char_p, [c_int32]),
-    "msb_handle_fd": (c_int32, [HANDLE, POINTER(c_int32), _ERR]),
-    "msb_handle_close": (c_int32, [HANDLE]),
+    "msb_handle_fd": (c_int32, [c_void_p, POINTER(c_int32), _ERR]),
+    "msb_handle_close": (c_int32, [c_void_p]),
     "msb_trace_set": (c_int32, [c_uint32, TRACE_FN, c_void_p, DROP_FN, _ERR]),
+    "msb_sandbox_entries_release": (None, [POINTER(msb_sandbox_entries)]),
     "msb_sandbox_create": (c_int32, [POINTER(msb_sandbox_options), _OUT_HANDLE, _ERR]),
     "msb_sandbox_open": (c_int32, [c_char_p, c_uint32, _OUT_HANDLE, _ERR]),
     "msb_sandbox_wait_ready": (c_int32, [HANDLE, c_int64, _ERR]),
+    "msb_sandbox_progress": (c_int32, [HANDLE, c_int64, POINTER(msb_progress), _ERR]),
     "msb_sandbox_stop": (c_int32, [HANDLE, c_uint32, _ERR]),
     "msb_sandbox_kill": (c_int32, [HANDLE, _ERR]),
     "msb_sandbox_wait": (c_int32, [HANDLE, c_int64, _ERR]),
     "msb_sandbox_info": (c_int32, [HANDLE, POINTER(msb_sandbox_entries), _ERR]),
     "msb_sandbox_list": (c_int32, [POINTER(msb_sandbox_entries), _ERR]),
-    "msb_exec_list": (c_int32, [HANDLE, POINTER(msb_exec_entries), _ERR]),
     "msb_sandbox_remove": (c_int32, [c_char_p, c_uint32, _ERR]),
-    "msb_sandbox_progress": (c_int32, [HANDLE, c_int64, POINTER(msb_progress), _ERR]),
+    "msb_doctor": (c_int32, [POINTER(msb_driver_entries), POINTER(msb_wall_entries), _ERR]),
+    "msb_driver_entries_release": (None, [POINTER(msb_driver_entries)]),
+    "msb_wall_entries_release": (None, [POINTER(msb_wall_entries)]),
+    "msb_image_entries_release": (None, [POINTER(msb_image_entries)]),
     "msb_image_pull": (c_int32, [c_char_p, _OUT_HANDLE, _ERR]),
     "msb_image_import": (c_int32, [c_char_p, c_char_p, _OUT_HANDLE, _ERR]),
     "msb_image_progress": (c_int32, [HANDLE, c_int64, POINTER(msb_progress), _ERR]),
@@ -506,12 +567,6 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "msb_image_list": (c_int32, [POINTER(msb_image_entries), _ERR]),
     "msb_image_remove": (c_int32, [c_char_p, c_uint32, _ERR]),
     "msb_image_prune": (c_int32, [c_uint32, POINTER(c_uint64), _ERR]),
-    "msb_image_entries_release": (None, [POINTER(msb_image_entries)]),
-    "msb_doctor": (c_int32, [POINTER(msb_driver_entries), POINTER(msb_wall_entries), _ERR]),
-    "msb_sandbox_entries_release": (None, [POINTER(msb_sandbox_entries)]),
-    "msb_exec_entries_release": (None, [POINTER(msb_exec_entries)]),
-    "msb_driver_entries_release": (None, [POINTER(msb_driver_entries)]),
-    "msb_wall_entries_release": (None, [POINTER(msb_wall_entries)]),
     "msb_exec_stream": (
         c_int32,
         [HANDLE, POINTER(msb_exec_options), _OUT_HANDLE, _OUT_HANDLE, _ERR],
@@ -532,6 +587,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "msb_exec_collect": (c_int32, [HANDLE, c_int64, POINTER(msb_output), _ERR]),
     "msb_output_release": (None, [POINTER(msb_output)]),
     "msb_sink_write": (c_int32, [HANDLE, c_void_p, c_size_t, c_int64, POINTER(c_size_t), _ERR]),
+    "msb_exec_list": (c_int32, [HANDLE, POINTER(msb_exec_entries), _ERR]),
+    "msb_exec_entries_release": (None, [POINTER(msb_exec_entries)]),
     "msb_log_open": (c_int32, [HANDLE, POINTER(msb_log_options), _OUT_HANDLE, _ERR]),
     "msb_log_recv": (c_int32, [HANDLE, c_int64, POINTER(msb_log_record), _ERR]),
     "msb_log_record_release": (None, [POINTER(msb_log_record)]),

@@ -1,8 +1,11 @@
-//! What is lent to callers until they release it: events, output, lists.
+//! What callers borrow until they release it: events, outputs, lists, records.
 
-use super::boundary::{ErrorOut, Failure, Out, Sized32, boundary};
-use super::handle::{Object, as_handle, open, remove};
-use super::status::MSB_OK;
+use super::boundary::boundary;
+use super::error::ErrorOut;
+use super::failure::{Failure, wrong};
+use super::handle::{as_handle, id_of};
+use super::sized::{Out, Sized32, copy_known};
+use super::status::{MSB_E_LIMIT, MSB_OK};
 use super::table::{Kind, Table};
 use bytes::Bytes;
 use microsandbox::pull::Credit;
@@ -11,10 +14,10 @@ use std::fmt::Debug;
 use std::mem::size_of;
 use std::sync::Arc;
 
-/// What the pointers of a lent struct point to.
+/// What the pointers of a borrowed struct point to.
 #[derive(Debug)]
 #[allow(dead_code, reason = "only kept until the release")]
-pub(super) enum Loan {
+pub(super) enum Borrowed {
     /// Output of a command, and the credit that goes back with it.
     Bytes(Bytes, Credit),
     /// Anything else.
@@ -26,23 +29,18 @@ pub(super) trait Kept: Debug + Send + Sync {}
 
 impl<T: Debug + Send + Sync> Kept for T {}
 
-static LOANS: Table<Loan> = Table::new(Kind::Loan);
+static OPEN: Table<Borrowed> = Table::new(Kind::Borrowed);
 
-impl Object for Loan {
-    const WHAT: &'static str = "loan";
-    fn table() -> &'static Table<Self> {
-        &LOANS
-    }
+/// Keeps something until its release; returns the owner of the struct that points into it.
+pub(super) fn keep(borrowed: Arc<Borrowed>) -> Result<*mut c_void, Failure> {
+    let id = OPEN.insert(borrowed);
+    let id = id.ok_or_else(|| wrong(MSB_E_LIMIT, "too many structs that were not released"))?;
+    Ok(as_handle(id))
 }
 
-/// Lends something out; the result is the owner of the struct that points into it.
-pub(super) fn lend(loan: Arc<Loan>) -> Result<*mut c_void, Failure> {
-    open(loan)
-}
-
-/// Whether so many loans are possible for sure.
-pub(super) fn has_room(loans: usize) -> bool {
-    LOANS.has_room(loans)
+/// Whether so many structs can be handed out for sure.
+pub(super) fn has_room(structs: usize) -> bool {
+    OPEN.has_room(structs)
 }
 
 /// A struct whose pointers are borrowed until it is released.
@@ -52,7 +50,7 @@ pub(super) trait Released: Sized32 {
     fn emptied(&self) -> Self;
 }
 
-/// Ends a loan and takes the pointers out of the caller's struct.
+/// Drops what a struct borrows and takes the pointers out of the caller's struct.
 ///
 /// # Safety
 /// `place` is NULL or valid for reading its first four bytes, and for reading and writing as many
@@ -65,13 +63,13 @@ pub(super) unsafe fn release<T: Released>(place: *mut T) {
     }
     // SAFETY: not NULL, so valid by the contract.
     let Ok(out) = (unsafe { Out::new(place) }) else { return };
-    // What a later header has behind it is no reason to keep the loan.
+    // Fields of a later header do not keep it from being released.
     // SAFETY: as above.
-    let Ok((held, _)) = (unsafe { super::boundary::copy_known(place.cast_const()) }) else {
+    let Ok((held, _)) = (unsafe { copy_known(place.cast_const()) }) else {
         return;
     };
     boundary(err, || {
-        drop(remove::<Loan, c_void>(held.owner()));
+        drop(OPEN.remove(id_of(held.owner())));
         Ok(MSB_OK)
     });
     out.write(&held.emptied());
@@ -88,7 +86,7 @@ pub(super) fn nobody() -> *mut c_void {
     as_handle(0)
 }
 
-/// Texts and lists of texts that a lent struct points to.
+/// Texts and lists of texts that a borrowed struct points to.
 #[derive(Debug, Default)]
 pub(super) struct Arena {
     texts: Vec<CString>,

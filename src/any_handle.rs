@@ -1,0 +1,96 @@
+//! What every handle can do, whatever it names.
+
+use super::boundary::boundary;
+use super::error::{ErrorOut, msb_error};
+use super::failure::{Failure, wrong};
+use super::handle::{Object, get, id_of};
+use super::image::ImageObject;
+use super::sandbox::SandboxObject;
+use super::sized::out;
+use super::status::{MSB_E_HANDLE, MSB_OK, msb_status};
+use super::table::{Id, Kind, kind_of};
+use microsandbox::pull::Exec;
+use microsandbox::{ExecSink, LogStream};
+use std::ffi::c_void;
+use std::os::fd::AsRawFd;
+
+fn stale(id: Id) -> Failure {
+    wrong(MSB_E_HANDLE, format!("{id:#x} is not an open handle"))
+}
+
+fn poll_fd<T: Object>(handle: *const c_void) -> Result<i32, Failure> {
+    let object = get::<T, _>(handle)?;
+    Ok(object.poll_fd()?.as_raw_fd())
+}
+
+fn close<T: Object>(id: Id) -> Option<()> {
+    T::table().remove(id).map(|object| object.on_close())
+}
+
+/// Descriptor that polls readable when a call on `handle` would not say `MSB_AGAIN`: an exec that
+/// has an event or its end, a sink that has room or is broken, a log that has a record or its end,
+/// an image that is there or failed, a sandbox that is ready or failed (`msb_sandbox_wait_ready`)
+/// or, once `msb_sandbox_wait` was called on it, has ended. Of the last two also news, once
+/// `msb_image_progress` or `msb_sandbox_progress` was called.
+///
+/// Borrowed until the handle is closed: take it out of your loop before that, since the library may
+/// need it for a moment longer. Only poll it, never read it; `dup` it if your loop closes what it
+/// polls. Call until `MSB_AGAIN` before polling again. It may poll readable for nothing, and is
+/// the same one each time.
+///
+/// `MSB_OK`: `*out_fd` is the descriptor. `MSB_E_HANDLE`; `MSB_E_IO`: none could be made.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_handle_fd(
+    handle: *const c_void,
+    out_fd: *mut i32,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_fd = unsafe { out(out_fd, "a descriptor") };
+    boundary(err, || {
+        let out_fd = out_fd?;
+        let fd = match kind_of(id_of(handle)) {
+            Some(Kind::Sandbox) => poll_fd::<SandboxObject>(handle)?,
+            Some(Kind::Exec) => poll_fd::<Exec>(handle)?,
+            Some(Kind::Sink) => poll_fd::<ExecSink>(handle)?,
+            Some(Kind::Log) => poll_fd::<LogStream>(handle)?,
+            Some(Kind::Image) => poll_fd::<ImageObject>(handle)?,
+            Some(Kind::Borrowed) | None => return Err(stale(id_of(handle))),
+        };
+        out_fd.write(fd);
+        Ok(MSB_OK)
+    })
+}
+
+/// Close any handle. Calls that wait on it return `MSB_E_CLOSED` at once. In any order, from any
+/// thread; NULL is fine and does nothing.
+///
+/// Closing a sandbox or an exec ends nothing inside: the command runs on. Closing a sink ends the
+/// command's input. Closing a log ends the reading. Closing an image, or a sandbox that is created
+/// and whose image is got, ends the getting of it; what was downloaded is kept for the next time.
+///
+/// `MSB_OK`. `MSB_E_HANDLE`: not open; closing twice is this, never undefined behaviour.
+#[unsafe(no_mangle)]
+pub extern "C" fn msb_handle_close(handle: *mut c_void) -> msb_status {
+    if handle.is_null() {
+        return MSB_OK;
+    }
+    let nowhere = std::ptr::null_mut();
+    // SAFETY: NULL is always allowed.
+    let err = unsafe { ErrorOut::new(nowhere) };
+    boundary(err, || {
+        let id = id_of(handle);
+        let closed = match kind_of(id) {
+            Some(Kind::Sandbox) => close::<SandboxObject>(id),
+            Some(Kind::Exec) => close::<Exec>(id),
+            Some(Kind::Sink) => close::<ExecSink>(id),
+            Some(Kind::Log) => close::<LogStream>(id),
+            Some(Kind::Image) => close::<ImageObject>(id),
+            Some(Kind::Borrowed) | None => None,
+        };
+        closed.map(|()| MSB_OK).ok_or_else(|| stale(id))
+    })
+}

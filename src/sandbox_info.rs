@@ -1,0 +1,203 @@
+//! What is known about a sandbox.
+
+use super::borrowed::{self, size_of_u32};
+use super::doctor::isolation_number;
+use super::failure::Failure;
+use super::list::{hand_out, list, ms_of};
+use super::sandbox_options::MSB_SANDBOX_DETACHED;
+use super::sized::Out;
+use super::status::msb_status;
+use microsandbox::sandbox::{Bounds, SandboxEndReason, SandboxInfo, SandboxStatus};
+use std::ffi::{c_char, c_void};
+/// Never started.
+pub const MSB_STATE_CREATED: u32 = 1;
+/// Running.
+pub const MSB_STATE_RUNNING: u32 = 2;
+/// It ended as it was told, or as its options said.
+pub const MSB_STATE_STOPPED: u32 = 3;
+/// It ended by itself.
+pub const MSB_STATE_CRASHED: u32 = 4;
+
+/// Every process of a sandbox on the host, but its supervisor, is in a jail with all of its walls.
+pub const MSB_JAILED_YES: u32 = 1;
+/// A wall is missing.
+pub const MSB_JAILED_NO: u32 = 2;
+
+/// It was asked to stop.
+pub const MSB_REASON_STOPPED: u32 = 1;
+/// It was killed on request.
+pub const MSB_REASON_KILLED: u32 = 2;
+/// It was not detached, and the process that created it ended.
+pub const MSB_REASON_CREATOR_GONE: u32 = 3;
+/// Its time was over.
+pub const MSB_REASON_MAX_DURATION: u32 = 4;
+/// Nothing ran in it for too long.
+pub const MSB_REASON_IDLE: u32 = 5;
+/// It ended by itself.
+pub const MSB_REASON_CRASHED: u32 = 6;
+/// It did not come up.
+pub const MSB_REASON_BOOT_FAILED: u32 = 7;
+
+/// What a sandbox can take at most; 0 where nothing bounds it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct msb_bounds {
+    /// `sizeof(msb_bounds)` of the library.
+    pub struct_size: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Processes and threads at once.
+    pub pids: u64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Bytes of its upper layer.
+    pub disk_bytes: u64,
+    /// Processors, also a fraction.
+    pub cpus: f64,
+}
+
+/// What is known about a sandbox. All pointers are borrowed until the list is released.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct msb_sandbox_entry {
+    /// `sizeof(msb_sandbox_entry)` of the library.
+    pub struct_size: u32,
+    /// One of `MSB_STATE_*`.
+    pub state: u32,
+    /// One of `MSB_ISOLATION_*`; 0 when it was never started.
+    pub isolation: u32,
+    /// Why it ended: one of `MSB_REASON_*`; 0 when it did not.
+    pub reason: u32,
+    /// `MSB_SANDBOX_DETACHED` or 0.
+    pub flags: u32,
+    /// One of `MSB_JAILED_*`; 0 when it never came up.
+    pub jailed: u32,
+    /// Memory that was asked for, in MiB; 0: none was.
+    pub memory_mib: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Processors that were asked for; 0: none were.
+    pub cpus: f64,
+    /// When it was created, in milliseconds since 1970.
+    pub created_ms: i64,
+    /// When it was last started, in milliseconds since 1970; 0: never.
+    pub started_ms: i64,
+    /// Borrowed. Its name.
+    pub name: *const c_char,
+    /// Borrowed. What it was made from, the name of an image or a path: bytes.
+    pub image: *const c_char,
+    /// Borrowed. The driver that runs it, or ran it last; NULL when it was never started.
+    pub driver: *const c_char,
+    /// Borrowed. More about its end, one line for people; NULL when there is nothing to say.
+    pub detail: *const c_char,
+    /// Borrowed. `labels_len` texts `KEY=value`.
+    pub labels: *const *const c_char,
+    /// How many.
+    pub labels_len: usize,
+    /// Borrowed. `command_len` texts: what its image runs when nobody names a command, its
+    /// entrypoint and behind it its command. Commands that are run by name know nothing of it.
+    pub command: *const *const c_char,
+    /// How many; 0 when the image names none.
+    pub command_len: usize,
+    /// Borrowed. `missing_walls_len` texts: the walls of the jail that are missing, with the reason.
+    pub missing_walls: *const *const c_char,
+    /// How many.
+    pub missing_walls_len: usize,
+    /// Borrowed. The bounds in force; NULL when it never came up.
+    pub bounds: *const msb_bounds,
+}
+
+/// Sandboxes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct msb_sandbox_entries {
+    /// `sizeof(msb_sandbox_entries)`.
+    pub struct_size: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Borrowed until `msb_sandbox_entries_release`. `len` pointers.
+    pub entries: *const *const msb_sandbox_entry,
+    /// How many.
+    pub len: usize,
+    /// The library's. Do not touch.
+    pub owner: *mut c_void,
+}
+
+list!(msb_sandbox_entries of msb_sandbox_entry);
+
+pub(super) fn sandboxes(
+    all: Vec<SandboxInfo>,
+    out: Out<msb_sandbox_entries>,
+) -> Result<msb_status, Failure> {
+    hand_out(all, out, |info, backing| {
+        let bounds = backing.keep(info.bounds.as_ref().map(bounds_of));
+        let texts = &mut backing.texts;
+        let labels = info.labels.iter().map(|(key, value)| format!("{key}={value}"));
+        msb_sandbox_entry {
+            struct_size: size_of_u32::<msb_sandbox_entry>(),
+            state: match info.status {
+                SandboxStatus::Created => MSB_STATE_CREATED,
+                SandboxStatus::Running => MSB_STATE_RUNNING,
+                SandboxStatus::Stopped => MSB_STATE_STOPPED,
+                SandboxStatus::Crashed => MSB_STATE_CRASHED,
+                _ => 0,
+            },
+            isolation: info.isolation.map_or(0, isolation_number),
+            reason: info.end_reason.map_or(0, reason_number),
+            flags: if info.detached { MSB_SANDBOX_DETACHED } else { 0 },
+            jailed: match info.jailed {
+                None => 0,
+                Some(true) => MSB_JAILED_YES,
+                Some(false) => MSB_JAILED_NO,
+            },
+            memory_mib: info.memory.unwrap_or(0),
+            reserved: 0,
+            cpus: info.cpus.unwrap_or(0.0),
+            created_ms: ms_of(info.created_at),
+            started_ms: info.started_at.map_or(0, ms_of),
+            name: texts.text(&info.name),
+            image: texts.text(info.image.as_os_str().as_encoded_bytes()),
+            driver: texts.text_or_null(info.driver.as_ref()),
+            detail: texts.text_or_null(info.end_detail.as_ref()),
+            labels: texts.list(labels),
+            labels_len: info.labels.len(),
+            command: texts.list(&info.default_command),
+            command_len: info.default_command.len(),
+            missing_walls: texts.list(&info.missing_walls),
+            missing_walls_len: info.missing_walls.len(),
+            bounds,
+        }
+    })
+}
+
+fn bounds_of(bounds: &Bounds) -> msb_bounds {
+    msb_bounds {
+        struct_size: size_of_u32::<msb_bounds>(),
+        reserved: 0,
+        pids: bounds.pids.unwrap_or(0),
+        memory_bytes: bounds.memory_bytes.unwrap_or(0),
+        disk_bytes: bounds.disk_bytes.unwrap_or(0),
+        cpus: bounds.cpus().unwrap_or(0.0),
+    }
+}
+
+fn reason_number(reason: SandboxEndReason) -> u32 {
+    match reason {
+        SandboxEndReason::Stopped => MSB_REASON_STOPPED,
+        SandboxEndReason::Killed => MSB_REASON_KILLED,
+        SandboxEndReason::CreatorGone => MSB_REASON_CREATOR_GONE,
+        SandboxEndReason::MaxDuration => MSB_REASON_MAX_DURATION,
+        SandboxEndReason::Idle => MSB_REASON_IDLE,
+        SandboxEndReason::Crashed => MSB_REASON_CRASHED,
+        SandboxEndReason::BootFailed => MSB_REASON_BOOT_FAILED,
+        _ => 0,
+    }
+}
+
+/// Give back a list of sandboxes. NULL and one that was released before are fine; afterwards it is
+/// empty. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn msb_sandbox_entries_release(list: *mut msb_sandbox_entries) {
+    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    unsafe { borrowed::release(list) }
+}
