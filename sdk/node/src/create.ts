@@ -1,6 +1,7 @@
+import * as abi from "./abi";
 import { optional, pair, processors, text, truth, whole } from "./check";
 import { InvalidArgumentError } from "./errors";
-import { native, type NativeSandboxOptions } from "./native";
+import type { NativeSandboxOptions } from "./native";
 import type { Progress, ProgressOptions } from "./progress";
 import type { Sandbox } from "./sandbox";
 import type { WaitOptions } from "./wait";
@@ -86,9 +87,9 @@ function number(what: string, value: number | undefined, least = 1, most = MOST)
 }
 
 const POLICIES = new Map<PullPolicy, number>([
-  ["missing", native.MSB_PULL_MISSING],
-  ["always", native.MSB_PULL_ALWAYS],
-  ["never", native.MSB_PULL_NEVER],
+  ["missing", abi.MSB_PULL_MISSING],
+  ["always", abi.MSB_PULL_ALWAYS],
+  ["never", abi.MSB_PULL_NEVER],
 ]);
 
 function policy(value: PullPolicy = "missing"): number {
@@ -98,8 +99,8 @@ function policy(value: PullPolicy = "missing"): number {
 }
 
 const SECURITIES = new Map<Security, number>([
-  ["default", native.MSB_SECURITY_DEFAULT],
-  ["restricted", native.MSB_SECURITY_RESTRICTED],
+  ["default", abi.MSB_SECURITY_DEFAULT],
+  ["restricted", abi.MSB_SECURITY_RESTRICTED],
 ]);
 
 function securityOf(value: Security = "default"): number {
@@ -110,10 +111,10 @@ function securityOf(value: Security = "default"): number {
 }
 
 const FLAGS = [
-  ["detached", native.MSB_SANDBOX_DETACHED],
-  ["replace", native.MSB_SANDBOX_REPLACE],
-  ["network", native.MSB_SANDBOX_NETWORK],
-  ["requireJail", native.MSB_SANDBOX_REQUIRE_JAIL],
+  ["detached", abi.MSB_SANDBOX_DETACHED],
+  ["replace", abi.MSB_SANDBOX_REPLACE],
+  ["network", abi.MSB_SANDBOX_NETWORK],
+  ["requireJail", abi.MSB_SANDBOX_REQUIRE_JAIL],
 ] as const;
 
 /** The most that a size may be, 16 TiB in MiB. */
@@ -130,7 +131,7 @@ export function sandboxOptions(name: string, options: SandboxOptions): NativeSan
   }
   const log = typeof options.log === "object" ? options.log : {};
   const logged = typeof options.log === "object" || truth("log", options.log);
-  let flags = logged ? native.MSB_SANDBOX_LOG : 0;
+  let flags = logged ? abi.MSB_SANDBOX_LOG : 0;
   for (const [key, bit] of FLAGS) flags |= truth(key, options[key]) ? bit : 0;
   return {
     flags,

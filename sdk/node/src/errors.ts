@@ -1,5 +1,7 @@
 import { getSystemErrorName } from "node:util";
-import { native, type NativeFailure } from "./native";
+import * as abi from "./abi";
+import type { StatusKind } from "./abi";
+import type { NativeFailure } from "./native";
 import type { ExecOutput } from "./output";
 
 /** Who noticed a failure: the call itself was wrong, this host, the driver, the connection, or the
@@ -20,39 +22,7 @@ export type ExecFailureKind =
   | "other";
 
 /** What kind of failure it was, the same in every language. */
-export type ErrorKind =
-  | ExecFailureKind
-  | "exec_timeout"
-  | "invalid_argument"
-  | "invalid_config"
-  | "sandbox_not_found"
-  | "sandbox_already_exists"
-  | "sandbox_not_running"
-  | "sandbox_running"
-  | "sandbox_crashed"
-  | "no_driver"
-  | "boot_failed"
-  | "image_not_found"
-  | "image_unauthorized"
-  | "registry_unreachable"
-  | "image_invalid"
-  | "image_in_use"
-  | "image_failed"
-  | "no_space"
-  | "no_command"
-  | "stream_lost"
-  | "broken_pipe"
-  | "busy"
-  | "closed"
-  | "no_such_process"
-  | "no_such_session"
-  | "not_a_terminal"
-  | "limit_reached"
-  | "timed_out"
-  | "unsupported"
-  | "protocol"
-  | "io"
-  | "internal";
+export type ErrorKind = ExecFailureKind | Exclude<StatusKind, "exec_failed">;
 
 /** What an error knows besides its message. @internal */
 export interface Detail {
@@ -232,57 +202,60 @@ export class NoSuchSessionError extends MicrosandboxError {}
 /** The session has no terminal, or standard input is none. */
 export class NotATerminalError extends MicrosandboxError {}
 
-/** Class, kind and errno of a status; the last two only where the class does not set them. */
-type Make = (message: string, detail: Detail) => MicrosandboxError;
+/** Makes the error of a kind. */
+type Make = (kind: ErrorKind, message: string, detail: Detail) => MicrosandboxError;
 
 const general =
-  (kind: ErrorKind, Class = MicrosandboxError, errno?: number): Make =>
-  (message, detail) =>
+  (Class = MicrosandboxError, errno?: number): Make =>
+  (kind, message, detail) =>
     new Class(kind, message, { ...detail, errno: detail.errno || errno });
 
-const MAKERS = new Map<number | undefined, Make>([
-  [native.MSB_E_INVALID, (message, detail) => new InvalidArgumentError(message, detail)],
-  // A handle that this package has closed is none any more.
-  [native.MSB_E_HANDLE, (_, detail) => new ClosedError(undefined, detail)],
-  [native.MSB_E_CLOSED, (message, detail) => new ClosedError(message, detail)],
-  [native.MSB_E_BUSY, (message, detail) => new BusyError(message, detail)],
-  [native.MSB_E_UNSUPPORTED, general("unsupported")],
-  [native.MSB_E_LIMIT, general("limit_reached")],
-  [native.MSB_E_IO, general("io")],
-  [native.MSB_E_INTERNAL, general("internal")],
-  [native.MSB_E_PROTOCOL, general("protocol")],
-  [native.MSB_E_TIMED_OUT, general("timed_out", MicrosandboxError, 110)],
-  [native.MSB_E_CONFIG, general("invalid_config", InvalidConfigError)],
-  [native.MSB_E_NOT_FOUND, general("sandbox_not_found", SandboxNotFoundError)],
-  [native.MSB_E_EXISTS, general("sandbox_already_exists", SandboxAlreadyExistsError)],
-  [native.MSB_E_NOT_RUNNING, general("sandbox_not_running", SandboxNotRunningError)],
-  [native.MSB_E_RUNNING, general("sandbox_running", SandboxRunningError)],
-  [native.MSB_E_NO_DRIVER, general("no_driver", NoDriverError)],
-  [native.MSB_E_BOOT, general("boot_failed", BootFailedError)],
-  [native.MSB_E_CRASHED, general("sandbox_crashed", SandboxCrashedError)],
-  [native.MSB_E_NO_IMAGE, general("image_not_found", ImageNotFoundError)],
-  [native.MSB_E_IMAGE_DENIED, general("image_unauthorized", ImageUnauthorizedError)],
-  [native.MSB_E_REGISTRY, general("registry_unreachable", RegistryUnreachableError)],
-  [native.MSB_E_BAD_IMAGE, general("image_invalid", ImageInvalidError)],
-  [native.MSB_E_IMAGE_IN_USE, general("image_in_use", ImageInUseError)],
-  [native.MSB_E_IMAGE_FAILED, general("image_failed", ImageFailedError)],
-  [native.MSB_E_NO_SPACE, general("no_space", NoSpaceError, 28)],
-  [native.MSB_E_NO_COMMAND, general("no_command", NoCommandError)],
-  [native.MSB_E_LOST, (message) => new StreamLostError(message)],
-  [native.MSB_E_PIPE, general("broken_pipe", BrokenPipeError, 32)],
-  [native.MSB_E_NO_PROCESS, (message, detail) => new NoSuchProcessError(message, detail)],
-  [native.MSB_E_NO_SESSION, general("no_such_session", NoSuchSessionError)],
-  [native.MSB_E_NOT_A_TERMINAL, general("not_a_terminal", NotATerminalError, 25)],
-  // msb_attach alone says this, and in words only.
-  [native.MSB_E_EXEC_FAILED, general("other")],
-]);
+const MAKERS: { readonly [kind in StatusKind]: Make } = {
+  invalid_argument: (_, message, detail) => new InvalidArgumentError(message, detail),
+  closed: (_, message, detail) => new ClosedError(message, detail),
+  busy: (_, message, detail) => new BusyError(message, detail),
+  unsupported: general(),
+  limit_reached: general(),
+  io: general(),
+  internal: general(),
+  protocol: general(),
+  timed_out: general(MicrosandboxError, 110),
+  invalid_config: general(InvalidConfigError),
+  sandbox_not_found: general(SandboxNotFoundError),
+  sandbox_already_exists: general(SandboxAlreadyExistsError),
+  sandbox_not_running: general(SandboxNotRunningError),
+  sandbox_running: general(SandboxRunningError),
+  no_driver: general(NoDriverError),
+  boot_failed: general(BootFailedError),
+  sandbox_crashed: general(SandboxCrashedError),
+  image_not_found: general(ImageNotFoundError),
+  image_unauthorized: general(ImageUnauthorizedError),
+  registry_unreachable: general(RegistryUnreachableError),
+  image_invalid: general(ImageInvalidError),
+  image_in_use: general(ImageInUseError),
+  image_failed: general(ImageFailedError),
+  no_space: general(NoSpaceError, 28),
+  no_command: general(NoCommandError),
+  stream_lost: (_, message) => new StreamLostError(message),
+  broken_pipe: general(BrokenPipeError, 32),
+  no_such_process: (_, message, detail) => new NoSuchProcessError(message, detail),
+  no_such_session: general(NoSuchSessionError),
+  not_a_terminal: general(NotATerminalError, 25),
+  // msb_attach alone reports this, without saying which failure it was.
+  exec_failed: (_, message, detail) => new MicrosandboxError("other", message, detail),
+  exec_timeout: general(),
+};
 
 /** The typed error of what the addon threw; anything else as it is. @internal */
 export function typed(error: unknown): unknown {
   const raw = error as { status?: number; errno?: number; origin?: number; message: string };
   if (!(error instanceof Error) || raw.status === undefined) return error;
   const detail = { errno: raw.errno, origin: ORIGINS[(raw.origin ?? 0) - 1] };
-  const made = (MAKERS.get(raw.status) ?? general("internal"))(raw.message, detail);
+  const kinds: { readonly [status: number]: StatusKind } = abi.KIND_OF_STATUS;
+  const kind = kinds[raw.status] ?? "internal";
+  // A handle that this package has closed is none any more.
+  const message = raw.status === abi.MSB_E_HANDLE ? "the handle was closed" : raw.message;
+  const made = MAKERS[kind](kind as ErrorKind, message, detail);
   Error.captureStackTrace?.(made, typed);
   return made;
 }

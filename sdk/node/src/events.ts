@@ -1,4 +1,5 @@
 import { getSystemErrorName } from "node:util";
+import * as abi from "./abi";
 import { ExecFailedError, StreamLostError } from "./errors";
 import { native, type NativeExit, type NativeFailure } from "./native";
 import { statusOf, type ExitStatus } from "./output";
@@ -35,25 +36,25 @@ export function eventOf(value: unknown): ExecEvent | null | undefined | typeof N
   const kind = native.told[0];
   const number = native.told[1] ?? 0;
   switch (kind) {
-    case native.MSB_EVENT_STDOUT:
+    case abi.MSB_EVENT_STDOUT:
       return { kind: "stdout", data: value as Buffer };
-    case native.MSB_EVENT_STDERR:
+    case abi.MSB_EVENT_STDERR:
       return { kind: "stderr", data: value as Buffer };
     case native.AGAIN:
       return NOTHING;
     case 0:
       return null;
-    case native.MSB_EVENT_STARTED:
+    case abi.MSB_EVENT_STARTED:
       return { kind: "started", pid: number };
-    case native.MSB_EVENT_STDIN_ERROR:
+    case abi.MSB_EVENT_STDIN_ERROR:
       return { kind: "stdinError", errno: number, code: getSystemErrorName(-number) };
-    case native.MSB_EVENT_EXITED: {
+    case abi.MSB_EVENT_EXITED: {
       const status = statusOf(value as NativeExit);
       return { kind: "exited", code: status.code, status };
     }
-    case native.MSB_EVENT_FAILED:
+    case abi.MSB_EVENT_FAILED:
       return { kind: "failed", error: new ExecFailedError(value as NativeFailure) };
-    case native.MSB_EVENT_LOST:
+    case abi.MSB_EVENT_LOST:
       return { kind: "lost", error: new StreamLostError((value as Buffer).toString()) };
     default:
       return undefined;

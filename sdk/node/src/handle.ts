@@ -1,4 +1,5 @@
 import { constants } from "node:os";
+import * as abi from "./abi";
 import { u64 } from "./check";
 import { ClosedError, InvalidArgumentError } from "./errors";
 import { eventOf, NOTHING, type ExecEvent } from "./events";
@@ -32,7 +33,7 @@ export class ExecControl {
    * @throws {@link NoSuchProcessError} when it has ended.
    */
   async signal(signal: number | NodeJS.Signals, options: WaitOptions = {}): Promise<void> {
-    await this.#send(numberOf(signal), native.MSB_SIGNAL_GROUP, options);
+    await this.#send(numberOf(signal), abi.MSB_SIGNAL_GROUP, options);
   }
 
   /**
@@ -41,7 +42,7 @@ export class ExecControl {
    * @throws {@link NoSuchProcessError} when it has ended.
    */
   kill(options: WaitOptions = {}): Promise<void> {
-    return this.#send(SIGKILL, native.MSB_SIGNAL_TREE, options);
+    return this.#send(SIGKILL, abi.MSB_SIGNAL_TREE, options);
   }
 
   /**
@@ -204,12 +205,12 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
 
   /** At the end of the stream: whether another process still had the output open. Else `false`. */
   get writerLeft(): boolean {
-    return (this.#flags & native.MSB_EVENT_WRITER_LEFT) !== 0;
+    return (this.#flags & abi.MSB_EVENT_WRITER_LEFT) !== 0;
   }
 
   /** At the end of the stream: whether the connection was lost after the exit. Else `false`. */
   get cut(): boolean {
-    return (this.#flags & native.MSB_EVENT_CUT) !== 0;
+    return (this.#flags & abi.MSB_EVENT_CUT) !== 0;
   }
 
   /**
@@ -258,7 +259,7 @@ export type ReattachFrom = number | bigint | "now";
 
 /** @internal */
 export function positionOf(from: ReattachFrom): bigint {
-  if (from === "now") return BigInt(native.MSB_FROM_NOW);
+  if (from === "now") return BigInt(abi.MSB_FROM_NOW);
   const position = u64("the position", from);
   if (position < 2n ** 63n) return position;
   throw new InvalidArgumentError(`the position is ${position}, above 2^63-1`);

@@ -1,3 +1,4 @@
+import * as abi from "./abi";
 import { optional, text, type Text } from "./check";
 import { native, type Cell, type NativeImage } from "./native";
 import { checkedCallback, telling, type ProgressOptions } from "./progress";
@@ -108,7 +109,7 @@ export class Image {
    * @throws {@link ImageNotFoundError}, {@link ImageInUseError}
    */
   static async remove(name: string, options: { force?: boolean } & WaitOptions = {}): Promise<void> {
-    const first = options.force ? native.MSB_REMOVE_FORCE : 0;
+    const first = options.force ? abi.MSB_REMOVE_FORCE : 0;
     await job(native.imageRemove, null, { name: text("the name", name), first }, options.signal);
   }
 
@@ -119,7 +120,7 @@ export class Image {
    * @returns About how many bytes are free again.
    */
   static async prune(options: { all?: boolean } & WaitOptions = {}): Promise<number> {
-    const first = options.all ? native.MSB_PRUNE_ALL : 0;
+    const first = options.all ? abi.MSB_PRUNE_ALL : 0;
     return job(native.imagePrune, null, { first }, options.signal);
   }
 }

@@ -1,5 +1,5 @@
+import * as abi from "./abi";
 import type { NativeBounds, NativeHost, NativeSandboxEntry, NativeSession } from "./native";
-import { native } from "./native";
 import { statusOf, type ExitStatus } from "./output";
 
 /** Never started, running, ended in order, or ended by itself. */
@@ -158,12 +158,12 @@ export function sandboxInfo(entry: NativeSandboxEntry): SandboxInfo {
     image: entry.image,
     driver: entry.driver,
     isolation: ISOLATIONS[entry.isolation - 1] ?? null,
-    jailed: entry.jailed ? entry.jailed === native.MSB_JAILED_YES : null,
+    jailed: entry.jailed ? entry.jailed === abi.MSB_JAILED_YES : null,
     missingWalls: entry.missingWalls,
     bounds: entry.bounds && bounds(entry.bounds),
     cpus: entry.cpus || null,
     memory: entry.memory || null,
-    detached: (entry.flags & native.MSB_SANDBOX_DETACHED) !== 0,
+    detached: (entry.flags & abi.MSB_SANDBOX_DETACHED) !== 0,
     labels: Object.fromEntries(labels),
     createdAt: new Date(entry.created),
     startedAt: entry.started ? new Date(entry.started) : null,
@@ -180,7 +180,7 @@ export function sessionInfo(entry: NativeSession): SessionInfo {
     id,
     pid,
     command: argv,
-    tty: (flags & native.MSB_SESSION_TTY) !== 0,
+    tty: (flags & abi.MSB_SESSION_TTY) !== 0,
     status: exit && statusOf(exit),
     ageMs,
     outputTotal,

@@ -1,3 +1,4 @@
+import * as abi from "./abi";
 import { text } from "./check";
 import { ExecFailedError, InvalidArgumentError } from "./errors";
 import { native, type Cell, type JobSpec, type NativeRecord } from "./native";
@@ -43,7 +44,7 @@ export function logsSpec(options: LogsOptions): JobSpec {
   return {
     name: session === undefined ? undefined : text("the session", session),
     first: BigInt(ms) * 1_000_000n,
-    second: options.follow ? native.MSB_LOG_FOLLOW : 0,
+    second: options.follow ? abi.MSB_LOG_FOLLOW : 0,
   };
 }
 
@@ -53,26 +54,26 @@ function recordOf(kind: number | undefined, from: NativeRecord): LogRecord | und
   const time = { time: new Date(Number(timeNs / 1_000_000n)), timeNs };
   const session = from.session ?? "";
   switch (kind) {
-    case native.MSB_LOG_STDOUT:
+    case abi.MSB_LOG_STDOUT:
       return { kind: "stdout", ...time, session, data };
-    case native.MSB_LOG_STDERR:
+    case abi.MSB_LOG_STDERR:
       return { kind: "stderr", ...time, session, data };
-    case native.MSB_LOG_STARTED: {
-      const tty = (flags & native.MSB_SESSION_TTY) !== 0;
+    case abi.MSB_LOG_STARTED: {
+      const tty = (flags & abi.MSB_SESSION_TTY) !== 0;
       return { kind: "started", ...time, session, pid: native.told[1] ?? 0, command: argv, tty };
     }
-    case native.MSB_LOG_EXITED: {
+    case abi.MSB_LOG_EXITED: {
       if (!exit) return undefined;
       const { usage: _, ...status } = statusOf(exit);
       return { kind: "exited", ...time, session, code: status.code, status };
     }
-    case native.MSB_LOG_FAILED: {
+    case abi.MSB_LOG_FAILED: {
       if (!failure) return undefined;
       return { kind: "failed", ...time, session, error: new ExecFailedError(failure), command: argv };
     }
-    case native.MSB_LOG_LOST:
+    case abi.MSB_LOG_LOST:
       return { kind: "lost", ...time, session };
-    case native.MSB_LOG_INCOMPLETE:
+    case abi.MSB_LOG_INCOMPLETE:
       return { kind: "incomplete", ...time, message: data.toString() };
     default:
       return undefined;

@@ -1,6 +1,7 @@
+import * as abi from "./abi";
 import { bytesOf, nanoseconds, optional, pair, text, u64, whole, type Text } from "./check";
 import { InvalidArgumentError } from "./errors";
-import { native, type NativeCommand } from "./native";
+import type { NativeCommand } from "./native";
 
 /** Names of the resources that can be limited, at the place of their Linux number. */
 const RESOURCES = [
@@ -238,7 +239,7 @@ export class ExecOptionsBuilder extends CommandBuilder {
   /** @internal */
   build(cmd: Text, shell = false): Command {
     const command = this.command(cmd);
-    const { MSB_EXEC_SHELL, MSB_EXEC_TTY, MSB_EXEC_WAIT_FOR_EOF } = native;
+    const { MSB_EXEC_SHELL, MSB_EXEC_TTY, MSB_EXEC_WAIT_FOR_EOF } = abi;
     if (shell) command.flags |= MSB_EXEC_SHELL;
     if (this.#tty) command.flags |= MSB_EXEC_TTY;
     if (this.#waitForEof) command.flags |= MSB_EXEC_WAIT_FOR_EOF;

@@ -1,5 +1,6 @@
+import * as abi from "./abi";
 import { ExecFailedError, ExecTimeoutError, StreamLostError } from "./errors";
-import { native, type NativeExit, type NativeOutput } from "./native";
+import type { NativeExit, NativeOutput } from "./native";
 
 /** What a command and the children that it waited for used. */
 export interface ResourceUsage {
@@ -36,8 +37,8 @@ export function statusOf(exit: NativeExit): ExitStatus {
     code,
     success: code === 0,
     signal: signal || null,
-    coreDumped: (flags & native.MSB_EXIT_CORE_DUMPED) !== 0,
-    timedOut: (flags & native.MSB_EXIT_TIMED_OUT) !== 0,
+    coreDumped: (flags & abi.MSB_EXIT_CORE_DUMPED) !== 0,
+    timedOut: (flags & abi.MSB_EXIT_TIMED_OUT) !== 0,
     usage: { userMs, systemMs, wallMs, maxRss },
   };
 }
@@ -67,10 +68,10 @@ export class ExecOutput {
     this.stdoutTotal = output.stdoutTotal;
     this.stderrTotal = output.stderrTotal;
     this.truncated =
-      (output.flags & native.MSB_OUTPUT_TRUNCATED) !== 0 ||
+      (output.flags & abi.MSB_OUTPUT_TRUNCATED) !== 0 ||
       Math.max(output.stdout.length, output.stderr.length) > most;
-    this.writerLeft = (output.flags & native.MSB_EVENT_WRITER_LEFT) !== 0;
-    this.cut = (output.flags & native.MSB_EVENT_CUT) !== 0;
+    this.writerLeft = (output.flags & abi.MSB_EVENT_WRITER_LEFT) !== 0;
+    this.cut = (output.flags & abi.MSB_EVENT_CUT) !== 0;
   }
 
   /** Process exit code; -1 for a death by signal. */

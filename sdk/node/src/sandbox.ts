@@ -1,3 +1,4 @@
+import * as abi from "./abi";
 import { text, whole, type Text } from "./check";
 import { SandboxBuilder, sandboxOptions, type CreateOptions } from "./create";
 import { ClosedError, InvalidArgumentError, MicrosandboxError, StreamLostError } from "./errors";
@@ -76,7 +77,7 @@ export class Sandbox implements AsyncDisposable {
    * @throws {@link SandboxNotFoundError}, {@link SandboxRunningError}
    */
   static start(name: string, options: WaitOptions = {}): Promise<Sandbox> {
-    return Sandbox.#open(name, native.MSB_OPEN_START, options.signal);
+    return Sandbox.#open(name, abi.MSB_OPEN_START, options.signal);
   }
 
   /** All sandboxes, by name, running or not. */
@@ -90,7 +91,7 @@ export class Sandbox implements AsyncDisposable {
    * @throws {@link SandboxNotFoundError}, {@link SandboxRunningError}
    */
   static async remove(name: string, options: { force?: boolean } & WaitOptions = {}): Promise<void> {
-    const first = options.force ? native.MSB_REMOVE_FORCE : 0;
+    const first = options.force ? abi.MSB_REMOVE_FORCE : 0;
     await job(native.sandboxRemove, null, { name: text("the name", name), first }, options.signal);
   }
 
