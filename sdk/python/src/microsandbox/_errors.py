@@ -307,38 +307,9 @@ class ExecTimeoutError(MicrosandboxError, TimeoutError):
     """The output until then, and how the command ended."""
 
 
-_BY_STATUS: dict[int, type[MicrosandboxError]] = {
-    _abi.MSB_E_INVALID: InvalidArgumentError,
-    _abi.MSB_E_HANDLE: ClosedError,
-    _abi.MSB_E_CLOSED: ClosedError,
-    _abi.MSB_E_BUSY: BusyError,
-    _abi.MSB_E_UNSUPPORTED: UnsupportedError,
-    _abi.MSB_E_LIMIT: LimitReachedError,
-    _abi.MSB_E_IO: SystemFailureError,
-    _abi.MSB_E_INTERNAL: InternalError,
-    _abi.MSB_E_PROTOCOL: ProtocolError,
-    _abi.MSB_E_TIMED_OUT: AnswerTimeoutError,
-    _abi.MSB_E_CONFIG: InvalidConfigError,
-    _abi.MSB_E_NOT_FOUND: SandboxNotFoundError,
-    _abi.MSB_E_EXISTS: SandboxAlreadyExistsError,
-    _abi.MSB_E_NOT_RUNNING: SandboxNotRunningError,
-    _abi.MSB_E_RUNNING: SandboxRunningError,
-    _abi.MSB_E_NO_DRIVER: NoDriverError,
-    _abi.MSB_E_BOOT: BootFailedError,
-    _abi.MSB_E_CRASHED: SandboxCrashedError,
-    _abi.MSB_E_LOST: StreamLostError,
-    _abi.MSB_E_PIPE: BrokenInputError,
-    _abi.MSB_E_NO_PROCESS: NoSuchProcessError,
-    _abi.MSB_E_NO_SESSION: NoSuchSessionError,
-    _abi.MSB_E_NOT_A_TERMINAL: NotATerminalError,
-    _abi.MSB_E_NO_IMAGE: ImageNotFoundError,
-    _abi.MSB_E_IMAGE_DENIED: ImageUnauthorizedError,
-    _abi.MSB_E_REGISTRY: RegistryUnreachableError,
-    _abi.MSB_E_BAD_IMAGE: ImageInvalidError,
-    _abi.MSB_E_IMAGE_IN_USE: ImageInUseError,
-    _abi.MSB_E_IMAGE_FAILED: ImageFailedError,
-    _abi.MSB_E_NO_SPACE: NoSpaceError,
-    _abi.MSB_E_NO_COMMAND: NoCommandError,
+# The class of each kind; of two with one kind, the one that is defined first.
+_BY_KIND: dict[str, type[MicrosandboxError]] = {
+    cls.code: cls for cls in reversed(MicrosandboxError.__subclasses__())
 }
 
 
@@ -348,7 +319,8 @@ def error_of(status: int, message: str, os_error: int, origin: int) -> Microsand
         message = "the handle is closed"
     if status == _abi.MSB_E_EXEC_FAILED:
         return exec_failed("other", message, "", os_error, "", "")
-    return _BY_STATUS.get(status, MicrosandboxError)(message, os_error, origin)
+    cls = _BY_KIND.get(_abi.KIND_OF_STATUS.get(status, ""), MicrosandboxError)
+    return cls(message, os_error, origin)
 
 
 def failure_kind(name: str) -> ExecFailureKind:
