@@ -3,6 +3,7 @@ package microsandbox
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
@@ -34,6 +35,9 @@ func WithAttachCwd(path string) AttachOption { return forExec(WithExecCwd(path))
 
 // WithAttachUser sets the user: a name, uid, name:group or uid:gid of the sandbox.
 func WithAttachUser(user string) AttachOption { return forExec(WithExecUser(user)) }
+
+// WithAttachTimeout kills the command, and all that it started, after this time.
+func WithAttachTimeout(d time.Duration) AttachOption { return forExec(WithExecTimeout(d)) }
 
 // WithAttachRlimit sets the soft and the hard limit of a resource.
 func WithAttachRlimit(resource RlimitResource, limit uint64) AttachOption {

@@ -209,6 +209,8 @@ func TestAttachNeedsATerminalAndSense(t *testing.T) {
 	kind(t, err, m.ErrInvalidArgument)
 	_, err = sb.AttachWith(soon(t), "sh", m.WithDetachKeys(""))
 	kind(t, err, m.ErrInvalidArgument)
+	_, err = sb.AttachWith(soon(t), "sh", m.WithAttachTimeout(0))
+	kind(t, err, m.ErrInvalidArgument)
 	_, err = sb.AttachSession(soon(t), "")
 	kind(t, err, m.ErrInvalidArgument)
 	_, err = sb.AttachSession(soon(t), "\x00")

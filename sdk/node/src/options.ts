@@ -78,6 +78,7 @@ abstract class CommandBuilder {
   #user: string | undefined;
   #env: [Text, Text][] = [];
   #rlimits: Rlimit[] = [];
+  #timeout: number | bigint | undefined;
 
   /** Append a single argument. */
   arg(arg: Text): this {
@@ -116,6 +117,12 @@ abstract class CommandBuilder {
     return this;
   }
 
+  /** Kill the process, and all that it started, after this many milliseconds. */
+  timeout(ms: number | bigint): this {
+    this.#timeout = ms;
+    return this;
+  }
+
   /** Set both soft and hard rlimit. `Infinity` is no limit; above 2^53, give a bigint. */
   rlimit(resource: RlimitResource, limit: number | bigint): this {
     return this.rlimitRange(resource, limit, limit);
@@ -138,13 +145,19 @@ abstract class CommandBuilder {
       user: optional("the user", this.#user),
       rlimits: this.#rlimits.map(checkedLimit),
       stdin: undefined,
-      timeoutNs: 0n,
+      timeoutNs: this.#timeout === undefined ? 0n : checkedTimeout(this.#timeout),
       drainNs: 0n,
       rows: 0,
       cols: 0,
       maxOutput: 0n,
     };
   }
+}
+
+function checkedTimeout(ms: number | bigint): bigint {
+  const timeout = nanoseconds("the timeout", ms);
+  if (timeout > 0n) return timeout;
+  throw new InvalidArgumentError("the timeout is zero; leave it out or give it a time");
 }
 
 function checkedLimit(limit: Rlimit): { resource: number; soft: bigint; hard: bigint } {
@@ -169,18 +182,11 @@ function checkedLimit(limit: Rlimit): { resource: number; soft: bigint; hard: bi
  */
 export class ExecOptionsBuilder extends CommandBuilder {
   #stdin: StdinMode = Stdin.null();
-  #timeout: number | bigint | undefined;
   #drain: number | bigint | undefined;
   #maxOutput: number | bigint | undefined;
   #tty = false;
   #size: [number, number] | undefined;
   #waitForEof = false;
-
-  /** Kill the process, and all that it started, after this many milliseconds. */
-  timeout(ms: number | bigint): this {
-    this.#timeout = ms;
-    return this;
-  }
 
   /** Connect stdin to `/dev/null` (default). */
   stdinNull(): this {
@@ -244,12 +250,6 @@ export class ExecOptionsBuilder extends CommandBuilder {
     if (this.#tty) command.flags |= MSB_EXEC_TTY;
     if (this.#waitForEof) command.flags |= MSB_EXEC_WAIT_FOR_EOF;
     if (this.#tty && this.#size) [command.rows, command.cols] = checkedSize(...this.#size);
-    if (this.#timeout !== undefined) {
-      command.timeoutNs = nanoseconds("the timeout", this.#timeout);
-      if (command.timeoutNs === 0n) {
-        throw new InvalidArgumentError("the timeout is zero; leave it out or give it a time");
-      }
-    }
     // In C a zero is the default. A nanosecond is as good as none.
     if (this.#drain !== undefined) command.drainNs = nanoseconds("the drain", this.#drain) || 1n;
     let most = Infinity;

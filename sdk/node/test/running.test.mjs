@@ -91,6 +91,7 @@ test("what makes no sense is refused before it is sent", async () => {
   await refused((b) => b.user("\0"));
   await refused((b) => b.timeout(0));
   await refused((b) => b.timeout(-1));
+  await assert.rejects(sandbox.attachWith("true", (b) => b.timeout(0)), invalid);
   await refused((b) => b.timeout(Number.NaN));
   await refused((b) => b.tty(true).ttySize(0, 80));
   await refused((b) => b.tty(true).ttySize(24, 65536));

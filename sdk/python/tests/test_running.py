@@ -128,6 +128,11 @@ def test_invalid_options_are_rejected(box: blocking.Sandbox, options: Any) -> No
     assert "\n" not in str(raised.value)
 
 
+def test_a_timeout_of_zero_is_refused_of_an_attach(box: blocking.Sandbox) -> None:
+    with pytest.raises(m.InvalidArgumentError):
+        box.attach("true", timeout=0)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -61,6 +61,7 @@ class AttachOptions(TypedDict, total=False):
     cwd: Path
     env: Env
     user: str
+    timeout: Seconds
     rlimits: Iterable[Rlimit]
     detach_keys: str
     """Keys that detach: ``"ctrl-]"`` (the default), ``"ctrl-p,ctrl-q"``, ``"q"``."""
