@@ -105,15 +105,15 @@ extern "C" {
 /// Version of the ABI that this header describes; the number in the library's soname.
 #define MSB_ABI_VERSION 0
 
-/// Version of the ABI that the loaded library has. Compare it with `MSB_ABI_VERSION`.
+/// Returns the version of the ABI that the loaded library has. Compare it with `MSB_ABI_VERSION`.
 uint32_t msb_abi_version(void);
 
-/// Version of the library: `"0.1.0"`. Static.
+/// Returns the version of the library: `"0.1.0"`. Static.
 const char *msb_version_string(void);
 
-/// Whether this library has an ability, which is lent by its name: 1 or 0, and 0 for NULL and for
-/// what it has never heard of. Names: `"attach"`, `"images"`, `"log"`, `"reattach"`,
-/// `"recv_many"`, `"session_log"` and `"trace"`. Which drivers there are, `msb_doctor` says.
+/// Returns whether this library has an ability, lent by name: 1 or 0, and 0 for NULL and for an
+/// unknown name. Names: `"attach"`, `"images"`, `"log"`, `"reattach"`, `"recv_many"`,
+/// `"session_log"` and `"trace"`. `msb_doctor` lists the drivers.
 int32_t msb_has(const char *ability);
 
 /* ---- status ---- */
@@ -121,49 +121,49 @@ int32_t msb_has(const char *ability);
 /// Success.
 #define MSB_OK 0
 
-/// Nothing yet: the time given to the call is over. Call again later.
+/// Nothing yet: the timeout of the call expired. Call again later.
 #define MSB_AGAIN 1
 
-/// Nothing more, ever.
+/// The end: there will be nothing more.
 #define MSB_EOF 2
 
-/// An argument makes no sense: NULL where it is not allowed, an unknown flag.
+/// An argument is invalid: NULL where it is not allowed, an unknown flag.
 #define MSB_E_INVALID (-1)
 
-/// Not a handle of this kind that is open: stale, foreign, closed, or of another kind.
+/// Not an open handle of this kind: stale, foreign, closed, or of another kind.
 #define MSB_E_HANDLE (-2)
 
 /// The handle was closed while the call waited on it.
 #define MSB_E_CLOSED (-3)
 
-/// Another thread waits on this handle already.
+/// Another thread already waits on this handle.
 #define MSB_E_BUSY (-4)
 
 /// Not possible here, with this version, or after a fork.
 #define MSB_E_UNSUPPORTED (-5)
 
-/// A bound is reached.
+/// A limit is reached.
 #define MSB_E_LIMIT (-6)
 
-/// The system refused something; `os_error` says what.
+/// A system call failed; `os_error` has its errno.
 #define MSB_E_IO (-7)
 
-/// A broken promise of the library to itself.
+/// A defect of the library: a broken invariant or a panic.
 #define MSB_E_INTERNAL (-8)
 
-/// The other side broke the protocol.
+/// The peer violated the protocol.
 #define MSB_E_PROTOCOL (-9)
 
-/// An answer did not come in time.
+/// A reply did not arrive in time.
 #define MSB_E_TIMED_OUT (-10)
 
-/// The sandbox cannot be what it was asked to be, by its name for example.
+/// The configuration is invalid, for example a sandbox's name.
 #define MSB_E_CONFIG (-20)
 
 /// No sandbox has this name.
 #define MSB_E_NOT_FOUND (-21)
 
-/// A sandbox has this name already.
+/// A sandbox already has this name.
 #define MSB_E_EXISTS (-22)
 
 /// The sandbox is not running.
@@ -175,25 +175,25 @@ int32_t msb_has(const char *ability);
 /// No driver is usable.
 #define MSB_E_NO_DRIVER (-25)
 
-/// The sandbox did not come up.
+/// The sandbox failed to boot.
 #define MSB_E_BOOT (-26)
 
-/// The sandbox ended by itself.
+/// The sandbox crashed: it ended without being asked to.
 #define MSB_E_CRASHED (-27)
 
 /// The command never started.
 #define MSB_E_EXEC_FAILED (-40)
 
-/// The command's time ran out.
+/// The command timed out.
 #define MSB_E_EXEC_TIMEOUT (-41)
 
-/// The connection to the sandbox was lost before the end was known.
+/// The connection to the sandbox was lost before the command's exit was known.
 #define MSB_E_LOST (-42)
 
 /// The command no longer reads its input.
 #define MSB_E_PIPE (-43)
 
-/// The process is gone.
+/// The process no longer exists.
 #define MSB_E_NO_PROCESS (-44)
 
 /// No such session is known.
@@ -205,47 +205,47 @@ int32_t msb_has(const char *ability);
 /// No such image, in the store or in the registry.
 #define MSB_E_NO_IMAGE (-60)
 
-/// The registry wants other credentials, or none would do.
+/// The registry denied access: the credentials are missing or wrong, or there is no such image.
 #define MSB_E_IMAGE_DENIED (-61)
 
 /// The registry cannot be reached.
 #define MSB_E_REGISTRY (-62)
 
-/// The image is broken, hostile, or of a kind that cannot be used.
+/// The image is corrupt, malicious, or of an unsupported kind.
 #define MSB_E_BAD_IMAGE (-63)
 
 /// A sandbox uses the image.
 #define MSB_E_IMAGE_IN_USE (-64)
 
-/// The process that works on images died.
+/// The process that pulls and unpacks images died.
 #define MSB_E_IMAGE_FAILED (-65)
 
-/// The disk is too full.
+/// The disk is full.
 #define MSB_E_NO_SPACE (-66)
 
-/// The image names no command of its own.
+/// The image has no default command.
 #define MSB_E_NO_COMMAND (-67)
 
-/// The call itself was wrong.
+/// The caller: the call itself was wrong.
 #define MSB_ORIGIN_CALLER 1
 
-/// This library or its host noticed.
+/// The host: this library or the system that it runs on.
 #define MSB_ORIGIN_HOST 2
 
-/// What starts and watches the sandbox noticed.
+/// The driver, which starts and supervises the sandbox.
 #define MSB_ORIGIN_DRIVER 3
 
-/// The connection noticed.
+/// The connection to the sandbox.
 #define MSB_ORIGIN_TRANSPORT 4
 
-/// The agent in the sandbox noticed.
+/// The agent in the sandbox.
 #define MSB_ORIGIN_AGENT 5
 
-/// What a call reports: zero for success, negative for failure, positive for an outcome that is
+/// What a call returns: zero for success, negative for failure, positive for an outcome that is
 /// neither (`MSB_AGAIN`, `MSB_EOF`).
 typedef int32_t msb_status;
 
-/// Name of a status: `"MSB_E_HANDLE"`. Static; `"MSB_E_UNKNOWN"` for a number that is none.
+/// Returns the name of a status: `"MSB_E_HANDLE"`. Static; `"MSB_E_UNKNOWN"` for an unknown number.
 const char *msb_status_name(msb_status status);
 
 /* ---- error ---- */
@@ -262,7 +262,7 @@ typedef struct msb_error {
     msb_status status;
     /// `errno` where it went wrong (host or guest), else 0.
     int32_t os_error;
-    /// Who noticed: one of `MSB_ORIGIN_*`.
+    /// Which part failed: one of `MSB_ORIGIN_*`.
     uint32_t origin;
     /// One line of UTF-8, cut at a character if too long.
     char message[MSB_ERROR_MESSAGE_LEN];
@@ -275,83 +275,83 @@ typedef struct msb_error {
 /// A sandbox and everything in it.
 typedef struct msb_sandbox msb_sandbox;
 
-/// One command in it, from start to exit.
+/// A command in a sandbox, from start to exit.
 typedef struct msb_exec msb_exec;
 
-/// The writing end of a command's input.
+/// The write end of a command's standard input.
 typedef struct msb_sink msb_sink;
 
-/// The log of a sandbox, while it is read.
+/// A reader of a sandbox's log.
 typedef struct msb_log msb_log;
 
-/// An image, while it is being got.
+/// An in-progress image pull or import.
 typedef struct msb_image msb_image;
 
-/// Descriptor that polls readable when a call on `handle` would not say `MSB_AGAIN`: an exec that
-/// has an event or its end, a sink that has room or is broken, a log that has a record or its end,
-/// an image that is there or failed, a sandbox that is ready or failed (`msb_sandbox_wait_ready`)
-/// or, once `msb_sandbox_wait` was called on it, has ended. Of the last two also news, once
-/// `msb_image_progress` or `msb_sandbox_progress` was called.
+/// Returns a descriptor that polls readable when a call on `handle` would not return `MSB_AGAIN`:
+/// an exec has an event or its end, a sink has room or is broken, a log has a record or its end, a
+/// pull is complete or failed, a sandbox is ready or failed (`msb_sandbox_wait_ready`) or, once
+/// `msb_sandbox_wait` was called on it, has ended. An image and a sandbox also poll readable for
+/// new progress, once `msb_image_progress` or `msb_sandbox_progress` was called.
 ///
-/// Borrowed until the handle is closed: take it out of your loop before that, since the library may
+/// Borrowed until the handle is closed: remove it from your loop before that, since the library may
 /// need it for a moment longer. Only poll it, never read it; `dup` it if your loop closes what it
-/// polls. Call until `MSB_AGAIN` before polling again. It may poll readable for nothing, and is
-/// the same one each time.
+/// polls. Call until `MSB_AGAIN` before polling again. Spurious wake-ups are possible. It is the
+/// same descriptor each time.
 ///
-/// `MSB_OK`: `*out_fd` is the descriptor. `MSB_E_HANDLE`; `MSB_E_IO`: none could be made.
+/// `MSB_OK`: `*out_fd` is the descriptor. `MSB_E_HANDLE`. `MSB_E_IO`: the descriptor cannot be
+/// made.
 MSB_MUST_USE msb_status msb_handle_fd(const void *handle, int32_t *out_fd, struct msb_error *err);
 
-/// Close any handle. Calls that wait on it return `MSB_E_CLOSED` at once. In any order, from any
-/// thread; NULL is fine and does nothing.
+/// Closes any handle. Calls that wait on it return `MSB_E_CLOSED` at once. In any order, from any
+/// thread; NULL is a no-op.
 ///
-/// Closing a sandbox or an exec ends nothing inside: the command runs on. Closing a sink ends the
-/// command's input. Closing a log ends the reading. Closing an image, or a sandbox that is created
-/// and whose image is got, ends the getting of it; what was downloaded is kept for the next time.
+/// Closing a sandbox or an exec ends nothing in the sandbox: the command runs on. Closing a sink
+/// ends the command's input. Closing a log ends the reading. Closing an image, or a sandbox whose
+/// image is still pulled, cancels the pull; downloaded layers are kept for the next one.
 ///
 /// `MSB_OK`. `MSB_E_HANDLE`: not open; closing twice is this, never undefined behaviour.
 msb_status msb_handle_close(void *handle);
 
 /* ---- trace ---- */
 
-/// Something failed that nobody else is told of.
+/// A failure that no call reports.
 #define MSB_TRACE_ERROR 1
 
-/// Something is not as it should be, and it goes on.
+/// A degraded condition; the library continues.
 #define MSB_TRACE_WARN 2
 
-/// What happens, in few lines.
+/// Life cycle of sandboxes only.
 #define MSB_TRACE_INFO 3
 
-/// What happens, in many.
+/// Steps of the protocol.
 #define MSB_TRACE_DEBUG 4
 
 /// Everything.
 #define MSB_TRACE_TRACE 5
 
-/// Takes a message of the library. `level` is one of `MSB_LOG_*`; `target`, a part of the library,
-/// and `message`, one line of UTF-8, are lent.
+/// Receives a message of the library. `level` is one of `MSB_TRACE_*`; `target`, a part of the
+/// library, and `message`, one line of UTF-8, are lent.
 typedef void (*msb_trace_fn)(void *user_data,
                              uint32_t level,
                              const char *target,
                              const char *message);
 
-/// Told that `user_data` is not used any more.
+/// Called when `user_data` is no longer used.
 typedef void (*msb_drop_fn)(void *user_data);
 
-/// Have messages of the library, up to `level`, told to `log`, on a thread of its own and one at a
-/// time; or to nobody when `log` is NULL, as at the start. `log` must not call any `msb_*`
-/// function, and may run as long as it likes: messages that come too fast for it are counted and
-/// dropped. What commands read and write, their arguments and variables are never told: for the
-/// log of a sandbox, which has that, see `msb_log_open`.
-/// `user_data` is lent until `drop` is called.
+/// Sends messages of the library, up to `level`, to `trace`, on a library thread and one at a time;
+/// NULL, the default, sends them nowhere. `trace` must not call any `msb_*` function, and may take
+/// as long as it likes: messages that exceed the queue are counted and dropped. A command's input,
+/// output, arguments and variables never appear; `msb_log_open` reads the output that a sandbox
+/// records. `user_data` is lent until `drop` is called.
 ///
-/// When this returns, the function that was set before has told all that came before this call, is
-/// not running and will not be called again, and its `drop`, which may be NULL, was called. A call
-/// that fails leaves `user_data` to the caller.
+/// When this returns, the previous function has received every message from before this call, is
+/// not running and will not be called again, and its `drop`, which may be NULL, was called. If this
+/// fails, `user_data` stays the caller's.
 ///
 /// `MSB_OK`. `MSB_E_INVALID`: no such level. `MSB_E_BUSY`: another thread is in this call.
-/// `MSB_E_UNSUPPORTED`: called by `log`; or the host is a Rust program that takes the messages
-/// itself (a subscriber of the `tracing` crate).
+/// `MSB_E_UNSUPPORTED`: called by `trace` itself; or the host is a Rust program with its own
+/// subscriber of the `tracing` crate.
 MSB_MUST_USE
 msb_status msb_trace_set(uint32_t level,
                          msb_trace_fn trace,
@@ -361,31 +361,31 @@ msb_status msb_trace_set(uint32_t level,
 
 /* ---- progress ---- */
 
-/// Finding out what the name means.
+/// Resolves the name.
 #define MSB_PHASE_RESOLVING 1
 
-/// Getting the layers.
+/// Downloads the layers.
 #define MSB_PHASE_DOWNLOADING 2
 
-/// Unpacking them.
+/// Unpacks the layers.
 #define MSB_PHASE_UNPACKING 3
 
-/// The image is there, and the sandbox starts.
+/// The image is complete, and the sandbox starts.
 #define MSB_PHASE_STARTING 4
 
-/// How far getting an image is.
+/// Progress of an image pull or import.
 typedef struct msb_progress {
     /// `sizeof(msb_progress)`.
     uint32_t struct_size;
     /// One of `MSB_PHASE_*`. Ignore what you do not know.
     uint32_t phase;
-    /// How many layers there are; 0 while that is not known.
+    /// Number of layers; 0 while it is not known.
     uint32_t layers;
-    /// How many of them are finished in this phase.
+    /// Number of layers that are finished in this phase.
     uint32_t layers_done;
-    /// How many bytes are finished in this phase.
+    /// Number of bytes that are finished in this phase.
     uint64_t bytes;
-    /// How many there are; 0 while that is not known.
+    /// Number of bytes in this phase; 0 while it is not known.
     uint64_t bytes_total;
 } msb_progress;
 #define MSB_PROGRESS_INIT \
@@ -396,32 +396,32 @@ typedef struct msb_progress {
 /// The sandbox outlives the process that creates it.
 #define MSB_SANDBOX_DETACHED 1
 
-/// A sandbox that has the name already is ended and removed first.
+/// Kill and remove an existing sandbox of this name first.
 #define MSB_SANDBOX_REPLACE 2
 
-/// It may reach the network. A driver that cannot give it that refuses: `MSB_E_CONFIG`.
+/// The sandbox gets network access. A driver that cannot provide it refuses: `MSB_E_CONFIG`.
 #define MSB_SANDBOX_NETWORK 4
 
-/// The output of its sessions is kept in a log, which `msb_log_open` and `msb logs` read.
+/// Record the output of its sessions in a log, which `msb_log_open` and `msb logs` read.
 #define MSB_SANDBOX_LOG 8
 
-/// It is refused to start where a wall of the jail cannot be had. `MSB_REQUIRE_JAIL=1` in the
-/// environment says so for every sandbox.
+/// Refuse to start where a wall of the jail is missing. `MSB_REQUIRE_JAIL=1` in the environment
+/// does so for every sandbox.
 #define MSB_SANDBOX_REQUIRE_JAIL 16
 
-/// Commands in a virtual machine may do all that root may, in a kernel of its own.
+/// Commands in a virtual machine have all privileges of root, in their own kernel.
 #define MSB_SECURITY_DEFAULT 0
 
-/// Commands in a virtual machine may do what a container's may.
+/// Commands in a virtual machine have the privileges of a container's.
 #define MSB_SECURITY_RESTRICTED 1
 
-/// When the image is not in the store.
+/// Pull when the image is not in the store.
 #define MSB_PULL_MISSING 0
 
-/// Each time; what has not changed is not fetched again.
+/// Pull each time; what has not changed is not downloaded again.
 #define MSB_PULL_ALWAYS 1
 
-/// Not at all: the image has to be in the store.
+/// Never pull: the image has to be in the store.
 #define MSB_PULL_NEVER 2
 
 /// Never started.
@@ -430,46 +430,47 @@ typedef struct msb_progress {
 /// Running.
 #define MSB_STATE_RUNNING 2
 
-/// It ended as it was told, or as its options said.
+/// Ended as requested, by a call or by its options.
 #define MSB_STATE_STOPPED 3
 
-/// It ended by itself.
+/// Ended without being asked to.
 #define MSB_STATE_CRASHED 4
 
-/// Every process of a sandbox on the host, but its supervisor, is in a jail with all of its walls.
+/// Every process of a sandbox on the host, except its supervisor, is in a jail with all of its
+/// walls.
 #define MSB_JAILED_YES 1
 
 /// A wall is missing.
 #define MSB_JAILED_NO 2
 
-/// It was asked to stop.
+/// Stopped on request.
 #define MSB_REASON_STOPPED 1
 
-/// It was killed on request.
+/// Killed on request.
 #define MSB_REASON_KILLED 2
 
 /// It was not detached, and the process that created it ended.
 #define MSB_REASON_CREATOR_GONE 3
 
-/// Its time was over.
+/// Its maximum duration was reached.
 #define MSB_REASON_MAX_DURATION 4
 
-/// Nothing ran in it for too long.
+/// It was idle for too long.
 #define MSB_REASON_IDLE 5
 
-/// It ended by itself.
+/// It crashed.
 #define MSB_REASON_CRASHED 6
 
-/// It did not come up.
+/// It failed to boot.
 #define MSB_REASON_BOOT_FAILED 7
 
-/// Start it, with the files it was left with.
+/// Start it, with the files that it has.
 #define MSB_OPEN_START 1
 
-/// A sandbox that is running is killed first.
+/// Kill a running sandbox first.
 #define MSB_REMOVE_FORCE 1
 
-/// What a new sandbox is to be. Zero means default, except for `name` and `image`.
+/// Options of a new sandbox. Zero means default, except for `name` and `image`.
 ///
 /// All pointers are lent. Texts are NUL-terminated.
 typedef struct msb_sandbox_options {
@@ -479,29 +480,29 @@ typedef struct msb_sandbox_options {
     uint32_t flags;
     /// Lent. 1 to 128 letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
     const char *name;
-    /// Lent. What begins with `/`, `./` or `../`, or has a slash and is there, is the path of a
-    /// directory, which is the root filesystem and is never written to, or of an archive;
-    /// everything else is the name of an image in the store or in a registry, as in docker:
+    /// Lent. A text that begins with `/`, `./` or `../`, or has a slash and names an existing file,
+    /// is a path: of a directory, which is the root filesystem and is never written to, or of an
+    /// archive. Any other text is the name of an image in the store or in a registry, as in docker:
     /// `"python:3.12"`.
     const char *image;
-    /// Lent. `"container"` and such; NULL: `MSB_DRIVER`, else the first usable with hardware
-    /// isolation.
+    /// Lent. `"container"`, for example; NULL: `MSB_DRIVER`, else the first usable driver with
+    /// hardware isolation.
     const char *driver;
-    /// Lent. Working directory of commands that name none; NULL: the image's, else `/`.
+    /// Lent. Default working directory of commands; NULL: the image's, else `/`.
     const char *workdir;
     /// Lent. Shell for scripts; NULL: the image's, else `/bin/sh`.
     const char *shell;
-    /// Lent. User of commands that name none: `name`, `uid`, `name:group` or `uid:gid`; NULL: the
-    /// image's, else root.
+    /// Lent. Default user of commands: `name`, `uid`, `name:group` or `uid:gid`; NULL: the image's,
+    /// else root.
     const char *user;
     /// Lent. Host name; NULL: the sandbox's name.
     const char *hostname;
-    /// Lent. `env_len` texts `NAME=value`, for every command, over those of the image.
+    /// Lent. `env_len` texts `NAME=value`, for every command; they override those of the image.
     const char *const *env;
     /// How many.
     size_t env_len;
-    /// Lent. `labels_len` texts `KEY=value`: notes of the caller's own. Of two with the same key
-    /// the last one counts.
+    /// Lent. `labels_len` texts `KEY=value`: the caller's own notes. Of two with the same key the
+    /// last one counts.
     const char *const *labels;
     /// How many.
     size_t labels_len;
@@ -511,22 +512,23 @@ typedef struct msb_sandbox_options {
     uint32_t memory_mib;
     /// Processes and threads at once, at least 8; 0: 4,096.
     uint32_t pids_limit;
-    /// Ended after this many milliseconds; 0: never.
+    /// Stop the sandbox after this many milliseconds; 0: never.
     uint64_t max_duration_ms;
-    /// Ended when nothing ran in it for this many milliseconds; 0: never.
+    /// Stop the sandbox when no command has run in it for this many milliseconds; 0: never.
     uint64_t idle_timeout_ms;
-    /// How long the start may take, in milliseconds; 0: 30,000.
+    /// Timeout of the start, in milliseconds; 0: 30,000.
     uint64_t boot_timeout_ms;
-    /// With `MSB_SANDBOX_LOG`: most bytes of one file of the log, at least 524,288. 0, and no
-    /// `log_files`: 4 files of 16 MiB.
+    /// With `MSB_SANDBOX_LOG`: maximum size of one file of the log in bytes, at least 524,288. 0,
+    /// and no `log_files`: 4 files of 16 MiB.
     uint64_t log_max_bytes;
-    /// With `MSB_SANDBOX_LOG`: most files, 2 to 10,000, of which the oldest goes for a new one.
+    /// With `MSB_SANDBOX_LOG`: maximum number of files, 2 to 10,000; the oldest is deleted for a
+    /// new one.
     uint32_t log_files;
     /// Zero.
     uint32_t reserved;
-    /// When the registry is asked for the image: one of `MSB_PULL_*`.
+    /// When to pull the image: one of `MSB_PULL_*`.
     uint32_t pull_policy;
-    /// What commands in a virtual machine may do: one of `MSB_SECURITY_*`.
+    /// Privileges of commands in a virtual machine: one of `MSB_SECURITY_*`.
     uint32_t security;
     /// Size of the upper layer in MiB, 16 to 16,777,216; 0: 32,768.
     uint64_t disk_mib;
@@ -535,7 +537,7 @@ typedef struct msb_sandbox_options {
     MSB_INIT(msb_sandbox_options, sizeof(msb_sandbox_options), 0, NULL, NULL, NULL, NULL, NULL, \
              NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
-/// What a sandbox can take at most; 0 where nothing bounds it.
+/// Resource limits of a sandbox; 0 for unlimited.
 typedef struct msb_bounds {
     /// `sizeof(msb_bounds)` of the library.
     uint32_t struct_size;
@@ -547,7 +549,7 @@ typedef struct msb_bounds {
     uint64_t memory_bytes;
     /// Bytes of its upper layer.
     uint64_t disk_bytes;
-    /// Processors, also a fraction.
+    /// Processors; may be a fraction.
     double cpus;
 } msb_bounds;
 
@@ -563,13 +565,13 @@ typedef struct msb_sandbox_entry {
     uint32_t reason;
     /// `MSB_SANDBOX_DETACHED` or 0.
     uint32_t flags;
-    /// One of `MSB_JAILED_*`; 0 when it never came up.
+    /// One of `MSB_JAILED_*`; 0 when it never booted.
     uint32_t jailed;
-    /// Memory that was asked for, in MiB; 0: none was.
+    /// Requested memory, in MiB; 0: none.
     uint32_t memory_mib;
     /// Zero.
     uint32_t reserved;
-    /// Processors that were asked for; 0: none were.
+    /// Requested processors; 0: none.
     double cpus;
     /// When it was created, in milliseconds since 1970.
     int64_t created_ms;
@@ -577,30 +579,30 @@ typedef struct msb_sandbox_entry {
     int64_t started_ms;
     /// Borrowed. Its name.
     const char *name;
-    /// Borrowed. What it was made from, the name of an image or a path: bytes.
+    /// Borrowed. Its image, a name or a path: bytes.
     const char *image;
     /// Borrowed. The driver that runs it, or ran it last; NULL when it was never started.
     const char *driver;
-    /// Borrowed. More about its end, one line for people; NULL when there is nothing to say.
+    /// Borrowed. Details of its end, one line; NULL when there are none.
     const char *detail;
     /// Borrowed. `labels_len` texts `KEY=value`.
     const char *const *labels;
     /// How many.
     size_t labels_len;
-    /// Borrowed. `command_len` texts: what its image runs when nobody names a command, its
-    /// entrypoint and behind it its command. Commands that are run by name know nothing of it.
+    /// Borrowed. `command_len` texts: the image's default command, its entrypoint followed by its
+    /// command. Commands that a caller names do not use it.
     const char *const *command;
-    /// How many; 0 when the image names none.
+    /// How many; 0 when the image has none.
     size_t command_len;
-    /// Borrowed. `missing_walls_len` texts: the walls of the jail that are missing, with the reason.
+    /// Borrowed. `missing_walls_len` texts: the missing walls of the jail, with the reason.
     const char *const *missing_walls;
     /// How many.
     size_t missing_walls_len;
-    /// Borrowed. The bounds in force; NULL when it never came up.
+    /// Borrowed. The limits in force; NULL when it never booted.
     const struct msb_bounds *bounds;
 } msb_sandbox_entry;
 
-/// Sandboxes.
+/// A list of sandboxes.
 typedef struct msb_sandbox_entries {
     /// `sizeof(msb_sandbox_entries)`.
     uint32_t struct_size;
@@ -616,114 +618,112 @@ typedef struct msb_sandbox_entries {
 #define MSB_SANDBOX_ENTRIES_INIT \
     MSB_INIT(msb_sandbox_entries, sizeof(msb_sandbox_entries), 0, NULL, 0, NULL)
 
-/// Give back a list of sandboxes. NULL and one that was released before are fine; afterwards it is
-/// empty. Any thread.
+/// Releases a list of sandboxes. NULL and a released list are no-ops; afterwards the list is empty.
+/// Any thread.
 void msb_sandbox_entries_release(struct msb_sandbox_entries *list);
 
-/// Create a sandbox and start it. Returns at once; `msb_sandbox_wait_ready` tells how it goes.
+/// Creates a sandbox and starts it. Returns at once; `msb_sandbox_wait_ready` reports the result.
 ///
 /// `options` is lent. Without `MSB_SANDBOX_DETACHED` the sandbox ends, within two seconds, when
-/// this process does. Closing the handle while the image is got ends that, and no sandbox comes of
-/// it; later it ends nothing, and the sandbox comes up.
+/// this process does. Closing the handle while the image is pulled cancels creation; after the pull
+/// it has no effect.
 ///
-/// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: an option that makes no sense.
-/// `MSB_E_IO`: a thread or descriptor could not be made. What goes wrong later, such as a name
-/// that exists (`MSB_E_EXISTS`) or cannot be (`MSB_E_CONFIG`), `msb_sandbox_wait_ready` reports.
+/// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: an invalid option. `MSB_E_IO`: a thread or
+/// descriptor cannot be made. `msb_sandbox_wait_ready` reports later failures, such as an existing
+/// name (`MSB_E_EXISTS`) or an invalid one (`MSB_E_CONFIG`).
 MSB_MUST_USE
 msb_status msb_sandbox_create(const struct msb_sandbox_options *options,
                               struct msb_sandbox **out_sandbox,
                               struct msb_error *err);
 
-/// Find a sandbox by its name, which is lent, running or not, whoever created it. Returns at once;
-/// `msb_sandbox_wait_ready` tells how it goes.
+/// Opens a sandbox by its name, which is lent, running or not, whoever created it. Returns at once;
+/// `msb_sandbox_wait_ready` reports the result.
 ///
-/// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: `name` is NULL, or an unknown flag. That
-/// there is none (`MSB_E_NOT_FOUND`), that it cannot be a name (`MSB_E_CONFIG`) or, with
-/// `MSB_OPEN_START`, that it runs already (`MSB_E_RUNNING`), `msb_sandbox_wait_ready` reports.
+/// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: `name` is NULL, or an unknown flag.
+/// `msb_sandbox_wait_ready` reports that there is none (`MSB_E_NOT_FOUND`), that the name is
+/// invalid (`MSB_E_CONFIG`) or, with `MSB_OPEN_START`, that it already runs (`MSB_E_RUNNING`).
 MSB_MUST_USE
 msb_status msb_sandbox_open(const char *name,
                             uint32_t flags,
                             struct msb_sandbox **out_sandbox,
                             struct msb_error *err);
 
-/// Wait until a sandbox is created, started or found. Waits up to `timeout_ms`: 0 only looks, -1
-/// waits for ever.
+/// Waits until a sandbox is created, started or found, up to `timeout_ms`.
 ///
-/// `MSB_OK`: created or started, it runs commands; only found, it may be running or not, which
-/// `msb_sandbox_info` tells. `MSB_AGAIN`: not yet. Anything else: it never will be, and why;
-/// `MSB_E_EXISTS`, `MSB_E_NO_DRIVER` and `MSB_E_BOOT` are to be expected. Asked again, it says the
-/// same, and so does every other call on the handle.
+/// `MSB_OK`: a created or started sandbox runs commands; one that was only opened may be running or
+/// not, see `msb_sandbox_info`. `MSB_AGAIN`: not yet. Any failure is final; expect `MSB_E_EXISTS`,
+/// `MSB_E_NO_DRIVER` and `MSB_E_BOOT`. Later calls return the same, and so does every other call on
+/// the handle.
 MSB_MUST_USE
 msb_status msb_sandbox_wait_ready(struct msb_sandbox *sandbox,
                                   int64_t timeout_ms,
                                   struct msb_error *err);
 
-/// How far the image of a sandbox that is being created is, when that is news since the last call.
-/// Waits up to `timeout_ms`: 0 only looks, -1 waits for ever. Calls may be left out: a reader that
-/// is slow misses steps, and never the end. From the first call on, and until the sandbox is ready,
-/// the descriptor of the handle polls readable also when there is news.
+/// Returns the progress of the image pull of a sandbox that is being created, if it changed since
+/// the last call. Waits up to `timeout_ms`. A slow reader misses steps, and never the end. From the
+/// first call on, and until the sandbox is ready, the descriptor of the handle also polls readable
+/// for new progress.
 ///
 /// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
-/// nothing more: `msb_sandbox_wait_ready` says, without waiting, what came of it. A sandbox whose
-/// image is a directory has no progress, and one that was opened has none.
+/// nothing more; `msb_sandbox_wait_ready` returns the result without waiting. There is no progress
+/// for a directory as image, and none for a sandbox that was opened.
 MSB_MUST_USE
 msb_status msb_sandbox_progress(struct msb_sandbox *sandbox,
                                 int64_t timeout_ms,
                                 struct msb_progress *out_progress,
                                 struct msb_error *err);
 
-/// Stop the sandbox: its commands are asked to end, killed after `grace_ms`, and then it is gone
-/// with everything that ran in it. Waits for that, however long it takes. The handle stays open;
-/// closing it meanwhile ends the wait, not the stop.
+/// Stops the sandbox: asks its commands to exit, kills them after `grace_ms`, and ends everything
+/// in it. Waits until that is done, however long it takes. The handle stays open; closing it
+/// meanwhile ends the wait, not the stop.
 ///
-/// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before, or is not ready yet.
-/// `MSB_E_CRASHED`: it ended by itself first.
+/// `MSB_OK`: it ended by this call. `MSB_E_NOT_RUNNING`: it had already ended, or is not ready yet.
+/// `MSB_E_CRASHED`: it crashed first.
 MSB_MUST_USE
 msb_status msb_sandbox_stop(struct msb_sandbox *sandbox,
                             uint32_t grace_ms,
                             struct msb_error *err);
 
-/// End the sandbox at once, with everything that runs in it. The handle stays open; closing it
-/// meanwhile ends the wait, not the kill. A creation is undone so far: the image is no longer got,
-/// or else the sandbox is waited for and then ended.
+/// Kills the sandbox, with everything that runs in it. The handle stays open; closing it meanwhile
+/// ends the wait, not the kill. A pending creation is undone: an image pull is cancelled, otherwise
+/// this waits for the sandbox and kills it.
 ///
-/// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before. `MSB_E_CRASHED`: it ended
-/// by itself first. Of a creation that came to nothing, what `msb_sandbox_wait_ready` says;
-/// `MSB_E_CLOSED` when it was this call that gave it up.
+/// `MSB_OK`: it ended by this call. `MSB_E_NOT_RUNNING`: it had already ended. `MSB_E_CRASHED`: it
+/// crashed first. After a failed creation, the status of `msb_sandbox_wait_ready`; `MSB_E_CLOSED`
+/// when this call cancelled it.
 MSB_MUST_USE msb_status msb_sandbox_kill(struct msb_sandbox *sandbox, struct msb_error *err);
 
-/// Wait until the sandbox has ended. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
-/// From the first call on, the descriptor of the handle polls readable when it has, and no longer
-/// because it is ready.
+/// Waits until the sandbox has ended, up to `timeout_ms`. From the first call on, the descriptor of
+/// the handle polls readable when it has ended, and no longer when it is ready.
 ///
-/// `MSB_OK`: it was stopped or killed, or its options ended it: `msb_sandbox_info` says which.
-/// `MSB_AGAIN`: not yet. `MSB_E_CRASHED`: it ended by itself. `MSB_E_NOT_RUNNING`: it was never
-/// started, or is not ready yet. `MSB_E_CLOSED`: the handle was closed meanwhile. Once it has
-/// told the end, it says the same for ever, also when the sandbox was started again.
+/// `MSB_OK`: it was stopped or killed, or its options ended it; `msb_sandbox_info` has the reason.
+/// `MSB_AGAIN`: not yet. `MSB_E_CRASHED`: it crashed. `MSB_E_NOT_RUNNING`: it was never started, or
+/// is not ready yet. `MSB_E_CLOSED`: the handle was closed meanwhile. Once it has returned the end,
+/// it always returns the same, also after the sandbox was started again.
 MSB_MUST_USE
 msb_status msb_sandbox_wait(struct msb_sandbox *sandbox,
                             int64_t timeout_ms,
                             struct msb_error *err);
 
-/// What is known about the sandbox now: a list of one.
+/// Returns what is known about the sandbox now: a list of one.
 ///
-/// `MSB_OK`: `*out_list` is filled; give it back with `msb_sandbox_entries_release`.
+/// `MSB_OK`: `*out_list` is filled; release it with `msb_sandbox_entries_release`.
 /// `MSB_E_NOT_FOUND`: it was removed. `MSB_E_NOT_RUNNING`: it is not ready yet.
 MSB_MUST_USE
 msb_status msb_sandbox_info(struct msb_sandbox *sandbox,
                             struct msb_sandbox_entries *out_list,
                             struct msb_error *err);
 
-/// All sandboxes, by name, running or not.
+/// Lists all sandboxes by name, running or not.
 ///
-/// `MSB_OK`: `*out_list` is filled; give it back with `msb_sandbox_entries_release`. `MSB_E_IO`:
-/// they cannot be read.
+/// `MSB_OK`: `*out_list` is filled; release it with `msb_sandbox_entries_release`. `MSB_E_IO`: they
+/// cannot be read.
 MSB_MUST_USE
 msb_status msb_sandbox_list(struct msb_sandbox_entries *out_list,
                             struct msb_error *err);
 
-/// Remove a sandbox that is not running, and its files. `name` is lent. Handles on it stay open,
-/// and say that it is not there any more.
+/// Removes a sandbox that is not running, and its files. `name` is lent. Handles on it stay open;
+/// `msb_sandbox_info` then returns `MSB_E_NOT_FOUND`.
 ///
 /// `MSB_OK`. `MSB_E_NOT_FOUND`. `MSB_E_RUNNING`: stop it first, or pass `MSB_REMOVE_FORCE`.
 MSB_MUST_USE msb_status msb_sandbox_remove(const char *name, uint32_t flags, struct msb_error *err);
@@ -748,23 +748,23 @@ typedef struct msb_driver_entry {
     uint32_t struct_size;
     /// One of `MSB_ISOLATION_*`.
     uint32_t isolation;
-    /// 1 when it can be used, else 0.
+    /// 1 if it is usable, else 0.
     uint32_t usable;
     /// Zero.
     uint32_t reserved;
     /// Borrowed. Its name.
     const char *name;
-    /// Borrowed. On what it stands when it can be used, else why it cannot; one line.
+    /// Borrowed. Backend details if usable, else the reason; one line.
     const char *why;
-    /// Borrowed. What would make it usable; NULL when that is not known.
+    /// Borrowed. The remedy; NULL when none is known.
     const char *hint;
-    /// Borrowed. `unbounded_len` texts: what it cannot bound, with the reason.
+    /// Borrowed. `unbounded_len` texts: the resources that it cannot limit, with the reason.
     const char *const *unbounded;
     /// How many.
     size_t unbounded_len;
 } msb_driver_entry;
 
-/// Drivers.
+/// A list of drivers.
 typedef struct msb_driver_entries {
     /// `sizeof(msb_driver_entries)`.
     uint32_t struct_size;
@@ -786,15 +786,15 @@ typedef struct msb_wall_entry {
     uint32_t struct_size;
     /// Zero.
     uint32_t reserved;
-    /// Borrowed. What it is called, such as `"seccomp"`.
+    /// Borrowed. Its name, such as `"seccomp"`.
     const char *name;
-    /// Borrowed. Why this host does not have it, one line; NULL when it does.
+    /// Borrowed. Why this host lacks it, one line; NULL when it has it.
     const char *missing;
-    /// Borrowed. What would help; NULL when that is not known.
+    /// Borrowed. The remedy; NULL when none is known.
     const char *hint;
 } msb_wall_entry;
 
-/// Walls of the jail.
+/// A list of walls of the jail.
 typedef struct msb_wall_entries {
     /// `sizeof(msb_wall_entries)`.
     uint32_t struct_size;
@@ -810,56 +810,56 @@ typedef struct msb_wall_entries {
 #define MSB_WALL_ENTRIES_INIT \
     MSB_INIT(msb_wall_entries, sizeof(msb_wall_entries), 0, NULL, 0, NULL)
 
-/// Which drivers can be used on this host, in the order in which they are chosen, and which walls of
-/// the jail can be had. Tries each.
+/// Probes this host: lists the drivers in the order in which they are chosen, and the walls of the
+/// jail.
 ///
-/// `MSB_OK`: `*out_drivers` is filled; give it back with `msb_driver_entries_release`. So is
-/// `*out_walls` unless it is NULL; give it back with `msb_wall_entries_release`.
+/// `MSB_OK`: `*out_drivers` is filled; release it with `msb_driver_entries_release`. So is
+/// `*out_walls` unless `out_walls` is NULL; release it with `msb_wall_entries_release`.
 MSB_MUST_USE
 msb_status msb_doctor(struct msb_driver_entries *out_drivers,
                       struct msb_wall_entries *out_walls,
                       struct msb_error *err);
 
-/// Give back a list of drivers. NULL and one that was released before are fine; afterwards it is
-/// empty. Any thread.
+/// Releases a list of drivers. NULL and a released list are no-ops; afterwards the list is empty.
+/// Any thread.
 void msb_driver_entries_release(struct msb_driver_entries *list);
 
-/// Give back a list of walls. NULL and one that was released before are fine; afterwards it is
-/// empty. Any thread.
+/// Releases a list of walls. NULL and a released list are no-ops; afterwards the list is empty. Any
+/// thread.
 void msb_wall_entries_release(struct msb_wall_entries *list);
 
 /* ---- image ---- */
 
-/// Also images that have a name.
+/// Also remove images that have a name.
 #define MSB_PRUNE_ALL 1
 
 /// What is known about an image in the store. All pointers are borrowed until the list is released.
 typedef struct msb_image_entry {
     /// `sizeof(msb_image_entry)` of the library.
     uint32_t struct_size;
-    /// How many layers it has.
+    /// Number of layers.
     uint32_t layers;
-    /// How many bytes its files have.
+    /// Size of its files in bytes.
     uint64_t size;
-    /// How many bytes its layers have as they came.
+    /// Size of its layers in bytes, as downloaded.
     uint64_t download_size;
-    /// When it came into the store, in milliseconds since 1970.
+    /// When it was added to the store, in milliseconds since 1970.
     int64_t added_ms;
     /// Borrowed. Its id: `sha256:` and 64 digits.
     const char *id;
-    /// Borrowed. The processor's architecture that it is for, as in `amd64`.
+    /// Borrowed. Its processor architecture, such as `amd64`.
     const char *architecture;
-    /// Borrowed. Its root filesystem, a directory that must not be written: bytes.
+    /// Borrowed. Its root filesystem, a directory that must not be written to: bytes.
     const char *rootfs;
     /// Borrowed. Its working directory; NULL for none.
     const char *workdir;
     /// Borrowed. Its user; NULL for root.
     const char *user;
-    /// Borrowed. `names_len` names, as short as they can be written.
+    /// Borrowed. `names_len` names, in their shortest form.
     const char *const *names;
     /// How many.
     size_t names_len;
-    /// Borrowed. `digests_len` digests by which registries know it.
+    /// Borrowed. `digests_len` digests that registries know it by.
     const char *const *digests;
     /// How many.
     size_t digests_len;
@@ -867,11 +867,11 @@ typedef struct msb_image_entry {
     const char *const *env;
     /// How many.
     size_t env_len;
-    /// Borrowed. `entrypoint_len` texts: what runs in front of a command of its own.
+    /// Borrowed. `entrypoint_len` texts: its entrypoint.
     const char *const *entrypoint;
     /// How many.
     size_t entrypoint_len;
-    /// Borrowed. `cmd_len` texts: its own command.
+    /// Borrowed. `cmd_len` texts: its default command, or arguments of the entrypoint.
     const char *const *cmd;
     /// How many.
     size_t cmd_len;
@@ -881,7 +881,7 @@ typedef struct msb_image_entry {
     size_t used_by_len;
 } msb_image_entry;
 
-/// Images.
+/// A list of images.
 typedef struct msb_image_entries {
     /// `sizeof(msb_image_entries)`.
     uint32_t struct_size;
@@ -897,102 +897,101 @@ typedef struct msb_image_entries {
 #define MSB_IMAGE_ENTRIES_INIT \
     MSB_INIT(msb_image_entries, sizeof(msb_image_entries), 0, NULL, 0, NULL)
 
-/// Give back a list of images. NULL and one that was released before are fine; afterwards it is
-/// empty. Any thread.
+/// Releases a list of images. NULL and a released list are no-ops; afterwards the list is empty.
+/// Any thread.
 void msb_image_entries_release(struct msb_image_entries *list);
 
-/// Get an image from its registry, also when it is in the store already; what has not changed is
-/// not fetched again. `name` is lent: `"python:3.12"`. Returns at once; `msb_image_wait` tells what
-/// came of it, `msb_image_progress` how far it is. Closing the handle ends it.
+/// Pulls an image from its registry, also when it is in the store already; what has not changed is
+/// not downloaded again. `name` is lent: `"python:3.12"`. Returns at once; `msb_image_wait` returns
+/// the result, `msb_image_progress` the progress. Closing the handle cancels the pull.
 ///
-/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `name` is NULL. `MSB_E_CONFIG`: it is no name
-/// that an image can have, or the configuration of registries makes no sense.
+/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `name` is NULL. `MSB_E_CONFIG`: it is not a
+/// valid image name, or the configuration of registries is invalid.
 MSB_MUST_USE
 msb_status msb_image_pull(const char *name,
                           struct msb_image **out_image,
                           struct msb_error *err);
 
-/// Take an image from a file or directory: an archive of a root filesystem, what `docker save`
-/// writes, OCI's layout; plain, or compressed with gzip or zstd. `path` is lent, bytes. `name` is
-/// lent; NULL: it is called as it says itself, if it does. Otherwise as `msb_image_pull`.
+/// Imports an image from a file or directory: an archive of a root filesystem, the output of
+/// `docker save`, an OCI layout; plain, or compressed with gzip or zstd. `path` is lent, bytes.
+/// `name` is lent; NULL: the name in the archive, if it has one. Otherwise like `msb_image_pull`.
 ///
-/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `path` is NULL. `MSB_E_CONFIG`: there is
-/// nothing at `path`, or `name` is none that an image can have.
+/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `path` is NULL. `MSB_E_CONFIG`: nothing exists
+/// at `path`, or `name` is not a valid image name.
 MSB_MUST_USE
 msb_status msb_image_import(const char *path,
                             const char *name,
                             struct msb_image **out_image,
                             struct msb_error *err);
 
-/// How far it is, when that is news since the last call. Waits up to `timeout_ms`: 0 only looks, -1
-/// waits for ever. Calls may be left out: a reader that is slow misses steps, and never the end.
-/// From the first call on, the descriptor of the handle polls readable also when there is news.
+/// Returns the progress, if it changed since the last call. Waits up to `timeout_ms`. A slow reader
+/// misses steps, and never the end. From the first call on, the descriptor of the handle also polls
+/// readable for new progress.
 ///
 /// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
-/// nothing more; `msb_image_wait` tells, without waiting, what came of it.
+/// nothing more; `msb_image_wait` returns the result without waiting.
 MSB_MUST_USE
 msb_status msb_image_progress(struct msb_image *image,
                               int64_t timeout_ms,
                               struct msb_progress *out_progress,
                               struct msb_error *err);
 
-/// Wait until an image is there. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+/// Waits until an image is complete, up to `timeout_ms`.
 ///
-/// `MSB_OK`: `*out_list` holds what is known about it; give it back with
-/// `msb_image_entries_release`. `MSB_AGAIN`: not yet. Anything else: it never will be, and why;
-/// `MSB_E_NO_IMAGE`, `MSB_E_IMAGE_DENIED` and `MSB_E_REGISTRY` are to be expected. Asked again, it
-/// says the same.
+/// `MSB_OK`: `*out_list` has what is known about it; release it with `msb_image_entries_release`.
+/// `MSB_AGAIN`: not yet. Any failure is final; expect `MSB_E_NO_IMAGE`, `MSB_E_IMAGE_DENIED` and
+/// `MSB_E_REGISTRY`. Later calls return the same.
 MSB_MUST_USE
 msb_status msb_image_wait(struct msb_image *image,
                           int64_t timeout_ms,
                           struct msb_image_entries *out_list,
                           struct msb_error *err);
 
-/// All images in the store, the newest first.
+/// Lists all images in the store, the newest first.
 ///
-/// `MSB_OK`: `*out_list` is filled; give it back with `msb_image_entries_release`. `MSB_E_IO`: they
+/// `MSB_OK`: `*out_list` is filled; release it with `msb_image_entries_release`. `MSB_E_IO`: they
 /// cannot be read.
 MSB_MUST_USE msb_status msb_image_list(struct msb_image_entries *out_list, struct msb_error *err);
 
-/// Take a name, which is lent, from an image, and remove the image when that was its last. Called
-/// by its id it loses all its names. With `MSB_REMOVE_FORCE` also an image that a sandbox uses
-/// loses its names; the image itself stays as long as the sandbox does.
+/// Removes a name, which is lent, from an image, and the image with its last name. An id removes
+/// all its names. With `MSB_REMOVE_FORCE`, an image in use loses its names as well; the image
+/// itself stays as long as a sandbox uses it.
 ///
 /// `MSB_OK`. `MSB_E_NO_IMAGE`. `MSB_E_IMAGE_IN_USE`: a sandbox uses it.
 MSB_MUST_USE msb_status msb_image_remove(const char *name, uint32_t flags, struct msb_error *err);
 
-/// Remove every image that has no name and that no sandbox uses, and what downloads have left.
-/// Waits for images that are being got.
+/// Removes every image that has no name and that no sandbox uses, and leftovers of downloads. Waits
+/// for pulls and imports in progress.
 ///
-/// `MSB_OK`: `*out_freed`, which may be NULL, is about how many bytes are free again. `MSB_E_IO`:
+/// `MSB_OK`: `*out_freed`, which may be NULL, is about how many bytes were freed. `MSB_E_IO`:
 /// something cannot be removed.
 MSB_MUST_USE msb_status msb_image_prune(uint32_t flags, uint64_t *out_freed, struct msb_error *err);
 
 /* ---- exec ---- */
 
-/// The command gets a terminal; its standard error then comes as standard output.
+/// The command gets a terminal; its standard error is then part of standard output.
 #define MSB_EXEC_TTY 1
 
-/// Forward output until every process that holds it has closed it, however long that takes.
+/// Forward output until every writer has closed it, however long that takes.
 #define MSB_EXEC_WAIT_FOR_EOF 2
 
 /// `cmd` is a script for the sandbox's shell, as with `sh -c`: the first of `args` is its `$0`, the
 /// next one its `$1`.
 #define MSB_EXEC_SHELL 4
 
-/// Session id and its NUL: 32 hexadecimal digits.
+/// Length of a session id with its NUL: 32 hexadecimal digits.
 #define MSB_SESSION_ID_LEN 33
 
 /// Only the command's process group. The default, 0.
 #define MSB_SIGNAL_GROUP 0
 
-/// Everything that the command started, also what left its group.
+/// Every process that the command started, also those that left its group.
 #define MSB_SIGNAL_TREE 1
 
-/// Only what is still to come: a position for `msb_exec_reattach`.
+/// Only future output: a position for `msb_exec_reattach`.
 #define MSB_FROM_NOW (-1)
 
-/// A limit on a resource. `UINT64_MAX` is no limit.
+/// A resource limit. `UINT64_MAX` is unlimited.
 typedef struct msb_rlimit {
     /// Linux's `RLIMIT_*` number, 0 to 15.
     uint32_t resource;
@@ -1000,11 +999,11 @@ typedef struct msb_rlimit {
     uint32_t reserved;
     /// The limit in force.
     uint64_t soft;
-    /// What the command may raise it to.
+    /// The limit that the command may raise it to.
     uint64_t hard;
 } msb_rlimit;
 
-/// What to run. Zero means default, except for `cmd`. All pointers are lent.
+/// Options of a command. Zero means default, except for `cmd`. All pointers are lent.
 typedef struct msb_exec_options {
     /// `sizeof(msb_exec_options)`.
     uint32_t struct_size;
@@ -1016,7 +1015,8 @@ typedef struct msb_exec_options {
     const char *const *args;
     /// How many.
     size_t args_len;
-    /// Lent. `env_len` texts `NAME=value`, on top of the sandbox's; the last of a name counts.
+    /// Lent. `env_len` texts `NAME=value`, which override the sandbox's; of two with the same name
+    /// the last one counts.
     const char *const *env;
     /// How many.
     size_t env_len;
@@ -1024,8 +1024,8 @@ typedef struct msb_exec_options {
     const char *cwd;
     /// Lent. `name`, `uid`, `name:group` or `uid:gid`; NULL: the sandbox's.
     const char *user;
-    /// Copied. Fixed standard input of `stdin_len` bytes, and then its end; not together with a
-    /// sink.
+    /// Copied. Fixed standard input of `stdin_len` bytes, followed by end of input; not together
+    /// with a sink.
     const uint8_t *stdin_data;
     /// How many.
     size_t stdin_len;
@@ -1033,9 +1033,10 @@ typedef struct msb_exec_options {
     const struct msb_rlimit *rlimits;
     /// How many.
     size_t rlimits_len;
-    /// Kill it, and all that it started, after this many nanoseconds; 0: never.
+    /// Kill the command, and everything that it started, after this many nanoseconds; 0: never.
     uint64_t timeout_ns;
-    /// How long others' output is still forwarded after the exit, in nanoseconds; 0: 250 ms.
+    /// How long to forward the output of background processes after the exit, in nanoseconds; 0:
+    /// 250 ms.
     uint64_t drain_ns;
     /// Rows of the terminal; 0: 24.
     uint16_t rows;
@@ -1043,21 +1044,21 @@ typedef struct msb_exec_options {
     uint16_t cols;
     /// Zero.
     uint32_t reserved;
-    /// `msb_exec_collect` keeps at most so many bytes of each output, and counts on; 0: all.
+    /// `msb_exec_collect` keeps at most this many bytes of each output, and counts the rest; 0:
+    /// all.
     uint64_t max_output;
 } msb_exec_options;
 #define MSB_EXEC_OPTIONS_INIT \
     MSB_INIT(msb_exec_options, sizeof(msb_exec_options), 0, NULL, NULL, 0, NULL, 0, NULL, NULL, \
              NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0)
 
-/// Start a command and return at once; `msb_exec_recv` tells how it goes, also that it could not
-/// be started.
+/// Starts a command. Returns at once; `msb_exec_recv` reports its events, also a failure to start.
 ///
-/// `options` is lent. With `out_stdin` its input is written by `msb_sink_write`; with `out_stdin`
-/// NULL it is `stdin_data` if given, else `/dev/null`.
+/// `options` is lent. With `out_stdin`, `msb_sink_write` writes its input; with `out_stdin` NULL it
+/// is `stdin_data` if given, else `/dev/null`.
 ///
-/// `MSB_OK`: `*out_exec` and, if asked for, `*out_stdin` are owned. `MSB_E_INVALID`: an option
-/// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet.
+/// `MSB_OK`: `*out_exec` and, if requested, `*out_stdin` are owned. `MSB_E_INVALID`: an invalid
+/// option. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet.
 MSB_MUST_USE
 msb_status msb_exec_stream(struct msb_sandbox *sandbox,
                            const struct msb_exec_options *options,
@@ -1065,8 +1066,8 @@ msb_status msb_exec_stream(struct msb_sandbox *sandbox,
                            struct msb_sink **out_stdin,
                            struct msb_error *err);
 
-/// Session id of a command: 32 hexadecimal digits and a NUL, never used again. It is the same in
-/// every language, in logs and in `msb`.
+/// Returns the session id of a command: 32 hexadecimal digits and a NUL, never reused. It is the
+/// same in every language, in logs and in `msb`.
 ///
 /// `MSB_OK`: `out_id` holds `MSB_SESSION_ID_LEN` bytes. `MSB_E_HANDLE`.
 MSB_MUST_USE
@@ -1074,19 +1075,19 @@ msb_status msb_exec_id(const struct msb_exec *exec,
                        char *out_id,
                        struct msb_error *err);
 
-/// Send a signal to a command, and wait until the sandbox has done so. Killing all that a command
-/// started is `SIGKILL` with `MSB_SIGNAL_TREE`. Never waits for a reader.
+/// Sends a signal to a command, and waits until the sandbox has sent it. `SIGKILL` with
+/// `MSB_SIGNAL_TREE` kills everything that the command started. Never waits for a reader.
 ///
-/// `MSB_OK`: sent. `MSB_E_INVALID`: no such signal. `MSB_E_NO_PROCESS`: it has ended.
-/// `MSB_E_LOST`: the sandbox is gone. `MSB_E_CLOSED`: the handle was closed meanwhile.
+/// `MSB_OK`: sent. `MSB_E_INVALID`: no such signal. `MSB_E_NO_PROCESS`: it has ended. `MSB_E_LOST`:
+/// the sandbox has ended. `MSB_E_CLOSED`: the handle was closed meanwhile.
 MSB_MUST_USE
 msb_status msb_exec_signal(const struct msb_exec *exec,
                            int32_t signal,
                            uint32_t flags,
                            struct msb_error *err);
 
-/// Change the size of a command's terminal, and wait until the sandbox has done so. The command
-/// gets SIGWINCH.
+/// Resizes a command's terminal, and waits until the sandbox has done so. The command gets
+/// SIGWINCH.
 ///
 /// `MSB_OK`. `MSB_E_NOT_A_TERMINAL`: it has none. `MSB_E_NO_PROCESS`: it has ended.
 MSB_MUST_USE
@@ -1095,10 +1096,10 @@ msb_status msb_exec_resize(const struct msb_exec *exec,
                            uint16_t cols,
                            struct msb_error *err);
 
-/// Where in the output this handle is: behind the last byte that it has handed out, collected or
-/// thrown away, counting both outputs together. `msb_exec_reattach` goes on there. `*out_missed`
-/// is how many bytes `msb_exec_reattach` was asked for that are no longer kept; those that came
-/// are behind them. `out_missed` may be NULL.
+/// Returns this handle's position in the output: the number of bytes that it has received,
+/// collected or discarded, both outputs together. `msb_exec_reattach` continues there.
+/// `*out_missed` is how many bytes before the first received one were requested of
+/// `msb_exec_reattach` and no longer kept. `out_missed` may be NULL.
 ///
 /// `MSB_OK`. `MSB_E_HANDLE`.
 MSB_MUST_USE
@@ -1107,20 +1108,18 @@ msb_status msb_exec_position(const struct msb_exec *exec,
                              uint64_t *out_missed,
                              struct msb_error *err);
 
-/// Follow a session that runs, or that ended a short while ago: one of this process or another's.
+/// Follows a session that runs, or that ended a short while ago, of this process or another.
 ///
-/// `id` is lent. `from` is a position as `msb_exec_position` tells it, 0 for the first byte, or
-/// `MSB_FROM_NOW`, as is any position that is not reached yet. About the last mebibyte of the
-/// output is kept; where it begins later than `from`, `msb_exec_position` tells how much is
-/// missing. The events are STARTED, the output from there on, and the ending as everybody is told
-/// it. Any number of handles may follow one session; a reader that stops, stops the command for
-/// all of them.
+/// `id` is lent. `from` is a position of `msb_exec_position`, 0 for the first byte, or
+/// `MSB_FROM_NOW`; a position beyond the output means the same. About the last mebibyte of the
+/// output is kept; if it begins after `from`, `msb_exec_position` returns how much is missing. The
+/// events are STARTED, the output from there on, and the same end for every follower. Any number of
+/// handles may follow one session; a reader that stops blocks the command for all of them.
 ///
 /// `MSB_OK`: `*out_exec` is owned, and so is `*out_stdin` if `out_stdin` is not NULL; `*out_stdin`
-/// is NULL when the session's input is not open. Whoever closes one of its sinks ends the input
-/// for all. `MSB_E_NO_SESSION`: not known in this sandbox, which is said after a second since its
-/// start may be on its way; or ended too long ago.
-/// `MSB_E_INVALID`: not a session id.
+/// is NULL when the session's input is not open. Closing one of its sinks ends the input for all.
+/// `MSB_E_NO_SESSION`: not known in this sandbox, which is reported after a second since the
+/// session may be about to start; or ended too long ago. `MSB_E_INVALID`: not a session id.
 MSB_MUST_USE
 msb_status msb_exec_reattach(struct msb_sandbox *sandbox,
                              const char *id,
@@ -1134,44 +1133,44 @@ msb_status msb_exec_reattach(struct msb_sandbox *sandbox,
 /// Running; `value` is its process id in the guest.
 #define MSB_EVENT_STARTED 1
 
-/// `data` holds bytes it wrote to standard output; with a terminal, everything.
+/// `data` holds bytes of standard output; with a terminal, of all output.
 #define MSB_EVENT_STDOUT 2
 
-/// `data` holds bytes it wrote to standard error.
+/// `data` holds bytes of standard error.
 #define MSB_EVENT_STDERR 3
 
 /// It no longer reads its input; `value` is the guest's `errno`. It may run on.
 #define MSB_EVENT_STDIN_ERROR 4
 
-/// It ended; `value` is its exit code, -1 for a death by signal; `exit` tells more. Only output
-/// of other processes that still hold its output may come behind it.
+/// It exited; `value` is its exit code, -1 if a signal killed it; `exit` has details. Only output
+/// of background processes may follow.
 #define MSB_EVENT_EXITED 5
 
-/// It never ran; `value` is the guest's `errno`; `failure` tells more. Last.
+/// It never started; `value` is the guest's `errno`; `failure` has details. Last.
 #define MSB_EVENT_FAILED 6
 
-/// The sandbox went first: how it ended is not known. `data` holds the reason, one line. Last.
+/// The sandbox ended first: its exit status is unknown. `data` holds the reason, one line. Last.
 #define MSB_EVENT_LOST 7
 
-/// Of the end of the stream: some other process still had the output open.
+/// At the end of the stream: a background process still had the output open.
 #define MSB_EVENT_WRITER_LEFT 1
 
-/// Of the end of the stream: the connection was lost after the exit.
+/// At the end of the stream: the connection was lost after the exit.
 #define MSB_EVENT_CUT 2
 
 /// Of an exit: it left a core dump.
 #define MSB_EXIT_CORE_DUMPED 1
 
-/// Of an exit: its time had run out, and it was killed for it.
+/// Of an exit: it was killed by its timeout.
 #define MSB_EXIT_TIMED_OUT 2
 
-/// There is no such program.
+/// The program does not exist.
 #define MSB_FAILURE_NOT_FOUND 1
 
-/// The program may not be executed by this user.
+/// This user may not execute the program.
 #define MSB_FAILURE_PERMISSION_DENIED 2
 
-/// Not something that the kernel can run, or its interpreter is missing.
+/// Not an executable format, or its interpreter is missing.
 #define MSB_FAILURE_NOT_EXECUTABLE 3
 
 /// The working directory cannot be entered.
@@ -1180,29 +1179,29 @@ msb_status msb_exec_reattach(struct msb_sandbox *sandbox,
 /// Arguments or environment are too long, or the path cannot be resolved.
 #define MSB_FAILURE_BAD_ARGS 5
 
-/// A limit on processes or descriptors, or a refused `setrlimit`.
+/// A limit on processes or descriptors, or a failed `setrlimit`.
 #define MSB_FAILURE_RESOURCE_LIMIT 6
 
-/// The user or group is unknown, or may not be taken on.
+/// The user or group is unknown, or may not be assumed.
 #define MSB_FAILURE_USER_SETUP_FAILED 7
 
-/// Not enough memory.
+/// Out of memory.
 #define MSB_FAILURE_OUT_OF_MEMORY 8
 
-/// No pseudo-terminal could be had.
+/// A pseudo-terminal cannot be opened.
 #define MSB_FAILURE_PTY_SETUP_FAILED 9
 
-/// Anything else.
+/// Any other failure.
 #define MSB_FAILURE_OTHER 10
 
-/// Most events that one call of `msb_exec_recv_many` takes.
+/// Maximum number of events that one call of `msb_exec_recv_many` returns.
 #define MSB_RECV_MAX 256
 
-/// How a command ended, and what it used; the children that it waited for included.
+/// Exit status and resource usage of a command, including children that it waited for.
 typedef struct msb_exec_exit {
     /// `sizeof(msb_exec_exit)` of the library.
     uint32_t struct_size;
-    /// Exit code; -1 for a death by signal.
+    /// Exit code; -1 if a signal killed it.
     int32_t code;
     /// Number of the signal that killed it; 0 for none.
     int32_t signal;
@@ -1214,11 +1213,12 @@ typedef struct msb_exec_exit {
     uint64_t system_ns;
     /// Time from start to exit, in nanoseconds.
     uint64_t wall_ns;
-    /// Largest resident size, in bytes.
+    /// Maximum resident set size, in bytes.
     uint64_t max_rss;
 } msb_exec_exit;
 
-/// Why a command never ran. All pointers are borrowed until `msb_event_release`, and never NULL.
+/// Why a command never started. All pointers are borrowed until `msb_event_release`, and never
+/// NULL.
 typedef struct msb_exec_failure {
     /// `sizeof(msb_exec_failure)` of the library.
     uint32_t struct_size;
@@ -1234,9 +1234,9 @@ typedef struct msb_exec_failure {
     const char *stage;
     /// Borrowed. Name of the errno: `"ENOENT"`; empty when it is 0.
     const char *os_error_name;
-    /// Borrowed. One line for people.
+    /// Borrowed. One line of text.
     const char *message;
-    /// Borrowed. The program, directory or name that the step was about: bytes.
+    /// Borrowed. The program, directory or name that the step used: bytes.
     const char *path;
 } msb_exec_failure;
 
@@ -1244,9 +1244,9 @@ typedef struct msb_exec_failure {
 typedef struct msb_event {
     /// `sizeof(msb_event)`.
     uint32_t struct_size;
-    /// One of `MSB_EVENT_*`, 0 at the end of the stream. Ignore what you do not know.
+    /// One of `MSB_EVENT_*`, 0 at the end of the stream. Ignore kinds that you do not know.
     uint32_t kind;
-    /// A number whose meaning `kind` gives.
+    /// A number whose meaning depends on `kind`.
     int64_t value;
     /// Bytes, not text: borrowed until `msb_event_release`. NULL when there are none.
     const uint8_t *data;
@@ -1266,29 +1266,28 @@ typedef struct msb_event {
 #define MSB_EVENT_INIT \
     MSB_INIT(msb_event, sizeof(msb_event), 0, 0, NULL, 0, NULL, NULL, 0, 0, NULL)
 
-/// Take the next event. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+/// Receives the next event. Waits up to `timeout_ms`.
 ///
 /// The events of a command are STARTED, any number of STDOUT, STDERR and STDIN_ERROR, and one of
 /// EXITED, FAILED and LOST; FAILED comes without STARTED. An event is delivered whole or not at
 /// all, and no failure loses one. One thread at a time.
 ///
-/// `MSB_OK`: `*out_event` is filled; give it back with `msb_event_release`. `MSB_AGAIN`: nothing
-/// yet. `MSB_EOF`: nothing more, ever; `out_event->flags` tells about the end, and there is nothing
-/// to give back. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`: the handle was closed
-/// meanwhile.
+/// `MSB_OK`: `*out_event` is filled; release it with `msb_event_release`. `MSB_AGAIN`: nothing yet.
+/// `MSB_EOF`: the end of the stream; `out_event->flags` has details, and there is nothing to
+/// release. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`: the handle was closed meanwhile.
 MSB_MUST_USE
 msb_status msb_exec_recv(struct msb_exec *exec,
                          int64_t timeout_ms,
                          struct msb_event *out_event,
                          struct msb_error *err);
 
-/// Take the events that are there, up to `capacity` and `MSB_RECV_MAX`, and wait for the first as
-/// `msb_exec_recv` does. `events` is an array of at least one, each element started from
+/// Receives the available events, up to `capacity` and `MSB_RECV_MAX`; waits for the first like
+/// `msb_exec_recv`. `events` is an array of at least one, each element started from
 /// `MSB_EVENT_INIT`, so that all have the same size. One thread at a time.
 ///
-/// `MSB_OK`: the first `*out_len` elements are filled, at least one; give each back, or all with
-/// `msb_event_release_many`. `MSB_AGAIN`: nothing yet. `MSB_EOF`: nothing more, ever; `*out_len` is
-/// 0 and `events[0].flags` tells about the end. `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
+/// `MSB_OK`: the first `*out_len` elements are filled, at least one; release each, or all with
+/// `msb_event_release_many`. `MSB_AGAIN`: nothing yet. `MSB_EOF`: the end of the stream; `*out_len`
+/// is 0 and `events[0].flags` has details. `MSB_E_BUSY` and `MSB_E_CLOSED` as with `msb_exec_recv`.
 MSB_MUST_USE
 msb_status msb_exec_recv_many(struct msb_exec *exec,
                               int64_t timeout_ms,
@@ -1297,43 +1296,43 @@ msb_status msb_exec_recv_many(struct msb_exec *exec,
                               size_t *out_len,
                               struct msb_error *err);
 
-/// Wait until the command has ended, and throw away what it puts out until then. Waits up to
-/// `timeout_ms`: 0 only looks, -1 waits for ever. One thread at a time.
+/// Waits until the command has exited, up to `timeout_ms`, and discards its output until then. One
+/// thread at a time.
 ///
-/// `MSB_OK`: `*out_event` is its EXITED, FAILED or LOST, also when it was received before; give it
-/// back with `msb_event_release`. `msb_exec_recv` does not tell it again, but goes on behind it
-/// with what other processes still write. `MSB_AGAIN`: not yet; what came so far is gone.
-/// `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
+/// `MSB_OK`: `*out_event` is its EXITED, FAILED or LOST, also when it was received before; release
+/// it with `msb_event_release`. `msb_exec_recv` does not return it again, but continues after it
+/// with the output of background processes. `MSB_AGAIN`: not yet; the output so far is discarded.
+/// `MSB_E_BUSY` and `MSB_E_CLOSED` as with `msb_exec_recv`.
 MSB_MUST_USE
 msb_status msb_exec_wait(struct msb_exec *exec,
                          int64_t timeout_ms,
                          struct msb_event *out_event,
                          struct msb_error *err);
 
-/// Give back an event's bytes, and with them the command's leave to send more. Any thread, any
-/// order, also after the exec was closed. NULL, an event that was never filled and one that was
-/// released before are fine.
+/// Releases an event's bytes, and with them the credit for the command to write more. Any thread,
+/// any order, also after the exec was closed. NULL, an event that was never filled and a released
+/// one are no-ops.
 ///
 /// Afterwards the event's pointers are NULL.
 void msb_event_release(struct msb_event *event);
 
-/// Give back the first `len` events of an array, as `msb_event_release` does with each. All of them
-/// have the same size; they need not be filled.
+/// Releases the first `len` events of an array, each as `msb_event_release` does. All of them have
+/// the same size; they need not be filled.
 void msb_event_release_many(struct msb_event *events, size_t len);
 
 /* ---- output ---- */
 
-/// Of an output: `max_output` cut something off.
+/// Of an output: `max_output` truncated it.
 #define MSB_OUTPUT_TRUNCATED 4
 
-/// How a command ended, and what it had put out. All pointers are borrowed until
+/// Exit status and collected output of a command. All pointers are borrowed until
 /// `msb_output_release`.
 typedef struct msb_output {
     /// `sizeof(msb_output)`.
     uint32_t struct_size;
     /// How it ended: `MSB_EVENT_EXITED`, `MSB_EVENT_FAILED` or `MSB_EVENT_LOST`.
     uint32_t kind;
-    /// With `MSB_EVENT_EXITED`; else NULL. Its `MSB_EXIT_TIMED_OUT` says that the time ran out.
+    /// With `MSB_EVENT_EXITED`; else NULL. `MSB_EXIT_TIMED_OUT` in its flags reports a timeout.
     const struct msb_exec_exit *exit;
     /// With `MSB_EVENT_FAILED`; else NULL.
     const struct msb_exec_failure *failure;
@@ -1341,17 +1340,17 @@ typedef struct msb_output {
     const uint8_t *lost;
     /// How many bytes.
     size_t lost_len;
-    /// What it wrote to standard output; with a terminal, everything. NULL when that is nothing.
+    /// Standard output; with a terminal, all output. NULL when it is empty.
     const uint8_t *stdout_data;
     /// How many bytes.
     size_t stdout_len;
-    /// How many bytes it wrote there, also beyond `max_output`.
+    /// Number of bytes written there, also beyond `max_output`.
     uint64_t stdout_total;
-    /// What it wrote to standard error. NULL when that is nothing.
+    /// Standard error. NULL when it is empty.
     const uint8_t *stderr_data;
     /// How many bytes.
     size_t stderr_len;
-    /// How many bytes it wrote there, also beyond `max_output`.
+    /// Number of bytes written there, also beyond `max_output`.
     uint64_t stderr_total;
     /// `MSB_OUTPUT_TRUNCATED`, `MSB_EVENT_WRITER_LEFT`, `MSB_EVENT_CUT`.
     uint32_t flags;
@@ -1364,33 +1363,33 @@ typedef struct msb_output {
     MSB_INIT(msb_output, sizeof(msb_output), 0, NULL, NULL, NULL, 0, NULL, 0, 0, NULL, 0, 0, 0, 0, \
              NULL)
 
-/// Wait for the end of a command and of its output, and collect what was not received before.
-/// Waits up to `timeout_ms`: 0 only looks, -1 waits for ever. One thread at a time.
+/// Waits for the exit of a command and the end of its output, up to `timeout_ms`, and collects the
+/// output that was not received before. One thread at a time.
 ///
-/// A command that failed to start, whose time ran out or whose sandbox went is not a failure of
-/// this call: `out_output->kind` and `out_output->exit` say how it went, and the output so far is
-/// there. Giving the call up leaves the command running: `msb_exec_signal` ends it.
+/// A command that failed to start, timed out or lost its sandbox is not a failure of this call:
+/// `out_output->kind` and `out_output->exit` report it, together with the output so far. The
+/// command runs on if the caller stops waiting: `msb_exec_signal` ends it.
 ///
-/// `MSB_OK`: `*out_output` is filled; give it back with `msb_output_release`. Afterwards
-/// `msb_exec_recv` says `MSB_EOF`, and a second output has the same end and no bytes. `MSB_AGAIN`:
-/// not yet; what was collected is kept for the next call of this function. `MSB_E_BUSY` and
-/// `MSB_E_CLOSED` as `msb_exec_recv`.
+/// `MSB_OK`: `*out_output` is filled; release it with `msb_output_release`. Afterwards
+/// `msb_exec_recv` returns `MSB_EOF`, and a second output has the same end and no bytes.
+/// `MSB_AGAIN`: not yet; the next call of this function continues with what was collected.
+/// `MSB_E_BUSY` and `MSB_E_CLOSED` as with `msb_exec_recv`.
 MSB_MUST_USE
 msb_status msb_exec_collect(struct msb_exec *exec,
                             int64_t timeout_ms,
                             struct msb_output *out_output,
                             struct msb_error *err);
 
-/// Give back an output. NULL and one that was released before are fine; afterwards its pointers
-/// are NULL. Any thread, also after the exec was closed.
+/// Releases an output. NULL and a released one are no-ops; afterwards its pointers are NULL. Any
+/// thread, also after the exec was closed.
 void msb_output_release(struct msb_output *output);
 
 /* ---- sink ---- */
 
-/// Write to a command's standard input. Waits for room up to `timeout_ms`: 0 only looks, -1 waits
-/// for ever. `data` is copied. No bytes are a success that does nothing.
+/// Writes to a command's standard input. Waits for room up to `timeout_ms`. `data` is copied.
+/// Writing no bytes succeeds and does nothing.
 ///
-/// `MSB_OK`: `*out_written` bytes were taken, at least 1 unless `len` is 0, perhaps fewer than
+/// `MSB_OK`: `*out_written` bytes were accepted, at least 1 unless `len` is 0, perhaps fewer than
 /// `len`: call again with the rest. `MSB_AGAIN`: none were. `MSB_E_PIPE`: the command no longer
 /// reads. `MSB_E_CLOSED`: the sink was closed meanwhile. `MSB_E_LOST`.
 MSB_MUST_USE
@@ -1406,7 +1405,7 @@ msb_status msb_sink_write(struct msb_sink *sink,
 /// Of a session: it has a terminal.
 #define MSB_SESSION_TTY 1
 
-/// One run of a command. All pointers are borrowed until the list is released.
+/// A session. All pointers are borrowed until the list is released.
 typedef struct msb_exec_entry {
     /// `sizeof(msb_exec_entry)` of the library.
     uint32_t struct_size;
@@ -1414,23 +1413,24 @@ typedef struct msb_exec_entry {
     uint32_t flags;
     /// Process id in the guest.
     uint32_t pid;
-    /// How many readers follow it.
+    /// Number of handles that follow it.
     uint32_t followers;
-    /// How long ago it started, in nanoseconds.
+    /// Time since it started, in nanoseconds.
     uint64_t age_ns;
-    /// How many bytes it has put out.
+    /// Number of bytes of output.
     uint64_t output_total;
     /// Borrowed. Session id.
     const char *id;
-    /// Borrowed. `argv_len` texts: the program and its arguments, cut when they are very long.
+    /// Borrowed. `argv_len` texts: the program and its arguments, truncated when they are very
+    /// long.
     const char *const *argv;
     /// How many.
     size_t argv_len;
-    /// Borrowed. How it ended; NULL while it runs.
+    /// Borrowed. Its exit status; NULL while it runs.
     const struct msb_exec_exit *exit;
 } msb_exec_entry;
 
-/// Sessions.
+/// A list of sessions.
 typedef struct msb_exec_entries {
     /// `sizeof(msb_exec_entries)`.
     uint32_t struct_size;
@@ -1446,59 +1446,60 @@ typedef struct msb_exec_entries {
 #define MSB_EXEC_ENTRIES_INIT \
     MSB_INIT(msb_exec_entries, sizeof(msb_exec_entries), 0, NULL, 0, NULL)
 
-/// The commands that run in a sandbox, and those that ended a short while ago.
+/// Lists the commands that run in a sandbox, and those that ended a short while ago.
 ///
-/// `MSB_OK`: `*out_list` is filled; give it back with `msb_exec_entries_release`.
+/// `MSB_OK`: `*out_list` is filled; release it with `msb_exec_entries_release`.
 /// `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet. `MSB_E_LOST`.
 MSB_MUST_USE
 msb_status msb_exec_list(struct msb_sandbox *sandbox,
                          struct msb_exec_entries *out_list,
                          struct msb_error *err);
 
-/// Give back a list of sessions. NULL and one that was released before are fine; afterwards it is
-/// empty. Any thread.
+/// Releases a list of sessions. NULL and a released list are no-ops; afterwards the list is empty.
+/// Any thread.
 void msb_exec_entries_release(struct msb_exec_entries *list);
 
 /* ---- log ---- */
 
-/// Go on with what is still to come, until the sandbox ends.
+/// Continue with new records until the sandbox ends.
 #define MSB_LOG_FOLLOW 1
 
-/// `data` holds bytes that the session wrote to standard output; with a terminal, everything.
+/// `data` holds bytes of standard output of the session; with a terminal, of all output.
 #define MSB_LOG_STDOUT 1
 
-/// `data` holds bytes that the session wrote to standard error.
+/// `data` holds bytes of standard error of the session.
 #define MSB_LOG_STDERR 2
 
-/// The session began; `value` is its process id in the guest, `argv` what it runs.
+/// The session started; `value` is its process id in the guest, `argv` its command.
 #define MSB_LOG_STARTED 3
 
-/// The session ended; `value` is its exit code, -1 for a death by signal; `exit` tells more, but
-/// not what was used, since the log does not keep that. All that it wrote itself stands before.
+/// The session ended; `value` is its exit code, -1 if a signal killed it; `exit` has details,
+/// without resource usage, which the log does not keep. All of the command's own output comes
+/// before.
 #define MSB_LOG_EXITED 4
 
-/// The session never ran; `value` is the guest's `errno`; `failure` tells more, but its `path` is
-/// empty, since the log does not keep that. `argv` is what was to be run.
+/// The session never started; `value` is the guest's `errno`; `failure` has details, without
+/// `path`, which the log does not keep. `argv` is its command.
 #define MSB_LOG_FAILED 5
 
 /// Nothing more is known of the session: the connection to the sandbox ended first.
 #define MSB_LOG_LOST 6
 
-/// Something about the session that a later version of the library wrote.
+/// A record of a later version of the library.
 #define MSB_LOG_OTHER 7
 
-/// Not of a session: `data` holds what is missing from what was read, one line for people. That is
-/// files that were removed, since the log was full, after the reading had begun and before it came
-/// to them; or the end, which could not be written. Comes once, last.
+/// Not of a session: `data` holds what is missing, one line of text: files that were deleted
+/// because the log was full, after the reading had begun and before it reached them; or the end,
+/// which could not be written. Comes once, last.
 #define MSB_LOG_INCOMPLETE 8
 
-/// Which part of a log is wanted. Zero means all that there is.
+/// Which part of a log to read. Zero means all of it.
 typedef struct msb_log_options {
     /// `sizeof(msb_log_options)`.
     uint32_t struct_size;
     /// `MSB_LOG_FOLLOW` or 0.
     uint32_t flags;
-    /// Lent. Only the records of the session with this id; NULL: of all.
+    /// Lent. Only records of the session with this id; NULL: of all.
     const char *session;
     /// Only records from this time on, in nanoseconds since 1970; 0: from the first.
     int64_t since_ns;
@@ -1510,22 +1511,22 @@ typedef struct msb_log_options {
 typedef struct msb_log_record {
     /// `sizeof(msb_log_record)`.
     uint32_t struct_size;
-    /// One of `MSB_LOG_STDOUT` and so on; 0 at the end. Ignore what you do not know.
+    /// One of `MSB_LOG_STDOUT` and so on; 0 at the end. Ignore kinds that you do not know.
     uint32_t kind;
-    /// When it reached the log, by the clock of the host, in nanoseconds since 1970. Never less
-    /// than that of the record before, unless the clock was set.
+    /// When it was recorded, by the clock of the host, in nanoseconds since 1970. Never less than
+    /// the record before, unless the clock was set.
     int64_t time_ns;
-    /// A number whose meaning `kind` gives.
+    /// A number whose meaning depends on `kind`.
     int64_t value;
-    /// Borrowed until `msb_log_record_release`, as is all below. Session id, as `msb_exec_id`
-    /// tells it; NULL with `MSB_LOG_INCOMPLETE`.
+    /// Borrowed until `msb_log_record_release`, as is all below. Session id, as of `msb_exec_id`;
+    /// NULL with `MSB_LOG_INCOMPLETE`.
     const char *session;
     /// Borrowed. Bytes, not text. NULL when there are none.
     const uint8_t *data;
     /// How many bytes.
     size_t len;
-    /// Borrowed. `argv_len` texts with `MSB_LOG_STARTED` and `MSB_LOG_FAILED`: the program and
-    /// its arguments. What is not UTF-8 in them was replaced.
+    /// Borrowed. `argv_len` texts with `MSB_LOG_STARTED` and `MSB_LOG_FAILED`: the program and its
+    /// arguments. Bytes that are not UTF-8 were replaced.
     const char *const *argv;
     /// How many.
     size_t argv_len;
@@ -1544,53 +1545,51 @@ typedef struct msb_log_record {
     MSB_INIT(msb_log_record, sizeof(msb_log_record), 0, 0, 0, NULL, NULL, 0, NULL, 0, NULL, NULL, \
              0, 0, NULL)
 
-/// Begin to read the log of a sandbox: what its sessions have put out, byte for byte, and what
-/// became of them. There is one only if the sandbox was created with `MSB_SANDBOX_LOG`. It is kept
-/// until the sandbox is removed, so that it can also be read when the sandbox has ended, the oldest
-/// part only as long as there is room. It is not the library's own log: see `msb_trace_set` for that.
+/// Opens the log of a sandbox: the output of its sessions, byte for byte, and how each ended. There
+/// is one only if the sandbox was created with `MSB_SANDBOX_LOG`. It is kept until the sandbox is
+/// removed, also after the sandbox has ended; when it is full, the oldest part is deleted. Messages
+/// of the library itself are not in it: see `msb_trace_set`.
 ///
 /// `options` is lent and may be NULL. The sandbox's handle may be closed before this one. Any
-/// number of handles may read one log, each with a thread and about a mebibyte of its own, which is
-/// read ahead; reading holds up neither the sandbox nor its commands. This call waits for the disk.
+/// number of handles may read one log, each with a thread and a read-ahead of about a mebibyte;
+/// reading blocks neither the sandbox nor its commands. This call waits for the disk.
 ///
 /// `MSB_OK`: `*out_log` is owned. `MSB_E_CONFIG`: the sandbox keeps no log. `MSB_E_NOT_FOUND`: it
-/// was removed. `MSB_E_NOT_RUNNING`: its creation is not over yet; `msb_sandbox_wait_ready` tells
-/// when it is. `MSB_E_CLOSED`: the sandbox's handle was closed meanwhile.
+/// was removed. `MSB_E_NOT_RUNNING`: its creation is pending, see `msb_sandbox_wait_ready`.
+/// `MSB_E_CLOSED`: the sandbox's handle was closed meanwhile.
 MSB_MUST_USE
 msb_status msb_log_open(struct msb_sandbox *sandbox,
                         const struct msb_log_options *options,
                         struct msb_log **out_log,
                         struct msb_error *err);
 
-/// Take the next record. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+/// Receives the next record. Waits up to `timeout_ms`.
 ///
-/// The records come in the order in which they reached the log, those of several sessions among
-/// each other. One thread at a time.
+/// Records come in the order in which they were recorded, across sessions. One thread at a time.
 ///
-/// `MSB_OK`: `*out_record` is filled; give it back with `msb_log_record_release`. `MSB_AGAIN`:
-/// nothing yet, also without `MSB_LOG_FOLLOW`, since the files are read meanwhile. `MSB_EOF`:
-/// nothing more, ever, and nothing to give back: the log is read to its end and, with
-/// `MSB_LOG_FOLLOW`, the sandbox has ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`:
-/// the handle was closed meanwhile. `MSB_E_IO`: a file could not be read; after that comes
-/// `MSB_EOF`.
+/// `MSB_OK`: `*out_record` is filled; release it with `msb_log_record_release`. `MSB_AGAIN`:
+/// nothing yet, also without `MSB_LOG_FOLLOW`, since a thread reads the files. `MSB_EOF`: the end,
+/// with nothing to release: the log is read completely and, with `MSB_LOG_FOLLOW`, the sandbox has
+/// ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`: the handle was closed meanwhile.
+/// `MSB_E_IO`: a file cannot be read; `MSB_EOF` follows.
 MSB_MUST_USE
 msb_status msb_log_recv(struct msb_log *log,
                         int64_t timeout_ms,
                         struct msb_log_record *out_record,
                         struct msb_error *err);
 
-/// Give back what a record points to. Any thread, any order, also after the handle was closed.
-/// NULL, a record that was never filled and one that was released before are fine.
+/// Releases what a record points to. Any thread, any order, also after the handle was closed. NULL,
+/// a record that was never filled and a released one are no-ops.
 ///
 /// Afterwards the record's pointers are NULL.
 void msb_log_record_release(struct msb_log_record *record);
 
 /* ---- attach ---- */
 
-/// Of an attach: the session lives on, since the keys were typed or the terminal hung up.
+/// Of an attach: the session runs on, since the detach keys were typed or the terminal hung up.
 #define MSB_ATTACH_DETACHED 1
 
-/// What to tie the terminal to. Zero means default. All pointers are lent.
+/// What to attach the terminal to. Zero means default. All pointers are lent.
 typedef struct msb_attach_options {
     /// `sizeof(msb_attach_options)`.
     uint32_t struct_size;
@@ -1599,24 +1598,24 @@ typedef struct msb_attach_options {
     /// Lent. The command, which gets a terminal of this one's size whatever its flags, and no
     /// `stdin_data`; NULL: the sandbox's shell.
     const struct msb_exec_options *exec;
-    /// Lent. Instead of a command: the id of a session with a terminal, to be taken up.
+    /// Lent. Instead of a command: the id of a session with a terminal, to reattach.
     const char *session;
-    /// Lent. What parts them: characters and names such as `ctrl-p`, with commas between them;
+    /// Lent. The keys that detach: characters and names such as `ctrl-p`, separated by commas;
     /// NULL: `ctrl-]`.
     const char *detach_keys;
 } msb_attach_options;
 #define MSB_ATTACH_OPTIONS_INIT \
     MSB_INIT(msb_attach_options, sizeof(msb_attach_options), 0, NULL, NULL, NULL)
 
-/// Tie this process's terminal, its standard input and output, to a command or a session until it
-/// ends or the detach keys part them; waits for that. The terminal is in raw mode meanwhile, and
+/// Attaches this process's terminal, its standard input and output, to a command or a session, and
+/// waits until that ends or the detach keys are typed. The terminal is in raw mode meanwhile, and
 /// has its settings back when this returns, however it returns. `options` is lent and may be NULL.
 ///
 /// `MSB_OK`: `*out_code` is the exit code, or 128 and the signal's number, as a shell would show
 /// it; -1 with `MSB_ATTACH_DETACHED` in `*out_flags`, which may be NULL. `MSB_E_NOT_A_TERMINAL`:
-/// standard input is none, or the session has none. `MSB_E_EXEC_FAILED`: the command never
-/// started. `MSB_E_BUSY`: another attach has the terminal. `MSB_E_CLOSED`: the handle was closed
-/// meanwhile; the command runs on.
+/// standard input is none, or the session has none. `MSB_E_EXEC_FAILED`: the command never started.
+/// `MSB_E_BUSY`: another attach has the terminal. `MSB_E_CLOSED`: the handle was closed meanwhile;
+/// the command runs on.
 MSB_MUST_USE
 msb_status msb_attach(struct msb_sandbox *sandbox,
                       const struct msb_attach_options *options,

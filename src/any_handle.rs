@@ -1,4 +1,4 @@
-//! What every handle can do, whatever it names.
+//! Calls for handles of every kind: polling and closing.
 
 use super::boundary::boundary;
 use super::error::{ErrorOut, msb_error};
@@ -27,18 +27,19 @@ fn close<T: Object>(id: Id) -> Option<()> {
     T::table().remove(id).map(|object| object.on_close())
 }
 
-/// Descriptor that polls readable when a call on `handle` would not say `MSB_AGAIN`: an exec that
-/// has an event or its end, a sink that has room or is broken, a log that has a record or its end,
-/// an image that is there or failed, a sandbox that is ready or failed (`msb_sandbox_wait_ready`)
-/// or, once `msb_sandbox_wait` was called on it, has ended. Of the last two also news, once
-/// `msb_image_progress` or `msb_sandbox_progress` was called.
+/// Returns a descriptor that polls readable when a call on `handle` would not return `MSB_AGAIN`:
+/// an exec has an event or its end, a sink has room or is broken, a log has a record or its end, a
+/// pull is complete or failed, a sandbox is ready or failed (`msb_sandbox_wait_ready`) or, once
+/// `msb_sandbox_wait` was called on it, has ended. An image and a sandbox also poll readable for
+/// new progress, once `msb_image_progress` or `msb_sandbox_progress` was called.
 ///
-/// Borrowed until the handle is closed: take it out of your loop before that, since the library may
+/// Borrowed until the handle is closed: remove it from your loop before that, since the library may
 /// need it for a moment longer. Only poll it, never read it; `dup` it if your loop closes what it
-/// polls. Call until `MSB_AGAIN` before polling again. It may poll readable for nothing, and is
-/// the same one each time.
+/// polls. Call until `MSB_AGAIN` before polling again. Spurious wake-ups are possible. It is the
+/// same descriptor each time.
 ///
-/// `MSB_OK`: `*out_fd` is the descriptor. `MSB_E_HANDLE`; `MSB_E_IO`: none could be made.
+/// `MSB_OK`: `*out_fd` is the descriptor. `MSB_E_HANDLE`. `MSB_E_IO`: the descriptor cannot be
+/// made.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_handle_fd(
@@ -46,7 +47,7 @@ pub unsafe extern "C" fn msb_handle_fd(
     out_fd: *mut i32,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_fd = unsafe { out(out_fd, "a descriptor") };
@@ -65,12 +66,12 @@ pub unsafe extern "C" fn msb_handle_fd(
     })
 }
 
-/// Close any handle. Calls that wait on it return `MSB_E_CLOSED` at once. In any order, from any
-/// thread; NULL is fine and does nothing.
+/// Closes any handle. Calls that wait on it return `MSB_E_CLOSED` at once. In any order, from any
+/// thread; NULL is a no-op.
 ///
-/// Closing a sandbox or an exec ends nothing inside: the command runs on. Closing a sink ends the
-/// command's input. Closing a log ends the reading. Closing an image, or a sandbox that is created
-/// and whose image is got, ends the getting of it; what was downloaded is kept for the next time.
+/// Closing a sandbox or an exec ends nothing in the sandbox: the command runs on. Closing a sink
+/// ends the command's input. Closing a log ends the reading. Closing an image, or a sandbox whose
+/// image is still pulled, cancels the pull; downloaded layers are kept for the next one.
 ///
 /// `MSB_OK`. `MSB_E_HANDLE`: not open; closing twice is this, never undefined behaviour.
 #[unsafe(no_mangle)]

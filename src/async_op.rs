@@ -10,7 +10,7 @@ use microsandbox::pull::Ready;
 pub(super) struct AsyncOp<T> {
     what: &'static str,
     result: Option<Result<T, Failure>>,
-    /// The newest progress that nobody has read.
+    /// The newest progress that was not read yet.
     progress: Option<ImageProgress>,
     /// Whether progress was ever read: it does not wake a caller who never reads it.
     reports_progress: bool,

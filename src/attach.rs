@@ -1,4 +1,4 @@
-//! The host's terminal, tied to a session.
+//! Attaching the host's terminal to a session.
 
 use super::boundary::boundary;
 use super::error::{ErrorOut, msb_error};
@@ -14,7 +14,7 @@ use microsandbox::pull::{self, Program};
 use microsandbox::{AttachOptions, AttachOptionsBuilder};
 use std::ffi::c_char;
 
-/// What to tie the terminal to. Zero means default. All pointers are lent.
+/// What to attach the terminal to. Zero means default. All pointers are lent.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct msb_attach_options {
@@ -25,27 +25,27 @@ pub struct msb_attach_options {
     /// Lent. The command, which gets a terminal of this one's size whatever its flags, and no
     /// `stdin_data`; NULL: the sandbox's shell.
     pub exec: *const msb_exec_options,
-    /// Lent. Instead of a command: the id of a session with a terminal, to be taken up.
+    /// Lent. Instead of a command: the id of a session with a terminal, to reattach.
     pub session: *const c_char,
-    /// Lent. What parts them: characters and names such as `ctrl-p`, with commas between them;
+    /// Lent. The keys that detach: characters and names such as `ctrl-p`, separated by commas;
     /// NULL: `ctrl-]`.
     pub detach_keys: *const c_char,
 }
 
 sized!(msb_attach_options, detach_keys);
 
-/// Of an attach: the session lives on, since the keys were typed or the terminal hung up.
+/// Of an attach: the session runs on, since the detach keys were typed or the terminal hung up.
 pub const MSB_ATTACH_DETACHED: u32 = 1;
 
-/// Tie this process's terminal, its standard input and output, to a command or a session until it
-/// ends or the detach keys part them; waits for that. The terminal is in raw mode meanwhile, and
+/// Attaches this process's terminal, its standard input and output, to a command or a session, and
+/// waits until that ends or the detach keys are typed. The terminal is in raw mode meanwhile, and
 /// has its settings back when this returns, however it returns. `options` is lent and may be NULL.
 ///
 /// `MSB_OK`: `*out_code` is the exit code, or 128 and the signal's number, as a shell would show
 /// it; -1 with `MSB_ATTACH_DETACHED` in `*out_flags`, which may be NULL. `MSB_E_NOT_A_TERMINAL`:
-/// standard input is none, or the session has none. `MSB_E_EXEC_FAILED`: the command never
-/// started. `MSB_E_BUSY`: another attach has the terminal. `MSB_E_CLOSED`: the handle was closed
-/// meanwhile; the command runs on.
+/// standard input is none, or the session has none. `MSB_E_EXEC_FAILED`: the command never started.
+/// `MSB_E_BUSY`: another attach has the terminal. `MSB_E_CLOSED`: the handle was closed meanwhile;
+/// the command runs on.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_attach(
@@ -55,7 +55,7 @@ pub unsafe extern "C" fn msb_attach(
     out_flags: *mut u32,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_code = unsafe { out(out_code, "an exit code") };
@@ -86,9 +86,9 @@ pub unsafe extern "C" fn msb_attach(
     })
 }
 
-/// What the terminal is to be tied to.
+/// What the terminal is attached to.
 enum Target {
-    /// A program, else the sandbox's shell.
+    /// A program; `None` for the sandbox's shell.
     Program(Option<Program>, Box<AttachOptions>),
     /// A session by its id, and the detach keys.
     Session(String, Option<String>),

@@ -24,21 +24,21 @@ pub(super) enum Borrowed {
     Other(Box<dyn Kept>),
 }
 
-/// Something that is only kept, and dropped when it is released.
+/// A value that is only kept, and dropped by the release.
 pub(super) trait Kept: Debug + Send + Sync {}
 
 impl<T: Debug + Send + Sync> Kept for T {}
 
 static OPEN: Table<Borrowed> = Table::new(Kind::Borrowed);
 
-/// Keeps something until its release; returns the owner of the struct that points into it.
+/// Keeps a value until its release; returns the owner of the struct that points into it.
 pub(super) fn keep(borrowed: Arc<Borrowed>) -> Result<*mut c_void, Failure> {
     let id = OPEN.insert(borrowed);
     let id = id.ok_or_else(|| wrong(MSB_E_LIMIT, "too many structs that were not released"))?;
     Ok(as_handle(id))
 }
 
-/// Whether so many structs can be handed out for sure.
+/// Whether this many structs can be handed out for certain.
 pub(super) fn has_room(structs: usize) -> bool {
     OPEN.has_room(structs)
 }
@@ -46,7 +46,7 @@ pub(super) fn has_room(structs: usize) -> bool {
 /// A struct whose pointers are borrowed until it is released.
 pub(super) trait Released: Sized32 {
     fn owner(&self) -> *mut c_void;
-    /// What is left of it then: no pointers.
+    /// The struct after the release: without pointers.
     fn emptied(&self) -> Self;
 }
 
@@ -75,14 +75,14 @@ pub(super) unsafe fn release<T: Released>(place: *mut T) {
     out.write(&held.emptied());
 }
 
-/// Where a slice starts; NULL for an empty one, which in Rust starts at an address that is none.
-/// Go's runtime, for one, takes such an address in a pointer for memory that is broken.
+/// Start of a slice; NULL for an empty one, which in Rust starts at a dangling address. Go's runtime,
+/// for example, reports such a pointer as corrupt memory.
 pub(super) fn start_of<T>(slice: &[T]) -> *const T {
     if slice.is_empty() { std::ptr::null() } else { slice.as_ptr() }
 }
 
 /// No owner.
-pub(super) fn nobody() -> *mut c_void {
+pub(super) fn no_owner() -> *mut c_void {
     as_handle(0)
 }
 
@@ -109,7 +109,7 @@ impl Arena {
         pointer
     }
 
-    /// As [`Arena::text`]; NULL for nothing.
+    /// Like [`Arena::text`]; NULL for `None`.
     pub(super) fn text_or_null(&mut self, bytes: Option<impl AsRef<[u8]>>) -> *const c_char {
         bytes.map_or(std::ptr::null(), |bytes| self.text(bytes))
     }
@@ -126,7 +126,7 @@ impl Arena {
     }
 }
 
-/// The size of a struct, as it stands in it.
+/// The size of a struct, for its `struct_size`.
 pub(super) fn size_of_u32<T>() -> u32 {
     u32::try_from(size_of::<T>()).unwrap_or(0)
 }

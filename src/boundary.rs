@@ -9,7 +9,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs the body of an export: a panic becomes `MSB_E_INTERNAL`, a failure its status with the
-/// detail in `err`, and in a forked child nothing runs at all.
+/// details in `err`. In a forked child the body does not run.
 pub(super) fn boundary(
     err: ErrorOut,
     body: impl FnOnce() -> Result<msb_status, Failure>,

@@ -1,4 +1,4 @@
-//! What this host can do: its drivers, and the walls of the jail.
+//! Probing this host: its drivers, and the walls of the jail.
 
 use super::borrowed::{self, size_of_u32};
 use super::boundary::boundary;
@@ -28,23 +28,23 @@ pub struct msb_driver_entry {
     pub struct_size: u32,
     /// One of `MSB_ISOLATION_*`.
     pub isolation: u32,
-    /// 1 when it can be used, else 0.
+    /// 1 if it is usable, else 0.
     pub usable: u32,
     /// Zero.
     pub reserved: u32,
     /// Borrowed. Its name.
     pub name: *const c_char,
-    /// Borrowed. On what it stands when it can be used, else why it cannot; one line.
+    /// Borrowed. Backend details if usable, else the reason; one line.
     pub why: *const c_char,
-    /// Borrowed. What would make it usable; NULL when that is not known.
+    /// Borrowed. The remedy; NULL when none is known.
     pub hint: *const c_char,
-    /// Borrowed. `unbounded_len` texts: what it cannot bound, with the reason.
+    /// Borrowed. `unbounded_len` texts: the resources that it cannot limit, with the reason.
     pub unbounded: *const *const c_char,
     /// How many.
     pub unbounded_len: usize,
 }
 
-/// Drivers.
+/// A list of drivers.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct msb_driver_entries {
@@ -68,15 +68,15 @@ pub struct msb_wall_entry {
     pub struct_size: u32,
     /// Zero.
     pub reserved: u32,
-    /// Borrowed. What it is called, such as `"seccomp"`.
+    /// Borrowed. Its name, such as `"seccomp"`.
     pub name: *const c_char,
-    /// Borrowed. Why this host does not have it, one line; NULL when it does.
+    /// Borrowed. Why this host lacks it, one line; NULL when it has it.
     pub missing: *const c_char,
-    /// Borrowed. What would help; NULL when that is not known.
+    /// Borrowed. The remedy; NULL when none is known.
     pub hint: *const c_char,
 }
 
-/// Walls of the jail.
+/// A list of walls of the jail.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct msb_wall_entries {
@@ -95,7 +95,7 @@ pub struct msb_wall_entries {
 list!(msb_driver_entries of msb_driver_entry);
 list!(msb_wall_entries of msb_wall_entry);
 
-/// Both lists or none.
+/// Hands out both lists or neither.
 fn host(
     report: HostReport,
     out_drivers: Out<msb_driver_entries>,
@@ -145,11 +145,11 @@ pub(super) fn isolation_number(isolation: Isolation) -> u32 {
     }
 }
 
-/// Which drivers can be used on this host, in the order in which they are chosen, and which walls of
-/// the jail can be had. Tries each.
+/// Probes this host: lists the drivers in the order in which they are chosen, and the walls of the
+/// jail.
 ///
-/// `MSB_OK`: `*out_drivers` is filled; give it back with `msb_driver_entries_release`. So is
-/// `*out_walls` unless it is NULL; give it back with `msb_wall_entries_release`.
+/// `MSB_OK`: `*out_drivers` is filled; release it with `msb_driver_entries_release`. So is
+/// `*out_walls` unless `out_walls` is NULL; release it with `msb_wall_entries_release`.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_doctor(
@@ -157,7 +157,7 @@ pub unsafe extern "C" fn msb_doctor(
     out_walls: *mut msb_wall_entries,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_drivers = unsafe { Out::new(out_drivers) };
@@ -171,18 +171,18 @@ pub unsafe extern "C" fn msb_doctor(
     })
 }
 
-/// Give back a list of drivers. NULL and one that was released before are fine; afterwards it is
-/// empty. Any thread.
+/// Releases a list of drivers. NULL and a released list are no-ops; afterwards the list is empty.
+/// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_driver_entries_release(list: *mut msb_driver_entries) {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     unsafe { borrowed::release(list) }
 }
 
-/// Give back a list of walls. NULL and one that was released before are fine; afterwards it is
-/// empty. Any thread.
+/// Releases a list of walls. NULL and a released list are no-ops; afterwards the list is empty. Any
+/// thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_wall_entries_release(list: *mut msb_wall_entries) {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     unsafe { borrowed::release(list) }
 }

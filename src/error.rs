@@ -1,4 +1,4 @@
-//! The detail of a failure.
+//! Details of a failure.
 
 use super::failure::Failure;
 use super::sized::{copy_out, sized};
@@ -21,7 +21,7 @@ pub struct msb_error {
     pub status: msb_status,
     /// `errno` where it went wrong (host or guest), else 0.
     pub os_error: i32,
-    /// Who noticed: one of `MSB_ORIGIN_*`.
+    /// Which part failed: one of `MSB_ORIGIN_*`.
     pub origin: u32,
     /// One line of UTF-8, cut at a character if too long.
     pub message: [c_char; MSB_ERROR_MESSAGE_LEN],
@@ -31,7 +31,7 @@ sized!(msb_error, message);
 
 impl msb_error {
     pub(super) fn new(status: msb_status, os_error: i32, origin: u32, message: &str) -> msb_error {
-        // One line, and no end before its end.
+        // One line, without a NUL inside.
         let message = escape(message);
         let mut text = [0; MSB_ERROR_MESSAGE_LEN];
         let mut end = message.len().min(MSB_ERROR_MESSAGE_LEN - 1);
@@ -45,7 +45,7 @@ impl msb_error {
     }
 }
 
-/// Where an export writes the detail of a failure; may be nowhere.
+/// Where an export writes the details of a failure; may be NULL.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ErrorOut(Option<NonNull<msb_error>>);
 
@@ -62,7 +62,7 @@ impl ErrorOut {
         if let Some(place) = self.0 {
             let value = msb_error::new(status, os_error, origin, message);
             // SAFETY: valid by the contract of `new`. A size that is too small for anything but
-            // itself writes nothing, so this cannot fail in a way that matters here.
+            // itself writes nothing, so a failure here is harmless.
             let _ = unsafe { copy_out(place.as_ptr(), &value) };
         }
         status

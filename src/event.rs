@@ -1,6 +1,6 @@
-//! What commands tell.
+//! Events of a command.
 
-use super::borrowed::{self, Arena, Borrowed, Released, nobody, size_of_u32};
+use super::borrowed::{self, Arena, Borrowed, Released, no_owner, size_of_u32};
 use super::boundary::boundary;
 use super::error::{ErrorOut, msb_error};
 use super::failure::{Failure, wrong};
@@ -18,37 +18,37 @@ use std::time::Duration;
 
 /// Running; `value` is its process id in the guest.
 pub const MSB_EVENT_STARTED: u32 = 1;
-/// `data` holds bytes it wrote to standard output; with a terminal, everything.
+/// `data` holds bytes of standard output; with a terminal, of all output.
 pub const MSB_EVENT_STDOUT: u32 = 2;
-/// `data` holds bytes it wrote to standard error.
+/// `data` holds bytes of standard error.
 pub const MSB_EVENT_STDERR: u32 = 3;
 /// It no longer reads its input; `value` is the guest's `errno`. It may run on.
 pub const MSB_EVENT_STDIN_ERROR: u32 = 4;
-/// It ended; `value` is its exit code, -1 for a death by signal; `exit` tells more. Only output
-/// of other processes that still hold its output may come behind it.
+/// It exited; `value` is its exit code, -1 if a signal killed it; `exit` has details. Only output
+/// of background processes may follow.
 pub const MSB_EVENT_EXITED: u32 = 5;
-/// It never ran; `value` is the guest's `errno`; `failure` tells more. Last.
+/// It never started; `value` is the guest's `errno`; `failure` has details. Last.
 pub const MSB_EVENT_FAILED: u32 = 6;
-/// The sandbox went first: how it ended is not known. `data` holds the reason, one line. Last.
+/// The sandbox ended first: its exit status is unknown. `data` holds the reason, one line. Last.
 pub const MSB_EVENT_LOST: u32 = 7;
 
-/// Of the end of the stream: some other process still had the output open.
+/// At the end of the stream: a background process still had the output open.
 pub const MSB_EVENT_WRITER_LEFT: u32 = 1;
-/// Of the end of the stream: the connection was lost after the exit.
+/// At the end of the stream: the connection was lost after the exit.
 pub const MSB_EVENT_CUT: u32 = 2;
 
 /// Of an exit: it left a core dump.
 pub const MSB_EXIT_CORE_DUMPED: u32 = 1;
-/// Of an exit: its time had run out, and it was killed for it.
+/// Of an exit: it was killed by its timeout.
 pub const MSB_EXIT_TIMED_OUT: u32 = 2;
 
-/// How a command ended, and what it used; the children that it waited for included.
+/// Exit status and resource usage of a command, including children that it waited for.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct msb_exec_exit {
     /// `sizeof(msb_exec_exit)` of the library.
     pub struct_size: u32,
-    /// Exit code; -1 for a death by signal.
+    /// Exit code; -1 if a signal killed it.
     pub code: i32,
     /// Number of the signal that killed it; 0 for none.
     pub signal: i32,
@@ -60,32 +60,33 @@ pub struct msb_exec_exit {
     pub system_ns: u64,
     /// Time from start to exit, in nanoseconds.
     pub wall_ns: u64,
-    /// Largest resident size, in bytes.
+    /// Maximum resident set size, in bytes.
     pub max_rss: u64,
 }
 
-/// There is no such program.
+/// The program does not exist.
 pub const MSB_FAILURE_NOT_FOUND: u32 = 1;
-/// The program may not be executed by this user.
+/// This user may not execute the program.
 pub const MSB_FAILURE_PERMISSION_DENIED: u32 = 2;
-/// Not something that the kernel can run, or its interpreter is missing.
+/// Not an executable format, or its interpreter is missing.
 pub const MSB_FAILURE_NOT_EXECUTABLE: u32 = 3;
 /// The working directory cannot be entered.
 pub const MSB_FAILURE_BAD_CWD: u32 = 4;
 /// Arguments or environment are too long, or the path cannot be resolved.
 pub const MSB_FAILURE_BAD_ARGS: u32 = 5;
-/// A limit on processes or descriptors, or a refused `setrlimit`.
+/// A limit on processes or descriptors, or a failed `setrlimit`.
 pub const MSB_FAILURE_RESOURCE_LIMIT: u32 = 6;
-/// The user or group is unknown, or may not be taken on.
+/// The user or group is unknown, or may not be assumed.
 pub const MSB_FAILURE_USER_SETUP_FAILED: u32 = 7;
-/// Not enough memory.
+/// Out of memory.
 pub const MSB_FAILURE_OUT_OF_MEMORY: u32 = 8;
-/// No pseudo-terminal could be had.
+/// A pseudo-terminal cannot be opened.
 pub const MSB_FAILURE_PTY_SETUP_FAILED: u32 = 9;
-/// Anything else.
+/// Any other failure.
 pub const MSB_FAILURE_OTHER: u32 = 10;
 
-/// Why a command never ran. All pointers are borrowed until `msb_event_release`, and never NULL.
+/// Why a command never started. All pointers are borrowed until `msb_event_release`, and never
+/// NULL.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct msb_exec_failure {
@@ -103,9 +104,9 @@ pub struct msb_exec_failure {
     pub stage: *const c_char,
     /// Borrowed. Name of the errno: `"ENOENT"`; empty when it is 0.
     pub os_error_name: *const c_char,
-    /// Borrowed. One line for people.
+    /// Borrowed. One line of text.
     pub message: *const c_char,
-    /// Borrowed. The program, directory or name that the step was about: bytes.
+    /// Borrowed. The program, directory or name that the step used: bytes.
     pub path: *const c_char,
 }
 
@@ -115,9 +116,9 @@ pub struct msb_exec_failure {
 pub struct msb_event {
     /// `sizeof(msb_event)`.
     pub struct_size: u32,
-    /// One of `MSB_EVENT_*`, 0 at the end of the stream. Ignore what you do not know.
+    /// One of `MSB_EVENT_*`, 0 at the end of the stream. Ignore kinds that you do not know.
     pub kind: u32,
-    /// A number whose meaning `kind` gives.
+    /// A number whose meaning depends on `kind`.
     pub value: i64,
     /// Bytes, not text: borrowed until `msb_event_release`. NULL when there are none.
     pub data: *const u8,
@@ -143,11 +144,11 @@ impl Released for msb_event {
     }
 
     fn emptied(&self) -> msb_event {
-        msb_event { kind: self.kind, value: self.value, owner: nobody(), ..NO_EVENT }
+        msb_event { kind: self.kind, value: self.value, owner: no_owner(), ..NO_EVENT }
     }
 }
 
-/// A failure in the caller's form, and its texts.
+/// A failure as C struct, and its texts.
 #[derive(Debug)]
 pub(super) struct OwnedFailure {
     shown: msb_exec_failure,
@@ -166,7 +167,7 @@ impl OwnedFailure {
         OwnedFailure::of(kind, stage, failed.errno, &failed.message, &failed.path)
     }
 
-    /// What a log says, which has names and no path.
+    /// The failure of a log record, which has names and no path.
     pub(super) fn from_log(kind: &str, stage: &str, errno: i32, message: &str) -> OwnedFailure {
         OwnedFailure::of(kind, stage, errno, &escape(message), &[])
     }
@@ -187,13 +188,13 @@ impl OwnedFailure {
         OwnedFailure { shown, _texts: texts }
     }
 
-    /// The caller's form, good for as long as this stays where it is.
+    /// The C struct, valid for as long as this does not move.
     pub(super) fn shown(&self) -> *const msb_exec_failure {
         ptr::from_ref(&self.shown)
     }
 }
 
-/// How a command ended, in the caller's form. What it points to lives as long as it does.
+/// How a command ended, as C structs and what they point to.
 #[derive(Debug)]
 pub(super) struct OwnedEnding {
     exit: Option<msb_exec_exit>,
@@ -212,7 +213,7 @@ impl OwnedEnding {
         owned
     }
 
-    /// The event without an owner. Its pointers are good once this has come to rest.
+    /// The event without an owner. Its pointers are valid while this does not move.
     pub(super) fn event(&self) -> msb_event {
         if let Some(exit) = &self.exit {
             let (kind, value) = (MSB_EVENT_EXITED, i64::from(exit.code));
@@ -232,7 +233,7 @@ impl OwnedEnding {
     }
 }
 
-/// The number of a kind by its name, which is all that a log has.
+/// The number of a failure kind by its name; a log has only names.
 fn kind_number(name: &str) -> u32 {
     use microsandbox::ExecFailureKind as Kind;
     let numbers = [
@@ -250,7 +251,7 @@ fn kind_number(name: &str) -> u32 {
     known.map_or(MSB_FAILURE_OTHER, |(_, number)| *number)
 }
 
-/// What a log says of an exit, which is not what was used.
+/// The exit of a log record, which has no resource usage.
 pub(super) fn exit_from_log(
     code: i32,
     signal: Option<u8>,
@@ -274,7 +275,7 @@ fn exit_flags(core_dumped: bool, timed_out: bool) -> u32 {
     flag(core_dumped, MSB_EXIT_CORE_DUMPED) | flag(timed_out, MSB_EXIT_TIMED_OUT)
 }
 
-/// An exit in the caller's form.
+/// An exit as C struct.
 pub(super) fn exit_of(status: &ExitStatus) -> msb_exec_exit {
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let usage = status.usage.unwrap_or_default();
@@ -303,8 +304,8 @@ const NO_EVENT: msb_event = msb_event {
     owner: ptr::null_mut(),
 };
 
-/// Puts an event into the caller's form. What it points to is kept until it is released.
-fn lend(event: Event) -> Result<msb_event, Failure> {
+/// Converts an event to a C struct. What it points to is kept until the release.
+fn to_c(event: Event) -> Result<msb_event, Failure> {
     match event {
         Event::Started(pid) => {
             Ok(msb_event { kind: MSB_EVENT_STARTED, value: i64::from(pid), ..NO_EVENT })
@@ -313,20 +314,20 @@ fn lend(event: Event) -> Result<msb_event, Failure> {
             let (kind, value) = (MSB_EVENT_STDIN_ERROR, i64::from(error.errno));
             Ok(msb_event { kind, value, ..NO_EVENT })
         }
-        Event::Stdout(bytes, credit) => lend_output(MSB_EVENT_STDOUT, bytes, credit),
-        Event::Stderr(bytes, credit) => lend_output(MSB_EVENT_STDERR, bytes, credit),
-        Event::Ended(ending) => lend_ending(&ending),
+        Event::Stdout(bytes, credit) => output_to_c(MSB_EVENT_STDOUT, bytes, credit),
+        Event::Stderr(bytes, credit) => output_to_c(MSB_EVENT_STDERR, bytes, credit),
+        Event::Ended(ending) => ending_to_c(&ending),
     }
 }
 
-fn lend_output(kind: u32, bytes: Bytes, credit: Credit) -> Result<msb_event, Failure> {
-    // The bytes stay where they are when their owner moves.
+fn output_to_c(kind: u32, bytes: Bytes, credit: Credit) -> Result<msb_event, Failure> {
+    // The bytes do not move with their owner.
     let (data, len) = (bytes.as_ptr(), bytes.len());
     let owner = borrowed::keep(Arc::new(Borrowed::Bytes(bytes, credit)))?;
     Ok(msb_event { kind, data, len, owner, ..NO_EVENT })
 }
 
-fn lend_ending(ending: &Ending) -> Result<msb_event, Failure> {
+fn ending_to_c(ending: &Ending) -> Result<msb_event, Failure> {
     let owned = Box::new(OwnedEnding::new(ending));
     let event = owned.event();
     let owner = borrowed::keep(Arc::new(Borrowed::Other(owned)))?;
@@ -339,7 +340,7 @@ pub(super) fn end_flags(end: StreamEnd) -> u32 {
     flag(end.writer_left, MSB_EVENT_WRITER_LEFT) | flag(end.cut, MSB_EVENT_CUT)
 }
 
-/// An error unless so many events can be lent. Asked before anything is taken out of the queue.
+/// Fails unless this many events can be handed out. Called before anything is dequeued.
 fn check_room(events: usize) -> Result<(), Failure> {
     match borrowed::has_room(events) {
         true => Ok(()),
@@ -347,16 +348,15 @@ fn check_room(events: usize) -> Result<(), Failure> {
     }
 }
 
-/// Take the next event. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+/// Receives the next event. Waits up to `timeout_ms`.
 ///
 /// The events of a command are STARTED, any number of STDOUT, STDERR and STDIN_ERROR, and one of
 /// EXITED, FAILED and LOST; FAILED comes without STARTED. An event is delivered whole or not at
 /// all, and no failure loses one. One thread at a time.
 ///
-/// `MSB_OK`: `*out_event` is filled; give it back with `msb_event_release`. `MSB_AGAIN`: nothing
-/// yet. `MSB_EOF`: nothing more, ever; `out_event->flags` tells about the end, and there is nothing
-/// to give back. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`: the handle was closed
-/// meanwhile.
+/// `MSB_OK`: `*out_event` is filled; release it with `msb_event_release`. `MSB_AGAIN`: nothing yet.
+/// `MSB_EOF`: the end of the stream; `out_event->flags` has details, and there is nothing to
+/// release. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`: the handle was closed meanwhile.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_recv(
@@ -365,17 +365,17 @@ pub unsafe extern "C" fn msb_exec_recv(
     out_event: *mut msb_event,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_event = unsafe { Out::new(out_event) };
     boundary(err, || {
-        // Before anything is taken out of the queue: a place that cannot be written to loses none.
+        // Before anything is dequeued: an invalid output loses no event.
         let (exec, out_event) = (get::<Exec, _>(exec)?, out_event?);
         check_room(1)?;
         let deadline = Timeout::from_ms(timeout_ms)?.deadline();
         match exec.recv(deadline)? {
-            Next::Event(event) => Ok(out_event.write(&lend(event)?)),
+            Next::Event(event) => Ok(out_event.write(&to_c(event)?)),
             Next::Nothing => Ok(MSB_AGAIN),
             Next::End(end) => {
                 out_event.write(&msb_event { flags: end_flags(end), ..NO_EVENT });
@@ -385,16 +385,16 @@ pub unsafe extern "C" fn msb_exec_recv(
     })
 }
 
-/// Most events that one call of `msb_exec_recv_many` takes.
+/// Maximum number of events that one call of `msb_exec_recv_many` returns.
 pub const MSB_RECV_MAX: usize = 256;
 
-/// Take the events that are there, up to `capacity` and `MSB_RECV_MAX`, and wait for the first as
-/// `msb_exec_recv` does. `events` is an array of at least one, each element started from
+/// Receives the available events, up to `capacity` and `MSB_RECV_MAX`; waits for the first like
+/// `msb_exec_recv`. `events` is an array of at least one, each element started from
 /// `MSB_EVENT_INIT`, so that all have the same size. One thread at a time.
 ///
-/// `MSB_OK`: the first `*out_len` elements are filled, at least one; give each back, or all with
-/// `msb_event_release_many`. `MSB_AGAIN`: nothing yet. `MSB_EOF`: nothing more, ever; `*out_len` is
-/// 0 and `events[0].flags` tells about the end. `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
+/// `MSB_OK`: the first `*out_len` elements are filled, at least one; release each, or all with
+/// `msb_event_release_many`. `MSB_AGAIN`: nothing yet. `MSB_EOF`: the end of the stream; `*out_len`
+/// is 0 and `events[0].flags` has details. `MSB_E_BUSY` and `MSB_E_CLOSED` as with `msb_exec_recv`.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_recv_many(
@@ -405,7 +405,7 @@ pub unsafe extern "C" fn msb_exec_recv_many(
     out_len: *mut usize,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_len = unsafe { out(out_len, "the number of events") };
@@ -417,7 +417,7 @@ pub unsafe extern "C" fn msb_exec_recv_many(
         check_room(capacity)?;
         let deadline = Timeout::from_ms(timeout_ms)?.deadline();
         let (mut filled, mut failed) = (0, None);
-        let batch = exec.recv_many(deadline, capacity, |event| match lend(event) {
+        let batch = exec.recv_many(deadline, capacity, |event| match to_c(event) {
             Ok(event) => {
                 array.write(filled, &event);
                 filled += 1;
@@ -440,13 +440,13 @@ pub unsafe extern "C" fn msb_exec_recv_many(
     })
 }
 
-/// Wait until the command has ended, and throw away what it puts out until then. Waits up to
-/// `timeout_ms`: 0 only looks, -1 waits for ever. One thread at a time.
+/// Waits until the command has exited, up to `timeout_ms`, and discards its output until then. One
+/// thread at a time.
 ///
-/// `MSB_OK`: `*out_event` is its EXITED, FAILED or LOST, also when it was received before; give it
-/// back with `msb_event_release`. `msb_exec_recv` does not tell it again, but goes on behind it
-/// with what other processes still write. `MSB_AGAIN`: not yet; what came so far is gone.
-/// `MSB_E_BUSY` and `MSB_E_CLOSED` as `msb_exec_recv`.
+/// `MSB_OK`: `*out_event` is its EXITED, FAILED or LOST, also when it was received before; release
+/// it with `msb_event_release`. `msb_exec_recv` does not return it again, but continues after it
+/// with the output of background processes. `MSB_AGAIN`: not yet; the output so far is discarded.
+/// `MSB_E_BUSY` and `MSB_E_CLOSED` as with `msb_exec_recv`.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_wait(
@@ -455,7 +455,7 @@ pub unsafe extern "C" fn msb_exec_wait(
     out_event: *mut msb_event,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_event = unsafe { Out::new(out_event) };
@@ -464,28 +464,28 @@ pub unsafe extern "C" fn msb_exec_wait(
         check_room(1)?;
         let deadline = Timeout::from_ms(timeout_ms)?.deadline();
         match exec.wait(deadline)? {
-            Some(ending) => Ok(out_event.write(&lend_ending(&ending)?)),
+            Some(ending) => Ok(out_event.write(&ending_to_c(&ending)?)),
             None => Ok(MSB_AGAIN),
         }
     })
 }
 
-/// Give back an event's bytes, and with them the command's leave to send more. Any thread, any
-/// order, also after the exec was closed. NULL, an event that was never filled and one that was
-/// released before are fine.
+/// Releases an event's bytes, and with them the credit for the command to write more. Any thread,
+/// any order, also after the exec was closed. NULL, an event that was never filled and a released
+/// one are no-ops.
 ///
 /// Afterwards the event's pointers are NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_event_release(event: *mut msb_event) {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     unsafe { borrowed::release(event) }
 }
 
-/// Give back the first `len` events of an array, as `msb_event_release` does with each. All of them
-/// have the same size; they need not be filled.
+/// Releases the first `len` events of an array, each as `msb_event_release` does. All of them have
+/// the same size; they need not be filled.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_event_release_many(events: *mut msb_event, len: usize) {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let Ok(array) = (unsafe { OutArray::new(events, len) }) else { return };
     for index in 0..len {
         // SAFETY: within the array.

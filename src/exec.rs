@@ -1,4 +1,4 @@
-//! Commands.
+//! Commands: starting, signalling and reattaching.
 
 use super::boundary::boundary;
 use super::error::{ErrorOut, msb_error};
@@ -17,9 +17,9 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The command gets a terminal; its standard error then comes as standard output.
+/// The command gets a terminal; its standard error is then part of standard output.
 pub const MSB_EXEC_TTY: u32 = 1;
-/// Forward output until every process that holds it has closed it, however long that takes.
+/// Forward output until every writer has closed it, however long that takes.
 pub const MSB_EXEC_WAIT_FOR_EOF: u32 = 2;
 /// `cmd` is a script for the sandbox's shell, as with `sh -c`: the first of `args` is its `$0`, the
 /// next one its `$1`.
@@ -27,10 +27,10 @@ pub const MSB_EXEC_SHELL: u32 = 4;
 
 const FLAGS: u32 = MSB_EXEC_TTY | MSB_EXEC_WAIT_FOR_EOF | MSB_EXEC_SHELL;
 
-/// Session id and its NUL: 32 hexadecimal digits.
+/// Length of a session id with its NUL: 32 hexadecimal digits.
 pub const MSB_SESSION_ID_LEN: usize = 33;
 
-/// A limit on a resource. `UINT64_MAX` is no limit.
+/// A resource limit. `UINT64_MAX` is unlimited.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct msb_rlimit {
@@ -40,11 +40,11 @@ pub struct msb_rlimit {
     pub reserved: u32,
     /// The limit in force.
     pub soft: u64,
-    /// What the command may raise it to.
+    /// The limit that the command may raise it to.
     pub hard: u64,
 }
 
-/// What to run. Zero means default, except for `cmd`. All pointers are lent.
+/// Options of a command. Zero means default, except for `cmd`. All pointers are lent.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct msb_exec_options {
@@ -58,7 +58,8 @@ pub struct msb_exec_options {
     pub args: *const *const c_char,
     /// How many.
     pub args_len: usize,
-    /// Lent. `env_len` texts `NAME=value`, on top of the sandbox's; the last of a name counts.
+    /// Lent. `env_len` texts `NAME=value`, which override the sandbox's; of two with the same name
+    /// the last one counts.
     pub env: *const *const c_char,
     /// How many.
     pub env_len: usize,
@@ -66,8 +67,8 @@ pub struct msb_exec_options {
     pub cwd: *const c_char,
     /// Lent. `name`, `uid`, `name:group` or `uid:gid`; NULL: the sandbox's.
     pub user: *const c_char,
-    /// Copied. Fixed standard input of `stdin_len` bytes, and then its end; not together with a
-    /// sink.
+    /// Copied. Fixed standard input of `stdin_len` bytes, followed by end of input; not together
+    /// with a sink.
     pub stdin_data: *const u8,
     /// How many.
     pub stdin_len: usize,
@@ -75,9 +76,10 @@ pub struct msb_exec_options {
     pub rlimits: *const msb_rlimit,
     /// How many.
     pub rlimits_len: usize,
-    /// Kill it, and all that it started, after this many nanoseconds; 0: never.
+    /// Kill the command, and everything that it started, after this many nanoseconds; 0: never.
     pub timeout_ns: u64,
-    /// How long others' output is still forwarded after the exit, in nanoseconds; 0: 250 ms.
+    /// How long to forward the output of background processes after the exit, in nanoseconds; 0:
+    /// 250 ms.
     pub drain_ns: u64,
     /// Rows of the terminal; 0: 24.
     pub rows: u16,
@@ -85,7 +87,8 @@ pub struct msb_exec_options {
     pub cols: u16,
     /// Zero.
     pub reserved: u32,
-    /// `msb_exec_collect` keeps at most so many bytes of each output, and counts on; 0: all.
+    /// `msb_exec_collect` keeps at most this many bytes of each output, and counts the rest; 0:
+    /// all.
     pub max_output: u64,
 }
 
@@ -108,14 +111,13 @@ impl Object for Exec {
     }
 }
 
-/// Start a command and return at once; `msb_exec_recv` tells how it goes, also that it could not
-/// be started.
+/// Starts a command. Returns at once; `msb_exec_recv` reports its events, also a failure to start.
 ///
-/// `options` is lent. With `out_stdin` its input is written by `msb_sink_write`; with `out_stdin`
-/// NULL it is `stdin_data` if given, else `/dev/null`.
+/// `options` is lent. With `out_stdin`, `msb_sink_write` writes its input; with `out_stdin` NULL it
+/// is `stdin_data` if given, else `/dev/null`.
 ///
-/// `MSB_OK`: `*out_exec` and, if asked for, `*out_stdin` are owned. `MSB_E_INVALID`: an option
-/// makes no sense. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet.
+/// `MSB_OK`: `*out_exec` and, if requested, `*out_stdin` are owned. `MSB_E_INVALID`: an invalid
+/// option. `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_stream(
@@ -125,7 +127,7 @@ pub unsafe extern "C" fn msb_exec_stream(
     out_stdin: *mut *mut msb_sink,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_exec = unsafe { out(out_exec, "an exec") };
@@ -141,13 +143,13 @@ pub unsafe extern "C" fn msb_exec_stream(
         let sandbox = object.sandbox()?;
         let (out_exec, (program, options)) = (out_exec?, request?);
         let exec = start(&sandbox, &waits, program, options)?;
-        hand_over(exec, out_exec, out_stdin)?;
+        open_handles(exec, out_exec, out_stdin)?;
         Ok(MSB_OK)
     })
 }
 
-/// Opens the handles of an exec and of its sink, if one is wanted and there is one.
-fn hand_over(
+/// Opens the handles of an exec and, if requested and available, of its sink.
+fn open_handles(
     exec: Exec,
     out_exec: Place<*mut msb_exec>,
     out_stdin: Option<Result<Place<*mut msb_sink>, Failure>>,
@@ -256,7 +258,7 @@ pub(super) unsafe fn request(
     Ok((program, builder.build()?))
 }
 
-/// As [`request`], for a command that gets the host's terminal.
+/// Like [`request`], for a command that gets the host's terminal.
 ///
 /// # Safety
 /// As [`request`].
@@ -268,8 +270,8 @@ pub(super) unsafe fn terminal_request(
     unsafe { request(&options, true) }
 }
 
-/// Session id of a command: 32 hexadecimal digits and a NUL, never used again. It is the same in
-/// every language, in logs and in `msb`.
+/// Returns the session id of a command: 32 hexadecimal digits and a NUL, never reused. It is the
+/// same in every language, in logs and in `msb`.
 ///
 /// `MSB_OK`: `out_id` holds `MSB_SESSION_ID_LEN` bytes. `MSB_E_HANDLE`.
 #[unsafe(no_mangle)]
@@ -279,7 +281,7 @@ pub unsafe extern "C" fn msb_exec_id(
     out_id: *mut c_char,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_id = unsafe { out(out_id.cast::<[u8; MSB_SESSION_ID_LEN]>(), "an id") };
@@ -296,14 +298,14 @@ pub unsafe extern "C" fn msb_exec_id(
 
 /// Only the command's process group. The default, 0.
 pub const MSB_SIGNAL_GROUP: u32 = 0;
-/// Everything that the command started, also what left its group.
+/// Every process that the command started, also those that left its group.
 pub const MSB_SIGNAL_TREE: u32 = 1;
 
-/// Send a signal to a command, and wait until the sandbox has done so. Killing all that a command
-/// started is `SIGKILL` with `MSB_SIGNAL_TREE`. Never waits for a reader.
+/// Sends a signal to a command, and waits until the sandbox has sent it. `SIGKILL` with
+/// `MSB_SIGNAL_TREE` kills everything that the command started. Never waits for a reader.
 ///
-/// `MSB_OK`: sent. `MSB_E_INVALID`: no such signal. `MSB_E_NO_PROCESS`: it has ended.
-/// `MSB_E_LOST`: the sandbox is gone. `MSB_E_CLOSED`: the handle was closed meanwhile.
+/// `MSB_OK`: sent. `MSB_E_INVALID`: no such signal. `MSB_E_NO_PROCESS`: it has ended. `MSB_E_LOST`:
+/// the sandbox has ended. `MSB_E_CLOSED`: the handle was closed meanwhile.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_signal(
@@ -312,7 +314,7 @@ pub unsafe extern "C" fn msb_exec_signal(
     flags: u32,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     boundary(err, || {
         let Open { object: exec, waits } = get_open::<Exec, _>(exec)?;
@@ -326,8 +328,8 @@ pub unsafe extern "C" fn msb_exec_signal(
     })
 }
 
-/// Change the size of a command's terminal, and wait until the sandbox has done so. The command
-/// gets SIGWINCH.
+/// Resizes a command's terminal, and waits until the sandbox has done so. The command gets
+/// SIGWINCH.
 ///
 /// `MSB_OK`. `MSB_E_NOT_A_TERMINAL`: it has none. `MSB_E_NO_PROCESS`: it has ended.
 #[unsafe(no_mangle)]
@@ -338,7 +340,7 @@ pub unsafe extern "C" fn msb_exec_resize(
     cols: u16,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     boundary(err, || {
         let Open { object: exec, waits } = get_open::<Exec, _>(exec)?;
@@ -347,10 +349,10 @@ pub unsafe extern "C" fn msb_exec_resize(
     })
 }
 
-/// Where in the output this handle is: behind the last byte that it has handed out, collected or
-/// thrown away, counting both outputs together. `msb_exec_reattach` goes on there. `*out_missed`
-/// is how many bytes `msb_exec_reattach` was asked for that are no longer kept; those that came
-/// are behind them. `out_missed` may be NULL.
+/// Returns this handle's position in the output: the number of bytes that it has received,
+/// collected or discarded, both outputs together. `msb_exec_reattach` continues there.
+/// `*out_missed` is how many bytes before the first received one were requested of
+/// `msb_exec_reattach` and no longer kept. `out_missed` may be NULL.
 ///
 /// `MSB_OK`. `MSB_E_HANDLE`.
 #[unsafe(no_mangle)]
@@ -361,7 +363,7 @@ pub unsafe extern "C" fn msb_exec_position(
     out_missed: *mut u64,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_position = unsafe { out(out_position, "a position") };
@@ -377,23 +379,21 @@ pub unsafe extern "C" fn msb_exec_position(
     })
 }
 
-/// Only what is still to come: a position for `msb_exec_reattach`.
+/// Only future output: a position for `msb_exec_reattach`.
 pub const MSB_FROM_NOW: i64 = -1;
 
-/// Follow a session that runs, or that ended a short while ago: one of this process or another's.
+/// Follows a session that runs, or that ended a short while ago, of this process or another.
 ///
-/// `id` is lent. `from` is a position as `msb_exec_position` tells it, 0 for the first byte, or
-/// `MSB_FROM_NOW`, as is any position that is not reached yet. About the last mebibyte of the
-/// output is kept; where it begins later than `from`, `msb_exec_position` tells how much is
-/// missing. The events are STARTED, the output from there on, and the ending as everybody is told
-/// it. Any number of handles may follow one session; a reader that stops, stops the command for
-/// all of them.
+/// `id` is lent. `from` is a position of `msb_exec_position`, 0 for the first byte, or
+/// `MSB_FROM_NOW`; a position beyond the output means the same. About the last mebibyte of the
+/// output is kept; if it begins after `from`, `msb_exec_position` returns how much is missing. The
+/// events are STARTED, the output from there on, and the same end for every follower. Any number of
+/// handles may follow one session; a reader that stops blocks the command for all of them.
 ///
 /// `MSB_OK`: `*out_exec` is owned, and so is `*out_stdin` if `out_stdin` is not NULL; `*out_stdin`
-/// is NULL when the session's input is not open. Whoever closes one of its sinks ends the input
-/// for all. `MSB_E_NO_SESSION`: not known in this sandbox, which is said after a second since its
-/// start may be on its way; or ended too long ago.
-/// `MSB_E_INVALID`: not a session id.
+/// is NULL when the session's input is not open. Closing one of its sinks ends the input for all.
+/// `MSB_E_NO_SESSION`: not known in this sandbox, which is reported after a second since the
+/// session may be about to start; or ended too long ago. `MSB_E_INVALID`: not a session id.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_reattach(
@@ -404,7 +404,7 @@ pub unsafe extern "C" fn msb_exec_reattach(
     out_stdin: *mut *mut msb_sink,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_exec = unsafe { out(out_exec, "an exec") };
@@ -424,7 +424,7 @@ pub unsafe extern "C" fn msb_exec_reattach(
             })?),
         };
         let exec = waits.run(async move { Exec::reattach(&sandbox, &id, from).await })?;
-        hand_over(exec, out_exec, out_stdin)?;
+        open_handles(exec, out_exec, out_stdin)?;
         Ok(MSB_OK)
     })
 }

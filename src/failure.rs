@@ -1,11 +1,11 @@
-//! Why a call fails, before it is a status and a detail.
+//! Why a call fails, before the boundary turns it into a status and details.
 
 use super::status::{
     MSB_E_INTERNAL, MSB_E_IO, MSB_ORIGIN_CALLER, MSB_ORIGIN_HOST, msb_status, of_kind, of_origin,
 };
 use microsandbox::Error;
 
-/// Why an export fails. Some are reported by more than one call.
+/// Why an export fails. Several calls may report the same failure.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) status: msb_status,
@@ -37,12 +37,12 @@ impl From<Error> for Failure {
     }
 }
 
-/// A failure of the call itself.
+/// A failure that the caller caused.
 pub(super) fn wrong(status: msb_status, message: impl Into<String>) -> Failure {
     Failure { status, os_error: 0, origin: MSB_ORIGIN_CALLER, message: message.into() }
 }
 
-/// The failure to make the descriptor of a handle.
+/// Failure to make the descriptor of a handle.
 pub(super) fn descriptor_failed(error: std::io::Error) -> Failure {
     let message = format!("cannot make an event descriptor: {error}");
     let os_error = error.raw_os_error().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What callers hold, and what is true of every handle.
+//! Handles as callers hold them, and the objects behind them.
 
 use super::failure::{Failure, wrong};
 use super::status::{MSB_E_HANDLE, MSB_E_LIMIT};
@@ -11,31 +11,31 @@ pub struct msb_sandbox {
     _opaque: (),
 }
 
-/// One command in it, from start to exit.
+/// A command in a sandbox, from start to exit.
 pub struct msb_exec {
     _opaque: (),
 }
 
-/// The writing end of a command's input.
+/// The write end of a command's standard input.
 pub struct msb_sink {
     _opaque: (),
 }
 
-/// The log of a sandbox, while it is read.
+/// A reader of a sandbox's log.
 pub struct msb_log {
     _opaque: (),
 }
 
-/// An image, while it is being got.
+/// An in-progress image pull or import.
 pub struct msb_image {
     _opaque: (),
 }
 
-/// An object that handles name.
+/// An object behind a handle.
 pub(super) trait Object: Sized + 'static {
     /// The kind's name, for messages.
     const WHAT: &'static str;
-    /// Where its open handles are.
+    /// The table of its open handles.
     fn table() -> &'static Table<Self>;
     /// The descriptor to poll.
     fn poll_fd(&self) -> Result<BorrowedFd<'_>, Failure>;
@@ -47,7 +47,7 @@ pub(super) fn id_of<H>(handle: *const H) -> Id {
     handle.addr() as Id
 }
 
-/// A handle's value as callers hold it. It is never an address, so nothing points through it.
+/// A handle's value as callers hold it. It is never an address, and never dereferenced.
 pub(super) fn as_handle<H>(id: Id) -> *mut H {
     std::ptr::without_provenance_mut(usize::try_from(id).unwrap_or(0))
 }
@@ -59,12 +59,12 @@ pub(super) fn open<T: Object, H>(object: Arc<T>) -> Result<*mut H, Failure> {
     Ok(as_handle(id))
 }
 
-/// The object of a handle; the value is looked up, never followed.
+/// The object of a handle; the value is looked up, never dereferenced.
 pub(super) fn get<T: Object, H>(handle: *const H) -> Result<Arc<T>, Failure> {
     get_open(handle).map(|open| open.object)
 }
 
-/// As [`get`], with the calls that wait on the handle.
+/// Like [`get`], with the calls that wait on the handle.
 pub(super) fn get_open<T: Object, H>(handle: *const H) -> Result<Open<T>, Failure> {
     T::table().open(id_of(handle)).ok_or_else(|| {
         let what = T::WHAT;
@@ -72,7 +72,7 @@ pub(super) fn get_open<T: Object, H>(handle: *const H) -> Result<Open<T>, Failur
     })
 }
 
-/// Closes a handle without the object's own way of closing.
+/// Closes a handle without calling [`Object::on_close`].
 pub(super) fn remove<T: Object, H>(handle: *const H) -> Option<Arc<T>> {
     T::table().remove(id_of(handle))
 }

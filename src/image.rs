@@ -1,4 +1,4 @@
-//! Images: getting them, and what is in the store.
+//! Images: pull, import, and the store.
 
 use super::async_op::AsyncOp;
 use super::boundary::boundary;
@@ -7,7 +7,7 @@ use super::failure::descriptor_failed;
 use super::failure::{Failure, wrong};
 use super::handle::{Object, get, msb_image, open};
 use super::image_info::{self, msb_image_entries};
-use super::input::{bytes, text};
+use super::input::{bytes, name_in, text};
 use super::progress::{self, msb_progress};
 use super::sandbox::MSB_REMOVE_FORCE;
 use super::sized::{Out, out};
@@ -24,7 +24,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What an image handle stands for: the work, and what came of it.
+/// The object of an image handle: a pull or import, and its result.
 #[derive(Debug)]
 pub(super) struct ImageObject {
     op: Monitor<AsyncOp<ImageInfo>>,
@@ -66,12 +66,12 @@ impl Object for ImageObject {
     }
 }
 
-/// Get an image from its registry, also when it is in the store already; what has not changed is
-/// not fetched again. `name` is lent: `"python:3.12"`. Returns at once; `msb_image_wait` tells what
-/// came of it, `msb_image_progress` how far it is. Closing the handle ends it.
+/// Pulls an image from its registry, also when it is in the store already; what has not changed is
+/// not downloaded again. `name` is lent: `"python:3.12"`. Returns at once; `msb_image_wait` returns
+/// the result, `msb_image_progress` the progress. Closing the handle cancels the pull.
 ///
-/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `name` is NULL. `MSB_E_CONFIG`: it is no name
-/// that an image can have, or the configuration of registries makes no sense.
+/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `name` is NULL. `MSB_E_CONFIG`: it is not a
+/// valid image name, or the configuration of registries is invalid.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_image_pull(
@@ -79,7 +79,7 @@ pub unsafe extern "C" fn msb_image_pull(
     out_image: *mut *mut msb_image,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_image = unsafe { out(out_image, "an image") };
@@ -92,12 +92,12 @@ pub unsafe extern "C" fn msb_image_pull(
     })
 }
 
-/// Take an image from a file or directory: an archive of a root filesystem, what `docker save`
-/// writes, OCI's layout; plain, or compressed with gzip or zstd. `path` is lent, bytes. `name` is
-/// lent; NULL: it is called as it says itself, if it does. Otherwise as `msb_image_pull`.
+/// Imports an image from a file or directory: an archive of a root filesystem, the output of
+/// `docker save`, an OCI layout; plain, or compressed with gzip or zstd. `path` is lent, bytes.
+/// `name` is lent; NULL: the name in the archive, if it has one. Otherwise like `msb_image_pull`.
 ///
-/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `path` is NULL. `MSB_E_CONFIG`: there is
-/// nothing at `path`, or `name` is none that an image can have.
+/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `path` is NULL. `MSB_E_CONFIG`: nothing exists
+/// at `path`, or `name` is not a valid image name.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_image_import(
@@ -106,7 +106,7 @@ pub unsafe extern "C" fn msb_image_import(
     out_image: *mut *mut msb_image,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_image = unsafe { out(out_image, "an image") };
@@ -123,12 +123,12 @@ pub unsafe extern "C" fn msb_image_import(
     })
 }
 
-/// How far it is, when that is news since the last call. Waits up to `timeout_ms`: 0 only looks, -1
-/// waits for ever. Calls may be left out: a reader that is slow misses steps, and never the end.
-/// From the first call on, the descriptor of the handle polls readable also when there is news.
+/// Returns the progress, if it changed since the last call. Waits up to `timeout_ms`. A slow reader
+/// misses steps, and never the end. From the first call on, the descriptor of the handle also polls
+/// readable for new progress.
 ///
 /// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
-/// nothing more; `msb_image_wait` tells, without waiting, what came of it.
+/// nothing more; `msb_image_wait` returns the result without waiting.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_image_progress(
@@ -137,7 +137,7 @@ pub unsafe extern "C" fn msb_image_progress(
     out_progress: *mut msb_progress,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_progress = unsafe { Out::new(out_progress) };
@@ -147,12 +147,11 @@ pub unsafe extern "C" fn msb_image_progress(
     })
 }
 
-/// Wait until an image is there. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+/// Waits until an image is complete, up to `timeout_ms`.
 ///
-/// `MSB_OK`: `*out_list` holds what is known about it; give it back with
-/// `msb_image_entries_release`. `MSB_AGAIN`: not yet. Anything else: it never will be, and why;
-/// `MSB_E_NO_IMAGE`, `MSB_E_IMAGE_DENIED` and `MSB_E_REGISTRY` are to be expected. Asked again, it
-/// says the same.
+/// `MSB_OK`: `*out_list` has what is known about it; release it with `msb_image_entries_release`.
+/// `MSB_AGAIN`: not yet. Any failure is final; expect `MSB_E_NO_IMAGE`, `MSB_E_IMAGE_DENIED` and
+/// `MSB_E_REGISTRY`. Later calls return the same.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_image_wait(
@@ -161,7 +160,7 @@ pub unsafe extern "C" fn msb_image_wait(
     out_list: *mut msb_image_entries,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_list = unsafe { Out::new(out_list) };
@@ -175,9 +174,9 @@ pub unsafe extern "C" fn msb_image_wait(
     })
 }
 
-/// All images in the store, the newest first.
+/// Lists all images in the store, the newest first.
 ///
-/// `MSB_OK`: `*out_list` is filled; give it back with `msb_image_entries_release`. `MSB_E_IO`: they
+/// `MSB_OK`: `*out_list` is filled; release it with `msb_image_entries_release`. `MSB_E_IO`: they
 /// cannot be read.
 #[unsafe(no_mangle)]
 #[must_use]
@@ -185,7 +184,7 @@ pub unsafe extern "C" fn msb_image_list(
     out_list: *mut msb_image_entries,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_list = unsafe { Out::new(out_list) };
@@ -195,9 +194,9 @@ pub unsafe extern "C" fn msb_image_list(
     })
 }
 
-/// Take a name, which is lent, from an image, and remove the image when that was its last. Called
-/// by its id it loses all its names. With `MSB_REMOVE_FORCE` also an image that a sandbox uses
-/// loses its names; the image itself stays as long as the sandbox does.
+/// Removes a name, which is lent, from an image, and the image with its last name. An id removes
+/// all its names. With `MSB_REMOVE_FORCE`, an image in use loses its names as well; the image
+/// itself stays as long as a sandbox uses it.
 ///
 /// `MSB_OK`. `MSB_E_NO_IMAGE`. `MSB_E_IMAGE_IN_USE`: a sandbox uses it.
 #[unsafe(no_mangle)]
@@ -207,7 +206,7 @@ pub unsafe extern "C" fn msb_image_remove(
     flags: u32,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let name = unsafe { name_in(name) };
@@ -223,13 +222,13 @@ pub unsafe extern "C" fn msb_image_remove(
     })
 }
 
-/// Also images that have a name.
+/// Also remove images that have a name.
 pub const MSB_PRUNE_ALL: u32 = 1;
 
-/// Remove every image that has no name and that no sandbox uses, and what downloads have left.
-/// Waits for images that are being got.
+/// Removes every image that has no name and that no sandbox uses, and leftovers of downloads. Waits
+/// for pulls and imports in progress.
 ///
-/// `MSB_OK`: `*out_freed`, which may be NULL, is about how many bytes are free again. `MSB_E_IO`:
+/// `MSB_OK`: `*out_freed`, which may be NULL, is about how many bytes were freed. `MSB_E_IO`:
 /// something cannot be removed.
 #[unsafe(no_mangle)]
 #[must_use]
@@ -238,7 +237,7 @@ pub unsafe extern "C" fn msb_image_prune(
     out_freed: *mut u64,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_freed = unsafe { out(out_freed, "a number of bytes") };
@@ -254,12 +253,4 @@ pub unsafe extern "C" fn msb_image_prune(
         }
         Ok(MSB_OK)
     })
-}
-
-/// # Safety
-/// `name` is NULL or points to a NUL-terminated string.
-unsafe fn name_in(name: *const c_char) -> Result<String, Failure> {
-    // SAFETY: the same contract.
-    let name = unsafe { text(name, "the name") }?;
-    name.ok_or_else(|| wrong(MSB_E_INVALID, "NULL instead of a name"))
 }

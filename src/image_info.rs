@@ -13,29 +13,29 @@ use std::ffi::{c_char, c_void};
 pub struct msb_image_entry {
     /// `sizeof(msb_image_entry)` of the library.
     pub struct_size: u32,
-    /// How many layers it has.
+    /// Number of layers.
     pub layers: u32,
-    /// How many bytes its files have.
+    /// Size of its files in bytes.
     pub size: u64,
-    /// How many bytes its layers have as they came.
+    /// Size of its layers in bytes, as downloaded.
     pub download_size: u64,
-    /// When it came into the store, in milliseconds since 1970.
+    /// When it was added to the store, in milliseconds since 1970.
     pub added_ms: i64,
     /// Borrowed. Its id: `sha256:` and 64 digits.
     pub id: *const c_char,
-    /// Borrowed. The processor's architecture that it is for, as in `amd64`.
+    /// Borrowed. Its processor architecture, such as `amd64`.
     pub architecture: *const c_char,
-    /// Borrowed. Its root filesystem, a directory that must not be written: bytes.
+    /// Borrowed. Its root filesystem, a directory that must not be written to: bytes.
     pub rootfs: *const c_char,
     /// Borrowed. Its working directory; NULL for none.
     pub workdir: *const c_char,
     /// Borrowed. Its user; NULL for root.
     pub user: *const c_char,
-    /// Borrowed. `names_len` names, as short as they can be written.
+    /// Borrowed. `names_len` names, in their shortest form.
     pub names: *const *const c_char,
     /// How many.
     pub names_len: usize,
-    /// Borrowed. `digests_len` digests by which registries know it.
+    /// Borrowed. `digests_len` digests that registries know it by.
     pub digests: *const *const c_char,
     /// How many.
     pub digests_len: usize,
@@ -43,11 +43,11 @@ pub struct msb_image_entry {
     pub env: *const *const c_char,
     /// How many.
     pub env_len: usize,
-    /// Borrowed. `entrypoint_len` texts: what runs in front of a command of its own.
+    /// Borrowed. `entrypoint_len` texts: its entrypoint.
     pub entrypoint: *const *const c_char,
     /// How many.
     pub entrypoint_len: usize,
-    /// Borrowed. `cmd_len` texts: its own command.
+    /// Borrowed. `cmd_len` texts: its default command, or arguments of the entrypoint.
     pub cmd: *const *const c_char,
     /// How many.
     pub cmd_len: usize,
@@ -57,7 +57,7 @@ pub struct msb_image_entry {
     pub used_by_len: usize,
 }
 
-/// Images.
+/// A list of images.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct msb_image_entries {
@@ -109,10 +109,10 @@ pub(super) fn images(
     })
 }
 
-/// Give back a list of images. NULL and one that was released before are fine; afterwards it is
-/// empty. Any thread.
+/// Releases a list of images. NULL and a released list are no-ops; afterwards the list is empty.
+/// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_image_entries_release(list: *mut msb_image_entries) {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     unsafe { borrowed::release(list) }
 }

@@ -19,7 +19,7 @@ pub(super) unsafe fn bytes(text: *const c_char) -> Option<Vec<u8>> {
     Some(unsafe { CStr::from_ptr(text) }.to_bytes().to_vec())
 }
 
-/// As [`bytes`], for what has to be UTF-8.
+/// Like [`bytes`], for what has to be UTF-8.
 ///
 /// # Safety
 /// As [`bytes`].
@@ -31,6 +31,16 @@ pub(super) unsafe fn text(text: *const c_char, what: &str) -> Result<Option<Stri
             .map_err(|_| wrong(MSB_E_INVALID, format!("{what} is not valid UTF-8"))),
         None => Ok(None),
     }
+}
+
+/// Like [`text`], for a name that must not be NULL.
+///
+/// # Safety
+/// As [`bytes`].
+pub(super) unsafe fn name_in(name: *const c_char) -> Result<String, Failure> {
+    // SAFETY: the same contract.
+    let name = unsafe { text(name, "the name") }?;
+    name.ok_or_else(|| wrong(MSB_E_INVALID, "NULL instead of a name"))
 }
 
 /// The elements of an array, copied.
@@ -76,8 +86,7 @@ pub(super) unsafe fn texts(
 /// Bytes that a caller lends for a call.
 ///
 /// # Safety
-/// `data` points to `len` bytes that nobody changes for as long as the result is used, or `len` is
-/// 0.
+/// `data` points to `len` bytes that do not change while the result is used, or `len` is 0.
 pub(super) unsafe fn lent<'a>(
     data: *const u8,
     len: usize,

@@ -1,17 +1,17 @@
 //! The C library: the ABI of `include/microsandbox.h` over the crate `microsandbox`.
 //!
-//! Owns: handles, and the way of every value across the boundary. Does not own: what the calls do;
-//! that is the client's. Invariant: whatever a caller passes, a call ends in a status, and outputs
+//! Owns handles, and the conversion of every value at the boundary. Does not own what the calls do:
+//! that is the crate's. Invariant: whatever a caller passes, a call ends in a status, and outputs
 //! are written only on success.
 //!
-//! The contract of every export, on which the `SAFETY` comments rest: a pointer is NULL, or valid
-//! for what its documentation says until the call returns; a handle is any value at all. It is
-//! written for C readers in each function's comment, which the header takes over.
+//! **The contract of every export**, which the `SAFETY` comments cite: each pointer is NULL, or valid
+//! for what its documentation says until the call returns. A handle may be any value. The
+//! documentation is the C comment of each function, which becomes the header.
 
 #![allow(clippy::missing_safety_doc, reason = "the C comment is the contract")]
 #![allow(non_camel_case_types, reason = "these are the names in C")]
 
-// A panic ends at the boundary as a status. Were it to abort, it would end the caller's process.
+// The boundary turns a panic into a status. An abort would end the caller's process.
 const _: () = assert!(cfg!(panic = "unwind"), "the library needs panic = \"unwind\"");
 
 mod abi;

@@ -10,7 +10,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Says of a list what it is a list of.
+/// Declares a list and the type of its entries.
 macro_rules! list {
     ($list:ident of $entry:ident) => {
         super::sized::sized!($list, owner);
@@ -21,7 +21,7 @@ macro_rules! list {
             }
 
             fn emptied(&self) -> $list {
-                super::list::ListOf::list(std::ptr::null(), 0, super::borrowed::nobody())
+                super::list::ListOf::list(std::ptr::null(), 0, super::borrowed::no_owner())
             }
         }
 
@@ -74,7 +74,7 @@ impl Backing {
     }
 }
 
-/// Gives a list to the caller, who borrows it until its release.
+/// Hands out a list, which the caller borrows until its release.
 pub(super) fn hand_out<T, E, L>(
     all: Vec<T>,
     out: Out<L>,

@@ -1,6 +1,6 @@
 //! The log of a sandbox: reads the recorded output of its sessions.
 
-use super::borrowed::{self, Arena, Borrowed, Released, nobody};
+use super::borrowed::{self, Arena, Borrowed, Released, no_owner};
 use super::boundary::boundary;
 use super::error::{ErrorOut, msb_error};
 use super::event::{OwnedFailure, exit_from_log, msb_exec_exit, msb_exec_failure};
@@ -21,10 +21,10 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Go on with what is still to come, until the sandbox ends.
+/// Continue with new records until the sandbox ends.
 pub const MSB_LOG_FOLLOW: u32 = 1;
 
-/// Which part of a log is wanted. Zero means all that there is.
+/// Which part of a log to read. Zero means all of it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct msb_log_options {
@@ -32,7 +32,7 @@ pub struct msb_log_options {
     pub struct_size: u32,
     /// `MSB_LOG_FOLLOW` or 0.
     pub flags: u32,
-    /// Lent. Only the records of the session with this id; NULL: of all.
+    /// Lent. Only records of the session with this id; NULL: of all.
     pub session: *const c_char,
     /// Only records from this time on, in nanoseconds since 1970; 0: from the first.
     pub since_ns: i64,
@@ -40,25 +40,26 @@ pub struct msb_log_options {
 
 sized!(msb_log_options, since_ns);
 
-/// `data` holds bytes that the session wrote to standard output; with a terminal, everything.
+/// `data` holds bytes of standard output of the session; with a terminal, of all output.
 pub const MSB_LOG_STDOUT: u32 = 1;
-/// `data` holds bytes that the session wrote to standard error.
+/// `data` holds bytes of standard error of the session.
 pub const MSB_LOG_STDERR: u32 = 2;
-/// The session began; `value` is its process id in the guest, `argv` what it runs.
+/// The session started; `value` is its process id in the guest, `argv` its command.
 pub const MSB_LOG_STARTED: u32 = 3;
-/// The session ended; `value` is its exit code, -1 for a death by signal; `exit` tells more, but
-/// not what was used, since the log does not keep that. All that it wrote itself stands before.
+/// The session ended; `value` is its exit code, -1 if a signal killed it; `exit` has details,
+/// without resource usage, which the log does not keep. All of the command's own output comes
+/// before.
 pub const MSB_LOG_EXITED: u32 = 4;
-/// The session never ran; `value` is the guest's `errno`; `failure` tells more, but its `path` is
-/// empty, since the log does not keep that. `argv` is what was to be run.
+/// The session never started; `value` is the guest's `errno`; `failure` has details, without
+/// `path`, which the log does not keep. `argv` is its command.
 pub const MSB_LOG_FAILED: u32 = 5;
 /// Nothing more is known of the session: the connection to the sandbox ended first.
 pub const MSB_LOG_LOST: u32 = 6;
-/// Something about the session that a later version of the library wrote.
+/// A record of a later version of the library.
 pub const MSB_LOG_OTHER: u32 = 7;
-/// Not of a session: `data` holds what is missing from what was read, one line for people. That is
-/// files that were removed, since the log was full, after the reading had begun and before it came
-/// to them; or the end, which could not be written. Comes once, last.
+/// Not of a session: `data` holds what is missing, one line of text: files that were deleted
+/// because the log was full, after the reading had begun and before it reached them; or the end,
+/// which could not be written. Comes once, last.
 pub const MSB_LOG_INCOMPLETE: u32 = 8;
 
 /// One record of a log.
@@ -67,22 +68,22 @@ pub const MSB_LOG_INCOMPLETE: u32 = 8;
 pub struct msb_log_record {
     /// `sizeof(msb_log_record)`.
     pub struct_size: u32,
-    /// One of `MSB_LOG_STDOUT` and so on; 0 at the end. Ignore what you do not know.
+    /// One of `MSB_LOG_STDOUT` and so on; 0 at the end. Ignore kinds that you do not know.
     pub kind: u32,
-    /// When it reached the log, by the clock of the host, in nanoseconds since 1970. Never less
-    /// than that of the record before, unless the clock was set.
+    /// When it was recorded, by the clock of the host, in nanoseconds since 1970. Never less than
+    /// the record before, unless the clock was set.
     pub time_ns: i64,
-    /// A number whose meaning `kind` gives.
+    /// A number whose meaning depends on `kind`.
     pub value: i64,
-    /// Borrowed until `msb_log_record_release`, as is all below. Session id, as `msb_exec_id`
-    /// tells it; NULL with `MSB_LOG_INCOMPLETE`.
+    /// Borrowed until `msb_log_record_release`, as is all below. Session id, as of `msb_exec_id`;
+    /// NULL with `MSB_LOG_INCOMPLETE`.
     pub session: *const c_char,
     /// Borrowed. Bytes, not text. NULL when there are none.
     pub data: *const u8,
     /// How many bytes.
     pub len: usize,
-    /// Borrowed. `argv_len` texts with `MSB_LOG_STARTED` and `MSB_LOG_FAILED`: the program and
-    /// its arguments. What is not UTF-8 in them was replaced.
+    /// Borrowed. `argv_len` texts with `MSB_LOG_STARTED` and `MSB_LOG_FAILED`: the program and its
+    /// arguments. Bytes that are not UTF-8 were replaced.
     pub argv: *const *const c_char,
     /// How many.
     pub argv_len: usize,
@@ -107,7 +108,7 @@ impl Released for msb_log_record {
 
     fn emptied(&self) -> msb_log_record {
         let msb_log_record { kind, time_ns, value, .. } = *self;
-        msb_log_record { kind, time_ns, value, owner: nobody(), ..NO_RECORD }
+        msb_log_record { kind, time_ns, value, owner: no_owner(), ..NO_RECORD }
     }
 }
 
@@ -154,18 +155,18 @@ impl Object for LogStream {
     }
 }
 
-/// Begin to read the log of a sandbox: what its sessions have put out, byte for byte, and what
-/// became of them. There is one only if the sandbox was created with `MSB_SANDBOX_LOG`. It is kept
-/// until the sandbox is removed, so that it can also be read when the sandbox has ended, the oldest
-/// part only as long as there is room. It is not the library's own log: see `msb_trace_set` for that.
+/// Opens the log of a sandbox: the output of its sessions, byte for byte, and how each ended. There
+/// is one only if the sandbox was created with `MSB_SANDBOX_LOG`. It is kept until the sandbox is
+/// removed, also after the sandbox has ended; when it is full, the oldest part is deleted. Messages
+/// of the library itself are not in it: see `msb_trace_set`.
 ///
 /// `options` is lent and may be NULL. The sandbox's handle may be closed before this one. Any
-/// number of handles may read one log, each with a thread and about a mebibyte of its own, which is
-/// read ahead; reading holds up neither the sandbox nor its commands. This call waits for the disk.
+/// number of handles may read one log, each with a thread and a read-ahead of about a mebibyte;
+/// reading blocks neither the sandbox nor its commands. This call waits for the disk.
 ///
 /// `MSB_OK`: `*out_log` is owned. `MSB_E_CONFIG`: the sandbox keeps no log. `MSB_E_NOT_FOUND`: it
-/// was removed. `MSB_E_NOT_RUNNING`: its creation is not over yet; `msb_sandbox_wait_ready` tells
-/// when it is. `MSB_E_CLOSED`: the sandbox's handle was closed meanwhile.
+/// was removed. `MSB_E_NOT_RUNNING`: its creation is pending, see `msb_sandbox_wait_ready`.
+/// `MSB_E_CLOSED`: the sandbox's handle was closed meanwhile.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_log_open(
@@ -174,7 +175,7 @@ pub unsafe extern "C" fn msb_log_open(
     out_log: *mut *mut msb_log,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_log = unsafe { out(out_log, "a log") };
@@ -199,7 +200,7 @@ unsafe fn options_in(options: *const msb_log_options) -> Result<LogOptions, Fail
     // SAFETY: by the contract, as for the pointer below.
     let options = unsafe { copy_in(options) }?;
     if options.flags & !MSB_LOG_FOLLOW != 0 {
-        return Err(wrong(MSB_E_INVALID, format!("unknown logs flags {:#x}", options.flags)));
+        return Err(wrong(MSB_E_INVALID, format!("unknown log flags {:#x}", options.flags)));
     }
     let since = u64::try_from(options.since_ns)
         .map_err(|_| wrong(MSB_E_INVALID, format!("{} is a time before 1970", options.since_ns)))?;
@@ -211,17 +212,15 @@ unsafe fn options_in(options: *const msb_log_options) -> Result<LogOptions, Fail
     })
 }
 
-/// Take the next record. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
+/// Receives the next record. Waits up to `timeout_ms`.
 ///
-/// The records come in the order in which they reached the log, those of several sessions among
-/// each other. One thread at a time.
+/// Records come in the order in which they were recorded, across sessions. One thread at a time.
 ///
-/// `MSB_OK`: `*out_record` is filled; give it back with `msb_log_record_release`. `MSB_AGAIN`:
-/// nothing yet, also without `MSB_LOG_FOLLOW`, since the files are read meanwhile. `MSB_EOF`:
-/// nothing more, ever, and nothing to give back: the log is read to its end and, with
-/// `MSB_LOG_FOLLOW`, the sandbox has ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`:
-/// the handle was closed meanwhile. `MSB_E_IO`: a file could not be read; after that comes
-/// `MSB_EOF`.
+/// `MSB_OK`: `*out_record` is filled; release it with `msb_log_record_release`. `MSB_AGAIN`:
+/// nothing yet, also without `MSB_LOG_FOLLOW`, since a thread reads the files. `MSB_EOF`: the end,
+/// with nothing to release: the log is read completely and, with `MSB_LOG_FOLLOW`, the sandbox has
+/// ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`: the handle was closed meanwhile.
+/// `MSB_E_IO`: a file cannot be read; `MSB_EOF` follows.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_log_recv(
@@ -230,12 +229,12 @@ pub unsafe extern "C" fn msb_log_recv(
     out_record: *mut msb_log_record,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_record = unsafe { Out::new(out_record) };
     boundary(err, || {
-        // Before anything is taken out of the queue: a place that cannot be written to loses none.
+        // Before anything is dequeued: an invalid output loses no record.
         let (log, out_record) = (get::<LogStream, _>(log)?, out_record?);
         if !borrowed::has_room(1) {
             let text = "hundreds of thousands of records are not released";
@@ -243,11 +242,11 @@ pub unsafe extern "C" fn msb_log_recv(
         }
         let deadline = Timeout::from_ms(timeout_ms)?.deadline();
         match log.take_until(deadline)? {
-            LogNext::Item(LogItem::Record(record)) => Ok(out_record.write(&lend(record)?)),
+            LogNext::Item(LogItem::Record(record)) => Ok(out_record.write(&to_c(record)?)),
             LogNext::Item(LogItem::Incomplete(text)) => {
                 let backing = Backing { data: text.into_bytes(), ..Backing::default() };
                 let kind = MSB_LOG_INCOMPLETE;
-                Ok(out_record.write(&lend_with(msb_log_record { kind, ..NO_RECORD }, backing)?))
+                Ok(out_record.write(&with_backing(msb_log_record { kind, ..NO_RECORD }, backing)?))
             }
             LogNext::Item(LogItem::Failed(error)) => Err(error.into()),
             LogNext::Nothing => Ok(MSB_AGAIN),
@@ -259,8 +258,8 @@ pub unsafe extern "C" fn msb_log_recv(
     })
 }
 
-/// Puts a record into the caller's form.
-fn lend(record: LogRecord) -> Result<msb_log_record, Failure> {
+/// Converts a record to a C struct.
+fn to_c(record: LogRecord) -> Result<msb_log_record, Failure> {
     let mut backing = Backing { data: record.data, ..Backing::default() };
     let session = backing.texts.text(&record.session);
     let mut shown = msb_log_record { time_ns: ns_of(record.time), session, ..NO_RECORD };
@@ -270,10 +269,10 @@ fn lend(record: LogRecord) -> Result<msb_log_record, Failure> {
         (_, Some(event)) => note_event(event, &mut shown, &mut backing),
         _ => MSB_LOG_OTHER,
     };
-    lend_with(shown, backing)
+    with_backing(shown, backing)
 }
 
-/// Takes in what happened to a session; the result is the kind of the record.
+/// Fills in an event of a session; returns the kind of the record.
 fn note_event(event: &LogEvent, shown: &mut msb_log_record, backing: &mut Backing) -> u32 {
     match event {
         LogEvent::Started { pid, argv, tty } => {
@@ -298,9 +297,9 @@ fn note_event(event: &LogEvent, shown: &mut msb_log_record, backing: &mut Backin
     }
 }
 
-/// Lends a record that points into `backing`.
-fn lend_with(shown: msb_log_record, backing: Backing) -> Result<msb_log_record, Failure> {
-    // From here on what is pointed to stays where it is.
+/// Hands out a record that points into `backing`.
+fn with_backing(shown: msb_log_record, backing: Backing) -> Result<msb_log_record, Failure> {
+    // From here on nothing that is pointed to moves.
     let backing = Box::new(backing);
     let (data, len) = (borrowed::start_of(&backing.data), backing.data.len());
     let exit = backing.exit.as_ref().map_or(ptr::null(), ptr::from_ref);
@@ -314,12 +313,12 @@ fn ns_of(time: SystemTime) -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Give back what a record points to. Any thread, any order, also after the handle was closed.
-/// NULL, a record that was never filled and one that was released before are fine.
+/// Releases what a record points to. Any thread, any order, also after the handle was closed. NULL,
+/// a record that was never filled and a released one are no-ops.
 ///
 /// Afterwards the record's pointers are NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_log_record_release(record: *mut msb_log_record) {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     unsafe { borrowed::release(record) }
 }

@@ -1,6 +1,6 @@
-//! What a command had put out when it ended.
+//! Collected output of a command.
 
-use super::borrowed::{self, Borrowed, Released, nobody};
+use super::borrowed::{self, Borrowed, Released, no_owner};
 use super::boundary::boundary;
 use super::error::{ErrorOut, msb_error};
 use super::event::{
@@ -16,11 +16,11 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
 
-/// Of an output: `max_output` cut something off.
+/// Of an output: `max_output` truncated it.
 pub const MSB_OUTPUT_TRUNCATED: u32 = 4;
 const _: () = assert!(MSB_OUTPUT_TRUNCATED & (MSB_EVENT_WRITER_LEFT | MSB_EVENT_CUT) == 0);
 
-/// How a command ended, and what it had put out. All pointers are borrowed until
+/// Exit status and collected output of a command. All pointers are borrowed until
 /// `msb_output_release`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +29,7 @@ pub struct msb_output {
     pub struct_size: u32,
     /// How it ended: `MSB_EVENT_EXITED`, `MSB_EVENT_FAILED` or `MSB_EVENT_LOST`.
     pub kind: u32,
-    /// With `MSB_EVENT_EXITED`; else NULL. Its `MSB_EXIT_TIMED_OUT` says that the time ran out.
+    /// With `MSB_EVENT_EXITED`; else NULL. `MSB_EXIT_TIMED_OUT` in its flags reports a timeout.
     pub exit: *const msb_exec_exit,
     /// With `MSB_EVENT_FAILED`; else NULL.
     pub failure: *const msb_exec_failure,
@@ -37,17 +37,17 @@ pub struct msb_output {
     pub lost: *const u8,
     /// How many bytes.
     pub lost_len: usize,
-    /// What it wrote to standard output; with a terminal, everything. NULL when that is nothing.
+    /// Standard output; with a terminal, all output. NULL when it is empty.
     pub stdout_data: *const u8,
     /// How many bytes.
     pub stdout_len: usize,
-    /// How many bytes it wrote there, also beyond `max_output`.
+    /// Number of bytes written there, also beyond `max_output`.
     pub stdout_total: u64,
-    /// What it wrote to standard error. NULL when that is nothing.
+    /// Standard error. NULL when it is empty.
     pub stderr_data: *const u8,
     /// How many bytes.
     pub stderr_len: usize,
-    /// How many bytes it wrote there, also beyond `max_output`.
+    /// Number of bytes written there, also beyond `max_output`.
     pub stderr_total: u64,
     /// `MSB_OUTPUT_TRUNCATED`, `MSB_EVENT_WRITER_LEFT`, `MSB_EVENT_CUT`.
     pub flags: u32,
@@ -83,7 +83,7 @@ impl Released for msb_output {
     }
 
     fn emptied(&self) -> msb_output {
-        msb_output { kind: self.kind, owner: nobody(), ..NO_OUTPUT }
+        msb_output { kind: self.kind, owner: no_owner(), ..NO_OUTPUT }
     }
 }
 
@@ -95,7 +95,7 @@ struct Collected {
 }
 
 impl Collected {
-    /// The output without an owner. Its pointers are good once this has come to rest.
+    /// The output without an owner. Its pointers are valid while this does not move.
     fn shown(&self) -> msb_output {
         let event = self.ending.event();
         let Gathered { stdout, stderr } = &self.output;
@@ -118,17 +118,17 @@ impl Collected {
     }
 }
 
-/// Wait for the end of a command and of its output, and collect what was not received before.
-/// Waits up to `timeout_ms`: 0 only looks, -1 waits for ever. One thread at a time.
+/// Waits for the exit of a command and the end of its output, up to `timeout_ms`, and collects the
+/// output that was not received before. One thread at a time.
 ///
-/// A command that failed to start, whose time ran out or whose sandbox went is not a failure of
-/// this call: `out_output->kind` and `out_output->exit` say how it went, and the output so far is
-/// there. Giving the call up leaves the command running: `msb_exec_signal` ends it.
+/// A command that failed to start, timed out or lost its sandbox is not a failure of this call:
+/// `out_output->kind` and `out_output->exit` report it, together with the output so far. The
+/// command runs on if the caller stops waiting: `msb_exec_signal` ends it.
 ///
-/// `MSB_OK`: `*out_output` is filled; give it back with `msb_output_release`. Afterwards
-/// `msb_exec_recv` says `MSB_EOF`, and a second output has the same end and no bytes. `MSB_AGAIN`:
-/// not yet; what was collected is kept for the next call of this function. `MSB_E_BUSY` and
-/// `MSB_E_CLOSED` as `msb_exec_recv`.
+/// `MSB_OK`: `*out_output` is filled; release it with `msb_output_release`. Afterwards
+/// `msb_exec_recv` returns `MSB_EOF`, and a second output has the same end and no bytes.
+/// `MSB_AGAIN`: not yet; the next call of this function continues with what was collected.
+/// `MSB_E_BUSY` and `MSB_E_CLOSED` as with `msb_exec_recv`.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_collect(
@@ -137,7 +137,7 @@ pub unsafe extern "C" fn msb_exec_collect(
     out_output: *mut msb_output,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_output = unsafe { Out::new(out_output) };
@@ -157,10 +157,10 @@ pub unsafe extern "C" fn msb_exec_collect(
     })
 }
 
-/// Give back an output. NULL and one that was released before are fine; afterwards its pointers
-/// are NULL. Any thread, also after the exec was closed.
+/// Releases an output. NULL and a released one are no-ops; afterwards its pointers are NULL. Any
+/// thread, also after the exec was closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_output_release(output: *mut msb_output) {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     unsafe { borrowed::release(output) }
 }

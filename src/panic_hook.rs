@@ -1,4 +1,4 @@
-//! Panics of the library's own code are traced, and not printed.
+//! Traces panics of the library's own code, instead of printing them.
 
 use std::cell::Cell;
 use std::panic;
@@ -9,7 +9,7 @@ thread_local! {
     static INSIDE: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Marks the library's own code on a thread of the host's: a panic there is the library's.
+/// Marks the library's own code on a host thread, so that its panics are traced.
 #[derive(Debug)]
 pub(super) struct Inside;
 

@@ -1,4 +1,4 @@
-//! How far an image is, on the handles that get one.
+//! Progress of image pulls, on image and sandbox handles.
 
 use super::async_op::AsyncOp;
 use super::failure::Failure;
@@ -8,16 +8,16 @@ use super::wait::Timeout;
 use microsandbox::image::{ImagePhase, ImageProgress};
 use microsandbox::pull::{Monitor, Ready};
 
-/// Finding out what the name means.
+/// Resolves the name.
 pub const MSB_PHASE_RESOLVING: u32 = 1;
-/// Getting the layers.
+/// Downloads the layers.
 pub const MSB_PHASE_DOWNLOADING: u32 = 2;
-/// Unpacking them.
+/// Unpacks the layers.
 pub const MSB_PHASE_UNPACKING: u32 = 3;
-/// The image is there, and the sandbox starts.
+/// The image is complete, and the sandbox starts.
 pub const MSB_PHASE_STARTING: u32 = 4;
 
-/// How far getting an image is.
+/// Progress of an image pull or import.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct msb_progress {
@@ -25,13 +25,13 @@ pub struct msb_progress {
     pub struct_size: u32,
     /// One of `MSB_PHASE_*`. Ignore what you do not know.
     pub phase: u32,
-    /// How many layers there are; 0 while that is not known.
+    /// Number of layers; 0 while it is not known.
     pub layers: u32,
-    /// How many of them are finished in this phase.
+    /// Number of layers that are finished in this phase.
     pub layers_done: u32,
-    /// How many bytes are finished in this phase.
+    /// Number of bytes that are finished in this phase.
     pub bytes: u64,
-    /// How many there are; 0 while that is not known.
+    /// Number of bytes in this phase; 0 while it is not known.
     pub bytes_total: u64,
 }
 
@@ -54,7 +54,7 @@ fn progress_of(progress: ImageProgress) -> msb_progress {
     }
 }
 
-/// What `msb_image_progress` and `msb_sandbox_progress` do; `op` finds it in the state.
+/// Implements `msb_image_progress` and `msb_sandbox_progress`; `op` selects the operation.
 pub(super) fn next<S: Ready, T: Clone>(
     state: &Monitor<S>,
     op: impl Fn(&mut S) -> &mut AsyncOp<T>,
@@ -63,7 +63,7 @@ pub(super) fn next<S: Ready, T: Clone>(
 ) -> Result<msb_status, Failure> {
     let deadline = Timeout::from_ms(timeout_ms)?.deadline();
     let found = state.sleep(deadline, |state| op(state).next_progress()).transpose()?;
-    // The news may have hidden the end from those who hear of changes only.
+    // Edge-triggered pollers may have missed the end behind this progress.
     state.remind();
     Ok(match found {
         Some(Some(progress)) => out.write(&progress_of(progress)),

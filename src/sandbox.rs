@@ -1,4 +1,4 @@
-//! Sandboxes.
+//! Sandboxes: create, open, wait, stop and remove.
 
 use super::async_op::AsyncOp;
 use super::boundary::boundary;
@@ -6,7 +6,7 @@ use super::error::{ErrorOut, msb_error};
 use super::failure::descriptor_failed;
 use super::failure::{Failure, wrong};
 use super::handle::{Object, get, get_open, msb_sandbox, open};
-use super::input::text;
+use super::input::name_in;
 use super::progress::{self, msb_progress};
 use super::sandbox_info::{self, msb_sandbox_entries};
 use super::sandbox_options::{builder, msb_sandbox_options};
@@ -21,18 +21,18 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a sandbox handle stands for: a creation, what came of it, and its end.
+/// The object of a sandbox handle: its creation, and its end.
 #[derive(Debug)]
 pub(super) struct SandboxObject {
     state: Monitor<State>,
-    /// Ends the getting of its image.
+    /// Cancels the pull of its image.
     cancel: Cancel,
 }
 
 #[derive(Debug)]
 struct State {
     op: AsyncOp<Sandbox>,
-    /// The end, once somebody has asked for it.
+    /// The end, once it was asked for.
     end: Option<End>,
 }
 
@@ -53,12 +53,12 @@ impl Ready for State {
 }
 
 impl State {
-    /// The sandbox, once it is known whether there is one.
+    /// The sandbox, once its creation is complete.
     fn sandbox(&mut self) -> Option<Result<Sandbox, Failure>> {
         self.op.result()
     }
 
-    /// Its end, once it is known.
+    /// The end, once it is known.
     fn over(&mut self) -> Option<Result<(), Failure>> {
         if let Err(closed) = self.op.check_open() {
             return Some(Err(closed));
@@ -90,7 +90,7 @@ impl Object for SandboxObject {
 }
 
 impl SandboxObject {
-    /// A handle on what an operation yields, which goes on by itself.
+    /// Opens a handle on an operation, which continues by itself.
     fn begin(
         operation: impl FnOnce(&Arc<SandboxObject>) -> Pending<Sandbox>,
     ) -> Result<*mut msb_sandbox, Failure> {
@@ -107,7 +107,7 @@ impl SandboxObject {
         Ok(handle)
     }
 
-    /// The sandbox of a handle whose creation is over.
+    /// The sandbox of a handle whose creation is complete.
     pub(super) fn sandbox(&self) -> Result<Sandbox, Failure> {
         self.state.with(State::sandbox).unwrap_or_else(|| {
             let text = "the sandbox is not ready: msb_sandbox_wait_ready says when it is";
@@ -115,7 +115,7 @@ impl SandboxObject {
         })
     }
 
-    /// Begins to wait for the end, unless that was done before.
+    /// Starts to wait for the end, once.
     fn await_end(self: &Arc<Self>) -> Result<(), Failure> {
         let sandbox = self.sandbox()?;
         pull::start_io()?;
@@ -132,7 +132,7 @@ impl SandboxObject {
             pull::spawn(async move {
                 let result = tokio::select! {
                     result = pending => result.map(drop).map_err(Failure::from),
-                    // Nobody can ask for it any more.
+                    // No caller can ask for it any more.
                     () = object.state.until(|state| state.op.is_closed().then_some(())) => return,
                 };
                 object.state.with(|state| state.end = Some(End::Over(result)));
@@ -142,15 +142,15 @@ impl SandboxObject {
     }
 }
 
-/// Create a sandbox and start it. Returns at once; `msb_sandbox_wait_ready` tells how it goes.
+/// Creates a sandbox and starts it. Returns at once; `msb_sandbox_wait_ready` reports the result.
 ///
 /// `options` is lent. Without `MSB_SANDBOX_DETACHED` the sandbox ends, within two seconds, when
-/// this process does. Closing the handle while the image is got ends that, and no sandbox comes of
-/// it; later it ends nothing, and the sandbox comes up.
+/// this process does. Closing the handle while the image is pulled cancels creation; after the pull
+/// it has no effect.
 ///
-/// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: an option that makes no sense.
-/// `MSB_E_IO`: a thread or descriptor could not be made. What goes wrong later, such as a name
-/// that exists (`MSB_E_EXISTS`) or cannot be (`MSB_E_CONFIG`), `msb_sandbox_wait_ready` reports.
+/// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: an invalid option. `MSB_E_IO`: a thread or
+/// descriptor cannot be made. `msb_sandbox_wait_ready` reports later failures, such as an existing
+/// name (`MSB_E_EXISTS`) or an invalid one (`MSB_E_CONFIG`).
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_create(
@@ -158,7 +158,7 @@ pub unsafe extern "C" fn msb_sandbox_create(
     out_sandbox: *mut *mut msb_sandbox,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_sandbox = unsafe { out(out_sandbox, "a sandbox") };
@@ -179,15 +179,15 @@ pub unsafe extern "C" fn msb_sandbox_create(
     })
 }
 
-/// Start it, with the files it was left with.
+/// Start it, with the files that it has.
 pub const MSB_OPEN_START: u32 = 1;
 
-/// Find a sandbox by its name, which is lent, running or not, whoever created it. Returns at once;
-/// `msb_sandbox_wait_ready` tells how it goes.
+/// Opens a sandbox by its name, which is lent, running or not, whoever created it. Returns at once;
+/// `msb_sandbox_wait_ready` reports the result.
 ///
-/// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: `name` is NULL, or an unknown flag. That
-/// there is none (`MSB_E_NOT_FOUND`), that it cannot be a name (`MSB_E_CONFIG`) or, with
-/// `MSB_OPEN_START`, that it runs already (`MSB_E_RUNNING`), `msb_sandbox_wait_ready` reports.
+/// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: `name` is NULL, or an unknown flag.
+/// `msb_sandbox_wait_ready` reports that there is none (`MSB_E_NOT_FOUND`), that the name is
+/// invalid (`MSB_E_CONFIG`) or, with `MSB_OPEN_START`, that it already runs (`MSB_E_RUNNING`).
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_open(
@@ -196,7 +196,7 @@ pub unsafe extern "C" fn msb_sandbox_open(
     out_sandbox: *mut *mut msb_sandbox,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_sandbox = unsafe { out(out_sandbox, "a sandbox") };
@@ -214,21 +214,12 @@ pub unsafe extern "C" fn msb_sandbox_open(
     })
 }
 
-/// # Safety
-/// `name` is NULL or points to a NUL-terminated string.
-unsafe fn name_in(name: *const c_char) -> Result<String, Failure> {
-    // SAFETY: the same contract.
-    let name = unsafe { text(name, "the name") }?;
-    name.ok_or_else(|| wrong(MSB_E_INVALID, "NULL instead of a name"))
-}
-
-/// Wait until a sandbox is created, started or found. Waits up to `timeout_ms`: 0 only looks, -1
-/// waits for ever.
+/// Waits until a sandbox is created, started or found, up to `timeout_ms`.
 ///
-/// `MSB_OK`: created or started, it runs commands; only found, it may be running or not, which
-/// `msb_sandbox_info` tells. `MSB_AGAIN`: not yet. Anything else: it never will be, and why;
-/// `MSB_E_EXISTS`, `MSB_E_NO_DRIVER` and `MSB_E_BOOT` are to be expected. Asked again, it says the
-/// same, and so does every other call on the handle.
+/// `MSB_OK`: a created or started sandbox runs commands; one that was only opened may be running or
+/// not, see `msb_sandbox_info`. `MSB_AGAIN`: not yet. Any failure is final; expect `MSB_E_EXISTS`,
+/// `MSB_E_NO_DRIVER` and `MSB_E_BOOT`. Later calls return the same, and so does every other call on
+/// the handle.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_wait_ready(
@@ -236,7 +227,7 @@ pub unsafe extern "C" fn msb_sandbox_wait_ready(
     timeout_ms: i64,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     boundary(err, || {
         let object = get::<SandboxObject, _>(sandbox)?;
@@ -248,14 +239,14 @@ pub unsafe extern "C" fn msb_sandbox_wait_ready(
     })
 }
 
-/// How far the image of a sandbox that is being created is, when that is news since the last call.
-/// Waits up to `timeout_ms`: 0 only looks, -1 waits for ever. Calls may be left out: a reader that
-/// is slow misses steps, and never the end. From the first call on, and until the sandbox is ready,
-/// the descriptor of the handle polls readable also when there is news.
+/// Returns the progress of the image pull of a sandbox that is being created, if it changed since
+/// the last call. Waits up to `timeout_ms`. A slow reader misses steps, and never the end. From the
+/// first call on, and until the sandbox is ready, the descriptor of the handle also polls readable
+/// for new progress.
 ///
 /// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
-/// nothing more: `msb_sandbox_wait_ready` says, without waiting, what came of it. A sandbox whose
-/// image is a directory has no progress, and one that was opened has none.
+/// nothing more; `msb_sandbox_wait_ready` returns the result without waiting. There is no progress
+/// for a directory as image, and none for a sandbox that was opened.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_progress(
@@ -264,7 +255,7 @@ pub unsafe extern "C" fn msb_sandbox_progress(
     out_progress: *mut msb_progress,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_progress = unsafe { Out::new(out_progress) };
@@ -274,12 +265,12 @@ pub unsafe extern "C" fn msb_sandbox_progress(
     })
 }
 
-/// Stop the sandbox: its commands are asked to end, killed after `grace_ms`, and then it is gone
-/// with everything that ran in it. Waits for that, however long it takes. The handle stays open;
-/// closing it meanwhile ends the wait, not the stop.
+/// Stops the sandbox: asks its commands to exit, kills them after `grace_ms`, and ends everything
+/// in it. Waits until that is done, however long it takes. The handle stays open; closing it
+/// meanwhile ends the wait, not the stop.
 ///
-/// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before, or is not ready yet.
-/// `MSB_E_CRASHED`: it ended by itself first.
+/// `MSB_OK`: it ended by this call. `MSB_E_NOT_RUNNING`: it had already ended, or is not ready yet.
+/// `MSB_E_CRASHED`: it crashed first.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_stop(
@@ -287,7 +278,7 @@ pub unsafe extern "C" fn msb_sandbox_stop(
     grace_ms: u32,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     boundary(err, || {
         let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
@@ -298,20 +289,20 @@ pub unsafe extern "C" fn msb_sandbox_stop(
     })
 }
 
-/// End the sandbox at once, with everything that runs in it. The handle stays open; closing it
-/// meanwhile ends the wait, not the kill. A creation is undone so far: the image is no longer got,
-/// or else the sandbox is waited for and then ended.
+/// Kills the sandbox, with everything that runs in it. The handle stays open; closing it meanwhile
+/// ends the wait, not the kill. A pending creation is undone: an image pull is cancelled, otherwise
+/// this waits for the sandbox and kills it.
 ///
-/// `MSB_OK`: it has ended, now. `MSB_E_NOT_RUNNING`: it had ended before. `MSB_E_CRASHED`: it ended
-/// by itself first. Of a creation that came to nothing, what `msb_sandbox_wait_ready` says;
-/// `MSB_E_CLOSED` when it was this call that gave it up.
+/// `MSB_OK`: it ended by this call. `MSB_E_NOT_RUNNING`: it had already ended. `MSB_E_CRASHED`: it
+/// crashed first. After a failed creation, the status of `msb_sandbox_wait_ready`; `MSB_E_CLOSED`
+/// when this call cancelled it.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_kill(
     sandbox: *mut msb_sandbox,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     boundary(err, || {
         let Open { object, waits } = get_open::<SandboxObject, _>(sandbox)?;
@@ -323,14 +314,13 @@ pub unsafe extern "C" fn msb_sandbox_kill(
     })
 }
 
-/// Wait until the sandbox has ended. Waits up to `timeout_ms`: 0 only looks, -1 waits for ever.
-/// From the first call on, the descriptor of the handle polls readable when it has, and no longer
-/// because it is ready.
+/// Waits until the sandbox has ended, up to `timeout_ms`. From the first call on, the descriptor of
+/// the handle polls readable when it has ended, and no longer when it is ready.
 ///
-/// `MSB_OK`: it was stopped or killed, or its options ended it: `msb_sandbox_info` says which.
-/// `MSB_AGAIN`: not yet. `MSB_E_CRASHED`: it ended by itself. `MSB_E_NOT_RUNNING`: it was never
-/// started, or is not ready yet. `MSB_E_CLOSED`: the handle was closed meanwhile. Once it has
-/// told the end, it says the same for ever, also when the sandbox was started again.
+/// `MSB_OK`: it was stopped or killed, or its options ended it; `msb_sandbox_info` has the reason.
+/// `MSB_AGAIN`: not yet. `MSB_E_CRASHED`: it crashed. `MSB_E_NOT_RUNNING`: it was never started, or
+/// is not ready yet. `MSB_E_CLOSED`: the handle was closed meanwhile. Once it has returned the end,
+/// it always returns the same, also after the sandbox was started again.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_wait(
@@ -338,7 +328,7 @@ pub unsafe extern "C" fn msb_sandbox_wait(
     timeout_ms: i64,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     boundary(err, || {
         let object = get::<SandboxObject, _>(sandbox)?;
@@ -351,9 +341,9 @@ pub unsafe extern "C" fn msb_sandbox_wait(
     })
 }
 
-/// What is known about the sandbox now: a list of one.
+/// Returns what is known about the sandbox now: a list of one.
 ///
-/// `MSB_OK`: `*out_list` is filled; give it back with `msb_sandbox_entries_release`.
+/// `MSB_OK`: `*out_list` is filled; release it with `msb_sandbox_entries_release`.
 /// `MSB_E_NOT_FOUND`: it was removed. `MSB_E_NOT_RUNNING`: it is not ready yet.
 #[unsafe(no_mangle)]
 #[must_use]
@@ -362,7 +352,7 @@ pub unsafe extern "C" fn msb_sandbox_info(
     out_list: *mut msb_sandbox_entries,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_list = unsafe { Out::new(out_list) };
@@ -374,17 +364,17 @@ pub unsafe extern "C" fn msb_sandbox_info(
     })
 }
 
-/// All sandboxes, by name, running or not.
+/// Lists all sandboxes by name, running or not.
 ///
-/// `MSB_OK`: `*out_list` is filled; give it back with `msb_sandbox_entries_release`. `MSB_E_IO`:
-/// they cannot be read.
+/// `MSB_OK`: `*out_list` is filled; release it with `msb_sandbox_entries_release`. `MSB_E_IO`: they
+/// cannot be read.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_list(
     out_list: *mut msb_sandbox_entries,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_list = unsafe { Out::new(out_list) };
@@ -394,11 +384,11 @@ pub unsafe extern "C" fn msb_sandbox_list(
     })
 }
 
-/// A sandbox that is running is killed first.
+/// Kill a running sandbox first.
 pub const MSB_REMOVE_FORCE: u32 = 1;
 
-/// Remove a sandbox that is not running, and its files. `name` is lent. Handles on it stay open,
-/// and say that it is not there any more.
+/// Removes a sandbox that is not running, and its files. `name` is lent. Handles on it stay open;
+/// `msb_sandbox_info` then returns `MSB_E_NOT_FOUND`.
 ///
 /// `MSB_OK`. `MSB_E_NOT_FOUND`. `MSB_E_RUNNING`: stop it first, or pass `MSB_REMOVE_FORCE`.
 #[unsafe(no_mangle)]
@@ -408,7 +398,7 @@ pub unsafe extern "C" fn msb_sandbox_remove(
     flags: u32,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let name = unsafe { name_in(name) };

@@ -13,32 +13,33 @@ use std::ffi::{c_char, c_void};
 pub const MSB_STATE_CREATED: u32 = 1;
 /// Running.
 pub const MSB_STATE_RUNNING: u32 = 2;
-/// It ended as it was told, or as its options said.
+/// Ended as requested, by a call or by its options.
 pub const MSB_STATE_STOPPED: u32 = 3;
-/// It ended by itself.
+/// Ended without being asked to.
 pub const MSB_STATE_CRASHED: u32 = 4;
 
-/// Every process of a sandbox on the host, but its supervisor, is in a jail with all of its walls.
+/// Every process of a sandbox on the host, except its supervisor, is in a jail with all of its
+/// walls.
 pub const MSB_JAILED_YES: u32 = 1;
 /// A wall is missing.
 pub const MSB_JAILED_NO: u32 = 2;
 
-/// It was asked to stop.
+/// Stopped on request.
 pub const MSB_REASON_STOPPED: u32 = 1;
-/// It was killed on request.
+/// Killed on request.
 pub const MSB_REASON_KILLED: u32 = 2;
 /// It was not detached, and the process that created it ended.
 pub const MSB_REASON_CREATOR_GONE: u32 = 3;
-/// Its time was over.
+/// Its maximum duration was reached.
 pub const MSB_REASON_MAX_DURATION: u32 = 4;
-/// Nothing ran in it for too long.
+/// It was idle for too long.
 pub const MSB_REASON_IDLE: u32 = 5;
-/// It ended by itself.
+/// It crashed.
 pub const MSB_REASON_CRASHED: u32 = 6;
-/// It did not come up.
+/// It failed to boot.
 pub const MSB_REASON_BOOT_FAILED: u32 = 7;
 
-/// What a sandbox can take at most; 0 where nothing bounds it.
+/// Resource limits of a sandbox; 0 for unlimited.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct msb_bounds {
@@ -52,7 +53,7 @@ pub struct msb_bounds {
     pub memory_bytes: u64,
     /// Bytes of its upper layer.
     pub disk_bytes: u64,
-    /// Processors, also a fraction.
+    /// Processors; may be a fraction.
     pub cpus: f64,
 }
 
@@ -70,13 +71,13 @@ pub struct msb_sandbox_entry {
     pub reason: u32,
     /// `MSB_SANDBOX_DETACHED` or 0.
     pub flags: u32,
-    /// One of `MSB_JAILED_*`; 0 when it never came up.
+    /// One of `MSB_JAILED_*`; 0 when it never booted.
     pub jailed: u32,
-    /// Memory that was asked for, in MiB; 0: none was.
+    /// Requested memory, in MiB; 0: none.
     pub memory_mib: u32,
     /// Zero.
     pub reserved: u32,
-    /// Processors that were asked for; 0: none were.
+    /// Requested processors; 0: none.
     pub cpus: f64,
     /// When it was created, in milliseconds since 1970.
     pub created_ms: i64,
@@ -84,30 +85,30 @@ pub struct msb_sandbox_entry {
     pub started_ms: i64,
     /// Borrowed. Its name.
     pub name: *const c_char,
-    /// Borrowed. What it was made from, the name of an image or a path: bytes.
+    /// Borrowed. Its image, a name or a path: bytes.
     pub image: *const c_char,
     /// Borrowed. The driver that runs it, or ran it last; NULL when it was never started.
     pub driver: *const c_char,
-    /// Borrowed. More about its end, one line for people; NULL when there is nothing to say.
+    /// Borrowed. Details of its end, one line; NULL when there are none.
     pub detail: *const c_char,
     /// Borrowed. `labels_len` texts `KEY=value`.
     pub labels: *const *const c_char,
     /// How many.
     pub labels_len: usize,
-    /// Borrowed. `command_len` texts: what its image runs when nobody names a command, its
-    /// entrypoint and behind it its command. Commands that are run by name know nothing of it.
+    /// Borrowed. `command_len` texts: the image's default command, its entrypoint followed by its
+    /// command. Commands that a caller names do not use it.
     pub command: *const *const c_char,
-    /// How many; 0 when the image names none.
+    /// How many; 0 when the image has none.
     pub command_len: usize,
-    /// Borrowed. `missing_walls_len` texts: the walls of the jail that are missing, with the reason.
+    /// Borrowed. `missing_walls_len` texts: the missing walls of the jail, with the reason.
     pub missing_walls: *const *const c_char,
     /// How many.
     pub missing_walls_len: usize,
-    /// Borrowed. The bounds in force; NULL when it never came up.
+    /// Borrowed. The limits in force; NULL when it never booted.
     pub bounds: *const msb_bounds,
 }
 
-/// Sandboxes.
+/// A list of sandboxes.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct msb_sandbox_entries {
@@ -194,10 +195,10 @@ fn reason_number(reason: SandboxEndReason) -> u32 {
     }
 }
 
-/// Give back a list of sandboxes. NULL and one that was released before are fine; afterwards it is
-/// empty. Any thread.
+/// Releases a list of sandboxes. NULL and a released list are no-ops; afterwards the list is empty.
+/// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_sandbox_entries_release(list: *mut msb_sandbox_entries) {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     unsafe { borrowed::release(list) }
 }

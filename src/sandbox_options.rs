@@ -1,4 +1,4 @@
-//! What a new sandbox is to be, as C says it.
+//! Options of a new sandbox.
 
 use super::failure::{Failure, wrong};
 use super::input::{bytes, pair, text, texts};
@@ -11,14 +11,14 @@ use std::time::Duration;
 
 /// The sandbox outlives the process that creates it.
 pub const MSB_SANDBOX_DETACHED: u32 = 1;
-/// A sandbox that has the name already is ended and removed first.
+/// Kill and remove an existing sandbox of this name first.
 pub const MSB_SANDBOX_REPLACE: u32 = 2;
-/// It may reach the network. A driver that cannot give it that refuses: `MSB_E_CONFIG`.
+/// The sandbox gets network access. A driver that cannot provide it refuses: `MSB_E_CONFIG`.
 pub const MSB_SANDBOX_NETWORK: u32 = 4;
-/// The output of its sessions is kept in a log, which `msb_log_open` and `msb logs` read.
+/// Record the output of its sessions in a log, which `msb_log_open` and `msb logs` read.
 pub const MSB_SANDBOX_LOG: u32 = 8;
-/// It is refused to start where a wall of the jail cannot be had. `MSB_REQUIRE_JAIL=1` in the
-/// environment says so for every sandbox.
+/// Refuse to start where a wall of the jail is missing. `MSB_REQUIRE_JAIL=1` in the environment
+/// does so for every sandbox.
 pub const MSB_SANDBOX_REQUIRE_JAIL: u32 = 16;
 
 const FLAGS: u32 = MSB_SANDBOX_DETACHED
@@ -27,19 +27,19 @@ const FLAGS: u32 = MSB_SANDBOX_DETACHED
     | MSB_SANDBOX_LOG
     | MSB_SANDBOX_REQUIRE_JAIL;
 
-/// Commands in a virtual machine may do all that root may, in a kernel of its own.
+/// Commands in a virtual machine have all privileges of root, in their own kernel.
 pub const MSB_SECURITY_DEFAULT: u32 = 0;
-/// Commands in a virtual machine may do what a container's may.
+/// Commands in a virtual machine have the privileges of a container's.
 pub const MSB_SECURITY_RESTRICTED: u32 = 1;
 
-/// When the image is not in the store.
+/// Pull when the image is not in the store.
 pub const MSB_PULL_MISSING: u32 = 0;
-/// Each time; what has not changed is not fetched again.
+/// Pull each time; what has not changed is not downloaded again.
 pub const MSB_PULL_ALWAYS: u32 = 1;
-/// Not at all: the image has to be in the store.
+/// Never pull: the image has to be in the store.
 pub const MSB_PULL_NEVER: u32 = 2;
 
-/// What a new sandbox is to be. Zero means default, except for `name` and `image`.
+/// Options of a new sandbox. Zero means default, except for `name` and `image`.
 ///
 /// All pointers are lent. Texts are NUL-terminated.
 #[repr(C)]
@@ -51,29 +51,29 @@ pub struct msb_sandbox_options {
     pub flags: u32,
     /// Lent. 1 to 128 letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
     pub name: *const c_char,
-    /// Lent. What begins with `/`, `./` or `../`, or has a slash and is there, is the path of a
-    /// directory, which is the root filesystem and is never written to, or of an archive;
-    /// everything else is the name of an image in the store or in a registry, as in docker:
+    /// Lent. A text that begins with `/`, `./` or `../`, or has a slash and names an existing file,
+    /// is a path: of a directory, which is the root filesystem and is never written to, or of an
+    /// archive. Any other text is the name of an image in the store or in a registry, as in docker:
     /// `"python:3.12"`.
     pub image: *const c_char,
-    /// Lent. `"container"` and such; NULL: `MSB_DRIVER`, else the first usable with hardware
-    /// isolation.
+    /// Lent. `"container"`, for example; NULL: `MSB_DRIVER`, else the first usable driver with
+    /// hardware isolation.
     pub driver: *const c_char,
-    /// Lent. Working directory of commands that name none; NULL: the image's, else `/`.
+    /// Lent. Default working directory of commands; NULL: the image's, else `/`.
     pub workdir: *const c_char,
     /// Lent. Shell for scripts; NULL: the image's, else `/bin/sh`.
     pub shell: *const c_char,
-    /// Lent. User of commands that name none: `name`, `uid`, `name:group` or `uid:gid`; NULL: the
-    /// image's, else root.
+    /// Lent. Default user of commands: `name`, `uid`, `name:group` or `uid:gid`; NULL: the image's,
+    /// else root.
     pub user: *const c_char,
     /// Lent. Host name; NULL: the sandbox's name.
     pub hostname: *const c_char,
-    /// Lent. `env_len` texts `NAME=value`, for every command, over those of the image.
+    /// Lent. `env_len` texts `NAME=value`, for every command; they override those of the image.
     pub env: *const *const c_char,
     /// How many.
     pub env_len: usize,
-    /// Lent. `labels_len` texts `KEY=value`: notes of the caller's own. Of two with the same key
-    /// the last one counts.
+    /// Lent. `labels_len` texts `KEY=value`: the caller's own notes. Of two with the same key the
+    /// last one counts.
     pub labels: *const *const c_char,
     /// How many.
     pub labels_len: usize,
@@ -83,22 +83,23 @@ pub struct msb_sandbox_options {
     pub memory_mib: u32,
     /// Processes and threads at once, at least 8; 0: 4,096.
     pub pids_limit: u32,
-    /// Ended after this many milliseconds; 0: never.
+    /// Stop the sandbox after this many milliseconds; 0: never.
     pub max_duration_ms: u64,
-    /// Ended when nothing ran in it for this many milliseconds; 0: never.
+    /// Stop the sandbox when no command has run in it for this many milliseconds; 0: never.
     pub idle_timeout_ms: u64,
-    /// How long the start may take, in milliseconds; 0: 30,000.
+    /// Timeout of the start, in milliseconds; 0: 30,000.
     pub boot_timeout_ms: u64,
-    /// With `MSB_SANDBOX_LOG`: most bytes of one file of the log, at least 524,288. 0, and no
-    /// `log_files`: 4 files of 16 MiB.
+    /// With `MSB_SANDBOX_LOG`: maximum size of one file of the log in bytes, at least 524,288. 0,
+    /// and no `log_files`: 4 files of 16 MiB.
     pub log_max_bytes: u64,
-    /// With `MSB_SANDBOX_LOG`: most files, 2 to 10,000, of which the oldest goes for a new one.
+    /// With `MSB_SANDBOX_LOG`: maximum number of files, 2 to 10,000; the oldest is deleted for a
+    /// new one.
     pub log_files: u32,
     /// Zero.
     pub reserved: u32,
-    /// When the registry is asked for the image: one of `MSB_PULL_*`.
+    /// When to pull the image: one of `MSB_PULL_*`.
     pub pull_policy: u32,
-    /// What commands in a virtual machine may do: one of `MSB_SECURITY_*`.
+    /// Privileges of commands in a virtual machine: one of `MSB_SECURITY_*`.
     pub security: u32,
     /// Size of the upper layer in MiB, 16 to 16,777,216; 0: 32,768.
     pub disk_mib: u64,

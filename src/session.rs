@@ -17,7 +17,7 @@ use std::ffi::{c_char, c_void};
 /// Of a session: it has a terminal.
 pub const MSB_SESSION_TTY: u32 = 1;
 
-/// One run of a command. All pointers are borrowed until the list is released.
+/// A session. All pointers are borrowed until the list is released.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct msb_exec_entry {
@@ -27,23 +27,24 @@ pub struct msb_exec_entry {
     pub flags: u32,
     /// Process id in the guest.
     pub pid: u32,
-    /// How many readers follow it.
+    /// Number of handles that follow it.
     pub followers: u32,
-    /// How long ago it started, in nanoseconds.
+    /// Time since it started, in nanoseconds.
     pub age_ns: u64,
-    /// How many bytes it has put out.
+    /// Number of bytes of output.
     pub output_total: u64,
     /// Borrowed. Session id.
     pub id: *const c_char,
-    /// Borrowed. `argv_len` texts: the program and its arguments, cut when they are very long.
+    /// Borrowed. `argv_len` texts: the program and its arguments, truncated when they are very
+    /// long.
     pub argv: *const *const c_char,
     /// How many.
     pub argv_len: usize,
-    /// Borrowed. How it ended; NULL while it runs.
+    /// Borrowed. Its exit status; NULL while it runs.
     pub exit: *const msb_exec_exit,
 }
 
-/// Sessions.
+/// A list of sessions.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct msb_exec_entries {
@@ -79,9 +80,9 @@ fn sessions(all: Vec<SessionInfo>, out: Out<msb_exec_entries>) -> Result<msb_sta
     })
 }
 
-/// The commands that run in a sandbox, and those that ended a short while ago.
+/// Lists the commands that run in a sandbox, and those that ended a short while ago.
 ///
-/// `MSB_OK`: `*out_list` is filled; give it back with `msb_exec_entries_release`.
+/// `MSB_OK`: `*out_list` is filled; release it with `msb_exec_entries_release`.
 /// `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet. `MSB_E_LOST`.
 #[unsafe(no_mangle)]
 #[must_use]
@@ -90,7 +91,7 @@ pub unsafe extern "C" fn msb_exec_list(
     out_list: *mut msb_exec_entries,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_list = unsafe { Out::new(out_list) };
@@ -101,10 +102,10 @@ pub unsafe extern "C" fn msb_exec_list(
     })
 }
 
-/// Give back a list of sessions. NULL and one that was released before are fine; afterwards it is
-/// empty. Any thread.
+/// Releases a list of sessions. NULL and a released list are no-ops; afterwards the list is empty.
+/// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_exec_entries_release(list: *mut msb_exec_entries) {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     unsafe { borrowed::release(list) }
 }

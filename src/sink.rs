@@ -29,10 +29,10 @@ impl Object for ExecSink {
     }
 }
 
-/// Write to a command's standard input. Waits for room up to `timeout_ms`: 0 only looks, -1 waits
-/// for ever. `data` is copied. No bytes are a success that does nothing.
+/// Writes to a command's standard input. Waits for room up to `timeout_ms`. `data` is copied.
+/// Writing no bytes succeeds and does nothing.
 ///
-/// `MSB_OK`: `*out_written` bytes were taken, at least 1 unless `len` is 0, perhaps fewer than
+/// `MSB_OK`: `*out_written` bytes were accepted, at least 1 unless `len` is 0, perhaps fewer than
 /// `len`: call again with the rest. `MSB_AGAIN`: none were. `MSB_E_PIPE`: the command no longer
 /// reads. `MSB_E_CLOSED`: the sink was closed meanwhile. `MSB_E_LOST`.
 #[unsafe(no_mangle)]
@@ -45,7 +45,7 @@ pub unsafe extern "C" fn msb_sink_write(
     out_written: *mut usize,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
     let out_written = unsafe { out(out_written, "the number of bytes") };

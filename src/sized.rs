@@ -1,4 +1,4 @@
-//! Structs of the header, which start with their size, and other places to write results to.
+//! Reading and writing a caller's structs, which start with their size.
 
 use super::failure::{Failure, wrong};
 use super::status::{MSB_E_INVALID, MSB_E_UNSUPPORTED, MSB_OK, msb_status};
@@ -36,7 +36,7 @@ pub(super) unsafe fn copy_in<T: Sized32>(place: *const T) -> Result<T, Failure> 
     Ok(value)
 }
 
-/// Reads what is known of a caller's struct, whatever stands behind it, and its size.
+/// Reads the known part of a caller's struct, whatever follows it, and its size.
 ///
 /// # Safety
 /// As [`copy_in`].
@@ -96,7 +96,7 @@ impl<T: Sized32> Out<T> {
     }
 }
 
-/// As [`Out`], for the elements of an array, which all have the size of the first.
+/// Like [`Out`], for the elements of an array, which all have the size of the first.
 #[derive(Debug)]
 pub(super) struct OutArray<T> {
     first: NonNull<T>,
@@ -125,7 +125,7 @@ impl<T: Sized32> OutArray<T> {
     }
 
     pub(super) fn place(&self, index: usize) -> *mut T {
-        // Never read or written beyond the array by those who keep to its length.
+        // Callers keep to the length of the array.
         self.first.as_ptr().cast::<u8>().wrapping_add(index * self.stride).cast()
     }
 

@@ -1,43 +1,43 @@
-//! The numbers that calls report. Append-only: a number never changes its meaning.
+//! Status numbers. Append-only: a number never changes its meaning.
 
 use microsandbox::{ErrorKind, Origin};
 
-/// What a call reports: zero for success, negative for failure, positive for an outcome that is
+/// What a call returns: zero for success, negative for failure, positive for an outcome that is
 /// neither (`MSB_AGAIN`, `MSB_EOF`).
 pub type msb_status = i32;
 
 /// Success.
 pub const MSB_OK: i32 = 0;
-/// Nothing yet: the time given to the call is over. Call again later.
+/// Nothing yet: the timeout of the call expired. Call again later.
 pub const MSB_AGAIN: i32 = 1;
-/// Nothing more, ever.
+/// The end: there will be nothing more.
 pub const MSB_EOF: i32 = 2;
 
-/// An argument makes no sense: NULL where it is not allowed, an unknown flag.
+/// An argument is invalid: NULL where it is not allowed, an unknown flag.
 pub const MSB_E_INVALID: i32 = -1;
-/// Not a handle of this kind that is open: stale, foreign, closed, or of another kind.
+/// Not an open handle of this kind: stale, foreign, closed, or of another kind.
 pub const MSB_E_HANDLE: i32 = -2;
 /// The handle was closed while the call waited on it.
 pub const MSB_E_CLOSED: i32 = -3;
-/// Another thread waits on this handle already.
+/// Another thread already waits on this handle.
 pub const MSB_E_BUSY: i32 = -4;
 /// Not possible here, with this version, or after a fork.
 pub const MSB_E_UNSUPPORTED: i32 = -5;
-/// A bound is reached.
+/// A limit is reached.
 pub const MSB_E_LIMIT: i32 = -6;
-/// The system refused something; `os_error` says what.
+/// A system call failed; `os_error` has its errno.
 pub const MSB_E_IO: i32 = -7;
-/// A broken promise of the library to itself.
+/// A defect of the library: a broken invariant or a panic.
 pub const MSB_E_INTERNAL: i32 = -8;
-/// The other side broke the protocol.
+/// The peer violated the protocol.
 pub const MSB_E_PROTOCOL: i32 = -9;
-/// An answer did not come in time.
+/// A reply did not arrive in time.
 pub const MSB_E_TIMED_OUT: i32 = -10;
-/// The sandbox cannot be what it was asked to be, by its name for example.
+/// The configuration is invalid, for example a sandbox's name.
 pub const MSB_E_CONFIG: i32 = -20;
 /// No sandbox has this name.
 pub const MSB_E_NOT_FOUND: i32 = -21;
-/// A sandbox has this name already.
+/// A sandbox already has this name.
 pub const MSB_E_EXISTS: i32 = -22;
 /// The sandbox is not running.
 pub const MSB_E_NOT_RUNNING: i32 = -23;
@@ -45,19 +45,19 @@ pub const MSB_E_NOT_RUNNING: i32 = -23;
 pub const MSB_E_RUNNING: i32 = -24;
 /// No driver is usable.
 pub const MSB_E_NO_DRIVER: i32 = -25;
-/// The sandbox did not come up.
+/// The sandbox failed to boot.
 pub const MSB_E_BOOT: i32 = -26;
-/// The sandbox ended by itself.
+/// The sandbox crashed: it ended without being asked to.
 pub const MSB_E_CRASHED: i32 = -27;
 /// The command never started.
 pub const MSB_E_EXEC_FAILED: i32 = -40;
-/// The command's time ran out.
+/// The command timed out.
 pub const MSB_E_EXEC_TIMEOUT: i32 = -41;
-/// The connection to the sandbox was lost before the end was known.
+/// The connection to the sandbox was lost before the command's exit was known.
 pub const MSB_E_LOST: i32 = -42;
 /// The command no longer reads its input.
 pub const MSB_E_PIPE: i32 = -43;
-/// The process is gone.
+/// The process no longer exists.
 pub const MSB_E_NO_PROCESS: i32 = -44;
 /// No such session is known.
 pub const MSB_E_NO_SESSION: i32 = -45;
@@ -65,30 +65,30 @@ pub const MSB_E_NO_SESSION: i32 = -45;
 pub const MSB_E_NOT_A_TERMINAL: i32 = -46;
 /// No such image, in the store or in the registry.
 pub const MSB_E_NO_IMAGE: i32 = -60;
-/// The registry wants other credentials, or none would do.
+/// The registry denied access: the credentials are missing or wrong, or there is no such image.
 pub const MSB_E_IMAGE_DENIED: i32 = -61;
 /// The registry cannot be reached.
 pub const MSB_E_REGISTRY: i32 = -62;
-/// The image is broken, hostile, or of a kind that cannot be used.
+/// The image is corrupt, malicious, or of an unsupported kind.
 pub const MSB_E_BAD_IMAGE: i32 = -63;
 /// A sandbox uses the image.
 pub const MSB_E_IMAGE_IN_USE: i32 = -64;
-/// The process that works on images died.
+/// The process that pulls and unpacks images died.
 pub const MSB_E_IMAGE_FAILED: i32 = -65;
-/// The disk is too full.
+/// The disk is full.
 pub const MSB_E_NO_SPACE: i32 = -66;
-/// The image names no command of its own.
+/// The image has no default command.
 pub const MSB_E_NO_COMMAND: i32 = -67;
 
-/// The call itself was wrong.
+/// The caller: the call itself was wrong.
 pub const MSB_ORIGIN_CALLER: u32 = 1;
-/// This library or its host noticed.
+/// The host: this library or the system that it runs on.
 pub const MSB_ORIGIN_HOST: u32 = 2;
-/// What starts and watches the sandbox noticed.
+/// The driver, which starts and supervises the sandbox.
 pub const MSB_ORIGIN_DRIVER: u32 = 3;
-/// The connection noticed.
+/// The connection to the sandbox.
 pub const MSB_ORIGIN_TRANSPORT: u32 = 4;
-/// The agent in the sandbox noticed.
+/// The agent in the sandbox.
 pub const MSB_ORIGIN_AGENT: u32 = 5;
 
 /// The status of an error kind.
@@ -143,7 +143,7 @@ pub(super) fn of_origin(origin: Origin) -> u32 {
     }
 }
 
-/// Name of a status: `"MSB_E_HANDLE"`. Static; `"MSB_E_UNKNOWN"` for a number that is none.
+/// Returns the name of a status: `"MSB_E_HANDLE"`. Static; `"MSB_E_UNKNOWN"` for an unknown number.
 #[unsafe(no_mangle)]
 pub extern "C" fn msb_status_name(status: msb_status) -> *const std::ffi::c_char {
     name(status).as_ptr()

@@ -18,7 +18,7 @@ const TAG: u64 = 0x4d << 56;
 const SLOT_BITS: u32 = 20;
 const GENERATION_BITS: u32 = 28;
 const SLOTS: usize = 1 << SLOT_BITS;
-/// Threads that can be between asking [`Table::has_room`] and opening handles.
+/// Threads that can be between a call of [`Table::has_room`] and opening handles.
 const RESERVE: usize = 1024;
 const LAST_GENERATION: u32 = (1 << GENERATION_BITS) - 1;
 
@@ -29,7 +29,7 @@ pub(super) enum Kind {
     Sandbox = 1,
     Exec = 2,
     Sink = 3,
-    /// What a lent struct owns; not a handle that callers see as such.
+    /// The `owner` of a borrowed struct; callers do not see it as a handle.
     Borrowed = 4,
     Log = 5,
     Image = 6,
@@ -38,7 +38,7 @@ pub(super) enum Kind {
 /// A handle's value.
 pub(super) type Id = u64;
 
-/// The kind that a value claims to have, if it is of our making at all.
+/// The kind that a value claims to have, if it has the tag.
 pub(super) fn kind_of(id: Id) -> Option<Kind> {
     let kind = (id >> 48) & 0xff;
     [Kind::Sandbox, Kind::Exec, Kind::Sink, Kind::Borrowed, Kind::Log, Kind::Image]
@@ -100,7 +100,7 @@ impl<T> Table<T> {
         Some(TAG | (self.kind as u64) << 48 | generation | index as u64)
     }
 
-    /// Whether so many handles can be opened for sure, also when some other threads open as many.
+    /// Whether this many handles can be opened for certain, also if other threads open as many.
     pub(super) fn has_room(&self, handles: usize) -> bool {
         let inner = lock(&self.inner);
         inner.free.len() + (SLOTS - inner.slots.len()) > RESERVE * handles

@@ -1,7 +1,7 @@
-//! The log: the one thing that the library tells unasked.
+//! The trace: messages of the library itself, the one thing that it calls back for.
 //!
-//! Messages go through a bounded queue to a thread of their own, so that no caller waits for the
-//! host's function, and no lock is held while it runs.
+//! Messages go through a bounded queue to a library thread, so that no caller waits for the host's
+//! function, and no lock is held while it runs.
 
 use super::boundary::boundary;
 use super::error::{ErrorOut, msb_error};
@@ -20,19 +20,19 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-/// Something failed that nobody else is told of.
+/// A failure that no call reports.
 pub const MSB_TRACE_ERROR: u32 = 1;
-/// Something is not as it should be, and it goes on.
+/// A degraded condition; the library continues.
 pub const MSB_TRACE_WARN: u32 = 2;
-/// What happens, in few lines.
+/// Life cycle of sandboxes only.
 pub const MSB_TRACE_INFO: u32 = 3;
-/// What happens, in many.
+/// Steps of the protocol.
 pub const MSB_TRACE_DEBUG: u32 = 4;
 /// Everything.
 pub const MSB_TRACE_TRACE: u32 = 5;
 
-/// Takes a message of the library. `level` is one of `MSB_LOG_*`; `target`, a part of the library,
-/// and `message`, one line of UTF-8, are lent.
+/// Receives a message of the library. `level` is one of `MSB_TRACE_*`; `target`, a part of the
+/// library, and `message`, one line of UTF-8, are lent.
 pub type msb_trace_fn = Option<
     unsafe extern "C" fn(
         user_data: *mut c_void,
@@ -42,26 +42,25 @@ pub type msb_trace_fn = Option<
     ),
 >;
 
-/// Told that `user_data` is not used any more.
+/// Called when `user_data` is no longer used.
 pub type msb_drop_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
-/// Messages that wait for the host's function (a count); more are counted and dropped.
+/// Maximum number of queued messages; more are counted and dropped.
 const QUEUE: usize = 1024;
 
-/// Have messages of the library, up to `level`, told to `log`, on a thread of its own and one at a
-/// time; or to nobody when `log` is NULL, as at the start. `log` must not call any `msb_*`
-/// function, and may run as long as it likes: messages that come too fast for it are counted and
-/// dropped. What commands read and write, their arguments and variables are never told: for the
-/// log of a sandbox, which has that, see `msb_log_open`.
-/// `user_data` is lent until `drop` is called.
+/// Sends messages of the library, up to `level`, to `trace`, on a library thread and one at a time;
+/// NULL, the default, sends them nowhere. `trace` must not call any `msb_*` function, and may take
+/// as long as it likes: messages that exceed the queue are counted and dropped. A command's input,
+/// output, arguments and variables never appear; `msb_log_open` reads the output that a sandbox
+/// records. `user_data` is lent until `drop` is called.
 ///
-/// When this returns, the function that was set before has told all that came before this call, is
-/// not running and will not be called again, and its `drop`, which may be NULL, was called. A call
-/// that fails leaves `user_data` to the caller.
+/// When this returns, the previous function has received every message from before this call, is
+/// not running and will not be called again, and its `drop`, which may be NULL, was called. If this
+/// fails, `user_data` stays the caller's.
 ///
 /// `MSB_OK`. `MSB_E_INVALID`: no such level. `MSB_E_BUSY`: another thread is in this call.
-/// `MSB_E_UNSUPPORTED`: called by `log`; or the host is a Rust program that takes the messages
-/// itself (a subscriber of the `tracing` crate).
+/// `MSB_E_UNSUPPORTED`: called by `trace` itself; or the host is a Rust program with its own
+/// subscriber of the `tracing` crate.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_trace_set(
@@ -71,18 +70,18 @@ pub unsafe extern "C" fn msb_trace_set(
     drop: msb_drop_fn,
     err: *mut msb_error,
 ) -> msb_status {
-    // SAFETY: by the contract of every export (see the crate), NULL or valid for this call.
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     boundary(err, || {
         if trace.is_some() && !(MSB_TRACE_ERROR..=MSB_TRACE_TRACE).contains(&level) {
             return Err(wrong(MSB_E_INVALID, format!("{level} is not a trace level")));
         }
-        // The process that threads are made in is remembered by it.
+        // Also remembers the process that the threads belong to.
         start_io()?;
         if *lock(&TRACE_THREAD) == Some(thread::current().id()) {
             return Err(wrong(MSB_E_UNSUPPORTED, "the trace function itself sets the trace"));
         }
-        // Held while the old thread ends: a second caller is told so, and does not wait.
+        // Held while the old thread ends: a second caller fails and does not wait.
         let Ok(mut current) = TRACER.try_lock() else {
             return Err(wrong(MSB_E_BUSY, "another thread sets the trace"));
         };
@@ -98,7 +97,7 @@ pub unsafe extern "C" fn msb_trace_set(
 }
 
 static TRACER: Mutex<Option<Tracer>> = Mutex::new(None);
-/// Where messages go; apart from the tracer, so that no message waits for a tracer that ends.
+/// The queue; separate from the tracer, so that no message waits for a tracer that ends.
 static QUEUE_IN: Mutex<Option<SyncSender<Record>>> = Mutex::new(None);
 static TRACE_THREAD: Mutex<Option<ThreadId>> = Mutex::new(None);
 static LEVEL: AtomicU32 = AtomicU32::new(0);
@@ -111,7 +110,7 @@ struct Record {
     message: String,
 }
 
-/// What the host gave.
+/// The host's function and its data.
 struct Host {
     function: unsafe extern "C" fn(*mut c_void, u32, *const c_char, *const c_char),
     user_data: *mut c_void,
@@ -122,7 +121,7 @@ struct Host {
 unsafe impl Send for Host {}
 
 impl Host {
-    fn tell(&self, level: u32, target: &str, message: &str) {
+    fn send(&self, level: u32, target: &str, message: &str) {
         let text = |text: &str| CString::new(text.replace(['\0', '\n', '\r'], " "));
         if let (Ok(target), Ok(message)) = (text(target), text(message)) {
             // SAFETY: the host's function, with texts that live during the call.
@@ -152,57 +151,57 @@ impl Tracer {
         let spawned = spawn_thread("msb-trace", move || {
             *lock(&TRACE_THREAD) = Some(thread::current().id());
             if let Ok(host) = given.recv() {
-                serve(&host, &receiver);
+                deliver(&host, &receiver);
             }
             *lock(&TRACE_THREAD) = None;
         });
         let thread = match spawned {
             Ok(thread) => thread,
             Err(error) => {
-                // A call that fails has taken nothing over.
+                // A call that fails takes no ownership of the data.
                 host.drop = None;
                 return Err(error);
             }
         };
-        // Cannot fail: the thread waits for it.
+        // Cannot fail: the thread receives it.
         let _ = give.send(host);
         *lock(&QUEUE_IN) = Some(sender);
         LEVEL.store(level, Ordering::Release);
         Ok(Tracer { thread })
     }
 
-    /// Tells what has come until now, and ends.
+    /// Delivers the queued messages, and ends the thread.
     fn end(self) {
         LEVEL.store(0, Ordering::Release);
         drop(lock(&QUEUE_IN).take());
-        // A panic in it was told by its hook.
+        // The hook has traced a panic of the thread.
         let _ = self.thread.join();
     }
 }
 
-fn serve(host: &Host, records: &Receiver<Record>) {
+fn deliver(host: &Host, records: &Receiver<Record>) {
     for record in records {
-        tell_dropped(host);
-        host.tell(record.level, record.target, &record.message);
+        send_dropped(host);
+        host.send(record.level, record.target, &record.message);
     }
-    // Nothing comes any more, so that the next function is told of its own losses only.
-    tell_dropped(host);
+    // The queue is closed: the next function gets its own losses only.
+    send_dropped(host);
 }
 
-fn tell_dropped(host: &Host) {
+fn send_dropped(host: &Host) {
     let dropped = DROPPED.swap(0, Ordering::AcqRel);
     if dropped > 0 {
-        let text = format!("{dropped} messages came too fast and were dropped");
-        host.tell(MSB_TRACE_WARN, "msb::trace", &text);
+        let text = format!("{dropped} messages were dropped: the queue was full");
+        host.send(MSB_TRACE_WARN, "msb::trace", &text);
     }
 }
 
-/// Listens to what the library says, from the first time on.
+/// Subscribes to the library's events, once.
 fn subscribe() -> Result<(), Failure> {
     static SUBSCRIBED: Mutex<bool> = Mutex::new(false);
     let mut subscribed = lock(&SUBSCRIBED);
     if !*subscribed {
-        let registry = tracing_subscriber::registry().with(Listener);
+        let registry = tracing_subscriber::registry().with(Subscription);
         tracing::subscriber::set_global_default(registry).map_err(|_| {
             wrong(MSB_E_UNSUPPORTED, "this program has a subscriber for messages already")
         })?;
@@ -211,9 +210,9 @@ fn subscribe() -> Result<(), Failure> {
     Ok(())
 }
 
-struct Listener;
+struct Subscription;
 
-impl<S: Subscriber> Layer<S> for Listener {
+impl<S: Subscriber> Layer<S> for Subscription {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let level = number_of(*event.metadata().level());
         if level > LEVEL.load(Ordering::Acquire) {

@@ -1,4 +1,4 @@
-//! What version this is.
+//! Versions and abilities.
 
 use std::ffi::{CStr, c_char};
 
@@ -6,32 +6,32 @@ use std::ffi::{CStr, c_char};
 pub const MSB_ABI_VERSION: u32 = 0;
 const _: () = assert!(MSB_ABI_VERSION == super::abi::ABI_VERSION);
 
-/// Version of the ABI that the loaded library has. Compare it with `MSB_ABI_VERSION`.
+/// Returns the version of the ABI that the loaded library has. Compare it with `MSB_ABI_VERSION`.
 #[unsafe(no_mangle)]
 pub extern "C" fn msb_abi_version() -> u32 {
     MSB_ABI_VERSION
 }
 
-/// Version of the library: `"0.1.0"`. Static.
+/// Returns the version of the library: `"0.1.0"`. Static.
 #[unsafe(no_mangle)]
 pub extern "C" fn msb_version_string() -> *const c_char {
     const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
     VERSION.as_ptr().cast()
 }
 
-/// What `msb_has` knows.
+/// The names that `msb_has` knows.
 const ABILITIES: [&CStr; 7] =
     [c"attach", c"images", c"log", c"reattach", c"recv_many", c"session_log", c"trace"];
 
-/// Whether this library has an ability, which is lent by its name: 1 or 0, and 0 for NULL and for
-/// what it has never heard of. Names: `"attach"`, `"images"`, `"log"`, `"reattach"`,
-/// `"recv_many"`, `"session_log"` and `"trace"`. Which drivers there are, `msb_doctor` says.
+/// Returns whether this library has an ability, lent by name: 1 or 0, and 0 for NULL and for an
+/// unknown name. Names: `"attach"`, `"images"`, `"log"`, `"reattach"`, `"recv_many"`,
+/// `"session_log"` and `"trace"`. `msb_doctor` lists the drivers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_has(ability: *const c_char) -> i32 {
     if ability.is_null() {
         return 0;
     }
-    // SAFETY: not NULL, so NUL-terminated by the contract of every export (see the crate).
+    // SAFETY: not NULL, so NUL-terminated, by the contract of every export (src/lib.rs).
     let ability = unsafe { CStr::from_ptr(ability) };
     i32::from(ABILITIES.contains(&ability))
 }

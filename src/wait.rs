@@ -1,4 +1,4 @@
-//! Times that callers give, and waiting for what runs on the I/O thread.
+//! Timeouts, and waiting for operations on the I/O thread.
 
 use super::failure::{Failure, wrong};
 use super::status::MSB_E_INVALID;
@@ -10,7 +10,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A `timeout_ms` of the header: 0 looks, a positive one waits that long, -1 for ever.
+/// A `timeout_ms` of the header: 0 looks, a positive one waits that long, -1 waits forever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Timeout {
     Look,
@@ -25,7 +25,7 @@ impl Timeout {
             -1 => Ok(Timeout::Forever),
             ms => {
                 let ms = u64::try_from(ms).map_err(|_| {
-                    let text = format!("a timeout of {ms} ms: 0 looks, -1 waits for ever");
+                    let text = format!("invalid timeout of {ms} ms: 0 looks, -1 waits forever");
                     wrong(MSB_E_INVALID, text)
                 })?;
                 let deadline = Instant::now().checked_add(Duration::from_millis(ms));
@@ -55,7 +55,7 @@ struct State {
     calls: Vec<(u64, Arc<dyn Wake>)>,
 }
 
-/// Something that a thread sleeps on.
+/// A call that can be woken.
 trait Wake: Debug + Send + Sync {
     fn wake(&self);
 }
@@ -68,7 +68,7 @@ impl<T: Debug + Send> Wake for Pending<T> {
 
 impl Waits {
     /// Runs a future on the I/O thread and sleeps until it is done, or the handle is closed. The
-    /// operation itself goes on then. Never called on that thread.
+    /// operation itself continues then. Never called on that thread.
     pub(super) fn run<T: Debug + Send + 'static>(
         &self,
         future: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -77,8 +77,8 @@ impl Waits {
         self.wait(pending, async move { promise.complete(future.await) })
     }
 
-    /// As [`Waits::run`], but the operation ends with the wait: when the handle is closed it is
-    /// cancelled, and this returns when that is done.
+    /// Like [`Waits::run`], but closing the handle cancels the operation, and this returns when that
+    /// is done.
     pub(super) fn run_tied<T: Debug + Send + 'static>(
         &self,
         future: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -95,7 +95,7 @@ impl Waits {
                 promise.complete(result);
             }
         });
-        // Ends when the task does; nothing is ever sent.
+        // Returns when the task ends; nothing is ever sent.
         let _ = gone.recv();
         result
     }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_a_look_a_wait_or_for_ever_and_nothing_else() {
+    fn timeout_is_a_look_a_wait_or_forever() {
         assert_eq!(Timeout::from_ms(0).unwrap(), Timeout::Look);
         assert_eq!(Timeout::from_ms(-1).unwrap(), Timeout::Forever);
         assert!(matches!(Timeout::from_ms(5).unwrap(), Timeout::Until(_)));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_wakes_whoever_waits_and_whoever_comes_later() {
+    fn close_wakes_waiting_and_later_calls() {
         let waits = Arc::new(Waits::default());
         let waiting = Arc::clone(&waits);
         let waiter =

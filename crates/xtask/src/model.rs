@@ -53,7 +53,8 @@ pub(crate) struct Struct {
 impl Struct {
     /// Whether its first field is its size.
     pub(crate) fn is_sized(&self) -> bool {
-        self.fields.first().is_some_and(|field| field.name == "struct_size")
+        let size = Type::Name("u32".to_owned());
+        self.fields.first().is_some_and(|field| field.name == "struct_size" && field.of == size)
     }
 }
 
@@ -98,10 +99,13 @@ impl Abi {
             }
         }
         for one in &mut abi.structs {
-            one.is_callers = callers.contains(&one.name);
+            one.is_callers = callers.remove(&one.name);
             if one.is_callers && !one.is_sized() {
-                return Err(format!("{} does not start with struct_size", one.name));
+                return Err(format!("{} does not start with struct_size: u32", one.name));
             }
+        }
+        if let Some(name) = callers.iter().next() {
+            return Err(format!("{name} is not repr(C)"));
         }
         check_complete(src, &seen)?;
         Ok(abi)
