@@ -171,7 +171,7 @@ TEST(test_abi_a_release_takes_only_what_it_is_for)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
 }
 
-TEST(test_abi_many_loans_are_given_back_in_any_order_and_nothing_stays)
+TEST(test_abi_many_borrowed_structs_release_in_any_order)
 {
     enum { MANY = 2000 };
     msb_sandbox_entries *lists = calloc(MANY, sizeof *lists);

@@ -246,7 +246,7 @@ TEST(test_h_the_child)
 
 /* ---- The tests. */
 
-TEST(test_h1_attach_carries_input_and_output_and_returns_the_exit_code)
+TEST(test_h1_attach_forwards_io_and_returns_the_exit_code)
 {
     struct screen screen;
 
@@ -315,7 +315,7 @@ TEST(test_h2_the_detach_keys_leave_the_session_running)
     CHECK_TEXT(sh("cat /tmp/h2"), "typed before\n");
 }
 
-TEST(test_h2_a_half_typed_sequence_is_delivered_and_a_whole_one_parts)
+TEST(test_h2_partial_detach_keys_are_sent_whole_ones_detach)
 {
     struct screen screen;
 
@@ -402,7 +402,7 @@ TEST(test_h1_a_second_attach_at_once_is_told_so)
     ends_with(&screen, "MSB_E_BUSY 77 77 still raw;MSB_OK 0 0;");
 }
 
-TEST(test_d1_h1_closing_the_sandbox_ends_an_attach_and_not_the_command)
+TEST(test_d1_h1_sandbox_close_ends_attach_and_not_the_command)
 {
     struct screen screen;
 

@@ -168,7 +168,7 @@ TEST(test_b5_a_batch_that_has_nothing_yet_touches_nothing)
     forget(&outcome);
 }
 
-TEST(test_i_a_batch_of_no_room_or_nowhere_is_refused_and_loses_nothing)
+TEST(test_i_batch_without_room_is_refused_and_loses_nothing)
 {
     msb_exec_options options = script("echo text; exit 2");
     msb_exec *exec = start(shared(), &options, NULL);
@@ -244,7 +244,7 @@ TEST(test_i_a_batch_has_the_stride_of_its_callers_struct)
     forget(&outcome);
 }
 
-TEST(test_i_releasing_many_takes_anything_that_is_an_array_or_nothing)
+TEST(test_i_release_many_takes_any_array_or_nothing)
 {
     msb_exec_options options = script("echo text");
     msb_exec *exec = start(shared(), &options, NULL);
@@ -273,7 +273,7 @@ TEST(test_i_releasing_many_takes_anything_that_is_an_array_or_nothing)
         CHECK(!events[i].owner && !copies[i].owner && !copies[i].data && !copies[i].exit);
 }
 
-TEST(test_b6_events_that_are_held_stop_the_command_and_their_release_lets_it_go_on)
+TEST(test_b6_unreleased_events_block_until_their_release)
 {
     msb_exec_options options =
         script("i=0; while :; do head -c 4096 /dev/zero; i=$((i+1)); echo $i >/tmp/b6-batch; done");

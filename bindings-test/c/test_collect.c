@@ -189,7 +189,7 @@ TEST(test_a4_a_limit_holds_the_memory_and_not_the_command)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
 }
 
-TEST(test_b4_a_writer_that_is_left_is_told_and_what_it_wrote_in_time_is_there)
+TEST(test_b4_background_writer_is_reported_with_its_output)
 {
     msb_exec_options options = script("sh -c 'echo late; touch /tmp/b4-late; exec sleep 600' & "
                                       "until [ -e /tmp/b4-late ]; do usleep 10000; done");
@@ -274,7 +274,7 @@ TEST(test_b10_collect_takes_what_was_not_received_before)
     forget(&outcome);
 }
 
-TEST(test_b10_collected_twice_the_end_is_the_same_and_the_output_is_not_doubled)
+TEST(test_b10_second_collect_has_same_end_and_no_output)
 {
     msb_exec_options options = script("echo once; exit 6");
     msb_exec *exec = start(shared(), &options, NULL);
@@ -296,7 +296,7 @@ TEST(test_b10_collected_twice_the_end_is_the_same_and_the_output_is_not_doubled)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
 }
 
-TEST(test_b10_collected_after_the_end_was_received_there_is_only_the_end)
+TEST(test_b10_collect_after_received_end_has_only_the_end)
 {
     msb_exec_options options = script("echo seen; exit 5");
     msb_exec *exec = start(shared(), &options, NULL);

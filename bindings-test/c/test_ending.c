@@ -21,7 +21,7 @@ TEST(test_d1_closing_an_exec_ends_nothing)
     sh("kill -0 $(cat /tmp/d1-pid) && kill -9 $(cat /tmp/d1-pid)");
 }
 
-TEST(test_d1_a_command_that_writes_runs_on_after_its_exec_was_closed)
+TEST(test_d1_writing_command_runs_on_after_its_exec_is_closed)
 {
     /* More than any buffer on the way holds. */
     msb_exec_options options = script("head -c 20000000 /dev/zero; echo done >/tmp/d1-done");
@@ -31,7 +31,7 @@ TEST(test_d1_a_command_that_writes_runs_on_after_its_exec_was_closed)
     wait_until("[ -s /tmp/d1-done ]");
 }
 
-TEST(test_d2_a_signal_goes_to_the_group_or_to_all_that_was_started)
+TEST(test_d2_signal_goes_to_the_group_or_the_whole_tree)
 {
     msb_exec_options options =
         script("setsid sh -c 'echo $$ >/tmp/d2; exec sleep 600' & sleep 600 & echo $! >/tmp/d2-child;"
@@ -133,7 +133,7 @@ static void *stops(void *sandbox)
     return NULL;
 }
 
-TEST(test_b7_a_sandbox_that_is_stopped_ends_its_commands_and_never_with_success)
+TEST(test_b7_stopped_sandbox_ends_commands_never_with_success)
 {
     msb_sandbox *sandbox = sandbox_of_own("stopped");
     msb_exec_options patient = script("trap '' TERM; echo up; sleep 600 & wait; sleep 600");
@@ -163,7 +163,7 @@ TEST(test_b7_a_sandbox_that_is_stopped_ends_its_commands_and_never_with_success)
     CHECK_STATUS(msb_sandbox_remove("stopped", 0, &err), MSB_E_NOT_FOUND);
 }
 
-TEST(test_g_a_closed_sandbox_lives_on_under_its_name_with_its_commands)
+TEST(test_g_closed_sandbox_runs_on_under_its_name)
 {
     msb_sandbox *sandbox = sandbox_of_own("closed"), *other = NULL;
     msb_sandbox_options options = sandbox_named("closed");

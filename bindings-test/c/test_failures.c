@@ -46,7 +46,7 @@ TEST(test_e_a_program_that_does_not_exist_is_not_found)
               execve_says(MSB_FAILURE_NOT_FOUND, "not_found", ENOENT, "ENOENT", paths[i]));
 }
 
-TEST(test_e_a_program_that_may_not_be_executed_is_permission_denied)
+TEST(test_e_program_without_execute_bit_is_permission_denied)
 {
     msb_exec_options options = command("/work/for-root");
 

@@ -40,7 +40,7 @@ TEST(test_c1_the_sink_may_be_closed_before_the_exec)
     forget(&outcome);
 }
 
-TEST(test_c1_the_sink_may_be_closed_after_the_command_and_its_exec_are_gone)
+TEST(test_c1_sink_closes_after_command_and_exec)
 {
     msb_exec_options options = command("true");
     struct outcome outcome = {0};
@@ -56,7 +56,7 @@ TEST(test_c1_the_sink_may_be_closed_after_the_command_and_its_exec_are_gone)
     forget(&outcome);
 }
 
-TEST(test_c2_an_empty_write_does_nothing_and_closing_ends_the_input)
+TEST(test_c2_empty_write_is_a_no_op_and_close_ends_the_input)
 {
     struct outcome outcome = {0};
     msb_sink *sink = NULL;
@@ -163,7 +163,7 @@ TEST(test_c2_a_write_that_waits_delays_no_other_command)
     forget(&outcome);
 }
 
-TEST(test_c3_a_command_that_reads_no_more_breaks_the_pipe_and_runs_on)
+TEST(test_c3_command_that_stops_reading_breaks_pipe_and_runs_on)
 {
     msb_exec_options options =
         script("read -r line; echo got $line; exec 0</dev/null; echo closed; sleep 0.5; exit 5");

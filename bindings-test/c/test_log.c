@@ -222,7 +222,7 @@ TEST(test_d6_c_reads_both_outputs_of_a_session_byte_for_byte)
     sandbox_end(sandbox, "log-bytes");
 }
 
-TEST(test_d6_c_tells_sessions_apart_also_when_the_sandbox_has_ended)
+TEST(test_d6_c_log_separates_sessions_after_the_sandbox_ended)
 {
     msb_sandbox *sandbox = logged("log-sessions", 0, 0);
     char ids[4][MSB_SESSION_ID_LEN];
@@ -295,7 +295,7 @@ TEST(test_d6_c_tells_sessions_apart_also_when_the_sandbox_has_ended)
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
 }
 
-TEST(test_d6_c_follows_a_log_while_the_command_runs_and_to_the_end_of_the_sandbox)
+TEST(test_d6_c_log_is_followed_to_the_end_of_the_sandbox)
 {
     msb_sandbox *sandbox = logged("log-follow", 0, 0);
     msb_exec_options options = script("echo ready; read line; echo got $line; exec sleep 600");
@@ -357,7 +357,7 @@ TEST(test_d6_c_is_told_at_the_end_what_a_full_log_has_lost)
     CHECK_OK(msb_sandbox_remove("log-full", 0, &err));
 }
 
-TEST(test_d6_c_reads_a_log_by_its_descriptor_although_only_changes_are_heard_of)
+TEST(test_d6_c_log_is_read_by_edge_triggered_poll)
 {
     msb_sandbox *sandbox = logged("log-fd", 0, 0);
     msb_log *logs = open_logs(sandbox, NULL, 0, MSB_LOG_FOLLOW);
@@ -420,7 +420,7 @@ static void *waits_for_record(void *argument)
     return (void *)(intptr_t)rc;
 }
 
-TEST(test_d6_c_closing_a_log_wakes_its_reader_and_a_second_one_is_told_it_is_busy)
+TEST(test_d6_c_log_close_wakes_reader_and_second_reader_is_busy)
 {
     msb_sandbox *sandbox = logged("log-busy", 0, 0);
     int before = open_descriptors(0), waited = 0;
@@ -489,7 +489,7 @@ TEST(test_d6_c_logs_are_refused_what_makes_no_sense)
     sandbox_end(sandbox, "log-misuse");
 }
 
-TEST(test_d6_c_a_record_of_a_wrong_size_is_refused_and_loses_nothing)
+TEST(test_d6_c_record_of_wrong_size_is_refused_and_loses_nothing)
 {
     msb_sandbox *sandbox = logged("log-sizes", 0, 0);
     char id[MSB_SESSION_ID_LEN];

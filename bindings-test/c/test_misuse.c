@@ -256,7 +256,7 @@ TEST(test_i_a_handle_of_another_kind_is_refused)
     forget(&outcome);
 }
 
-TEST(test_i_a_closed_handle_is_refused_also_when_others_were_opened_since)
+TEST(test_i_closed_handle_is_refused_after_reuse_of_its_slot)
 {
     void *exec, *sink;
 

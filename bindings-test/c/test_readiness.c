@@ -123,7 +123,7 @@ TEST(test_fd_of_a_sink_polls_readable_when_the_pipe_is_broken)
     forget(&outcome);
 }
 
-TEST(test_fd_of_a_sandbox_polls_readable_when_it_is_ready_or_never_will_be)
+TEST(test_fd_of_a_sandbox_polls_readable_when_ready_or_failed)
 {
     msb_sandbox_options options = sandbox_named("fd");
     msb_sandbox *sandbox = NULL;
@@ -221,7 +221,7 @@ TEST(test_fd_fifty_commands_in_one_epoll)
     harness_note("%d commands, %u wake-ups, %" PRId64 " ms", LOOP_EXECS, wakes, now_ms() - begin);
 }
 
-TEST(test_fd_looks_see_the_end_of_much_output_although_only_changes_are_heard_of)
+TEST(test_fd_edge_triggered_poll_reaches_the_end_of_much_output)
 {
     for (int collect = 0; collect <= 1; collect++) {
         msb_exec_options options = script("head -c 8000000 /dev/zero");

@@ -81,7 +81,7 @@ TEST(test_d5_a_session_is_taken_up_exactly_where_it_was_left)
     forget(&outcome);
 }
 
-TEST(test_d5_an_ended_session_is_told_again_from_its_start_or_its_end)
+TEST(test_d5_ended_session_is_replayed_from_start_or_end)
 {
     msb_exec_options options = script("echo out; echo err >&2; exit 7");
     msb_exec *exec = start(shared(), &options, NULL), *again;
@@ -243,7 +243,7 @@ TEST(test_d5_a_session_that_is_none_is_refused)
     CHECK_TEXT(sh("echo goes on"), "goes on\n");
 }
 
-TEST(test_d5_a_position_counts_what_was_handed_out_collected_or_thrown_away)
+TEST(test_d5_position_counts_received_collected_and_discarded)
 {
     msb_exec_options options = script("printf 12345; printf 678 >&2; read -r line; printf 90");
     msb_event event = MSB_EVENT_INIT;

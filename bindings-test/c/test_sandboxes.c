@@ -94,7 +94,7 @@ TEST(test_g_a_sandbox_is_opened_by_its_name_and_is_the_same_one)
     open_fails("opened", MSB_OPEN_START, MSB_E_NOT_FOUND);
 }
 
-TEST(test_g_what_cannot_be_opened_is_refused_at_once_or_when_it_is_known)
+TEST(test_g_failed_open_is_reported_at_once_or_when_known)
 {
     msb_sandbox *sandbox = NULL;
     const char *names[] = {"", "-a", "a/b", "..", "a b", "\xc3\xa4"};
@@ -133,7 +133,7 @@ TEST(test_g_the_other_process)
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
 }
 
-TEST(test_g_another_process_opens_a_sandbox_and_takes_a_session_up)
+TEST(test_g_another_process_opens_a_sandbox_and_reattaches)
 {
     msb_sandbox *sandbox = sandbox_of_own("two-processes");
     msb_exec_options options = command("cat");
@@ -551,7 +551,7 @@ TEST(test_d6_a_log_has_both_its_limits_or_none_and_is_asked_for)
     }
 }
 
-TEST(test_d6_the_output_of_sessions_is_logged_when_asked_for_and_else_not)
+TEST(test_d6_output_is_logged_only_when_requested)
 {
     for (int logged = 0; logged < 2; logged++) {
         msb_sandbox_options options = sandbox_named("with-log");

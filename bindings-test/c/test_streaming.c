@@ -52,7 +52,7 @@ TEST(test_b2_output_arrives_while_the_program_runs)
     forget(&outcome);
 }
 
-TEST(test_b4_a_background_writer_delays_neither_the_exit_nor_the_end)
+TEST(test_b4_background_writer_delays_neither_exit_nor_end)
 {
     msb_exec_options options = script("sleep 600 & echo $! >/tmp/b4; echo hi");
     struct outcome outcome = run_command(&options);

@@ -11,7 +11,7 @@
         uint8_t tail[64];                                                                         \
     }
 
-TEST(test_i_options_of_another_size_are_taken_only_if_nothing_is_lost)
+TEST(test_i_options_of_other_size_lose_nothing)
 {
     LATER(msb_exec_options) later;
     msb_exec_options *options = &later.known;
@@ -37,7 +37,7 @@ TEST(test_i_options_of_another_size_are_taken_only_if_nothing_is_lost)
     forget(&outcome);
 }
 
-TEST(test_i_sandbox_options_of_another_size_are_taken_only_if_nothing_is_lost)
+TEST(test_i_sandbox_options_of_other_size_lose_nothing)
 {
     LATER(msb_sandbox_options) later;
     msb_sandbox_options *options = &later.known;

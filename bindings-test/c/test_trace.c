@@ -180,7 +180,7 @@ TEST(test_trace_nothing_of_what_runs_is_told)
         CHECK_SAY(!strstr(told.messages[i], secret), "%s", told.messages[i]);
 }
 
-TEST(test_trace_all_that_came_before_is_told_and_nothing_afterwards)
+TEST(test_trace_delivers_earlier_messages_and_no_later_ones)
 {
     for (int round = 0; round < 20; round++) {
         struct told told = {0};
@@ -201,7 +201,7 @@ TEST(test_trace_all_that_came_before_is_told_and_nothing_afterwards)
     }
 }
 
-TEST(test_trace_a_new_function_takes_over_and_the_old_one_is_dropped_once)
+TEST(test_trace_new_function_replaces_old_which_is_dropped_once)
 {
     static struct told tolds[10];
 
@@ -348,7 +348,7 @@ TEST(test_trace_every_function_that_was_set_is_dropped_once)
         CHECK_INT(tolds[i].drops, 0);
 }
 
-TEST(test_trace_what_comes_too_fast_is_counted_and_holds_nobody_up)
+TEST(test_trace_excess_messages_are_counted_and_block_nothing)
 {
     enum { MESSAGES = 1500 };
     struct told told = {0}, next = {0};

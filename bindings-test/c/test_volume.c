@@ -169,7 +169,7 @@ TEST(test_c4_fixed_input_of_any_size_is_delivered_and_then_ends)
     }
 }
 
-TEST(test_b6_a_reader_that_stops_stops_the_program_and_memory_stays)
+TEST(test_b6_stopped_reader_blocks_the_program_in_bounded_memory)
 {
     const char *args[] = {"yes"};
     msb_exec_options options = command("yes");
@@ -212,7 +212,7 @@ TEST(test_b6_a_reader_that_stops_stops_the_program_and_memory_stays)
     check_memory();
 }
 
-TEST(test_b6_events_that_are_not_released_stop_the_program_as_well)
+TEST(test_b6_unreleased_events_block_the_program_as_well)
 {
     enum { MOST = 4096 };
     msb_exec_options options = command("yes");
