@@ -61,3 +61,21 @@ fn write_file(abi: &Abi) -> Result<String, std::fmt::Error> {
     code += "    return usable;\n}\n";
     Ok(code)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_struct_of_the_header_is_in_the_layout() {
+        let header = include_str!("../../../include/microsandbox.h");
+        let in_header: Vec<&str> = header
+            .lines()
+            .filter_map(|line| line.strip_prefix("typedef struct ")?.strip_suffix(" {"))
+            .collect();
+        assert!(in_header.len() >= 6, "{in_header:?}");
+        for name in in_header {
+            assert!(LAYOUTS.iter().any(|one| one.name == name), "{name}");
+        }
+    }
+}
