@@ -58,7 +58,7 @@ func (s *Sandbox) start(
 		return nil, err
 	}
 	begin := func() (started, error) {
-		exec, sink, err := s.raw.Stream(options)
+		exec, sink, err := s.raw.Stream(options, config.StdinPipe)
 		return started{exec, sink}, err
 	}
 	// What nobody has a handle on is not to run.

@@ -40,7 +40,7 @@ func (c *ExecConfig) raw(cmd string, args []string, shell bool) (*ffi.ExecOption
 		return nil, invalid("a terminal's size has rows and columns, and needs a terminal")
 	}
 	o := &ffi.ExecOptions{
-		Cmd: cmd, Args: args, Env: env, Cwd: c.Cwd, User: c.User, Stdin: c.Stdin, Pipe: c.StdinPipe,
+		Cmd: cmd, Args: args, Env: env, Cwd: c.Cwd, User: c.User, StdinData: c.Stdin,
 		Rows: c.Rows, Cols: c.Cols, TimeoutNs: uint64(wholeSeconds(c.Timeout)),
 		DrainNs: uint64(c.Drain), MaxOutput: uint64(c.MaxOutput),
 	}

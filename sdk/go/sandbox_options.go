@@ -93,7 +93,7 @@ const mostMiB = 16 << 20
 func WithCPUs(cpus float64) SandboxOption {
 	return func(c *sandboxConfig) {
 		// What is not a number fulfils no comparison.
-		if c.options.CPUs = cpus; !(cpus > 0 && cpus <= 4096) {
+		if c.options.Cpus = cpus; !(cpus > 0 && cpus <= 4096) {
 			c.refuse(fmt.Sprintf("cpus is %v; it must be more than 0 and at most 4096", cpus))
 		}
 	}
@@ -103,7 +103,7 @@ func WithCPUs(cpus float64) SandboxOption {
 // 2 GiB or half of the host's, whichever is less.
 func WithMemory(mib int) SandboxOption {
 	return func(c *sandboxConfig) {
-		if c.options.MemoryMiB = uint32(mib); mib < 16 || mib > mostMiB {
+		if c.options.MemoryMib = uint32(mib); mib < 16 || mib > mostMiB {
 			c.refuse(fmt.Sprintf("memory is %d MiB; it must be 16 to %d MiB", mib, mostMiB))
 		}
 	}
@@ -123,7 +123,7 @@ func WithPidsLimit(count int) SandboxOption {
 // 32 GiB.
 func WithDisk(mib int) SandboxOption {
 	return func(c *sandboxConfig) {
-		if c.options.DiskMiB = uint64(mib); mib < 16 || mib > mostMiB {
+		if c.options.DiskMib = uint64(mib); mib < 16 || mib > mostMiB {
 			c.refuse(fmt.Sprintf("disk is %d MiB; it must be 16 to %d MiB", mib, mostMiB))
 		}
 	}
@@ -210,7 +210,7 @@ func WithMaxDuration(d time.Duration) SandboxOption {
 
 // WithIdleTimeout ends the sandbox when nothing ran in it for this time.
 func WithIdleTimeout(d time.Duration) SandboxOption {
-	return span("idle time", d, func(o *ffi.SandboxOptions) *uint64 { return &o.IdleMs })
+	return span("idle time", d, func(o *ffi.SandboxOptions) *uint64 { return &o.IdleTimeoutMs })
 }
 
 // WithBootTimeout sets how long the start may take, instead of 30 seconds.

@@ -11,6 +11,7 @@ mod kinds;
 mod layout;
 mod model;
 mod node;
+mod options;
 mod python;
 
 use model::Abi;
@@ -20,13 +21,15 @@ use std::process::ExitCode;
 type Maker = fn(&Abi) -> Result<String, String>;
 
 /// What is made, and by what.
-const MADE: [(&str, Maker); 7] = [
+const MADE: [(&str, Maker); 9] = [
     ("include/microsandbox.h", header::generate),
     ("bindings-test/abi/layout.c", layout::generate),
     ("bindings-test/abi/symbols.txt", symbols),
     ("sdk/python/src/microsandbox/_abi.py", python::generate),
     ("sdk/node/src/abi.ts", node::generate),
+    ("sdk/node/native/options.c", options::addon),
     ("sdk/go/internal/ffi/status.go", go::statuses),
+    ("sdk/go/internal/ffi/options.go", options::go),
     ("sdk/go/kinds.go", go::kinds),
 ];
 

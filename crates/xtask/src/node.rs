@@ -1,7 +1,9 @@
-//! `sdk/node/src/abi.ts`: the constants of the header, and the kind of each status.
+//! `sdk/node/src/abi.ts`: the constants of the header, the kind of each status, and the options that
+//! the addon takes.
 
 use crate::kinds;
 use crate::model::Abi;
+use crate::options;
 
 /// The whole file.
 pub(crate) fn generate(abi: &Abi) -> Result<String, String> {
@@ -19,5 +21,5 @@ pub(crate) fn generate(abi: &Abi) -> Result<String, String> {
     }
     code += "} as const;\n\n/** The kinds of failures that calls report. */\n\
              export type StatusKind = (typeof KIND_OF_STATUS)[keyof typeof KIND_OF_STATUS];\n";
-    Ok(code)
+    Ok(code + &options::typescript(abi)?)
 }

@@ -88,7 +88,13 @@ void give_back(struct lent *lent);
 const char *lend(napi_env env, struct lent *lent, napi_value from, const char *name, size_t *len);
 const char *const *lend_all(napi_env env, struct lent *lent, napi_value from, const char *name,
                             size_t *len);
-void lend_command(napi_env env, struct lent *lent, napi_value from, msb_exec_options *options);
+const msb_rlimit *lend_rlimits(napi_env env, struct lent *lent, napi_value from, size_t *len);
+
+/* ---- options.c ---- */
+
+void lend_sandbox_options(napi_env env, struct lent *lent, napi_value from,
+                          msb_sandbox_options *to);
+void lend_exec_options(napi_env env, struct lent *lent, napi_value from, msb_exec_options *to);
 
 /* ---- cell.c ---- */
 

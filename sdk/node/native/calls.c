@@ -23,27 +23,7 @@ static napi_value sandbox_create(napi_env env, napi_callback_info info)
     msb_status status;
 
     arguments(env, info, 1, &from);
-    options.flags = (uint32_t)field(env, from, "flags");
-    options.name = lend(env, &lent, from, "name", NULL);
-    options.image = lend(env, &lent, from, "image", NULL);
-    options.driver = lend(env, &lent, from, "driver", NULL);
-    options.workdir = lend(env, &lent, from, "workdir", NULL);
-    options.shell = lend(env, &lent, from, "shell", NULL);
-    options.user = lend(env, &lent, from, "user", NULL);
-    options.hostname = lend(env, &lent, from, "hostname", NULL);
-    options.env = lend_all(env, &lent, from, "env", &options.env_len);
-    options.labels = lend_all(env, &lent, from, "labels", &options.labels_len);
-    options.cpus = real(env, from, "cpus");
-    options.memory_mib = (uint32_t)field(env, from, "memory");
-    options.pids_limit = (uint32_t)field(env, from, "pidsLimit");
-    options.disk_mib = field(env, from, "disk");
-    options.security = (uint32_t)field(env, from, "security");
-    options.max_duration_ms = field(env, from, "maxDurationMs");
-    options.idle_timeout_ms = field(env, from, "idleTimeoutMs");
-    options.boot_timeout_ms = field(env, from, "bootTimeoutMs");
-    options.log_max_bytes = field(env, from, "logMaxBytes");
-    options.log_files = (uint32_t)field(env, from, "logFiles");
-    options.pull_policy = (uint32_t)field(env, from, "pullPolicy");
+    lend_sandbox_options(env, &lent, from, &options);
     status = msb_sandbox_create(&options, &sandbox, &err);
     give_back(&lent);
     return failed(env, status, &err) ? NULL : cell_value(env, sandbox);
@@ -105,7 +85,7 @@ static napi_value exec_stream(napi_env env, napi_callback_info info)
 
     arguments(env, info, 3, argument);
     MUST(napi_get_value_bool(env, argument[2], &pipe));
-    lend_command(env, &lent, argument[1], &options);
+    lend_exec_options(env, &lent, argument[1], &options);
     status = msb_exec_stream(to_cell(env, argument[0])->handle, &options, &exec,
                              pipe ? &sink : NULL, &err);
     give_back(&lent);

@@ -373,7 +373,7 @@ static void describe_attach(napi_env env, struct job *job, napi_value from)
     if (!has(env, from, "command", &command))
         return;
     job->command = (msb_exec_options)MSB_EXEC_OPTIONS_INIT;
-    lend_command(env, &job->lent, command, &job->command);
+    lend_exec_options(env, &job->lent, command, &job->command);
     job->attach.exec = &job->command;
 }
 

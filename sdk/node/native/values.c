@@ -401,7 +401,7 @@ const char *const *lend_all(napi_env env, struct lent *lent, napi_value from, co
     return (const char *const *)list;
 }
 
-static const msb_rlimit *lend_rlimits(napi_env env, struct lent *lent, napi_value from, size_t *len)
+const msb_rlimit *lend_rlimits(napi_env env, struct lent *lent, napi_value from, size_t *len)
 {
     napi_value array = NULL, item = NULL;
     uint32_t count = 0;
@@ -420,21 +420,4 @@ static const msb_rlimit *lend_rlimits(napi_env env, struct lent *lent, napi_valu
     }
     *len = count;
     return list;
-}
-
-void lend_command(napi_env env, struct lent *lent, napi_value from, msb_exec_options *options)
-{
-    options->flags = (uint32_t)field(env, from, "flags");
-    options->cmd = lend(env, lent, from, "cmd", NULL);
-    options->args = lend_all(env, lent, from, "args", &options->args_len);
-    options->env = lend_all(env, lent, from, "env", &options->env_len);
-    options->cwd = lend(env, lent, from, "cwd", NULL);
-    options->user = lend(env, lent, from, "user", NULL);
-    options->stdin_data = (const uint8_t *)lend(env, lent, from, "stdin", &options->stdin_len);
-    options->rlimits = lend_rlimits(env, lent, from, &options->rlimits_len);
-    options->timeout_ns = field(env, from, "timeoutNs");
-    options->drain_ns = field(env, from, "drainNs");
-    options->rows = (uint16_t)field(env, from, "rows");
-    options->cols = (uint16_t)field(env, from, "cols");
-    options->max_output = field(env, from, "maxOutput");
 }

@@ -169,3 +169,52 @@ export const KIND_OF_STATUS = {
 
 /** The kinds of failures that calls report. */
 export type StatusKind = (typeof KIND_OF_STATUS)[keyof typeof KIND_OF_STATUS];
+
+/** `msb_sandbox_options`, as the addon takes it. */
+export interface NativeSandboxOptions {
+  flags: number;
+  name: Buffer | undefined;
+  image: Buffer | undefined;
+  driver: Buffer | undefined;
+  workdir: Buffer | undefined;
+  shell: Buffer | undefined;
+  user: Buffer | undefined;
+  hostname: Buffer | undefined;
+  env: Buffer[];
+  labels: Buffer[];
+  cpus: number;
+  memoryMib: number;
+  pidsLimit: number;
+  maxDurationMs: number | bigint;
+  idleTimeoutMs: number | bigint;
+  bootTimeoutMs: number | bigint;
+  logMaxBytes: number | bigint;
+  logFiles: number;
+  pullPolicy: number;
+  security: number;
+  diskMib: number | bigint;
+}
+
+/** `msb_exec_options`, as the addon takes it. */
+export interface NativeExecOptions {
+  flags: number;
+  cmd: Buffer | undefined;
+  args: Buffer[];
+  env: Buffer[];
+  cwd: Buffer | undefined;
+  user: Buffer | undefined;
+  stdinData: Buffer | undefined;
+  rlimits: NativeRlimit[];
+  timeoutNs: number | bigint;
+  drainNs: number | bigint;
+  rows: number;
+  cols: number;
+  maxOutput: number | bigint;
+}
+
+/** `msb_rlimit`, as the addon takes it. */
+export interface NativeRlimit {
+  resource: number;
+  soft: number | bigint;
+  hard: number | bigint;
+}

@@ -1,7 +1,7 @@
 import * as abi from "./abi";
+import type { NativeSandboxOptions } from "./abi";
 import { optional, pair, processors, text, truth, whole } from "./check";
 import { InvalidArgumentError } from "./errors";
-import type { NativeSandboxOptions } from "./native";
 import type { Progress, ProgressOptions } from "./progress";
 import type { Sandbox } from "./sandbox";
 import type { WaitOptions } from "./wait";
@@ -145,9 +145,9 @@ export function sandboxOptions(name: string, options: SandboxOptions): NativeSan
     env: pairs("a variable", options.env),
     labels: pairs("a label", options.labels),
     cpus: options.cpus === undefined ? 0 : processors(options.cpus),
-    memory: number("memory (in MiB)", options.memory, 16, MOST_MIB),
+    memoryMib: number("memory (in MiB)", options.memory, 16, MOST_MIB),
     pidsLimit: number("pidsLimit", options.pidsLimit, 8, 2 ** 32 - 1),
-    disk: number("disk (in MiB)", options.disk, 16, MOST_MIB),
+    diskMib: number("disk (in MiB)", options.disk, 16, MOST_MIB),
     security: securityOf(options.security),
     maxDurationMs: number("maxDuration", options.maxDuration),
     idleTimeoutMs: number("idleTimeout", options.idleTimeout),

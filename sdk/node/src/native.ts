@@ -5,6 +5,8 @@
  * @module
  */
 
+import type { NativeExecOptions, NativeSandboxOptions } from "./abi";
+
 // Node has these symbols from 18.18 on.
 for (const name of ["asyncDispose", "dispose"]) {
   if (!(name in Symbol)) Object.defineProperty(Symbol, name, { value: Symbol(`Symbol.${name}`) });
@@ -44,46 +46,6 @@ export interface NativeOutput {
   exit: NativeExit | null;
   failure: NativeFailure | null;
   lost: Buffer;
-}
-
-export interface NativeCommand {
-  flags: number;
-  cmd: Buffer;
-  args: Buffer[];
-  env: Buffer[];
-  cwd: Buffer | undefined;
-  user: Buffer | undefined;
-  stdin: Buffer | undefined;
-  rlimits: { resource: number; soft: bigint; hard: bigint }[];
-  timeoutNs: bigint;
-  drainNs: bigint;
-  rows: number;
-  cols: number;
-  maxOutput: bigint;
-}
-
-export interface NativeSandboxOptions {
-  flags: number;
-  name: Buffer;
-  image: Buffer;
-  driver: Buffer | undefined;
-  workdir: Buffer | undefined;
-  shell: Buffer | undefined;
-  user: Buffer | undefined;
-  hostname: Buffer | undefined;
-  env: Buffer[];
-  labels: Buffer[];
-  cpus: number;
-  memory: number;
-  pidsLimit: number;
-  disk: number;
-  security: number;
-  maxDurationMs: number;
-  idleTimeoutMs: number;
-  bootTimeoutMs: number;
-  logMaxBytes: number;
-  logFiles: number;
-  pullPolicy: number;
 }
 
 export interface NativeBounds {
@@ -185,7 +147,7 @@ export interface JobSpec {
   name?: Buffer | undefined;
   first?: number | bigint;
   second?: number;
-  command?: NativeCommand | undefined;
+  command?: NativeExecOptions | undefined;
   detachKeys?: Buffer | undefined;
 }
 
@@ -211,7 +173,7 @@ export interface Native {
   imageImport(spec: { path: Buffer; name: Buffer | undefined }): Cell;
   imageWait(image: Cell): NativeImage | undefined;
   imageProgress(image: Cell): NativeProgress | undefined;
-  execStream(sandbox: Cell, command: NativeCommand, pipe: boolean): [Cell, Cell | null];
+  execStream(sandbox: Cell, command: NativeExecOptions, pipe: boolean): [Cell, Cell | null];
   execId(exec: Cell): string;
   execPosition(exec: Cell): [number, number];
   execRecv(exec: Cell): unknown;

@@ -1,7 +1,7 @@
 import * as abi from "./abi";
+import type { NativeExecOptions, NativeRlimit } from "./abi";
 import { bytesOf, nanoseconds, optional, pair, text, u64, whole, type Text } from "./check";
 import { InvalidArgumentError } from "./errors";
-import type { NativeCommand } from "./native";
 
 /** Names of the resources that can be limited, at the place of their Linux number. */
 const RESOURCES = [
@@ -60,7 +60,7 @@ export const Stdin = {
 
 /** A command as the addon takes it. @internal */
 export interface Command {
-  native: NativeCommand;
+  native: NativeExecOptions;
   pipe: boolean;
   /** What the caller's limit on collected output really is. */
   most: number;
@@ -135,7 +135,7 @@ abstract class CommandBuilder {
   }
 
   /** Checks everything that can be checked before it is sent. */
-  protected command(cmd: Text): NativeCommand {
+  protected command(cmd: Text): NativeExecOptions {
     return {
       flags: 0,
       cmd: text("the command", cmd),
@@ -144,7 +144,7 @@ abstract class CommandBuilder {
       cwd: optional("the working directory", this.#cwd),
       user: optional("the user", this.#user),
       rlimits: this.#rlimits.map(checkedLimit),
-      stdin: undefined,
+      stdinData: undefined,
       timeoutNs: this.#timeout === undefined ? 0n : checkedTimeout(this.#timeout),
       drainNs: 0n,
       rows: 0,
@@ -160,7 +160,7 @@ function checkedTimeout(ms: number | bigint): bigint {
   throw new InvalidArgumentError("the timeout is zero; leave it out or give it a time");
 }
 
-function checkedLimit(limit: Rlimit): { resource: number; soft: bigint; hard: bigint } {
+function checkedLimit(limit: Rlimit): NativeRlimit {
   const resource = RESOURCES.indexOf(limit.resource);
   if (resource < 0) {
     throw new InvalidArgumentError(`${JSON.stringify(limit.resource)} is no resource to limit`);
@@ -258,7 +258,7 @@ export class ExecOptionsBuilder extends CommandBuilder {
       most = Number(limit);
       command.maxOutput = limit || 1n; // of which ExecOutput shows nothing
     }
-    if (this.#stdin.kind === "bytes") command.stdin = bytesOf(this.#stdin.data);
+    if (this.#stdin.kind === "bytes") command.stdinData = bytesOf(this.#stdin.data);
     return { native: command, pipe: this.#stdin.kind === "pipe", most };
   }
 }
@@ -282,7 +282,7 @@ export class AttachOptionsBuilder extends CommandBuilder {
   }
 
   /** @internal */
-  build(cmd: Text | undefined): { command: NativeCommand | undefined; detachKeys: Buffer | undefined } {
+  build(cmd: Text | undefined): { command: NativeExecOptions | undefined; detachKeys: Buffer | undefined } {
     return {
       command: cmd === undefined ? undefined : this.command(cmd),
       detachKeys: optional("the detach keys", this.#detachKeys),

@@ -72,3 +72,30 @@ func (a *arena) texts(texts []string) (**C.char, C.size_t) {
 	}
 	return at, C.size_t(len(texts))
 }
+
+// optionalBytes gives NULL for nil.
+func (a *arena) optionalBytes(data []byte) (*C.uint8_t, C.size_t) {
+	if data == nil {
+		return nil, 0
+	}
+	return a.bytes(data), C.size_t(len(data))
+}
+
+func bytesSize(data []byte) int { return len(data) + 1 + word }
+
+func rlimitsSize(limits []Rlimit) int { return len(limits)*int(C.sizeof_msb_rlimit) + word }
+
+func (a *arena) rlimits(limits []Rlimit) (*C.msb_rlimit, C.size_t) {
+	if len(limits) == 0 {
+		return nil, 0
+	}
+	at := (*C.msb_rlimit)(a.take(len(limits) * int(C.sizeof_msb_rlimit)))
+	for i, limit := range limits {
+		unsafe.Slice(at, len(limits))[i] = C.msb_rlimit{
+			resource: C.uint32_t(limit.Resource),
+			soft:     C.uint64_t(limit.Soft),
+			hard:     C.uint64_t(limit.Hard),
+		}
+	}
+	return at, C.size_t(len(limits))
+}

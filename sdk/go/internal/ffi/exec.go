@@ -94,63 +94,15 @@ type Rlimit struct {
 	Soft, Hard uint64
 }
 
-// ExecOptions say what to run. Nothing in them holds a NUL.
-type ExecOptions struct {
-	Flags      uint32
-	Cmd        string
-	Args, Env  []string
-	Cwd, User  string // "": not set
-	Stdin      []byte // nil: not set
-	Rlimits    []Rlimit
-	TimeoutNs  uint64
-	DrainNs    uint64
-	Rows, Cols uint16
-	MaxOutput  uint64
-	Pipe       bool
-}
-
-func (o *ExecOptions) size() int {
-	return textSize(o.Cmd) + textsSize(o.Args) + textsSize(o.Env) + textSize(o.Cwd) +
-		textSize(o.User) + len(o.Stdin) + 2*word + len(o.Rlimits)*int(C.sizeof_msb_rlimit) + word
-}
-
-// lend writes the options for C, with all that they point to in the arena.
-func (o *ExecOptions) lend(a *arena) C.msb_exec_options {
-	to := C.go_exec_options()
-	to.flags = C.uint32_t(o.Flags)
-	to.cmd = a.text(o.Cmd)
-	to.args, to.args_len = a.texts(o.Args)
-	to.env, to.env_len = a.texts(o.Env)
-	to.cwd, to.user = a.optional(o.Cwd), a.optional(o.User)
-	if o.Stdin != nil {
-		to.stdin_data, to.stdin_len = a.bytes(o.Stdin), C.size_t(len(o.Stdin))
-	}
-	if len(o.Rlimits) > 0 {
-		to.rlimits = (*C.msb_rlimit)(a.take(len(o.Rlimits) * int(C.sizeof_msb_rlimit)))
-		to.rlimits_len = C.size_t(len(o.Rlimits))
-		for i, limit := range o.Rlimits {
-			unsafe.Slice(to.rlimits, len(o.Rlimits))[i] = C.msb_rlimit{
-				resource: C.uint32_t(limit.Resource),
-				soft:     C.uint64_t(limit.Soft),
-				hard:     C.uint64_t(limit.Hard),
-			}
-		}
-	}
-	to.timeout_ns, to.drain_ns = C.uint64_t(o.TimeoutNs), C.uint64_t(o.DrainNs)
-	to.rows, to.cols = C.uint16_t(o.Rows), C.uint16_t(o.Cols)
-	to.max_output = C.uint64_t(o.MaxOutput)
-	return to
-}
-
-// Stream starts a command. It takes a moment if it is the first call on a sandbox that was found.
-func (s *Sandbox) Stream(o *ExecOptions) (*Exec, *Sink, error) {
+// Stream starts a command, with a pipe for its input or without. It takes a moment if it is the first call on a sandbox that was found.
+func (s *Sandbox) Stream(o *ExecOptions, pipe bool) (*Exec, *Sink, error) {
 	a := newArena(o.size())
 	defer a.free()
 	options, err := o.lend(a), C.go_error()
 	var raw *C.msb_exec
 	var input *C.msb_sink
 	out := &input
-	if !o.Pipe {
+	if !pipe {
 		out = nil
 	}
 	status := C.msb_exec_stream(s.raw, &options, &raw, out, &err)

@@ -25,20 +25,6 @@ const (
 	SecurityRestricted = C.MSB_SECURITY_RESTRICTED
 )
 
-// SandboxOptions say what a sandbox is to be. Nothing in them holds a NUL.
-type SandboxOptions struct {
-	Flags                                uint32
-	Name, Image, Driver, Workdir, Shell  string
-	User, Hostname                       string
-	Env, Labels                          []string
-	CPUs                                 float64
-	MemoryMiB, PidsLimit, Security       uint32
-	DiskMiB                              uint64
-	MaxDurationMs, IdleMs, BootTimeoutMs uint64
-	LogMaxBytes                          uint64
-	LogFiles, PullPolicy                 uint32
-}
-
 // Sandbox is a handle on one.
 type Sandbox struct {
 	raw   *C.msb_sandbox
@@ -53,30 +39,11 @@ func newSandbox(raw *C.msb_sandbox) *Sandbox {
 
 // CreateSandbox begins to make a sandbox.
 func CreateSandbox(o *SandboxOptions) (*Sandbox, error) {
-	size := textsSize(o.Env) + textsSize(o.Labels)
-	texts := []string{o.Name, o.Image, o.Driver, o.Workdir, o.Shell, o.User, o.Hostname}
-	for _, text := range texts {
-		size += textSize(text)
-	}
-	a := newArena(size)
+	a := newArena(o.size())
 	defer a.free()
-	to, err := C.go_sandbox_options(), C.go_error()
-	to.flags = C.uint32_t(o.Flags)
-	to.name, to.image, to.driver = a.text(o.Name), a.optional(o.Image), a.optional(o.Driver)
-	to.workdir, to.shell = a.optional(o.Workdir), a.optional(o.Shell)
-	to.user, to.hostname = a.optional(o.User), a.optional(o.Hostname)
-	to.env, to.env_len = a.texts(o.Env)
-	to.labels, to.labels_len = a.texts(o.Labels)
-	to.cpus, to.memory_mib = C.double(o.CPUs), C.uint32_t(o.MemoryMiB)
-	to.pids_limit, to.disk_mib = C.uint32_t(o.PidsLimit), C.uint64_t(o.DiskMiB)
-	to.security = C.uint32_t(o.Security)
-	to.max_duration_ms = C.uint64_t(o.MaxDurationMs)
-	to.idle_timeout_ms = C.uint64_t(o.IdleMs)
-	to.boot_timeout_ms = C.uint64_t(o.BootTimeoutMs)
-	to.log_max_bytes, to.log_files = C.uint64_t(o.LogMaxBytes), C.uint32_t(o.LogFiles)
-	to.pull_policy = C.uint32_t(o.PullPolicy)
+	options, err := o.lend(a), C.go_error()
 	var raw *C.msb_sandbox
-	if status := C.msb_sandbox_create(&to, &raw, &err); status < 0 {
+	if status := C.msb_sandbox_create(&options, &raw, &err); status < 0 {
 		return nil, failed(&err)
 	}
 	return newSandbox(raw), nil
