@@ -1,7 +1,7 @@
 //! Directories and files of the state.
 
+use crate::clock::now_ms;
 use crate::error::{Error, Result};
-use crate::state::now_ms;
 use crate::tree::remove_tree;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};

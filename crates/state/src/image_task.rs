@@ -3,8 +3,8 @@
 use crate::companions::Companions;
 use crate::error::{Error, Result};
 use crate::home::Home;
-use crate::launch::{open_log, own_life, runner_command};
-use command_fds::{CommandFdExt, FdMapping};
+use crate::runner::{open_log, own_lifeline, pass_descriptors, runner_command};
+use command_fds::FdMapping;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
@@ -76,10 +76,12 @@ pub fn begin_image_task(
     let log = open_log(&home.image_log())?;
     command.arg("image").arg("--home").arg(home.path());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
-    let creator = own_life().map_err(|error| failed(error.into()))?;
-    command
-        .fd_mappings(vec![FdMapping { parent_fd: creator, child_fd: 3 }])
-        .map_err(|error| failed(io::Error::other(error)))?;
+    let creator = own_lifeline().map_err(|error| failed(error.into()))?;
+    pass_descriptors(
+        &mut command,
+        companions,
+        vec![FdMapping { parent_fd: creator, child_fd: 3 }],
+    )?;
     let mut child = command.spawn().map_err(failed)?;
     let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(failed(io::Error::other("it has no pipes")));

@@ -1,6 +1,7 @@
 //! The start of a sandbox, up to the word that it is ready.
 
 use crate::bounds::Protection;
+use crate::clock::now_ms;
 use crate::companions::Companions;
 use crate::config::{SandboxConfig, jail_is_required};
 use crate::control::{Control, Request, wait_readable};
@@ -8,40 +9,18 @@ use crate::dirs::create_private_dir;
 use crate::error::{Error, Failure, Result};
 use crate::home::{Home, SandboxDir};
 use crate::lock::SandboxLock;
+use crate::records::{Creator, Started, Stored};
 use crate::report::{HostReport, Isolation};
-use crate::state::{Creator, Started, Stored, now_ms};
+use crate::runner::{log_to, own_lifeline, pass_descriptors, run, runner_command};
 use crate::store::{clean_leftovers, discard_unless_running, is_blank, replace};
-use command_fds::{CommandFdExt, FdMapping};
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use command_fds::FdMapping;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
-
-/// The environment variables that the runner may see. Everything else of the host program's
-/// environment is none of its business.
-const RUNNER_ENVIRONMENT: &[&str] = &[
-    "PATH",
-    "LD_LIBRARY_PATH",
-    "MSB_CONTAINER_USERNS",
-    "MSB_OCI_RUNTIME",
-    "MSB_ID_RANGE",
-    "MSB_JAIL_LOG",
-    "MSB_IMAGE_MAX_BYTES",
-    "MSB_IMAGE_MAX_ENTRIES",
-    "MSB_IMAGE_MAX_RATIO",
-    "MSB_KERNEL",
-    "MSB_KRUN_UNCHECKED",
-    "MSB_LIBKRUNFW",
-    "MSB_LOG",
-];
 
 /// How long a sandbox that is being replaced has to disappear.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -49,9 +28,6 @@ const REPLACE_TIMEOUT: Duration = Duration::from_secs(20);
 const STATUS_GRACE: Duration = Duration::from_secs(15);
 /// How much of the runner's log goes into an error.
 const LOG_TAIL: u64 = 800;
-/// How large a log grows before it is begun anew.
-const LOG_LIMIT: u64 = 1024 * 1024;
-
 /// How [`create`] treats a sandbox that has the name already.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CreateOptions {
@@ -260,74 +236,6 @@ fn prepare(home: &Home, dir: &SandboxDir) -> Result<()> {
     home.prepare_run(dir)
 }
 
-/// The command for the runner, with nothing of the host program but a few variables.
-pub(crate) fn runner_command(companions: &Companions) -> Command {
-    let mut command = Command::new(&companions.runner);
-    command.env_clear().current_dir("/").stdin(Stdio::null());
-    for key in RUNNER_ENVIRONMENT {
-        if let Some(value) = std::env::var_os(key) {
-            command.env(key, value);
-        }
-    }
-    command
-}
-
-/// Waits for a child's end and says whether it reported a failure.
-pub(crate) fn run_to_end(mut command: Command, program: &Path) -> Result<bool> {
-    let mut child = command.spawn().map_err(|error| Error::io("run", program, error))?;
-    // The descriptors passed to the child stay open in the command until here.
-    drop(command);
-    match child.wait() {
-        Ok(status) => Ok(status.success()),
-        // The host program ignores SIGCHLD or waits for all its children itself.
-        Err(error) if error.raw_os_error() == Some(nix::libc::ECHILD) => Ok(true),
-        Err(error) => Err(Error::io("wait for", program, error)),
-    }
-}
-
-/// Waits until a child ends, and says whether it reported success; `None` when the limit passes
-/// first, and then the child is killed. What it has forked goes on.
-pub(crate) fn run_within(
-    mut command: Command,
-    program: &Path,
-    limit: Duration,
-) -> Result<Option<bool>> {
-    let failed = |error: io::Error| Error::io("wait for", program, error);
-    let mut child = command.spawn().map_err(|error| Error::io("run", program, error))?;
-    drop(command);
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let deadline = Instant::now() + limit;
-    // Without descriptors of processes (Linux before 5.3) it is waited for as long as it takes.
-    if let Some(Ok(process)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
-        match wait_readable(process.as_fd(), Some(deadline)) {
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Ok(None);
-            }
-            ended => ended.map_err(failed)?,
-        }
-    }
-    match child.wait() {
-        Ok(status) => Ok(Some(status.success())),
-        // The host program ignores SIGCHLD or waits for all its children itself.
-        Err(error) if error.raw_os_error() == Some(nix::libc::ECHILD) => Ok(Some(true)),
-        Err(error) => Err(failed(error)),
-    }
-}
-
-/// Opens a log to append to; one that has grown large is begun anew.
-pub(crate) fn open_log(path: &Path) -> Result<File> {
-    let too_long = fs::metadata(path).is_ok_and(|found| found.len() > LOG_LIMIT);
-    let mut options = fs::OpenOptions::new();
-    options.append(true).create(true).mode(0o600);
-    let file = options.open(path).map_err(|error| Error::io("open", path, error))?;
-    if too_long {
-        file.set_len(0).map_err(|error| Error::io("shorten", path, error))?;
-    }
-    Ok(file)
-}
-
 fn spawn_runner(
     dir: &SandboxDir,
     lock: &SandboxLock,
@@ -344,42 +252,18 @@ fn spawn_runner(
     let mut command = runner_command(companions);
     command.arg("run").arg("--dir").arg(dir.path()).arg("--agent").arg(&companions.agent);
     if !detached {
-        let creator = own_life()
+        let creator = own_lifeline()
             .map_err(|error| Error::io("open a descriptor of this process for", runner, error))?;
         fds.push(FdMapping { parent_fd: creator, child_fd: 5 });
         command.arg("--attached");
     }
-    let log = open_log(&dir.runner_log())?;
-    let log_copy =
-        log.try_clone().map_err(|error| Error::io("duplicate", &dir.runner_log(), error))?;
-    command.stdout(log).stderr(log_copy);
-    command
-        .fd_mappings(fds)
-        .map_err(|error| Error::io("pass descriptors to", runner, io::Error::other(error)))?;
-    if run_to_end(command, runner)? {
+    log_to(&mut command, &dir.runner_log())?;
+    pass_descriptors(&mut command, companions, fds)?;
+    if run(command, runner, None)? == Some(true) {
         Ok(status)
     } else {
         Err(Failure::boot(format!("the runner did not start: {}", log_tail(dir))).into())
     }
-}
-
-/// A descriptor that polls readable once this process has ended.
-///
-/// A descriptor of the process itself: neither its number, nor a pipe, which a forked child of the
-/// host program could keep open. Where there is no such thing (Linux before 5.3, programs under an
-/// older valgrind) it is a pipe all the same.
-pub(crate) fn own_life() -> std::result::Result<OwnedFd, Errno> {
-    static LIFELINE: OnceLock<(OwnedFd, OwnedFd)> = OnceLock::new();
-    match pidfd_open(getpid(), PidfdFlags::empty()) {
-        Err(Errno::NOSYS) => {}
-        result => return result,
-    }
-    if LIFELINE.get().is_none() {
-        // Should another thread be faster, its pipe is as good.
-        let _ = LIFELINE.set(pipe_with(PipeFlags::CLOEXEC)?);
-    }
-    let (read, _) = LIFELINE.get().ok_or(Errno::IO)?;
-    fcntl_dupfd_cloexec(read, 3)
 }
 
 /// The last lines of the runner's log.

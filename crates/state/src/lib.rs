@@ -11,10 +11,11 @@
 //!
 //! All calls block; none takes a lock of the process, touches its standard streams or its signals.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod bounds;
 mod byte_string;
+mod clock;
 mod companions;
 mod config;
 mod control;
@@ -27,15 +28,19 @@ mod launch;
 mod lock;
 mod log;
 mod name;
+mod records;
 mod report;
+mod runner;
 mod socket;
-mod state;
 mod store;
+#[allow(unsafe_code, reason = "system calls that have no safe wrapper")]
+mod sys;
 mod tree;
 mod trust;
 
 pub use bounds::{Bounds, Cpus, DEFAULT_DISK_MIB, DEFAULT_PIDS, Protection, Security, memory_mib};
 pub use byte_string::ByteString;
+pub use clock::now_ms;
 pub use companions::{Companions, find_companion};
 pub use config::{
     CONFIG_VERSION, DriverChoice, LogConfig, SandboxConfig, jail_is_required, resolve_boot_timeout,
@@ -50,9 +55,9 @@ pub use launch::{CreateOptions, Pending, Ready, StatusRecord, create, doctor, st
 pub use lock::SandboxLock;
 pub use log::{LogEvent, LogOptions, LogReader, LogRecord, LogSource, LogStep, LogWriter};
 pub use name::{InvalidName, Name};
+pub use records::{Creator, Outcome, Reason, Started, Status, Stored};
 pub use report::{DriverReport, HostReport, Isolation, Probe, WallReport};
 pub use socket::{bind_in, connect_in};
-pub use state::{Creator, Outcome, Reason, Started, Status, Stored, now_ms};
 pub use store::{Info, get, list, remove, sweep};
 pub use tree::remove_tree;
 pub use trust::check_trusted;

@@ -9,10 +9,10 @@
 //!   sandbox is never mistaken for a running one.
 
 use crate::error::{Error, Result};
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc;
+use crate::sys::{LockOp, is_byte_locked, lock_byte};
+use rustix::io::Errno;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -58,79 +58,61 @@ impl SandboxLock {
         }
     }
 
-    /// Whether someone else holds the sandbox running. Takes nothing.
+    /// Returns whether another holder has the lock *running*. Takes nothing.
     pub fn is_running(&self) -> Result<bool> {
-        let mut found = flock(Byte::Running, libc::F_WRLCK);
-        self.control(FcntlArg::F_OFD_GETLK(&mut found))?;
-        Ok(libc::c_int::from(found.l_type) != libc::F_UNLCK)
+        is_byte_locked(&self.file, Byte::Running as libc::off_t).map_err(|error| self.failed(error))
     }
 
-    /// Holds the sandbox running, if nobody does.
+    /// Takes the lock *running*; returns `false` if another holder has it.
     pub fn try_running(&self) -> Result<bool> {
         self.try_lock(Byte::Running)
     }
 
-    /// Waits until nobody else changes the directory, and keeps others from it.
+    /// Takes the lock *maintenance*; waits while another holder has it.
     pub fn maintenance(&self) -> Result<()> {
-        self.control(FcntlArg::F_OFD_SETLKW(&flock(Byte::Maintenance, libc::F_WRLCK)))
+        self.control(Byte::Maintenance, LockOp::Wait).map_err(|error| self.failed(error))
     }
 
-    /// As [`SandboxLock::maintenance`], but says `false` instead of waiting.
+    /// As [`SandboxLock::maintenance`], but returns `false` instead of waiting.
     pub fn try_maintenance(&self) -> Result<bool> {
         self.try_lock(Byte::Maintenance)
     }
 
-    /// Lets others change the directory again.
+    /// Releases the lock *maintenance*.
     pub fn end_maintenance(&self) -> Result<()> {
-        self.control(FcntlArg::F_OFD_SETLK(&flock(Byte::Maintenance, libc::F_UNLCK)))
+        self.control(Byte::Maintenance, LockOp::Release).map_err(|error| self.failed(error))
     }
 
-    /// Another descriptor for the same locks.
+    /// Returns another descriptor for the same locks.
     pub fn duplicate(&self) -> Result<OwnedFd> {
         let copy = self.file.try_clone();
         copy.map(OwnedFd::from).map_err(|error| Error::io("duplicate", &self.path, error))
     }
 
     fn try_lock(&self, byte: Byte) -> Result<bool> {
-        let flock = flock(byte, libc::F_WRLCK);
-        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&flock)) {
-            Ok(_) => Ok(true),
-            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-            Err(error) => Err(Error::io("lock", &self.path, error)),
+        match self.control(byte, LockOp::Try) {
+            Ok(()) => Ok(true),
+            Err(error)
+                if matches!(Errno::from_io_error(&error), Some(Errno::AGAIN | Errno::ACCESS)) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(self.failed(error)),
         }
     }
 
-    fn control(&self, mut argument: FcntlArg<'_>) -> Result<()> {
-        loop {
-            let result = match &mut argument {
-                FcntlArg::F_OFD_SETLKW(flock) => fcntl(&self.file, FcntlArg::F_OFD_SETLKW(flock)),
-                FcntlArg::F_OFD_SETLK(flock) => fcntl(&self.file, FcntlArg::F_OFD_SETLK(flock)),
-                FcntlArg::F_OFD_GETLK(flock) => fcntl(&self.file, FcntlArg::F_OFD_GETLK(flock)),
-                _ => Err(Errno::EINVAL),
-            };
-            match result {
-                Ok(_) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(Error::io("lock", &self.path, error)),
-            }
-        }
+    fn control(&self, byte: Byte, op: LockOp) -> io::Result<()> {
+        lock_byte(&self.file, byte as libc::off_t, op)
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        Error::io("lock", &self.path, error)
     }
 }
 
 impl AsFd for SandboxLock {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
-    }
-}
-
-fn flock(byte: Byte, kind: libc::c_int) -> libc::flock {
-    libc::flock {
-        // The constants are 0 to 2 and 0; the struct has narrower fields than the constants.
-        l_type: libc::c_short::try_from(kind).unwrap_or_default(),
-        l_whence: libc::c_short::try_from(libc::SEEK_SET).unwrap_or_default(),
-        l_start: byte as libc::off_t,
-        l_len: 1,
-        l_pid: 0,
     }
 }
 

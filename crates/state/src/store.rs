@@ -6,12 +6,12 @@ use crate::control::{Control, Reply, Request};
 use crate::dirs::{is_retired, set_aside};
 use crate::error::{Error, Failure, Result};
 use crate::home::{Home, SandboxDir};
-use crate::launch::{open_log, run_within, runner_command};
 use crate::lock::SandboxLock;
 use crate::name::Name;
+use crate::records::{Outcome, Started, Status, Stored};
+use crate::runner::{log_to, pass_descriptors, run, runner_command};
 use crate::socket::connect_in;
-use crate::state::{Outcome, Started, Status, Stored};
-use command_fds::{CommandFdExt, FdMapping};
+use command_fds::FdMapping;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -237,17 +237,12 @@ fn run_on_directory(
     lock: &SandboxLock,
     companions: &Companions,
 ) -> Result<()> {
-    let runner = &companions.runner;
     let mut command = runner_command(companions);
     command.arg(command_name).arg("--dir").arg(dir.path());
-    let log = open_log(&dir.runner_log())?;
-    let log_copy =
-        log.try_clone().map_err(|error| Error::io("duplicate", &dir.runner_log(), error))?;
-    command.stdout(log).stderr(log_copy);
-    command
-        .fd_mappings(vec![FdMapping { parent_fd: lock.duplicate()?, child_fd: 3 }])
-        .map_err(|error| Error::io("pass descriptors to", runner, io::Error::other(error)))?;
-    let why = match run_within(command, runner, SWEEP_LIMIT)? {
+    log_to(&mut command, &dir.runner_log())?;
+    let fds = vec![FdMapping { parent_fd: lock.duplicate()?, child_fd: 3 }];
+    pass_descriptors(&mut command, companions, fds)?;
+    let why = match run(command, &companions.runner, Some(SWEEP_LIMIT))? {
         Some(true) => return Ok(()),
         Some(false) => io::Error::other("the runner could not; see runner.log in it"),
         None => io::Error::new(io::ErrorKind::TimedOut, "the runner has not answered in time"),
@@ -344,7 +339,7 @@ fn purge(
     let mut command = runner_command(companions);
     command.arg("purge").args(wait.then_some("--wait")).arg("--").args(retired);
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    run_within(command, &companions.runner, limit)
+    run(command, &companions.runner, Some(limit))
 }
 
 /// Removes a sandbox whose start failed.

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{LogConfig, SandboxConfig};
 use crate::home::{Home, SandboxDir};
 use crate::lock::SandboxLock;
-use crate::state::{Creator, Stored};
+use crate::records::{Creator, Stored};
 use std::fs;
 use std::io::Write;
 use std::time::{Duration, SystemTime};

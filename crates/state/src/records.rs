@@ -1,6 +1,7 @@
 //! What is written about a sandbox.
 
 use crate::bounds::Protection;
+use crate::clock::now_ms;
 use crate::config::SandboxConfig;
 use crate::dirs::write_atomically;
 use crate::error::{Error, Result};
@@ -8,7 +9,6 @@ use crate::home::SandboxDir;
 use crate::report::Isolation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
 /// The state of a sandbox.
@@ -24,12 +24,6 @@ pub enum Status {
     Stopped,
     /// It ended by itself, or its runner was killed.
     Crashed,
-}
-
-/// Milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The content of `config.json`.
