@@ -12,10 +12,10 @@ use std::os::unix::net::UnixStream;
 /// The number of the channel's descriptor in the process that enters a jail.
 pub const CHANNEL: i32 = 60;
 
-/// What is said about a jail.
+/// A message about a jail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Word {
+pub(crate) enum Message {
     /// The id of its process.
     Pid(i32),
     /// A wall that it lacks, with the reason and the remedy.
@@ -26,6 +26,13 @@ pub(crate) enum Word {
     Error(String),
     /// It does not come about, because the owners of a bind cannot be mapped.
     Unmapped(String),
+}
+
+impl From<&JailError> for Message {
+    fn from(error: &JailError) -> Message {
+        let text = error.to_string();
+        if error.is_unmapped() { Message::Unmapped(text) } else { Message::Error(text) }
+    }
 }
 
 /// The end of the process that enters.
@@ -48,8 +55,8 @@ impl Channel {
             .map_err(|error| JailError::new("read the description of the jail", error.into()))
     }
 
-    pub(crate) fn say(&mut self, word: &Word) {
-        let mut line = serde_json::to_vec(word).unwrap_or_default();
+    pub(crate) fn send(&mut self, message: &Message) {
+        let mut line = serde_json::to_vec(message).unwrap_or_default();
         line.push(b'\n');
         // A parent that does not listen is gone, and this process goes with it.
         let _ = self.0.write_all(&line);

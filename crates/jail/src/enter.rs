@@ -15,7 +15,7 @@
 //! The parent's end before the death signal is set is seen by the launcher, whose own death signal
 //! ends it as well; without its second word the jailed process ends.
 
-use crate::channel::{Channel, Word};
+use crate::channel::{Channel, Message};
 use crate::describe::{Ids, Jail};
 use crate::error::JailError;
 use crate::idmap::{open_proc, write_maps};
@@ -58,7 +58,7 @@ impl Entered {
     /// Sets the filter and tells the parent that the jail holds.
     pub fn finish(mut self) -> Result<(), JailError> {
         self.restrict()?;
-        self.channel.say(&Word::Ready);
+        self.channel.send(&Message::Ready);
         Ok(())
     }
 
@@ -66,7 +66,7 @@ impl Entered {
     fn exec(mut self, program: &OsString, arguments: &[OsString]) -> JailError {
         let error = match self.restrict() {
             Ok(()) => {
-                self.channel.say(&Word::Ready);
+                self.channel.send(&Message::Ready);
                 let error = Command::new(program)
                     .args(arguments)
                     .env_clear()
@@ -76,7 +76,7 @@ impl Entered {
             }
             Err(error) => error,
         };
-        self.channel.say(&error.word());
+        self.channel.send(&Message::from(&error));
         error
     }
 
@@ -85,7 +85,7 @@ impl Entered {
         match filters.set() {
             Err(error) if self.jail.require => Err(error),
             Err(error) => {
-                self.channel.say(&Word::Missing(format!("seccomp: {error}")));
+                self.channel.send(&Message::Missing(format!("seccomp: {error}")));
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -110,7 +110,7 @@ pub fn refuse(why: &str) {
     if let Ok(mut channel) = Channel::inherited() {
         // Unread, the description would end the connection before the word is heard.
         let _ = channel.receive();
-        channel.say(&Word::Error(why.to_owned()));
+        channel.send(&Message::Error(why.to_owned()));
     }
 }
 
@@ -133,7 +133,7 @@ fn start(keep: &[BorrowedFd<'_>], exec: bool) -> Result<Entered, JailError> {
     match result {
         Ok((filters, jail)) => Ok(Entered { channel, filters, jail }),
         Err(error) => {
-            channel.say(&error.word());
+            channel.send(&Message::from(&error));
             Err(error)
         }
     }
@@ -169,11 +169,11 @@ fn make(
     match cloned {
         Cloned::Parent(pid) => {
             drop(theirs);
-            channel.say(&Word::Pid(pid));
+            channel.send(&Message::Pid(pid));
             let mapped = shell.has(libc::CLONE_NEWUSER);
             if let Err(error) = accompany(pid, parent, mapped.then_some(&shell.ids), &ours) {
                 // The jailed process ends when it hears nothing more.
-                channel.say(&error.word());
+                channel.send(&Message::from(&error));
                 sys::exit(1);
             }
             sys::exit(0)
@@ -256,7 +256,7 @@ impl Missing<'_> {
         if self.require {
             return Err(JailError::of(format!("cannot enter the jail: {wall}")));
         }
-        self.channel.say(&Word::Missing(wall));
+        self.channel.send(&Message::Missing(wall));
         Ok(())
     }
 }

@@ -1,6 +1,5 @@
 //! Why a jail cannot be made.
 
-use crate::channel::Word;
 use std::{fmt, io};
 
 /// Why a jail cannot be made or entered.
@@ -27,12 +26,6 @@ impl JailError {
     /// that case.
     pub fn is_unmapped(&self) -> bool {
         self.unmapped
-    }
-
-    /// What the parent is told.
-    pub(crate) fn word(&self) -> Word {
-        let text = self.text.clone();
-        if self.unmapped { Word::Unmapped(text) } else { Word::Error(text) }
     }
 }
 

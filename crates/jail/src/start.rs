@@ -1,6 +1,6 @@
 //! Starting a process in a jail, from outside.
 
-use crate::channel::{CHANNEL, Word};
+use crate::channel::{CHANNEL, Message};
 use crate::describe::Jail;
 use crate::error::JailError;
 use command_fds::{CommandFdExt, FdMapping};
@@ -108,12 +108,12 @@ fn listen(channel: UnixStream) -> std::io::Result<Heard> {
     let mut heard = Heard::default();
     for line in BufReader::new(channel).lines() {
         match serde_json::from_str(&line?)? {
-            Word::Pid(pid) => heard.pid = Some(pid),
-            Word::Missing(wall) => heard.missing.push(wall),
-            Word::Ready if heard.result.is_none() => heard.result = Some(Ok(())),
-            Word::Ready => {}
-            Word::Error(text) => heard.result = Some(Err(JailError::of(text))),
-            Word::Unmapped(text) => heard.result = Some(Err(JailError::unmapped(text))),
+            Message::Pid(pid) => heard.pid = Some(pid),
+            Message::Missing(wall) => heard.missing.push(wall),
+            Message::Ready if heard.result.is_none() => heard.result = Some(Ok(())),
+            Message::Ready => {}
+            Message::Error(text) => heard.result = Some(Err(JailError::of(text))),
+            Message::Unmapped(text) => heard.result = Some(Err(JailError::unmapped(text))),
         }
     }
     Ok(heard)

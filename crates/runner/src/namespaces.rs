@@ -231,9 +231,9 @@ impl OwnLayer {
 /// the root is, and where the agent is.
 fn mount_mapped(spec: &MachineSpec, start: u32) -> Result<(PathBuf, PathBuf), Failure> {
     let image = spec.config.image.as_path();
-    let stage = Stage::set(start, &[image, spec.dir.path(), &spec.agent])?;
-    let lower = stage.show("image", image)?;
-    let own = OwnLayer { parent: stage.show("layer", &OwnLayer::of(&spec.dir).parent)? };
+    let stage = Stage::mount(start, &[image, spec.dir.path(), &spec.agent])?;
+    let lower = stage.bind_mapped("image", image)?;
+    let own = OwnLayer { parent: stage.bind_mapped("layer", &OwnLayer::of(&spec.dir).parent)? };
     let root = stage.directory("root")?;
     // The overlay acts as its maker, who has to exist on the upper layer.
     let make = || mount_overlay(image, [&lower, &own.upper(), &own.work()], &root, "");
@@ -245,10 +245,10 @@ fn mount_mapped(spec: &MachineSpec, start: u32) -> Result<(PathBuf, PathBuf), Fa
             "{hint}; for layers with mapped owners, Linux 5.19; else {WITHOUT_USER_NAMESPACE}"
         ))
     })?;
-    let agent = stage.show_file("agent", &spec.agent)?;
+    let agent = stage.bind_file("agent", &spec.agent)?;
     // The overlay has clones of its own.
-    stage.hide(&lower)?;
-    stage.hide(&own.parent)?;
+    stage.unmount_at(&lower)?;
+    stage.unmount_at(&own.parent)?;
     Ok((root, agent))
 }
 

@@ -1,4 +1,4 @@
-//! Control groups of containers, in whatever hierarchies the host has.
+//! The cgroups of containers, in every mounted hierarchy of the host.
 
 use msb_driver::Users;
 use msb_state::Failure;
@@ -15,16 +15,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-/// How many groups the agent may make: one for each command that runs, with room to spare.
+/// Most cgroups that the agent can create: one for each running command, with room to spare.
 const MAX_DESCENDANTS: &str = "20000";
-/// How deep groups may be below the container's: the agent's, and one for each command in it.
+/// Greatest depth below the container's cgroup: the agent's, and one for each command in it.
 const MAX_DEPTH: &str = "2";
-/// How often a group that is still being filled is emptied before giving up.
+/// How often a group that keeps getting new processes is emptied before giving up.
 const KILL_ROUNDS: usize = 100;
-/// How long an empty group may stay busy, and how often it is asked.
+/// How long an empty group may stay busy, and the pause between two attempts.
 const BUSY_LIMIT: Duration = Duration::from_secs(5);
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
-/// How long killed processes may take to disappear, in seconds.
+/// How long killed processes may take to exit, in seconds.
 const KILL_SECONDS: i64 = 5;
 
 const DIRECTORY: OFlags =
@@ -39,7 +39,7 @@ struct Hierarchy {
     options: String,
 }
 
-/// What control groups can bound here.
+/// The resources that cgroups can limit on this host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Controllers {
     pub(crate) pids: bool,
@@ -50,7 +50,7 @@ pub(crate) struct Controllers {
 }
 
 impl Controllers {
-    /// Those that containers of this runner have: none for an ordinary user.
+    /// Returns the controllers that this runner's containers have: none for an ordinary user.
     pub(crate) fn of(users: Users) -> Controllers {
         let mut found = Controllers::default();
         if !users.runner_is_root() {
@@ -75,37 +75,36 @@ impl Controllers {
     }
 }
 
-/// The name of a container's groups in every hierarchy.
+/// Returns the name of a container's cgroup, the same in every hierarchy.
 pub(crate) fn name(id: &str) -> String {
     format!("microsandbox-{id}")
 }
 
-/// Makes the group that the agent may fill with groups of its own, below the container's group of
-/// cgroup v2, so that the container's limits hold for it and cannot be reached from it. `None`
-/// where there is no cgroup v2.
+/// Creates the cgroup that is delegated to the agent, below the container's cgroup v2, so that the
+/// container's limits apply to it and cannot be changed from it. `None` without cgroup v2.
 pub(crate) fn create_for_agent(id: &str, users: Users) -> Option<OwnedFd> {
     let unified = hierarchies().ok()?.into_iter().find(|hierarchy| hierarchy.unified)?;
     let outer = unified.path.join(name(id));
     let group = outer.join("agent");
     fs::create_dir_all(&group).ok()?;
-    // Without these a container could make groups until the host has no memory left. Set above
-    // what the agent reaches, so that they cannot be lifted there; where they cannot be set, the
-    // agent does without a group.
+    // Without these a container could create cgroups until the host has no memory left. They are
+    // set above the delegated cgroup, so the agent cannot lift them; where they cannot be set, the
+    // agent gets no cgroup.
     fs::write(outer.join("cgroup.max.descendants"), MAX_DESCENDANTS).ok()?;
     fs::write(outer.join("cgroup.max.depth"), MAX_DEPTH).ok()?;
     if let Users::Mapped(start) = users {
-        give_to(start, &outer, &group).ok()?;
+        delegate(start, &outer, &group).ok()?;
     }
-    // A mount of its own: from a directory of the host's mount, `..` would lead to all of the host.
+    // A separate mount: from a directory of the host's mount, `..` would reach every cgroup.
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let mount = open_tree(CWD, &group, flags).ok()?;
     openat(&mount, c".", DIRECTORY, Mode::empty()).ok()
 }
 
-/// Makes a group the agent's, and lets it move processes there from its own group above, which
-/// takes the right to write to that one's list of processes and to nothing else of it
-/// (cgroup-v2.rst, "Delegation Containment").
-fn give_to(id: u32, outer: &Path, group: &Path) -> io::Result<()> {
+/// Gives a cgroup to the agent and lets it move processes there from the parent, which takes write
+/// access to the parent's list of processes and to nothing else of it (cgroup-v2.rst, "Delegation
+/// Containment").
+fn delegate(id: u32, outer: &Path, group: &Path) -> io::Result<()> {
     let own = |path: &Path| std::os::unix::fs::chown(path, Some(id), Some(id));
     own(&outer.join("cgroup.procs"))?;
     own(group)?;
@@ -115,7 +114,7 @@ fn give_to(id: u32, outer: &Path, group: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends every process in a container's groups and removes the groups.
+/// Kills every process in a container's cgroups and removes the cgroups.
 pub(crate) fn remove(id: &str) -> Result<(), Failure> {
     for hierarchy in hierarchies().map_err(|error| failure("read", Path::new("/proc"), error))? {
         remove_one(&hierarchy.path, &name(id))?;
@@ -123,17 +122,17 @@ pub(crate) fn remove(id: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Empties and removes a group.
+/// Empties and removes a cgroup.
 ///
-/// A process that has ended counts for a moment longer than it is listed (cgroup v1 has no event
-/// for it), so that the kernel may call an empty group busy: that is asked again.
+/// The kernel may report an empty cgroup as busy, since an exited process is counted for a moment
+/// longer than it is listed (cgroup v1 has no event for it): retry.
 fn remove_one(hierarchy: &Path, name: &str) -> Result<(), Failure> {
     let failed = |error| failure("remove", &hierarchy.join(name), error);
     let parent = rustix::fs::open(hierarchy, DIRECTORY, Mode::empty());
     let parent = parent.map_err(|error| failed(error.into()))?;
     let begun = Instant::now();
     loop {
-        match take_apart(&parent, name) {
+        match remove_nested(&parent, name) {
             Err(error) if is_busy(&error) && begun.elapsed() < BUSY_LIMIT => {
                 std::thread::sleep(BUSY_PAUSE);
             }
@@ -142,14 +141,14 @@ fn remove_one(hierarchy: &Path, name: &str) -> Result<(), Failure> {
     }
 }
 
-/// Empties and removes a group and all below it, the deepest first. By descriptor, since the path
-/// of a deep group is too long for the kernel; whatever the depth, it holds three.
-fn take_apart(parent: &OwnedFd, name: &str) -> io::Result<()> {
+/// Empties and removes a cgroup and all below it, the deepest first. By descriptor, since the path
+/// of a deep cgroup can be too long; at any depth three descriptors are open.
+fn remove_nested(parent: &OwnedFd, name: &str) -> io::Result<()> {
     let mut current = match openat(parent, name, DIRECTORY, Mode::empty()) {
         Err(error) if is_gone(error) => return Ok(()),
         opened => opened?,
     };
-    // The processes of the upper groups first, which could go on filling the others.
+    // Upper cgroups first: their processes could move into the others.
     empty(&current)?;
     let mut names = Vec::new();
     loop {
@@ -202,7 +201,7 @@ fn hierarchies() -> io::Result<Vec<Hierarchy>> {
     Ok(parse_mounts(&fs::read("/proc/self/mountinfo")?))
 }
 
-/// Finds the hierarchies in the format of proc_pid_mountinfo(5).
+/// Parses the hierarchies of proc_pid_mountinfo(5).
 fn parse_mounts(mounts: &[u8]) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in mounts.split(|byte| *byte == b'\n') {
@@ -225,7 +224,7 @@ fn parse_mounts(mounts: &[u8]) -> Vec<Hierarchy> {
     found
 }
 
-/// Undoes the kernel's octal escapes of spaces and the like.
+/// Decodes the octal escapes of mountinfo.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -244,11 +243,10 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Ends every process in a group, and waits until they are gone.
+/// Kills every process in a cgroup and waits until they have exited.
 fn empty(group: &OwnedFd) -> io::Result<()> {
     for _ in 0..KILL_ROUNDS {
-        // Reaches what is being forked at this moment, and what is below; cgroup v2 since Linux
-        // 5.14 only.
+        // Also kills processes that fork at this moment, and those below; Linux 5.14, cgroup v2.
         if let Ok(file) = open_file(group, c"cgroup.kill", OFlags::WRONLY) {
             fs::File::from(file).write_all(b"1")?;
         }
@@ -256,7 +254,7 @@ fn empty(group: &OwnedFd) -> io::Result<()> {
         if pids.is_empty() {
             return Ok(());
         }
-        // All are told before any is waited for.
+        // Signal all before waiting for any.
         let killed: Vec<OwnedFd> = pids.into_iter().filter_map(kill).collect();
         for process in killed {
             wait_for_exit(&process)?;
@@ -279,7 +277,7 @@ fn wait_for_exit(process: &OwnedFd) -> io::Result<()> {
     let limit = Timespec { tv_sec: KILL_SECONDS, tv_nsec: 0 };
     loop {
         match poll(&mut [PollFd::new(&process.as_fd(), PollFlags::IN)], Some(&limit)) {
-            Ok(0) => return Err(io::Error::other("a killed process does not end")),
+            Ok(0) => return Err(io::Error::other("a killed process does not exit")),
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -293,7 +291,7 @@ fn processes(group: &OwnedFd) -> io::Result<Vec<Pid>> {
         .map_err(io::Error::from)
         .and_then(|file| fs::File::from(file).read_to_string(&mut text));
     match read.as_ref().map_err(Errno::from_io_error) {
-        // Of a threaded group, the processes are listed above it.
+        // A threaded cgroup: its processes are listed in its parent.
         Err(Some(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP)) => return Ok(Vec::new()),
         _ => read?,
     };
@@ -311,7 +309,7 @@ pub(crate) use tests::exists;
 mod tests {
     use super::*;
 
-    /// Whether a container has a group anywhere.
+    /// Returns whether a container has a cgroup in any hierarchy.
     pub(crate) fn exists(id: &str) -> bool {
         hierarchies().unwrap().iter().any(|hierarchy| hierarchy.path.join(name(id)).exists())
     }
@@ -347,7 +345,7 @@ mod tests {
         let mut tried = 0;
         for hierarchy in hierarchies().unwrap() {
             let path = hierarchy.path.join(&name);
-            // Where one has to be given processors first, no process could be moved in.
+            // A cpuset without CPUs takes no process.
             if fs::create_dir(&path).is_err() || path.join("cpuset.cpus").exists() {
                 let _ = fs::remove_dir(&path);
                 continue;
@@ -369,22 +367,22 @@ mod tests {
             tried += 1;
         }
         if tried == 0 {
-            eprintln!("SKIPPED: no control group can be made here");
+            eprintln!("SKIPPED: cannot create cgroups here");
         }
     }
 
     #[test]
     #[allow(clippy::print_stderr, reason = "why it did not run")]
-    fn j1_the_agents_group_leads_nowhere_else() {
+    fn j1_agent_cgroup_has_no_way_out() {
         let id = format!("test-own-{}", std::process::id());
         let Some(group) = create_for_agent(&id, Users::Host) else {
-            eprintln!("SKIPPED: no control group of version 2 can be made here");
+            eprintln!("SKIPPED: cannot create a cgroup v2 here");
             return;
         };
         let up = openat(&group, c"../..", DIRECTORY, Mode::empty()).unwrap();
         let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
         assert_eq!(inode(&up), inode(&group));
-        // Neither a group below a command's, nor an end to the limit from inside.
+        // The depth limit holds from inside.
         rustix::fs::mkdirat(&group, c"a", Mode::RWXU).unwrap();
         let error = rustix::fs::mkdirat(&group, c"a/b", Mode::RWXU).unwrap_err();
         assert_eq!(error, Errno::AGAIN);

@@ -1,11 +1,13 @@
 //! The driver and its machines.
 
 use crate::cgroup::{self, Controllers};
+use crate::probe::{clear_leftover, find};
 use crate::root::{Hosts, prepare};
-use crate::runtime::{CALL_LIMIT, clear_leftover, find, last_error};
+use crate::runtime::{CALL_LIMIT, last_error};
+use crate::settings::Settings;
 use crate::spec::{AGENT, Container as Description, bounds, counts_apart};
 use crate::stage::wants_user_namespace;
-use crate::sweep::{Remains, sweep};
+use crate::sweep::{Leftovers, sweep};
 use command_fds::{CommandFdExt, FdMapping};
 use msb_driver::{Bound, BoxFuture, Driver, Ended, Exit, Machine, MachineSpec, Users, watch};
 use msb_state::{
@@ -20,24 +22,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use tokio::io::unix::AsyncFd;
 
-/// Numbers of the descriptors that the agent is given: its socket, the pipe that ends with the
-/// runner, and the directory of its control group.
+/// Descriptors that the agent inherits: its listening socket, the lifeline (a pipe that closes when
+/// the runner dies), and the directory of its cgroup.
 const LISTENER: i32 = 3;
 const LIFELINE: i32 = 4;
 const GROUP: i32 = 5;
-
-/// What the driver needs to know about its surroundings.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Where results of trials are remembered.
-    pub cache: PathBuf,
-    /// The agent's binary on the host, for trials.
-    pub agent: PathBuf,
-    /// A program, with arguments, that runs what follows and ends it with its own parent.
-    pub launcher: Vec<PathBuf>,
-    /// Which users exist.
-    pub users: Users,
-}
 
 /// Runs sandboxes as containers.
 #[derive(Debug)]
@@ -46,7 +35,7 @@ pub struct ContainerDriver {
 }
 
 impl ContainerDriver {
-    /// A driver in the given surroundings.
+    /// Creates a driver.
     pub fn new(settings: Settings) -> Self {
         ContainerDriver { settings }
     }
@@ -55,8 +44,8 @@ impl ContainerDriver {
         let runtime = find(&self.settings, false).await?;
         let (bundle, run) = (spec.dir.bundle(), spec.dir.run());
         let id = spec.dir.id();
-        let remains = remains(&spec.dir);
-        remains.record(&runtime).map_err(|error| Failure::boot_io("write to", &run, error))?;
+        let leftovers = leftovers(&spec.dir);
+        leftovers.record(&runtime).map_err(|error| Failure::boot_io("write to", &run, error))?;
         let group = if spec.users.runner_is_root() {
             cgroup::create_for_agent(id, spec.users)
         } else {
@@ -71,20 +60,20 @@ impl ContainerDriver {
                 Failure::boot(format!("cannot write {}: {error}", bundle.display()))
             })?;
 
-        let (leash_agent, leash) = pipe_with(PipeFlags::CLOEXEC)
+        let (lifeline_agent, lifeline) = pipe_with(PipeFlags::CLOEXEC)
             .map_err(|error| Failure::boot_io("make a pipe for", &run, error))?;
         let listener = bind_in(&run, "agent.sock").map_err(|e| Failure::boot(e.to_string()))?;
 
         let pid_file = bundle.join("pid");
-        for stale in [&remains.log, &pid_file] {
+        for stale in [&leftovers.log, &pid_file] {
             remove_if_there(stale)?;
         }
         let mut passed = vec![
             FdMapping { parent_fd: listener.into(), child_fd: LISTENER },
-            FdMapping { parent_fd: leash_agent, child_fd: LIFELINE },
+            FdMapping { parent_fd: lifeline_agent, child_fd: LIFELINE },
         ];
         passed.extend(group.map(|parent_fd| FdMapping { parent_fd, child_fd: GROUP }));
-        let mut command = runtime.command(&self.settings.launcher, &remains.root, &remains.log);
+        let mut command = runtime.command(&self.settings.launcher, &leftovers.root, &leftovers.log);
         command.args(["run", "--detach", "--preserve-fds", &passed.len().to_string()]);
         command.arg("--pid-file").arg(&pid_file);
         command.arg("--bundle").arg(&bundle).arg(id);
@@ -94,18 +83,24 @@ impl ContainerDriver {
             .map_err(|error| Failure::boot(format!("cannot pass descriptors: {error}")))?;
         let child =
             command.spawn().map_err(|error| Failure::boot_io("run", &runtime.program, error))?;
-        // The pipes' ends that were passed on stay open in the command until here.
+        // The command keeps the passed descriptors open until it is dropped.
         drop(command);
         let status = Bound::new(child)
             .wait(CALL_LIMIT)
             .await
             .map_err(|error| Failure::boot(format!("{}: {error}", runtime.program.display())))?;
         if !status.success() {
-            let detail = last_error(&remains.log).unwrap_or_else(|| status.to_string());
+            let detail = last_error(&leftovers.log).unwrap_or_else(|| status.to_string());
             return Err(Failure::boot(format!("{}: {detail}", runtime.program.display())));
         }
         let init = watch_init(&pid_file)?;
-        Ok(Box::new(Container { init, state: remains.root, _leash: leash, exit: None, protection }))
+        Ok(Box::new(Container {
+            init,
+            state: leftovers.root,
+            _lifeline: lifeline,
+            exit: None,
+            protection,
+        }))
     }
 
     fn describe(
@@ -132,8 +127,8 @@ impl ContainerDriver {
     }
 }
 
-/// The agent's command line. `processes`: how many each user may have; in a user namespace the kernel
-/// counts for each user of that namespace.
+/// Returns the agent's command line. `processes` is the limit for each user; in a user namespace the
+/// kernel counts for each user of that namespace.
 fn arguments(with_group: bool, processes: Option<u64>) -> Vec<String> {
     let mut arguments = vec![AGENT.to_owned(), "--forbid-clone3".to_owned()];
     if let Some(processes) = processes {
@@ -147,8 +142,8 @@ fn arguments(with_group: bool, processes: Option<u64>) -> Vec<String> {
     arguments
 }
 
-/// Prepares the root, and returns the file to show as `/etc/hosts`, read-only, where it cannot be
-/// written.
+/// Prepares the root. Where `/etc/hosts` cannot be written, returns the file to bind there
+/// read-only.
 fn prepare_root(spec: &MachineSpec) -> Result<Option<PathBuf>, Failure> {
     let name = spec.config.hostname.as_deref().unwrap_or(spec.config.name.as_str());
     let text = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost {name}\n");
@@ -162,9 +157,9 @@ fn prepare_root(spec: &MachineSpec) -> Result<Option<PathBuf>, Failure> {
     }
 }
 
-/// What a sandbox's container leaves.
-fn remains(dir: &SandboxDir) -> Remains<'_> {
-    Remains {
+/// Returns what a sandbox's container can leave behind.
+fn leftovers(dir: &SandboxDir) -> Leftovers<'_> {
+    Leftovers {
         id: dir.id(),
         root: dir.run().join("oci"),
         runtime: dir.run().join("runtime"),
@@ -182,11 +177,11 @@ fn remove_if_there(path: &Path) -> Result<(), Failure> {
 }
 
 fn watch_init(pid_file: &Path) -> Result<AsyncFd<OwnedFd>, Failure> {
-    let failed = |error: io::Error| Failure::boot_io("take over the process in", pid_file, error);
+    let failed = |error: io::Error| Failure::boot_io("watch the process of", pid_file, error);
     let text = fs::read_to_string(pid_file).map_err(failed)?;
     let pid = text.trim().parse().map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
-    // Its parent, the runtime, has ended, so it is a child of this process, and its number
-    // remains its own until it is waited for here.
+    // Its parent, the runtime, has exited, so it is a child of this process and its pid is not
+    // reused until it is reaped here.
     watch(pid).map_err(failed)
 }
 
@@ -206,7 +201,7 @@ impl Driver for ContainerDriver {
         };
         let Ok(name) = "unbounded".parse() else { return Vec::new() };
         let config = SandboxConfig::new(name, "/");
-        // Nothing is asked for, so nothing is refused.
+        // The defaults are never refused.
         let bounds = bounds(&config, users, Controllers::of(users), counts_apart());
         let mut missing = bounds.map(|(_, missing)| missing).unwrap_or_default();
         if !users.runner_is_root() {
@@ -236,20 +231,20 @@ impl Driver for ContainerDriver {
 
     fn sweep<'a>(&'a self, dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
-            sweep(&self.settings, &remains(dir)).await?;
-            // Its runner may have been killed before there was a container.
+            sweep(&self.settings, &leftovers(dir)).await?;
+            // The runner may have been killed during the probe.
             clear_leftover(&self.settings).await;
             Ok(())
         })
     }
 }
 
-/// A running container. Its main process ends when the leash is dropped.
+/// A running container. Its main process exits when the lifeline is dropped.
 struct Container {
     init: AsyncFd<OwnedFd>,
-    /// Where the runtime keeps its own state.
+    /// The runtime's state directory.
     state: PathBuf,
-    _leash: OwnedFd,
+    _lifeline: OwnedFd,
     exit: Option<Exit>,
     protection: Protection,
 }
@@ -260,11 +255,11 @@ impl Container {
             return exit.clone();
         }
         let ended = Ended::of(&self.init).await;
-        // With the first process of a process namespace all others end, so that the runtime has
-        // nothing to take apart: without this state the sweep does not call it, which would cost as
-        // much as a third of a short run.
+        // The end of a PID namespace's first process kills the others, so the runtime has nothing
+        // left to delete. Without this state the sweep does not call it, which saves up to a third
+        // of a short run.
         if let Err(error) = remove_tree(&self.state) {
-            tracing::warn!(%error, "the runtime's state could not be removed");
+            tracing::warn!(%error, "cannot remove the runtime's state");
         }
         let (detail, orderly) = (format!("the agent {}", ended.text), ended.code == Some(0));
         let exit = Exit { detail, orderly };
@@ -283,7 +278,7 @@ impl Machine for Container {
     }
 
     fn kill(&mut self) -> Result<(), Failure> {
-        // The kernel ends the other processes of a process namespace with its first.
+        // The kernel kills the other processes of a PID namespace with its first.
         match pidfd_send_signal(self.init.get_ref(), Signal::KILL) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(error) => {

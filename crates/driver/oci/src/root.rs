@@ -1,8 +1,8 @@
-//! The places of the root filesystem that the runtime mounts at.
+//! The mount points of the runtime in the root filesystem.
 //!
-//! The root comes from an image, which may be hostile, and from what ran in the sandbox before.
-//! Some runtimes follow a link of it to the host. So every place is resolved inside the root here,
-//! before the runtime runs: a link is refused, and what is missing is made.
+//! The root comes from an image and from earlier commands of the sandbox, which may be hostile. Some
+//! runtimes follow its symbolic links onto the host. Every mount point is therefore resolved inside
+//! the root before the runtime runs: a link is refused, and a missing mount point is created.
 
 use msb_driver::Users;
 use msb_jail::as_owner;
@@ -18,42 +18,42 @@ use std::path::Path;
 
 const RESOLVE: ResolveFlags =
     ResolveFlags::IN_ROOT.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
-/// How often a path is resolved again when something on the host was renamed meanwhile.
+/// How often a path is resolved again after a concurrent rename on the host (`EAGAIN`).
 const TRIES: usize = 100;
 
-/// A place, and whether it is made where it is missing: what is below another mount is made there.
-struct Place(&'static str, FileType, bool);
+/// A mount point, and whether to create it: one below another mount is created there.
+struct MountPoint(&'static str, FileType, bool);
 
 /// Each after its parent.
-const PLACES: [Place; 12] = [
-    Place("dev", FileType::Directory, true),
-    Place("dev/pts", FileType::Directory, false),
-    Place("dev/shm", FileType::Directory, false),
-    Place("dev/mqueue", FileType::Directory, false),
-    Place("proc", FileType::Directory, true),
-    Place("sys", FileType::Directory, true),
-    Place("sys/fs", FileType::Directory, false),
-    Place("sys/fs/cgroup", FileType::Directory, false),
-    Place("etc", FileType::Directory, true),
-    Place(HOSTS, FileType::RegularFile, false),
-    Place(".msb", FileType::Directory, true),
-    Place(AGENT, FileType::RegularFile, true),
+const MOUNT_POINTS: [MountPoint; 12] = [
+    MountPoint("dev", FileType::Directory, true),
+    MountPoint("dev/pts", FileType::Directory, false),
+    MountPoint("dev/shm", FileType::Directory, false),
+    MountPoint("dev/mqueue", FileType::Directory, false),
+    MountPoint("proc", FileType::Directory, true),
+    MountPoint("sys", FileType::Directory, true),
+    MountPoint("sys/fs", FileType::Directory, false),
+    MountPoint("sys/fs/cgroup", FileType::Directory, false),
+    MountPoint("etc", FileType::Directory, true),
+    MountPoint(HOSTS, FileType::RegularFile, false),
+    MountPoint(".msb", FileType::Directory, true),
+    MountPoint(AGENT, FileType::RegularFile, true),
 ];
 const HOSTS: &str = "etc/hosts";
 const AGENT: &str = ".msb/agent";
 
-/// Where `/etc/hosts` is.
+/// Who provides `/etc/hosts`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Hosts {
-    /// In the sandbox's own layer.
+    /// The sandbox: it is in the upper layer.
     Written,
-    /// The image's, which cannot be written.
+    /// The image, and it cannot be written.
     Fixed,
-    /// Nowhere, and it cannot be made.
+    /// Nobody, and it cannot be created.
     Missing,
 }
 
-/// Checks every place, makes those that are missing, and writes `/etc/hosts`.
+/// Checks every mount point, creates missing ones, and writes `/etc/hosts`.
 pub(crate) fn prepare(
     rootfs: &Path,
     image: &Path,
@@ -64,8 +64,8 @@ pub(crate) fn prepare(
     let root = open(rootfs, flags, Mode::empty())
         .map_err(|error| Failure::boot_io("open", rootfs, error))?;
     let work = || {
-        for place in &PLACES {
-            prepare_one(&root, image, place)?;
+        for point in &MOUNT_POINTS {
+            prepare_one(&root, image, point)?;
         }
         write_hosts(&root, image, hosts)
     };
@@ -76,8 +76,8 @@ pub(crate) fn prepare(
     }
 }
 
-fn prepare_one(root: &OwnedFd, image: &Path, place: &Place) -> Result<(), Failure> {
-    let Place(path, kind, is_made) = place;
+fn prepare_one(root: &OwnedFd, image: &Path, point: &MountPoint) -> Result<(), Failure> {
+    let MountPoint(path, kind, is_created) = point;
     match kind_of(root, path) {
         Ok(found) if found == *kind => Ok(()),
         Ok(found) => {
@@ -86,7 +86,7 @@ fn prepare_one(root: &OwnedFd, image: &Path, place: &Place) -> Result<(), Failur
             Err(Failure::boot(format!("cannot use image {}: /{path} is {found}", image.display()))
                 .hint(format!("make it a {wanted}, or leave it out")))
         }
-        Err(Errno::NOENT) if *is_made => make(root, path, *kind).map_err(|error| {
+        Err(Errno::NOENT) if *is_created => create(root, path, *kind).map_err(|error| {
             let image = image.display();
             Failure::boot(format!("cannot create /{path} over image {image}: {error}"))
                 .hint(format!("add /{path} to the image"))
@@ -126,11 +126,11 @@ fn open_in(root: &OwnedFd, path: &str, flags: OFlags, mode: Mode) -> rustix::io:
     openat2(root, path, flags | OFlags::CLOEXEC, mode, RESOLVE)
 }
 
-fn make(root: &OwnedFd, path: &str, kind: FileType) -> io::Result<()> {
-    // The parent is no link: it was looked at before, and nothing runs in the sandbox yet.
+fn create(root: &OwnedFd, path: &str, kind: FileType) -> io::Result<()> {
+    // The parent is no link: it was checked before, and nothing runs in the sandbox yet.
     if kind == FileType::Directory {
         mkdirat(root, path, Mode::RWXU)?;
-        // Whatever this process's umask is.
+        // Independent of the umask.
         chmodat(root, path, Mode::from_raw_mode(0o755), AtFlags::empty())?;
     } else {
         open_in(root, path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, Mode::RWXU)?;
@@ -139,8 +139,6 @@ fn make(root: &OwnedFd, path: &str, kind: FileType) -> io::Result<()> {
 }
 
 fn write_hosts(root: &OwnedFd, image: &Path, hosts: &str) -> Result<Hosts, Failure> {
-    // A file of the image may be one that does not end with its opening, such as a FIFO; that was
-    // refused before.
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
     let is_new = kind_of(root, HOSTS) == Err(Errno::NOENT);
     let written = open_in(root, HOSTS, flags | OFlags::NONBLOCK, Mode::RUSR | Mode::WUSR)
@@ -153,7 +151,7 @@ fn write_hosts(root: &OwnedFd, image: &Path, hosts: &str) -> Result<Hosts, Failu
         });
     match written {
         Ok(()) => Ok(Hosts::Written),
-        // The image's directories belong to users that do not exist in the user namespace.
+        // The image's directories have owners that the user namespace does not map.
         Err(error)
             if matches!(
                 Errno::from_io_error(&error),
@@ -181,29 +179,29 @@ mod tests {
     }
 
     #[test]
-    fn j1_places_are_made_inside_an_empty_root() {
+    fn j1_mount_points_are_created_in_an_empty_root() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(run(root.path()), Ok(Hosts::Written));
         for place in ["dev", "proc", "sys", ".msb"] {
             assert!(root.path().join(place).is_dir(), "{place}");
         }
         assert_eq!(fs::read_to_string(root.path().join("etc/hosts")).unwrap(), "hosts\n");
-        // Again, as at the next start.
+        // As at the next start.
         assert_eq!(run(root.path()), Ok(Hosts::Written));
     }
 
     #[test]
-    fn j1_links_in_special_places_are_refused() {
+    fn j1_links_at_mount_points_are_refused() {
         let host = tempfile::tempdir().unwrap();
-        for Place(place, ..) in &PLACES {
+        for MountPoint(path, ..) in &MOUNT_POINTS {
             let root = tempfile::tempdir().unwrap();
-            let link = root.path().join(place);
+            let link = root.path().join(path);
             fs::create_dir_all(link.parent().unwrap()).unwrap();
             symlink(host.path(), &link).unwrap();
             let error = run(root.path()).unwrap_err();
-            let expected = format!("cannot use image /image: /{place} is a symbolic link");
+            let expected = format!("cannot use image /image: /{path} is a symbolic link");
             assert!(error.starts_with(&expected), "{error}");
-            assert_eq!(fs::read_dir(host.path()).unwrap().count(), 0, "{place}");
+            assert_eq!(fs::read_dir(host.path()).unwrap().count(), 0, "{path}");
         }
     }
 

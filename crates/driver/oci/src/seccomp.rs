@@ -1,10 +1,10 @@
-//! Which system calls a container may make.
+//! The seccomp filter of a container.
 //!
-//! The profile is the maintained one of other container engines, as data (`seccomp/README.md`), for
-//! the capabilities that a container has here. Some calls that it leaves open are closed: those that
-//! make namespaces and mounts, keys, sockets outside of the container's network, and asynchronous
-//! I/O, whose contexts are counted for the whole host. Names that an architecture or an older
-//! library does not know are skipped by the runtimes.
+//! The profile is that of other container engines, as data (`seccomp/README.md`), for the
+//! capabilities that a container has here. Some calls that it allows are denied: those for
+//! namespaces, mounts and keys, sockets outside of the container's network, and asynchronous I/O,
+//! whose contexts are counted per host. Runtimes skip names that their architecture or library
+//! does not know.
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
@@ -14,18 +14,18 @@ use oci_spec::runtime::{
 use serde::Deserialize;
 use std::collections::HashSet;
 
-/// The maintained profile.
+/// The profile.
 const PROFILE: &str = include_str!("../seccomp/profile.json");
 
 const EPERM: u32 = 1;
 const EINVAL: u32 = 22;
 const ENOSYS: u32 = 38;
 
-/// The flags of `clone` that make a namespace: mount, cgroup, uts, ipc, user, pid and net.
+/// Flags of `clone` that create a namespace: mount, cgroup, uts, ipc, user, pid and net.
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 
-/// Refused like all that is not allowed, whatever the profile says about them.
-const CLOSED: [&str; 22] = [
+/// Denied, whatever the profile says.
+const DENIED: [&str; 22] = [
     "add_key",
     "fanotify_init",
     "fsconfig",
@@ -50,19 +50,19 @@ const CLOSED: [&str; 22] = [
     "userfaultfd",
 ];
 
-/// Answered as unknown, so that programs do without.
+/// Fail with `ENOSYS`, so that programs fall back.
 ///
-/// `socketcall` is the multiplexer of 32-bit x86, whose arguments no filter can see. The library that
-/// compiles filters would open it for every call about sockets; only a rule of its own closes it, and
-/// only if its answer is not the default one, since runtimes drop a rule that changes nothing.
-const UNKNOWN: [&str; 3] = ["io_setup", "io_uring_setup", "socketcall"];
+/// `socketcall` is the multiplexer of 32-bit x86, whose arguments no filter can see. libseccomp would
+/// allow it for every socket call; only a rule of its own denies it, and only with another errno than
+/// the default, since runtimes drop a rule that changes nothing.
+const NOT_IMPLEMENTED: [&str; 3] = ["io_setup", "io_uring_setup", "socketcall"];
 
-/// What the rules below are about.
+/// Calls that the rules below replace.
 const OWN: [&str; 3] = ["clone", "clone3", "socket"];
 
-/// The families of sockets as mask and value of the lower 32 bits, which are all that the kernel
-/// looks at: below 64 without netlink (16), AF_ALG (38) and AF_VSOCK (40), which reaches the
-/// hypervisor if the host itself is a guest.
+/// Allowed socket families as mask and value of the lower 32 bits, the only ones that the kernel
+/// reads: below 64 without netlink (16), AF_ALG (38) and AF_VSOCK (40), which reaches the hypervisor
+/// if the host itself is a guest.
 const FAMILIES: [(u64, u64); 12] = [
     (0xffff_fff0, 0),
     (0xffff_ffff, 17),
@@ -78,7 +78,7 @@ const FAMILIES: [(u64, u64); 12] = [
     (0xffff_fff0, 48),
 ];
 const NETLINK: u64 = 16;
-/// The protocols of netlink likewise: below 32 without audit (9).
+/// Allowed netlink protocols likewise: below 32 without audit (9).
 const NETLINK_PROTOCOLS: [(u64, u64); 5] =
     [(0xffff_fff8, 0), (0xffff_ffff, 8), (0xffff_fffe, 10), (0xffff_fffc, 12), (0xffff_fff0, 16)];
 const NETLINK_AUDIT: u64 = 9;
@@ -123,7 +123,7 @@ struct Condition {
     min_kernel: Option<String>,
 }
 
-/// For whom the profile is read.
+/// What the profile's conditions are evaluated for.
 #[derive(Debug)]
 struct Subject {
     capabilities: HashSet<String>,
@@ -155,18 +155,18 @@ impl Subject {
     }
 }
 
-/// The version of the running kernel.
+/// Returns the version of the running kernel.
 pub(crate) fn kernel() -> Option<(u32, u32)> {
     version(&rustix::system::uname().release().to_string_lossy())
 }
 
-/// The first two numbers of a version.
+/// Parses the first two numbers of a version.
 fn version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// The filter for the architecture that this was built for.
+/// Returns the filter for the build's architecture.
 pub(crate) fn filter(capabilities: &[Capability]) -> Result<LinuxSeccomp, OciSpecError> {
     let profile: Profile = serde_json::from_str(PROFILE)
         .map_err(|error| OciSpecError::Other(format!("seccomp profile: {error}")))?;
@@ -178,8 +178,8 @@ pub(crate) fn filter(capabilities: &[Capability]) -> Result<LinuxSeccomp, OciSpe
         vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32]
     };
     LinuxSeccompBuilder::default()
-        // Not the profile's ENOSYS: it names each call that is to be EPERM, and each rule costs time
-        // at every start. A runtime answers ENOSYS for calls that are newer than the profile.
+        // Not the profile's ENOSYS, which needs a rule for each call that is EPERM: each rule costs
+        // time at every start. Runtimes answer ENOSYS for calls newer than the profile.
         .default_action(LinuxSeccompAction::ScmpActErrno)
         .default_errno_ret(EPERM)
         .architectures(architectures)
@@ -187,19 +187,19 @@ pub(crate) fn filter(capabilities: &[Capability]) -> Result<LinuxSeccomp, OciSpe
         .build()
 }
 
-/// The rules of the profile for a container, without those about what is decided here.
+/// Returns the profile's rules for a container, without the calls that are handled here.
 fn profile_rules(profile: &Profile, subject: &Subject) -> Result<Vec<LinuxSyscall>, OciSpecError> {
-    let own: HashSet<&str> = CLOSED.into_iter().chain(UNKNOWN).chain(OWN).collect();
+    let own: HashSet<&str> = DENIED.into_iter().chain(NOT_IMPLEMENTED).chain(OWN).collect();
     let mut seen = HashSet::new();
     let mut rules = Vec::new();
     for rule in profile.syscalls.iter().filter(|rule| subject.has(rule)) {
         let arguments = rule.args.as_deref().unwrap_or_default();
-        let is_news = |name: &&String| {
-            // A call that is named twice without arguments counts once, for what comes first.
+        let is_new = |name: &&String| {
+            // Of two rules for a call without arguments, the first one counts.
             !own.contains(name.as_str())
                 && (!arguments.is_empty() || seen.insert(String::clone(name)))
         };
-        let names: Vec<String> = rule.names.iter().filter(is_news).cloned().collect();
+        let names: Vec<String> = rule.names.iter().filter(is_new).cloned().collect();
         let is_default =
             rule.action == LinuxSeccompAction::ScmpActErrno && rule.errno_ret == Some(EPERM);
         if names.is_empty() || is_default {
@@ -220,11 +220,11 @@ fn profile_rules(profile: &Profile, subject: &Subject) -> Result<Vec<LinuxSyscal
 }
 
 fn own_rules() -> Result<Vec<LinuxSyscall>, OciSpecError> {
-    let mut rules = vec![refuse(&UNKNOWN, ENOSYS, Vec::new())?];
+    let mut rules = vec![refuse(&NOT_IMPLEMENTED, ENOSYS, Vec::new())?];
     rules.push(allow("clone", vec![masked_equal(0, CLONE_NAMESPACES, 0)?])?);
-    // A filter cannot look into the structure that clone3 takes, so commands are not to have it. The
-    // agent is, which starts them with it, and adds a filter of its own to them that answers that
-    // it does not exist: `--forbid-clone3`. Nobody in the container can trace the agent.
+    // A filter cannot read the structure that clone3 takes, so commands must not call it. The agent
+    // may, to start them, and sets a second filter for them that answers ENOSYS: `--forbid-clone3`.
+    // Nothing in the container can trace the agent.
     rules.push(allow("clone3", Vec::new())?);
     for (mask, family) in FAMILIES {
         rules.push(allow("socket", vec![masked_equal(0, mask, family)?])?);
@@ -280,7 +280,7 @@ fn masked_equal(index: usize, mask: u64, value: u64) -> Result<LinuxSeccompArg, 
 mod tests {
     use super::*;
 
-    /// Names that are allowed whatever their arguments.
+    /// Returns the calls that are allowed with any arguments.
     fn open(filter: &LinuxSeccomp) -> HashSet<String> {
         let rules = filter.syscalls().as_ref().unwrap().iter();
         let rules = rules.filter(|rule| rule.action() == LinuxSeccompAction::ScmpActAllow);
@@ -289,22 +289,22 @@ mod tests {
     }
 
     #[test]
-    fn j3_calls_that_reach_the_host_are_closed() {
+    fn j3_calls_that_reach_the_host_are_denied() {
         let open = open(&filter(&[Capability::SysChroot]).unwrap());
         let closed = "mount umount2 pivot_root unshare setns bpf perf_event_open init_module \
             finit_module kexec_load reboot swapon keyctl add_key request_key open_by_handle_at \
             userfaultfd io_uring_setup io_setup clone socket socketcall acct syslog fsopen \
             open_tree move_mount mount_setattr pidfd_getfd process_madvise kcmp";
         for name in closed.split_whitespace() {
-            assert!(!open.contains(name), "{name} is open");
+            assert!(!open.contains(name), "{name} is allowed");
         }
         for name in ["clone3", "read", "execve", "chroot", "ptrace", "openat2", "bind"] {
-            assert!(open.contains(name), "{name} is closed");
+            assert!(open.contains(name), "{name} is denied");
         }
     }
 
     #[test]
-    fn j3_conditions_of_the_profile_count() {
+    fn j3_conditions_of_the_profile_apply() {
         let text = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[
             {"names":["z"],"action":"SCMP_ACT_ERRNO","errnoRet":1},
             {"names":["a"],"action":"SCMP_ACT_ALLOW","includes":{"caps":["CAP_SYS_CHROOT"]}},
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn j3_capabilities_have_the_names_of_the_profile() {
+    fn j3_capability_names_match_the_profile() {
         let subject = Subject::new(&[Capability::SysChroot, Capability::NetBindService]);
         for name in ["CAP_SYS_CHROOT", "CAP_NET_BIND_SERVICE"] {
             assert!(subject.capabilities.contains(name), "{subject:?}");
@@ -343,7 +343,7 @@ mod tests {
         for family in 0..64 {
             let expected = usize::from(![NETLINK, 38, 40].contains(&family));
             assert_eq!(allowing(family), expected, "{family}");
-            // The kernel does not look at the upper half.
+            // The kernel ignores the upper half.
             assert_eq!(allowing(family | 1 << 32), expected, "{family}");
         }
         assert_eq!(allowing(64), 0);

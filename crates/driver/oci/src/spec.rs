@@ -1,4 +1,4 @@
-//! The container's configuration, in the runtimes' common format.
+//! The container's OCI runtime configuration.
 
 use crate::cgroup::Controllers;
 use crate::seccomp;
@@ -17,17 +17,16 @@ use oci_spec::runtime::{
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// Where the agent is inside.
+/// Path of the agent in the container.
 pub(crate) const AGENT: &str = "/.msb/agent";
 
-/// The period over which processor time is shared out, in microseconds.
+/// Period of the CPU quota, in microseconds.
 const CPU_PERIOD: u64 = 100_000;
-/// Least processor time in a period, in microseconds.
+/// Least CPU quota, in microseconds.
 const MIN_QUOTA: u64 = 1000;
 
-/// What a container may do beyond an ordinary user: the set that container engines have settled
-/// on, without device nodes, raw packets, capabilities of files, and the log of audits. The kernel
-/// confines each of them to the container.
+/// Capabilities of a container: the default set of container engines, without device nodes, raw
+/// packets, file capabilities and the audit log. The kernel confines each to the container.
 const CAPABILITIES: [Capability; 10] = [
     Capability::Chown,
     Capability::DacOverride,
@@ -41,7 +40,7 @@ const CAPABILITIES: [Capability; 10] = [
     Capability::SysChroot,
 ];
 
-/// Files of the kernel that tell about the host; they are hidden.
+/// Kernel files that reveal the host; they are masked.
 const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
@@ -57,11 +56,11 @@ const MASKED: [&str; 12] = [
     "/sys/firmware",
 ];
 
-/// Files of the kernel that would change the host; they cannot be written.
+/// Kernel files that would change the host; they are read-only.
 const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// What a container is made from.
+/// What a container is created from.
 #[derive(Debug)]
 pub(crate) struct Container<'a> {
     pub(crate) config: &'a SandboxConfig,
@@ -69,24 +68,24 @@ pub(crate) struct Container<'a> {
     pub(crate) rootfs: &'a Path,
     pub(crate) agent: &'a Path,
     pub(crate) args: Vec<String>,
-    /// The file to show as `/etc/hosts`, where the root has none that could be written.
+    /// The file to bind to `/etc/hosts`, if the root's cannot be written.
     pub(crate) hosts: Option<PathBuf>,
-    /// The absolute path of its control groups.
+    /// The absolute path of its cgroup.
     pub(crate) cgroup: Option<String>,
-    /// What they can bound.
+    /// The available controllers.
     pub(crate) controllers: Controllers,
-    /// What it can take at most.
+    /// Its limits.
     pub(crate) bounds: Bounds,
 }
 
 impl Container<'_> {
     pub(crate) fn spec(&self) -> Result<Spec, Failure> {
-        self.refuse_what_cannot_be_had()?;
+        self.refuse_unsupported()?;
         self.build()
             .map_err(|error| Failure::boot(format!("cannot describe the container: {error}")))
     }
 
-    fn refuse_what_cannot_be_had(&self) -> Result<(), Failure> {
+    fn refuse_unsupported(&self) -> Result<(), Failure> {
         if self.config.network {
             return Err(Failure::invalid_config(
                 "driver container cannot give a sandbox network access yet",
@@ -129,15 +128,15 @@ impl Container<'_> {
             .capabilities(capabilities)
             .no_new_privileges(true)
             .build()?;
-        // Those of the runner, which the agent lowers: to set any takes the right to raise them, of
-        // a process in another user namespace, which not every root has.
+        // Inherited from the runner and lowered by the agent: to set them here takes CAP_SYS_RESOURCE
+        // over a process in another user namespace, which not every root has.
         process.set_rlimits(None);
         Ok(process)
     }
 
     fn mounts(&self) -> Result<Vec<Mount>, OciSpecError> {
         let terminals: &[&str] = match self.users {
-            // The group that owns terminals, by old custom 5, has to exist.
+            // Group 5, by convention the owner of terminals, has to be mapped.
             Users::Host | Users::Mapped(_) | Users::Range => &[
                 "nosuid",
                 "noexec",
@@ -183,7 +182,7 @@ impl Container<'_> {
 
     fn linux(&self) -> Result<Linux, OciSpecError> {
         let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        // As container engines do: any user may serve on any port of the sandbox.
+        // As container engines do: any user can listen on any port of the sandbox.
         let sysctl = [("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned())];
         let linux = LinuxBuilder::default()
             .sysctl(HashMap::from(sysctl))
@@ -218,7 +217,7 @@ impl Container<'_> {
             resources = resources.pids(LinuxPidsBuilder::default().limit(limit).build()?);
         }
         if let Some(millis) = self.bounds.cpu_millis {
-            // The kernel refuses less than a thousandth of a second (sched-bwc.rst).
+            // The kernel refuses less than 1 ms (sched-bwc.rst).
             let share = u64::from(millis) * CPU_PERIOD / 1000;
             let quota = share.max(MIN_QUOTA).cast_signed();
             resources =
@@ -227,7 +226,7 @@ impl Container<'_> {
         if let Some(bytes) = self.bounds.memory_bytes {
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
             let memory = LinuxMemoryBuilder::default().limit(bytes);
-            // Memory and swap together: no more than the memory alone, so no swap.
+            // Limit of memory and swap together, so no swap.
             let memory = if self.controllers.swap { memory.swap(bytes) } else { memory };
             resources = resources.memory(memory.build()?);
         }
@@ -235,9 +234,8 @@ impl Container<'_> {
     }
 }
 
-/// What a container can take at most, and what of its walls and bounds is missing. An explicit bound
-/// that cannot be had is refused. `counts_apart`: the kernel counts processes for each user
-/// namespace by itself.
+/// Returns a container's limits, and the walls and limits that are missing. An explicit limit that
+/// cannot be enforced is an error. `counts_apart`: the kernel counts processes per user namespace.
 pub(crate) fn bounds(
     config: &SandboxConfig,
     users: Users,
@@ -245,9 +243,9 @@ pub(crate) fn bounds(
     counts_apart: bool,
 ) -> Result<(Bounds, Vec<String>), Failure> {
     let (why, remedy) = if users.runner_is_root() {
-        ("this host has no controller of control groups for it", "mount its controller")
+        ("this host has no cgroup controller for it", "mount its controller")
     } else {
-        ("an ordinary user has no control groups", "run as root")
+        ("an ordinary user has no cgroups", "run as root")
     };
     let mut missing = Vec::new();
     let mut bound = |name: &str, asked: bool, is_had: bool| {
@@ -281,14 +279,14 @@ pub(crate) fn bounds(
     Ok((bounds, missing))
 }
 
-/// Whether the kernel counts the processes of each user namespace apart: since Linux 5.14.
+/// Returns whether the kernel counts processes per user namespace: since Linux 5.14.
 pub(crate) fn counts_apart() -> bool {
     seccomp::kernel().is_some_and(|version| version >= (5, 14))
 }
 
 fn namespaces(users: Users) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
-    // An ordinary user's runner is in one already.
+    // An ordinary user's runner is in a user namespace already.
     let user = matches!(users, Users::Mapped(_))
         .then(|| LinuxNamespaceBuilder::default().typ(User).path(Stage::namespace()).build());
     let others = [Pid, Mount, Ipc, Uts, Network, Cgroup].into_iter();
@@ -357,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn j4_limits_become_control_group_settings() {
+    fn j4_limits_become_cgroup_settings() {
         let mut config = config();
         (config.cpus, config.memory_mib) = (Some(0.5.into()), Some(64));
         config.pids_limit = Some(100);
@@ -370,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn j3_a_container_of_root_has_few_rights_and_its_own_ids() {
+    fn j3_roots_container_has_few_rights_and_own_ids() {
         let json = json(&container(&config(), Users::Mapped(7_000_000)));
         assert_eq!(json["process"]["noNewPrivileges"], true);
         assert_eq!(json["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 10);
@@ -381,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn j4_there_are_bounds_without_any_being_asked_for() {
+    fn j4_default_limits_apply() {
         let json = json(&container(&config(), Users::Host));
         let resources = &json["linux"]["resources"];
         assert_eq!(resources["pids"]["limit"], 4096);
@@ -390,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_had_is_refused_with_what_to_do() {
+    fn unsupported_options_are_refused_with_a_hint() {
         let none = Controllers::default();
         let mut limited = config();
         limited.memory_mib = Some(64);
@@ -409,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn j4_what_is_not_bounded_is_named() {
+    fn j4_missing_limits_are_named() {
         let none = Controllers::default();
         let (bounds, missing) = bounds(&config(), Users::RootOnly, none, true).unwrap();
         assert_eq!((bounds.pids, bounds.memory_bytes), (Some(4096), None));
@@ -421,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_for_works_without_control_groups() {
+    fn defaults_work_without_cgroups() {
         let json = json(&container(&config(), Users::RootOnly));
         assert!(json["linux"]["cgroupsPath"].is_null());
         assert!(!json.to_string().contains("gid=5"));

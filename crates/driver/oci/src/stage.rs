@@ -1,8 +1,8 @@
-//! Where a container with a user namespace of its own finds its root and its agent.
+//! The staging tmpfs of a container with its own user namespace: its root and its agent.
 //!
-//! The runtime's half inside that namespace is nobody on the host, and cannot pass the directories
-//! of root's state. So what it has to reach is mounted on a small tmpfs that it can pass. The tmpfs
-//! exists in the runner's private mount namespace alone, and goes with it.
+//! Inside that namespace the runtime has no rights on the host and cannot traverse root's state
+//! directories. What it needs is therefore mounted on a small tmpfs that it can traverse. The tmpfs
+//! exists only in the runner's mount namespace and disappears with it.
 
 use msb_jail::{IDS_PER_SLOT, Map, Slot, attach, idmapped, user_namespace};
 use msb_state::Failure;
@@ -14,22 +14,22 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// Covered by the tmpfs. Only locks are here, which are taken before.
-const PLACE: &str = "/run/microsandbox";
-/// The name of the user namespace there.
+/// Where the tmpfs is mounted. It hides lock files only, which are open by then.
+const MOUNT_POINT: &str = "/run/microsandbox";
+/// The file in it that is the user namespace.
 const NAMESPACE: &str = "user";
-/// The variable that does without user namespaces.
+/// The variable that turns user namespaces off.
 const SWITCH: &str = "MSB_CONTAINER_USERNS";
-/// How to do without a user namespace.
+/// The hint that names [`SWITCH`].
 pub const WITHOUT_USER_NAMESPACE: &str = "set MSB_CONTAINER_USERNS=off to run containers of root without a user \
                        namespace, so that root inside is root outside";
 
-/// Whether containers of root get a user namespace: always, unless `MSB_CONTAINER_USERNS=off`.
+/// Returns whether root's containers get a user namespace: yes, unless `MSB_CONTAINER_USERNS=off`.
 pub fn wants_user_namespace() -> bool {
     std::env::var_os(SWITCH).is_none_or(|value| value != "off")
 }
 
-/// Takes host ids for a container of root.
+/// Reserves host ids for one of root's containers.
 pub fn take_slot(seed: impl Hash) -> Result<Slot, Failure> {
     let mut hasher = DefaultHasher::new();
     seed.hash(&mut hasher);
@@ -38,21 +38,21 @@ pub fn take_slot(seed: impl Hash) -> Result<Slot, Failure> {
     })
 }
 
-/// The tmpfs, on which this is what the sandbox's ids are.
+/// The mounted tmpfs, and the user namespace that maps owners on it.
 #[derive(Debug)]
 pub struct Stage {
     namespace: OwnedFd,
 }
 
 impl Stage {
-    /// Mounts the tmpfs, for a container whose ids begin at `start`.
+    /// Mounts the tmpfs for a container whose host ids start at `start`.
     ///
-    /// Must be called in a mount namespace that no other process sees, and after the ids were taken,
-    /// whose locks it covers. `used`: what the caller still needs by name.
-    pub fn set(start: u32, used: &[&Path]) -> Result<Stage, Failure> {
-        if let Some(path) = used.iter().find(|path| path.starts_with(PLACE)) {
+    /// Call it in a private mount namespace, after the ids were reserved: it hides their lock files.
+    /// `used` are paths that the caller still opens by name.
+    pub fn mount(start: u32, used: &[&Path]) -> Result<Stage, Failure> {
+        if let Some(path) = used.iter().find(|path| path.starts_with(MOUNT_POINT)) {
             return Err(Failure::boot(format!(
-                "cannot use {}: a container's root is mounted over {PLACE}",
+                "cannot use {}: a container's root is mounted over {MOUNT_POINT}",
                 path.display()
             ))
             .hint("keep state, images and programs somewhere else; see MSB_HOME"));
@@ -64,29 +64,29 @@ impl Stage {
             ))
         })?;
         let flags = MountFlags::NODEV | MountFlags::NOSUID;
-        mount("tmpfs", PLACE, "tmpfs", flags, c"mode=0711,size=64k,nr_inodes=32")
-            .map_err(|error| Failure::boot_io("mount a tmpfs at", Path::new(PLACE), error))?;
+        mount("tmpfs", MOUNT_POINT, "tmpfs", flags, c"mode=0711,size=64k,nr_inodes=32")
+            .map_err(|error| Failure::boot_io("mount a tmpfs at", Path::new(MOUNT_POINT), error))?;
         let stage = Stage { namespace };
         let path = format!("/proc/self/fd/{}", stage.namespace.as_raw_fd());
-        stage.show_file(NAMESPACE, Path::new(&path))?;
+        stage.bind_file(NAMESPACE, Path::new(&path))?;
         Ok(stage)
     }
 
-    /// Where the runtime finds the user namespace, once the tmpfs is mounted.
+    /// Returns the path of the user namespace on the mounted tmpfs.
     pub(crate) fn namespace() -> PathBuf {
-        Path::new(PLACE).join(NAMESPACE)
+        Path::new(MOUNT_POINT).join(NAMESPACE)
     }
 
-    /// An empty directory.
+    /// Creates an empty directory.
     pub fn directory(&self, name: &str) -> Result<PathBuf, Failure> {
-        let path = Path::new(PLACE).join(name);
+        let path = Path::new(MOUNT_POINT).join(name);
         let made = fs::DirBuilder::new().mode(0o711).create(&path);
         made.map_err(|error| Failure::boot_io("create directory", &path, error))?;
         Ok(path)
     }
 
-    /// Shows a directory with the files' owners as the sandbox's ids.
-    pub fn show(&self, name: &str, directory: &Path) -> Result<PathBuf, Failure> {
+    /// Mounts a directory with its owners mapped to the sandbox's ids.
+    pub fn bind_mapped(&self, name: &str, directory: &Path) -> Result<PathBuf, Failure> {
         let at = self.directory(name)?;
         let source = File::open(directory).map_err(|e| Failure::boot_io("open", directory, e))?;
         let clone = idmapped(source.as_fd(), self.namespace.as_fd(), false).map_err(|error| {
@@ -100,22 +100,22 @@ impl Stage {
         Ok(at)
     }
 
-    /// Shows a file as it is.
-    pub fn show_file(&self, name: &str, file: &Path) -> Result<PathBuf, Failure> {
-        let at = Path::new(PLACE).join(name);
-        let failed = |error: io::Error| Failure::boot_io("show", file, error);
+    /// Bind-mounts a file.
+    pub fn bind_file(&self, name: &str, file: &Path) -> Result<PathBuf, Failure> {
+        let at = Path::new(MOUNT_POINT).join(name);
+        let failed = |error: io::Error| Failure::boot_io("bind", file, error);
         File::create(&at).map_err(failed)?;
         mount_bind(file, &at).map_err(|error| failed(error.into()))?;
         Ok(at)
     }
 
-    /// Takes off what is mounted at a path of the tmpfs. What stands on it goes on.
-    pub fn hide(&self, at: &Path) -> Result<(), Failure> {
+    /// Detaches the mount at a path of the tmpfs. Mounts that use it as a layer keep it.
+    pub fn unmount_at(&self, at: &Path) -> Result<(), Failure> {
         unmount(at, UnmountFlags::DETACH).map_err(|error| Failure::boot_io("unmount", at, error))
     }
 
-    /// Takes off the tmpfs with all that is mounted on it.
-    pub fn clear(self) -> Result<(), Failure> {
-        self.hide(Path::new(PLACE))
+    /// Unmounts the tmpfs with every mount on it.
+    pub fn unmount(self) -> Result<(), Failure> {
+        self.unmount_at(Path::new(MOUNT_POINT))
     }
 }

@@ -1,0 +1,340 @@
+//! The probe of an OCI runtime: it runs the agent once in a container like that of a sandbox.
+
+use crate::cgroup;
+use crate::runtime::{CALL_LIMIT, NAMES, Runtime, last_error};
+use crate::settings::Settings;
+use crate::spec::{AGENT, Container, bounds, counts_apart};
+use crate::stage::{Stage, take_slot, wants_user_namespace};
+use crate::sweep::{Leftovers, sweep};
+use msb_driver::{Bound, Users};
+use msb_jail::Slot;
+use msb_state::{
+    Failure, SandboxConfig, SandboxDir, check_trusted, create_private_dir, now_ms, remove_tree,
+    write_atomically,
+};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// How long a failure is cached. A success is cached until the next boot.
+const FAILURE_HOLDS_MS: u64 = 60_000;
+/// Time limit of the wait for another process's probe, and the pause between two attempts.
+const LOCK_LIMIT: Duration = Duration::from_secs(60);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// The result of a probe, and what it depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct ProbeRecord {
+    program: PathBuf,
+    modified: (i64, i64),
+    boot: String,
+    users: String,
+    at_ms: u64,
+    error: Option<String>,
+}
+
+impl ProbeRecord {
+    fn new(runtime: &Runtime, settings: &Settings) -> std::io::Result<ProbeRecord> {
+        let found = fs::metadata(&runtime.program)?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        Ok(ProbeRecord {
+            program: runtime.program.clone(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            boot: boot.trim().to_owned(),
+            users: users_key(settings),
+            at_ms: now_ms(),
+            error: None,
+        })
+    }
+
+    fn holds_for(&self, now: &ProbeRecord) -> bool {
+        let fresh = self.error.is_none() || now.at_ms.saturating_sub(self.at_ms) < FAILURE_HOLDS_MS;
+        let same = (&self.program, self.modified, &self.boot, &self.users)
+            == (&now.program, now.modified, &now.boot, &now.users);
+        fresh && same
+    }
+}
+
+/// Returns what of the users decides whether a runtime works.
+fn users_key(settings: &Settings) -> String {
+    let mapped = settings.users == Users::Host && wants_user_namespace();
+    if mapped { "Mapped".to_owned() } else { format!("{:?}", settings.users) }
+}
+
+/// Returns the first runtime that works; the error says why each does not.
+pub(crate) async fn find(settings: &Settings, fresh: bool) -> Result<Runtime, Failure> {
+    create_private_dir(&settings.cache).map_err(|error| Failure::boot(error.to_string()))?;
+    clear_leftover(settings).await;
+    let mut errors = Vec::new();
+    for runtime in Runtime::candidates() {
+        match check(&runtime, settings, fresh).await {
+            Ok(()) => return Ok(runtime),
+            Err(error) => errors.push(format!("{}: {error}", runtime.program.display())),
+        }
+    }
+    if errors.is_empty() {
+        errors.push(format!("none of {} is installed", NAMES.join(", ")));
+    }
+    Err(Failure::no_driver(format!("no OCI runtime works here ({})", errors.join("; "))))
+}
+
+/// Removes what a killed probe left behind. A failure is only traced: the next probe reports it.
+pub(crate) async fn clear_leftover(settings: &Settings) {
+    if !ProbeDir::path(settings).exists() {
+        return;
+    }
+    if let Ok(Some(dir)) = ProbeDir::try_lock(settings)
+        && let Err(error) = dir.clear(settings).await
+    {
+        tracing::warn!(error, "cannot remove what a probe left behind");
+    }
+}
+
+/// Returns whether a runtime works here, from the cache or by a probe.
+async fn check(runtime: &Runtime, settings: &Settings, fresh: bool) -> Result<(), String> {
+    let mut record = ProbeRecord::new(runtime, settings).map_err(|error| error.to_string())?;
+    check_trusted(&runtime.program).map_err(|error| error.to_string())?;
+    let cache = settings.cache.join("oci-runtimes.json");
+    let cached = || {
+        let known = known(&cache).into_iter().find(|known| known.holds_for(&record))?;
+        Some(known.error.map_or(Ok(()), Err))
+    };
+    if !fresh && let Some(result) = cached() {
+        return result;
+    }
+    let dir = ProbeDir::lock(settings).await?;
+    // Of many processes that start at once, the first one probes for all.
+    if !fresh && let Some(result) = cached() {
+        return result;
+    }
+    record.error = probe(runtime, settings, &dir).await.err();
+    let mut known = known(&cache);
+    known.retain(|known| known.program != record.program);
+    known.push(record.clone());
+    // Without the cache the next start probes again.
+    if let Ok(bytes) = serde_json::to_vec(&known) {
+        let _ = write_atomically(&cache, &bytes);
+    }
+    record.error.map_or(Ok(()), Err)
+}
+
+/// Returns the cached results.
+fn known(cache: &Path) -> Vec<ProbeRecord> {
+    fs::read(cache).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+/// Runs the agent, which prints its version, in a container like that of a sandbox.
+async fn probe(runtime: &Runtime, settings: &Settings, dir: &ProbeDir) -> Result<(), String> {
+    dir.clear(settings).await?;
+    let result = run_in_root(runtime, settings, dir).await;
+    result.and(dir.clear(settings).await)
+}
+
+async fn run_in_root(runtime: &Runtime, settings: &Settings, dir: &ProbeDir) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let rootfs = dir.dir.path().join("rootfs");
+    create_private_dir(&rootfs).map_err(|error| text(&error))?;
+    let root = ProbeRoot::mount(settings, rootfs).map_err(|error| text(&error))?;
+    let result = run(runtime, settings, &dir.leftovers(), &root).await;
+    result.and(root.unmount().map_err(|error| text(&error)))
+}
+
+async fn run(
+    runtime: &Runtime,
+    settings: &Settings,
+    leftovers: &Leftovers<'_>,
+    shown: &ProbeRoot,
+) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let Leftovers { id, root, log, .. } = leftovers;
+    let directory = root.parent().ok_or("the probe has no directory")?;
+    leftovers.record(runtime).map_err(|error| text(&error))?;
+    let name = "trial".parse().map_err(|error| text(&error))?;
+    let config = SandboxConfig::new(name, shown.rootfs.as_path());
+    let controllers = cgroup::Controllers::of(shown.users);
+    let (bounds, _) =
+        bounds(&config, shown.users, controllers, counts_apart()).map_err(|error| text(&error))?;
+    let container = Container {
+        controllers,
+        bounds,
+        config: &config,
+        users: shown.users,
+        rootfs: &shown.rootfs,
+        agent: &shown.agent,
+        args: vec![AGENT.to_owned(), "--version".to_owned()],
+        hosts: None,
+        cgroup: shown.users.runner_is_root().then(|| format!("/{}", cgroup::name(id))),
+    };
+    let spec = container.spec().map_err(|error| text(&error))?;
+    spec.save(directory.join("config.json")).map_err(|error| text(&error))?;
+    let stderr = directory.join("stderr");
+    let mut command = runtime.command(&settings.launcher, root, log);
+    command.arg("run").arg("--bundle").arg(directory).arg(id);
+    let stderr_file = File::create(&stderr).map_err(|error| text(&error))?;
+    command.stdout(Stdio::null()).stderr(stderr_file);
+    let child = command.spawn().map_err(|error| text(&error))?;
+    let status = Bound::new(child).wait(CALL_LIMIT).await.map_err(|error| text(&error))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(last_error(log)
+        .or_else(|| fs::read_to_string(&stderr).ok().filter(|text| !text.trim().is_empty()))
+        .unwrap_or_else(|| status.to_string())
+        .trim()
+        .to_owned())
+}
+
+/// The users and the root of a probe's container, as a sandbox has them.
+#[derive(Debug)]
+struct ProbeRoot {
+    users: Users,
+    rootfs: PathBuf,
+    agent: PathBuf,
+    stage: Option<(Stage, Slot)>,
+}
+
+impl ProbeRoot {
+    fn mount(settings: &Settings, rootfs: PathBuf) -> Result<ProbeRoot, Failure> {
+        let (users, agent) = (settings.users, settings.agent.clone());
+        if users != Users::Host || !wants_user_namespace() {
+            return Ok(ProbeRoot { users, rootfs, agent, stage: None });
+        }
+        let slot = take_slot("trial")?;
+        let stage = Stage::mount(slot.start(), &[&rootfs, &agent])?;
+        Ok(ProbeRoot {
+            users: Users::Mapped(slot.start()),
+            rootfs: stage.bind_mapped("root", &rootfs)?,
+            agent: stage.bind_file("agent", &agent)?,
+            stage: Some((stage, slot)),
+        })
+    }
+
+    fn unmount(self) -> Result<(), Failure> {
+        self.stage.map_or(Ok(()), |(stage, _)| stage.unmount())
+    }
+}
+
+/// The directory of the probes. The process that holds its lock removes what a killed one left.
+#[derive(Debug)]
+struct ProbeDir {
+    /// Like a sandbox's: a constant id, so its cgroups have constant names.
+    dir: SandboxDir,
+    _lock: File,
+}
+
+impl ProbeDir {
+    fn path(settings: &Settings) -> PathBuf {
+        settings.cache.join("trial")
+    }
+
+    /// Takes the lock; waits while another process has it.
+    async fn lock(settings: &Settings) -> Result<ProbeDir, String> {
+        let locked = async {
+            loop {
+                if let Some(dir) = ProbeDir::try_lock(settings)? {
+                    return Ok(dir);
+                }
+                sleep(LOCK_PAUSE).await;
+            }
+        };
+        let late = || "timed out waiting for another probe".to_owned();
+        timeout(LOCK_LIMIT, locked).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Takes the lock; returns `None` if another process has it.
+    fn try_lock(settings: &Settings) -> Result<Option<ProbeDir>, String> {
+        let path = ProbeDir::path(settings);
+        let dir = SandboxDir::open(&path).map_err(|error| error.to_string())?;
+        let lock = File::create(path.with_extension("lock")).map_err(|error| error.to_string())?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(ProbeDir { dir, _lock: lock })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn leftovers(&self) -> Leftovers<'_> {
+        let path = self.dir.path();
+        Leftovers {
+            id: self.dir.id(),
+            root: path.join("oci"),
+            runtime: path.join("runtime"),
+            log: path.join("log"),
+        }
+    }
+
+    /// Kills and removes what is there, processes and cgroups included.
+    async fn clear(&self, settings: &Settings) -> Result<(), String> {
+        sweep(settings, &self.leftovers()).await.map_err(|failure| failure.to_string())?;
+        remove_tree(self.dir.path()).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(error: Option<&str>, at_ms: u64) -> ProbeRecord {
+        ProbeRecord {
+            program: "/x".into(),
+            modified: (1, 2),
+            boot: "b".into(),
+            users: "Host".into(),
+            at_ms,
+            error: error.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn success_is_cached_for_the_boot_failure_for_a_minute() {
+        let later = record(None, 1_000_000);
+        assert!(record(None, 0).holds_for(&later));
+        assert!(!record(Some("broken"), 0).holds_for(&later));
+        assert!(record(Some("broken"), 990_000).holds_for(&later));
+        let mut rebooted = later.clone();
+        rebooted.boot = "c".into();
+        assert!(!record(None, 0).holds_for(&rebooted));
+        let mut upgraded = later;
+        upgraded.modified = (9, 9);
+        assert!(!record(None, 0).holds_for(&upgraded));
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn g_killed_probe_is_cleaned_up_live_one_is_not() {
+        let scratch = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            cache: scratch.path().join("cache"),
+            agent: scratch.path().join("agent"),
+            launcher: Vec::new(),
+            users: if rustix::process::geteuid().is_root() { Users::Host } else { Users::RootOnly },
+        };
+        create_private_dir(&settings.cache).unwrap();
+        let alive = ProbeDir::try_lock(&settings).unwrap().unwrap();
+        create_private_dir(alive.dir.path()).unwrap();
+        let alive_id = &alive.dir.id().to_owned();
+        if settings.users == Users::Host {
+            cgroup::create_for_agent(alive_id, Users::Host);
+        }
+        let left = || (settings.cache.join("trial").exists(), cgroup::exists(alive_id));
+        let before = left();
+        assert!(before.0);
+
+        assert!(ProbeDir::try_lock(&settings).unwrap().is_none());
+        assert_eq!(
+            ProbeDir::lock(&settings).await.unwrap_err(),
+            "timed out waiting for another probe"
+        );
+        clear_leftover(&settings).await;
+        assert_eq!(left(), before);
+
+        drop(alive);
+        clear_leftover(&settings).await;
+        assert_eq!(left(), (false, false));
+    }
+}
