@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-/// A connection to an agent that has answered.
+/// A connection to an agent that has sent its hello.
 #[derive(Debug)]
 pub(crate) struct AgentLink {
     stream: UnixStream,
@@ -19,15 +19,15 @@ pub(crate) struct AgentLink {
 }
 
 impl AgentLink {
-    /// Connects, and waits until the agent answers.
+    /// Connects and waits for the agent's hello.
     pub(crate) async fn connect(dir: &SandboxDir) -> io::Result<Self> {
         let stream = dir.connect_agent().map_err(io::Error::other)?;
         stream.set_nonblocking(true)?;
-        AgentLink::greet(UnixStream::from_std(stream)?).await
+        AgentLink::handshake(UnixStream::from_std(stream)?).await
     }
 
-    /// Greets the agent at the other end, and waits until it answers.
-    pub(crate) async fn greet(stream: UnixStream) -> io::Result<Self> {
+    /// Sends the hello on a connection and waits for the agent's.
+    pub(crate) async fn handshake(stream: UnixStream) -> io::Result<Self> {
         let mut link = AgentLink {
             stream,
             decoder: Decoder::new(Peer::Agent),
@@ -42,17 +42,17 @@ impl AgentLink {
                 Ok(link)
             }
             Message::Error(why) => Err(io::Error::other(one_line(&why, ERROR_TEXT).into_owned())),
-            _ => Err(io::Error::other("the agent did not greet first")),
+            _ => Err(io::Error::other("the agent did not send its hello first")),
         }
     }
 
-    /// Asks the agent to end everything, and itself.
+    /// Asks the agent to end every process, and itself.
     pub(crate) async fn shut_down(&mut self, grace: Duration) -> io::Result<()> {
         let grace_ns = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
         self.send(0, Message::Shutdown(Shutdown { grace_ns })).await
     }
 
-    /// Asks whether it is there, and waits until it says so.
+    /// Sends a ping and waits for the pong.
     pub(crate) async fn ping(&mut self) -> io::Result<()> {
         let number = u64::from(self.next_channel);
         self.next_channel = self.next_channel.wrapping_add(1).max(1);
@@ -97,7 +97,7 @@ impl AgentLink {
     }
 }
 
-/// How busy an agent is.
+/// The agent's activity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Activity {
     /// Whether a session runs.

@@ -1,8 +1,8 @@
-//! From the driver's choice to the agent's first answer.
+//! The start: from the choice of a driver to the agent's hello.
 
 use crate::agent_link::AgentLink;
-use crate::cli::cache_of;
 use crate::console::Console;
+use crate::drivers::cache_of;
 use crate::namespaces::{MountedRoot, mount_root};
 use crate::upper::{self, DiskBound};
 use msb_driver::{Driver, Machine, MachineSpec, Root, choose};
@@ -10,16 +10,15 @@ use msb_state::{Failure, Protection, Ready, SandboxDir};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long an agent that hung up may take to end.
+/// How long the exit of a machine may take after its agent hung up.
 const EXIT_LIMIT: Duration = Duration::from_millis(500);
 
-/// Starts the machine and waits until its agent answers.
+/// Starts the machine and waits for the agent's hello.
 ///
-/// What of the root filesystem has to be taken apart again goes into `mounted`. The machine goes
-/// into `slot` as soon as there is one, because one that does not come up has to
-/// be killed. Not to be resumed once it is dropped: the driver's sweep then removes what is half
-/// made.
-pub(crate) async fn come_up(
+/// `mounted` receives the root filesystem that has to be unmounted, and `slot` the machine as soon
+/// as it exists: one that fails to boot has to be killed. When the future is dropped, the driver's
+/// sweep removes what is half made.
+pub(crate) async fn boot(
     drivers: &[Box<dyn Driver>],
     spec: &mut MachineSpec,
     console: &Console,
@@ -40,12 +39,12 @@ pub(crate) async fn come_up(
     let link = match link {
         Ok(link) => link,
         Err(what) => {
-            return Err(Failure::boot(format!("{what}; {}", console.last_words().await)));
+            return Err(Failure::boot(format!("{what}; {}", console.tail().await)));
         }
     };
     let mut protection = machine.protection();
     if spec.config.require_jail && !protection.jailed {
-        return Err(without_wall(&protection));
+        return Err(missing_walls(&protection));
     }
     match disk {
         Some(DiskBound::Bytes(bytes)) => protection.bounds.disk_bytes = Some(bytes),
@@ -61,8 +60,8 @@ pub(crate) async fn come_up(
     Ok((link, ready))
 }
 
-/// Every wall was required, and some are missing.
-fn without_wall(protection: &Protection) -> Failure {
+/// Returns the error for a sandbox that requires every wall.
+fn missing_walls(protection: &Protection) -> Failure {
     let missing = match protection.missing.as_slice() {
         [] => "the driver has no jail".to_owned(),
         walls => walls.join("; "),
@@ -72,10 +71,10 @@ fn without_wall(protection: &Protection) -> Failure {
     )
 }
 
-/// Waits for the agent's answer, or says what came instead.
+/// Waits for the agent's hello; the error says what came instead.
 async fn connect(dir: &SandboxDir, machine: &mut dyn Machine) -> Result<AgentLink, String> {
     let refusal = tokio::select! {
-        // The answer may have been given before the end; then the end is not the start's.
+        // Prefer a hello that came before the exit.
         biased;
         link = AgentLink::connect(dir) => match link {
             Ok(link) => return Ok(link),
@@ -83,7 +82,7 @@ async fn connect(dir: &SandboxDir, machine: &mut dyn Machine) -> Result<AgentLin
         },
         exit = machine.exited() => return Err(format!("{} before it answered", exit.detail)),
     };
-    // A broken connection is mostly the first that is seen of its end.
+    // A broken connection is often the first sign of the machine's exit.
     match timeout(EXIT_LIMIT, machine.exited()).await {
         Ok(exit) => Err(format!("{} before it answered", exit.detail)),
         Err(_) => Err(format!("the agent does not answer as it should: {refusal}")),

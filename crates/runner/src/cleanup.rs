@@ -1,4 +1,4 @@
-//! Removing what a sandbox leaves on the host.
+//! Removes what a sandbox leaves on the host.
 
 use crate::upper;
 use msb_driver::Driver;
@@ -7,10 +7,9 @@ use rustix::mount::{UnmountFlags, unmount};
 use std::path::Path;
 use std::{fs, io};
 
-/// Removes everything but what the sandbox keeps: its configuration, its files, its logs.
+/// Removes everything but the sandbox's configuration, files and logs.
 ///
-/// The link to the directory of the sockets goes last: as long as it is there, the next call
-/// knows that there is something to clean up.
+/// The link to the directory of the sockets goes last: while it exists, the next call cleans up.
 pub(crate) async fn clean(
     drivers: &[Box<dyn Driver>],
     dir: &SandboxDir,

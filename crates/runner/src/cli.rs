@@ -1,13 +1,12 @@
-//! What the runner is told to do.
+//! The runner's command line.
 
+use crate::drivers::{cache_of, drivers};
 use crate::inherited::Inherited;
 use crate::namespaces::{Side, enter};
+use crate::process::{is_root, runtime, start_trace};
 use crate::{cleanup, image, run, sys, vmm};
 use clap::{Parser, Subcommand};
-use msb_driver::{Driver, Users};
-use msb_driver_krun::KrunDriver;
-use msb_driver_oci::{ContainerDriver, Settings};
-use msb_driver_qemu::QemuDriver;
+use msb_driver::Users;
 use msb_state::{DriverReport, HostReport, SandboxDir, WallReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use std::ffi::OsString;
@@ -26,7 +25,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Start a sandbox and stay with it.
+    /// Start a sandbox and supervise it.
     Run {
         /// The sandbox's directory.
         #[arg(long)]
@@ -34,17 +33,17 @@ enum Task {
         /// The agent's binary.
         #[arg(long)]
         agent: PathBuf,
-        /// End with the process whose descriptor was passed.
+        /// End when the process of the inherited descriptor ends.
         #[arg(long)]
         attached: bool,
     },
-    /// Clean up after a sandbox whose runner was killed.
+    /// Clean up a sandbox whose runner was killed.
     Sweep {
         /// The sandbox's directory.
         #[arg(long)]
         dir: PathBuf,
     },
-    /// Say which drivers and which walls of the jail can be had, as JSON.
+    /// Print the usable drivers and jail walls, as JSON.
     Probe {
         /// The directory of the state.
         #[arg(long)]
@@ -53,13 +52,13 @@ enum Task {
         #[arg(long)]
         agent: PathBuf,
     },
-    /// Do what a line on standard input says with the store of images, and tell how it goes.
+    /// Carry out the request on standard input on the image store, and print its events.
     Image {
         /// The directory of the state.
         #[arg(long)]
         home: PathBuf,
     },
-    /// Unpack or remove an image's files, as a line on standard input says.
+    /// Unpack or remove an image's files, as the request on standard input says.
     ImageFiles,
     /// Unpack an image in the jail that the parent describes.
     ImageUnpack {
@@ -85,7 +84,7 @@ enum Task {
     },
 }
 
-/// Does what the arguments say.
+/// Runs the task of the arguments.
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let result = match arguments.task {
         Task::Run { dir, agent, attached } => start(&dir, &agent, attached),
@@ -101,7 +100,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     conclude(result)
 }
 
-/// The exit code of a task, whose error goes to standard error.
+/// Returns the exit code of a task; prints its error to standard error.
 pub(crate) fn conclude(result: Result<ExitCode, String>) -> ExitCode {
     match result {
         Ok(code) => code,
@@ -124,7 +123,7 @@ fn start(dir: &Path, agent: &Path, attached: bool) -> Result<ExitCode, String> {
 fn sweep(dir: &Path) -> Result<ExitCode, String> {
     sys::close_from(4).map_err(|error| error.to_string())?;
     sys::reset_signals();
-    start_log();
+    start_trace();
     let dir = SandboxDir::open(dir).map_err(|error| error.to_string())?;
     let users = if is_root() { Users::Host } else { Users::RootOnly };
     let drivers = drivers(&cache_of(&dir), Path::new(""), users);
@@ -140,7 +139,7 @@ fn probe(home: &Path, agent: PathBuf) -> Result<ExitCode, String> {
         Side::Outside(code) => return Ok(code),
         Side::Inside(users) => users,
     };
-    // Before the runtime, because they are tried in processes of their own.
+    // Before the runtime: each is tried in a forked process.
     let walls = msb_jail::walls(home).into_iter().map(|wall| WallReport {
         name: wall.name.to_owned(),
         missing: wall.missing,
@@ -165,68 +164,11 @@ fn probe(home: &Path, agent: PathBuf) -> Result<ExitCode, String> {
 
 fn bound(parent: i32, command: &[OsString]) -> Result<ExitCode, String> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| error.to_string())?;
-    // If the parent ended before the line above, nothing will be signalled any more.
+    // If the parent ended before the line above, no signal comes.
     if getppid().is_none_or(|pid| pid.as_raw_nonzero().get() != parent) {
         return Err("the parent is gone".to_owned());
     }
     let [program, arguments @ ..] = command else { return Err("no program given".to_owned()) };
     let error = Command::new(program).args(arguments).exec();
     Err(format!("cannot run {}: {error}", program.display()))
-}
-
-/// Every driver that there is, in the order in which `auto` tries them.
-pub(crate) fn drivers(cache: &Path, agent: &Path, users: Users) -> Vec<Box<dyn Driver>> {
-    let launcher = match std::env::current_exe() {
-        Ok(program) => vec![program, "bound".into(), std::process::id().to_string().into()],
-        // Without it a half-made container may appear after a sweep; the next sweep finds it.
-        Err(_) => Vec::new(),
-    };
-    let cache = cache.to_path_buf();
-    let qemu = msb_driver_qemu::Settings {
-        home: cache.parent().unwrap_or(Path::new("/nonexistent")).to_path_buf(),
-        cache: cache.clone(),
-        launcher: jail_launcher(),
-        tsc_khz: sys::tsc_khz,
-    };
-    let vmm = std::env::current_exe().unwrap_or_default();
-    let krun = msb_driver_krun::Settings { vmm };
-    let container = Settings { cache, agent: agent.to_path_buf(), launcher, users };
-    vec![
-        Box::new(KrunDriver::new(krun)),
-        Box::new(QemuDriver::new(qemu)),
-        Box::new(ContainerDriver::new(container)),
-    ]
-}
-
-/// Runs a program in a jail, if this program is found.
-fn jail_launcher() -> Vec<PathBuf> {
-    let program = std::env::current_exe();
-    program.map_or_else(|_| Vec::new(), |program| vec![program, "jail".into(), "--".into()])
-}
-
-/// Where results are remembered, for a sandbox of that home.
-pub(crate) fn cache_of(dir: &SandboxDir) -> PathBuf {
-    let home = dir.path().parent().and_then(Path::parent);
-    home.unwrap_or(Path::new("/nonexistent")).join("cache")
-}
-
-pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| format!("cannot start: {error}"))
-}
-
-/// Sends what happens to standard error, which is the runner's log.
-pub(crate) fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("MSB_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
-    // Of an error in writing it would tell on standard error, whose own errors are panics: a full
-    // disk would end every sandbox that has something to log.
-    let log = log.log_internal_errors(false);
-    // Fails only if it was started before, which is as good.
-    let _ = log.with_writer(io::stderr).try_init();
 }

@@ -1,4 +1,4 @@
-//! The log of what a machine or its agent prints, which a guest could fill at will.
+//! The bounded log of what a machine or its agent prints.
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::{self, File};
@@ -12,11 +12,11 @@ use tokio::net::unix::pipe;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-/// How large the log grows before it becomes the old one.
+/// Size at which the log is rotated, in bytes.
 const LIMIT: u64 = 512 * 1024;
-/// How much of it goes into an error, in bytes.
+/// Bytes of the log that go into an error.
 const TAIL: usize = 800;
-/// How long it may take to write down what was printed.
+/// Time limit for writing what was printed.
 const SETTLE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A log file of bounded size, and its predecessor.
@@ -28,9 +28,8 @@ struct BoundedLog {
 }
 
 impl BoundedLog {
-    /// Begins anew: what was there becomes the old one, so that what is found in the log is of
-    /// this start.
-    fn begin(path: &Path) -> io::Result<Self> {
+    /// Starts an empty log and rotates the existing one: the log is of this start alone.
+    fn start(path: &Path) -> io::Result<Self> {
         match fs::rename(path, old(path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => BoundedLog::open(path),
@@ -59,42 +58,42 @@ fn old(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// The log as it is being written.
+/// The log while it is written.
 #[derive(Debug)]
 pub(crate) struct Console {
     path: PathBuf,
-    /// The end of the pipe that is read.
+    /// The read end of the pipe.
     source: OwnedFd,
 }
 
 impl Console {
-    /// Writes down what comes through the pipe whose other end comes back, until nobody has that
-    /// any more. What cannot be written is dropped: a full disk must not stop the agent. Must be
-    /// called inside the runtime.
-    pub(crate) fn begin(path: PathBuf) -> io::Result<(Self, OwnedFd)> {
+    /// Returns the write end of a pipe, and logs what comes through it until that is closed. Output
+    /// that cannot be written is dropped: a full disk must not block the agent. Call it inside the
+    /// runtime.
+    pub(crate) fn start(path: PathBuf) -> io::Result<(Self, OwnedFd)> {
         let (source, sink) = pipe_with(PipeFlags::CLOEXEC)?;
         let mut reader = pipe::Receiver::from_owned_fd(source.try_clone()?)?;
-        let mut log = BoundedLog::begin(&path)?;
+        let mut log = BoundedLog::start(&path)?;
         tokio::spawn(async move {
             let mut buffer = vec![0; 16 * 1024];
             while let Ok(length @ 1..) = reader.read(&mut buffer).await {
                 if let Err(error) = log.append(buffer.get(..length).unwrap_or_default()) {
-                    tracing::debug!(%error, "a part of the agent's log was dropped");
+                    tracing::debug!(%error, "dropped a part of the agent's log");
                 }
             }
         });
         Ok((Console { path, source }, sink))
     }
 
-    /// The end of what was printed until now.
-    pub(crate) async fn last_words(&self) -> String {
+    /// Returns the end of what was printed until now.
+    pub(crate) async fn tail(&self) -> String {
         let written = async {
-            // A piece is read and written down in one step.
+            // A chunk is read and written in one step.
             while rustix::io::ioctl_fionread(&self.source).is_ok_and(|waiting| waiting > 0) {
                 yield_now().await;
             }
         };
-        // What came until then has to do, of one that never stops printing.
+        // An agent that never stops printing is cut off.
         let _ = timeout(SETTLE_LIMIT, written).await;
         let bytes = fs::read(&self.path).unwrap_or_default();
         let last = bytes.get(bytes.len().saturating_sub(TAIL)..).unwrap_or_default();
@@ -110,11 +109,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_stays_bounded_and_keeps_the_last_lines() {
+    fn log_stays_bounded_and_keeps_the_last_lines() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("agent.log");
         fs::write(&path, "of another start").unwrap();
-        let mut log = BoundedLog::begin(&path).unwrap();
+        let mut log = BoundedLog::start(&path).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"");
         for _ in 0..100 {
             log.append(&[b'x'; 16 * 1024]).unwrap();
@@ -129,14 +128,14 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn the_last_words_are_all_that_was_printed_before() {
+    async fn tail_has_all_that_was_printed_before() {
         let scratch = tempfile::tempdir().unwrap();
-        let (console, sink) = Console::begin(scratch.path().join("agent.log")).unwrap();
-        assert_eq!(console.last_words().await, "it left no message");
+        let (console, sink) = Console::start(scratch.path().join("agent.log")).unwrap();
+        assert_eq!(console.tail().await, "it left no message");
         let mut sink = File::from(sink);
         sink.write_all(&[b'x'; 60_000]).unwrap();
         sink.write_all(b"the end\n").unwrap();
-        let words = console.last_words().await;
-        assert!(words.ends_with("xthe end") && words.len() < TAIL, "{words}");
+        let tail = console.tail().await;
+        assert!(tail.ends_with("xthe end") && tail.len() < TAIL, "{tail}");
     }
 }

@@ -1,4 +1,4 @@
-//! The control socket: one line of JSON in, one out, for the sandbox's own user.
+//! The control socket, for the sandbox's own user: one JSON request a line, one JSON reply a line.
 
 use msb_state::{Reply, Request};
 use std::io;
@@ -12,44 +12,44 @@ use tokio::time::timeout;
 
 /// Longest request, in bytes.
 const MAX_LINE: u64 = 64 * 1024;
-/// Connections at once (a count); more have to wait. Those that wait for the end do not count:
-/// there can be many, for long, and nobody who wants the end is to wait for them.
+/// Most concurrent connections; more have to wait. Connections that wait for the exit do not count:
+/// they are many and last long, and must not delay a request to stop.
 const CONNECTIONS: usize = 64;
-/// Connections that wait for the end (a count); more are refused.
+/// Most connections that wait for the exit; more are refused.
 const WAITERS: usize = 512;
-/// Requests that wait for the runner's attention (a count).
+/// Capacity of the queue of requests.
 const REQUESTS: usize = 16;
-/// How long a caller may take to send a request, or to take its answer. One that is silent would
-/// hold a connection that another wants.
-const CALLER_LIMIT: Duration = Duration::from_secs(10);
+/// Time limit for a client to send a request, or to read the reply: a silent one would hold a
+/// connection that another needs.
+const CLIENT_LIMIT: Duration = Duration::from_secs(10);
 
-/// A request and where its answer goes.
+/// A request and its pending reply.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct Received {
     pub(crate) request: Request,
-    pub(crate) answer: Answer,
+    pub(crate) reply: PendingReply,
 }
 
-/// Where the answer to a request goes.
+/// The sending half of a reply.
 #[derive(Debug)]
-pub(crate) struct Answer(oneshot::Sender<Reply>);
+pub(crate) struct PendingReply(oneshot::Sender<Reply>);
 
-impl Answer {
-    /// Answers. A caller that is gone is nobody's trouble.
+impl PendingReply {
+    /// Sends the reply, if the client is still connected.
     pub(crate) fn send(self, reply: Reply) {
         let _ = self.0.send(reply);
     }
 
-    /// Whether the caller is still there.
+    /// Returns whether the client is still connected.
     pub(crate) fn is_wanted(&self) -> bool {
         !self.0.is_closed()
     }
 }
 
-/// The control socket's requests.
+/// The listening control socket.
 #[derive(Debug)]
 pub(crate) struct Control {
-    requests: mpsc::Receiver<Asked>,
+    requests: mpsc::Receiver<Received>,
     writing: mpsc::Receiver<()>,
     accepting: tokio::task::JoinHandle<()>,
 }
@@ -65,29 +65,29 @@ impl Control {
         Ok(Control { requests, writing, accepting })
     }
 
-    /// The next request. Cancel-safe: a request that is not returned stays queued.
-    pub(crate) async fn next(&mut self) -> Asked {
+    /// Returns the next request. Cancel-safe: a request that is not returned stays queued.
+    pub(crate) async fn next(&mut self) -> Received {
         match self.requests.recv().await {
-            Some(asked) => asked,
-            // The accepting task has ended; there will be no more requests.
+            Some(received) => received,
+            // The accept task has ended; no more requests come.
             None => std::future::pending().await,
         }
     }
 
-    /// Takes no more requests, and waits until every answer that was given has been written.
+    /// Refuses further requests and waits until every reply has been written.
     pub(crate) async fn finish(self) {
         let Control { mut requests, mut writing, accepting } = self;
         accepting.abort();
         requests.close();
-        while let Ok(asked) = requests.try_recv() {
-            drop(asked);
+        while let Ok(received) = requests.try_recv() {
+            drop(received);
         }
-        // Nothing is ever sent: it ends when the last connection that awaits an answer has.
+        // Nothing is ever sent: the channel closes with the last connection that has a request.
         let _ = writing.recv().await;
     }
 }
 
-async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>, alive: mpsc::Sender<()>) {
+async fn accept(listener: UnixListener, requests: mpsc::Sender<Received>, alive: mpsc::Sender<()>) {
     let free = Arc::new(Semaphore::new(CONNECTIONS));
     let waiters = Arc::new(Semaphore::new(WAITERS));
     loop {
@@ -95,18 +95,18 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>, alive: mp
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "a control connection was not accepted");
+                tracing::warn!(%error, "cannot accept a control connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        // The directory is closed to others already; this is the second line.
+        // Defence in depth: other users cannot enter the directory either.
         let ours = rustix::process::geteuid().as_raw();
         if !stream.peer_cred().is_ok_and(|peer| peer.uid() == ours) {
-            tracing::warn!("a control connection of another user was refused");
+            tracing::warn!("refused a control connection of another user");
             continue;
         }
-        let caller = Caller {
+        let client = Client {
             stream: BufReader::new(stream),
             permit,
             waiters: Arc::clone(&waiters),
@@ -114,46 +114,46 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>, alive: mp
             alive: alive.downgrade(),
         };
         tokio::spawn(async move {
-            if let Err(error) = caller.serve().await {
+            if let Err(error) = client.serve().await {
                 tracing::debug!(%error, "a control connection failed");
             }
         });
     }
 }
 
-/// Serves one connection, whoever is at its other end.
+/// Serves one connection without checking its peer.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) async fn serve(stream: UnixStream, requests: mpsc::Sender<Asked>) -> io::Result<()> {
+pub(crate) async fn serve(stream: UnixStream, requests: mpsc::Sender<Received>) -> io::Result<()> {
     let free = Arc::new(Semaphore::new(1));
     let permit = Arc::clone(&free).try_acquire_owned().map_err(io::Error::other)?;
     let (alive, _writing) = mpsc::channel(1);
     let (stream, waiters) = (BufReader::new(stream), Arc::new(Semaphore::new(WAITERS)));
-    Caller { stream, permit, waiters, requests, alive: alive.downgrade() }.serve().await
+    Client { stream, permit, waiters, requests, alive: alive.downgrade() }.serve().await
 }
 
-/// A connection.
-struct Caller {
+/// A client's connection.
+struct Client {
     stream: BufReader<UnixStream>,
-    /// What it counts as: one of the connections, or one that waits for the end.
+    /// Counts it as a connection, or as one that waits for the exit.
     permit: OwnedSemaphorePermit,
     waiters: Arc<Semaphore>,
-    requests: mpsc::Sender<Asked>,
+    requests: mpsc::Sender<Received>,
     alive: mpsc::WeakSender<()>,
 }
 
-impl Caller {
+impl Client {
     async fn serve(mut self) -> io::Result<()> {
         loop {
             let mut line = Vec::new();
             let mut bounded = (&mut self.stream).take(MAX_LINE);
-            let length = timeout(CALLER_LIMIT, bounded.read_until(b'\n', &mut line)).await??;
+            let length = timeout(CLIENT_LIMIT, bounded.read_until(b'\n', &mut line)).await??;
             if length == 0 {
                 return Ok(());
             }
-            // Held until the answer is written, so that the runner does not end before.
+            // Held until the reply is written: the runner waits for that.
             let Some(_writing) = self.alive.upgrade() else { return Ok(()) };
-            let (reply, goes_on) = match serde_json::from_slice(&line) {
-                Ok(request) => match self.ask(request).await {
+            let (reply, keep_open) = match serde_json::from_slice(&line) {
+                Ok(request) => match self.handle(request).await {
                     Some(reply) => (reply, true),
                     None => return Ok(()),
                 },
@@ -167,42 +167,42 @@ impl Caller {
             };
             let mut bytes = serde_json::to_vec(&reply)?;
             bytes.push(b'\n');
-            timeout(CALLER_LIMIT, self.stream.write_all(&bytes)).await??;
-            if !goes_on {
+            timeout(CLIENT_LIMIT, self.stream.write_all(&bytes)).await??;
+            if !keep_open {
                 return Ok(());
             }
         }
     }
 
-    /// `None` when there will be no answer, or nobody who wants it.
-    async fn ask(&mut self, request: Request) -> Option<Reply> {
-        let place = || Arc::clone(&self.waiters).try_acquire_owned();
+    /// Returns the reply; `None` if there is none, or the client hung up.
+    async fn handle(&mut self, request: Request) -> Option<Reply> {
+        let permit = || Arc::clone(&self.waiters).try_acquire_owned();
         match request {
-            Request::Wait => match place() {
+            Request::Wait => match permit() {
                 Ok(permit) => self.permit = permit,
                 Err(_) => {
-                    let message = format!("{WAITERS} callers wait for its end already");
+                    let message = format!("{WAITERS} clients wait for its exit already");
                     return Some(Reply::Refused { message });
                 }
             },
-            // These wait for it as well, and are never refused.
+            // These wait for the exit as well, and are never refused.
             Request::Stop { .. } | Request::Kill => {
-                if let Ok(permit) = place() {
+                if let Ok(permit) = permit() {
                     self.permit = permit;
                 }
             }
             _ => {}
         }
-        let (sender, answer) = oneshot::channel();
-        self.requests.send(Asked { request, answer: Answer(sender) }).await.ok()?;
+        let (sender, reply) = oneshot::channel();
+        self.requests.send(Received { request, reply: PendingReply(sender) }).await.ok()?;
         tokio::select! {
-            reply = answer => reply.ok(),
+            reply = reply => reply.ok(),
             () = hung_up(&mut self.stream) => None,
         }
     }
 }
 
-/// Waits until the caller hangs up. What it sends before that stays to be read.
+/// Waits until the client hangs up. What it sends before stays buffered.
 async fn hung_up(stream: &mut BufReader<UnixStream>) {
     if stream.fill_buf().await.is_ok_and(|bytes| !bytes.is_empty()) {
         std::future::pending::<()>().await;
@@ -213,21 +213,21 @@ async fn hung_up(stream: &mut BufReader<UnixStream>) {
 mod tests {
     use super::*;
 
-    /// What a caller that sends these bytes, and then nothing, is answered; and how it ended.
-    async fn answered(sent: Vec<u8>) -> (Vec<Reply>, io::Result<()>) {
+    /// Sends bytes and then nothing; returns the replies and the connection's result.
+    async fn replies_to(sent: Vec<u8>) -> (Vec<Reply>, io::Result<()>) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (requests, mut asked) = mpsc::channel(REQUESTS);
+        let (requests, mut received) = mpsc::channel(REQUESTS);
         let serving = tokio::spawn(serve(ours, requests));
         tokio::spawn(async move {
-            while let Some(Asked { answer, .. }) = asked.recv().await {
-                answer.send(Reply::Refused { message: "asked".to_owned() });
+            while let Some(Received { reply, .. }) = received.recv().await {
+                reply.send(Reply::Refused { message: "asked".to_owned() });
             }
         });
-        // It may have had enough before all is sent.
+        // The server may close the connection before all is sent.
         let _ = theirs.write_all(&sent).await;
         let ended = serving.await.unwrap();
         let mut text = Vec::new();
-        // Unread bytes make the end a reset.
+        // Unread bytes turn the close into a reset.
         let _ = theirs.read_to_end(&mut text).await;
         let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         (lines.map(|line| serde_json::from_slice(line).unwrap()).collect(), ended)
@@ -239,13 +239,13 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]
-    async fn i1_garbage_on_the_control_socket_ends_it_with_a_reason() {
+    async fn i1_garbage_on_the_control_socket_closes_it_with_a_reason() {
         let garbage = b"\x00\xff{]\n{\"op\":\"info\"}\n".to_vec();
-        let (replies, ended) = answered(garbage).await;
+        let (replies, ended) = replies_to(garbage).await;
         assert!(ended.is_ok());
         let [reply] = replies.as_slice() else { panic!("{replies:?}") };
         assert!(message(reply).starts_with("not a request: "), "{reply:?}");
-        let (replies, ended) = answered(vec![b'x'; 60_000]).await;
+        let (replies, ended) = replies_to(vec![b'x'; 60_000]).await;
         assert!(replies.is_empty() && ended.is_err(), "half a request is not waited for");
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let serving = tokio::spawn(serve(ours, mpsc::channel(1).0));
@@ -258,12 +258,12 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]
-    async fn j4_silent_caller_of_the_control_socket_is_let_go() {
+    async fn j4_silent_client_of_the_control_socket_is_dropped() {
         let begun = tokio::time::Instant::now();
-        let (replies, ended) = answered(b"{\"op\":\"info\"}\n".to_vec()).await;
+        let (replies, ended) = replies_to(b"{\"op\":\"info\"}\n".to_vec()).await;
         assert_eq!(message(&replies[0]), "asked");
-        assert!(ended.is_err() && begun.elapsed() < 2 * CALLER_LIMIT, "{:?}", begun.elapsed());
-        let (replies, ended) = answered(Vec::new()).await;
+        assert!(ended.is_err() && begun.elapsed() < 2 * CLIENT_LIMIT, "{:?}", begun.elapsed());
+        let (replies, ended) = replies_to(Vec::new()).await;
         assert!(replies.is_empty() && ended.is_err());
     }
 }

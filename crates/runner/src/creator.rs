@@ -1,16 +1,16 @@
-//! The process whose end is the end of an attached sandbox.
+//! Watches the process that created an attached sandbox.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// The creator of an attached sandbox; a detached one has none that matters.
+/// The creator of an attached sandbox; `None` for a detached one.
 #[derive(Debug)]
 pub(crate) struct CreatorWatch(Option<AsyncFd<OwnedFd>>);
 
 impl CreatorWatch {
-    /// Watches the process that a descriptor stands for.
+    /// Watches the process of a pidfd.
     #[allow(
         deprecated,
         reason = "the constructor is only unsound for types that lie about their descriptor; an \
@@ -21,7 +21,7 @@ impl CreatorWatch {
         creator.map(watch).transpose().map(CreatorWatch)
     }
 
-    /// Waits for its end; for ever if there is none. Whoever asks again is told again.
+    /// Waits until the process has ended; for ever if there is none. Can be called again.
     pub(crate) async fn gone(&self) {
         match &self.0 {
             Some(process) if process.readable().await.is_ok() => {}

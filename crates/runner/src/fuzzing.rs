@@ -1,10 +1,10 @@
-//! What the fuzzers and the replays of their seeds drive: each reader of bytes that a stranger sends.
+//! The entry points of the fuzzers and of the replays of their seeds: every parser of untrusted bytes.
 //!
-//! The programs below `fuzz/` take these modules in by their paths, since this crate is a program.
+//! The programs in `fuzz/` include these modules by path, since this crate is a program.
 
 use crate::agent_link::AgentLink;
 use crate::console::Console;
-use crate::control::{Asked, serve};
+use crate::control::{Received, serve};
 use crate::log::{Records, Sessions};
 use bytes::BytesMut;
 use msb_state::{LogEvent, LogSource, Reply};
@@ -17,12 +17,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-/// Long enough for any machine; what takes longer hangs.
+/// Longer than any run that does not hang.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Longest file of the console's log, and its last piece.
+/// Largest file of the console's log, with its last chunk.
 const CONSOLE: u64 = 1024 * 1024;
 
-/// Counts what a log would hold.
+/// Counts the bytes of a log.
 #[derive(Debug, Default)]
 struct Counted {
     bytes: usize,
@@ -51,7 +51,7 @@ impl Records for Counted {
     fn give_up(&self, _: &str) {}
 }
 
-/// An agent that has greeted sends arbitrary bytes to the log: it ends or waits for more, and holds
+/// An agent sends its hello and arbitrary bytes to the log, which ends or waits for more, and holds
 /// no more sessions, and no more bytes, than were sent.
 pub(crate) fn runner_log(data: &[u8]) {
     let mut sessions = Sessions::new(Counted::default());
@@ -63,8 +63,8 @@ pub(crate) fn runner_log(data: &[u8]) {
         if matches!(frame.message, Message::Hello(_)) {
             continue;
         }
-        if let Err(ending) = sessions.take(frame) {
-            let text = ending.to_string();
+        if let Err(end) = sessions.take(frame) {
+            let text = end.to_string();
             assert!(!text.is_empty() && text.len() < 1000 && !text.contains('\n'), "{text}");
             break;
         }
@@ -77,12 +77,12 @@ fn in_runtime<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().build().ok()?;
     let ended = runtime.block_on(async { timeout(LIMIT, future).await });
-    assert!(ended.is_ok(), "it waits for ever");
+    assert!(ended.is_ok(), "it hangs");
     ended.ok()
 }
 
-/// An agent sends arbitrary bytes to the runner, behind a greeting if the first byte is even, and
-/// ends: every call ends, too.
+/// An agent sends arbitrary bytes to the runner, after a hello if the first byte is even, and closes
+/// the connection: every call returns.
 pub(crate) fn runner_link(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else { return };
     let mut sent = BytesMut::new();
@@ -94,13 +94,13 @@ pub(crate) fn runner_link(data: &[u8]) {
     in_runtime(async move {
         let Ok((ours, mut theirs)) = UnixStream::pair() else { return };
         let agent = async move {
-            // The runner may have had enough of it.
+            // The runner may close the connection first.
             let _ = theirs.write_all(&sent).await;
             let _ = theirs.shutdown().await;
             let _ = theirs.read_to_end(&mut Vec::new()).await;
         };
         let runner = async move {
-            let Ok(mut link) = AgentLink::greet(ours).await else { return };
+            let Ok(mut link) = AgentLink::handshake(ours).await else { return };
             if link.ping().await.is_ok() {
                 let _ = link.activity().await;
             }
@@ -109,44 +109,44 @@ pub(crate) fn runner_link(data: &[u8]) {
     });
 }
 
-/// A local process sends arbitrary bytes to the control socket: each answer is a line of JSON, there
-/// are no more of them than lines, and the connection ends with the caller.
+/// A local process sends arbitrary bytes to the control socket: each reply is a line of JSON, there
+/// are no more replies than lines, and the connection closes with the client.
 pub(crate) fn runner_control(data: &[u8]) {
     in_runtime(async move {
         let Ok((ours, mut theirs)) = UnixStream::pair() else { return };
-        let (requests, mut asked) = tokio::sync::mpsc::channel(16);
+        let (requests, mut received) = tokio::sync::mpsc::channel(16);
         let runner = async move {
-            while let Some(Asked { answer, .. }) = asked.recv().await {
-                answer.send(Reply::Refused { message: "no".to_owned() });
+            while let Some(Received { reply, .. }) = received.recv().await {
+                reply.send(Reply::Refused { message: "no".to_owned() });
             }
         };
-        let caller = async move {
+        let client = async move {
             let _ = theirs.write_all(data).await;
             let _ = theirs.shutdown().await;
-            let mut said = Vec::new();
-            let _ = theirs.read_to_end(&mut said).await;
-            let lines: Vec<&[u8]> = said.split_inclusive(|byte| *byte == b'\n').collect();
+            let mut replies = Vec::new();
+            let _ = theirs.read_to_end(&mut replies).await;
+            let lines: Vec<&[u8]> = replies.split_inclusive(|byte| *byte == b'\n').collect();
             let sent = data.split(|byte| *byte == b'\n').count() + data.len() / 65_536;
-            assert!(lines.len() <= sent, "{} answers to {sent} lines", lines.len());
+            assert!(lines.len() <= sent, "{} replies to {sent} lines", lines.len());
             for line in lines {
                 assert!(serde_json::from_slice::<Reply>(line).is_ok(), "{line:?}");
             }
         };
-        let (_, _, ()) = tokio::join!(serve(ours, requests), runner, caller);
+        let (_, _, ()) = tokio::join!(serve(ours, requests), runner, client);
     });
 }
 
-/// A guest prints arbitrary bytes: the log stays bounded, and so are the last words.
+/// A guest prints arbitrary bytes: the log and its tail stay bounded.
 pub(crate) fn runner_console(data: &[u8]) {
     let Ok(folder) = tempfile::tempdir() else { return };
     let path = folder.path().join("agent.log");
     in_runtime(async move {
-        let Ok((console, sink)) = Console::begin(path.clone()) else { return };
+        let Ok((console, sink)) = Console::start(path.clone()) else { return };
         let data = data.to_vec();
         let writing = tokio::task::spawn_blocking(move || File::from(sink).write_all(&data));
         let _ = writing.await;
-        let words = console.last_words().await;
-        assert!(words.len() < 4096 && !words.is_empty(), "{} bytes", words.len());
+        let tail = console.tail().await;
+        assert!(tail.len() < 4096 && !tail.is_empty(), "{} bytes", tail.len());
         let size = File::open(&path).and_then(|file| file.metadata()).map(|meta| meta.len());
         assert!(size.is_ok_and(|size| size <= CONSOLE));
     });

@@ -1,14 +1,15 @@
-//! The two processes that work on images: one with the network, and one with the files.
+//! The two processes of image operations: one uses the network, the other one the files.
 
 use crate::namespaces::{Side, enter};
-use crate::{cli, sys};
+use crate::process::{exit_code, runtime, start_trace, wait};
+use crate::sys;
 use msb_driver::Users;
 use msb_image::{Error, Event, Request};
 use msb_jail::{Bind, Ids, Jail, JailError, LOG_VARIABLE, Proc, Program, Slot};
 use msb_puller::{Helper, Owners, Places};
 use msb_state::jail_is_required;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, WaitOptions, getrlimit, setrlimit, waitpid};
+use rustix::process::{Pid, getrlimit, setrlimit};
 use std::io::{self, BufRead, BufReader, PipeWriter, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -16,12 +17,12 @@ use std::process::{Command, ExitCode};
 
 /// Reads a request from standard input, carries it out, and writes events to standard output.
 ///
-/// It ends with the process that asked: when that closes the input, or when it is gone.
+/// Ends when the client closes the input or exits.
 pub(crate) fn work(home: &Path) -> Result<ExitCode, String> {
     sys::close_from(4).map_err(|error| error.to_string())?;
     sys::reset_signals();
     let creator = sys::inherited(3).map_err(|error| error.to_string())?;
-    cli::start_log();
+    start_trace();
     allow_many_files();
     let mut input = BufReader::new(io::stdin());
     let mut line = String::new();
@@ -31,8 +32,8 @@ pub(crate) fn work(home: &Path) -> Result<ExitCode, String> {
     let request: Request = match serde_json::from_str(&line) {
         Ok(request) => request,
         Err(error) => {
-            let text = format!("the runner does not understand the library: {error}");
-            tell(&Event::Error(Error::invalid(text)));
+            let text = format!("cannot parse the library's request: {error}");
+            write_event(&Event::Error(Error::invalid(text)));
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -41,28 +42,27 @@ pub(crate) fn work(home: &Path) -> Result<ExitCode, String> {
     let mut failed = false;
     let mut each = |event: Event| {
         failed = matches!(event, Event::Error(_));
-        tell(&event);
+        write_event(&event);
     };
-    cli::runtime()?.block_on(msb_puller::work(request, home, &helper, &mut each));
+    runtime()?.block_on(msb_puller::work(request, home, &helper, &mut each));
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Works on files, in the namespace in which the users of a sandbox exist. What reads an image does
-/// so in a jail.
+/// Works on files, in a namespace with the users of a sandbox. An image is read in a jail only.
 pub(crate) fn files() -> Result<ExitCode, String> {
     sys::close_from(3).map_err(|error| error.to_string())?;
-    cli::start_log();
+    start_trace();
     allow_many_files();
     let users = match enter(true).map_err(|failure| failure.to_string())? {
         Side::Outside(code) => return Ok(code),
         Side::Inside(users) => users,
     };
-    let (order, input) = read_order()?;
-    if let Some(places) = msb_puller::places(&order) {
-        return match start_unpacker(&order, &places, users) {
+    let (request, input) = read_request()?;
+    if let Some(places) = msb_puller::places(&request) {
+        return match start_unpacker(&request, &places, users) {
             Ok((pid, pipe, slot)) => {
                 msb_puller::end_with(input);
-                let code = wait(pid);
+                let code = wait(i32::try_from(pid).ok().and_then(Pid::from_raw));
                 drop((pipe, slot));
                 Ok(code)
             }
@@ -77,82 +77,82 @@ pub(crate) fn files() -> Result<ExitCode, String> {
         Users::Range => Owners::Some,
         Users::RootOnly => Owners::RootOnly,
     };
-    Ok(code(msb_puller::help(&order, input, owners)))
+    Ok(exit_code(msb_puller::help(&request, input, owners)))
 }
 
 /// Unpacks an image in the jail that the parent describes.
 pub(crate) fn unpack(range: bool) -> Result<ExitCode, String> {
     let entered = msb_jail::enter(&[]).map_err(|error| error.to_string())?;
     entered.finish().map_err(|error| error.to_string())?;
-    let (order, input) = read_order()?;
+    let (request, input) = read_request()?;
     let owners = if range { Owners::Some } else { Owners::RootOnly };
-    Ok(code(msb_puller::help(&order, input, owners)))
+    Ok(exit_code(msb_puller::help(&request, input, owners)))
 }
 
-fn read_order() -> Result<(String, impl io::Read + Send + 'static), String> {
-    let (mut input, mut order) = (BufReader::new(io::stdin()), String::new());
-    input.read_line(&mut order).map_err(|error| format!("cannot read an order: {error}"))?;
-    Ok((order, input))
+fn read_request() -> Result<(String, impl io::Read + Send + 'static), String> {
+    let (mut input, mut request) = (BufReader::new(io::stdin()), String::new());
+    input.read_line(&mut request).map_err(|error| format!("cannot read a request: {error}"))?;
+    Ok((request, input))
 }
 
-/// Capabilities of the unpacker in its user namespace, because an image's files have other owners:
-/// to set them (`CAP_CHOWN`), to work on such files (`CAP_DAC_OVERRIDE`, `CAP_FOWNER`), and to set
-/// their special modes (`CAP_FSETID`) and their capabilities (`CAP_SETFCAP`).
+/// Capabilities of the unpacker in its user namespace, for files of other owners: to set the owner
+/// (`CAP_CHOWN`), to change such files (`CAP_DAC_OVERRIDE`, `CAP_FOWNER`), and to set their special
+/// modes (`CAP_FSETID`) and capabilities (`CAP_SETFCAP`).
 const CAPABILITIES: [u32; 5] = [0, 1, 3, 4, 31];
-/// Descriptors of the unpacker; the removal of a tree holds one for each of its levels.
+/// Limit of the unpacker's descriptors; the removal of a tree holds one for each level.
 const FILES: u64 = 65_536;
 
-/// Starts the process that unpacks. The ids are its own as long as the slot is.
+/// Starts the unpacker. Its ids are reserved as long as the slot lives.
 ///
-/// For root, where the owners of files cannot be mapped, its user namespace has the host's ids; that
-/// is a missing wall.
+/// Where root's file system cannot map owners, the user namespace has the host's ids, which is a
+/// missing wall.
 fn start_unpacker(
-    order: &str,
+    request: &str,
     places: &Places,
     users: Users,
 ) -> Result<(u32, PipeWriter, Option<Slot>), String> {
     let require = jail_is_required().map_err(|error| error.to_string())?;
     let slot = if users == Users::Host { Slot::for_name("image") } else { Ok(None) };
     let slot = slot.map_err(|error| error.to_string())?;
-    let text = |error: io::Error| format!("cannot describe its jail: {error}");
+    let text = |error: io::Error| format!("cannot describe the unpacker's jail: {error}");
     let ids = match &slot {
         Some(slot) => Ids::all(slot),
         None => Ids::nested_all().map_err(text)?,
     };
     let started = match (launch_unpacker(ids, slot.is_some(), places, users, require), &slot) {
-        // Nothing was read of the image yet.
-        (Err(NoJail::Unmapped(why)), Some(slot)) if !require => {
-            tracing::warn!(why, "the process that unpacks has the host's ids in its jail");
+        // Nothing of the image has been read yet.
+        (Err(JailFailure::Unmapped(why)), Some(slot)) if !require => {
+            tracing::warn!(why, "the unpacker has the host's ids in its jail");
             launch_unpacker(Ids::unmapped(slot), false, places, users, false)
         }
         (result, _) => result,
     };
-    let (pid, mut pipe) = started.map_err(NoJail::into_text)?;
-    // The order is shorter than a pipe holds, or is read as it is written.
-    pipe.write_all(order.as_bytes()).map_err(|error| format!("cannot pass on: {error}"))?;
+    let (pid, mut pipe) = started.map_err(JailFailure::into_text)?;
+    pipe.write_all(request.as_bytes())
+        .map_err(|error| format!("cannot pass on the request: {error}"))?;
     Ok((pid, pipe, slot))
 }
 
-/// Why nothing unpacks in a jail.
-enum NoJail {
-    /// The owners of files cannot be mapped there.
+/// Why the unpacker has no jail.
+enum JailFailure {
+    /// The file system cannot map owners.
     Unmapped(String),
     /// Another reason.
-    Failed(String),
+    Other(String),
 }
 
-impl NoJail {
+impl JailFailure {
     fn into_text(self) -> String {
         match self {
-            NoJail::Unmapped(why) | NoJail::Failed(why) => why,
+            JailFailure::Unmapped(why) | JailFailure::Other(why) => why,
         }
     }
 }
 
-impl From<JailError> for NoJail {
-    fn from(error: JailError) -> NoJail {
+impl From<JailError> for JailFailure {
+    fn from(error: JailError) -> JailFailure {
         let why = error.to_string();
-        if error.is_unmapped() { NoJail::Unmapped(why) } else { NoJail::Failed(why) }
+        if error.is_unmapped() { JailFailure::Unmapped(why) } else { JailFailure::Other(why) }
     }
 }
 
@@ -162,16 +162,18 @@ fn launch_unpacker(
     places: &Places,
     users: Users,
     require: bool,
-) -> Result<(u32, PipeWriter), NoJail> {
-    let failed = |error: io::Error| NoJail::Failed(format!("cannot describe its jail: {error}"));
-    // What is made has the process's owner at first, which is to be root.
+) -> Result<(u32, PipeWriter), JailFailure> {
+    let failed = |error: io::Error| {
+        JailFailure::Other(format!("cannot describe the unpacker's jail: {error}"))
+    };
+    // New files belong to the process at first, which therefore is root.
     let ids = Ids { user: 0, group: 0, ..ids };
     let mut jail = Jail::new(ids, Program::Unpacker);
     jail.require = require;
     let bind = |path: &Path, writable| Bind { writable, idmapped, ..Bind::read(path) };
     jail.binds.extend(places.layers.iter().map(|path| bind(path, false)));
     jail.binds.push(bind(&places.into, true));
-    // The attributes of files are set by their descriptors' names.
+    // File attributes are set through /proc/self/fd.
     jail.proc = Proc::Own;
     jail.capabilities = CAPABILITIES.to_vec();
     jail.limits.files = Some(FILES);
@@ -185,36 +187,21 @@ fn launch_unpacker(
     }
     let started = jail.start(command, Vec::new())?.wait()?;
     for wall in started.missing {
-        tracing::warn!(wall, "a wall is missing around the process that unpacks");
+        tracing::warn!(wall, "a wall of the unpacker's jail is missing");
     }
     Ok((started.pid, pipe))
 }
 
-fn wait(pid: u32) -> ExitCode {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    loop {
-        match waitpid(pid, WaitOptions::empty()) {
-            Err(rustix::io::Errno::INTR) => {}
-            Ok(Some((_, status))) => return code(status.exit_status() == Some(0)),
-            _ => return ExitCode::FAILURE,
-        }
-    }
-}
-
-fn code(succeeded: bool) -> ExitCode {
-    if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// The removal of a tree holds a descriptor for each of its levels.
+/// Raises the limit of descriptors: the removal of a tree holds one for each level.
 fn allow_many_files() {
     use rustix::process::Resource::Nofile;
     let mut limit = getrlimit(Nofile);
     limit.current = limit.maximum;
-    // With the limit that is in force, most trees can be removed.
+    // The current limit is enough for most trees.
     let _ = setrlimit(Nofile, limit);
 }
 
-#[allow(clippy::exit, reason = "nobody is left who would want to know how it goes on")]
+#[allow(clippy::exit, reason = "no process is left to report to")]
 fn end_with_process(creator: OwnedFd) {
     std::thread::spawn(move || {
         loop {
@@ -226,9 +213,9 @@ fn end_with_process(creator: OwnedFd) {
     });
 }
 
-fn tell(event: &Event) {
+fn write_event(event: &Event) {
     let mut line = serde_json::to_vec(event).unwrap_or_default();
     line.push(b'\n');
-    // Nobody listens when the library is gone, and then this process goes as well.
+    // Fails if the library is gone; this process then ends too.
     let _ = io::stdout().write_all(&line);
 }

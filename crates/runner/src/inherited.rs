@@ -1,14 +1,14 @@
-//! What the library passes to a runner.
+//! The descriptors that the library passes to a runner.
 
 use msb_state::{SandboxDir, SandboxLock, StatusRecord};
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// Number of the lock's descriptor.
+/// Descriptor of the lock.
 const LOCK: i32 = 3;
-/// Number of the status pipe's write end.
+/// Descriptor of the status pipe's write end.
 const STATUS: i32 = 4;
-/// Number of the creator's descriptor, if the sandbox is attached.
+/// The creator's pidfd, if the sandbox is attached.
 const CREATOR: i32 = 5;
 
 /// The descriptors that a runner starts with.
@@ -20,7 +20,7 @@ pub(crate) struct Inherited {
 }
 
 impl Inherited {
-    /// Takes them over.
+    /// Takes ownership of the inherited descriptors.
     pub(crate) fn take(dir: &SandboxDir, attached: bool) -> io::Result<Self> {
         let creator = if attached { Some(crate::sys::inherited(CREATOR)?) } else { None };
         Ok(Inherited {
@@ -36,7 +36,7 @@ impl Inherited {
 pub(crate) struct Status(OwnedFd);
 
 impl Status {
-    /// Says the one thing there is to say.
+    /// Writes the record.
     pub(crate) fn report(self, record: &StatusRecord) {
         let Ok(mut line) = serde_json::to_vec(record) else { return };
         line.push(b'\n');
@@ -45,7 +45,7 @@ impl Status {
             match rustix::io::write(&self.0, rest) {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(rustix::io::Errno::INTR) => {}
-                // The library no longer listens; the sandbox is none the worse for it.
+                // The library has closed the pipe; the sandbox runs on.
                 Err(_) => return,
             }
         }

@@ -1,4 +1,4 @@
-//! The life of a sandbox that has come up, as a pure state machine.
+//! The life of a booted sandbox, as a pure state machine.
 //!
 //! ```text
 //!            Stop, Idle                  Grace over
@@ -10,21 +10,21 @@
 //!     │ Exited: crashed       │ Exited: its reason,     │ Exited: its reason
 //!     │                       │ crashed if disorderly   │
 //!     ▼                       ▼                         ▼
-//!                            the end
+//!                           finished
 //! ```
 
 use msb_state::Reason;
 use std::time::Duration;
 
-/// How long processes have to end by themselves when nobody is there to choose it.
+/// Grace period of the processes of an idle sandbox.
 const IDLE_GRACE: Duration = Duration::from_secs(2);
 
-/// Where a sandbox is in its life.
+/// The state of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Nothing has been said about its end.
+    /// It runs.
     Running,
-    /// The agent has been asked to end everything.
+    /// The agent has been asked to shut down.
     Stopping(Reason),
     /// The machine has been killed.
     Ending(Reason),
@@ -33,58 +33,58 @@ pub(crate) enum State {
 /// What happens to a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Input {
-    /// Someone asked for an orderly end.
+    /// A client asked for a graceful shutdown.
     Stop(Duration),
-    /// Someone asked for an immediate end.
+    /// A client asked for an immediate kill.
     Kill,
-    /// The process that it is attached to has ended.
+    /// Its creator has ended, and it is attached.
     CreatorGone,
-    /// Its time is over.
+    /// Its maximum duration has passed.
     MaxDuration,
-    /// Nothing has run for too long.
+    /// It has been idle for too long.
     Idle,
-    /// The system asked the runner to end.
+    /// The runner was asked to end by a signal.
     Terminated,
     /// The agent no longer answers.
     Hung,
-    /// The time for an orderly end is over, or the agent cannot be asked.
+    /// The grace period is over, or the agent cannot be asked.
     GraceOver,
-    /// The machine has ended: how, and whether in order, as after an agent that was asked to end.
+    /// The machine has exited.
     Exited {
         /// For people.
         detail: String,
-        /// Whether it ended by itself, without an error.
+        /// Whether it exited by itself and without an error.
         orderly: bool,
     },
 }
 
-/// What is to be done about it.
+/// What the supervisor does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Nothing.
     None,
-    /// Ask the agent for an orderly end within this time.
+    /// Ask the agent to shut down within this time.
     AskAgent(Duration),
     /// Kill the machine.
     Kill,
-    /// Clean up, and report this reason.
+    /// Clean up and report this reason.
     Finish(Reason, Option<String>),
 }
 
 impl State {
-    /// Takes a step.
+    /// Returns the next state and the action for an input.
     pub(crate) fn on(self, input: Input) -> (State, Action) {
         use State::{Ending, Running, Stopping};
         match (self, input) {
-            // Running ─Exited─▶ end
+            // Running ─Exited─▶ finished
             (Running, Input::Exited { detail, .. }) => {
                 (self, Action::Finish(Reason::Crashed, Some(detail)))
             }
-            // Stopping ─Exited─▶ end: asked to end, it may have crashed all the same.
+            // Stopping ─Exited─▶ finished: it may crash during the shutdown.
             (Stopping(_), Input::Exited { detail, orderly: false }) => {
                 (self, Action::Finish(Reason::Crashed, Some(detail)))
             }
-            // Stopping, Ending ─Exited─▶ end
+            // Stopping, Ending ─Exited─▶ finished
             (Stopping(reason) | Ending(reason), Input::Exited { .. }) => {
                 (self, Action::Finish(reason, None))
             }
@@ -100,14 +100,14 @@ impl State {
             (Running, Input::Idle) => (Stopping(Reason::Idle), Action::AskAgent(IDLE_GRACE)),
             // Stopping ─Grace over─▶ Ending
             (Stopping(reason), Input::GraceOver) => (Ending(reason), Action::Kill),
-            // The first request to stop holds; a grace that nobody gave cannot be over.
+            // The first request to stop counts; without a grace period none can be over.
             (Stopping(_), Input::Stop(_) | Input::Idle) | (Running, Input::GraceOver) => {
                 (self, Action::None)
             }
         }
     }
 
-    /// Whether anything can still change how it ends.
+    /// Returns whether an input can still change the outcome.
     pub(crate) fn is_open(self) -> bool {
         !matches!(self, State::Ending(_))
     }
@@ -122,25 +122,25 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_is_a_crash_also_when_an_end_was_just_asked_for() {
+    fn crash_during_shutdown_is_a_crash() {
         let crashed = Input::Exited { detail: "signal 9".to_owned(), orderly: false };
         for state in [State::Running, State::Stopping(Reason::Stopped)] {
             let (_, action) = state.on(crashed.clone());
             assert_eq!(action, Action::Finish(Reason::Crashed, Some("signal 9".to_owned())));
         }
-        // Killed by us, it cannot end in order.
+        // A kill is never orderly.
         let (_, action) = State::Ending(Reason::Stopped).on(crashed);
         assert_eq!(action, Action::Finish(Reason::Stopped, None));
     }
 
     #[test]
-    fn an_end_that_nobody_asked_for_is_a_crash() {
+    fn unrequested_exit_is_a_crash() {
         let (_, action) = State::Running.on(exited());
         assert_eq!(action, Action::Finish(Reason::Crashed, Some("x".to_owned())));
     }
 
     #[test]
-    fn stop_asks_first_and_kills_when_the_grace_is_over() {
+    fn stop_asks_first_and_kills_after_the_grace_period() {
         let grace = Duration::from_secs(3);
         let (state, action) = State::Running.on(Input::Stop(grace));
         assert_eq!(action, Action::AskAgent(grace));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn from_every_open_state_the_hard_reasons_kill_once() {
+    fn hard_reasons_kill_once_from_every_open_state() {
         let hard = [
             (Input::Kill, Reason::Killed),
             (Input::Terminated, Reason::Killed),

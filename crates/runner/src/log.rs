@@ -1,12 +1,12 @@
-//! The log of what the sessions put out.
+//! The log of the sessions' output.
 //!
-//! Owns: a thread, with a connection of its own to the agent, that follows every session and
-//! writes what comes into the sandbox's log. The runner does this because it lives exactly as long
-//! as the sandbox does, and the sandbox cannot reach it.
+//! Owns: a thread with its own connection to the agent, which follows every session and writes its
+//! output to the sandbox's log. The runner does this because it lives exactly as long as the
+//! sandbox, and the sandbox cannot reach it.
 //!
-//! The thread gives credit back when something is written: a disk that is slow slows the programs,
-//! and nothing is lost. A disk that refuses ends the log, and with it the connection; the programs
-//! go on. Everything blocks, on purpose: one thing after the other is the whole flow control.
+//! The thread returns credit after each write: a slow disk slows the programs, and nothing is lost.
+//! A write error ends the log and the connection; the programs run on. All I/O blocks on purpose,
+//! which is the flow control.
 
 use bytes::BytesMut;
 use msb_state::{Failure, LogConfig, LogEvent, LogSource, LogWriter, SandboxDir};
@@ -22,73 +22,74 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// How long the last records may take to be written when the sandbox has ended.
+/// Time limit for the last records after the sandbox has ended.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
-/// How much is read from the connection at once.
+/// Bytes of one read from the connection.
 const READ: usize = 256 * 1024;
-/// The channel of the one request.
+/// The channel of the request.
 const REQUEST: u32 = 1;
 
-/// A log that is being written.
+/// A running log.
 #[derive(Debug)]
 pub(crate) struct Log {
     finished: oneshot::Receiver<()>,
 }
 
 impl Log {
-    /// Begins it. When this returns, every session that starts is in it.
-    pub(crate) async fn begin(dir: &SandboxDir, config: LogConfig) -> Result<Log, Failure> {
+    /// Starts the log. Every session that starts afterwards is in it.
+    pub(crate) async fn start(dir: &SandboxDir, config: LogConfig) -> Result<Log, Failure> {
         let text =
-            |error: msb_state::Error| Failure::boot(format!("cannot begin the log: {error}"));
+            |error: msb_state::Error| Failure::boot(format!("cannot start the log: {error}"));
         let writer = LogWriter::open(&dir.log(), config).map_err(text)?;
         let stream = dir.connect_agent().map_err(text)?;
-        let (begun_sender, begun) = oneshot::channel();
+        let (started_sender, started) = oneshot::channel();
         let (finished_sender, finished) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name("msb-log".to_owned());
         let spawned = thread.spawn(move || {
-            live(Follower::new(stream, writer), begun_sender);
+            run(Follower::new(stream, writer), started_sender);
             drop(finished_sender);
         });
-        spawned.map_err(|error| Failure::boot(format!("cannot make a thread: {error}")))?;
-        match begun.await {
+        spawned
+            .map_err(|error| Failure::boot(format!("cannot start the log's thread: {error}")))?;
+        match started.await {
             Ok(Ok(())) => Ok(Log { finished }),
-            Ok(Err(error)) => Err(Failure::boot(format!("cannot begin the log: {error}"))),
-            Err(_) => Err(Failure::boot("the thread of the log ended during its start")),
+            Ok(Err(error)) => Err(Failure::boot(format!("cannot start the log: {error}"))),
+            Err(_) => Err(Failure::boot("the log's thread ended during its start")),
         }
     }
 
-    /// Waits until all is written that came before the agent's end.
+    /// Waits until everything that the agent sent has been written.
     pub(crate) async fn finished(self) {
-        // Nothing is ever sent: it ends when the thread does.
+        // Nothing is ever sent: the channel closes when the thread ends.
         if timeout(FINISH_LIMIT, self.finished).await.is_err() {
-            tracing::error!("the end of the log was not written in time");
+            tracing::error!("timed out writing the end of the log");
         }
     }
 }
 
-fn live(mut follower: Follower, begun: oneshot::Sender<Result<(), Ending>>) {
-    let asked = follower.ask();
-    let is_begun = asked.is_ok();
-    if begun.send(asked).is_err() || !is_begun {
+fn run(mut follower: Follower, started: oneshot::Sender<Result<(), LogEnd>>) {
+    let subscribed = follower.subscribe();
+    let is_started = subscribed.is_ok();
+    if started.send(subscribed).is_err() || !is_started {
         return;
     }
     match follower.follow() {
-        Ending::Closed => follower.sessions.lose_the_rest(),
-        Ending::Log(error) => {
-            tracing::error!(%error, "log_failed: the log ends here, the sandbox goes on");
+        LogEnd::Closed => follower.sessions.record_lost(),
+        LogEnd::Log(error) => {
+            tracing::error!(%error, "log_failed: the log ends here, the sandbox runs on");
             follower.sessions.records.give_up(&error.to_string());
         }
-        ending => {
-            tracing::error!(%ending, "log_failed: the log ends here, the sandbox goes on");
-            follower.sessions.lose_the_rest();
-            follower.sessions.records.give_up(&ending.to_string());
+        end => {
+            tracing::error!(%end, "log_failed: the log ends here, the sandbox runs on");
+            follower.sessions.record_lost();
+            follower.sessions.records.give_up(&end.to_string());
         }
     }
 }
 
 /// Why the log ends.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Ending {
+pub(crate) enum LogEnd {
     #[error("the agent has ended")]
     Closed,
     #[error("{0}")]
@@ -99,15 +100,15 @@ pub(crate) enum Ending {
     Wire(#[from] WireError),
     #[error("the agent broke the protocol: {0}")]
     Rule(&'static str),
-    #[error("the agent gave the connection up: {}", one_line(.0, ERROR_TEXT))]
+    #[error("the agent closed the connection: {}", one_line(.0, ERROR_TEXT))]
     Refused(String),
-    #[error("the agent cannot have its sessions followed; it is of an older version")]
-    Unable,
+    #[error("the agent is too old to follow all sessions")]
+    Unsupported,
 }
 
-/// Where the records go.
+/// The sink of the records.
 pub(crate) trait Records {
-    /// Writes bytes of a session.
+    /// Writes output of a session.
     fn data(
         &mut self,
         session: &str,
@@ -115,10 +116,10 @@ pub(crate) trait Records {
         data: &[u8],
     ) -> Result<(), msb_state::Error>;
 
-    /// Writes what happened to a session.
+    /// Writes an event of a session.
     fn event(&mut self, session: &str, event: &LogEvent) -> Result<(), msb_state::Error>;
 
-    /// Notes that the log ends here, and why.
+    /// Records that the log ends here, and why.
     fn give_up(&self, why: &str);
 }
 
@@ -145,18 +146,18 @@ impl Records for LogWriter {
 #[derive(Debug)]
 struct Session {
     id: String,
-    /// The arguments, each with a zero byte behind it, until they are written: a session that never
-    /// starts must not hold an allocation for each.
+    /// The arguments, NUL-terminated, until they are written: a session that never starts must not
+    /// hold an allocation for each.
     argv: Vec<u8>,
     tty: bool,
     state: ExecState,
     credit: ReceiveCredit,
 }
 
-/// The sessions that are open, and what is written of them. Does no I/O with the agent.
+/// The open sessions. Does no I/O with the agent.
 ///
-/// Invariant: it holds no more than [`CHANNELS`] sessions, each with no more than what the decoder
-/// lets through of its arguments.
+/// Invariant: it holds at most [`CHANNELS`] sessions, each with no more of its arguments than the
+/// decoder lets through.
 #[derive(Debug)]
 pub(crate) struct Sessions<W> {
     records: W,
@@ -173,27 +174,27 @@ impl<W: Records> Sessions<W> {
         &self.records
     }
 
-    /// Returns how many sessions are open.
+    /// Returns the number of open sessions.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }
 
-    /// Takes a frame of the agent. Returns a channel and the limit to grant on it, if one is due.
-    pub(crate) fn take(&mut self, frame: Frame) -> Result<Option<(u32, u64)>, Ending> {
+    /// Handles a frame of the agent. Returns a channel and its new credit limit, if one is due.
+    pub(crate) fn take(&mut self, frame: Frame) -> Result<Option<(u32, u64)>, LogEnd> {
         let Frame { channel, message } = frame;
         match message {
             Message::Opened(opened) => return self.open(channel, opened).map(|()| None),
-            Message::Error(why) => return Err(Ending::Refused(why)),
-            // Farewells and answers to pings belong to no session.
+            Message::Error(why) => return Err(LogEnd::Refused(why)),
+            // Shutdown notices and pongs belong to no session.
             _ if channel == 0 => return Ok(None),
             _ => {}
         }
         let session = self.open.get_mut(&channel);
-        let session = session.ok_or(Ending::Rule("a frame on a channel that is not open"))?;
+        let session = session.ok_or(LogEnd::Rule("a frame on a channel that is not open"))?;
         let (state, action) = session.state.on(ExecInput::of(&message));
         match action {
-            ExecAction::Violation(rule) => return Err(Ending::Rule(rule)),
+            ExecAction::Violation(rule) => return Err(LogEnd::Rule(rule)),
             ExecAction::Apply | ExecAction::Ignore => return Ok(None),
             ExecAction::Deliver | ExecAction::DeliverLast | ExecAction::Finish => {}
         }
@@ -229,12 +230,12 @@ impl<W: Records> Sessions<W> {
         Ok(None)
     }
 
-    fn open(&mut self, channel: u32, opened: Opened) -> Result<(), Ending> {
+    fn open(&mut self, channel: u32, opened: Opened) -> Result<(), LogEnd> {
         if channel < AGENT_CHANNELS || self.open.contains_key(&channel) {
-            return Err(Ending::Rule("a session on a channel that is in use"));
+            return Err(LogEnd::Rule("a session on a channel that is in use"));
         }
         if self.open.len() >= CHANNELS {
-            return Err(Ending::Rule("more sessions than may be open at once"));
+            return Err(LogEnd::Rule("more sessions than may be open at once"));
         }
         self.open.insert(channel, Session::new(&opened));
         Ok(())
@@ -245,16 +246,15 @@ impl<W: Records> Sessions<W> {
         channel: u32,
         stream: LogSource,
         data: &[u8],
-    ) -> Result<Option<(u32, u64)>, Ending> {
+    ) -> Result<Option<(u32, u64)>, LogEnd> {
         let Some(session) = self.open.get_mut(&channel) else { return Ok(None) };
         session.credit.receive(data.len())?;
         self.records.data(&session.id, stream, data)?;
         Ok(session.credit.release(cost(data.len())).map(|limit| (channel, limit)))
     }
 
-    /// Notes that nothing more is known of the sessions whose end did not come. Those that never
-    /// started are not in the log.
-    fn lose_the_rest(&mut self) {
+    /// Writes `lost` for every session that has started and whose end is unknown.
+    fn record_lost(&mut self) {
         for session in self.open.values().filter(|session| session.state == ExecState::Running) {
             if let Err(error) = self.records.event(&session.id, &LogEvent::Lost) {
                 tracing::error!(%error, "log_failed: the end of the log is missing");
@@ -283,45 +283,45 @@ impl Follower {
         }
     }
 
-    /// Asks for every session, and waits until that holds.
-    fn ask(&mut self) -> Result<(), Ending> {
+    /// Subscribes to every session.
+    fn subscribe(&mut self) -> Result<(), LogEnd> {
         let ours = Hello::ours(None);
         self.send(0, Message::Hello(ours.clone()))?;
         loop {
             match self.receive()?.message {
                 Message::Hello(theirs) => {
                     if !agree(&ours, &theirs)?.has(FEATURE_FOLLOW_ALL) {
-                        return Err(Ending::Unable);
+                        return Err(LogEnd::Unsupported);
                     }
                     self.send(REQUEST, Message::FollowAll(FollowAll { window: OUTPUT_WINDOW }))?;
                 }
                 Message::Verdict(verdict) if verdict.refusal.is_none() => return Ok(()),
-                Message::Verdict(verdict) => return Err(Ending::Refused(verdict.message)),
-                Message::Error(why) => return Err(Ending::Refused(why)),
-                _ => return Err(Ending::Rule("another answer than to the request")),
+                Message::Verdict(verdict) => return Err(LogEnd::Refused(verdict.message)),
+                Message::Error(why) => return Err(LogEnd::Refused(why)),
+                _ => return Err(LogEnd::Rule("a reply that does not match the request")),
             }
         }
     }
 
-    fn follow(&mut self) -> Ending {
+    fn follow(&mut self) -> LogEnd {
         loop {
             let taken = self.receive().and_then(|frame| self.sessions.take(frame));
             let granted = taken.and_then(|grant| match grant {
                 Some((channel, limit)) => self.send(channel, Message::Credit(limit)),
                 None => Ok(()),
             });
-            if let Err(ending) = granted {
-                return ending;
+            if let Err(end) = granted {
+                return end;
             }
         }
     }
 
-    fn send(&mut self, channel: u32, message: Message) -> Result<(), Ending> {
+    fn send(&mut self, channel: u32, message: Message) -> Result<(), LogEnd> {
         let mut bytes = BytesMut::new();
-        // Nothing that is sent here can be too long.
+        // No message of the log is too long.
         let _ = encode(&Frame { channel, message }, &mut bytes);
         match self.stream.write_all(&bytes) {
-            // It has ended; what it wrote before is still to be read.
+            // The agent has exited; its last frames are still to be read.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -334,7 +334,7 @@ impl Follower {
         }
     }
 
-    fn receive(&mut self) -> Result<Frame, Ending> {
+    fn receive(&mut self) -> Result<Frame, LogEnd> {
         loop {
             if let Some(frame) = self.decoder.next(&mut self.buffer)? {
                 return Ok(frame);
@@ -345,12 +345,12 @@ impl Follower {
             let read = self.stream.read(space);
             self.buffer.truncate(filled + *read.as_ref().unwrap_or(&0));
             match read {
-                Ok(0) => return Err(Ending::Closed),
+                Ok(0) => return Err(LogEnd::Closed),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // It was killed with something from here unread.
+                // The agent was killed before it read everything.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    return Err(Ending::Closed);
+                    return Err(LogEnd::Closed);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -403,7 +403,7 @@ mod tests {
         stream.write_all(&bytes).is_ok()
     }
 
-    /// A follower that has asked, of an agent that then runs `script`.
+    /// A subscribed follower of an agent that runs `script`.
     fn followed(
         script: impl FnOnce(UnixStream) + Send + 'static,
     ) -> (tempfile::TempDir, Follower, std::thread::JoinHandle<()>) {
@@ -416,7 +416,7 @@ mod tests {
         });
         let writer = LogWriter::open(folder.path(), LogConfig::default()).unwrap();
         let mut follower = Follower::new(ours, writer);
-        follower.ask().unwrap();
+        follower.subscribe().unwrap();
         (folder, follower, agent)
     }
 
@@ -430,15 +430,15 @@ mod tests {
                     return;
                 }
             }
-            panic!("a million sessions were taken");
+            panic!("a million sessions were accepted");
         });
         let mut follower = follower;
-        let ending = follower.follow();
-        assert!(matches!(ending, Ending::Rule(_)), "{ending}");
+        let end = follower.follow();
+        assert!(matches!(end, LogEnd::Rule(_)), "{end}");
         assert_eq!(follower.sessions.len(), CHANNELS);
         let held: usize = follower.sessions.open.values().map(|one| one.argv.capacity()).sum();
         assert!(held <= CHANNELS * msb_wire::limits::ARGV_SHOWN, "{held}");
-        follower.sessions.records.give_up(&ending.to_string());
+        follower.sessions.records.give_up(&end.to_string());
         drop(follower);
         agent.join().unwrap();
         let texts: String = std::fs::read_dir(folder.path())
@@ -465,12 +465,12 @@ mod tests {
             vec![opened(1, &[]), started(), Message::Verdict(Verdict::default())],
         ];
         for messages in wrong {
-            let told = format!("{messages:?}");
+            let context = format!("{messages:?}");
             let (_folder, mut follower, agent) = followed(move |mut stream| {
                 put(&mut stream, messages.into_iter().map(|message| (FIRST, message)));
             });
-            let ending = follower.follow();
-            assert!(matches!(ending, Ending::Rule(_)), "{told}: {ending}");
+            let end = follower.follow();
+            assert!(matches!(end, LogEnd::Rule(_)), "{context}: {end}");
             agent.join().unwrap();
         }
     }
@@ -486,26 +486,26 @@ mod tests {
             let _ = stream.shutdown(std::net::Shutdown::Read);
             while put(&mut stream, [(FIRST, Message::Stdout(data.clone()))]) {}
         });
-        // A disk that takes nothing gives no credit back.
+        // A session with little credit left.
         follower.sessions.open.clear();
         let credit = ReceiveCredit::new(100);
-        let ending = loop {
+        let end = loop {
             let frame = follower.receive().unwrap();
             let is_opened = matches!(frame.message, Message::Opened(_));
-            if let Err(ending) = follower.sessions.take(frame) {
-                break ending;
+            if let Err(end) = follower.sessions.take(frame) {
+                break end;
             }
             if is_opened {
                 follower.sessions.open.get_mut(&FIRST).unwrap().credit = credit.clone();
             }
         };
-        assert!(matches!(ending, Ending::Wire(WireError::Overrun { .. })), "{ending}");
+        assert!(matches!(end, LogEnd::Wire(WireError::Overrun { .. })), "{end}");
         drop(follower);
         agent.join().unwrap();
     }
 
     #[test]
-    fn d6_arguments_come_back_as_they_were_announced() {
+    fn d6_arguments_are_kept_byte_for_byte() {
         for argv in [&[][..], &[b"".as_slice()], &[b"a", b"", b"b c"], &[b"\xff"]] {
             let Message::Opened(opened) = opened(1, argv) else { panic!() };
             let expected: Vec<String> =

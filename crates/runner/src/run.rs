@@ -1,27 +1,26 @@
-//! A runner from its first step to its last.
+//! The runner's life: from the fork to the release of the lock.
 
 use crate::cleanup::clean;
-use crate::cli;
-use crate::control::{Answer, Control};
+use crate::control::{Control, PendingReply};
 use crate::creator::CreatorWatch;
+use crate::drivers::{cache_of, drivers};
 use crate::inherited::Inherited;
 use crate::namespaces::{MountedRoot, Side, enter};
+use crate::process::{runtime, start_trace};
 use crate::signals::Signals;
-use crate::supervise::Supervisor;
+use crate::supervise::{End, Supervisor};
 use msb_driver::{Driver, Users};
-use msb_state::{
-    Failure, Outcome, Reason, Reply, SandboxDir, SandboxLock, StatusRecord, bind_in, retire,
-};
+use msb_state::{Failure, Outcome, Reply, SandboxDir, SandboxLock, StatusRecord, bind_in, retire};
 use rustix::process::{getpid, set_child_subreaper, setsid};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long the last answers may take to be written.
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// Time limit for writing the last replies.
+const REPLY_LIMIT: Duration = Duration::from_secs(1);
 
-/// Starts a sandbox and stays with it; returns at once in the process that the library waits for.
+/// Starts a sandbox and supervises it. Returns at once in the process that the library waits for.
 pub(crate) fn run(
     dir: SandboxDir,
     agent: PathBuf,
@@ -38,31 +37,16 @@ pub(crate) fn run(
             return Ok(ExitCode::SUCCESS);
         }
     };
-    // A session of its own: neither the terminal nor the shell of the host program reaches it.
+    // Out of reach of the host program's terminal and shell.
     setsid().map_err(|error| format!("cannot become a session leader: {error}"))?;
-    // What the OCI runtime leaves behind becomes a child of this process.
+    // The OCI runtime's orphans become children of this process.
     set_child_subreaper(Some(getpid()))
         .map_err(|error| format!("cannot become a subreaper: {error}"))?;
-    cli::start_log();
-    cli::runtime()?.block_on(live(dir, agent, inherited, users))
+    start_trace();
+    runtime()?.block_on(supervise(dir, agent, inherited, users))
 }
 
-/// How a sandbox ended, and why it did not come up if it did not.
-#[derive(Debug)]
-pub(crate) struct End {
-    pub(crate) outcome: Outcome,
-    pub(crate) failure: Option<Failure>,
-}
-
-impl End {
-    /// The end of one that did not come up.
-    pub(crate) fn failed(failure: Failure) -> Self {
-        let outcome = Outcome::now(Reason::BootFailed, Some(failure.to_string()));
-        End { outcome, failure: Some(failure) }
-    }
-}
-
-async fn live(
+async fn supervise(
     dir: SandboxDir,
     agent: PathBuf,
     inherited: Inherited,
@@ -72,10 +56,10 @@ async fn live(
     let text = |error: std::io::Error| error.to_string();
     let listener = bind_in(&dir.run(), "runner.sock").map_err(|error| error.to_string())?;
     let mut supervisor = Supervisor {
-        drivers: cli::drivers(&cli::cache_of(&dir), &agent, users),
+        drivers: drivers(&cache_of(&dir), &agent, users),
         dir,
         creator: CreatorWatch::new(creator).map_err(text)?,
-        signals: Signals::hold().map_err(text)?,
+        signals: Signals::catch().map_err(text)?,
         control: Control::listen(listener).map_err(text)?,
         waiting: Vec::new(),
         status: Some(status),
@@ -85,14 +69,14 @@ async fn live(
     let Supervisor { drivers, dir, creator, control, waiting, status, mounted, .. } = supervisor;
     tracing::info!(reason = ?end.outcome.reason, detail = end.outcome.detail, "the sandbox ended");
     let creator_is_gone = timeout(Duration::ZERO, creator.gone()).await.is_ok();
-    leave(&drivers, &dir, mounted.as_ref(), creator_is_gone, &end.outcome).await;
-    let answers = Answers { control, waiting };
-    last_words(lock, answers, status.zip(end.failure), end.outcome).await;
+    clean_up(&drivers, &dir, mounted.as_ref(), creator_is_gone, &end.outcome).await;
+    let replies = Replies { control, waiting };
+    release(lock, replies, status.zip(end.failure), end.outcome).await;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Leaves the directory as the next call is to find it.
-async fn leave(
+/// Removes what the sandbox left on the host, and records the outcome.
+async fn clean_up(
     drivers: &[Box<dyn Driver>],
     dir: &SandboxDir,
     mounted: Option<&MountedRoot>,
@@ -101,13 +85,13 @@ async fn leave(
 ) {
     let cleaned = clean(drivers, dir, mounted.map(|root| root.path.as_path())).await;
     if let Err(failure) = &cleaned {
-        tracing::error!(%failure, "something was left for the next call to clean up");
+        tracing::error!(%failure, "cleanup failed; the next call retries it");
     }
     if creator_is_gone && cleaned.is_ok() {
-        // An attached sandbox's life is bound to its creator's, also on disk.
+        // An attached sandbox does not outlive its creator, on disk either.
         match retire(dir.path()) {
             Ok(()) => return,
-            Err(error) => tracing::error!(%error, "the sandbox's directory was not removed"),
+            Err(error) => tracing::error!(%error, "cannot remove the sandbox's directory"),
         }
     }
     record(dir, outcome);
@@ -115,20 +99,20 @@ async fn leave(
 
 fn record(dir: &SandboxDir, outcome: &Outcome) {
     if let Err(error) = dir.write_outcome(outcome) {
-        // Without it the sandbox reads as crashed, which is no lie.
-        tracing::error!(%error, "the outcome was not written");
+        // Without an outcome the sandbox reads as crashed.
+        tracing::error!(%error, "cannot write the outcome");
     }
 }
 
-struct Answers {
+struct Replies {
     control: Control,
-    waiting: Vec<Answer>,
+    waiting: Vec<PendingReply>,
 }
 
-/// Gives up the lock, and then tells everybody who waits, so that they find it free.
-async fn last_words(
+/// Releases the lock, then replies to every waiting client, which therefore finds it free.
+async fn release(
     lock: SandboxLock,
-    answers: Answers,
+    replies: Replies,
     failure: Option<(crate::inherited::Status, Failure)>,
     outcome: Outcome,
 ) {
@@ -136,10 +120,10 @@ async fn last_words(
     if let Some((status, failure)) = failure {
         status.report(&StatusRecord::Error(failure));
     }
-    for answer in answers.waiting {
-        answer.send(Reply::Ended { outcome: outcome.clone() });
+    for pending in replies.waiting {
+        pending.send(Reply::Ended { outcome: outcome.clone() });
     }
-    if timeout(ANSWER_LIMIT, answers.control.finish()).await.is_err() {
-        tracing::debug!("a caller did not take its answer");
+    if timeout(REPLY_LIMIT, replies.control.finish()).await.is_err() {
+        tracing::debug!("a client did not read its reply");
     }
 }

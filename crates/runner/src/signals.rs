@@ -1,42 +1,35 @@
-//! The request to end that the system sends, at shutdown for example.
+//! The signals by which the system asks the runner to end, at shutdown for example.
 
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::io;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and the like, as a descriptor. Programs that this one starts get a clean mask.
+/// SIGTERM, SIGINT and SIGHUP. Child processes get the defaults.
 #[derive(Debug)]
-pub(crate) struct Signals(AsyncFd<SignalFd>);
-
-/// Lets every signal through: the thread that started this program may have blocked them all, and
-/// programs that this one starts would inherit that.
-pub(crate) fn unblock() {
-    // Fails only for a mask that the kernel cannot read.
-    let _ = SigSet::empty().thread_set_mask();
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
-    /// Holds the signals back from now on.
-    #[allow(
-        deprecated,
-        reason = "the constructor is only unsound for types that lie about their descriptor; a \
-                  SignalFd does not"
-    )]
-    pub(crate) fn hold() -> io::Result<Self> {
-        let mut set = SigSet::empty();
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-            set.add(signal);
-        }
-        set.thread_block()?;
-        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Signals(AsyncFd::with_interest(fd, Interest::READABLE)?))
+    /// Catches the signals from now on. Call it inside the runtime.
+    pub(crate) fn catch() -> io::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    /// Waits for one. It stays pending: whoever asks again is told again.
-    pub(crate) async fn arrived(&self) {
-        if self.0.readable().await.is_err() {
+    /// Waits for one of the signals. Cancel-safe.
+    pub(crate) async fn arrived(&mut self) {
+        let arrived = tokio::select! {
+            arrived = self.terminate.recv() => arrived,
+            arrived = self.interrupt.recv() => arrived,
+            arrived = self.hangup.recv() => arrived,
+        };
+        if arrived.is_none() {
+            // The runtime shuts down.
             std::future::pending::<()>().await;
         }
     }

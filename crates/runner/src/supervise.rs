@@ -1,63 +1,77 @@
-//! Watching over one sandbox while it starts and runs.
+//! The supervisor of one sandbox, from its start to its exit.
 
 use crate::agent_link::{Activity, AgentLink};
-use crate::boot::come_up;
+use crate::boot::boot;
 use crate::console::Console;
-use crate::control::{Answer, Asked, Control};
+use crate::control::{Control, PendingReply, Received};
 use crate::creator::CreatorWatch;
-use crate::heart::Heart;
+use crate::heartbeat::Heartbeat;
 use crate::inherited::Status;
 use crate::life::{Action, Input, State};
 use crate::log::Log;
 use crate::namespaces::MountedRoot;
-use crate::run::End;
 use crate::signals::Signals;
 use msb_driver::{Driver, Machine, MachineSpec, Users};
 use msb_state::{
-    Failure, Outcome, Ready, Reply, Request, SandboxConfig, SandboxDir, Started, StatusRecord,
-    now_ms,
+    Failure, Outcome, Ready, Reason, Reply, Request, SandboxConfig, SandboxDir, Started,
+    StatusRecord, now_ms,
 };
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// How long the agent has, beyond the grace that it gives to others, to end itself.
+/// Time for the agent's own exit, beyond the grace period of the other processes.
 const AGENT_GRACE: Duration = Duration::from_millis(250);
-/// How long a killed machine may take to disappear.
+/// How long a killed machine may take to exit.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-/// How long the agent may take to take or give a message.
+/// Time limit for sending a message to the agent, or receiving one.
 const AGENT_LIMIT: Duration = Duration::from_secs(1);
-/// How often the agent is asked how busy it is, at most and at least.
+/// Shortest and longest interval between two queries of the agent's activity.
 const ACTIVITY_PERIODS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// What is needed to watch over a sandbox.
+/// How a sandbox ended, and the error if it failed to boot.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) outcome: Outcome,
+    pub(crate) failure: Option<Failure>,
+}
+
+impl End {
+    /// The end of a sandbox that failed to boot.
+    pub(crate) fn failed(failure: Failure) -> Self {
+        let outcome = Outcome::now(Reason::BootFailed, Some(failure.to_string()));
+        End { outcome, failure: Some(failure) }
+    }
+}
+
+/// The supervisor of a sandbox.
 pub(crate) struct Supervisor {
     pub(crate) drivers: Vec<Box<dyn Driver>>,
     pub(crate) dir: SandboxDir,
     pub(crate) creator: CreatorWatch,
     pub(crate) signals: Signals,
     pub(crate) control: Control,
-    /// Who waits for the end.
-    pub(crate) waiting: Vec<Answer>,
-    /// Where readiness is reported, until it has been.
+    /// Replies due at the exit.
+    pub(crate) waiting: Vec<PendingReply>,
+    /// The status pipe, until readiness is reported.
     pub(crate) status: Option<Status>,
     /// The root filesystem, once it is mounted.
     pub(crate) mounted: Option<MountedRoot>,
 }
 
 impl Supervisor {
-    /// Starts the sandbox and watches it until nothing of its machine is left.
+    /// Starts the sandbox and supervises it until its machine has exited.
     pub(crate) async fn supervise(&mut self, agent: PathBuf, users: Users) -> End {
         let (mut slot, mut log) = (None, None);
         let end = match self.start(agent, users, &mut slot, &mut log).await {
             Err(failure) => End::failed(failure),
             Ok((link, ready, config)) => {
-                tracing::info!(driver = ready.driver, isolation = %ready.isolation, "it came up");
+                tracing::info!(driver = ready.driver, isolation = %ready.isolation, "booted");
                 match slot.as_mut() {
                     Some(machine) => {
-                        let heart = Heart::begin(&self.dir, config.boot_timeout());
-                        let mut watch = Watch::new(link, heart, ready, &config);
-                        let outcome = watch.until_the_end(self, machine.as_mut()).await;
+                        let heartbeat = Heartbeat::start(&self.dir, config.boot_timeout());
+                        let mut watch = Watch::new(link, heartbeat, ready, &config);
+                        let outcome = watch.until_exit(self, machine.as_mut()).await;
                         End { outcome, failure: None }
                     }
                     None => End::failed(Failure::boot("the driver started nothing")),
@@ -66,14 +80,14 @@ impl Supervisor {
         };
         if let Some(mut machine) = slot {
             if let Err(failure) = machine.kill() {
-                tracing::error!(%failure, "the machine was not killed");
+                tracing::error!(%failure, "cannot kill the machine");
             }
             if timeout(KILL_LIMIT, machine.exited()).await.is_err() {
-                tracing::error!("the killed machine did not end");
+                tracing::error!("timed out waiting for the killed machine");
             }
         }
         if let Some(log) = log {
-            // What the sessions put out last is still on its way.
+            // The last output of the sessions is still in flight.
             log.finished().await;
         }
         end
@@ -88,30 +102,31 @@ impl Supervisor {
     ) -> Result<(AgentLink, Ready, SandboxConfig), Failure> {
         let text = |error: msb_state::Error| Failure::boot(error.to_string());
         let stored = self.dir.read_config().map_err(text)?;
-        let config = stored.ok_or_else(|| Failure::boot("it has no configuration"))?.config;
+        let config =
+            stored.ok_or_else(|| Failure::boot("the sandbox has no configuration"))?.config;
         let (dir, rootfs) = (self.dir.clone(), self.dir.rootfs());
         let path = dir.agent_log();
-        let (words, console) =
-            Console::begin(path.clone()).map_err(|error| Failure::boot_io("open", &path, error))?;
+        let (log_file, console) =
+            Console::start(path.clone()).map_err(|error| Failure::boot_io("open", &path, error))?;
         let mut spec = MachineSpec { config, dir, rootfs, agent, users, console };
         let limit = spec.config.boot_timeout();
         let (link, ready) = tokio::select! {
-            came_up = timeout(limit, begin(&self.drivers, &mut spec, &words, slot, log, &mut self.mounted)) => match came_up {
+            booted = timeout(limit, begin(&self.drivers, &mut spec, &log_file, slot, log, &mut self.mounted)) => match booted {
                 Ok(result) => result?,
                 Err(_) => return Err(Failure::boot(format!(
                     "the agent did not answer within {} ms; {}",
                     limit.as_millis(),
-                    words.last_words().await
+                    log_file.tail().await
                 )).hint("allow it more time")),
             },
             () = self.creator.gone() => {
                 return Err(Failure::boot("the process that created it has ended"));
             }
             () = self.signals.arrived() => {
-                return Err(Failure::boot("the system asked the runner to end"));
+                return Err(Failure::boot("the runner was asked to end by a signal"));
             }
-            () = end_request(&mut self.control, &mut self.waiting) => {
-                return Err(Failure::boot("it was ended before it came up"));
+            () = stop_request(&mut self.control, &mut self.waiting) => {
+                return Err(Failure::boot("it was stopped during its start"));
             }
         };
         let machine = Some((ready.driver.clone(), ready.isolation));
@@ -125,7 +140,7 @@ impl Supervisor {
     }
 }
 
-/// Brings the machine up, and the log before anybody can run something.
+/// Boots the machine, and starts the log before a client can run a command.
 async fn begin(
     drivers: &[Box<dyn Driver>],
     spec: &mut MachineSpec,
@@ -134,73 +149,73 @@ async fn begin(
     log: &mut Option<Log>,
     mounted: &mut Option<MountedRoot>,
 ) -> Result<(AgentLink, Ready), Failure> {
-    let up = come_up(drivers, spec, console, slot, mounted).await?;
+    let booted = boot(drivers, spec, console, slot, mounted).await?;
     if let Some(config) = spec.config.log {
-        *log = Some(Log::begin(&spec.dir, config).await?);
+        *log = Some(Log::start(&spec.dir, config).await?);
     }
-    Ok(up)
+    Ok(booted)
 }
 
-/// Answers requests during the start, until one wants the end.
-async fn end_request(control: &mut Control, waiting: &mut Vec<Answer>) {
+/// Replies to requests during the start; returns on a request to stop.
+async fn stop_request(control: &mut Control, waiting: &mut Vec<PendingReply>) {
     loop {
-        let Asked { request, answer } = control.next().await;
+        let Received { request, reply } = control.next().await;
         match request {
             Request::Stop { .. } | Request::Kill => {
-                waiting.push(answer);
+                waiting.push(reply);
                 return;
             }
-            Request::Wait => await_end(waiting, answer),
-            _ => answer.send(Reply::Refused { message: "it is not up yet".to_owned() }),
+            Request::Wait => reply_at_exit(waiting, reply),
+            _ => reply.send(Reply::Refused { message: "it has not booted yet".to_owned() }),
         }
     }
 }
 
-/// Remembers who waits for the end, and forgets who gave that up.
-fn await_end(waiting: &mut Vec<Answer>, answer: Answer) {
-    waiting.retain(Answer::is_wanted);
-    waiting.push(answer);
+/// Queues a reply for the exit, and drops those whose client has hung up.
+fn reply_at_exit(waiting: &mut Vec<PendingReply>, reply: PendingReply) {
+    waiting.retain(PendingReply::is_wanted);
+    waiting.push(reply);
 }
 
-/// The watch over a sandbox that has come up.
+/// The supervision of a booted sandbox.
 struct Watch {
     state: State,
     link: Option<AgentLink>,
-    heart: Heart,
-    /// Whether its end is that it no longer answered.
+    heartbeat: Heartbeat,
+    /// Whether it was killed because its agent no longer answered.
     is_hung: bool,
     ready: Ready,
     since_ms: u64,
-    /// When its time is over.
-    over: Option<Instant>,
-    /// When an orderly end has taken long enough.
+    /// When its maximum duration has passed.
+    deadline: Option<Instant>,
+    /// When the grace period is over.
     grace_over: Option<Instant>,
     idle: Option<IdleWatch>,
 }
 
 impl Watch {
-    fn new(link: AgentLink, heart: Heart, ready: Ready, config: &SandboxConfig) -> Self {
+    fn new(link: AgentLink, heartbeat: Heartbeat, ready: Ready, config: &SandboxConfig) -> Self {
         let now = Instant::now();
         Watch {
             state: State::Running,
             link: Some(link),
-            heart,
+            heartbeat,
             is_hung: false,
             ready,
             since_ms: now_ms(),
-            over: config.max_duration_ms.map(|limit| now + Duration::from_millis(limit)),
+            deadline: config.max_duration_ms.map(|limit| now + Duration::from_millis(limit)),
             grace_over: None,
             idle: config.idle_timeout_ms.map(|limit| IdleWatch::new(limit, now)),
         }
     }
 
-    async fn until_the_end(
+    async fn until_exit(
         &mut self,
-        around: &mut Supervisor,
+        supervisor: &mut Supervisor,
         machine: &mut dyn Machine,
     ) -> Outcome {
         loop {
-            let mut next = self.next_input(around, machine).await;
+            let mut next = self.next_input(supervisor, machine).await;
             while let Some(input) = next.take() {
                 let (state, action) = self.state.on(input);
                 self.state = state;
@@ -216,10 +231,10 @@ impl Watch {
         }
     }
 
-    /// Waits for whatever happens first. Every arm may be given up at any time.
+    /// Waits for the next input. Every arm is cancel-safe.
     async fn next_input(
         &mut self,
-        around: &mut Supervisor,
+        supervisor: &mut Supervisor,
         machine: &mut dyn Machine,
     ) -> Option<Input> {
         let open = self.state.is_open();
@@ -228,36 +243,39 @@ impl Watch {
             exit = machine.exited() => {
                 Some(Input::Exited { detail: exit.detail, orderly: exit.orderly })
             }
-            asked = around.control.next() => self.take_request(asked, &mut around.waiting),
-            () = around.creator.gone(), if open => Some(Input::CreatorGone),
-            () = around.signals.arrived(), if open => Some(Input::Terminated),
-            () = self.heart.hung(), if open && !self.is_hung => {
+            received = supervisor.control.next() => {
+                self.take_request(received, &mut supervisor.waiting)
+            },
+            () = supervisor.creator.gone(), if open => Some(Input::CreatorGone),
+            () = supervisor.signals.arrived(), if open => Some(Input::Terminated),
+            () = self.heartbeat.hung(), if open && !self.is_hung => {
                 self.is_hung = true;
                 Some(Input::Hung)
             }
-            () = at(self.over), if open => Some(Input::MaxDuration),
+            () = at(self.deadline), if open => Some(Input::MaxDuration),
             () = at(self.grace_over), if open => Some(Input::GraceOver),
             () = at(check), if self.state == State::Running => self.check_idle().await,
         }
     }
 
     fn explanation(&self, detail: Option<String>) -> Option<String> {
-        // It was killed for that, which the machine's own words would tell.
-        let silent = || format!("its agent did not answer for {} s", self.heart.limit().as_secs());
+        // The machine's own detail would only say that it was killed.
+        let silent =
+            || format!("its agent did not answer for {} s", self.heartbeat.limit().as_secs());
         self.is_hung.then(silent).or(detail)
     }
 
-    fn take_request(&self, asked: Asked, waiting: &mut Vec<Answer>) -> Option<Input> {
-        let Asked { request, answer } = asked;
+    fn take_request(&self, received: Received, waiting: &mut Vec<PendingReply>) -> Option<Input> {
+        let Received { request, reply } = received;
         let input = match request {
             Request::Stop { timeout_ms } => Input::Stop(Duration::from_millis(timeout_ms)),
             Request::Kill => Input::Kill,
             Request::Wait => {
-                await_end(waiting, answer);
+                reply_at_exit(waiting, reply);
                 return None;
             }
             Request::Info => {
-                answer.send(Reply::Info {
+                reply.send(Reply::Info {
                     pid: self.ready.runner_pid,
                     driver: self.ready.driver.clone(),
                     isolation: self.ready.isolation,
@@ -266,15 +284,15 @@ impl Watch {
                 return None;
             }
             _ => {
-                answer.send(Reply::Refused { message: "unknown request".to_owned() });
+                reply.send(Reply::Refused { message: "unknown request".to_owned() });
                 return None;
             }
         };
-        waiting.push(answer);
+        waiting.push(reply);
         Some(input)
     }
 
-    /// Asks the agent to end. What comes back is that the time for it is over already.
+    /// Asks the agent to shut down. Returns an input if the grace period is over already.
     async fn ask_agent(&mut self, grace: Duration) -> Option<Input> {
         let asked = match self.link.as_mut() {
             Some(link) => timeout(AGENT_LIMIT, link.shut_down(grace)).await,
@@ -285,14 +303,14 @@ impl Watch {
                 self.grace_over = Instant::now().checked_add(grace + AGENT_GRACE);
                 None
             }
-            // The agent is gone; the machine's own end says why.
+            // The agent is gone; the machine's exit says why.
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the agent could not be asked to end");
+                tracing::warn!(%error, "cannot ask the agent to shut down");
                 self.grace_over = Instant::now().checked_add(AGENT_GRACE);
                 None
             }
             Err(_) => {
-                tracing::warn!("the agent did not take the request to end");
+                tracing::warn!("timed out asking the agent to shut down");
                 Some(Input::GraceOver)
             }
         }
@@ -308,8 +326,8 @@ impl Watch {
         match activity {
             Ok(Ok(activity)) => idle.on(activity, now).then_some(Input::Idle),
             Ok(Err(_)) | Err(_) => {
-                // Half a message may be under way; nothing more can be said on this connection.
-                tracing::warn!("the agent did not say how busy it is; idle time is not watched");
+                // A message may have been cut in half: the connection cannot be used any more.
+                tracing::warn!("cannot query the agent's activity; the idle timeout is off");
                 self.idle = None;
                 self.link = None;
                 None
@@ -320,7 +338,7 @@ impl Watch {
 
 fn kill(machine: &mut dyn Machine) {
     if let Err(failure) = machine.kill() {
-        tracing::error!(%failure, "the machine was not killed");
+        tracing::error!(%failure, "cannot kill the machine");
     }
 }
 
@@ -331,7 +349,7 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// Notices when nothing has run for too long.
+/// Detects an idle sandbox.
 #[derive(Debug)]
 struct IdleWatch {
     limit: Duration,
@@ -348,7 +366,7 @@ impl IdleWatch {
         IdleWatch { limit, period, next_check: now + period, active: now, last: None }
     }
 
-    /// Whether it has been idle for too long.
+    /// Returns whether it has been idle for too long.
     fn on(&mut self, activity: Activity, now: Instant) -> bool {
         let is_news = self.last.as_ref().is_some_and(|last| last.newest != activity.newest);
         if activity.running || is_news {
@@ -365,7 +383,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_between_two_looks_counts_as_activity() {
+    fn session_between_two_checks_counts_as_activity() {
         let start = Instant::now();
         let mut idle = IdleWatch::new(1000, start);
         let after = |ms| start + Duration::from_millis(ms);

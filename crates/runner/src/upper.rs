@@ -1,10 +1,10 @@
-//! The upper layer of a container's root filesystem, and the bound on its size.
+//! The upper layer of a container's root filesystem, and its size limit.
 //!
-//! Where the runner is root, the layer is in a sparse file with a filesystem of its own: a guest
-//! that fills it gets ENOSPC, and its removal is that of one file. Elsewhere nothing bounds it.
+//! If the runner is root, the layer is a filesystem in a sparse file: a guest that fills it gets
+//! ENOSPC, and it is removed as one file. Otherwise its size is not limited.
 //!
-//! While the file is mounted, the loop device holds a lock on it: a next start waits for it, so
-//! that it is never mounted twice.
+//! While the file is mounted, the loop device holds a lock on it, and the next start waits for that:
+//! it is never mounted twice.
 
 use crate::sys::loop_device;
 use msb_driver::{on_path, probe_disk};
@@ -21,11 +21,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long the file of a sandbox that has ended may stay in use.
+/// How long the file may stay in use after the sandbox has ended.
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 const RELEASE_PAUSE: Duration = Duration::from_millis(2);
-/// No journal: the layer is a sandbox's working state, which `e2fsck` repairs after a crash of the
-/// host. All metadata at the beginning, so that a copy has few parts. Nothing kept back for root.
+/// Options of mkfs. No journal: the layer is temporary, and `e2fsck` repairs it after a crash of the
+/// host. All metadata at the start, so that a copy has few extents. No blocks reserved for root.
 const OPTIONS: [&str; 8] = [
     "-q",
     "-F",
@@ -36,21 +36,21 @@ const OPTIONS: [&str; 8] = [
     "-E",
     "lazy_itable_init=1,nodiscard,root_owner=0:0,packed_meta_blocks=1",
 ];
-/// The tables of inodes are zero already, since the file is sparse: nothing fills them later. No
-/// flush of the host's disk at each mount and unmount, for which the order of writes matters as
-/// little as without a journal.
+/// The inode tables of a sparse file are zero already: no lazy initialisation. No barriers: without
+/// a journal the order of writes does not matter, and they would flush the host's disk at each mount
+/// and unmount.
 const MOUNT_OPTIONS: &std::ffi::CStr = c"noinit_itable,nobarrier,errors=remount-ro";
 
-/// How the upper layer is bounded.
+/// The size limit of the upper layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DiskBound {
-    /// To so many bytes.
+    /// A number of bytes.
     Bytes(u64),
-    /// Not at all, for this reason.
+    /// None, for this reason.
     None(String),
 }
 
-/// The directories of the upper layer and of the overlay's working space.
+/// Returns the upper directory and the work directory of the overlay.
 pub(crate) fn paths(dir: &SandboxDir) -> (PathBuf, PathBuf) {
     if dir.layers_image().exists() {
         return (dir.layers().join("upper"), dir.layers().join("work"));
@@ -58,15 +58,15 @@ pub(crate) fn paths(dir: &SandboxDir) -> (PathBuf, PathBuf) {
     (dir.upper(), dir.work())
 }
 
-/// Makes the upper layer of a sandbox ready to be mounted, with the mode of the image's root
-/// directory, and returns how it is bounded.
+/// Prepares the upper layer of a sandbox, with the mode of the image's root directory, and returns
+/// its size limit.
 pub(crate) fn prepare(
     dir: &SandboxDir,
     config: &SandboxConfig,
     cache: &Path,
 ) -> Result<DiskBound, Failure> {
     let mib = config.disk_mib.unwrap_or(DEFAULT_DISK_MIB);
-    let bound = match can_bound(dir) {
+    let bound = match find_mkfs(dir) {
         Ok(mkfs) => bounded(dir, cache, &mkfs, mib),
         Err(why) => Ok(DiskBound::None(why)),
     }?;
@@ -79,8 +79,7 @@ pub(crate) fn prepare(
     let mut entries =
         fs::read_dir(&upper).map_err(|error| Failure::boot_io("read", &upper, error))?;
     if entries.next().is_none() {
-        // The upper directory lends the root directory its mode; without this, users other than
-        // root could not look anything up inside.
+        // The root directory has the mode of the upper directory; users other than root need it.
         let mode = fs::metadata(image)
             .map_err(|error| Failure::boot_io("inspect", image, error))?
             .permissions()
@@ -100,8 +99,8 @@ pub(crate) fn release(dir: &SandboxDir) -> Result<(), Failure> {
     }
 }
 
-/// The program that makes the filesystem, or why there can be none.
-fn can_bound(dir: &SandboxDir) -> Result<PathBuf, String> {
+/// Returns the mkfs program, or why the size cannot be limited.
+fn find_mkfs(dir: &SandboxDir) -> Result<PathBuf, String> {
     if !is_root_of_host() {
         return Err("only root can mount a bounded upper layer".to_owned());
     }
@@ -111,7 +110,7 @@ fn can_bound(dir: &SandboxDir) -> Result<PathBuf, String> {
         return Err("an earlier version made the upper layer".to_owned());
     }
     if dir.layers_image().exists() {
-        // What it takes is known only when it is done: without it the layer would be lost.
+        // It exists: mkfs is not needed, and the layer must not be lost without it.
         return Ok(PathBuf::new());
     }
     if !Path::new("/dev/loop-control").exists() {
@@ -134,7 +133,7 @@ fn bounded(dir: &SandboxDir, cache: &Path, mkfs: &Path, mib: u64) -> Result<Disk
         copy(&template, &image).map_err(|error| Failure::boot_io("create", &image, error))?;
     }
     match attach(dir, &image, bytes) {
-        Err(error) if fresh && error.kind == Trouble::Loop => {
+        Err(error) if fresh && error.kind == AttachErrorKind::Loop => {
             fs::remove_file(&image).map_err(|error| Failure::boot_io("remove", &image, error))?;
             Ok(DiskBound::None(error.failure.message))
         }
@@ -144,21 +143,21 @@ fn bounded(dir: &SandboxDir, cache: &Path, mkfs: &Path, mib: u64) -> Result<Disk
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Trouble {
-    /// There are no loop devices to be had, or they cannot be mounted.
+enum AttachErrorKind {
+    /// No loop device is available, or it cannot be mounted.
     Loop,
-    /// It is the file's own.
+    /// The file itself is at fault.
     Image,
 }
 
 #[derive(Debug)]
 struct AttachError {
-    kind: Trouble,
+    kind: AttachErrorKind,
     failure: Failure,
 }
 
 fn attach(dir: &SandboxDir, image: &Path, bytes: u64) -> Result<(), AttachError> {
-    let own = |failure| AttachError { kind: Trouble::Image, failure };
+    let own = |failure| AttachError { kind: AttachErrorKind::Image, failure };
     let failed = |action: &str, error: io::Error| own(Failure::boot_io(action, image, error));
     let file = OpenOptions::new()
         .read(true)
@@ -174,7 +173,7 @@ fn attach(dir: &SandboxDir, image: &Path, bytes: u64) -> Result<(), AttachError>
     }
     check(&file, image).map_err(own)?;
     let outside = |action: &str, error: io::Error| AttachError {
-        kind: Trouble::Loop,
+        kind: AttachErrorKind::Loop,
         failure: Failure::boot_io(action, image, error),
     };
     let (device, path) =
@@ -188,7 +187,7 @@ fn attach(dir: &SandboxDir, image: &Path, bytes: u64) -> Result<(), AttachError>
     Ok(())
 }
 
-/// Waits until no other mount has the file. The loop device keeps the lock with the open file.
+/// Waits until the file is mounted nowhere else. The loop device keeps the lock with the open file.
 fn lock(file: &File) -> Result<(), Errno> {
     let deadline = Instant::now() + RELEASE_LIMIT;
     loop {
@@ -202,8 +201,8 @@ fn lock(file: &File) -> Result<(), Errno> {
     }
 }
 
-/// Repairs a filesystem that was mounted when the host crashed: `s_state` in the superblock does
-/// not have its bit `EXT4_VALID_FS`.
+/// Repairs a filesystem that was mounted when the host crashed: `EXT4_VALID_FS` is not set in
+/// `s_state` of the superblock.
 fn check(file: &File, image: &Path) -> Result<(), Failure> {
     let mut state = [0; 2];
     file.read_exact_at(&mut state, 1024 + 0x3A)
@@ -229,7 +228,7 @@ fn check(file: &File, image: &Path) -> Result<(), Failure> {
     }
 }
 
-/// The empty filesystem of a size, made by the first sandbox that needs it.
+/// Returns the template of an empty filesystem of a size, created on first use.
 fn template(cache: &Path, mkfs: &Path, mib: u64) -> Result<PathBuf, Failure> {
     let path = cache.join(format!("layers-1-{mib}.img"));
     if path.exists() {
@@ -237,7 +236,7 @@ fn template(cache: &Path, mkfs: &Path, mib: u64) -> Result<PathBuf, Failure> {
     }
     create_private_dir(cache).map_err(|error| Failure::boot(error.to_string()))?;
     let half = cache.join(format!("layers-1-{mib}.img.{}", std::process::id()));
-    let made = make(&half, mkfs, mib).and_then(|()| {
+    let made = create(&half, mkfs, mib).and_then(|()| {
         fs::rename(&half, &path).map_err(|error| Failure::boot_io("create", &path, error))
     });
     if made.is_err() {
@@ -246,7 +245,7 @@ fn template(cache: &Path, mkfs: &Path, mib: u64) -> Result<PathBuf, Failure> {
     made.map(|()| path)
 }
 
-fn make(path: &Path, mkfs: &Path, mib: u64) -> Result<(), Failure> {
+fn create(path: &Path, mkfs: &Path, mib: u64) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::boot_io("create", path, error);
     let file = OpenOptions::new()
         .write(true)
@@ -265,12 +264,12 @@ fn make(path: &Path, mkfs: &Path, mib: u64) -> Result<(), Failure> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let text = format!("cannot make a filesystem of {mib} MiB: {}: {said}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let text = format!("cannot create a filesystem of {mib} MiB: {}: {stderr}", output.status);
     Err(Failure::boot(text))
 }
 
-/// Copies a sparse file: by reference where the filesystem can, else the parts that have data.
+/// Copies a sparse file: by reflink if the filesystem can, else extent by extent.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let source = File::open(from)?;
     let half = to.with_extension("new");

@@ -1,15 +1,15 @@
-//! The users that an ordinary user's sandboxes may have, from `/etc/subuid` and `/etc/subgid`.
+//! The subordinate ids of an ordinary user, from `/etc/subuid` and `/etc/subgid`.
 
 use std::fs;
 
-/// A range of user or group ids that belong to an ordinary user.
+/// A range of subordinate ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) start: u32,
     pub(crate) count: u32,
 }
 
-/// The range of a user in `/etc/subuid` or `/etc/subgid`.
+/// Returns the range of a user in `/etc/subuid` or `/etc/subgid`.
 pub(crate) fn range_in(file: &str, uid: u32) -> Option<Range> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     find(&fs::read_to_string(file).ok()?, uid, name_of(&passwd, uid))
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_is_found_by_name_and_by_number() {
+    fn range_is_found_by_name_and_by_number() {
         let passwd = "root:x:0:0::/:/bin/sh\nann:x:1000:1000::/:/bin/sh\n";
         assert_eq!(name_of(passwd, 1000), Some("ann"));
         let ranges = "bob:1:1\nann:100000:65536\n1001:200000:10\nann:x:y\n";

@@ -1,4 +1,4 @@
-//! Loop devices: files that are mounted like disks (`linux/loop.h`).
+//! Loop devices (`linux/loop.h`).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 const CTL_GET_FREE: libc::c_ulong = 0x4C82;
 const CONFIGURE: libc::c_ulong = 0x4C0A;
 const AUTOCLEAR: u32 = 4;
-/// How often another process may take the device that was free.
+/// Attempts, since another process may take the free device first.
 const ATTEMPTS: u32 = 64;
 
 /// `struct loop_info64`.
@@ -38,8 +38,8 @@ struct Config {
     reserved: [u64; 8],
 }
 
-/// Attaches a file to a free device, and returns it with its path. It is detached when the last
-/// mount and the last descriptor of it are gone.
+/// Attaches a file to a free device and returns the device with its path. It is detached when its
+/// last mount and its last descriptor are gone.
 pub(crate) fn attach(file: &File) -> io::Result<(File, PathBuf)> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
@@ -70,8 +70,8 @@ pub(crate) fn attach(file: &File) -> io::Result<(File, PathBuf)> {
         }
         let path = PathBuf::from(format!("/dev/loop{number}"));
         let device = options.open(&path)?;
-        // SAFETY: the kernel reads a `struct loop_config`, whose layout this is, and keeps nothing
-        // of it.
+        // SAFETY: the kernel reads a `struct loop_config`, whose layout this is, and keeps no
+        // pointer to it.
         let result = unsafe { libc::ioctl(device.as_raw_fd(), CONFIGURE, &raw const config) };
         if result == 0 {
             return Ok((device, path));

@@ -1,5 +1,5 @@
-//! What libkrun's file system calls and glibc got after 2.17: `copy_file_range` in 2.27, `statx` in
-//! 2.28. A kernel without them says `ENOSYS`, for which both callers have a way.
+//! Functions that libkrun's file system calls and glibc 2.17 lacks: `copy_file_range` (2.27) and
+//! `statx` (2.28). A kernel without them answers `ENOSYS`, for which both callers have a fallback.
 
 use libc::{c_char, c_int, c_long, c_uint, loff_t, size_t, ssize_t};
 
@@ -13,7 +13,7 @@ unsafe extern "C" fn copy_file_range(
     length: size_t,
     flags: c_uint,
 ) -> ssize_t {
-    // SAFETY: the caller's pointers go on to the kernel as they are.
+    // SAFETY: passes the caller's pointers to the kernel unchanged.
     let done: c_long = unsafe {
         libc::syscall(libc::SYS_copy_file_range, from, from_at, to, to_at, length, flags)
     };
