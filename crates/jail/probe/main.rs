@@ -1,10 +1,10 @@
-//! Tells what a process finds in its jail, and tries to leave it.
+//! Prints what a process finds in its jail, and tries to leave it.
 //!
-//! Under the name of another program it prints what it finds behind that name, and waits to be
-//! killed. `jail-probe launch PROGRAM ARGS...` enters a jail and runs a program in it. With anything else
-//! it prints lines of `key=value` and waits until its standard input ends.
+//! Under the name of another program it prints its findings with that name as the prefix, and waits
+//! to be killed. `jail-probe launch PROGRAM ARGS...` enters a jail and runs a program in it.
+//! Otherwise it prints lines of `key=value` and waits until its standard input closes.
 
-#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+#![allow(clippy::print_stdout, reason = "its purpose is its output")]
 
 use rustix::net::{AddressFamily, SocketType};
 use rustix::thread::{CapabilitySets, capabilities};
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         }
     }
     if arguments.first().is_some_and(|word| word == "forbidden") {
-        // Ends the process if the filter is there.
+        // Kills the process if the filter is set.
         let made = rustix::mount::fsopen("tmpfs", rustix::mount::FsOpenFlags::empty());
         println!("fsopen={made:?}");
         return ExitCode::SUCCESS;

@@ -1,5 +1,5 @@
-//! What the parent and a process that enters a jail say to each other: the description one way,
-//! lines about the jail the other, until the process closes its end.
+//! The protocol between the parent and a process that enters a jail: the description one way, and
+//! [`Message`]s the other, until the process closes its end.
 
 use crate::describe::Jail;
 use crate::error::JailError;
@@ -9,22 +9,22 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
-/// The number of the channel's descriptor in the process that enters a jail.
+/// The channel's descriptor in the process that enters a jail.
 pub const CHANNEL: i32 = 60;
 
-/// A message about a jail.
+/// A message from the process that enters a jail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Message {
-    /// The id of its process.
+    /// The pid of the jailed process.
     Pid(i32),
-    /// A wall that it lacks, with the reason and the remedy.
+    /// A missing wall, with the reason and the remedy.
     Missing(String),
-    /// It holds.
+    /// The jail holds.
     Ready,
-    /// It does not come about.
+    /// It failed.
     Error(String),
-    /// It does not come about, because the owners of a bind cannot be mapped.
+    /// It failed, because the owners of a bind cannot be mapped.
     Unmapped(String),
 }
 
@@ -58,7 +58,7 @@ impl Channel {
     pub(crate) fn send(&mut self, message: &Message) {
         let mut line = serde_json::to_vec(message).unwrap_or_default();
         line.push(b'\n');
-        // A parent that does not listen is gone, and this process goes with it.
+        // Fails if the parent is gone; this process then dies too.
         let _ = self.0.write_all(&line);
     }
 

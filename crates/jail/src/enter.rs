@@ -1,19 +1,19 @@
-//! Entering a jail.
+//! The child's side: enters a jail.
 //!
-//! The process that enters, the launcher, makes the jail's process as a sibling of its own: a
-//! direct child of the process that asked for the jail, which can wait for it and whose end ends
-//! it. The launcher maps the ids, says the process's id, and goes.
+//! The process that enters, the launcher, clones the jailed process as its sibling: a direct child
+//! of the parent that asked for the jail, which can reap it and with which it dies. The launcher
+//! maps the ids, reports the pid, and exits.
 //!
 //! ```text
 //!   launcher                          jailed process
 //!   clone ---------------------------> waits
-//!   maps the ids, says go -----------> changes root and ids, drops its rights, asks for the
-//!                                      death signal
-//!   sees its parent alive, says go <-- says so, waits
-//!   ends                               sets the filter, is the program
+//!   maps the ids, sends "go" --------> changes root and ids, drops its rights, sets the
+//!                                      parent-death signal
+//!   checks its parent, sends "go" <--- sends "go", waits
+//!   exits                              sets the filter, executes the program
 //! ```
-//! The parent's end before the death signal is set is seen by the launcher, whose own death signal
-//! ends it as well; without its second word the jailed process ends.
+//! If the parent dies before the death signal is set, the launcher notices, or dies of its own
+//! death signal; without the second "go" the jailed process exits.
 
 use crate::channel::{Channel, Message};
 use crate::describe::{Ids, Jail};
@@ -42,11 +42,11 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Most capabilities that a kernel can have.
+/// Upper bound of the number of capabilities.
 const CAPABILITIES: u32 = 64;
 const GO: [u8; 1] = *b"g";
 
-/// A process in its jail, which has no filter for system calls yet.
+/// A process in its jail, without a seccomp filter yet.
 #[derive(Debug)]
 pub struct Entered {
     channel: Channel,
@@ -55,14 +55,14 @@ pub struct Entered {
 }
 
 impl Entered {
-    /// Sets the filter and tells the parent that the jail holds.
+    /// Sets the filter and reports to the parent that the jail holds.
     pub fn finish(mut self) -> Result<(), JailError> {
         self.restrict()?;
         self.channel.send(&Message::Ready);
         Ok(())
     }
 
-    /// Sets the filter and becomes a program. Returns only if that fails.
+    /// Sets the filter and executes a program. Returns only on error.
     fn exec(mut self, program: &OsString, arguments: &[OsString]) -> JailError {
         let error = match self.restrict() {
             Ok(()) => {
@@ -93,8 +93,8 @@ impl Entered {
     }
 }
 
-/// Enters the jail that the parent describes, and becomes a program in it. Returns only if that
-/// fails; the parent has been told then.
+/// Enters the jail that the parent describes, and executes a program in it. Returns only on error,
+/// which has been reported to the parent.
 pub fn launch(command: &[OsString]) -> JailError {
     let [program, arguments @ ..] = command else {
         return JailError::of("cannot enter the jail: no program given".to_owned());
@@ -105,20 +105,19 @@ pub fn launch(command: &[OsString]) -> JailError {
     }
 }
 
-/// Tells the parent why this process does not enter the jail that it describes.
+/// Reports to the parent why this process does not enter its jail.
 pub fn refuse(why: &str) {
     if let Ok(mut channel) = Channel::inherited() {
-        // Unread, the description would end the connection before the word is heard.
+        // An unread description would reset the connection before the message is read.
         let _ = channel.receive();
         channel.send(&Message::Error(why.to_owned()));
     }
 }
 
-/// Puts this process into the jail that the parent describes. It must have one thread only, and
-/// goes on in a child of the same parent. What is in `keep` stays open, beside what the description
-/// names.
+/// Enters the jail that the parent describes. This process must have one thread only; it continues
+/// in a sibling. The descriptors in `keep` stay open besides those of the description.
 ///
-/// Where this fails, the parent has been told.
+/// An error has been reported to the parent.
 pub fn enter(keep: &[BorrowedFd<'_>]) -> Result<Entered, JailError> {
     start(keep, false)
 }
@@ -127,7 +126,7 @@ fn start(keep: &[BorrowedFd<'_>], exec: bool) -> Result<Entered, JailError> {
     let mut channel = Channel::inherited()?;
     let result: Result<_, JailError> = (|| {
         let (parent, jail) = channel.receive()?;
-        let filters = make(&mut channel, parent, &jail, keep, exec)?;
+        let filters = create(&mut channel, parent, &jail, keep, exec)?;
         Ok((filters, jail))
     })();
     match result {
@@ -139,8 +138,8 @@ fn start(keep: &[BorrowedFd<'_>], exec: bool) -> Result<Entered, JailError> {
     }
 }
 
-/// Makes the jail and its process, in which it returns.
-fn make(
+/// Creates the jail and its process, in which it returns.
+fn create(
     channel: &mut Channel,
     parent: i32,
     jail: &Jail,
@@ -152,8 +151,8 @@ fn make(
     let log = std::env::var_os(LOG_VARIABLE).is_some_and(|value| value == "1");
     let filters = jail.program.map(|program| Filters::new(program, exec, log)).transpose()?;
     let (ours, theirs) =
-        UnixStream::pair().map_err(|error| JailError::new("make a socket", error))?;
-    // What is missing is looked for only where not all can be had at once.
+        UnixStream::pair().map_err(|error| JailError::new("create a socket", error))?;
+    // Look for missing namespaces only if not all can be created at once.
     let everything = Shell::new(channel, jail, Vec::new())?;
     let (shell, cloned) = match sys::clone(everything.flags()) {
         Ok(cloned) => (everything, cloned),
@@ -162,7 +161,7 @@ fn make(
             let shell = Shell::new(channel, jail, walls::missing_namespaces())?;
             let flags = shell.flags();
             let cloned =
-                sys::clone(flags).map_err(|error| JailError::new("make a process", error))?;
+                sys::clone(flags).map_err(|error| JailError::new("create a process", error))?;
             (shell, cloned)
         }
     };
@@ -172,7 +171,7 @@ fn make(
             channel.send(&Message::Pid(pid));
             let mapped = shell.has(libc::CLONE_NEWUSER);
             if let Err(error) = accompany(pid, parent, mapped.then_some(&shell.ids), &ours) {
-                // The jailed process ends when it hears nothing more.
+                // The jailed process exits when the socket closes.
                 channel.send(&Message::from(&error));
                 sys::exit(1);
             }
@@ -180,12 +179,12 @@ fn make(
         }
         Cloned::Child => {
             drop(ours);
-            wait_for(&theirs)?;
+            wait_for_go(&theirs)?;
             confine(channel, jail, shell)?;
             set_parent_process_death_signal(Some(Signal::KILL))
                 .map_err(|error| JailError::new("set the death signal", error.into()))?;
-            say_go(&theirs)?;
-            wait_for(&theirs)?;
+            send_go(&theirs)?;
+            wait_for_go(&theirs)?;
             drop(theirs);
             let mut numbers: Vec<i32> = keep.iter().map(AsRawFd::as_raw_fd).collect();
             numbers.extend(&jail.descriptors);
@@ -199,7 +198,7 @@ fn make(
     }
 }
 
-/// What is around the process, as far as this host has it.
+/// The namespaces, ids and root of the jail, as far as this host has them.
 struct Shell {
     missing: Vec<libc::c_int>,
     ids: Ids,
@@ -212,9 +211,9 @@ impl Shell {
         jail: &Jail,
         missing: Vec<(Namespace, String)>,
     ) -> Result<Shell, JailError> {
-        let mut walls = Missing { channel, require: jail.require };
+        let mut walls = MissingWalls { channel, require: jail.require };
         for (Namespace { name, remedy, .. }, error) in &missing {
-            walls.name(format!("{name}: {error}; {remedy}"))?;
+            walls.report(format!("{name}: {error}; {remedy}"))?;
         }
         let missing = missing.into_iter().map(|(namespace, _)| namespace.flag).collect();
         let mut shell = Shell { missing, ids: jail.ids.clone(), root: None };
@@ -227,10 +226,10 @@ impl Shell {
                 shell.root = Some(root);
                 if let Some((ids, why)) = unmapped {
                     shell.ids = ids;
-                    walls.name(why)?;
+                    walls.report(why)?;
                 }
             }
-            Err(why) => walls.name(why)?,
+            Err(why) => walls.report(why)?,
         }
         Ok(shell)
     }
@@ -245,14 +244,14 @@ impl Shell {
     }
 }
 
-/// Names walls that are missing, which is an error where all are required.
-struct Missing<'a> {
+/// Reports missing walls, which are an error where all are required.
+struct MissingWalls<'a> {
     channel: &'a mut Channel,
     require: bool,
 }
 
-impl Missing<'_> {
-    fn name(&mut self, wall: String) -> Result<(), JailError> {
+impl MissingWalls<'_> {
+    fn report(&mut self, wall: String) -> Result<(), JailError> {
         if self.require {
             return Err(JailError::of(format!("cannot enter the jail: {wall}")));
         }
@@ -264,7 +263,7 @@ impl Missing<'_> {
 fn die_with(parent: i32) -> Result<(), JailError> {
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| JailError::new("set the death signal", error.into()))?;
-    // If the parent ended before the line above, nothing will be signalled any more.
+    // If the parent ended before the line above, no signal comes.
     if is_child_of(parent) { Ok(()) } else { Err(orphaned()) }
 }
 
@@ -276,7 +275,7 @@ fn orphaned() -> JailError {
     JailError::of("cannot enter the jail: the parent is gone".to_owned())
 }
 
-/// The launcher's half.
+/// Runs in the launcher: maps the ids and sees the jailed process through.
 fn accompany(
     pid: i32,
     parent: i32,
@@ -287,38 +286,38 @@ fn accompany(
         let map = || write_maps(open_proc()?.as_fd(), pid, &ids.users, &ids.groups);
         map().map_err(|error| JailError::new("map the ids of the jail", error))?;
     }
-    say_go(other)?;
-    wait_for(other)?;
+    send_go(other)?;
+    wait_for_go(other)?;
     if !is_child_of(parent) {
         return Err(orphaned());
     }
-    say_go(other)
+    send_go(other)
 }
 
-fn say_go(other: &UnixStream) -> Result<(), JailError> {
+fn send_go(other: &UnixStream) -> Result<(), JailError> {
     let said = rustix::net::send(other, &GO, rustix::net::SendFlags::NOSIGNAL);
-    said.map(drop).map_err(|_| gone())
+    said.map(drop).map_err(|_| peer_gone())
 }
 
-fn wait_for(other: &UnixStream) -> Result<(), JailError> {
+fn wait_for_go(other: &UnixStream) -> Result<(), JailError> {
     let mut word = [0];
     loop {
         match rustix::io::read(other, &mut word) {
             Ok(1) if word == GO => return Ok(()),
             Err(Errno::INTR) => {}
-            _ => return Err(gone()),
+            _ => return Err(peer_gone()),
         }
     }
 }
 
-fn gone() -> JailError {
-    JailError::of("cannot enter the jail: its other process is gone".to_owned())
+fn peer_gone() -> JailError {
+    JailError::of("cannot enter the jail: the other process is gone".to_owned())
 }
 
-/// Changes root and ids, and drops every right.
+/// Changes root and ids, and drops all rights.
 fn confine(channel: &mut Channel, jail: &Jail, shell: Shell) -> Result<(), JailError> {
     if shell.has(libc::CLONE_NEWUTS) {
-        // The host's name is not for the jail.
+        // Hide the host's name.
         rustix::system::sethostname(b"jail")
             .map_err(|error| JailError::new("set the host name", error.into()))?;
     }
@@ -333,7 +332,8 @@ fn confine(channel: &mut Channel, jail: &Jail, shell: Shell) -> Result<(), JailE
     drop_rights(user, group, jail).map_err(|error| JailError::new("drop rights", error.into()))?;
     if let Some(why) = paths::restrict(jail, whole) {
         let remedy = "use Linux 5.13 or later with landlock among its LSMs";
-        Missing { channel, require: jail.require }.name(format!("Landlock: {why}; {remedy}"))?;
+        MissingWalls { channel, require: jail.require }
+            .report(format!("Landlock: {why}; {remedy}"))?;
     }
     Ok(())
 }
@@ -356,12 +356,12 @@ fn set_limits(jail: &Jail) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Raises the number of descriptors that a process may have, as root of the host may.
+/// Raises the limit of descriptors, which only root of the host can.
 fn raise_files(jail: &Jail) {
     let Some(wanted) = jail.limits.files else { return };
     if rustix::process::getrlimit(Resource::Nofile).maximum.is_some_and(|maximum| maximum < wanted)
     {
-        // An ordinary user goes on with the lower one.
+        // An ordinary user keeps the lower limit.
         let _ =
             setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: Some(wanted) });
     }
@@ -373,7 +373,7 @@ fn drop_rights(user: u32, group: u32, jail: &Jail) -> rustix::io::Result<()> {
     for number in (0..CAPABILITIES).filter(|number| !keep.contains(number)) {
         match remove_capability_from_bounding_set(capability(number)) {
             Ok(()) => {}
-            // The kernel has no more of them.
+            // The kernel has no more capabilities.
             Err(Errno::INVAL) => break,
             Err(error) => return Err(error),
         }
@@ -381,7 +381,7 @@ fn drop_rights(user: u32, group: u32, jail: &Jail) -> rustix::io::Result<()> {
     clear_ambient_capability_set()?;
     set_keep_capabilities(true)?;
     if !jail.keep_groups {
-        // Refused where groups cannot be dropped, in a user namespace of an ordinary user.
+        // Refused in an ordinary user's user namespace.
         match set_thread_groups(&[]) {
             Ok(()) | Err(Errno::PERM) => {}
             Err(error) => return Err(error),
@@ -390,7 +390,7 @@ fn drop_rights(user: u32, group: u32, jail: &Jail) -> rustix::io::Result<()> {
     let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
     set_thread_res_gid(group, group, group)?;
     set_thread_res_uid(user, user, user)?;
-    // Root of the namespace, should the process ever be it, is a user like any other.
+    // Root of the namespace gets no capabilities.
     let locked = CapabilitiesSecureBits::NO_ROOT
         | CapabilitiesSecureBits::NO_ROOT_LOCKED
         | CapabilitiesSecureBits::NO_SETUID_FIXUP
@@ -411,13 +411,13 @@ fn capability(number: u32) -> CapabilitySet {
     CapabilitySet::from_bits_retain(1 << number)
 }
 
-/// Lets a descriptor stay open in a program that is run.
+/// Clears a descriptor's close-on-exec flag.
 fn pass_on(number: i32) -> Result<(), JailError> {
     let set = || fcntl_setfd(sys::borrowed(number)?, FdFlags::empty()).map_err(io::Error::from);
     set().map_err(|error| JailError::new(&format!("pass on descriptor {number}"), error))
 }
 
-/// Closes every descriptor but 0, 1, 2 and these. No value may own one of the others.
+/// Closes every descriptor but 0, 1, 2 and `numbers`. No value may own one of the others.
 fn close_all_but(numbers: Vec<i32>) -> io::Result<()> {
     let mut kept: Vec<u32> = numbers.into_iter().filter_map(|n| u32::try_from(n).ok()).collect();
     kept.retain(|number| *number > 2);

@@ -1,8 +1,8 @@
-//! Why a jail cannot be made.
+//! The error of this crate.
 
 use std::{fmt, io};
 
-/// Why a jail cannot be made or entered.
+/// Why a jail cannot be created or entered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JailError {
     text: String,
@@ -22,8 +22,8 @@ impl JailError {
         JailError { text, unmapped: true }
     }
 
-    /// Whether the file system cannot map the owners of a bind, and the description has no ids for
-    /// that case.
+    /// Returns whether the file system cannot map the owners of a bind, and the description has no ids
+    /// for that case.
     pub fn is_unmapped(&self) -> bool {
         self.unmapped
     }

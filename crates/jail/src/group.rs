@@ -1,4 +1,4 @@
-//! A cgroup that bounds the memory of a sandbox's host processes.
+//! A cgroup that limits the memory of a sandbox's host processes.
 
 use rustix::io::Errno;
 use std::fs;
@@ -6,17 +6,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long a group stays busy after its last process was killed, and how often it is asked.
+/// How long a cgroup may stay busy after its last process was killed, and the pause between two
+/// attempts.
 const BUSY_LIMIT: Duration = Duration::from_secs(5);
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
-/// A group of processes whose memory is bounded together.
+/// A cgroup with a memory limit.
 #[derive(Debug)]
 pub struct MemoryGroup(PathBuf);
 
 impl MemoryGroup {
-    /// Makes a group in the hierarchy that has the memory controller, as root of the host may.
-    pub fn make(name: &str, bytes: u64) -> io::Result<MemoryGroup> {
+    /// Creates a cgroup in the hierarchy with the memory controller, as root of the host.
+    pub fn create(name: &str, bytes: u64) -> io::Result<MemoryGroup> {
         let (hierarchy, unified) = hierarchy()?;
         if unified {
             fs::write(hierarchy.join("cgroup.subtree_control"), "+memory")?;
@@ -28,21 +29,21 @@ impl MemoryGroup {
         }
         let file = if unified { "memory.max" } else { "memory.limit_in_bytes" };
         fs::write(group.join(file), bytes.to_string())?;
-        // Without swap accounting there is no such file, and the host's swap is not bounded.
+        // Without swap accounting the file does not exist, and swap is not limited.
         let (swap, most) =
             if unified { ("memory.swap.max", 0) } else { ("memory.memsw.limit_in_bytes", bytes) };
         let _ = fs::write(group.join(swap), most.to_string());
         Ok(MemoryGroup(group))
     }
 
-    /// Puts a process into the group.
+    /// Moves a process into the cgroup.
     pub fn add(&self, pid: u32) -> io::Result<()> {
         fs::write(self.0.join("cgroup.procs"), pid.to_string())
     }
 
-    /// Removes the group of that name, if there is one. Its processes have been killed.
+    /// Removes the cgroup of a name, if it exists. Its processes have been killed.
     pub fn remove(name: &str) -> io::Result<()> {
-        // Where nothing can be made, nothing is left.
+        // Without a hierarchy nothing was created.
         let Ok((hierarchy, _)) = hierarchy() else { return Ok(()) };
         let begun = Instant::now();
         loop {
@@ -52,7 +53,7 @@ impl MemoryGroup {
                     if error.raw_os_error() == Some(Errno::BUSY.raw_os_error())
                         && begun.elapsed() < BUSY_LIMIT =>
                 {
-                    // A process that was killed counts for a moment longer, without an event.
+                    // A killed process is counted for a moment longer, without an event.
                     std::thread::sleep(BUSY_PAUSE);
                 }
                 result => return result,
@@ -61,7 +62,7 @@ impl MemoryGroup {
     }
 }
 
-/// The hierarchy with the memory controller, and whether it is one of version 2.
+/// Returns the hierarchy with the memory controller, and whether it is cgroup v2.
 fn hierarchy() -> io::Result<(PathBuf, bool)> {
     find(&fs::read_to_string("/proc/self/mountinfo")?, has_memory)
         .ok_or_else(|| io::Error::other("no cgroup hierarchy has the memory controller"))
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn j4_the_memory_controller_is_found() {
+    fn j4_memory_controller_is_found() {
         let mounts = "29 25 0:25 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
             30 25 0:26 / /sys/fs/cgroup/cpu rw shared:9 - cgroup cgroup rw,cpu\n\
             31 25 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\

@@ -1,4 +1,4 @@
-//! Mounts that show files with other owners than they have on disk.
+//! Idmapped mounts, and the user namespaces that define their mapping.
 
 use crate::describe::Map;
 use crate::sys;
@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// Returns a detached copy of a mount whose owners are mapped through a user namespace: id 0 on
-/// disk shows as the id that 0 of the namespace is outside of it.
+/// disk appears as the outside id of the namespace's id 0.
 pub fn idmapped(
     source: BorrowedFd<'_>,
     user_namespace: BorrowedFd<'_>,
@@ -22,7 +22,7 @@ pub fn idmapped(
     Ok(tree)
 }
 
-/// Returns a detached copy of what a descriptor leads to.
+/// Returns a detached copy of a descriptor's mount.
 pub(crate) fn detached(source: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -31,22 +31,22 @@ pub(crate) fn detached(source: BorrowedFd<'_>, recursive: bool) -> io::Result<Ow
     Ok(open_tree(source, c"", flags)?)
 }
 
-/// Makes a user namespace with a map for users and groups, which the caller must be allowed to map.
+/// Creates a user namespace with maps for users and groups, which the caller must be allowed to map.
 /// It lives as long as the descriptor, and has no process.
 ///
-/// It belongs to the user `owner`: what the kernel counts for each user, such as instances of
-/// inotify, counts for the owner as well (user_namespaces(7)).
+/// It belongs to the user `owner`, to whom the kernel's per-user counts, such as inotify instances,
+/// are charged as well (user_namespaces(7)).
 pub fn user_namespace(owner: u32, users: &[Map], groups: &[Map]) -> io::Result<OwnedFd> {
     let proc = open_proc()?;
-    // Only a process can make one. This one ends with the pipe, so also with its parent.
+    // Only a process can create one. It exits when the pipe closes, so also with its parent.
     let (wait, hold) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (ready, say) = pipe_with(PipeFlags::CLOEXEC)?;
-    let child = sys::fork_into_user_namespace(owner, &wait, &hold, &say)?;
-    drop(say);
-    let made = || {
+    let (ready, report) = pipe_with(PipeFlags::CLOEXEC)?;
+    let child = sys::fork_into_user_namespace(owner, &wait, &hold, &report)?;
+    drop(report);
+    let open = || {
         let mut errno = [0; 4];
         if rustix::io::retry_on_intr(|| rustix::io::read(&ready, &mut errno))? != errno.len() {
-            return Err(io::Error::other("the process that makes it was killed"));
+            return Err(io::Error::other("the process that creates it was killed"));
         }
         match i32::from_ne_bytes(errno) {
             0 => {}
@@ -56,13 +56,13 @@ pub fn user_namespace(owner: u32, users: &[Map], groups: &[Map]) -> io::Result<O
         let path = format!("{child}/ns/user");
         Ok(openat(&proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
     };
-    let namespace = made();
+    let namespace = open();
     drop(hold);
     sys::wait(child)?;
     namespace
 }
 
-/// Opens `/proc`, to be used after it can no longer be named.
+/// Opens `/proc` before its path is out of reach.
 pub(crate) fn open_proc() -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::open("/proc", flags, Mode::empty())?)
@@ -87,13 +87,13 @@ pub(crate) fn write_maps(
     Ok(())
 }
 
-/// Whether what a descriptor leads to is a directory.
+/// Returns whether a descriptor is of a directory.
 pub(crate) fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let found = rustix::fs::statat(fd, c"", AtFlags::EMPTY_PATH)?;
     Ok(rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir())
 }
 
-/// Attaches a mount that [`idmapped`] made.
+/// Attaches a detached mount.
 pub fn attach(mount: BorrowedFd<'_>, at: &Path) -> io::Result<()> {
     move_mount(mount, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     Ok(())
@@ -128,7 +128,7 @@ mod tests {
     #[allow(clippy::print_stderr, reason = "why it did not run")]
     fn j3_files_on_disk_keep_the_ids_of_the_image() {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED: only root can make idmapped mounts");
+            eprintln!("SKIPPED: only root can create idmapped mounts");
             return;
         }
         let scratch = tempfile::tempdir().unwrap();
@@ -152,8 +152,8 @@ mod tests {
     }
 
     #[test]
-    fn j3_a_namespace_that_cannot_be_mapped_is_an_error() {
-        // Ids from the very last on, of which there are no two.
+    fn j3_unmappable_namespace_is_an_error() {
+        // There is no id after the last one.
         assert!(user_namespace(0, &map(u32::MAX, 2), &map(u32::MAX, 2)).is_err());
     }
 }

@@ -1,9 +1,8 @@
-//! Host user and group ids for the sandboxes of root.
+//! Host user and group ids for root's sandboxes.
 //!
 //! A reserved range is divided into slots of 65,536 ids. A sandbox holds one slot while it runs:
-//! root inside maps to the slot's first id. The slot is locked by a file in `/run`, which every
-//! state directory shares, so that two sandboxes never have the same ids; the lock goes with the
-//! process that holds it.
+//! root inside maps to the slot's first id. A lock file in `/run`, which every state directory
+//! shares, prevents two sandboxes from using the same ids; the lock ends with its process.
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
@@ -14,21 +13,21 @@ use std::{fmt, io};
 /// Ids of one slot, for users and for groups.
 pub const IDS_PER_SLOT: u32 = 65_536;
 
-/// Sets the reserved range: `START:COUNT`.
+/// The variable with the reserved range: `START:COUNT`.
 const VARIABLE: &str = "MSB_ID_RANGE";
 /// First id of the default range. systemd leaves 0x7000_0000 to 0x7fff_ffff unused (its UIDS-GIDS
 /// page), and so do the tools that fill `/etc/subuid`.
 const DEFAULT_START: u32 = 0x7000_0000;
 const DEFAULT_COUNT: u32 = 0x1000_0000;
-/// Where slots are locked.
+/// Directory of the lock files.
 const LOCKS: &str = "/run/microsandbox/ids";
 
 /// Why a sandbox gets no ids.
 #[derive(Debug)]
 pub enum IdError {
-    /// The range is malformed or cannot be used.
+    /// The range is malformed or not mapped.
     Range(String),
-    /// All slots are taken.
+    /// All slots are in use.
     Full(IdRange),
     /// A lock file cannot be used.
     Lock(PathBuf, io::Error),
@@ -59,7 +58,7 @@ pub struct IdRange {
 }
 
 impl IdRange {
-    /// The reserved range: `MSB_ID_RANGE`, else ids from 1,879,048,192 on.
+    /// Returns the reserved range: `MSB_ID_RANGE`, else ids from 1,879,048,192 on.
     pub fn reserved() -> Result<IdRange, IdError> {
         let range = match std::env::var_os(VARIABLE).filter(|text| !text.is_empty()) {
             Some(text) => IdRange::parse(&text.to_string_lossy())?,
@@ -85,7 +84,7 @@ impl IdRange {
         let (start, count) = text.split_once(':').ok_or_else(malformed)?;
         let start: u32 = start.parse().map_err(|_| malformed())?;
         let count: u32 = count.parse().map_err(|_| malformed())?;
-        // The last id of all means "no id" to the kernel; below 1000 are the system's own.
+        // The last id means "no id" to the kernel; ids below 1000 are the system's.
         let fits = start.checked_add(count).is_some() && start >= 1000 && count >= IDS_PER_SLOT;
         if fits { Ok(IdRange { start, count }) } else { Err(malformed()) }
     }
@@ -95,7 +94,7 @@ impl IdRange {
     }
 }
 
-/// Whether a map (user_namespaces(7)) has every id of a range.
+/// Returns whether a map (user_namespaces(7)) has every id of a range.
 fn is_mapped(map: &str, range: IdRange) -> bool {
     map.lines().any(|line| {
         let mut fields = line.split_whitespace().map(str::parse::<u64>);
@@ -110,7 +109,7 @@ fn is_mapped(map: &str, range: IdRange) -> bool {
     })
 }
 
-/// Ids of one sandbox, for as long as the value lives.
+/// The ids of one sandbox, reserved while the value lives.
 #[derive(Debug)]
 pub struct Slot {
     start: u32,
@@ -118,8 +117,8 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Takes a free slot of the reserved range. `seed`, such as a hash of the sandbox's name, says
-    /// where to look first, so that a sandbox mostly gets the same ids again.
+    /// Reserves a free slot. `seed`, such as a hash of the sandbox's name, selects the first slot to
+    /// try, so that a sandbox usually gets the same ids again.
     pub fn take(seed: u64) -> Result<Slot, IdError> {
         Slot::take_in(Path::new(LOCKS), IdRange::reserved()?, seed)
     }
@@ -137,8 +136,8 @@ impl Slot {
         Err(IdError::Full(range))
     }
 
-    /// Takes a free slot for a sandbox of this name. `None` for root of a user namespace that does
-    /// not have the default range.
+    /// Reserves a free slot for a sandbox of this name. `None` for root of a user namespace without
+    /// the default range.
     pub fn for_name(name: &str) -> Result<Option<Slot>, IdError> {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let is_set = std::env::var_os(VARIABLE).is_some_and(|text| !text.is_empty());
@@ -150,7 +149,7 @@ impl Slot {
         Slot::take(hasher.finish()).map(Some)
     }
 
-    /// The host id that root inside maps to. The other ids follow it.
+    /// Returns the host id of root inside, the first of the slot.
     pub fn start(&self) -> u32 {
         self.start
     }
@@ -163,7 +162,7 @@ fn make_private(locks: &Path) -> Result<(), IdError> {
     made.map_err(|error| IdError::Lock(locks.to_path_buf(), error))
 }
 
-/// `None` when another process has it.
+/// Returns `None` if another process has the lock.
 fn try_lock(path: &Path) -> Result<Option<OwnedFd>, IdError> {
     let failed = |error: Errno| IdError::Lock(path.to_path_buf(), error.into());
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -192,7 +191,7 @@ mod tests {
         assert!(error.contains("all 3 slots are in use"), "{error}");
         let freed = b.start();
         drop(b);
-        // A process that another test starts has the lock until it runs its program.
+        // A child of another test holds the lock until its exec.
         let again = (0..1000).find_map(|_| {
             std::thread::yield_now();
             take().ok()
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn j3_a_malformed_range_is_refused() {
+    fn j3_malformed_range_is_refused() {
         assert_eq!(
             IdRange::parse("100000:65536").unwrap(),
             IdRange { start: 100_000, count: 65_536 }

@@ -1,19 +1,19 @@
 //! Confines the host processes of a sandbox.
 //!
-//! Owns: the walls around a process (namespaces, a root of its own, ids, capabilities, system
-//! calls, paths, limits), and the user and group ids that a sandbox's processes get on the host.
-//! Does not own: which processes there are, nor what each of them needs; drivers describe that.
+//! Owns: the walls around a process (namespaces, its root, ids, capabilities, system calls, paths,
+//! limits), and the user and group ids of a sandbox's processes on the host. Does not own: which
+//! processes there are and what each needs; drivers describe that.
 //!
 //! A driver describes a [`Jail`] and starts a command in it. The command enters by [`launch`], which
-//! becomes another program, or by [`enter`], which goes on in the jail. Walls that a host does not
-//! have are named, and the others hold.
+//! executes another program, or by [`enter`], which continues in the jail. Walls that the host lacks
+//! are reported, and the others hold.
 //!
-//! Invariants: two sandboxes that run at the same time never share an id; a jailed process ends
-//! with the process that started it.
+//! Invariants: two running sandboxes never share an id; a jailed process dies with the process that
+//! started it.
 //!
-//! Not dumpable is lost when another program is run. What holds then: a process of the host can
-//! trace the program only with the rights of its user namespace's owner, and processes of the same
-//! ids are in other process namespaces, where it has no number.
+//! The non-dumpable flag is lost on exec. After that, a process of the host can trace the program
+//! only with the rights of its user namespace's owner, and processes with the same ids are in other
+//! PID namespaces, where it has no pid.
 
 #![deny(unsafe_code)]
 
@@ -29,7 +29,7 @@ mod paths;
 mod root;
 mod seccomp;
 mod start;
-#[allow(unsafe_code, reason = "the system calls that have no safe wrapper")]
+#[allow(unsafe_code, reason = "system calls that have no safe wrapper")]
 mod sys;
 mod walls;
 

@@ -1,15 +1,19 @@
-//! The files that a program needs to be run: itself, its loader and its libraries.
+//! The files that a program needs: itself, its loader and its libraries.
 
 use crate::describe::Bind;
+use object::LittleEndian;
+use object::elf::FileHeader64;
+use object::read::ReadCache;
+use object::read::elf::{FileHeader, ProgramHeader};
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A program's files, to be bound into a jail at the same places.
+/// A program's files, to be bound into a jail at the same paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramFiles {
     /// The program, its loader and its libraries.
@@ -17,11 +21,12 @@ pub struct ProgramFiles {
 }
 
 impl ProgramFiles {
-    /// Asks the program's own loader which libraries it takes. The answer is kept in `cache`, if
-    /// there is such a directory, for as long as the program stays the same.
+    /// Asks the program's loader for its libraries. The result is cached in the directory `cache`, if
+    /// given, until the program changes.
     pub fn of(program: &Path, cache: Option<&Path>) -> io::Result<ProgramFiles> {
-        let kept = cache.map(|cache| Ok::<_, io::Error>(cache.join(key(program)?))).transpose()?;
-        if let Some(files) = kept.as_deref().and_then(read) {
+        let cached =
+            cache.map(|cache| Ok::<_, io::Error>(cache.join(key(program)?))).transpose()?;
+        if let Some(files) = cached.as_deref().and_then(read) {
             return Ok(files);
         }
         let mut paths = vec![program.to_path_buf()];
@@ -29,8 +34,8 @@ impl ProgramFiles {
             let mut command = Command::new(&loader);
             let output = command.arg("--list").arg(program).stdin(Stdio::null()).output()?;
             if !output.status.success() {
-                let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                return Err(io::Error::other(format!("{} says: {said}", loader.display())));
+                let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                return Err(io::Error::other(format!("{}: {stderr}", loader.display())));
             }
             paths.push(loader);
             paths.extend(parse(&output.stdout)?);
@@ -38,20 +43,20 @@ impl ProgramFiles {
         paths.sort();
         paths.dedup();
         let files = ProgramFiles { paths };
-        if let Some(kept) = kept {
-            // Without it the loader is asked again.
-            let _ = files.keep(&kept);
+        if let Some(cached) = cached {
+            // Without the cache the loader is asked again.
+            let _ = files.write(&cached);
         }
         Ok(files)
     }
 
-    /// The binds of these files.
+    /// Returns the bind mounts of these files.
     pub fn binds(&self) -> impl Iterator<Item = Bind> {
         self.paths.iter().map(|path| Bind::program(path))
     }
 
-    /// The environment variable by which the loader finds the libraries, without the list of them
-    /// that the host has.
+    /// Returns the variable with which the loader finds the libraries without the host's
+    /// `ld.so.cache`.
     pub fn environment(&self) -> (OsString, OsString) {
         let mut folders: Vec<&Path> = self.paths.iter().filter_map(|path| path.parent()).collect();
         folders.sort_unstable();
@@ -60,7 +65,7 @@ impl ProgramFiles {
         ("LD_LIBRARY_PATH".into(), value.join(OsStr::new(":")))
     }
 
-    fn keep(&self, path: &Path) -> io::Result<()> {
+    fn write(&self, path: &Path) -> io::Result<()> {
         let mut text = Vec::new();
         for path in &self.paths {
             text.extend_from_slice(path.as_os_str().as_bytes());
@@ -72,53 +77,36 @@ impl ProgramFiles {
     }
 }
 
-/// Another program, or the same one after an update, is another file.
+/// Returns the name of the cache file, which changes with the program.
 fn key(program: &Path) -> io::Result<String> {
     let found = fs::metadata(program)?;
     let (device, inode, at) = (found.dev(), found.ino(), found.mtime());
     Ok(format!("libraries-{device}-{inode}-{at}-{}", found.len()))
 }
 
-fn read(kept: &Path) -> Option<ProgramFiles> {
-    let text = fs::read(kept).ok()?;
+fn read(cached: &Path) -> Option<ProgramFiles> {
+    let text = fs::read(cached).ok()?;
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let paths: Vec<PathBuf> = lines.map(|line| OsStr::from_bytes(line).into()).collect();
-    let is_whole = !paths.is_empty() && paths.iter().all(|path| path.exists());
-    is_whole.then_some(ProgramFiles { paths })
+    let is_valid = !paths.is_empty() && paths.iter().all(|path| path.exists());
+    is_valid.then_some(ProgramFiles { paths })
 }
 
-/// The loader that an ELF program names; `None` for one that is linked statically.
+/// Returns the loader of an ELF program; `None` for a static one.
 fn loader(program: &Path) -> io::Result<Option<PathBuf>> {
-    const LOADER: u32 = 3;
-    let mut file = fs::File::open(program)?;
-    let mut header = [0; 64];
-    let read = file.read(&mut header)?;
-    if read < header.len() || !header.starts_with(b"\x7fELF\x02\x01") {
-        return Err(io::Error::other(format!("{} is no ELF program", program.display())));
-    }
-    let (at, size, count) =
-        (number(&header, 32, 8), number(&header, 54, 2), number(&header, 56, 2));
-    for index in 0..count {
-        let mut segment = [0; 56];
-        file.seek(SeekFrom::Start(at + index * size))?;
-        file.read_exact(&mut segment)?;
-        if number(&segment, 0, 4) == u64::from(LOADER) {
-            file.seek(SeekFrom::Start(number(&segment, 8, 8)))?;
-            let mut name = Vec::new();
-            file.take(number(&segment, 32, 8).min(4096)).read_to_end(&mut name)?;
-            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    let not_elf = |_| io::Error::other(format!("{} is not an ELF program", program.display()));
+    let data = ReadCache::new(fs::File::open(program)?);
+    let header = FileHeader64::<LittleEndian>::parse(&data).map_err(not_elf)?;
+    let endian = header.endian().map_err(not_elf)?;
+    for segment in header.program_headers(endian, &data).map_err(not_elf)? {
+        if let Some(name) = segment.interpreter(endian, &data).map_err(not_elf)? {
             return Ok(Some(OsStr::from_bytes(name).into()));
         }
     }
     Ok(None)
 }
 
-fn number(bytes: &[u8], at: usize, length: usize) -> u64 {
-    let bytes = bytes.get(at..at + length).unwrap_or_default();
-    bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
-}
-
-/// Reads lines such as `libc.so.6 => /lib/libc.so.6 (0x7f12)` and `/lib64/ld.so (0x7f12)`.
+/// Parses lines such as `libc.so.6 => /lib/libc.so.6 (0x7f12)` and `/lib64/ld.so (0x7f12)`.
 fn parse(output: &[u8]) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for line in String::from_utf8_lossy(output).lines() {
@@ -140,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn j2_the_libraries_of_a_program_are_found() {
+    fn j2_libraries_of_a_program_are_found() {
         let program = Path::new("/bin/sh").canonicalize().unwrap();
         let cache = tempfile::tempdir().unwrap();
         let files = ProgramFiles::of(&program, Some(cache.path())).unwrap();
@@ -150,11 +138,11 @@ mod tests {
         let script = cache.path().join("script");
         fs::write(&script, "#!/bin/sh\n").unwrap();
         let error = ProgramFiles::of(&script, None).unwrap_err().to_string();
-        assert!(error.ends_with("is no ELF program"), "{error}");
+        assert!(error.ends_with("is not an ELF program"), "{error}");
     }
 
     #[test]
-    fn the_loaders_list_is_read() {
+    fn loader_output_is_parsed() {
         let text = b"\tlinux-vdso.so.1 (0x7ffd)\n\tlibz.so.1 => /lib/x/libz.so.1 (0x7f)\n\
                      \t/lib64/ld-linux-x86-64.so.2 (0x7f00)\n";
         let paths = [Path::new("/lib/x/libz.so.1"), Path::new("/lib64/ld-linux-x86-64.so.2")];

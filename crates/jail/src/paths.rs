@@ -1,4 +1,4 @@
-//! Landlock: the second wall around files, and one around TCP, signals and abstract sockets.
+//! Landlock: a second wall around files, and one around TCP, signals and abstract sockets.
 
 use crate::describe::{Jail, Proc, Source};
 use landlock::{
@@ -8,11 +8,11 @@ use landlock::{
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// The version whose rights are handled, as far as the kernel has them.
+/// The ABI version whose rights are handled, as far as the kernel has them.
 const VERSION: ABI = ABI::V6;
 
-/// Confines this thread, and what it starts, to what the jail holds. `None` when it holds, else
-/// why not. With `whole` the root is the jail's own, else the host's.
+/// Confines this thread and its children to the files of the jail. Returns the reason if it cannot.
+/// With `whole` the root is the jail's, else the host's.
 pub(crate) fn restrict(jail: &Jail, whole: bool) -> Option<String> {
     match try_restrict(jail, whole) {
         Ok(RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced) => None,
@@ -23,7 +23,7 @@ pub(crate) fn restrict(jail: &Jail, whole: bool) -> Option<String> {
 
 fn try_restrict(jail: &Jail, whole: bool) -> Result<RulesetStatus, RulesetError> {
     if jail.binds.iter().any(|bind| bind.writable) && !has_refer() {
-        // Such kernels refuse links and renames between directories to whom they confine.
+        // Such kernels refuse every link and rename between directories.
         return Ok(RulesetStatus::NotEnforced);
     }
     let (read, all) = (AccessFs::from_read(VERSION), AccessFs::from_all(VERSION));
@@ -70,7 +70,7 @@ fn has_refer() -> bool {
     ruleset.handle_access(AccessFs::Refer).is_ok()
 }
 
-/// Whether the kernel has Landlock.
+/// Returns whether the kernel has Landlock.
 pub(crate) fn has_landlock() -> bool {
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)

@@ -1,4 +1,4 @@
-//! The jail's root: a small tmpfs with mount points, and what is mounted on them.
+//! The jail's root: a small tmpfs with mount points, and the mounts on them.
 
 use crate::describe::{Bind, Ids, Jail, Proc, Source};
 use crate::error::JailError;
@@ -21,7 +21,7 @@ const NO_PROGRAMS: u64 = libc::MOUNT_ATTR_NOEXEC;
 
 const REMEDY: &str = "keep the image on ext4, xfs or btrfs, with Linux 5.12 or later";
 
-/// A root that is not in use yet.
+/// A root that has not been entered yet.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     root: OwnedFd,
@@ -30,16 +30,16 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Collects what the root is to hold, with the rights of the host process.
+    /// Creates the root's mounts, with the rights of the host process.
     ///
-    /// Where owners cannot be mapped, the ids that do without and the reason are returned too.
+    /// If owners cannot be mapped, also returns the ids to use instead and the reason.
     pub(crate) fn new(
         jail: &Jail,
         mapped: bool,
     ) -> Result<(Prepared, Option<(Ids, String)>), JailError> {
         let mut unmapped = None;
         let root = tmpfs(jail.binds.len() + jail.devices.len())
-            .map_err(|error| JailError::new("make the root of the jail", error))?;
+            .map_err(|error| JailError::new("create the root of the jail", error))?;
         let mut trees = Vec::new();
         let mut owners = None;
         let own = rustix::process::geteuid().as_raw();
@@ -82,9 +82,9 @@ impl Prepared {
         for device in &jail.devices {
             let named = |error| JailError::new(&format!("bind {}", device.display()), error);
             let target = relative(Path::new(device)).map_err(named)?;
-            match make_node(root.as_fd(), Path::new(device), &target, jail.ids.outside()) {
+            match create_node(root.as_fd(), Path::new(device), &target, jail.ids.outside()) {
                 Ok(()) => has_nodes = true,
-                // Only root of the host makes device nodes; the host's own one does for others.
+                // Only root of the host can create device nodes; others bind the host's.
                 Err(Errno::PERM) => {
                     let source = open(&Source::Path(device.clone())).map_err(named)?;
                     mount_point(root.as_fd(), &target, false).map_err(named)?;
@@ -100,7 +100,7 @@ impl Prepared {
         if jail.proc != Proc::None {
             let deepest = if jail.proc == Proc::Descriptors { DESCRIPTORS } else { "proc" };
             mount_point(root.as_fd(), Path::new(deepest), true)
-                .map_err(|error| JailError::new("make /proc", error))?;
+                .map_err(|error| JailError::new("create /proc", error))?;
         }
         let no_devices = if has_nodes { 0 } else { NO_DEVICES };
         let attributes = READ_ONLY | NO_SETUID | NO_PROGRAMS | no_devices;
@@ -111,8 +111,8 @@ impl Prepared {
         Ok((Prepared { root, trees, proc: jail.proc }, unmapped))
     }
 
-    /// Takes `/proc` off again, but for the descriptors of this process.
-    fn hide_but_descriptors(&self) -> io::Result<()> {
+    /// Replaces `/proc` by this process's descriptors.
+    fn keep_descriptors_only(&self) -> io::Result<()> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.root, DESCRIPTORS, flags, Mode::empty())?;
         let tree = detached(fd.as_fd(), false)?;
@@ -123,7 +123,7 @@ impl Prepared {
         Ok(move_mount(&tree, c"", &self.root, DESCRIPTORS, flags)?)
     }
 
-    /// Makes it this process's root, and its mount namespace's only one.
+    /// Makes it the root of this process and its mount namespace.
     pub(crate) fn enter(self) -> Result<(), JailError> {
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         mount_change("/", private).map_err(|e| JailError::new("make / private", e.into()))?;
@@ -141,12 +141,12 @@ impl Prepared {
                 .map_err(|error| JailError::new("mount /proc", error.into()))?;
         }
         if self.proc == Proc::Descriptors {
-            self.hide_but_descriptors().map_err(|error| JailError::new("mount /proc", error))?;
+            self.keep_descriptors_only().map_err(|error| JailError::new("mount /proc", error))?;
         }
         let pivot = || {
             rustix::process::fchdir(&self.root)?;
             rustix::process::pivot_root(c".", c".")?;
-            // The old root lies on top of the new one now.
+            // The old root is mounted on top of the new one now.
             unmount(c".", UnmountFlags::DETACH)?;
             rustix::process::chdir(c"/")
         };
@@ -157,20 +157,20 @@ impl Prepared {
 pub(crate) fn tmpfs(entries: usize) -> io::Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "size", "1m")?;
-    // Each entry and its directories; of those there are few, but no list of them.
+    // Each entry and its parent directories, an estimate.
     fsconfig_set_string(&context, "nr_inodes", (64 + 8 * entries).to_string())?;
     fsconfig_set_string(&context, "mode", "755")?;
     fsconfig_create(&context)?;
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
 
-/// The one directory of `/proc` that a process needs to open its descriptors again.
+/// The directory of `/proc` through which a process reopens its descriptors.
 const DESCRIPTORS: &str = "proc/self/fd";
 
-/// `/proc` of this process namespace, which shows its processes only.
+/// Creates a `/proc` of this PID namespace, with its processes only.
 fn own_proc(proc: Proc) -> io::Result<OwnedFd> {
     let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    // Linux 5.8 has both; without them it shows more, but of this process namespace only.
+    // Linux 5.8 has both options; without them it shows more, but of this PID namespace only.
     let _ = fsconfig_set_string(&context, "hidepid", "invisible");
     if proc != Proc::Settings {
         let _ = fsconfig_set_string(&context, "subset", "pid");
@@ -197,7 +197,7 @@ fn open(source: &Source) -> io::Result<OwnedFd> {
     }
 }
 
-/// A target below the root, without anything that leads out of it.
+/// Returns a target relative to the root; refuses one that leads out of it.
 fn relative(target: &Path) -> io::Result<PathBuf> {
     let mut path = PathBuf::new();
     for part in target.components() {
@@ -233,7 +233,7 @@ fn make_parents(root: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     for parent in parents.into_iter().filter(|path| !path.as_os_str().is_empty()) {
         match rustix::fs::mkdirat(root, parent, Mode::from(0o755)) {
             Ok(()) => {
-                // The mode is bounded by the umask, which may shut out the process.
+                // The umask may have restricted the mode.
                 let flags = AtFlags::empty();
                 rustix::fs::chmodat(root, parent, Mode::from(0o755), flags)?;
             }
@@ -244,8 +244,8 @@ fn make_parents(root: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a node of the same device as a node of the host, for the process alone.
-fn make_node(
+/// Creates a device node like one of the host, for the process alone.
+fn create_node(
     root: BorrowedFd<'_>,
     device: &Path,
     target: &Path,

@@ -1,10 +1,10 @@
-//! The system calls that a jailed program may make.
+//! The seccomp filters of a jailed program.
 //!
-//! Two filters: the first answers calls that programs try and can do without, the second allows a
-//! list and ends the process at anything else. The lists were recorded with strace over the driver
-//! suite, and are generous within calls that reach nothing but memory, time, threads and
-//! descriptors. Missing on purpose: mounts, namespaces, ptrace, other processes' memory, bpf,
-//! perf events, userfaultfd, io_uring, keys, modules, open_by_handle_at.
+//! The first filters fail calls that programs try and can do without; the last one allows a list
+//! and kills the process at any other call. The lists were recorded with strace over the driver
+//! suite, and are generous within calls that affect only memory, time, threads and descriptors.
+//! Missing on purpose: mounts, namespaces, ptrace, other processes' memory, bpf, perf events,
+//! userfaultfd, io_uring, keys, modules, open_by_handle_at.
 
 use crate::error::JailError;
 use seccompiler::{
@@ -14,10 +14,10 @@ use seccompiler::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Logs what is not allowed instead of ending the process.
+/// The variable that logs a call that is not allowed instead of killing the process.
 pub const LOG_VARIABLE: &str = "MSB_JAIL_LOG";
 
-/// Which program a filter is for.
+/// The program that a filter is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Program {
@@ -31,7 +31,7 @@ pub enum Program {
     Unpacker,
 }
 
-/// Memory, descriptors, waiting, threads, signals, time, and what a process asks of itself.
+/// Memory, descriptors, polling, threads, signals, time, and a process's own properties.
 const COMMON: &[i64] = &[
     libc::SYS_brk,
     libc::SYS_mmap,
@@ -189,7 +189,7 @@ const COMMON: &[i64] = &[
     libc::SYS_seccomp,
 ];
 
-/// The older forms of common calls.
+/// Older forms of common calls.
 #[cfg(target_arch = "x86_64")]
 const OLDER: &[i64] = &[
     libc::SYS_arch_prctl,
@@ -215,8 +215,7 @@ const OLDER: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[i64] = &[];
 
-/// Changing files: what a guest asks of a read-only file server has to end in an error, not in the
-/// server's end.
+/// Changes of files: a guest's request to a read-only file server has to fail, not to kill it.
 const CHANGES: &[i64] = &[
     libc::SYS_mkdirat,
     libc::SYS_mknodat,
@@ -245,7 +244,7 @@ const CHANGES: &[i64] = &[
     libc::SYS_fremovexattr,
 ];
 
-/// The older forms of changes.
+/// Older forms of changes.
 #[cfg(target_arch = "x86_64")]
 const OLDER_CHANGES: &[i64] = &[
     libc::SYS_mkdir,
@@ -266,7 +265,7 @@ const OLDER_CHANGES: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER_CHANGES: &[i64] = &[];
 
-/// What virtiofsd does to confine itself, and to act as the user that a request comes from.
+/// Calls with which virtiofsd confines itself and acts as the user of a request.
 const SERVER: &[i64] = &[
     libc::SYS_unshare,
     libc::SYS_chroot,
@@ -275,13 +274,13 @@ const SERVER: &[i64] = &[
     libc::SYS_setgroups,
 ];
 
-/// Calls that programs try, and how they are refused.
+/// Calls that programs try, and the error with which they fail.
 const REFUSED: &[(i64, i32)] = &[
-    // Its flags are in memory, which a filter cannot read; libraries take `clone` then.
+    // Its flags are in memory, which a filter cannot read; libraries fall back to `clone`.
     (libc::SYS_clone3, libc::ENOSYS),
     (libc::SYS_io_uring_setup, libc::ENOSYS),
     (libc::SYS_io_setup, libc::ENOSYS),
-    // virtiofsd asks for it, for migrations.
+    // virtiofsd tries it, for migrations.
     (libc::SYS_userfaultfd, libc::ENOSYS),
     (libc::SYS_get_mempolicy, libc::ENOSYS),
     (libc::SYS_set_mempolicy, libc::ENOSYS),
@@ -292,7 +291,7 @@ const REFUSED: &[(i64, i32)] = &[
     (libc::SYS_sched_setattr, libc::EPERM),
 ];
 
-/// Flags of `clone` that make a namespace.
+/// Flags of `clone` that create a namespace.
 const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
@@ -301,12 +300,12 @@ const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP;
 
-/// The filters of a program, ready to be set.
+/// The compiled filters of a program.
 #[derive(Debug)]
 pub(crate) struct Filters(Vec<BpfProgram>);
 
 impl Filters {
-    /// `exec` allows the program to be started by the process that sets the filters.
+    /// Compiles the filters. `exec` allows `execve`, for a launcher.
     pub(crate) fn new(program: Program, exec: bool, log: bool) -> Result<Filters, JailError> {
         let failed = |error: seccompiler::BackendError| {
             JailError::of(format!("cannot compile the seccomp filter: {error}"))
@@ -327,7 +326,7 @@ impl Filters {
         Ok(Filters(filters))
     }
 
-    /// Confines this thread and what it starts.
+    /// Sets the filters for this thread and its children.
     pub(crate) fn set(&self) -> Result<(), JailError> {
         for filter in &self.0 {
             seccompiler::apply_filter(filter).map_err(|error| {
@@ -340,7 +339,7 @@ impl Filters {
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// One filter for each error, because a filter has one answer only.
+/// Returns one rule set for each errno, since a filter has one action only.
 fn refusals() -> Result<Vec<(Rules, u32)>, seccompiler::BackendError> {
     let mut by_errno: BTreeMap<i32, Rules> = BTreeMap::new();
     for (call, errno) in REFUSED {
@@ -378,11 +377,11 @@ fn allowed(program: Program, exec: bool) -> Result<Rules, seccompiler::BackendEr
     // No namespaces.
     let mask = SeccompCmpOp::MaskedEq(word(NAMESPACES));
     rules.insert(libc::SYS_clone, only(mask, 0)?);
-    // virtiofsd gives each of its threads a working directory of its own.
+    // virtiofsd gives each thread its own working directory.
     if let Some(rule) = rules.get_mut(&libc::SYS_unshare) {
         *rule = only(SeccompCmpOp::Eq, libc::CLONE_FS)?;
     }
-    // The death signal stays as it is.
+    // The parent-death signal cannot be changed.
     rules.insert(libc::SYS_prctl, only(SeccompCmpOp::Ne, libc::PR_SET_PDEATHSIG)?);
     Ok(rules)
 }

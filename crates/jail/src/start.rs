@@ -1,4 +1,4 @@
-//! Starting a process in a jail, from outside.
+//! The parent's side: starts a process in a jail.
 
 use crate::channel::{CHANNEL, Message};
 use crate::describe::Jail;
@@ -12,30 +12,30 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-/// How long a process may take to enter its jail.
+/// Time limit for entering a jail.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A process on its way into a jail.
+/// A process that enters a jail.
 #[derive(Debug)]
 pub struct Starting {
     launcher: Child,
     channel: UnixStream,
 }
 
-/// A process in its jail, a child of this one.
+/// A jailed process, a child of this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Started {
-    /// Its process id.
+    /// Its pid.
     pub pid: u32,
-    /// The walls that its jail lacks, each with the reason and the remedy.
+    /// The missing walls, each with the reason and the remedy.
     pub missing: Vec<String>,
 }
 
 impl Jail {
-    /// Starts a command, which is to enter this jail by [`launch`](crate::launch) or
-    /// [`enter`](crate::enter), with these descriptors under these numbers.
+    /// Starts a command that enters this jail by [`launch`](crate::launch) or
+    /// [`enter`](crate::enter). `passed` are descriptors with their numbers in the command.
     ///
-    /// To be called on a thread that lives as long as the process, because its end ends the jail.
+    /// Call it on a thread that lives as long as the process: the jail dies with the thread.
     pub fn start(
         &self,
         mut command: Command,
@@ -55,13 +55,13 @@ impl Jail {
         command.fd_mappings(mappings.collect()).map_err(collision)?;
         let program = command.get_program().to_os_string();
         let launcher = command.spawn();
-        // The command holds what was passed until it is dropped.
+        // The command holds the passed descriptors until it is dropped.
         drop(command);
         let launcher = launcher
             .map_err(|error| JailError::new(&format!("run {}", program.display()), error))?;
         let starting = Starting { launcher, channel };
         channel = starting.channel.try_clone().map_err(failed)?;
-        // A launcher that does not read has ended, and is heard of next.
+        // Fails if the launcher has exited, which `wait` reports.
         let _ = channel.write_all(&description);
         channel.shutdown(Shutdown::Write).map_err(failed)?;
         Ok(starting)
@@ -69,18 +69,18 @@ impl Jail {
 }
 
 impl Starting {
-    /// Waits until the process is in its jail, or until it is known why not.
+    /// Waits until the process is in its jail; the error says why it is not.
     pub fn wait(self) -> Result<Started, JailError> {
         let Starting { mut launcher, channel } = self;
-        let heard = listen(channel);
-        if heard.is_err() {
-            // Fails when it has ended.
+        let report = receive(channel);
+        if report.is_err() {
+            // Fails if it has exited.
             let _ = launcher.kill();
         }
         let _ = launcher.wait();
-        let Heard { pid, missing, result } = heard.unwrap_or_else(|error| Heard {
+        let Report { pid, missing, result } = report.unwrap_or_else(|error| Report {
             result: Some(Err(JailError::new("start a process in a jail", error))),
-            ..Heard::default()
+            ..Report::default()
         });
         let error = match (result, pid.and_then(|pid| u32::try_from(pid).ok())) {
             (Some(Ok(())), Some(pid)) => return Ok(Started { pid, missing }),
@@ -88,7 +88,7 @@ impl Starting {
             _ => JailError::of("cannot enter the jail: the process ended".to_owned()),
         };
         if let Some(pid) = pid.and_then(Pid::from_raw) {
-            // Both fail only when it has been waited for, and this is the one place.
+            // Neither fails: it is reaped here only.
             let _ = kill_process(pid, Signal::KILL);
             let _ = waitpid(Some(pid), WaitOptions::empty());
         }
@@ -97,24 +97,24 @@ impl Starting {
 }
 
 #[derive(Debug, Default)]
-struct Heard {
+struct Report {
     pid: Option<i32>,
     missing: Vec<String>,
     result: Option<Result<(), JailError>>,
 }
 
-fn listen(channel: UnixStream) -> std::io::Result<Heard> {
+fn receive(channel: UnixStream) -> std::io::Result<Report> {
     channel.set_read_timeout(Some(LIMIT))?;
-    let mut heard = Heard::default();
+    let mut report = Report::default();
     for line in BufReader::new(channel).lines() {
         match serde_json::from_str(&line?)? {
-            Message::Pid(pid) => heard.pid = Some(pid),
-            Message::Missing(wall) => heard.missing.push(wall),
-            Message::Ready if heard.result.is_none() => heard.result = Some(Ok(())),
+            Message::Pid(pid) => report.pid = Some(pid),
+            Message::Missing(wall) => report.missing.push(wall),
+            Message::Ready if report.result.is_none() => report.result = Some(Ok(())),
             Message::Ready => {}
-            Message::Error(text) => heard.result = Some(Err(JailError::of(text))),
-            Message::Unmapped(text) => heard.result = Some(Err(JailError::unmapped(text))),
+            Message::Error(text) => report.result = Some(Err(JailError::of(text))),
+            Message::Unmapped(text) => report.result = Some(Err(JailError::unmapped(text))),
         }
     }
-    Ok(heard)
+    Ok(report)
 }

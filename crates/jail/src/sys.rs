@@ -1,35 +1,35 @@
-//! The system calls that have no safe wrapper.
+//! System calls that have no safe wrapper.
 
 use rustix::io::FdFlags;
 use rustix::process::{Pid, WaitOptions, waitpid};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Which of the two processes this is after a clone.
+/// The process that continues after a clone.
 #[derive(Debug)]
 pub(crate) enum Cloned {
-    /// The caller, with the new process's id.
+    /// The caller, with the new process's pid.
     Parent(i32),
     /// The new process.
     Child,
 }
 
-/// Whether this process has one thread only.
+/// Returns whether this process has one thread only.
 pub(crate) fn is_single_threaded() -> bool {
     std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
 }
 
-/// Splits the process in two; `flags` are `CLONE_*`. Refused when there are other threads, whose
-/// locks would be held for ever in the child.
+/// Clones the process; `flags` are `CLONE_*`. Refused if there are other threads, whose locks would
+/// stay locked in the child.
 pub(crate) fn clone(flags: libc::c_int) -> io::Result<Cloned> {
     if !is_single_threaded() {
         return Err(io::Error::other("there is more than one thread"));
     }
     let is_sibling = flags & libc::CLONE_PARENT != 0;
-    // SAFETY: all of its fields are numbers, for which zero is a value.
+    // SAFETY: all of its fields are numbers, for which zero is valid.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = u64::from(flags.cast_unsigned());
-    // A sibling ends with the signal that the caller ends with, and takes no other.
+    // With CLONE_PARENT the exit signal is the caller's, and none may be set.
     arguments.exit_signal = if is_sibling { 0 } else { u64::from(libc::SIGCHLD.cast_unsigned()) };
     if let Some(address) = thread_id_address() {
         arguments.flags |= (libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID) as u64;
@@ -47,7 +47,7 @@ pub(crate) fn clone(flags: libc::c_int) -> io::Result<Cloned> {
     }
 }
 
-/// Where glibc keeps the thread's id, which its own `fork` has the kernel update in the same way.
+/// Returns the address of glibc's thread id, which its `fork` has the kernel update as well.
 #[cfg(target_env = "gnu")]
 fn thread_id_address() -> Option<u64> {
     let address = rustix::thread::get_clear_child_tid_address().ok().flatten()?;
@@ -59,14 +59,13 @@ fn thread_id_address() -> Option<u64> {
     None
 }
 
-/// Ends this process at once: no destructor runs, no buffer is written.
+/// Exits at once: no destructor runs, no buffer is flushed.
 pub(crate) fn exit(code: i32) -> ! {
     // SAFETY: it does not return, and touches no memory.
     unsafe { libc::_exit(code) }
 }
 
-/// Changes a detached mount: the attributes that it gets, and the user namespace that its owners
-/// are mapped through.
+/// Sets attributes of a detached mount, and the user namespace that maps its owners.
 pub(crate) fn set_mount_attributes(
     mount: BorrowedFd<'_>,
     attributes: u64,
@@ -90,46 +89,46 @@ pub(crate) fn set_mount_attributes(
 
 /// Moves this process into new namespaces. It must have one thread only.
 pub(crate) fn unshare(flags: libc::c_int) -> io::Result<()> {
-    // SAFETY: the callers pass namespaces only, which take nothing away from other threads.
+    // SAFETY: the callers pass namespaces only, which do not affect other threads.
     if unsafe { libc::unshare(flags) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Closes the descriptors from `first` to `last`. None of them may be in use any more.
+/// Closes the descriptors from `first` to `last`. None of them may be in use.
 pub(crate) fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: the caller goes on with the descriptors outside the range only.
+    // SAFETY: the caller uses descriptors outside the range only.
     match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Whether a number is an open descriptor of this process.
+/// Returns whether a number is an open descriptor of this process.
 pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: the call reads a flag of the descriptor, if there is one.
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
-/// Takes over a descriptor that the parent passed, and keeps it from being passed on.
+/// Takes ownership of an inherited descriptor and sets its close-on-exec flag.
 pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     if !is_open(fd) {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is open, and by the agreement with the parent it belongs to nothing else here.
+    // SAFETY: it is open, and by the contract with the parent nothing else here owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
     Ok(fd)
 }
 
-/// A descriptor that the parent passed and that stays open as long as the process.
+/// Borrows an inherited descriptor that stays open as long as the process.
 pub(crate) fn borrowed(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
     if !is_open(fd) {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is open, and the jail closes no descriptor that its description names.
+    // SAFETY: it is open, and the jail closes no descriptor of its description.
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// Whether a system call exists, asked with arguments that make it fail.
+/// Returns whether the kernel has `mount_setattr`, called with arguments that make it fail.
 pub(crate) fn has_mount_setattr() -> bool {
     // SAFETY: the kernel refuses a structure of size zero before it reads it.
     let done = unsafe {
@@ -138,44 +137,43 @@ pub(crate) fn has_mount_setattr() -> bool {
     done == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
 }
 
-/// Makes a process that becomes a user and makes a user namespace, in which it waits until `hold` is
-/// closed in every other process. It writes to `say` the number of an error, or 0. Returns its
-/// process id.
+/// Forks a process that becomes a user and creates a user namespace, in which it waits until `hold`
+/// is closed in every other process. It writes an errno, or 0, to `report`. Returns its pid.
 pub(crate) fn fork_into_user_namespace(
     user: u32,
     wait: &OwnedFd,
     hold: &OwnedFd,
-    say: &OwnedFd,
+    report: &OwnedFd,
 ) -> io::Result<i32> {
-    let (wait, hold, say) = (wait.as_raw_fd(), hold.as_raw_fd(), say.as_raw_fd());
-    // SAFETY: the child runs only `make_user_namespace`, which keeps to async-signal-safe calls and
+    let (wait, hold, report) = (wait.as_raw_fd(), hold.as_raw_fd(), report.as_raw_fd());
+    // SAFETY: the child runs only `hold_user_namespace`, which keeps to async-signal-safe calls and
     // never returns, whatever locks other threads held.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => make_user_namespace(user, wait, hold, say),
+        0 => hold_user_namespace(user, wait, hold, report),
         pid => Ok(pid),
     }
 }
 
-fn make_user_namespace(user: u32, wait: i32, hold: i32, say: i32) -> ! {
+fn hold_user_namespace(user: u32, wait: i32, hold: i32, report: i32) -> ! {
     // SAFETY: closes this process's copy, which nothing else in it uses.
     unsafe { libc::close(hold) };
     let errno = match become_owner(user) {
         Ok(()) => 0,
         Err(error) => error.raw_os_error().unwrap_or(libc::EINVAL),
     };
-    let said = errno.to_ne_bytes();
-    // SAFETY: writes from live storage, of which it is told the size.
-    unsafe { libc::write(say, said.as_ptr().cast(), said.len()) };
+    let errno = errno.to_ne_bytes();
+    // SAFETY: writes from a live array of that size.
+    unsafe { libc::write(report, errno.as_ptr().cast(), errno.len()) };
     let mut byte = 0_u8;
-    // SAFETY: `byte` lives and has the size that is given.
+    // SAFETY: `byte` is live and one byte long.
     while unsafe { libc::read(wait, (&raw mut byte).cast(), 1) } > 0 {}
-    // SAFETY: ends the process at once, without running anything of the parent's.
+    // SAFETY: exits at once, without running code of the parent.
     unsafe { libc::_exit(0) }
 }
 
 fn become_owner(user: u32) -> io::Result<()> {
-    // By number: libc's functions would wait for threads that the child does not have (nptl(7)).
+    // By number: libc's functions would signal threads that the child does not have (nptl(7)).
     // SAFETY: touches no memory.
     check(unsafe { libc::syscall(libc::SYS_setresgid, user, user, user) })?;
     // SAFETY: touches no memory.
@@ -188,7 +186,7 @@ fn check(result: libc::c_long) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Waits for the end of a child.
+/// Waits for a child's exit.
 pub(crate) fn wait(child: i32) -> io::Result<()> {
     loop {
         match waitpid(Pid::from_raw(child), WaitOptions::empty()) {
@@ -199,13 +197,13 @@ pub(crate) fn wait(child: i32) -> io::Result<()> {
     }
 }
 
-/// Changes the ids of this thread that count for files.
+/// Sets this thread's file system ids.
 pub(crate) fn set_fs_ids(uid: u32, gid: u32) -> io::Result<()> {
-    // SAFETY: touches no memory, and concerns this thread alone.
+    // SAFETY: touches no memory, and affects this thread alone.
     unsafe { libc::setfsgid(gid) };
     // SAFETY: as above.
     unsafe { libc::setfsuid(uid) };
-    // Neither says whether it did (setfsuid(2)); one that cannot be changed to returns what is.
+    // Neither reports failure (setfsuid(2)); an invalid id returns the current one.
     // SAFETY: as above.
     let group = unsafe { libc::setfsgid(u32::MAX) };
     // SAFETY: as above.

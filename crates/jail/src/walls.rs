@@ -1,4 +1,4 @@
-//! The walls of a jail, and whether this host has them.
+//! The walls of a jail, and the check for them on this host.
 
 use crate::describe::Map;
 use crate::idmap::{idmapped, user_namespace};
@@ -38,17 +38,17 @@ pub(crate) const NAMESPACES: [Namespace; 7] = [
 /// A wall between a sandbox's processes and the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wall {
-    /// What it is called.
+    /// Its name.
     pub name: &'static str,
-    /// Why this host does not have it.
+    /// Why this host lacks it; `None` if it has it.
     pub missing: Option<String>,
-    /// What to do then.
+    /// The remedy, if it is missing.
     pub remedy: Option<String>,
 }
 
 /// Tries each wall on this host. `state` is a directory on the file system of the state.
 ///
-/// The caller must have one thread only, since processes are made to try.
+/// Call it with one thread only: it forks.
 pub fn walls(state: &Path) -> Vec<Wall> {
     let wall = |name, missing: Result<(), String>, remedy: &str| {
         let missing = missing.err();
@@ -75,7 +75,7 @@ pub fn walls(state: &Path) -> Vec<Wall> {
     ]
 }
 
-/// The namespaces that cannot be made, each with the error; mostly none, which is tried first.
+/// Returns the namespaces that cannot be created, each with the error. Tries all at once first.
 pub(crate) fn missing_namespaces() -> Vec<(Namespace, String)> {
     let all = NAMESPACES.iter().fold(0, |all, namespace| all | namespace.flag);
     if attempt(|| sys::unshare(all)).is_ok() {
@@ -89,7 +89,7 @@ pub(crate) fn missing_namespaces() -> Vec<(Namespace, String)> {
     tried.filter_map(|(namespace, result)| Some((namespace, result.err()?))).collect()
 }
 
-/// Whether this process can make a root of its own.
+/// Checks whether this process can change its root.
 pub(crate) fn root() -> Result<(), String> {
     let failed = |error: io::Error| format!("pivot_root: {error}; use Linux 5.12 or later");
     if !sys::has_mount_setattr() {
@@ -98,7 +98,7 @@ pub(crate) fn root() -> Result<(), String> {
     root::tmpfs(1).map(drop).map_err(failed)
 }
 
-/// Tries something in a process that ends then.
+/// Runs an action in a child process.
 fn attempt(action: impl FnOnce() -> io::Result<()>) -> Result<(), String> {
     let child = match sys::clone(0) {
         Ok(Cloned::Parent(child)) => child,
@@ -125,25 +125,25 @@ fn seccomp() -> Result<(), String> {
     let actions = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
     let actions = actions.map_err(|error| error.to_string())?;
     let has = actions.split_whitespace().any(|action| action == "kill_process");
-    if has { Ok(()) } else { Err("the kernel cannot end a process by it".to_owned()) }
+    if has { Ok(()) } else { Err("the kernel lacks the action kill_process".to_owned()) }
 }
 
 fn landlock() -> Result<(), String> {
     if paths::has_landlock() { Ok(()) } else { Err("the kernel does not have it".to_owned()) }
 }
 
-/// The version-2 hierarchy with the controllers that bound a sandbox.
+/// Checks for cgroup v2 with the controllers that limit a sandbox.
 fn cgroup() -> Result<(), String> {
     let path = "/sys/fs/cgroup/cgroup.controllers";
     let controllers = std::fs::read_to_string(path).map_err(|_| "not mounted".to_owned())?;
-    let lacking: Vec<&str> = ["cpu", "memory", "pids"]
+    let missing: Vec<&str> = ["cpu", "memory", "pids"]
         .into_iter()
         .filter(|wanted| !controllers.split_whitespace().any(|name| name == *wanted))
         .collect();
-    if lacking.is_empty() { Ok(()) } else { Err(format!("without {}", lacking.join(", "))) }
+    if missing.is_empty() { Ok(()) } else { Err(format!("without {}", missing.join(", "))) }
 }
 
-/// Project quotas, which the options of the mount name.
+/// Checks the mount options for project quotas.
 fn quotas(state: &Path) -> Result<(), String> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").map_err(|e| e.to_string())?;
     let existing = state.ancestors().find_map(|path| path.canonicalize().ok());

@@ -1,4 +1,4 @@
-//! What a probe finds in a jail: as root, and as an ordinary user.
+//! What a probe finds in a jail, as root and as an ordinary user.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -20,8 +20,8 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Ids of a jail that this test's user may have; the launcher of an ordinary user is in a user
-/// namespace of its own, in which it is root.
+/// Returns ids that this test's user can map; an ordinary user's launcher is root of a user
+/// namespace.
 fn ids(slot: Option<&Slot>) -> Ids {
     slot.map_or_else(
         || {
@@ -36,7 +36,7 @@ fn slot() -> Option<Slot> {
     is_root().then(|| Slot::take(u64::from(std::process::id())).unwrap())
 }
 
-/// A jail that holds a probe.
+/// Returns a jail with a probe.
 fn jail(ids: Ids) -> Jail {
     let files = ProgramFiles::of(Path::new(PROBE), None).unwrap();
     let mut jail = Jail::new(ids, Program::Emulator);
@@ -69,7 +69,7 @@ impl Probe {
     }
 }
 
-/// A launcher: as this user if that is root, else root of a user namespace.
+/// Returns a launcher: root, of a user namespace for an ordinary user.
 fn launcher(arguments: &[&str]) -> Command {
     let mut command = if is_root() {
         Command::new(PROBE)
@@ -99,7 +99,7 @@ fn reap(pid: u32) -> rustix::process::WaitStatus {
 }
 
 #[test]
-fn j2_a_probe_finds_a_jail() {
+fn j2_probe_finds_every_wall() {
     let slot = slot();
     let jail = jail(ids(slot.as_ref()));
     let probe = run(&jail, launcher(&["launch", PROBE]), Vec::new());
@@ -149,7 +149,7 @@ fn j2_only_named_descriptors_stay_open() {
 }
 
 #[test]
-fn j2_a_process_enters_a_jail_itself() {
+fn j2_process_enters_a_jail_by_itself() {
     let slot = slot();
     let mut jail = jail(ids(slot.as_ref()));
     jail.program = Some(Program::Vmm);
@@ -161,7 +161,7 @@ fn j2_a_process_enters_a_jail_itself() {
 }
 
 #[test]
-fn j2_a_system_call_that_is_not_listed_kills() {
+fn j2_unlisted_system_call_kills() {
     let slot = slot();
     let jail = jail(ids(slot.as_ref()));
     let mut command = launcher(&["launch", PROBE, "forbidden"]);
@@ -171,7 +171,7 @@ fn j2_a_system_call_that_is_not_listed_kills() {
 }
 
 #[test]
-fn j2_a_system_call_is_logged_on_request() {
+fn j2_unlisted_system_call_is_logged_on_request() {
     let slot = slot();
     let jail = jail(ids(slot.as_ref()));
     let mut command = launcher(&["launch", PROBE, "forbidden"]);
@@ -181,10 +181,10 @@ fn j2_a_system_call_is_logged_on_request() {
 }
 
 #[test]
-fn j2_a_jail_ends_with_the_process_that_started_it() {
+fn j2_jail_dies_with_its_parent() {
     let slot = slot();
     let jail = jail(ids(slot.as_ref()));
-    // A thread's end is enough for the signal.
+    // The signal comes when the starting thread ends.
     let (pid, input) = std::thread::scope(|scope| {
         let start = || {
             let probe = run(&jail, launcher(&["launch", PROBE]), Vec::new());
@@ -197,7 +197,7 @@ fn j2_a_jail_ends_with_the_process_that_started_it() {
 }
 
 #[test]
-fn j2_a_jail_that_cannot_be_made_says_why() {
+fn j2_failed_jail_reports_the_reason() {
     let slot = slot();
     let mut jail = jail(ids(slot.as_ref()));
     jail.binds.push(Bind::read(Path::new("/nonexistent/file")));
@@ -211,9 +211,9 @@ fn j2_a_jail_that_cannot_be_made_says_why() {
 }
 
 #[test]
-fn j2_a_file_server_sees_the_owners_of_an_image() {
+fn j2_file_server_sees_the_owners_of_an_image() {
     if !is_root() {
-        // An ordinary user's files have the user's own ids, which are not mapped.
+        // An ordinary user's files are not mapped.
         return;
     }
     let slot = slot().unwrap();
@@ -239,7 +239,7 @@ fn j2_a_file_server_sees_the_owners_of_an_image() {
 }
 
 #[test]
-fn j2_owners_that_cannot_be_mapped_are_seen_as_they_are() {
+fn j2_unmappable_owners_appear_unchanged() {
     if !is_root() {
         // An ordinary user's launcher maps no owners.
         return;
@@ -261,7 +261,7 @@ fn j2_owners_that_cannot_be_mapped_are_seen_as_they_are() {
     let files = ProgramFiles::of(Path::new("/usr/bin/stat"), None).unwrap();
     jail.binds.extend(files.binds());
     jail.environment.push(files.environment());
-    // An overlay is a file system whose owners cannot be mapped.
+    // overlayfs has no idmapped mounts.
     let mut command = Command::new("unshare");
     let mount = "mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay image && \
                  exec \"$0\" \"$@\"";
@@ -290,7 +290,7 @@ fn run_with(jail: &Jail, program: &str, arguments: &[&str]) -> (String, Vec<Stri
 
 #[test]
 fn j2_every_wall_is_tried() {
-    // The test has threads, and processes are made to try.
+    // In a separate process: `walls` forks, and this one has threads.
     let output = launcher(&["walls"]).stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let names: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
@@ -304,7 +304,7 @@ fn j2_every_wall_is_tried() {
         "idmapped mounts",
     ];
     assert_eq!(names, expected);
-    // A jail without a missing wall was made by the other tests.
+    // The other tests create jails without a missing wall.
     for wall in ["user namespace", "pivot_root", "seccomp", "Landlock"] {
         assert!(text.contains(&format!("{wall}=yes")), "{text}");
     }
@@ -314,7 +314,7 @@ fn j2_every_wall_is_tried() {
 }
 
 #[test]
-fn j2_a_required_wall_is_missed_by_name() {
+fn j2_missing_required_wall_is_named() {
     let slot = slot();
     let mut jail = jail(ids(slot.as_ref()));
     let without = |jail: &Jail| {
@@ -325,7 +325,7 @@ fn j2_a_required_wall_is_missed_by_name() {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         jail.start(command, Vec::new()).unwrap().wait()
     };
-    // In that namespace there is one id.
+    // That namespace maps one id.
     let map = vec![Map { inside: 1000, outside: 0, count: 1 }];
     jail.ids = Ids { users: map.clone(), groups: map, user: 1000, group: 1000 };
     let started = without(&jail).unwrap();
@@ -338,7 +338,7 @@ fn j2_a_required_wall_is_missed_by_name() {
 }
 
 #[test]
-fn j2_all_of_this_holds_for_an_ordinary_user() {
+fn j2_all_tests_pass_for_an_ordinary_user() {
     if !is_root() {
         return;
     }

@@ -17,26 +17,26 @@ pub const DEFAULT_DISK_MIB: u64 = 32 * 1024;
 
 /// A number of processors, in thousandths.
 ///
-/// Conversions never fail: what no sandbox can have is kept as it is, and refused with its value by
+/// Conversions never fail: an invalid value is kept, and refused by
 /// [`SandboxConfig::validated`](crate::SandboxConfig::validated).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cpus(i64);
 
-/// What stands for a value that is not a number.
+/// Represents a value that is not a number.
 const NOT_A_NUMBER: i64 = i64::MIN;
 
 impl Cpus {
-    /// The number in thousandths.
+    /// Returns the number in thousandths.
     pub fn millis(self) -> u32 {
         u32::try_from(self.0.max(0)).unwrap_or(u32::MAX)
     }
 
-    /// The number of whole processors that hold it.
+    /// Returns the number, rounded up.
     pub fn whole(self) -> u32 {
         self.millis().div_ceil(1000)
     }
 
-    /// The number as users write it.
+    /// Returns the number as users write it.
     pub fn count(self) -> f64 {
         match self.0 {
             NOT_A_NUMBER => f64::NAN,
@@ -46,24 +46,24 @@ impl Cpus {
         }
     }
 
-    /// Why a sandbox cannot have so many.
+    /// Returns the error for an invalid number.
     pub(crate) fn refusal(self) -> String {
         format!("cpus is {self}; it must be more than 0 and at most {MAX_CPUS}")
     }
 
-    /// Whether a sandbox can have so many: more than 0 and at most 4096.
+    /// Returns whether the number is valid: more than 0 and at most 4096.
     pub fn is_valid(self) -> bool {
         (1..=i64::from(MAX_CPUS) * 1000).contains(&self.0)
     }
 }
 
 impl From<f64> for Cpus {
-    /// A part below a thousandth is rounded up.
+    /// Rounds up to a thousandth.
     fn from(count: f64) -> Cpus {
         if count.is_nan() {
             return Cpus(NOT_A_NUMBER);
         }
-        // A millionth of slack, so that 0.1 is 100 thousandths in spite of its binary form.
+        // Tolerates the binary rounding error: 0.1 is 100 thousandths.
         #[allow(clippy::cast_possible_truncation, reason = "the conversion saturates")]
         let thousandths = (count * 1000.0 - 1e-6).ceil() as i64;
         Cpus(thousandths.max(NOT_A_NUMBER + 1))
@@ -116,15 +116,15 @@ impl<'de> Deserialize<'de> for Cpus {
     }
 }
 
-/// What commands in a virtual machine may do.
+/// The security profile of commands in a virtual machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Security {
-    /// All that root may, in a kernel of its own.
+    /// Root has every right in the guest's kernel.
     #[default]
     Default,
-    /// What a container's commands may: its capabilities and its seccomp profile.
+    /// The capabilities and the seccomp profile of a container.
     Restricted,
 }
 
@@ -149,11 +149,11 @@ impl FromStr for Security {
     }
 }
 
-/// What a sandbox can take at most; `None` where nothing bounds it.
+/// The limits of a sandbox; `None` is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Bounds {
-    /// Processes and threads at once.
+    /// Processes and threads.
     pub pids: Option<u64>,
     /// Memory in bytes.
     pub memory_bytes: Option<u64>,
@@ -164,26 +164,26 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// How many processors' time.
+    /// Returns the processor limit as a number of processors.
     pub fn cpus(&self) -> Option<f64> {
         self.cpu_millis.map(|millis| f64::from(millis) / 1000.0)
     }
 }
 
-/// How a running sandbox is held.
+/// The walls and limits of a running sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Protection {
-    /// Every process of it on the host, but its supervisor, is in a jail with all of its walls.
+    /// Whether every host process of it but the runner is in a jail with all walls.
     pub jailed: bool,
-    /// The walls that are missing, each with the reason.
+    /// The missing walls, each with the reason.
     pub missing: Vec<String>,
-    /// Its bounds.
+    /// Its limits.
     pub bounds: Bounds,
 }
 
-/// The memory that a sandbox may use, in MiB: what was asked for, else 2 GiB or half of the
-/// host's, whichever is less.
+/// Returns a sandbox's memory in MiB: the requested amount, else 2 GiB or half of the host's,
+/// whichever is less.
 pub fn memory_mib(asked: Option<u32>) -> u64 {
     asked.map_or_else(|| default_memory_mib(host_memory_mib()), u64::from)
 }

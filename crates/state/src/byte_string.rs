@@ -1,4 +1,4 @@
-//! Bytes that are usually text.
+//! Byte strings that are usually text.
 
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -9,27 +9,27 @@ use std::path::{Path, PathBuf};
 
 /// Bytes that need not be UTF-8: a path, an argument, the value of a variable.
 ///
-/// Stored as a string where they are UTF-8, else as an array of numbers.
+/// Serialised as a string if they are UTF-8, else as an array of numbers.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct ByteString(Vec<u8>);
 
 impl ByteString {
-    /// The bytes.
+    /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The bytes as the system's kind of string.
+    /// Returns the bytes as an OS string.
     pub fn as_os_str(&self) -> &OsStr {
         OsStr::from_bytes(&self.0)
     }
 
-    /// The bytes as a path.
+    /// Returns the bytes as a path.
     pub fn as_path(&self) -> &Path {
         Path::new(self.as_os_str())
     }
 
-    /// Whether there are no bytes at all.
+    /// Returns whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_stored_as_text_and_other_bytes_survive() {
+    fn text_is_stored_as_text_other_bytes_survive() {
         let text = ByteString::from("naïve");
         assert_eq!(serde_json::to_string(&text).unwrap(), "\"naïve\"");
         let bytes = ByteString::from(vec![0xff, 0x00, 0x41]);

@@ -1,4 +1,4 @@
-//! The search for the programs that come with the library.
+//! The search for the library's companion programs.
 
 use crate::error::{Error, Result};
 use crate::trust::check_trusted;
@@ -16,7 +16,7 @@ pub struct Companions {
 }
 
 impl Companions {
-    /// Finds them; `library` is the directory that holds the shared library, where known.
+    /// Finds them; `library` is the directory of the shared library, if known.
     pub fn find(library: Option<&Path>) -> Result<Self> {
         Ok(Companions {
             runner: find_companion("msb-runner", "MSB_RUNNER", library)?,
@@ -25,11 +25,11 @@ impl Companions {
     }
 }
 
-/// Finds one program: what `variable` names, else beside the library, beside the running program,
-/// and where `PATH` leads.
+/// Finds a program: the path in `variable`, else beside the library, beside the running program, and
+/// in `PATH`.
 ///
-/// Beside means in the same directory, or in the places below that an installation or the build
-/// tree has for it. The library comes first, since its companions have to be of its version.
+/// Beside means in the same directory, or in the subdirectories of an installation or the build
+/// tree. The library comes first, since its companions have to be of its version.
 pub fn find_companion(
     program: &'static str,
     variable: &'static str,
@@ -50,52 +50,52 @@ pub fn find_companion(
     if let Some(found) = candidates.into_iter().find(|path| path.is_file()) {
         return absolute(found);
     }
-    // Not each directory of PATH: that is longer than what matters.
-    let mut places: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
-    places.push("a directory of PATH".to_owned());
-    let looked = format!("in or beside {}", places.join(" or "));
+    // Do not list PATH, which may be long.
+    let mut searched: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    searched.push("a directory of PATH".to_owned());
+    let looked = format!("in or beside {}", searched.join(" or "));
     Err(Error::CompanionNotFound { program, variable, looked })
 }
 
-/// The directories of the library and of the running program, where known.
+/// Returns the directories of the library and of the running program, if known.
 fn near<'a>(library: Option<&'a Path>, beside: Option<&'a Path>) -> Vec<&'a Path> {
-    // Cargo puts tests and examples into a directory below the one with the programs.
+    // Cargo puts tests and examples into a subdirectory of the programs' directory.
     let above = beside
         .filter(|folder| folder.ends_with("deps") || folder.ends_with("examples"))
         .and_then(Path::parent);
-    // A program that is linked with the archive is its own library.
+    // A statically linked program is its own library.
     let beside = beside.filter(|folder| Some(*folder) != library);
     [library, beside, above].into_iter().flatten().collect()
 }
 
-/// Every path that may be the program, in the order in which they are tried.
+/// Returns the candidate paths, in the order of preference.
 fn candidates(program: &str, near: &[&Path], search: &OsStr) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for folder in near {
-        // The build tree: the agent is linked statically, into a directory of its own. The one
-        // beside the library is linked dynamically there, and runs in few sandboxes.
+        // The build tree: the static agent is in a separate directory. The dynamic one beside the
+        // library runs in few sandboxes.
         found.push(folder.join("../static").join(program));
         found.push(folder.join(program));
-        for place in INSTALLED {
-            found.push(folder.join(place).join(program));
+        for path in INSTALLED {
+            found.push(folder.join(path).join(program));
         }
     }
-    // For programs that hold the library themselves: PATH leads to an installed `msb`, and its
-    // companions lie beside it. What is relative would depend on the working directory.
+    // For statically linked programs: the companions are beside the installed `msb` in PATH.
+    // Relative entries would depend on the working directory.
     for folder in env::split_paths(search).filter(|folder| folder.is_absolute()) {
         found.push(folder.join(program));
-        for place in INSTALLED {
-            found.push(folder.join(place).join(program));
+        for path in INSTALLED {
+            found.push(folder.join(path).join(program));
         }
     }
     found
 }
 
-/// Where an installation has the companions, seen from its `bin`, its `lib`, and the `lib` of one
+/// The companions of an installation, relative to its `bin`, its `lib`, and the `lib` of an
 /// architecture.
 const INSTALLED: [&str; 2] = ["../libexec/microsandbox", "../../libexec/microsandbox"];
 
-/// The path without links, if no other user can put another program there.
+/// Returns the path without links, if no other user can replace the program.
 fn absolute(path: PathBuf) -> Result<PathBuf> {
     check_trusted(&path)?;
     path.canonicalize().map_err(|error| Error::io("resolve", &path, error))
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_beside_the_library_is_found_and_a_missing_one_names_the_places() {
+    fn missing_program_names_the_searched_directories() {
         let scratch = tempfile::tempdir().unwrap();
         let library = scratch.path().canonicalize().unwrap();
         let variable = "MSB_TEST_NOT_SET";
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn an_installation_is_found_from_its_library_its_programs_and_the_path() {
+    fn installation_is_found_from_library_program_and_path() {
         let scratch = tempfile::tempdir().unwrap();
         let prefix = scratch.path().canonicalize().unwrap();
         let runner = prefix.join("libexec/microsandbox/msb-runner");
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_librarys_own_come_first_and_nothing_is_looked_for_in_unrelated_directories() {
+    fn library_comes_first_unrelated_directories_never() {
         let [library, beside] = ["/opt/msb/lib", "/srv/x/bin"].map(Path::new);
         let folders = near(Some(library), Some(beside));
         let all = candidates("msb-runner", &folders, OsStr::new(".:bin:"));

@@ -1,4 +1,4 @@
-//! What a sandbox is asked to be.
+//! The configuration of a sandbox.
 
 use crate::bounds::{Cpus, Security};
 use crate::byte_string::ByteString;
@@ -13,106 +13,106 @@ use std::time::Duration;
 /// Version of the stored form of [`SandboxConfig`].
 pub const CONFIG_VERSION: u32 = 1;
 
-/// Least memory that may be asked for: below it not even the agent starts reliably.
+/// Least memory: below it not even the agent starts reliably.
 const MIN_MEMORY_MIB: u32 = 16;
-/// Most memory that may be asked for, 16 TiB: a larger number is a number of bytes.
+/// Most memory, 16 TiB: a larger number is a number of bytes.
 const MAX_MEMORY_MIB: u32 = 16 * 1024 * 1024;
 /// Fewest processes: the agent, a command, and its child.
 const MIN_PIDS: u32 = 8;
-/// Least and most that the upper layer may be limited to (the most is what ext4 can hold).
+/// Least and most size of the upper layer (the most is the limit of ext4).
 const MIN_DISK_MIB: u64 = 16;
 const MAX_DISK_MIB: u64 = 16 * 1024 * 1024;
-/// Least that a file of the log may be limited to: more than the longest record.
+/// Least size limit of a log file: more than the longest record.
 const MIN_LOG_BYTES: u64 = 512 * 1024;
-/// Most files of the log.
+/// Most log files.
 const MAX_LOG_FILES: u32 = 10_000;
-/// Boot time limit unless one is set.
+/// Default boot timeout.
 const DEFAULT_BOOT_TIMEOUT_MS: u64 = 30_000;
 
-/// Everything that a sandbox was asked to be; what is stored in its directory.
+/// The configuration of a sandbox, as stored in its directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxConfig {
     /// Version of this form, [`CONFIG_VERSION`].
     pub version: u32,
     /// Its name.
     pub name: Name,
-    /// The root filesystem: the path of a directory. It is never written.
+    /// The root filesystem: the path of a directory, which is never written.
     pub image: ByteString,
-    /// What the image is called where it is not its own directory.
+    /// The image's name, unless it is a directory.
     #[serde(default)]
     pub image_name: Option<String>,
-    /// What the image runs in front of a command of its own.
+    /// The image's entrypoint.
     #[serde(default)]
     pub entrypoint: Vec<String>,
-    /// The image's own command.
+    /// The image's default command.
     #[serde(default)]
     pub cmd: Vec<String>,
-    /// How many processors it may use; `None` is the driver's default.
+    /// Limit of processors; `None` is the driver's default.
     #[serde(default)]
     pub cpus: Option<Cpus>,
-    /// How much memory it may use; `None` is 2 GiB or half of the host's, whichever is less.
+    /// Limit of memory; `None` is 2 GiB or half of the host's, whichever is less.
     #[serde(default)]
     pub memory_mib: Option<u32>,
-    /// How many processes and threads it may have; `None` is 4096.
+    /// Limit of processes and threads; `None` is 4096.
     #[serde(default)]
     pub pids_limit: Option<u32>,
-    /// How large its upper layer may grow, in MiB; `None` is 32 GiB.
+    /// Size limit of the upper layer in MiB; `None` is 32 GiB.
     #[serde(default)]
     pub disk_mib: Option<u64>,
-    /// Refuse to start where a wall of the jail cannot be had.
+    /// Refuse to start if a wall of the jail is missing.
     #[serde(default)]
     pub require_jail: bool,
-    /// What commands in a virtual machine may do.
+    /// The security profile of commands in a virtual machine.
     #[serde(default)]
     pub security: Security,
-    /// Environment of everything that runs in it.
+    /// Environment of every command.
     #[serde(default)]
     pub env: Vec<(ByteString, ByteString)>,
-    /// Working directory of commands that set none.
+    /// Default working directory of commands.
     #[serde(default)]
     pub workdir: Option<ByteString>,
     /// Shell that runs scripts.
     #[serde(default)]
     pub shell: Option<ByteString>,
-    /// User of commands that set none.
+    /// Default user of commands.
     #[serde(default)]
     pub user: Option<ByteString>,
     /// Its host name.
     #[serde(default)]
     pub hostname: Option<String>,
-    /// The caller's own notes.
+    /// The caller's labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Whether it outlives the process that created it.
+    /// Whether it outlives its creator.
     #[serde(default)]
     pub detached: bool,
-    /// It is ended after this time.
+    /// Maximum duration, after which it is killed.
     #[serde(default)]
     pub max_duration_ms: Option<u64>,
-    /// It is ended when nothing has run in it for this time.
+    /// Idle time after which it is stopped.
     #[serde(default)]
     pub idle_timeout_ms: Option<u64>,
-    /// How it is isolated.
+    /// The driver.
     #[serde(default)]
     pub driver: DriverChoice,
     /// Whether it can reach the network.
     #[serde(default)]
     pub network: bool,
-    /// How long the start may take; `None` is 30 seconds.
+    /// Boot timeout; `None` is 30 seconds.
     #[serde(default)]
     pub boot_timeout_ms: Option<u64>,
-    /// How the output of its sessions is kept; `None` keeps none.
+    /// The session log; `None` keeps none.
     #[serde(default)]
     pub log: Option<LogConfig>,
 }
 
-/// How much of the output of sessions is kept.
+/// The limits of the session log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogConfig {
-    /// The most that a file may grow to, in bytes.
+    /// Size limit of a file, in bytes.
     pub max_bytes: u64,
-    /// The most files that are kept (a count).
+    /// Most files that are kept.
     pub files: u32,
 }
 
@@ -122,11 +122,11 @@ impl Default for LogConfig {
     }
 }
 
-/// Which driver was asked for.
+/// The requested driver.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum DriverChoice {
-    /// The first usable one whose isolation is a hardware boundary.
+    /// The first usable one with hardware isolation.
     #[default]
     Auto,
     /// This one and no other.
@@ -134,7 +134,7 @@ pub enum DriverChoice {
 }
 
 impl DriverChoice {
-    /// What holds: the choice of the caller, else `MSB_DRIVER`, else [`DriverChoice::Auto`].
+    /// Returns the caller's choice, else `MSB_DRIVER`, else [`DriverChoice::Auto`].
     pub fn resolve(explicit: Option<DriverChoice>) -> DriverChoice {
         explicit
             .or_else(|| {
@@ -145,8 +145,8 @@ impl DriverChoice {
     }
 }
 
-/// The boot time limit that holds: the caller's, else `MSB_BOOT_TIMEOUT`, in whole seconds. `None`
-/// leaves it to the default.
+/// Returns the boot timeout: the caller's, else `MSB_BOOT_TIMEOUT` in whole seconds, else `None` for
+/// the default.
 pub fn resolve_boot_timeout(explicit_ms: Option<u64>) -> Result<Option<u64>> {
     let set = std::env::var_os("MSB_BOOT_TIMEOUT").filter(|text| !text.is_empty());
     let (None, Some(text)) = (explicit_ms, set) else { return Ok(explicit_ms) };
@@ -157,7 +157,7 @@ pub fn resolve_boot_timeout(explicit_ms: Option<u64>) -> Result<Option<u64>> {
     }
 }
 
-/// Whether `MSB_REQUIRE_JAIL` asks for every wall of the jail.
+/// Returns whether `MSB_REQUIRE_JAIL` requires every wall of the jail.
 pub fn jail_is_required() -> Result<bool> {
     match std::env::var_os("MSB_REQUIRE_JAIL") {
         None => Ok(false),
@@ -189,7 +189,7 @@ impl fmt::Display for DriverChoice {
 }
 
 impl SandboxConfig {
-    /// The defaults, with a name and an image.
+    /// Returns the defaults with a name and an image.
     pub fn new(name: Name, image: impl Into<ByteString>) -> Self {
         SandboxConfig {
             version: CONFIG_VERSION,
@@ -220,12 +220,12 @@ impl SandboxConfig {
         }
     }
 
-    /// How long the start may take.
+    /// Returns the boot timeout.
     pub fn boot_timeout(&self) -> Duration {
         Duration::from_millis(self.boot_timeout_ms.unwrap_or(DEFAULT_BOOT_TIMEOUT_MS))
     }
 
-    /// Checks everything that can be checked without starting, and makes the image path absolute.
+    /// Validates the configuration and makes the image path absolute.
     pub fn validated(mut self) -> Result<Self> {
         self.check_machine()?;
         self.check_commands()?;
@@ -236,7 +236,7 @@ impl SandboxConfig {
     fn check_machine(&self) -> Result<()> {
         if self.version != CONFIG_VERSION {
             return invalid(format!(
-                "the configuration has version {}, this library understands {CONFIG_VERSION}",
+                "the configuration has version {}, this library supports {CONFIG_VERSION}",
                 self.version
             ));
         }
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_valid_and_survive_storage() {
+    fn defaults_are_valid_and_survive_storage() {
         let mut config = config().validated().unwrap();
         config.env.push((vec![b'K', 0xff].into(), vec![0xfe].into()));
         let json = serde_json::to_string(&config).unwrap();
@@ -371,14 +371,14 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_a_later_version_added_do_not_break_reading() {
+    fn unknown_fields_of_later_versions_are_ignored() {
         let mut value = serde_json::to_value(config()).unwrap();
         value["later"] = true.into();
         assert_eq!(serde_json::from_value::<SandboxConfig>(value).unwrap(), config());
     }
 
     #[test]
-    fn bad_values_are_refused_with_the_value_in_the_message() {
+    fn invalid_values_are_refused_by_value() {
         assert!(refused(|c| c.cpus = Some(0.into())).contains("cpus is 0"));
         assert!(refused(|c| c.cpus = Some(f64::NAN.into())).contains("cpus is NaN"));
         assert!(refused(|c| c.cpus = Some((-1).into())).contains("cpus is -1"));

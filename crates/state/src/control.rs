@@ -1,4 +1,4 @@
-//! The conversation with the runner of a running sandbox: one line of JSON each way.
+//! The control protocol with a sandbox's runner: one JSON request a line, one JSON reply a line.
 
 use crate::error::{Error, Result};
 use crate::home::SandboxDir;
@@ -16,52 +16,52 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// Longest line either side sends, in bytes.
+/// Longest line, in bytes.
 pub(crate) const MAX_LINE: u64 = 64 * 1024;
 
-/// How long to wait for a runner that has said its last word to be gone.
+/// Time limit for the exit of a runner that has closed the connection.
 const GONE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the runner is asked.
+/// A request to the runner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Request {
-    /// End everything in order, and by force after this time. Answered at the end.
+    /// Shut down, and kill after the grace period. The reply comes at the exit.
     Stop {
-        /// How long the processes in the sandbox have to end by themselves.
+        /// The grace period of the processes in the sandbox.
         timeout_ms: u64,
     },
-    /// End everything at once. Answered at the end.
+    /// Kill at once. The reply comes at the exit.
     Kill,
-    /// Say what is running.
+    /// Describe the running sandbox.
     Info,
-    /// Answer at the end.
+    /// Reply at the exit.
     Wait,
 }
 
-/// What the runner answers.
+/// A reply of the runner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reply {
-    /// The sandbox has ended, all is cleaned up, and its lock is free.
+    /// The sandbox has ended, everything is cleaned up, and its lock is free.
     Ended {
         /// How it ended.
         outcome: Outcome,
     },
-    /// What is running.
+    /// The running sandbox.
     Info {
-        /// The runner's process id.
+        /// The runner's pid.
         pid: u32,
         /// The driver in use.
         driver: String,
         /// Its isolation.
         isolation: Isolation,
-        /// Since when, in milliseconds since 1970.
+        /// The start time, in milliseconds since 1970.
         since_ms: u64,
     },
-    /// The request was not understood.
+    /// The request was refused.
     Refused {
         /// Why.
         message: String,
@@ -77,7 +77,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Connects to the runner of a sandbox; none there means that the sandbox is not running.
+    /// Connects to the runner of a sandbox. Without a runner the sandbox is not running.
     pub fn connect(dir: &SandboxDir) -> Result<Self> {
         let stream = match connect_in(&dir.run(), "runner.sock") {
             Ok(stream) => stream,
@@ -86,20 +86,19 @@ impl Control {
             }
             Err(error) => return Err(error),
         };
-        // The end of this process is the one moment from which its lock is surely free.
+        // Once this process has exited its lock is free.
         let runner = socket_peercred(&stream)
             .ok()
             .and_then(|peer| pidfd_open(peer.pid, PidfdFlags::empty()).ok());
         Ok(Control { stream, runner, dir: dir.clone() })
     }
 
-    /// Sends a request and waits for the answer. The runner's death is an answer as well: the
-    /// sandbox has then ended.
+    /// Sends a request and waits for the reply. If the runner dies, the sandbox has ended.
     pub fn request(self, request: &Request, timeout: Option<Duration>) -> Result<Reply> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        match self.ask(request, deadline) {
+        match self.exchange(request, deadline) {
             Ok(Some(reply)) => Ok(reply),
-            Ok(None) => Ok(Reply::Ended { outcome: self.outcome_after_silence(deadline)? }),
+            Ok(None) => Ok(Reply::Ended { outcome: self.outcome_after_hangup(deadline)? }),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 Err(self.timed_out(timeout.unwrap_or_default()))
             }
@@ -107,42 +106,42 @@ impl Control {
         }
     }
 
-    /// The bare connection, for callers that wait in a way of their own: write one [`Request`]
-    /// as a line, read one [`Reply`] as a line.
+    /// Returns the connection, for callers that wait by themselves: write a [`Request`] as a line,
+    /// read a [`Reply`] as a line.
     pub fn stream(&self) -> Result<UnixStream> {
         let cloned = self.stream.try_clone();
         cloned.map_err(|error| Error::io("talk to the runner of", self.dir.path(), error))
     }
 
-    /// How a sandbox ended whose runner closed the connection without a word. Waits until the
-    /// runner is gone for good, since until then the sandbox counts as running.
-    pub fn outcome_after_silence(&self, deadline: Option<Instant>) -> Result<Outcome> {
-        self.wait_until_gone(deadline)?;
+    /// Returns the outcome of a sandbox whose runner closed the connection without a reply. Waits
+    /// for the runner's exit, since until then the sandbox counts as running.
+    pub fn outcome_after_hangup(&self, deadline: Option<Instant>) -> Result<Outcome> {
+        self.wait_for_exit(deadline)?;
         Ok(self.dir.read_outcome()?.unwrap_or_else(|| {
             Outcome::now(Reason::Crashed, Some("the runner was killed".to_owned()))
         }))
     }
 
-    fn ask(&self, request: &Request, deadline: Option<Instant>) -> io::Result<Option<Reply>> {
+    fn exchange(&self, request: &Request, deadline: Option<Instant>) -> io::Result<Option<Reply>> {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         if let Err(error) = (&self.stream).write_all(&line) {
             return if is_end(&error) { Ok(None) } else { Err(error) };
         }
         let mut reader = BufReader::new(io::Read::take(&self.stream, MAX_LINE));
-        let mut answer = Vec::new();
+        let mut line = Vec::new();
         loop {
             wait_readable(self.stream.as_fd(), deadline)?;
-            // One read per wait, so that the deadline holds within a line as well.
+            // One read per wait: the deadline applies within a line as well.
             let (taken, complete) = match reader.fill_buf() {
                 Ok([]) => return Ok(None),
                 Ok(buffer) => match buffer.iter().position(|byte| *byte == b'\n') {
                     Some(end) => {
-                        answer.extend(buffer.iter().take(end));
+                        line.extend(buffer.iter().take(end));
                         (end + 1, true)
                     }
                     None => {
-                        answer.extend_from_slice(buffer);
+                        line.extend_from_slice(buffer);
                         (buffer.len(), false)
                     }
                 },
@@ -151,15 +150,15 @@ impl Control {
             };
             reader.consume(taken);
             if complete {
-                return Ok(Some(serde_json::from_slice(&answer)?));
+                return Ok(Some(serde_json::from_slice(&line)?));
             }
         }
     }
 
-    fn wait_until_gone(&self, deadline: Option<Instant>) -> Result<()> {
+    fn wait_for_exit(&self, deadline: Option<Instant>) -> Result<()> {
         let lock = match SandboxLock::open(&self.dir.lock()) {
             Ok(lock) => lock,
-            // The runner removed the directory: it was done.
+            // The runner has removed the directory.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok(());
             }
@@ -172,7 +171,7 @@ impl Control {
                 return Err(self.timed_out(GONE_TIMEOUT));
             }
             if lock.is_running()? {
-                // The runner is dead, and yet the sandbox runs: someone started it again.
+                // The runner is dead and the sandbox runs: it was started again.
                 break;
             }
         }
@@ -201,7 +200,7 @@ fn is_end(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
-/// Waits until a descriptor is readable; [`io::ErrorKind::TimedOut`] when the time is over.
+/// Waits until a descriptor is readable, or fails with [`io::ErrorKind::TimedOut`].
 pub(crate) fn wait_readable(fd: BorrowedFd<'_>, deadline: Option<Instant>) -> io::Result<()> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -223,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lines_are_what_other_programs_may_rely_on() {
+    fn wire_format_is_stable() {
         let stop = serde_json::to_string(&Request::Stop { timeout_ms: 5 }).unwrap();
         assert_eq!(stop, r#"{"op":"stop","timeout_ms":5}"#);
         assert_eq!(serde_json::to_string(&Request::Kill).unwrap(), r#"{"op":"kill"}"#);

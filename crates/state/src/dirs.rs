@@ -1,4 +1,4 @@
-//! Directories and files of the state.
+//! Creation, replacement and removal of files and directories.
 
 use crate::clock::now_ms;
 use crate::error::{Error, Result};
@@ -9,14 +9,13 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Creates a directory for its owner alone, with the parents it lacks, or makes sure that an
-/// existing one is ours and closed to others.
+/// Creates a private directory and its missing parents, or makes an existing one of ours private.
 ///
-/// Whoever removes it at the same time may come between any two steps; then it is made again.
+/// Retries if the directory is removed concurrently.
 pub fn create_private_dir(path: &Path) -> Result<()> {
     loop {
         match fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
-            // There when it was to be made, and no directory when that was looked at.
+            // Something else than a directory, unless it was removed and created in between.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 if fs::symlink_metadata(path).is_ok_and(|found| !found.is_dir()) {
                     return Err(Error::io("create directory", path, error));
@@ -35,18 +34,18 @@ pub fn create_private_dir(path: &Path) -> Result<()> {
 fn make_private(path: &Path) -> Result<()> {
     let found = fs::symlink_metadata(path).map_err(|error| Error::io("inspect", path, error))?;
     if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
-        let error = io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to someone else");
+        let error = io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user");
         return Err(Error::io("use directory", path, error));
     }
     if found.permissions().mode() & 0o077 != 0 {
         fs::set_permissions(path, Permissions::from_mode(0o700))
-            .map_err(|error| Error::io("close to others", path, error))?;
+            .map_err(|error| Error::io("restrict the mode of", path, error))?;
     }
     Ok(())
 }
 
-/// Writes a file so that a reader sees the old content or the new and never a part, also when
-/// the writer is killed.
+/// Replaces a file atomically: a reader sees the old content or the new one, even if the writer is
+/// killed.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
@@ -64,14 +63,13 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     write().map_err(|error| Error::io("write", path, error))
 }
 
-/// How the directory of a sandbox is called while it is being removed: no sandbox has such a name.
+/// Prefix of a directory that is being removed, which no sandbox's name has.
 const RETIRED: &str = ".removed-";
 
-/// Renames the directory of a sandbox, whose lock the caller holds, to a name of no sandbox, and
-/// returns its new path; `None` when it does not exist.
+/// Renames the directory of a sandbox out of the way of its name and returns the new path; `None` if
+/// it does not exist. The caller holds its lock.
 ///
-/// The sandbox's name is free from that moment on: a new sandbox of the name finds nothing of the
-/// old one, nor does the removal find anything of the new one.
+/// From then on the name is free, and neither sandbox of that name sees files of the other.
 pub(crate) fn set_aside(path: &Path) -> Result<Option<PathBuf>> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -84,13 +82,13 @@ pub(crate) fn set_aside(path: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-/// Removes the directory of a sandbox, whose lock the caller holds. For the runner only: the
-/// sandbox may have filled it.
+/// Removes the directory of a sandbox. The caller holds its lock. For the runner only: a guest may
+/// have filled it.
 pub fn retire(path: &Path) -> Result<()> {
     set_aside(path)?.map_or(Ok(()), |aside| remove_tree(&aside))
 }
 
-/// Whether a directory is what a removal that was killed has left.
+/// Returns whether a directory is left over from a killed removal.
 pub(crate) fn is_retired(name: &str) -> bool {
     name.starts_with(RETIRED)
 }
@@ -100,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_private_directory_is_closed_to_others_even_if_it_was_open() {
+    fn existing_directory_becomes_private() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("a/b");
         create_private_dir(&path).unwrap();
@@ -110,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn an_atomic_write_replaces_the_whole_content() {
+    fn atomic_write_replaces_the_whole_content() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("f");
         write_atomically(&path, b"long content").unwrap();

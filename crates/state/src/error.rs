@@ -1,4 +1,4 @@
-//! What can go wrong with a sandbox as a whole.
+//! The errors of this crate.
 
 use crate::name::{InvalidName, Name};
 use serde::{Deserialize, Serialize};
@@ -25,20 +25,20 @@ pub enum Error {
     /// The sandbox is running.
     #[error("sandbox {0} is running; stop it first, or force the removal")]
     Running(Name),
-    /// The name breaks the rules of names.
+    /// The name is not valid.
     #[error(transparent)]
     InvalidName(#[from] InvalidName),
-    /// The runner or a driver refused or failed.
+    /// The runner or a driver failed.
     #[error(transparent)]
     Failed(#[from] Failure),
-    /// A companion program is not there.
+    /// A companion program was not found.
     #[error("cannot find {program} {looked}; set {variable} to its path")]
     CompanionNotFound {
         /// The program's name.
         program: &'static str,
-        /// The variable that would name it.
+        /// The variable that names it.
         variable: &'static str,
-        /// The places that were tried, for people, with their preposition.
+        /// Where it was looked for, with the preposition.
         looked: String,
     },
     /// The runner did not answer in time.
@@ -49,25 +49,25 @@ pub enum Error {
     Untrusted {
         /// The program or directory.
         path: PathBuf,
-        /// Which part of its path is open to whom.
+        /// Which part of its path is open, and to whom.
         fault: String,
-        /// A command that would help.
+        /// The command that fixes it.
         remedy: String,
     },
-    /// The removal of a sandbox's files takes long.
+    /// The removal of a sandbox's files takes longer than the limit.
     #[error(
         "cannot remove the files of sandbox {0} within {1:?}; \
-         its name is free, and their removal goes on"
+         its name is free, and their removal continues"
     )]
     StillRemoving(Name, Duration),
-    /// The system refused something.
+    /// A system call failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was being done, as a verb.
+        /// The action, as a verb.
         action: &'static str,
-        /// On what.
+        /// The object of the action.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -82,7 +82,7 @@ pub enum ErrorKind {
     SandboxAlreadyExists,
     /// `sandbox_not_running`.
     SandboxNotRunning,
-    /// The sandbox is running and the call needs one that is not.
+    /// The sandbox is running, and the call needs a stopped one.
     SandboxRunning,
     /// `invalid_config`.
     InvalidConfig,
@@ -92,12 +92,12 @@ pub enum ErrorKind {
     BootFailed,
     /// A time limit passed.
     TimedOut,
-    /// The system refused something.
+    /// A system call failed.
     Io,
 }
 
 impl Error {
-    /// The kind of this error.
+    /// Returns the kind of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::NotFound(_) => ErrorKind::SandboxNotFound,
@@ -116,7 +116,7 @@ impl Error {
         }
     }
 
-    /// The system's error number, where there is one.
+    /// Returns the errno, if there is one.
     pub fn os_error(&self) -> Option<i32> {
         match self {
             Error::Io { source, .. } => source.raw_os_error(),
@@ -124,21 +124,21 @@ impl Error {
         }
     }
 
-    /// Makes an error of the system from what was being done and on what.
+    /// Creates [`Error::Io`].
     pub fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Error::Io { action, path: path.to_path_buf(), source: source.into() }
     }
 }
 
-/// Why a sandbox could not be started, in a form that crosses the pipe from the runner.
+/// Why a sandbox could not be started, as the runner reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}{}", hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default())]
 pub struct Failure {
-    /// What kind of failure.
+    /// The kind.
     pub kind: FailureKind,
-    /// What failed and on what, in one line.
+    /// What failed, in one line.
     pub message: String,
-    /// What to do about it, where that is known.
+    /// The remedy, if known.
     pub hint: Option<String>,
 }
 
@@ -147,43 +147,43 @@ pub struct Failure {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// What was asked for cannot be had.
+    /// The configuration is not valid or not supported.
     InvalidConfig,
     /// No driver is usable.
     NoDriver,
-    /// The sandbox did not come up.
+    /// The sandbox failed to boot.
     BootFailed,
 }
 
 impl Failure {
-    /// A failure of the given kind.
+    /// Creates a failure of a kind.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        // One line, whatever a tool printed.
+        // A tool's output may have several lines.
         let message = message.into().split_whitespace().collect::<Vec<_>>().join(" ");
         Failure { kind, message, hint: None }
     }
 
-    /// What was asked for cannot be had.
+    /// Creates a failure of the configuration.
     pub fn invalid_config(message: impl Into<String>) -> Self {
         Failure::new(FailureKind::InvalidConfig, message)
     }
 
-    /// No driver is usable.
+    /// Creates a failure for the lack of a usable driver.
     pub fn no_driver(message: impl Into<String>) -> Self {
         Failure::new(FailureKind::NoDriver, message)
     }
 
-    /// The sandbox did not come up.
+    /// Creates a boot failure.
     pub fn boot(message: impl Into<String>) -> Self {
         Failure::new(FailureKind::BootFailed, message)
     }
 
-    /// The system refused something during the start.
+    /// Creates a boot failure from a failed system call.
     pub fn boot_io(action: &str, path: &Path, error: impl Into<io::Error>) -> Self {
         Failure::boot(format!("cannot {action} {}: {}", path.display(), error.into()))
     }
 
-    /// Adds what to do about it.
+    /// Adds the remedy.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -1,4 +1,4 @@
-//! Where the state is.
+//! The paths of the state.
 
 use crate::dirs::create_private_dir;
 use crate::error::{Error, Failure, Result};
@@ -18,8 +18,8 @@ pub struct Home {
 }
 
 impl Home {
-    /// The home that the environment names: `MSB_HOME`, else `microsandbox` in `XDG_STATE_HOME`,
-    /// else in `.local/state` of `HOME`. It is created if needed.
+    /// Returns the home of the environment: `MSB_HOME`, else `microsandbox` in `XDG_STATE_HOME`, else
+    /// in `.local/state` of `HOME`. It is created if needed.
     pub fn from_env() -> Result<Self> {
         let set = |key| std::env::var_os(key).filter(|value: &OsString| !value.is_empty());
         let root = if let Some(home) = set("MSB_HOME") {
@@ -29,7 +29,8 @@ impl Home {
         } else if let Some(home) = set("HOME") {
             Path::new(&home).join(".local/state/microsandbox")
         } else {
-            let message = "no place for the state: MSB_HOME, XDG_STATE_HOME and HOME are not set";
+            let message =
+                "cannot find the state directory: MSB_HOME, XDG_STATE_HOME and HOME are not set";
             return Err(Failure::invalid_config(message).hint("set MSB_HOME").into());
         };
         let home = Home::at(&root)?;
@@ -39,8 +40,8 @@ impl Home {
         })
     }
 
-    /// The home at a path, with the sockets in it as well. It is created if needed, for its owner
-    /// alone. Refused when other users could put another directory in its place.
+    /// Returns the home at a path, with the sockets in it as well. It is created if needed, for its
+    /// owner alone. Refused if other users could replace it.
     pub fn at(root: &Path) -> Result<Self> {
         create_private_dir(root)?;
         check_trusted(root)?;
@@ -48,38 +49,38 @@ impl Home {
         Ok(Home { runtime: root.join("run"), root })
     }
 
-    /// Its path, absolute and without symbolic links.
+    /// Returns its path, absolute and without symbolic links.
     pub fn path(&self) -> &Path {
         &self.root
     }
 
-    /// Where results that can be computed again are kept.
+    /// Returns the directory of cached results.
     pub fn cache(&self) -> PathBuf {
         self.root.join("cache")
     }
 
-    /// Where a guest kernel is unpacked.
+    /// Returns the directory of an unpacked guest kernel.
     pub fn kernel(&self) -> PathBuf {
         self.root.join("kernel")
     }
 
-    /// What the processes that get and remove images report.
+    /// Returns the log of image operations.
     pub fn image_log(&self) -> PathBuf {
         self.root.join("images.log")
     }
 
-    /// The directory that holds one directory per sandbox.
+    /// Returns the directory of the sandboxes' directories.
     pub fn sandboxes(&self) -> PathBuf {
         self.root.join("sandboxes")
     }
 
-    /// The directory of one sandbox, there or not.
+    /// Returns the directory of a sandbox, which need not exist.
     pub fn sandbox(&self, name: &Name) -> SandboxDir {
         SandboxDir::new(self.sandboxes().join(name.as_str()), name.clone())
     }
 
-    /// Creates the directory for the sockets of a sandbox, and the link that leads to it whatever
-    /// the environment of a later caller.
+    /// Creates the directory of a sandbox's sockets, and the link to it, which does not depend on a
+    /// later caller's environment.
     pub(crate) fn prepare_run(&self, sandbox: &SandboxDir) -> Result<()> {
         let run = self.runtime.join(sandbox.id());
         create_private_dir(&self.runtime)?;
@@ -101,7 +102,7 @@ fn is_own(path: &Path) -> bool {
         && fs::metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == ours)
 }
 
-/// The directory of one sandbox and the places in it.
+/// The directory of a sandbox, and the paths in it.
 #[derive(Debug, Clone)]
 pub struct SandboxDir {
     path: PathBuf,
@@ -115,107 +116,107 @@ impl SandboxDir {
         SandboxDir { path, name, id }
     }
 
-    /// The sandbox directory at an absolute path that a [`Home`] gave.
+    /// Opens the directory at an absolute path of [`Home::sandbox`].
     pub fn open(path: &Path) -> Result<Self> {
         let name: Name = path.file_name().unwrap_or_default().to_string_lossy().parse()?;
         Ok(SandboxDir::new(path.to_path_buf(), name))
     }
 
-    /// Its path.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The sandbox's name.
+    /// Returns the sandbox's name.
     pub fn name(&self) -> &Name {
         &self.name
     }
 
-    /// A short text that stands for this sandbox in names of system-wide things. It is the same
-    /// at every start, so that leftovers are found.
+    /// Returns a short id for names of system-wide objects. It is the same at every start, so that
+    /// leftovers are found.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The lock file.
+    /// Returns the lock file.
     pub fn lock(&self) -> PathBuf {
         self.path.join("lock")
     }
 
-    /// What it was asked to be.
+    /// Returns the stored configuration.
     pub fn config(&self) -> PathBuf {
         self.path.join("config.json")
     }
 
-    /// That it was started, and on what.
+    /// Returns the record of the last start.
     pub fn started(&self) -> PathBuf {
         self.path.join("started.json")
     }
 
-    /// How it ended.
+    /// Returns the record of how it ended.
     pub fn outcome(&self) -> PathBuf {
         self.path.join("outcome.json")
     }
 
-    /// What its sessions put out, if it keeps that.
+    /// Returns the directory of the session log, if the sandbox has one.
     pub fn log(&self) -> PathBuf {
         self.path.join("log")
     }
 
-    /// The writable layer of the root filesystem.
+    /// Returns the upper directory of the root filesystem.
     pub fn upper(&self) -> PathBuf {
         self.path.join("upper")
     }
 
-    /// The disk that holds the writable layer, where a guest keeps that itself.
+    /// Returns the disk with the upper layer of a virtual machine.
     pub fn disk(&self) -> PathBuf {
         self.path.join("disk")
     }
 
-    /// A sparse file with the filesystem that holds the writable layer, where its size is bounded.
+    /// Returns the sparse file with the filesystem of a container's upper layer, if its size is
+    /// limited.
     pub fn layers_image(&self) -> PathBuf {
         self.path.join("layers.img")
     }
 
-    /// Where the runner, and nobody else, sees that filesystem.
+    /// Returns the mount point of that filesystem, visible to the runner only.
     pub fn layers(&self) -> PathBuf {
         self.path.join("layers")
     }
 
-    /// Working space of the overlay.
+    /// Returns the work directory of the overlay.
     pub fn work(&self) -> PathBuf {
         self.path.join("work")
     }
 
-    /// Where the runner, and nobody else, sees the assembled root filesystem.
+    /// Returns the mount point of the root filesystem, visible to the runner only.
     pub fn rootfs(&self) -> PathBuf {
         self.path.join("rootfs")
     }
 
-    /// What the driver writes for its machine.
+    /// Returns the directory of the driver's files.
     pub fn bundle(&self) -> PathBuf {
         self.path.join("bundle")
     }
 
-    /// What the runner reports.
+    /// Returns the runner's log.
     pub fn runner_log(&self) -> PathBuf {
         self.path.join("runner.log")
     }
 
-    /// What the agent, or the machine's console, prints.
+    /// Returns the log of the agent and the machine's console.
     pub fn agent_log(&self) -> PathBuf {
         self.path.join("agent.log")
     }
 
-    /// A link to the directory of the sockets. It is there from before anything is started until
-    /// everything is cleaned up.
+    /// Returns the link to the directory of the sockets. It exists from before the start until the
+    /// cleanup is complete.
     pub fn run(&self) -> PathBuf {
         self.path.join("run")
     }
 }
 
-/// FNV-1a: short, and the same in every version of this library, which the standard library's
-/// hashes do not promise.
+/// FNV-1a: short, and stable across versions, which the standard library's hashes are not.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -227,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn j10_home_in_a_directory_of_all_is_refused() {
+    fn j10_home_in_a_world_writable_directory_is_refused() {
         use std::os::unix::fs::PermissionsExt;
         let scratch = tempfile::tempdir().unwrap();
         let open = scratch.path().join("open");
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_id_is_stable_and_depends_on_home_and_name() {
+    fn id_is_stable_and_depends_on_home_and_name() {
         let scratch = tempfile::tempdir().unwrap();
         let home = Home::at(scratch.path()).unwrap();
         let (a, b): (Name, Name) = ("a".parse().unwrap(), "b".parse().unwrap());

@@ -1,4 +1,4 @@
-//! The process that works on the store of images for this one.
+//! The process of an image operation.
 
 use crate::companions::Companions;
 use crate::error::{Error, Result};
@@ -9,8 +9,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
 
-/// What a process that gets images may see besides: where credentials, certificates and proxies
-/// are.
+/// Additional variables for image operations: credentials, certificates and proxies.
 const ENVIRONMENT: [&str; 16] = [
     "HOME",
     "XDG_RUNTIME_DIR",
@@ -30,14 +29,14 @@ const ENVIRONMENT: [&str; 16] = [
     "DBUS_SESSION_BUS_ADDRESS",
 ];
 
-/// Work on the store of images that goes on in another process.
+/// A running image operation.
 #[derive(Debug)]
 pub struct ImageTask {
-    /// Closing it ends the work. It ends with this process, too.
+    /// The request pipe. Closing it cancels the operation, as the exit of this process does.
     pub input: OwnedFd,
-    /// What the process tells, line by line, until its end.
+    /// The events, line by line.
     pub output: OwnedFd,
-    /// The process, to be waited for.
+    /// The process, to be reaped.
     pub child: ImageProcess,
 }
 
@@ -46,16 +45,16 @@ pub struct ImageTask {
 pub struct ImageProcess(Child);
 
 impl ImageProcess {
-    /// Waits for its end.
+    /// Waits for its exit.
     pub fn wait(mut self) {
-        // The host program may wait for all its children itself; then there is nothing to do.
+        // Fails if the host program reaps every child itself.
         let _ = self.0.wait();
     }
 }
 
-/// Starts the process with a request, one line without its end.
+/// Starts an image operation with a request, one line without the newline.
 ///
-/// `require_jail`: unpack in a jail that has every wall, or fail.
+/// `require_jail`: unpack in a jail with every wall, or fail.
 pub fn begin_image_task(
     home: &Home,
     companions: &Companions,
@@ -84,9 +83,9 @@ pub fn begin_image_task(
     )?;
     let mut child = command.spawn().map_err(failed)?;
     let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err(failed(io::Error::other("it has no pipes")));
+        return Err(failed(io::Error::other("the process has no pipes")));
     };
-    // What it says, or does not say, tells more than a pipe that broke.
+    // The process's events tell more than a broken pipe.
     let _ = input.write_all(format!("{request}\n").as_bytes());
     Ok(ImageTask { input: input.into(), output: output.into(), child: ImageProcess(child) })
 }

@@ -8,28 +8,28 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The package that always names the newest kernel for virtual machines.
+/// The metapackage that depends on the newest kernel for virtual machines.
 const NEWEST: &str = "linux-image-cloud-amd64";
-/// What it names.
+/// The prefix of that kernel's package.
 const KERNEL: &str = "linux-image-";
 
-/// Fetches Debian's newest kernel for virtual machines with `apt-get download` and unpacks it into
-/// `folder`, in place of what is there. Needs no rights: nothing is installed, and package lists
-/// that the system has not fetched yet are kept aside. Returns the kernel's path.
+/// Downloads Debian's newest kernel for virtual machines with `apt-get download` and unpacks it into
+/// `folder`, which it replaces. Needs no privileges: nothing is installed, and missing package lists
+/// are downloaded to a private directory. Returns the kernel's path.
 pub fn fetch_kernel(folder: &Path) -> Result<PathBuf> {
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(|error| Error::io("create directory", parent, error))?;
     if !replaceable(folder) {
         let kind = io::ErrorKind::AlreadyExists;
-        let error = io::Error::new(kind, "it is there and holds something other than a kernel");
+        let error = io::Error::new(kind, "it exists and holds something other than a kernel");
         return Err(Error::io("replace", folder, error));
     }
     let scratch = Scratch::new(parent)?;
     let mut apt = Apt { folder: scratch.0.clone(), own_lists: false };
     let package = match apt.newest() {
         Ok(package) => package,
-        // The lists of a system that was just made are empty.
+        // A new system has no package lists yet.
         Err(_) => {
             apt.own_lists = true;
             apt.update()?;
@@ -40,8 +40,8 @@ pub fn fetch_kernel(folder: &Path) -> Result<PathBuf> {
     let archive = find(&scratch.0, |name| name.ends_with(".deb"))
         .ok_or_else(|| failed(format!("apt-get download {package} left no package")))?;
     let tree = scratch.0.join("tree");
-    let words = [OsString::from("-x"), archive.into(), tree.clone().into()];
-    output(Command::new("dpkg-deb").args(words))?;
+    let arguments = [OsString::from("-x"), archive.into(), tree.clone().into()];
+    output(Command::new("dpkg-deb").args(arguments))?;
     if folder.exists() {
         retire(folder)?;
     }
@@ -53,7 +53,7 @@ fn kernel_in(folder: &Path) -> Option<PathBuf> {
     find(&folder.join("boot"), |name| name.starts_with("vmlinuz-"))
 }
 
-/// Whether a kernel may take the place of what is there: nothing, or another kernel.
+/// Returns whether a kernel may replace the folder: it is missing, empty, or holds a kernel.
 fn replaceable(folder: &Path) -> bool {
     match fs::read_dir(folder) {
         Ok(mut entries) => entries.next().is_none() || kernel_in(folder).is_some(),
@@ -65,7 +65,7 @@ fn failed(message: String) -> Error {
     Failure::boot(message).into()
 }
 
-/// A directory that goes with the value.
+/// A directory that is removed on drop.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -78,21 +78,21 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is left is a directory that nobody looks for, and the next fetch has another name.
+        // A leftover is never read, and the next download uses another name.
         let _ = crate::tree::remove_tree(&self.0);
     }
 }
 
-/// The package manager, as far as it works without rights.
+/// The package manager, without privileges.
 struct Apt {
     folder: PathBuf,
     own_lists: bool,
 }
 
 impl Apt {
-    fn run(&self, program: &str, words: &[&str]) -> Result<String> {
+    fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(program);
-        // The user that downloads belong to could not write here.
+        // apt's sandbox user cannot write here.
         command.current_dir(&self.folder).args(["-o", "APT::Sandbox::User="]);
         if self.own_lists {
             let lists = self.folder.join("lists");
@@ -103,21 +103,21 @@ impl Apt {
                 command.args(["-o", &format!("Dir::{kind}={}", place.display())]);
             }
         }
-        output(command.args(words))
+        output(command.args(arguments))
     }
 
     fn update(&self) -> Result<()> {
         self.run("apt-get", &["-q", "update"]).map(drop)
     }
 
-    /// The package of the newest kernel.
+    /// Returns the package of the newest kernel.
     fn newest(&self) -> Result<String> {
         let text = self.run("apt-cache", &["show", NEWEST])?;
         depends(&text).ok_or_else(|| failed(format!("package {NEWEST} names no kernel")))
     }
 }
 
-/// The kernel that a package depends on, of what `apt-cache show` prints.
+/// Parses the kernel that a package depends on from the output of `apt-cache show`.
 fn depends(text: &str) -> Option<String> {
     let line = text.lines().find_map(|line| line.strip_prefix("Depends:"))?;
     let mut packages = line.split([',', ' ']).filter(|word| word.starts_with(KERNEL));
@@ -133,14 +133,14 @@ fn output(command: &mut Command) -> Result<String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().rev().find(|line| !line.trim().is_empty());
-    Err(failed(format!("{program}: {}: {}", output.status, last.unwrap_or("it does not say why"))))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let last = stderr.lines().rev().find(|line| !line.trim().is_empty());
+    Err(failed(format!("{program}: {}: {}", output.status, last.unwrap_or("no error message"))))
 }
 
-fn find(folder: &Path, mut is_it: impl FnMut(&str) -> bool) -> Option<PathBuf> {
+fn find(folder: &Path, mut matches: impl FnMut(&str) -> bool) -> Option<PathBuf> {
     let entries = fs::read_dir(folder).ok()?.flatten();
-    let mut found = entries.filter(|entry| is_it(&entry.file_name().to_string_lossy()));
+    let mut found = entries.filter(|entry| matches(&entry.file_name().to_string_lossy()));
     found.next().map(|entry| entry.path())
 }
 
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_is_the_one_that_the_package_depends_on() {
+    fn kernel_package_is_parsed_from_the_dependency() {
         let text = "Package: linux-image-cloud-amd64\nDepends: linux-image-6.1.0-1-cloud-amd64 \
                     (= 6.1.1-1), other\n";
         assert_eq!(depends(text).as_deref(), Some("linux-image-6.1.0-1-cloud-amd64"));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn i_a_program_that_fails_is_told_with_its_last_line() {
+    fn i_failed_program_is_reported_with_its_last_line() {
         let mut command = Command::new("sh");
         let error = output(command.args(["-c", "echo first >&2; echo last >&2; exit 3"]));
         let text = error.unwrap_err().to_string();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn i_only_nothing_or_a_kernel_is_replaced() {
+    fn i_only_an_empty_folder_or_a_kernel_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         assert!(replaceable(&folder.path().join("missing")));
         assert!(replaceable(folder.path()));

@@ -1,4 +1,4 @@
-//! The start of a sandbox, up to the word that it is ready.
+//! The start of a sandbox, until it is ready.
 
 use crate::bounds::Protection;
 use crate::clock::now_ms;
@@ -22,45 +22,45 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// How long a sandbox that is being replaced has to disappear.
+/// Time limit for the end of a sandbox that is being replaced.
 const REPLACE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long past the boot time limit the runner's word is waited for.
+/// How long to wait for the runner's status beyond the boot timeout.
 const STATUS_GRACE: Duration = Duration::from_secs(15);
-/// How much of the runner's log goes into an error.
+/// Bytes of the runner's log that go into an error.
 const LOG_TAIL: u64 = 800;
-/// How [`create`] treats a sandbox that has the name already.
+/// How [`create`] treats an existing sandbox of the name.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CreateOptions {
-    /// End and remove it.
+    /// Kill and remove it.
     pub replace: bool,
 }
 
-/// The one record that the runner writes to its status pipe.
+/// The record that the runner writes to its status pipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StatusRecord {
     /// The agent answers.
     Ready(Ready),
-    /// It will not come up; all is cleaned up, and the lock is free.
+    /// The start failed; everything is cleaned up, and the lock is free.
     Error(Failure),
 }
 
-/// A sandbox that has come up.
+/// A booted sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
     /// The driver in use.
     pub driver: String,
     /// Its isolation.
     pub isolation: Isolation,
-    /// How it is held.
+    /// Its protection.
     #[serde(default)]
     pub protection: Protection,
-    /// The runner's process id, for people.
+    /// The runner's pid, for people.
     pub runner_pid: u32,
 }
 
-/// A sandbox that is being started. Dropping this leaves it to its start.
+/// A sandbox that is being started. Dropping this does not cancel the start.
 #[derive(Debug)]
 pub struct Pending {
     status: OwnedFd,
@@ -70,7 +70,7 @@ pub struct Pending {
     deadline: Instant,
 }
 
-/// Creates a sandbox and begins to start it.
+/// Creates a sandbox and starts it, without waiting until it is ready.
 pub fn create(
     home: &Home,
     config: SandboxConfig,
@@ -87,7 +87,7 @@ pub fn create(
     launch(home, dir, lock, &stored.config, companions, true)
 }
 
-/// Begins to start a sandbox that exists and is not running, with the files it was left with.
+/// Starts an existing sandbox with its files, without waiting until it is ready.
 pub fn start(home: &Home, name: &crate::Name, companions: &Companions) -> Result<Pending> {
     let dir = home.sandbox(name);
     loop {
@@ -117,20 +117,19 @@ pub fn start(home: &Home, name: &crate::Name, companions: &Companions) -> Result
     }
 }
 
-/// Asks which drivers and which walls of the jail can be had here.
+/// Reports the drivers and the jail's walls of this host.
 pub fn doctor(home: &Home, companions: &Companions) -> Result<HostReport> {
     let mut command = runner_command(companions);
     command.arg("probe").arg("--home").arg(home.path()).arg("--agent").arg(&companions.agent);
     let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output();
     let output = output.map_err(|error| Error::io("run", &companions.runner, error))?;
     serde_json::from_slice(&output.stdout).map_err(|_| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        Failure::boot(format!("{} probe failed: {said}", companions.runner.display())).into()
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        Failure::boot(format!("{} probe failed: {stderr}", companions.runner.display())).into()
     })
 }
 
-/// Takes a name for a new sandbox: both locks are held afterwards, and what an earlier one left
-/// running is gone.
+/// Claims a name for a new sandbox: takes both locks, and removes an earlier sandbox if allowed.
 fn claim_name(
     dir: &SandboxDir,
     options: CreateOptions,
@@ -141,7 +140,7 @@ fn claim_name(
         create_private_dir(dir.path())?;
         let lock = match SandboxLock::open(&dir.lock()) {
             Ok(lock) => lock,
-            // Removed again between the two steps.
+            // Removed between the two steps.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
@@ -151,7 +150,7 @@ fn claim_name(
         }
         let stored = dir.read_config();
         if lock.try_running()? {
-            // What cannot be read may be from a later version, and may be worth keeping.
+            // An unreadable record may be of a later version: keep it.
             let is_free = match &stored {
                 Ok(stored) => stored.as_ref().is_none_or(|stored| !stored.config.detached),
                 Err(_) => false,
@@ -172,12 +171,12 @@ fn claim_name(
             return Err(Error::AlreadyExists(dir.name().clone()));
         }
         drop(lock);
-        end_running(dir, deadline)?;
+        kill_running(dir, deadline)?;
     }
 }
 
 /// Kills a running sandbox and waits until its lock is free.
-fn end_running(dir: &SandboxDir, deadline: Instant) -> Result<()> {
+fn kill_running(dir: &SandboxDir, deadline: Instant) -> Result<()> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return Err(Error::TimedOut(dir.name().clone(), REPLACE_TIMEOUT));
@@ -185,8 +184,8 @@ fn end_running(dir: &SandboxDir, deadline: Instant) -> Result<()> {
     match Control::connect(dir) {
         Ok(control) => control.request(&Request::Kill, Some(left)).map(drop),
         Err(Error::NotRunning(_)) => {
-            // It holds the lock but does not listen: it is about to begin or to end, and offers
-            // nothing to wait for.
+            // It holds the lock but does not listen: it is starting or ending, without an event to
+            // wait for.
             std::thread::sleep(Duration::from_millis(5));
             Ok(())
         }
@@ -213,7 +212,7 @@ fn launch(
         Err(error) => {
             drop(lock);
             if fresh {
-                // The first error is the one to report.
+                // Report the first error.
                 let _ = discard_unless_running(&dir, companions);
             }
             Err(error)
@@ -266,7 +265,7 @@ fn spawn_runner(
     }
 }
 
-/// The last lines of the runner's log.
+/// Returns the end of the runner's log.
 fn log_tail(dir: &SandboxDir) -> String {
     let read = || -> io::Result<String> {
         let mut file = File::open(dir.runner_log())?;
@@ -283,19 +282,19 @@ fn log_tail(dir: &SandboxDir) -> String {
 }
 
 impl Pending {
-    /// The sandbox's directory.
+    /// Returns the sandbox's directory.
     pub fn dir(&self) -> &SandboxDir {
         &self.dir
     }
 
-    /// Waits for the runner's word.
+    /// Waits for the runner's status.
     pub fn wait(self) -> Result<Ready> {
         let mut record = Vec::new();
         let mut chunk = [0; 4096];
         loop {
             match wait_readable(self.status.as_fd(), Some(self.deadline)) {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    let failure = Failure::boot("its runner has not answered in time");
+                    let failure = Failure::boot("timed out waiting for the runner");
                     return Err(self.failed(failure));
                 }
                 Err(error) => return Err(Error::io("wait for", self.dir.path(), error)),
@@ -305,7 +304,7 @@ impl Pending {
                 Ok(0) => return self.finish(&record),
                 Ok(length) => record.extend(chunk.iter().take(length)),
                 Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => return Err(Error::io("hear from", self.dir.path(), error)),
+                Err(error) => return Err(Error::io("read the status of", self.dir.path(), error)),
             }
             if record.ends_with(b"\n") {
                 return self.finish(&record);
@@ -313,8 +312,8 @@ impl Pending {
         }
     }
 
-    /// Concludes from what was read from the descriptor up to a newline or its end, for callers
-    /// that wait in a way of their own. May block for a moment to clean up after a failure.
+    /// Returns the result from the bytes read from the descriptor up to a newline or its end, for
+    /// callers that wait by themselves. After a failure it blocks for the cleanup.
     pub fn finish(self, record: &[u8]) -> Result<Ready> {
         match serde_json::from_slice(record) {
             Ok(StatusRecord::Ready(ready)) => Ok(ready),
@@ -332,8 +331,8 @@ impl Pending {
 
     fn failed(self, failure: Failure) -> Error {
         if self.fresh {
-            // What was not ready for one moment leaves nothing behind. The failure of the start
-            // is the one to report; what cannot be removed now is swept by a later call.
+            // A sandbox that was never ready leaves nothing behind. Report the failure of the start;
+            // a later call sweeps what cannot be removed now.
             let _ = discard_unless_running(&self.dir, &self.companions);
         }
         failure.into()
@@ -341,7 +340,7 @@ impl Pending {
 }
 
 impl AsFd for Pending {
-    /// Readable when the runner has said its word; see [`Pending::finish`].
+    /// Readable when the runner has written its status; see [`Pending::finish`].
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.status.as_fd()
     }
@@ -353,15 +352,17 @@ mod tests {
     use crate::dirs::retire;
 
     #[test]
-    fn g_a_name_can_be_claimed_at_any_moment_of_its_removal() {
+    fn g_name_can_be_claimed_during_its_removal() {
         let root = tempfile::tempdir().unwrap();
         let home = Home::at(root.path()).unwrap();
         create_private_dir(&home.sandboxes()).unwrap();
         let dir = home.sandbox(&"claimed".parse().unwrap());
-        let nobody = Companions { runner: "/nonexistent".into(), agent: "/nonexistent".into() };
+        let no_companions =
+            Companions { runner: "/nonexistent".into(), agent: "/nonexistent".into() };
         let claim_and_remove = || {
             for _ in 0..500 {
-                let lock = claim_name(&dir, CreateOptions { replace: true }, &nobody).unwrap();
+                let lock =
+                    claim_name(&dir, CreateOptions { replace: true }, &no_companions).unwrap();
                 retire(dir.path()).unwrap();
                 drop(lock);
             }

@@ -1,15 +1,15 @@
-//! Sandboxes on the host: their state on disk, how they are started, and what a driver must do.
+//! Sandboxes on the host: their state on disk, and how they are started.
 //!
-//! This crate owns the state directory of every sandbox, the lock that says whether one is
-//! running, the search for the companion programs, the hand-over to `msb-runner`, and the
-//! conversation with it. It does not own the machine itself (the runner and its drivers do) nor
-//! the protocol with the agent.
+//! Owns: the state directory of every sandbox, the lock that says whether it runs, the search for
+//! the companion programs, the start of `msb-runner`, the control protocol with it, and the files
+//! of the session log. Does not own: the machine (the runner and its drivers do) nor the protocol
+//! with the agent.
 //!
 //! Invariant: a sandbox is *running* exactly while its runner holds the lock in its directory.
-//! Everything else on disk may be stale after any process was killed at any moment, and every
-//! call here reads such a state correctly and cleans it up.
+//! Everything else on disk may be stale after a process was killed; every call here reads such a
+//! state correctly and cleans it up.
 //!
-//! All calls block; none takes a lock of the process, touches its standard streams or its signals.
+//! All calls block; none uses a process-wide lock, the standard streams or signals.
 
 #![deny(unsafe_code)]
 

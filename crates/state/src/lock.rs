@@ -1,12 +1,11 @@
 //! The lock that says whether a sandbox is running.
 //!
-//! The file `lock` carries two locks of the kind that belongs to an open file description, so
-//! that they pass to a child with the descriptor and end when the last copy of it is closed:
+//! The file `lock` carries two locks of an open file description: a child inherits them with the
+//! descriptor, and they are released when its last copy is closed.
 //!
 //! - byte 0, *running*: held from before the start until the runner has cleaned up;
-//! - byte 1, *maintenance*: held for a moment by whoever changes the directory of a sandbox that
-//!   is not running. Whoever wants byte 0 takes byte 1 first, so that cleaning up after a dead
-//!   sandbox is never mistaken for a running one.
+//! - byte 1, *maintenance*: held while a process changes the directory of a sandbox that is not
+//!   running. It is taken before byte 0, so that a cleanup is never mistaken for a running sandbox.
 
 use crate::error::{Error, Result};
 use crate::sys::{LockOp, is_byte_locked, lock_byte};
@@ -44,13 +43,12 @@ impl SandboxLock {
         Ok(SandboxLock { file, path: path.to_path_buf() })
     }
 
-    /// Takes over a descriptor that was inherited with its locks.
+    /// Takes ownership of a descriptor that was inherited with its locks.
     pub fn inherited(fd: OwnedFd, path: &Path) -> Self {
         SandboxLock { file: File::from(fd), path: path.to_path_buf() }
     }
 
-    /// Whether the path still leads to this file: its directory may have been removed, and
-    /// another created in its place, since it was opened.
+    /// Returns whether the path still names this file: its directory may have been replaced since.
     pub fn is_current(&self) -> bool {
         match (self.file.metadata(), fs::metadata(&self.path)) {
             (Ok(ours), Ok(named)) => ours.dev() == named.dev() && ours.ino() == named.ino(),
@@ -128,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn one_holder_at_a_time_and_a_query_takes_nothing() {
+    fn lock_has_one_holder_and_a_query_takes_nothing() {
         let (_scratch, a, b) = pair();
         assert!(!b.is_running().unwrap());
         assert!(a.try_running().unwrap());
@@ -140,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_lives_as_long_as_any_copy_of_the_descriptor() {
+    fn lock_lives_as_long_as_any_copy_of_the_descriptor() {
         let (_scratch, a, b) = pair();
         assert!(a.try_running().unwrap());
         let copy = a.duplicate().unwrap();
@@ -161,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_in_a_directory_that_was_replaced_is_not_current() {
+    fn lock_in_a_replaced_directory_is_not_current() {
         let (scratch, a, _b) = pair();
         assert!(a.is_current());
         fs::remove_file(scratch.path().join("lock")).unwrap();

@@ -4,13 +4,13 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// The name of a sandbox: 1 to 128 bytes of letters, digits, `.`, `_` and `-`, of which the first
-/// is a letter or a digit. It is therefore also a safe name for a directory.
+/// The name of a sandbox: 1 to 128 letters, digits, `.`, `_` and `-`, starting with a letter or a
+/// digit. It is a safe name for a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 
-/// Why a text is not a name of a sandbox.
+/// Why a text is not a valid name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidName {
@@ -32,7 +32,7 @@ impl Name {
     /// Longest name, in bytes.
     pub const MAX: usize = 128;
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -81,14 +81,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_within_the_rules_are_taken() {
+    fn valid_names_are_accepted() {
         for text in ["a", "9", "web.1_x-y", &"n".repeat(128)] {
             assert_eq!(text.parse::<Name>().unwrap().as_str(), text);
         }
     }
 
     #[test]
-    fn names_outside_the_rules_are_refused_with_the_reason() {
+    fn invalid_names_are_refused_with_the_reason() {
         assert_eq!("".parse::<Name>(), Err(InvalidName::Empty));
         assert_eq!("n".repeat(129).parse::<Name>(), Err(InvalidName::TooLong(129)));
         assert_eq!("..".parse::<Name>(), Err(InvalidName::BadStart('.')));

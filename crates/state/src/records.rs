@@ -1,4 +1,4 @@
-//! What is written about a sandbox.
+//! The JSON records in a sandbox's directory.
 
 use crate::bounds::Protection;
 use crate::clock::now_ms;
@@ -20,16 +20,16 @@ pub enum Status {
     Created,
     /// Its runner holds the lock.
     Running,
-    /// It ended as it was told or as its options said.
+    /// It ended on request or by its options.
     Stopped,
-    /// It ended by itself, or its runner was killed.
+    /// Its machine exited unexpectedly, or its runner was killed.
     Crashed,
 }
 
 /// The content of `config.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
-    /// What it was asked to be.
+    /// Its configuration.
     pub config: SandboxConfig,
     /// When it was created, in milliseconds since 1970.
     pub created_ms: u64,
@@ -37,10 +37,10 @@ pub struct Stored {
     pub creator: Creator,
 }
 
-/// A process, told apart from every other that ever had or will have its number.
+/// A process, identified independently of the reuse of its pid.
 ///
-/// Only used to decide whether what is left of an attached sandbox may be removed; whether a
-/// sandbox is running never depends on it.
+/// Only used to decide whether the leftovers of an attached sandbox may be removed; whether a
+/// sandbox runs never depends on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Creator {
     boot: String,
@@ -50,18 +50,18 @@ pub struct Creator {
 }
 
 impl Creator {
-    /// The calling process.
+    /// Returns the calling process.
     pub fn this_process() -> Result<Self> {
         let pid = std::process::id();
         let stat = Path::new("/proc/self/stat");
         let start = start_time(pid).map_err(|error| Error::io("read", stat, error))?;
-        let (boot, pid_namespace) = surroundings()?;
+        let (boot, pid_namespace) = environment()?;
         Ok(Creator { boot, pid_namespace, pid, start })
     }
 
-    /// Whether the process is known to be gone. One that cannot be seen from here is not.
+    /// Returns whether the process is known to have ended. One in another PID namespace is not.
     pub fn is_gone(&self) -> bool {
-        let Ok((boot, pid_namespace)) = surroundings() else { return false };
+        let Ok((boot, pid_namespace)) = environment() else { return false };
         if boot != self.boot {
             return true;
         }
@@ -75,7 +75,7 @@ impl Creator {
     }
 }
 
-fn surroundings() -> Result<(String, String)> {
+fn environment() -> Result<(String, String)> {
     let boot_path = Path::new("/proc/sys/kernel/random/boot_id");
     let boot =
         fs::read_to_string(boot_path).map_err(|error| Error::io("read", boot_path, error))?;
@@ -84,11 +84,11 @@ fn surroundings() -> Result<(String, String)> {
     Ok((boot.trim().to_owned(), ns.to_string_lossy().into_owned()))
 }
 
-/// When a process started, in clock ticks since boot. One that has exited counts as not found.
+/// Returns the start time of a process in clock ticks since boot. A zombie is not found.
 fn start_time(pid: u32) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed /proc/<pid>/stat");
-    // The program's name, in parentheses, may itself contain spaces and parentheses.
+    // The program's name, in parentheses, may contain spaces and parentheses.
     let (_, rest) = stat.rsplit_once(") ").ok_or_else(malformed)?;
     let mut fields = rest.split(' ');
     if matches!(fields.next(), Some("Z" | "X")) {
@@ -105,7 +105,7 @@ pub struct Started {
     pub at_ms: u64,
     /// The driver and its isolation, once it was ready.
     pub machine: Option<(String, Isolation)>,
-    /// How it is held, once it was ready.
+    /// Its protection, once it was ready.
     #[serde(default)]
     pub protection: Option<Protection>,
 }
@@ -115,7 +115,7 @@ pub struct Started {
 pub struct Outcome {
     /// Why.
     pub reason: Reason,
-    /// More about it, for people.
+    /// Details for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// When, in milliseconds since 1970.
@@ -127,29 +127,29 @@ pub struct Outcome {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reason {
-    /// It was asked to stop.
+    /// It was stopped on request.
     Stopped,
     /// It was killed on request.
     Killed,
     /// It was attached, and the process that created it ended.
     CreatorGone,
-    /// Its time was over.
+    /// Its maximum duration passed.
     MaxDuration,
-    /// Nothing ran in it for too long.
+    /// It was idle for too long.
     Idle,
-    /// The machine ended by itself.
+    /// The machine exited unexpectedly.
     Crashed,
-    /// It did not come up.
+    /// It failed to boot.
     BootFailed,
 }
 
 impl Outcome {
-    /// An outcome of this moment.
+    /// Returns an outcome of now.
     pub fn now(reason: Reason, detail: Option<String>) -> Self {
         Outcome { reason, detail, at_ms: now_ms() }
     }
 
-    /// The state that this outcome leaves the sandbox in.
+    /// Returns the sandbox's state after this outcome.
     pub fn status(&self) -> Status {
         match self.reason {
             Reason::Crashed | Reason::BootFailed => Status::Crashed,
@@ -159,7 +159,7 @@ impl Outcome {
 }
 
 impl SandboxDir {
-    /// Reads `config.json`; `None` means that there is no such sandbox.
+    /// Reads `config.json`; `None` if the sandbox does not exist.
     pub fn read_config(&self) -> Result<Option<Stored>> {
         read_json(&self.config())
     }
@@ -216,22 +216,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_not_gone_and_a_reaped_child_is() {
+    fn reaped_child_is_gone_this_process_is_not() {
         let mut creator = Creator::this_process().unwrap();
         assert!(!creator.is_gone());
         let mut child = std::process::Command::new("true").spawn().unwrap();
         creator.pid = child.id();
-        assert!(creator.is_gone(), "same number, other start");
+        assert!(creator.is_gone(), "same pid, other start time");
         child.wait().unwrap();
         assert!(creator.is_gone());
         creator.pid_namespace = "pid:[1]".into();
-        assert!(!creator.is_gone(), "what cannot be seen is not gone");
+        assert!(!creator.is_gone(), "a process of another namespace is not gone");
         creator.boot = "another".into();
         assert!(creator.is_gone());
     }
 
     #[test]
-    fn only_crashes_and_failed_starts_count_as_crashed() {
+    fn only_crashes_and_failed_boots_are_crashed() {
         let status = |reason| Outcome::now(reason, None).status();
         for reason in [Reason::Crashed, Reason::BootFailed] {
             assert_eq!(status(reason), Status::Crashed);

@@ -3,18 +3,18 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What stands between a sandbox and the host.
+/// The boundary between a sandbox and the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Isolation {
-    /// A virtual machine that the processor isolates.
+    /// A virtual machine with hardware virtualisation.
     Hardware,
-    /// A virtual machine in software.
+    /// An emulated virtual machine.
     Emulated,
     /// A container: the kernel is shared.
     Container,
-    /// A virtual machine on a host that was told to skip the check for hardware isolation.
+    /// A virtual machine without the check for hardware virtualisation.
     Unchecked,
 }
 
@@ -29,16 +29,16 @@ impl fmt::Display for Isolation {
     }
 }
 
-/// Whether a driver can be used on this host.
+/// The result of a driver's probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Probe {
-    /// It can; the text says on what it stands.
+    /// The driver is usable; the text has backend details.
     Usable(String),
-    /// It cannot.
+    /// The driver is not usable.
     Unusable {
         /// Why not.
         reason: String,
-        /// The command that would make it usable, where there is one.
+        /// The command that makes it usable, if there is one.
         remedy: Option<String>,
     },
 }
@@ -46,32 +46,32 @@ pub enum Probe {
 /// What a host offers; what `doctor` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostReport {
-    /// Every driver, in the order in which they are chosen.
+    /// Every driver, in the order of preference.
     pub drivers: Vec<DriverReport>,
     /// Every wall of the jail.
     pub walls: Vec<WallReport>,
 }
 
-/// Whether a driver can be used.
+/// The report on a driver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriverReport {
     /// The driver's name.
     pub name: String,
-    /// What it isolates with.
+    /// Its isolation.
     pub isolation: Isolation,
-    /// Whether it can be used.
+    /// The result of its probe.
     pub probe: Probe,
-    /// What it cannot bound on this host, each with the reason.
+    /// The resources that it cannot limit on this host, each with the reason.
     pub unbounded: Vec<String>,
 }
 
-/// Whether a wall of the jail can be had.
+/// The report on a wall of the jail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WallReport {
-    /// What it is called.
+    /// The wall's name.
     pub name: String,
-    /// Why it cannot be had; `None` when it can.
+    /// Why it is missing; `None` if it is not.
     pub missing: Option<String>,
-    /// What would help, where that is known.
+    /// The remedy, if known.
     pub remedy: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Unix sockets in directories whose path may be longer than the address of a socket can be.
+//! Unix sockets whose path may be longer than a socket address.
 
 use crate::error::{Error, Result};
 use rustix::fs::{Mode, OFlags};
@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// A short path to `name` in `directory`, good as long as the descriptor is open.
+/// Returns a short path to `name` in `directory`, valid while the descriptor is open.
 fn short_path(directory: &Path, name: &str) -> Result<(OwnedFd, PathBuf)> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(directory, flags, Mode::empty())
@@ -17,13 +17,13 @@ fn short_path(directory: &Path, name: &str) -> Result<(OwnedFd, PathBuf)> {
     Ok((fd, path))
 }
 
-/// Connects to the socket `name` in `directory`, however long that path is.
+/// Connects to the socket `name` in `directory`, whose path may be long.
 pub fn connect_in(directory: &Path, name: &str) -> Result<UnixStream> {
     let (_directory, path) = short_path(directory, name)?;
     UnixStream::connect(path).map_err(|error| Error::io("connect to", &directory.join(name), error))
 }
 
-/// Creates a listening socket `name` in `directory`, for its owner alone, in place of any old one.
+/// Creates a private listening socket `name` in `directory`, and replaces an old one.
 pub fn bind_in(directory: &Path, name: &str) -> Result<UnixListener> {
     let (_directory, path) = short_path(directory, name)?;
     let failed = |error| Error::io("listen at", &directory.join(name), error);
@@ -32,7 +32,7 @@ pub fn bind_in(directory: &Path, name: &str) -> Result<UnixListener> {
         _ => {}
     }
     let listener = UnixListener::bind(&path).map_err(failed)?;
-    // Between the two steps the directory, closed to others, keeps them out.
+    // Between the two steps the private directory keeps other users out.
     fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
     Ok(listener)
 }
@@ -43,7 +43,7 @@ mod tests {
     use std::io::{Read, Write};
 
     #[test]
-    fn a_socket_works_under_a_path_longer_than_an_address() {
+    fn socket_works_at_a_path_longer_than_an_address() {
         let scratch = tempfile::tempdir().unwrap();
         let deep = scratch.path().join("d".repeat(100)).join("e".repeat(100));
         fs::create_dir_all(&deep).unwrap();

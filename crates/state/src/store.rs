@@ -1,4 +1,4 @@
-//! All sandboxes of a home: look, remove, clean up.
+//! The sandboxes of a home: get, list, remove, clean up.
 
 use crate::companions::Companions;
 use crate::config::SandboxConfig;
@@ -19,31 +19,31 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::{fs, io};
 
-/// How long a forced removal waits for the end of the sandbox.
+/// Time limit of a forced removal for the end of the sandbox.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a call waits for the runner to clean up after a sandbox that was killed.
+/// Time limit for the runner's cleanup of a killed sandbox.
 const SWEEP_LIMIT: Duration = Duration::from_secs(60);
-/// How long a removal waits for the runner to remove a sandbox's files.
+/// Time limit of a removal for the runner to remove the files.
 const PURGE_LIMIT: Duration = Duration::from_secs(120);
-/// How long other calls wait for the removal of files that are in nobody's way.
-const ASIDE_LIMIT: Duration = Duration::from_secs(1);
-/// Size from which on the host program leaves the removal of a file to the runner, in bytes.
+/// Time limit of other calls for the removal of leftover files.
+const LEFTOVER_LIMIT: Duration = Duration::from_secs(1);
+/// Size above which the host program leaves the removal of a file to the runner, in bytes.
 const LARGE_FILE: u64 = 256 * 1024 * 1024;
 
-/// What is known about a sandbox.
+/// A sandbox as read from disk.
 #[derive(Debug, Clone)]
 pub struct Info {
     /// Its directory.
     pub dir: SandboxDir,
     /// Its state.
     pub status: Status,
-    /// What it was asked to be.
+    /// Its configuration.
     pub config: SandboxConfig,
     /// When it was created, in milliseconds since 1970.
     pub created_ms: u64,
     /// Its last start.
     pub started: Option<Started>,
-    /// How it ended, when it is not running.
+    /// How it ended; `None` while it runs.
     pub outcome: Option<Outcome>,
 }
 
@@ -66,7 +66,7 @@ impl SandboxDir {
     }
 }
 
-/// Looks at one sandbox. What a killed one left behind is cleaned up on the way.
+/// Reads a sandbox, and cleans it up if its runner was killed.
 pub fn get(home: &Home, name: &Name, companions: Option<&Companions>) -> Result<Info> {
     let dir = home.sandbox(name);
     loop {
@@ -78,7 +78,7 @@ pub fn get(home: &Home, name: &Name, companions: Option<&Companions>) -> Result<
         let stored = dir.read_config()?;
         let (started, outcome) = (dir.read_started()?, dir.read_outcome()?);
         if running != lock.is_running()? || !lock.is_current() {
-            // It changed while being read.
+            // It changed in the meantime.
             continue;
         }
         let Stored { config, created_ms, .. } =
@@ -94,13 +94,13 @@ pub fn get(home: &Home, name: &Name, companions: Option<&Companions>) -> Result<
     }
 }
 
-/// Lists all sandboxes by name. What killed ones left behind is cleaned up on the way. One that
-/// cannot be read is listed with its error, so that it hides no other.
+/// Lists all sandboxes by name, and cleans up those whose runner was killed. A sandbox that cannot
+/// be read is listed with its error.
 pub fn list(home: &Home, companions: Option<&Companions>) -> Result<Vec<(Name, Result<Info>)>> {
     let mut found = Vec::new();
     for name in names(home, companions)? {
         match get(home, &name, companions) {
-            // Removed meanwhile, or half-made.
+            // Removed in the meantime, or not complete.
             Err(Error::NotFound(_)) => {}
             result => found.push((name, result)),
         }
@@ -108,16 +108,16 @@ pub fn list(home: &Home, companions: Option<&Companions>) -> Result<Vec<(Name, R
     Ok(found)
 }
 
-/// Cleans up after every sandbox that was killed.
+/// Cleans up every sandbox whose runner was killed.
 pub fn sweep(home: &Home, companions: &Companions) -> Result<()> {
     list(home, Some(companions))?.into_iter().try_for_each(|(_, info)| info.map(drop))
 }
 
-/// Removes a sandbox; one that is running only by `force`.
+/// Removes a sandbox; a running one only with `force`.
 pub fn remove(home: &Home, name: &Name, force: bool, companions: &Companions) -> Result<()> {
     let dir = home.sandbox(name);
-    // Whoever made a sandbox that is ended while it comes up, or ran one that is attached, removes
-    // it as well.
+    // The creator of an attached sandbox, or of one that is killed during its start, removes it as
+    // well.
     let mut ended = false;
     let gone = |ended| if ended { Ok(()) } else { Err(Error::NotFound(name.clone())) };
     loop {
@@ -145,7 +145,7 @@ pub fn remove(home: &Home, name: &Name, force: bool, companions: &Companions) ->
                     return Err(Failure::boot(format!("the runner answered {reply:?}")).into());
                 }
             },
-            // About to begin or to end; there is nothing to wait for.
+            // It is starting or ending, without an event to wait for.
             Err(Error::NotRunning(_)) => std::thread::sleep(Duration::from_millis(5)),
             Err(error) => return Err(error),
         }
@@ -169,10 +169,10 @@ fn names(home: &Home, companions: Option<&Companions>) -> Result<Vec<Name>> {
         }
         names.extend(name.parse::<Name>().ok());
     }
-    // What a removal that was killed has left; one that goes on is not waited for.
+    // Leftovers of killed removals; concurrent ones are not waited for.
     retired.retain(|path| !remove_known(path));
     if let Some(companions) = companions.filter(|_| !retired.is_empty()) {
-        let _ = purge(&retired, false, ASIDE_LIMIT, companions);
+        let _ = purge(&retired, false, LEFTOVER_LIMIT, companions);
     }
     names.sort();
     Ok(names)
@@ -193,13 +193,12 @@ fn is_there(path: &std::path::Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// Cleans up after a sandbox that was not running a moment ago, if there is anything to clean and
-/// nobody else is at it.
+/// Cleans up a sandbox that is not running, unless another process does.
 fn tidy(dir: &SandboxDir, lock: &SandboxLock, companions: &Companions) -> Result<()> {
     let orphaned = match dir.read_config() {
         Ok(Some(stored)) => !stored.config.detached && stored.creator.is_gone(),
         Ok(None) => true,
-        // What cannot be read is not removed: it may be from a later version.
+        // An unreadable record may be of a later version: keep it.
         Err(_) => false,
     };
     if !orphaned && !is_there(&dir.run()) {
@@ -208,8 +207,8 @@ fn tidy(dir: &SandboxDir, lock: &SandboxLock, companions: &Companions) -> Result
     if !lock.try_maintenance()? {
         return Ok(());
     }
-    let still = lock.is_current() && !lock.is_running()?;
-    let result = match still {
+    let unchanged = lock.is_current() && !lock.is_running()?;
+    let result = match unchanged {
         true if orphaned => discard(dir, lock, companions),
         true => clean_leftovers(dir, lock, companions),
         false => Ok(()),
@@ -218,8 +217,8 @@ fn tidy(dir: &SandboxDir, lock: &SandboxLock, companions: &Companions) -> Result
     result
 }
 
-/// Has the runner end and remove what a killed sandbox left on the host. The caller holds the
-/// maintenance lock.
+/// Runs the runner's sweep, which kills and removes what a sandbox left on the host. The caller holds
+/// the maintenance lock.
 pub(crate) fn clean_leftovers(
     dir: &SandboxDir,
     lock: &SandboxLock,
@@ -244,8 +243,8 @@ fn run_on_directory(
     pass_descriptors(&mut command, companions, fds)?;
     let why = match run(command, &companions.runner, Some(SWEEP_LIMIT))? {
         Some(true) => return Ok(()),
-        Some(false) => io::Error::other("the runner could not; see runner.log in it"),
-        None => io::Error::new(io::ErrorKind::TimedOut, "the runner has not answered in time"),
+        Some(false) => io::Error::other("the runner failed; see runner.log in it"),
+        None => io::Error::new(io::ErrorKind::TimedOut, "timed out waiting for the runner"),
     };
     Err(Error::io("clean up", dir.path(), why))
 }
@@ -260,25 +259,25 @@ fn discard(dir: &SandboxDir, lock: &SandboxLock, companions: &Companions) -> Res
     match purge(&[aside], true, PURGE_LIMIT, companions)? {
         Some(true) => Ok(()),
         Some(false) => {
-            let error = io::Error::other("the runner could not remove its files");
+            let error = io::Error::other("the runner cannot remove its files");
             Err(Error::io("remove", dir.path(), error))
         }
         None => Err(Error::StillRemoving(dir.name().clone(), PURGE_LIMIT)),
     }
 }
 
-/// Frees the name of a sandbox that is not running, whose maintenance lock the caller holds. Its
-/// files are removed as far as that is quickly done, else by a later call.
+/// Frees the name of a sandbox that is not running. Its files are removed now if that is quick, else
+/// by a later call. The caller holds the maintenance lock.
 pub(crate) fn replace(dir: &SandboxDir, companions: &Companions) -> Result<()> {
     if let Some(aside) = set_aside(dir.path())?
         && !remove_known(&aside)
     {
-        let _ = purge(&[aside], false, ASIDE_LIMIT, companions);
+        let _ = purge(&[aside], false, LEFTOVER_LIMIT, companions);
     }
     Ok(())
 }
 
-/// Whether the directory of a sandbox has nothing in it but its lock.
+/// Returns whether the directory of a sandbox has only its lock.
 pub(crate) fn is_blank(dir: &SandboxDir) -> Result<bool> {
     let failed = |error| Error::io("read", dir.path(), error);
     for entry in fs::read_dir(dir.path()).map_err(failed)? {
@@ -289,10 +288,10 @@ pub(crate) fn is_blank(dir: &SandboxDir) -> Result<bool> {
     Ok(true)
 }
 
-/// Removes a retired directory by the names that the library gives. False when there is more.
+/// Removes a retired directory by the names that the library uses. Returns false if more is left.
 ///
-/// The host program enters no directory that a guest can have filled, and waits for no large
-/// file: that is the runner's part.
+/// The host program enters no directory that a guest can have filled, and waits for no large file:
+/// the runner does.
 fn remove_known(aside: &Path) -> bool {
     const FILES: [&str; 14] = [
         "lock",
@@ -326,10 +325,10 @@ fn remove_known(aside: &Path) -> bool {
     }
 }
 
-/// Has the runner remove retired directories, and says whether it has; `None` when that takes
-/// longer than the limit, and goes on.
+/// Runs the runner's purge of retired directories and returns whether it succeeded; `None` on
+/// timeout, when the removal continues.
 ///
-/// Without `wait` it leaves out those that another process is removing.
+/// Without `wait` it skips those that another process is removing.
 fn purge(
     retired: &[PathBuf],
     wait: bool,

@@ -1,8 +1,8 @@
 //! Removal of directory trees that a guest has filled.
 //!
-//! A guest can nest directories deeper than a stack, a descriptor table or a path allows for.
-//! Every directory that is not empty is therefore moved up to the top of the tree before it is
-//! emptied, so that two descriptors and names of one component reach everything.
+//! A guest can nest directories deeper than a stack, a descriptor table or a path allows. Every
+//! non-empty directory is therefore moved to the top of the tree before it is emptied: two
+//! descriptors and single-component names reach everything.
 
 use crate::error::{Error, Result};
 use rustix::fs::{
@@ -15,11 +15,11 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// Bytes of directory entries that are read at once.
+/// Bytes of directory entries per read.
 const ENTRIES: usize = 16 * 1024;
-/// Passes over a directory that remove nothing before it is given up.
+/// Passes without progress before giving up.
 const IDLE_PASSES: u32 = 4;
-/// Flags of every directory that is opened. FIFOs and devices are refused by `DIRECTORY`.
+/// Flags for opening a directory. `DIRECTORY` refuses FIFOs and devices.
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
@@ -29,11 +29,11 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_XDEV);
 
-/// Removes a directory with all it contains; succeeds when it does not exist.
+/// Removes a directory with its content; succeeds if it does not exist.
 ///
-/// Opens up directories that deny their owner access, as a container and the overlay leave them
-/// behind. Follows no symbolic link and enters no mount point. Stack, descriptors and memory are
-/// constant for any depth, and two removals of the same tree may run at once.
+/// Changes the mode of directories that deny their owner access, as containers and overlayfs leave
+/// them. Follows no symbolic link and enters no mount point. Stack, descriptors and memory are
+/// constant at any depth, and removals of the same tree can run concurrently.
 pub fn remove_tree(path: &Path) -> Result<()> {
     let failed = |error: Errno| Error::io("remove", path, error);
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -81,13 +81,13 @@ fn remove_below(parent: &OwnedFd, name: &CStr) -> rustix::io::Result<()> {
     let mut idle = 0;
     loop {
         let removed = match top.pass() {
-            // Another removal of the same tree has finished.
+            // A concurrent removal has finished.
             Err(Errno::NOENT) => true,
             removed => removed?,
         };
         idle = if removed { 0 } else { idle + 1 };
         match remove_simple(parent, name) {
-            // Filled by another process meanwhile, or there is something that cannot be removed.
+            // Filled concurrently, or an entry cannot be removed.
             Err(Errno::NOTEMPTY) if idle < IDLE_PASSES => {}
             Err(Errno::NOTEMPTY) => return Err(top.error.unwrap_or(Errno::NOTEMPTY)),
             result => return result,
@@ -95,16 +95,16 @@ fn remove_below(parent: &OwnedFd, name: &CStr) -> rustix::io::Result<()> {
     }
 }
 
-/// The directories that were moved to the top and are not removed yet, by number.
+/// The directories that were moved to the top and not removed yet, by number.
 #[derive(Debug)]
 struct Raised {
     done: u64,
     made: u64,
 }
 
-/// A name at the top for a directory that is moved there.
+/// Returns a name at the top for a directory that is moved there.
 ///
-/// A guest may have used it: what is found under it is removed all the same.
+/// A guest may have used it: such an entry is removed as well.
 fn raised_name(number: u64) -> std::ffi::CString {
     std::ffi::CString::new(format!(".raised-{number}")).unwrap_or_default()
 }
@@ -114,15 +114,15 @@ fn raised_name(number: u64) -> std::ffi::CString {
 struct Top {
     root: OwnedFd,
     raised: Raised,
-    /// The first failure, which is reported if something stays.
+    /// The first error, which is reported if something is left.
     error: Option<Errno>,
 }
 
 impl Top {
-    /// Removes every entry that one reading of the top shows, and says whether any was.
+    /// Removes every entry of one reading of the top. Returns whether any was removed.
     fn pass(&mut self) -> rustix::io::Result<bool> {
         let mut buffer = [MaybeUninit::uninit(); ENTRIES];
-        // The position in the directory belongs to the open file: a new one begins at its start.
+        // A new open file description starts at the beginning.
         let listed = openat(&self.root, c".", DIRECTORY, Mode::empty())?;
         let mut entries = RawDir::new(&listed, &mut buffer);
         let mut any = false;
@@ -136,7 +136,7 @@ impl Top {
         Ok(any)
     }
 
-    /// Removes the directories that were moved to the top, and those that this moves there.
+    /// Removes the directories that were moved to the top, including those moved meanwhile.
     fn remove_raised(&mut self) -> bool {
         let mut any = false;
         while self.raised.done < self.raised.made {
@@ -147,7 +147,7 @@ impl Top {
         any
     }
 
-    /// Removes one entry of the top; subdirectories in it are moved to the top.
+    /// Removes one entry of the top, and moves its subdirectories to the top.
     fn remove(&mut self, name: &CStr) -> bool {
         let mut any = false;
         let mut idle = 0;
@@ -161,7 +161,7 @@ impl Top {
                 }
             }
             match open_directory(&self.root, name).and_then(|directory| self.empty(&directory)) {
-                // Also moved or replaced by another removal of the same tree.
+                // Moved or removed by a concurrent removal.
                 Err(Errno::NOENT) => return any,
                 Err(error) => {
                     self.error.get_or_insert(error);
@@ -173,7 +173,7 @@ impl Top {
         }
     }
 
-    /// Empties a directory by one reading of it, and says whether it removed or moved anything.
+    /// Empties a directory in one reading. Returns whether an entry was removed or moved.
     fn empty(&mut self, directory: &OwnedFd) -> rustix::io::Result<bool> {
         let mut buffer = [MaybeUninit::uninit(); ENTRIES];
         let mut entries = RawDir::new(directory, &mut buffer);
@@ -204,9 +204,9 @@ impl Top {
         loop {
             let number = self.raised.made;
             match renameat(from, name, &self.root, raised_name(number)) {
-                // The name is in use; what has it goes as well.
+                // The name is in use; its entry is removed as well.
                 Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => self.raised.made += 1,
-                // Its `..` changes, for which its owner needs write access to it.
+                // The change of its `..` needs write access to it.
                 Err(Errno::ACCESS) if !opened => {
                     opened = true;
                     drop(open_directory(from, name)?);
@@ -226,13 +226,13 @@ fn is_dot(name: &CStr) -> bool {
     matches!(name.to_bytes(), b"." | b"..")
 }
 
-/// Opens a directory to read and change it, whatever its mode says to its owner.
+/// Opens a directory for reading and changing, whatever its mode.
 fn open_directory(at: &OwnedFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
     let opened = match open_beneath(at, name, DIRECTORY) {
         Err(Errno::ACCESS) => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let found = open_beneath(at, name, flags)?;
-            // Through its descriptor: another name cannot take its place.
+            // Through the descriptor, so it cannot be replaced in between.
             let shown = format!("/proc/self/fd/{}", found.as_raw_fd());
             rustix::fs::chmod(shown.as_str(), Mode::RWXU)?;
             open_beneath(at, name, DIRECTORY)?
@@ -241,7 +241,7 @@ fn open_directory(at: &OwnedFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
     };
     let mode = Mode::from_raw_mode(fstat(&opened)?.st_mode);
     if !mode.contains(Mode::RWXU) {
-        // Root may not own it, and needs no access; others get the error of what they do next.
+        // Root needs no access; for others the next call fails.
         let _ = fchmod(&opened, Mode::RWXU);
     }
     Ok(opened)
@@ -249,7 +249,7 @@ fn open_directory(at: &OwnedFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
 
 fn open_beneath(at: &OwnedFd, name: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     match openat2(at, name, flags, Mode::empty(), BENEATH) {
-        // Linux before 5.6, or a filter that does not know the call.
+        // Linux before 5.6, or a seccomp filter.
         Err(Errno::NOSYS) => {
             let opened = openat(at, name, flags, Mode::empty())?;
             same_device(std::os::fd::AsFd::as_fd(at), std::os::fd::AsFd::as_fd(&opened))?;

@@ -1,4 +1,4 @@
-//! Which files may be executed or trusted with state: those that no other user can replace.
+//! The check that no other user can replace a program or a state directory.
 
 use crate::error::{Error, Result};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-/// As many links as the kernel follows.
+/// Most symbolic links, as in the kernel.
 const MAX_LINKS: u32 = 40;
 
 /// Checks that no user but root and the caller can replace or change a file or directory.
@@ -26,9 +26,9 @@ const MAX_LINKS: u32 = 40;
 /// - the group cannot write, unless it is a sticky directory, or the caller's own or root's group
 ///   without another member (as Debian's OpenSSH has it).
 ///
-/// Each directory is opened in the one that was checked before it, so that no check can be
-/// overtaken by another user. In a user namespace without the host's root, whatever is not the
-/// caller's shows the overflow id, which counts as root.
+/// Each directory is opened relative to the one checked before it, so there is no race with another
+/// user. In a user namespace without the host's root, files of others have the overflow id, which
+/// counts as root.
 pub fn check_trusted(path: &Path) -> Result<()> {
     walk(path).map_err(|fault| match fault {
         Fault::Untrusted(at, what, remedy) => Error::Untrusted {
@@ -41,27 +41,27 @@ pub fn check_trusted(path: &Path) -> Result<()> {
 }
 
 enum Fault {
-    /// The file or directory, what is wrong with it, and the command that would help.
+    /// The file or directory, its fault, and the command that fixes it.
     Untrusted(PathBuf, String, &'static str),
     System(PathBuf, Errno),
 }
 
 /// The directories from the root to the current one.
-type Place = Vec<(PathBuf, OwnedFd)>;
+type Directories = Vec<(PathBuf, OwnedFd)>;
 
 fn walk(path: &Path) -> std::result::Result<(), Fault> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let mut left: VecDeque<OsString> = parts(&absolute);
-    let mut place = root()?;
+    let mut directories = root()?;
     let mut links = 0;
     while let Some(name) = left.pop_front() {
         if name == ".." {
-            if place.len() > 1 {
-                place.pop();
+            if directories.len() > 1 {
+                directories.pop();
             }
             continue;
         }
-        let Some((folder, at)) = place.last() else { break };
+        let Some((folder, at)) = directories.last() else { break };
         let shown = folder.join(&name);
         let system = |error| Fault::System(shown.clone(), error);
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -77,13 +77,13 @@ fn walk(path: &Path) -> std::result::Result<(), Fault> {
                 let target = readlinkat(&opened, "", Vec::new()).map_err(system)?;
                 let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
                 if target.is_absolute() {
-                    place = root()?;
+                    directories = root()?;
                 }
                 for part in parts(&target).into_iter().rev() {
                     left.push_front(part);
                 }
             }
-            FileType::Directory => place.push((shown, opened)),
+            FileType::Directory => directories.push((shown, opened)),
             _ if left.is_empty() => {}
             _ => return Err(Fault::System(shown, Errno::NOTDIR)),
         }
@@ -91,7 +91,7 @@ fn walk(path: &Path) -> std::result::Result<(), Fault> {
     Ok(())
 }
 
-fn root() -> std::result::Result<Place, Fault> {
+fn root() -> std::result::Result<Directories, Fault> {
     let path = PathBuf::from("/");
     let system = |error| Fault::System("/".into(), error);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -123,28 +123,28 @@ fn check(
     }
     let kind = FileType::from_raw_mode(found.st_mode);
     let sticky = kind == FileType::Directory && !last && found.st_mode & 0o1000 != 0;
-    // The mode of a link means nothing.
+    // A link's mode has no meaning.
     if kind == FileType::Symlink || sticky {
         return Ok(());
     }
     if found.st_mode & 0o002 != 0 {
         return untrusted("is writable by others".to_owned(), "chmod o-w");
     }
-    if found.st_mode & 0o020 != 0 && (has_list(opened) || !is_private_group(found.st_gid)) {
+    if found.st_mode & 0o020 != 0 && (has_acl(opened) || !is_private_group(found.st_gid)) {
         return untrusted("is writable by its group".to_owned(), "chmod g-w");
     }
     Ok(())
 }
 
-/// Whether an access control list stands behind the bits of the group.
-fn has_list(opened: &OwnedFd) -> bool {
+/// Returns whether the group bits are the mask of an access control list.
+fn has_acl(opened: &OwnedFd) -> bool {
     let shown = format!("/proc/self/fd/{}", opened.as_raw_fd());
     let mut none: [u8; 0] = [];
     rustix::fs::getxattr(shown, "system.posix_acl_access", &mut none).is_ok_and(|size| size > 0)
 }
 
-/// Whether a group is root's or the caller's primary one, and has no other member that the
-/// system's files name.
+/// Returns whether a group is root's or the caller's primary one, without another member in
+/// `/etc/passwd` and `/etc/group`.
 fn is_private_group(group: u32) -> bool {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     (group == 0 || group == getegid().as_raw())
@@ -182,7 +182,7 @@ fn overflow_id() -> u32 {
     text.trim().parse().unwrap_or(65_534)
 }
 
-/// Whether this is a user namespace that does not have all ids of the host.
+/// Returns whether this user namespace lacks ids of the host.
 fn hides_root() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let fields: Vec<&str> = map.split_whitespace().collect();
@@ -198,7 +198,7 @@ mod tests {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn said(path: &Path) -> String {
+    fn error_of(path: &Path) -> String {
         check_trusted(path).unwrap_err().to_string()
     }
 
@@ -213,19 +213,19 @@ mod tests {
         mode(&folder, 0o777);
         let (program_text, folder_text) = (program.display(), folder.display());
         assert_eq!(
-            said(&program),
+            error_of(&program),
             format!(
                 "cannot use {program_text}: {folder_text} is writable by others; \
                  chmod o-w {folder_text}"
             )
         );
-        // Only the owner of an entry can replace it.
+        // With the sticky bit only an entry's owner can replace it.
         mode(&folder, 0o1777);
         check_trusted(&program).unwrap();
-        assert!(check_trusted(&folder).is_err(), "of a directory itself entries can be made");
+        assert!(check_trusted(&folder).is_err(), "anyone can create entries in it");
         mode(&folder, 0o755);
         mode(&program, 0o777);
-        assert!(said(&program).contains("msb-runner is writable by others"));
+        assert!(error_of(&program).contains("msb-runner is writable by others"));
     }
 
     #[test]
@@ -242,8 +242,8 @@ mod tests {
         check_trusted(&open.join("link")).unwrap();
         check_trusted(&closed.join("link")).unwrap();
         mode(&open, 0o777);
-        assert!(said(&open.join("link")).contains("open is writable"));
-        assert!(said(&closed.join("link")).contains("open is writable"));
+        assert!(error_of(&open.join("link")).contains("open is writable"));
+        assert!(error_of(&closed.join("link")).contains("open is writable"));
         check_trusted(&closed.join("../closed/program")).unwrap();
         assert!(matches!(check_trusted(&closed.join("loop")), Err(Error::Io { .. })));
         assert!(matches!(check_trusted(&closed.join("none")), Err(Error::Io { .. })));
@@ -258,17 +258,17 @@ mod tests {
             eprintln!("skipped: only root can give files away");
             return;
         }
-        assert!(said(&program).contains("program belongs to user 12345; chown root "));
+        assert!(error_of(&program).contains("program belongs to user 12345; chown root "));
     }
 
     #[test]
-    fn j10_group_may_write_only_if_it_is_the_users_own() {
+    fn j10_only_the_users_own_group_may_write() {
         let users = "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/:/bin/sh\nbob:x:1001:100::/:\n";
         let groups = "root:x:0:\nann:x:1000:ann\nusers:x:100:\nteam:x:200:ann,bob\n";
         let private = |group| has_no_other_member(group, 1000, users, groups);
         assert!(private(1000) && private(0));
         assert!(!private(100), "another user's primary group");
         assert!(!private(200), "another member");
-        assert!(!private(300), "a group that is not known");
+        assert!(!private(300), "an unknown group");
     }
 }

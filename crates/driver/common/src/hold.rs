@@ -30,7 +30,7 @@ pub fn hold(spec: &MachineSpec, guest: &Guest, own_mib: u64, processes: &[&Start
 fn bound_memory(dir: &SandboxDir, guest: &Guest, own_mib: u64, processes: &[&Started]) {
     let bytes = (u64::from(guest.memory_mib) + own_mib) << 20;
     let bound = || {
-        let group = MemoryGroup::make(&group_name(dir), bytes)?;
+        let group = MemoryGroup::create(&group_name(dir), bytes)?;
         processes.iter().try_for_each(|process| group.add(process.pid))
     };
     if let Err(error) = bound() {

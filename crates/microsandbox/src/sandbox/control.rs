@@ -124,7 +124,7 @@ async fn wait(control: Control, inner: Arc<Inner>, promise: Promise<ExitStatus>)
         // The runner was killed, and with it the sandbox. To look blocks for a moment.
         None => {
             let looked = runtime::spawn_thread("msb-control", move || {
-                let outcome = control.outcome_after_silence(None).map_err(Error::from);
+                let outcome = control.outcome_after_hangup(None).map_err(Error::from);
                 promise.complete(outcome.and_then(|outcome| inner.status_of(&outcome)));
             });
             if let Err(error) = looked {

@@ -4,17 +4,17 @@ use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// Where a note stands that the log could not be written any more.
+/// The file that says why the log ended early.
 pub(super) const FAILURE: &str = "failed";
-/// Room that is kept for the note, since it is written when there may be no room for anything.
+/// Preallocated size of that file, since the disk may be full when it is written.
 pub(super) const FAILURE_ROOM: usize = 512;
 
-/// The path of a file.
+/// Returns the path of a file.
 pub(super) fn path_of(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:08}.log"))
 }
 
-/// The numbers of all files that are there, ascending.
+/// Returns the numbers of the existing files, ascending.
 pub(super) fn numbers(folder: &Path) -> Result<Vec<u64>> {
     let failed = |error| Error::io("read", folder, error);
     let entries = match fs::read_dir(folder) {

@@ -1,11 +1,11 @@
-//! The log of a sandbox's sessions: what they put out, byte for byte.
+//! The session log: the output of a sandbox's sessions, byte for byte.
 //!
-//! Owns: the files `00000001.log` and so on in the directory `log` of a sandbox, and the form of
-//! what stands in them: one JSON object a line. The runner writes them, anyone reads them at the
-//! same time. Does not own: where the output comes from.
+//! Owns: the files `00000001.log` and so on in the directory `log` of a sandbox, and their format:
+//! one JSON object a line. The runner writes them; readers can read concurrently. Does not own:
+//! where the output comes from.
 //!
-//! Invariant: a file only ever grows, whole record by whole record, until the next one is begun;
-//! a line that is cut, by whatever killed the writer, is never taken for a record.
+//! Invariant: a file grows by whole records until the next file is started; a truncated line, left
+//! by a killed writer, is never read as a record.
 
 mod files;
 mod reader;

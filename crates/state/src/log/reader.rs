@@ -1,4 +1,4 @@
-//! The reading side of the log.
+//! The reader of the log.
 
 use super::files::{FAILURE, numbers, path_of};
 use super::record::LogRecord;
@@ -14,46 +14,46 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// How often a reader that follows looks whether the sandbox still runs. New records wake it.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often a following reader checks whether the sandbox still runs. New records wake it.
+const CHECK_PERIOD: Duration = Duration::from_millis(50);
 
-/// What of the log is wanted.
+/// Which records to read.
 #[derive(Debug, Clone, Default)]
 pub struct LogOptions {
     /// Only this session's records.
     pub session: Option<String>,
     /// Only records from this time on.
     pub since: Option<SystemTime>,
-    /// Go on with what is still to come, until the sandbox ends.
+    /// Follow the log until the sandbox ends.
     pub follow: bool,
 }
 
-/// Reads a sandbox's log in order, also while it is written, and after the sandbox's end.
+/// Reads a sandbox's log in order, also while it is written and after the sandbox has ended.
 #[derive(Debug)]
 pub struct LogReader {
     folder: PathBuf,
-    /// Device and inode of the folder: another may be made in its place.
+    /// Device and inode of the folder, which may be replaced.
     identity: (u64, u64),
     options: LogOptions,
     lock: SandboxLock,
     watch: Option<OwnedFd>,
     /// The file being read, with its number.
     current: Option<(u64, BufReader<File>)>,
-    /// A line that is not complete yet.
+    /// The current, incomplete line.
     line: Vec<u8>,
     last: u64,
     missed: u64,
     over: bool,
 }
 
-/// What a reader has.
+/// The result of a step.
 #[derive(Debug)]
 pub enum LogStep {
     /// The next record.
     Record(LogRecord),
-    /// Nothing now; more may come.
+    /// No record now; more may come.
     Nothing,
-    /// Nothing, ever.
+    /// No more records.
     End,
 }
 
@@ -72,7 +72,7 @@ impl LogReader {
                 let message = format!("sandbox {} keeps no log", dir.name());
                 return Err(Failure::invalid_config(message).hint("create it with a log").into());
             }
-            // Its first start has not come that far.
+            // Its first start has not created the log yet.
             Err(error) if error.kind() == io::ErrorKind::NotFound => (0, 0),
             Err(error) => return Err(Error::io("read", &folder, error)),
         };
@@ -91,21 +91,21 @@ impl LogReader {
         })
     }
 
-    /// How many whole files were removed, since the log was full, before they could be read.
+    /// Returns how many whole files were rotated away before they were read.
     pub fn missed_files(&self) -> u64 {
         self.missed
     }
 
-    /// Why the log ends before its sandbox did, if it does.
+    /// Returns why the log ended before the sandbox, if it did.
     pub fn failure(&self) -> Option<String> {
         let text = fs::read_to_string(self.folder.join(FAILURE)).ok()?;
         Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     }
 
-    /// Takes one step, without waiting.
+    /// Returns the next record without waiting.
     pub fn step(&mut self) -> Result<LogStep> {
         while !self.over {
-            // Asked first: what is written before the end is found by the look that follows.
+            // Check first: the read below then finds everything written before the end.
             let running = self.options.follow && self.lock.is_running()?;
             match self.read()? {
                 Some(record) if self.is_wanted(&record) => return Ok(LogStep::Record(record)),
@@ -117,16 +117,15 @@ impl LogReader {
         Ok(LogStep::End)
     }
 
-    /// Waits until a step may have more to say, a short while at most.
+    /// Waits for new records, for a short time at most.
     pub fn wait(&self) {
-        let timeout = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: CHECK_PERIOD.subsec_nanos().into() };
         let mut fds: Vec<PollFd<'_>> =
             self.watch.iter().map(|watch| PollFd::new(watch, PollFlags::IN)).collect();
-        // An interrupted wait is a short one.
         if poll(&mut fds, Some(&timeout)).is_ok_and(|ready| ready > 0)
             && let Some(watch) = &self.watch
         {
-            // What changed does not matter, and the descriptor does not block.
+            // Discards the events; the descriptor is non-blocking.
             let _ = rustix::io::read(watch, &mut [0; 4096]);
         }
     }
@@ -137,11 +136,11 @@ impl LogReader {
             && since.is_none_or(|since| record.time >= since)
     }
 
-    /// The next record there is.
+    /// Returns the next available record.
     fn read(&mut self) -> Result<Option<LogRecord>> {
         loop {
             match self.read_line()? {
-                // A line that was cut by the death of its writer is no record.
+                // A truncated line is skipped.
                 true => {
                     let record = LogRecord::parse(&self.line);
                     self.line.clear();
@@ -151,8 +150,8 @@ impl LogReader {
                 }
                 false => {
                     let Some(next) = self.next_number()? else { return Ok(None) };
-                    // The file was complete before the next was begun, but perhaps not when it was
-                    // read last.
+                    // The file was completed before the next one was started, perhaps after the last
+                    // read.
                     if self.read_line()? {
                         continue;
                     }
@@ -162,7 +161,7 @@ impl LogReader {
         }
     }
 
-    /// Whether the line is complete.
+    /// Reads on; returns whether the line is complete.
     fn read_line(&mut self) -> Result<bool> {
         if self.line.ends_with(b"\n") {
             return Ok(true);
@@ -189,7 +188,7 @@ impl LogReader {
                 self.current = Some((number, BufReader::with_capacity(256 * 1024, file)));
                 Ok(())
             }
-            // Removed since it was seen; there are later ones.
+            // Rotated away in the meantime; there are later ones.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(Error::io("open", &path, error)),
         }
@@ -208,7 +207,7 @@ impl LogReader {
     }
 }
 
-/// Waits where it follows; ends where there is nothing more.
+/// Blocks while following.
 impl Iterator for LogReader {
     type Item = Result<LogRecord>;
 
@@ -231,8 +230,8 @@ fn identity(folder: &Path) -> io::Result<(u64, u64)> {
     fs::metadata(folder).map(|found| (found.dev(), found.ino()))
 }
 
-/// A descriptor that polls readable when something changes in the folder. Without one, of which a
-/// user may have few, the reader looks again and again.
+/// Returns a descriptor that polls readable when the folder changes. Without inotify, which is
+/// limited per user, the reader polls.
 fn watch(folder: &Path) -> Option<OwnedFd> {
     let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
     let watch = inotify::init(flags).ok()?;

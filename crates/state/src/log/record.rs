@@ -6,8 +6,8 @@
 //! {"t":"2026-01-31T12:00:00.000000003Z","session":"0f…","stream":"event","event":{"kind":…}}
 //! ```
 //!
-//! `text` is for bytes that are valid UTF-8; `base64` for those that are not, and for those of which
-//! most would have to be escaped. Either way they are the very bytes.
+//! `text` has bytes that are valid UTF-8; `base64` has other bytes, and those of which most would be
+//! escaped. Either way no byte is lost.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,19 +19,19 @@ use std::time::SystemTime;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogRecord {
-    /// When it reached the log, by the clock of the host.
+    /// When it reached the log, by the host's clock.
     pub time: SystemTime,
-    /// The session that it belongs to.
+    /// The session.
     pub session: String,
-    /// Where the bytes come from.
+    /// The source of the bytes.
     pub stream: LogSource,
-    /// The bytes; none for an event.
+    /// The bytes; empty for an event.
     pub data: Vec<u8>,
-    /// What happened, for an event.
+    /// The event, if it is one.
     pub event: Option<LogEvent>,
 }
 
-/// Where a record comes from.
+/// The source of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -44,52 +44,52 @@ pub enum LogSource {
     Event,
 }
 
-/// What happened to a session.
+/// An event of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LogEvent {
-    /// It began to run.
+    /// It started.
     Started {
-        /// Its process id in the sandbox.
+        /// Its pid in the sandbox.
         pid: u32,
-        /// Program and arguments; what is not UTF-8 in them is replaced.
+        /// Program and arguments; invalid UTF-8 is replaced.
         argv: Vec<String>,
         /// Whether it has a terminal.
         tty: bool,
     },
-    /// It ended; all that it wrote itself stands before this.
+    /// It exited; its own output comes before this.
     Exited {
-        /// Its code; -1 for a death by signal.
+        /// Its exit code; -1 if a signal killed it.
         code: i32,
         /// The signal that killed it.
         signal: Option<u8>,
-        /// Whether it left a core dump.
+        /// Whether it dumped core.
         core_dumped: bool,
-        /// Whether its time had run out.
+        /// Whether it timed out.
         timed_out: bool,
     },
     /// It never ran.
     Failed {
-        /// What was to be run; what is not UTF-8 in it is replaced.
+        /// Program and arguments; invalid UTF-8 is replaced.
         argv: Vec<String>,
         /// The kind of the failure, such as `not_found`.
         failure: String,
-        /// At which stage of the start it failed.
+        /// The stage of the start that failed.
         stage: String,
-        /// The error number of the sandbox's system, or 0.
+        /// The errno in the sandbox, or 0.
         errno: i32,
         /// Why, in one line.
         message: String,
     },
-    /// Nothing more is known of it: the connection to the sandbox ended first.
+    /// Its end is unknown: the connection to the sandbox was lost.
     Lost,
-    /// What a later version of this library wrote.
+    /// An event of a later version of this library.
     #[serde(other)]
     Unknown,
 }
 
-/// A record as it stands in a line.
+/// The JSON form of a record.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line<'a> {
     t: Cow<'a, str>,
@@ -104,7 +104,7 @@ struct Line<'a> {
 }
 
 impl LogRecord {
-    /// The record as the log has it: one JSON object, without an end of line.
+    /// Returns the record as one JSON object, without a newline.
     pub fn to_json(&self) -> String {
         let mut line = Vec::new();
         match &self.event {
@@ -115,7 +115,7 @@ impl LogRecord {
         String::from_utf8_lossy(&line).into_owned()
     }
 
-    /// Reads a line; `None` when it is not a whole record.
+    /// Parses a line; `None` if it is not a complete record.
     pub(super) fn parse(line: &[u8]) -> Option<LogRecord> {
         let line: Line<'_> = serde_json::from_slice(line).ok()?;
         let data = match (line.text, line.base64, &line.event) {
@@ -134,7 +134,7 @@ impl LogRecord {
     }
 }
 
-/// Appends the lines for bytes of a stream: one, or up to three where a character is cut.
+/// Appends the records of a stream's bytes: up to three if a character is split.
 pub(super) fn put_data(
     out: &mut Vec<u8>,
     time: SystemTime,
@@ -160,14 +160,14 @@ fn put(out: &mut Vec<u8>, time: SystemTime, session: &str, stream: LogSource, da
     );
 }
 
-/// Whether bytes would take more room as text: JSON needs six for most control characters.
+/// Returns whether bytes are longer as text: JSON needs six bytes for most control characters.
 fn is_mostly_escapes(data: &[u8]) -> bool {
     const FEW: usize = 64;
     let is_long = |byte: &&u8| **byte < 0x20 && !matches!(**byte, b'\t' | b'\n' | b'\r');
     data.iter().filter(is_long).count() * 5 > data.len() / 3 + FEW
 }
 
-/// Appends the line for an event.
+/// Appends the record of an event.
 pub(super) fn put_event(out: &mut Vec<u8>, time: SystemTime, session: &str, event: &LogEvent) {
     put_line(
         out,
@@ -187,13 +187,13 @@ fn stamp(time: SystemTime) -> Cow<'static, str> {
 }
 
 fn put_line(out: &mut Vec<u8>, line: &Line<'_>) {
-    // Neither the types nor a vector can fail; were one to, the line would not be read as a record.
+    // Cannot fail; an incomplete line would not be read as a record.
     let _ = serde_json::to_writer(&mut *out, line);
     out.push(b'\n');
 }
 
-/// Cuts off, at both ends, what a cut between two chunks left of a character, so that one such
-/// character does not make a whole chunk unreadable.
+/// Splits off partial characters at both ends, so that a character split between two chunks does not
+/// turn a whole chunk into base64.
 fn readable_pieces(data: &[u8]) -> [&[u8]; 3] {
     const REST: usize = 3;
     let is_rest = |byte: &&u8| **byte & 0xc0 == 0x80;
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn d6_any_bytes_come_back_as_they_were() {
+    fn d6_any_bytes_survive() {
         let all: Vec<u8> = (0..=255).collect();
         for data in [&all[..], b"", b"plain\n", b"\0\x1b[2J\"\\\r\n", "grün €".as_bytes()] {
             assert_eq!(read_back(data).1, data);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn d6_zeros_do_not_take_six_times_their_room() {
+    fn d6_zeros_are_not_escaped() {
         let mut out = Vec::new();
         put_data(&mut out, UNIX_EPOCH, "s", LogSource::Stdout, &[0; 65_536]);
         assert!(out.len() < 90_000, "{}", out.len());
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn d6_a_character_cut_between_chunks_spoils_neither_of_them() {
+    fn d6_split_character_keeps_both_chunks_readable() {
         let text = "ä€😀ä€😀".as_bytes();
         for cut in 0..=text.len() {
             let (first, second) = text.split_at(cut);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn d6_no_prefix_of_a_line_is_a_record_and_unknown_events_are_no_error() {
+    fn d6_line_prefix_is_no_record_unknown_event_is_one() {
         let mut out = Vec::new();
         let event =
             LogEvent::Exited { code: -1, signal: Some(9), core_dumped: false, timed_out: true };

@@ -1,4 +1,4 @@
-//! The log without a sandbox: what is written is read.
+//! The writer and the reader of the log, without a sandbox.
 
 use super::*;
 use crate::config::{LogConfig, SandboxConfig};
@@ -56,7 +56,7 @@ fn bytes_of(records: &[LogRecord], stream: LogSource) -> Vec<u8> {
 }
 
 #[test]
-fn d6_rotation_keeps_to_its_bound_at_every_moment_and_splits_no_record() {
+fn d6_rotation_never_exceeds_its_limit_or_splits_a_record() {
     let scene = Scene::new(small(3));
     let mut writer = scene.writer();
     let mut number = 0u32;
@@ -80,7 +80,7 @@ fn d6_rotation_keeps_to_its_bound_at_every_moment_and_splits_no_record() {
 }
 
 #[test]
-fn d6_session_and_time_choose_records() {
+fn d6_session_and_time_select_records() {
     let scene = Scene::new(small(2));
     let mut writer = scene.writer();
     let ended = LogEvent::Exited { code: 0, signal: None, core_dumped: false, timed_out: false };
@@ -101,11 +101,11 @@ fn d6_session_and_time_choose_records() {
 }
 
 #[test]
-fn d6_a_follower_gets_what_is_written_meanwhile_over_rotation_and_ends_with_the_sandbox() {
+fn d6_follower_reads_across_rotation_until_the_end() {
     let scene = Scene::new(small(1000));
     let lock = SandboxLock::open(&scene.dir.lock()).unwrap();
     assert!(lock.try_running().unwrap());
-    // It begins before there is anything, even the directory.
+    // It starts before the directory exists.
     let reader = scene.reader(LogOptions { follow: true, ..LogOptions::default() });
     let reading = std::thread::spawn(move || {
         let mut reader = reader;
@@ -127,7 +127,7 @@ fn d6_a_follower_gets_what_is_written_meanwhile_over_rotation_and_ends_with_the_
 }
 
 #[test]
-fn d6_a_file_that_is_removed_while_it_is_read_is_read_to_its_end_and_gaps_are_counted() {
+fn d6_removed_file_is_read_to_its_end_gaps_are_counted() {
     let scene = Scene::new(small(2));
     let mut writer = scene.writer();
     writer.data("s", LogSource::Stdout, b"first").unwrap();
@@ -145,7 +145,7 @@ fn d6_a_file_that_is_removed_while_it_is_read_is_read_to_its_end_and_gaps_are_co
 }
 
 #[test]
-fn d6_a_line_that_was_cut_is_no_record_now_nor_when_writing_goes_on() {
+fn d6_truncated_line_is_never_a_record() {
     let scene = Scene::new(small(2));
     scene.writer().data("s", LogSource::Stdout, b"whole").unwrap();
     let path = files::path_of(&scene.dir.log(), 1);
@@ -153,7 +153,7 @@ fn d6_a_line_that_was_cut_is_no_record_now_nor_when_writing_goes_on() {
     let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
     file.write_all(&line[..line.len() - 1]).unwrap();
     let read = || bytes_of(&all(scene.reader(LogOptions::default())), LogSource::Stdout);
-    assert_eq!(read(), b"whole", "without its end of line it is not complete");
+    assert_eq!(read(), b"whole", "incomplete without a newline");
     file.set_len(line.len() as u64 + 20).unwrap();
     assert_eq!(read(), b"whole");
     scene.writer().data("s", LogSource::Stdout, b"more").unwrap();
@@ -161,7 +161,7 @@ fn d6_a_line_that_was_cut_is_no_record_now_nor_when_writing_goes_on() {
 }
 
 #[test]
-fn d6_a_disk_that_is_full_leaves_whole_records_and_a_note_with_the_reason() {
+fn d6_full_disk_leaves_whole_records_and_the_reason() {
     let scene = Scene::new(small(2));
     scene.writer().data("s", LogSource::Stdout, b"whole").unwrap();
     std::os::unix::fs::symlink("/dev/full", files::path_of(&scene.dir.log(), 2)).unwrap();
@@ -176,11 +176,11 @@ fn d6_a_disk_that_is_full_leaves_whole_records_and_a_note_with_the_reason() {
     let note = reader.failure().unwrap();
     assert!(note.contains("No space left") && note.lines().count() == 1, "{note}");
     drop(scene.writer());
-    assert_eq!(reader.failure(), None, "a new start is a new chance");
+    assert_eq!(reader.failure(), None, "a new start clears it");
 }
 
 #[test]
-fn d6_a_sandbox_without_a_log_says_so() {
+fn d6_sandbox_without_a_log_is_an_error() {
     let scene = Scene::new(None);
     let error = LogReader::open(&scene.dir, LogOptions::default()).unwrap_err();
     assert!(error.to_string().contains("keeps no log"), "{error}");

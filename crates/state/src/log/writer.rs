@@ -1,4 +1,4 @@
-//! The writing side of the log.
+//! The writer of the log.
 
 use super::files::{FAILURE, FAILURE_ROOM, numbers, path_of};
 use super::record::{LogEvent, LogSource, put_data, put_event};
@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The log of a sandbox, for the one process that writes it.
+/// The writer of a sandbox's log, of which there is one.
 #[derive(Debug)]
 pub struct LogWriter {
     folder: PathBuf,
@@ -20,12 +20,12 @@ pub struct LogWriter {
     file: File,
     size: u64,
     note: File,
-    /// The lines of one record, on their way.
+    /// Buffer for the lines of one record.
     lines: Vec<u8>,
 }
 
 impl LogWriter {
-    /// Opens the log in a directory, and goes on behind what is there.
+    /// Opens the log in a directory, to append to it.
     pub fn open(folder: &Path, config: LogConfig) -> Result<Self> {
         create_private_dir(folder)?;
         let note_path = folder.join(FAILURE);
@@ -43,21 +43,21 @@ impl LogWriter {
         Ok(LogWriter { folder, config, number, file, size, note, lines: Vec::new() })
     }
 
-    /// Writes bytes of one of a session's streams.
+    /// Writes output of a session.
     pub fn data(&mut self, session: &str, stream: LogSource, data: &[u8]) -> Result<()> {
         self.lines.clear();
         put_data(&mut self.lines, SystemTime::now(), session, stream, data);
         self.flush()
     }
 
-    /// Writes what happened to a session.
+    /// Writes an event of a session.
     pub fn event(&mut self, session: &str, event: &LogEvent) -> Result<()> {
         self.lines.clear();
         put_event(&mut self.lines, SystemTime::now(), session, event);
         self.flush()
     }
 
-    /// Leaves a note that the log ends here, and why.
+    /// Records that the log ends here, and why.
     pub fn give_up(&self, why: &str) {
         let time = humantime::format_rfc3339_seconds(SystemTime::now());
         let mut text: String = format!("{time} {why}").replace('\n', " ");
@@ -66,7 +66,7 @@ impl LogWriter {
         }
         let mut note = text.into_bytes();
         note.resize(FAILURE_ROOM, b' ');
-        // The note is for people; that the log ends shows without it as well.
+        // Best effort: the note is for people.
         let _ = self.note.write_all_at(&note, 0);
     }
 
@@ -76,7 +76,7 @@ impl LogWriter {
             self.rotate()?;
         }
         if let Err(error) = self.file.write_all(&self.lines) {
-            // A part of it may be there; without it the file ends with a whole record.
+            // Remove a partial write, so that the file ends with a whole record.
             let _ = self.file.set_len(self.size);
             return Err(Error::io("write", &path_of(&self.folder, self.number), error));
         }
@@ -84,7 +84,7 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Begins the next file. The oldest goes first, so that there is never one too many.
+    /// Starts the next file. Removes the oldest first, so that the limit is never exceeded.
     fn rotate(&mut self) -> Result<()> {
         let there = numbers(&self.folder)?;
         let keep = usize::try_from(self.config.files).unwrap_or(usize::MAX).saturating_sub(1);
@@ -107,7 +107,7 @@ fn options() -> OpenOptions {
     options
 }
 
-/// Opens a file to go on with, behind a whole line.
+/// Opens a file to append to, after a whole line.
 fn open_at_end(path: &Path) -> io::Result<(File, u64)> {
     let mut file = options().read(true).append(true).create(true).open(path)?;
     let mut size = file.seek(SeekFrom::End(0))?;
@@ -116,7 +116,7 @@ fn open_at_end(path: &Path) -> io::Result<(File, u64)> {
         file.seek(SeekFrom::End(-1))?;
         file.read_exact(&mut last)?;
         if last != [b'\n'] {
-            // An earlier writer was killed in the middle of it; readers skip such a line.
+            // An earlier writer was killed in mid-line; readers skip such a line.
             file.write_all(b"\n")?;
             size += 1;
         }
