@@ -1,4 +1,4 @@
-//! What a driver must do.
+//! The traits of a driver and of its machines.
 
 use msb_state::{DriverChoice, Failure, Isolation, Probe, Protection, SandboxConfig, SandboxDir};
 use std::future::Future;
@@ -6,129 +6,128 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 
-/// A future that a trait can return. It stays on the runner's only thread.
+/// A future that a trait can return. The runner has one thread only.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
-/// What a machine is made from.
+/// The specification of a machine.
 #[derive(Debug)]
 pub struct MachineSpec {
-    /// What was asked for.
+    /// The sandbox's configuration.
     pub config: SandboxConfig,
-    /// Where the sandbox keeps its state. The driver may use `bundle` and the directory of the
-    /// sockets, in which the agent's is to appear as `agent.sock`.
+    /// The sandbox's directory. The driver may use `bundle` and the directory of the sockets, where
+    /// it provides the agent's as `agent.sock`.
     pub dir: SandboxDir,
-    /// What the driver asked for by [`Driver::root`].
+    /// The root filesystem, as [`Driver::root`] asks for.
     pub rootfs: PathBuf,
     /// The agent's binary on the host.
     pub agent: PathBuf,
-    /// Which users can exist in it.
+    /// Its users.
     pub users: Users,
-    /// Where what the machine and its agent print goes: a pipe that is always read.
+    /// The write end of a pipe for the output of the machine and its agent.
     pub console: OwnedFd,
 }
 
 impl MachineSpec {
-    /// One more end of the pipe [`MachineSpec::console`], for a process.
+    /// Returns a duplicate of [`MachineSpec::console`], for a process.
     pub fn console(&self) -> Result<OwnedFd, Failure> {
         let copy = self.console.try_clone();
         copy.map_err(|error| Failure::boot(format!("cannot duplicate the console: {error}")))
     }
 }
 
-/// What a driver wants to be shown as the root filesystem.
+/// The form of the root filesystem that a driver needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Root {
-    /// The image and the sandbox's own layer, assembled and writable.
+    /// The image with the upper layer, mounted writable.
     Overlay,
-    /// The image alone, read-only; the guest keeps the sandbox's own layer on a disk.
+    /// The image alone, read-only; the upper layer is on a disk of the guest.
     Image,
 }
 
-/// Which users exist where the runner runs.
+/// The users that exist in a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Users {
-    /// All of the host's: the runner is the host's root.
+    /// The host's users: the runner is the host's root.
     Host,
-    /// Root and a range of others, in a user namespace of the sandbox that maps them to host ids
-    /// from this one on: the runner is the host's root.
+    /// Root and a range of users in the sandbox's user namespace, mapped to host ids from this one on:
+    /// the runner is the host's root.
     Mapped(u32),
-    /// Root and a range of others, in a user namespace of an ordinary user.
+    /// Root and a range of users, in an ordinary user's user namespace.
     Range,
-    /// Root alone, in a user namespace of an ordinary user.
+    /// Root alone, in an ordinary user's user namespace.
     RootOnly,
 }
 
 impl Users {
-    /// Whether the runner is the host's root.
+    /// Returns whether the runner is the host's root.
     pub fn runner_is_root(self) -> bool {
         matches!(self, Users::Host | Users::Mapped(_))
     }
 }
 
-/// How a machine ended.
+/// How a machine exited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
-    /// For people: the exit code or the signal of its main process.
+    /// The exit code or the signal of its main process, for people.
     pub detail: String,
-    /// Whether it ended by itself and in order, as an agent does that was asked to.
+    /// Whether it exited by itself after a shutdown by its agent.
     pub orderly: bool,
 }
 
-/// A way to run a sandbox.
+/// A backend that runs sandboxes.
 pub trait Driver {
-    /// The name by which it is asked for.
+    /// Returns its public name.
     fn name(&self) -> &'static str;
 
-    /// What it isolates with.
+    /// Returns its isolation.
     fn isolation(&self) -> Isolation;
 
-    /// What it cannot bound on this host, each with the reason.
+    /// Returns the resources that it cannot limit on this host, each with the reason.
     fn unbounded(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// What its machines are to be shown.
+    /// Returns the form of the root filesystem that its machines need.
     fn root(&self) -> Root {
         Root::Overlay
     }
 
-    /// Looks whether it can be used. With `fresh`, nothing that was remembered counts.
+    /// Probes whether it is usable. With `fresh`, cached results are ignored.
     fn probe(&self, fresh: bool) -> BoxFuture<'_, Probe>;
 
-    /// Starts a machine. It is up when its agent answers, which the caller finds out. Dropping
-    /// the future gives the start up; [`Driver::sweep`] then removes what it left.
+    /// Starts a machine. The caller waits for its agent. Dropping the future cancels the start;
+    /// [`Driver::sweep`] then removes what it left.
     fn start<'a>(
         &'a self,
         spec: &'a MachineSpec,
     ) -> BoxFuture<'a, Result<Box<dyn Machine>, Failure>>;
 
-    /// Ends and removes everything on the host that machines of this sandbox left behind,
-    /// whatever was killed before. Nothing there is fine.
+    /// Kills and removes everything that machines of this sandbox left on the host. Idempotent.
     fn sweep<'a>(&'a self, dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>>;
 }
 
-/// A machine that a driver started. Its life ends, at the latest, with the runner's.
+/// A machine that a driver started. It dies with the runner.
 pub trait Machine {
-    /// Waits until its agent can be connected to; the error says in words why it never will.
+    /// Waits until its agent accepts connections; the error says why it never will.
     fn ready(&mut self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// How it is held: its walls and its bounds.
+    /// Returns its walls and limits.
     fn protection(&self) -> Protection {
         Protection::default()
     }
 
-    /// Waits for its end. May be called again, and given up, at any time.
+    /// Waits for its exit. Cancel-safe, and can be called again.
     fn exited(&mut self) -> BoxFuture<'_, Exit>;
 
-    /// Ends it now, with everything in it. One that has ended is fine.
+    /// Kills it with everything in it. Succeeds if it has exited.
     fn kill(&mut self) -> Result<(), Failure>;
 }
 
-/// Finds the driver for a choice.
+/// Returns the driver for a choice.
 ///
-/// `auto` looks only among those with a hardware boundary: weaker isolation is had by name.
+/// `auto` considers hardware isolation only: weaker isolation has to be requested by name.
 pub async fn choose<'a>(
     choice: &DriverChoice,
     drivers: &'a [Box<dyn Driver>],
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_driver_is_taken_or_its_trouble_is_told() {
+    fn named_driver_is_used_or_its_error_reported() {
         let drivers = [("a", Isolation::Hardware, true), ("c", Isolation::Container, false)];
         assert_eq!(chosen("a", &drivers).unwrap(), "a");
         let failure = chosen("c", &drivers).unwrap_err();

@@ -1,13 +1,12 @@
-//! What a guest is told, and what it is given unless something else was asked for. The agent's
-//! `machine` module is the other side of this.
+//! The size and the options of a guest. The agent's `machine` module reads the options.
 
 use msb_state::{Failure, SandboxConfig, Security};
 
-/// The tag of the filesystem that shows the image.
+/// The tag of the image's file system.
 pub const IMAGE_TAG: &str = "image";
 /// The name of the virtio-serial port that leads to the agent.
 pub const PORT_NAME: &str = "msb";
-/// Memory of a machine unless it is set, in MiB. Only what the guest touches is taken.
+/// Default memory of a machine, in MiB. The host allocates only what the guest touches.
 pub const MEMORY_MIB: u32 = 512;
 /// Least memory with which a guest boots, in MiB.
 const LEAST_MIB: u32 = 96;
@@ -23,12 +22,12 @@ pub struct Guest {
     pub memory_mib: u32,
     /// Its host name.
     pub hostname: String,
-    /// What its commands may do.
+    /// Its security profile.
     pub security: Security,
 }
 
 impl Guest {
-    /// What was asked for, unless driver `name` cannot give it.
+    /// Returns the guest of a configuration; an error if driver `name` does not support it.
     pub fn of(config: &SandboxConfig, name: &str) -> Result<Guest, Failure> {
         let refuse = |what: String, hint: String| Err(Failure::invalid_config(what).hint(hint));
         if config.network {
@@ -57,15 +56,14 @@ impl Guest {
         Ok(Guest { cpus, memory_mib, hostname, security: config.security })
     }
 
-    /// The words of the kernel's command line that the agent reads. None contains what would have to
-    /// be quoted there.
-    pub fn words(&self, way: &str) -> Vec<String> {
-        let mut words =
-            vec![format!("MSB_MACHINE={way}"), format!("MSB_HOSTNAME={}", self.hostname)];
+    /// Returns the agent's options for the kernel's command line. None needs quoting there.
+    pub fn options(&self, transport: &str) -> Vec<String> {
+        let mut options =
+            vec![format!("MSB_MACHINE={transport}"), format!("MSB_HOSTNAME={}", self.hostname)];
         if self.security == Security::Restricted {
-            words.push("MSB_SECURITY=restricted".to_owned());
+            options.push("MSB_SECURITY=restricted".to_owned());
         }
-        words
+        options
     }
 }
 
@@ -78,18 +76,18 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_has_defaults_and_a_name() {
+    fn guest_has_defaults_and_a_hostname() {
         let guest = Guest::of(&config(), "qemu").unwrap();
         assert_eq!((guest.cpus, guest.memory_mib, guest.hostname.as_str()), (1, MEMORY_MIB, "n"));
-        assert_eq!(guest.words("serial"), ["MSB_MACHINE=serial", "MSB_HOSTNAME=n"]);
+        assert_eq!(guest.options("serial"), ["MSB_MACHINE=serial", "MSB_HOSTNAME=n"]);
         let mut restricted = config();
         restricted.security = Security::Restricted;
-        let words = Guest::of(&restricted, "qemu").unwrap().words("vsock");
-        assert_eq!(words.last().unwrap(), "MSB_SECURITY=restricted");
+        let options = Guest::of(&restricted, "qemu").unwrap().options("vsock");
+        assert_eq!(options.last().unwrap(), "MSB_SECURITY=restricted");
     }
 
     #[test]
-    fn what_cannot_be_had_is_refused_with_what_to_do() {
+    fn unsupported_options_are_refused_with_a_hint() {
         let refused = |change: fn(&mut SandboxConfig)| {
             let mut config = config();
             change(&mut config);

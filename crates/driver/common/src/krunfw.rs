@@ -6,9 +6,9 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Its name, with the ABI that libkrun 1 loads.
+/// The library's name, with the ABI that libkrun 1 loads.
 const NAME: &str = "libkrunfw.so.5";
-/// Where the system's loader looks on one distribution or another.
+/// The system loader's directories on common distributions.
 const SYSTEM: [&str; 8] = [
     "/usr/local/lib",
     "/usr/local/lib64",
@@ -19,25 +19,25 @@ const SYSTEM: [&str; 8] = [
     "/lib64",
     "/usr/lib",
 ];
-/// Where this kernel is loaded to in the guest.
+/// Load address of the kernel in the guest.
 const LOAD: u64 = 0x100_0000;
 
-/// A libkrunfw that was found.
+/// A libkrunfw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Krunfw {
     /// Its path.
     pub path: PathBuf,
 }
 
-/// Finds it: what `MSB_LIBKRUNFW` names, else beside the running program, else where the system's
-/// loader looks. The error says where that was.
+/// Finds libkrunfw: the path in `MSB_LIBKRUNFW`, else beside the running program, else in the system
+/// loader's directories. The error lists them.
 pub fn find_krunfw() -> Result<Krunfw, String> {
     if let Some(named) = env::var_os("MSB_LIBKRUNFW").filter(|path| !path.is_empty()) {
         let path = PathBuf::from(named);
         return if path.is_file() {
             trusted(path)
         } else {
-            Err(format!("MSB_LIBKRUNFW names {}, which is no file", path.display()))
+            Err(format!("MSB_LIBKRUNFW names {}, which is not a file", path.display()))
         };
     }
     let program = env::current_exe().ok();
@@ -48,10 +48,10 @@ pub fn find_krunfw() -> Result<Krunfw, String> {
     let found = folders.iter().map(|folder| folder.join(NAME)).find(|path| path.is_file());
     found.map_or_else(
         || {
-            let looked: Vec<_> =
+            let searched: Vec<_> =
                 folders.iter().map(|folder| folder.display().to_string()).collect();
-            let looked = looked.join(", ");
-            Err(format!("{NAME} was not found in {looked}; set MSB_LIBKRUNFW to its path"))
+            let searched = searched.join(", ");
+            Err(format!("{NAME} was not found in {searched}; set MSB_LIBKRUNFW to its path"))
         },
         trusted,
     )
@@ -64,44 +64,45 @@ fn trusted(path: PathBuf) -> Result<Krunfw, String> {
 
 fn folders(beside: Option<&Path>, search: &std::ffi::OsStr) -> Vec<PathBuf> {
     let own = beside.into_iter().flat_map(|folder| {
-        ["", "../lib", "../../lib", "../../lib/x86_64-linux-gnu"].map(|place| folder.join(place))
+        ["", "../lib", "../../lib", "../../lib/x86_64-linux-gnu"].map(|path| folder.join(path))
     });
     let loader = env::split_paths(search).filter(|folder| folder.is_absolute());
     own.chain(loader).chain(SYSTEM.map(PathBuf::from)).collect()
 }
 
-/// The kernel in a libkrunfw.
+/// The kernel of a libkrunfw.
 #[derive(Debug)]
 pub struct KernelBundle {
-    /// Its bytes, as they lie in the guest's memory.
+    /// Its memory image.
     pub bytes: Vec<u8>,
-    /// Where they lie.
+    /// Its load address.
     pub load: u64,
-    /// Where a machine that boots by PVH starts (Xen's `XEN_ELFNOTE_PHYS32_ENTRY`).
+    /// The PVH entry point (Xen's `XEN_ELFNOTE_PHYS32_ENTRY`).
     pub entry: u32,
 }
 
 impl Krunfw {
-    /// Reads the kernel, without running any code of the library.
+    /// Reads the kernel without running code of the library.
     pub fn kernel(&self) -> Result<KernelBundle, String> {
-        let said = |what: &str| format!("{}: {what}", self.path.display());
-        let data = fs::read(&self.path).map_err(|error| said(&error.to_string()))?;
-        let file = object::File::parse(&*data).map_err(|error| said(&error.to_string()))?;
+        let failed = |what: &str| format!("{}: {what}", self.path.display());
+        let data = fs::read(&self.path).map_err(|error| failed(&error.to_string()))?;
+        let file = object::File::parse(&*data).map_err(|error| failed(&error.to_string()))?;
         let symbol = file
             .dynamic_symbols()
             .find(|symbol| symbol.name() == Ok("KERNEL_BUNDLE"))
-            .ok_or_else(|| said("it contains no kernel"))?;
+            .ok_or_else(|| failed("it contains no kernel"))?;
         let section = symbol.section_index().and_then(|index| file.section_by_index(index).ok());
-        let section = section.ok_or_else(|| said("its kernel has no place"))?;
-        let contents = section.data().map_err(|error| said(&error.to_string()))?;
+        let section = section.ok_or_else(|| failed("its kernel has no section"))?;
+        let contents = section.data().map_err(|error| failed(&error.to_string()))?;
         let start = usize::try_from(symbol.address().wrapping_sub(section.address()));
         let kernel = start.ok().and_then(|start| contents.get(start..)).unwrap_or_default();
-        let entry = pvh_entry(kernel).ok_or_else(|| said("its kernel cannot be booted by PVH"))?;
+        let entry =
+            pvh_entry(kernel).ok_or_else(|| failed("its kernel cannot be booted by PVH"))?;
         Ok(KernelBundle { bytes: kernel.to_vec(), load: LOAD, entry })
     }
 }
 
-/// Finds the note of the entry: name length 4, a length of 4 or 8, type 18, "Xen", the address.
+/// Finds the note with the entry point: name length 4, size 4 or 8, type 18, "Xen", the address.
 fn pvh_entry(kernel: &[u8]) -> Option<u32> {
     let pattern = |length: u8| [&[4, 0, 0, 0, length, 0, 0, 0, 18, 0, 0, 0][..], b"Xen\0"].concat();
     [4, 8].iter().find_map(|length| {
@@ -122,7 +123,7 @@ mod tests {
     use object::{Architecture, BinaryFormat, Endianness, SymbolFlags, SymbolKind, SymbolScope};
 
     #[test]
-    fn the_entry_is_found_by_its_note() {
+    fn entry_point_is_found_by_its_note() {
         let mut kernel = vec![0; 64];
         kernel.extend_from_slice(b"\x04\0\0\0\x04\0\0\0\x12\0\0\0Xen\0\x40\x30\x20\x01");
         assert_eq!(pvh_entry(&kernel), Some(0x0120_3040));
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn i_a_file_that_holds_no_kernel_says_so_with_its_name() {
+    fn i_file_without_a_kernel_is_an_error_with_its_name() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("x.so");
         let refused = |bytes: &[u8]| {
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_looked_for_beside_the_program_first_and_never_in_relative_places() {
+    fn program_directory_comes_first_relative_paths_never() {
         let folders = folders(Some(Path::new("/opt/msb/bin")), "rel:/from/env".as_ref());
         assert_eq!(folders.first(), Some(&PathBuf::from("/opt/msb/bin")));
         assert!(folders.contains(&PathBuf::from("/from/env")));

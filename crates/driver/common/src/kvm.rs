@@ -1,11 +1,10 @@
-//! Whether the processor's virtualisation can be used.
+//! The check for hardware virtualisation.
 
 use rustix::fs::{Access, access};
 
-/// `Ok` when KVM can be used by this process, else why not, and what would help.
+/// Checks that this process can use KVM; the error has the reason and the remedy.
 ///
-/// `trust_device` skips the look at the processor's flags, for hosts that virtualise without
-/// showing them.
+/// `trust_device` skips the check of the processor's flags, for hosts that hide them.
 pub fn kvm(trust_device: bool) -> Result<(), (String, Option<String>)> {
     let device = "/dev/kvm";
     match access(device, Access::READ_OK | Access::WRITE_OK) {
@@ -20,14 +19,14 @@ pub fn kvm(trust_device: bool) -> Result<(), (String, Option<String>)> {
         }
     }
     let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    if trust_device || virtualises(&flags) {
+    if trust_device || has_virtualization(&flags) {
         return Ok(());
     }
-    Err(("the processor shows neither vmx nor svm".to_owned(), None))
+    Err(("the processor has neither vmx nor svm".to_owned(), None))
 }
 
-fn virtualises(cpuinfo: &str) -> bool {
-    // Other processors than x86 do not show it here; there the device has to be enough.
+fn has_virtualization(cpuinfo: &str) -> bool {
+    // Processors other than x86 have no such flag; there the device has to be enough.
     let mut flags = cpuinfo.lines().filter(|line| line.starts_with("flags")).peekable();
     flags.peek().is_none()
         || flags.any(|line| line.split_whitespace().any(|flag| matches!(flag, "vmx" | "svm")))
@@ -38,10 +37,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_processor_must_show_that_it_virtualises() {
-        assert!(virtualises("flags\t: fpu vmx sse\n"));
-        assert!(virtualises("flags : svm"));
-        assert!(!virtualises("flags\t: fpu sse vmxx\n"));
-        assert!(virtualises("Features : fp asimd\n"));
+    fn processor_flags_show_virtualization() {
+        assert!(has_virtualization("flags\t: fpu vmx sse\n"));
+        assert!(has_virtualization("flags : svm"));
+        assert!(!has_virtualization("flags\t: fpu sse vmxx\n"));
+        assert!(has_virtualization("Features : fp asimd\n"));
     }
 }

@@ -1,23 +1,23 @@
-//! What the drivers share, so that none of them needs another one.
+//! The `Driver` trait, and what the drivers share.
 //!
-//! Owns: waiting for child processes, and what every virtual machine is made from: the search for a
-//! guest kernel, the disk that holds the sandbox's own layer, and what the guest is told. Does not
-//! own: any machine.
+//! Owns: the traits [`Driver`] and [`Machine`], the choice of a driver, the wait for child processes,
+//! and the parts of a virtual machine: the search for a guest kernel, the disk of the upper layer,
+//! and the guest's options. Does not own: any machine.
 
 #![forbid(unsafe_code)]
 
 mod disk;
 mod driver;
 mod guest;
-mod hold;
 mod krunfw;
 mod kvm;
 mod process;
+mod protection;
 
-pub use disk::{make_disk, probe_disk};
+pub use disk::{create_disk, probe_disk};
 pub use driver::{BoxFuture, Driver, Exit, Machine, MachineSpec, Root, Users, choose};
 pub use guest::{Guest, IMAGE_TAG, MEMORY_MIB, PORT_NAME};
-pub use hold::{hold, largest_file, let_go};
 pub use krunfw::{KernelBundle, Krunfw, find_krunfw};
 pub use kvm::kvm;
-pub use process::{Bound, Ended, on_path, watch};
+pub use process::{Bound, Ended, kill, on_path, watch};
+pub use protection::{apply_limits, largest_file, remove_limits};

@@ -1,7 +1,10 @@
-//! Waiting for child processes without a signal handler.
+//! Child processes: wait, kill and search, without a signal handler.
 
 use rustix::fs::{Access, access};
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -10,7 +13,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A descriptor that polls readable when a process has ended.
+/// Returns a pidfd, which polls readable when the process has exited.
 #[allow(
     deprecated,
     reason = "the constructor is only unsound for types that lie about their descriptor; an \
@@ -23,23 +26,32 @@ pub fn watch(pid: u32) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
-/// A child that is killed when it is given up.
+/// Kills a process. Succeeds if it has exited.
+pub fn kill(process: &AsyncFd<OwnedFd>) -> io::Result<()> {
+    match pidfd_send_signal(process.get_ref(), Signal::KILL) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A child that is killed on drop.
 #[derive(Debug)]
 pub struct Bound(Child);
 
 impl Bound {
-    /// Takes a child over.
+    /// Takes ownership of a child.
     pub fn new(child: Child) -> Self {
         Bound(child)
     }
 
-    /// Waits for the end; one that takes too long is killed.
+    /// Waits for the exit; kills the child on timeout.
     pub async fn wait(mut self, limit: Duration) -> io::Result<ExitStatus> {
         let ended = watch(self.0.id())?;
         let result = match tokio::time::timeout(limit, ended.readable()).await {
             Ok(ready) => ready.map(drop),
             Err(_) => {
-                let message = format!("it did not end within {} s and was killed", limit.as_secs());
+                let message =
+                    format!("it did not exit within {} s and was killed", limit.as_secs());
                 Err(io::Error::new(io::ErrorKind::TimedOut, message))
             }
         };
@@ -49,13 +61,13 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // Both fail, rightly, when it has been waited for.
+        // Both fail if it has been reaped.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Finds a program where `PATH` leads, or in one of these directories.
+/// Finds a program in `PATH` or in one of the directories `also`.
 pub fn on_path(program: &str, also: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(also.iter().map(PathBuf::from));
@@ -63,7 +75,7 @@ pub fn on_path(program: &str, also: &[&str]) -> Option<PathBuf> {
     found.find(|path| access(path, Access::EXEC_OK).is_ok() && path.is_file())
 }
 
-/// How a child ended.
+/// How a child exited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// Its exit code; `None` after a signal.
@@ -73,10 +85,9 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Waits for a child through its descriptor. Cancel-safe, and may be called again only after it
-    /// was given up.
+    /// Waits for a child's exit and reaps it. Cancel-safe; do not call it again after it returned.
     pub async fn of(child: &AsyncFd<OwnedFd>) -> Ended {
-        // Fails only when the runtime's machinery is shut down, and then the wait is over too.
+        // Fails only when the runtime shuts down.
         let _ = child.readable().await;
         let ended = waitid(WaitId::PidFd(child.get_ref().as_fd()), WaitIdOptions::EXITED);
         let status = ended.ok().flatten();

@@ -1,4 +1,4 @@
-//! The connection on which the agent says that it is there, and that it goes.
+//! The control connection, on which the agent reports its start and its shutdown.
 
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 const UP: &[u8; 3] = b"up\n";
 const BYE: &[u8; 4] = b"bye\n";
 
-/// How far the agent has come.
+/// The agent's reported phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Silent,
@@ -19,7 +19,7 @@ pub(crate) enum Phase {
     Bye,
 }
 
-/// The host's end. It listens until it is dropped.
+/// The host's end of the connection. It listens until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Control {
     phase: watch::Receiver<Phase>,
@@ -27,31 +27,31 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Listens from now on. Must be called inside the runtime.
+    /// Starts listening. Call it inside the runtime.
     pub(crate) fn listen(listener: StdListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        let (tell, phase) = watch::channel(Phase::Silent);
+        let (sender, phase) = watch::channel(Phase::Silent);
         let task = tokio::spawn(async move {
-            let talked = async {
+            let served = async {
                 let (stream, _) = listener.accept().await?;
-                talk(stream, &tell).await
+                serve(stream, &sender).await
             };
-            // The guest's programs may connect as well, once the agent has: nobody hears them.
-            if let Err(error) = talked.await {
+            // Later connections, of the guest's programs, are never accepted.
+            if let Err(error) = served.await {
                 tracing::debug!(%error, "the agent's control connection ended");
             }
         });
         Ok(Control { phase, task })
     }
 
-    /// Waits until the agent is there. Cancel-safe.
+    /// Waits until the agent has started. Cancel-safe.
     pub(crate) async fn up(&mut self) -> io::Result<()> {
         let up = self.phase.wait_for(|phase| *phase != Phase::Silent).await;
-        up.map(drop).map_err(|_| io::Error::other("the agent broke its control connection off"))
+        up.map(drop).map_err(|_| io::Error::other("the agent closed its control connection"))
     }
 
-    /// How far it has come.
+    /// Returns the reported phase.
     pub(crate) fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
@@ -63,7 +63,7 @@ impl Drop for Control {
     }
 }
 
-async fn talk(mut stream: UnixStream, tell: &watch::Sender<Phase>) -> io::Result<()> {
+async fn serve(mut stream: UnixStream, phase: &watch::Sender<Phase>) -> io::Result<()> {
     let mut up = [0; UP.len()];
     stream.read_exact(&mut up).await?;
     if &up != UP {
@@ -72,13 +72,13 @@ async fn talk(mut stream: UnixStream, tell: &watch::Sender<Phase>) -> io::Result
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
     stream.write_all(&now.to_le_bytes()).await?;
-    tell.send_replace(Phase::Up);
+    phase.send_replace(Phase::Up);
     let mut bye = [0; BYE.len()];
     stream.read_exact(&mut bye).await?;
     if &bye == BYE {
-        tell.send_replace(Phase::Bye);
+        phase.send_replace(Phase::Bye);
     }
-    // The end of the stream is the answer.
+    // Closing the stream is the reply.
     Ok(())
 }
 
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_agent_comes_hears_the_time_and_says_good_bye() {
+    fn agent_reports_up_gets_the_time_and_says_bye() {
         run(async {
             let (_dir, mut control, mut agent) = begin().await;
             assert_eq!(control.phase(), Phase::Silent);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn i_a_guest_that_says_something_else_is_not_up_and_one_that_goes_silently_said_no_bye() {
+    fn i_phase_follows_the_exact_messages_only() {
         run(async {
             let (_dir, mut control, mut other) = begin().await;
             other.write_all(b"xyz").await.unwrap();

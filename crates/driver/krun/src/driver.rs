@@ -1,12 +1,12 @@
-//! The driver: what it needs, and how a machine is started.
+//! The driver: its probe, and the start of a machine.
 
 use crate::control::Control;
 use crate::jail::{Identity, Sockets, jail};
 use crate::machine::{Krun, Parts};
 use crate::vmm::Vmm;
 use msb_driver::{
-    BoxFuture, Driver, Guest, Krunfw, Machine, MachineSpec, Root, find_krunfw, hold, kvm, let_go,
-    make_disk, probe_disk, watch,
+    BoxFuture, Driver, Guest, Krunfw, Machine, MachineSpec, Root, apply_limits, create_disk,
+    find_krunfw, kvm, probe_disk, remove_limits, watch,
 };
 use msb_jail::Starting;
 use msb_state::{Failure, Isolation, Probe, SandboxDir};
@@ -15,13 +15,13 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// The variable that makes the driver try it on a processor that shows no virtualisation.
+/// The variable that skips the check for hardware virtualisation.
 const UNCHECKED: &str = "MSB_KRUN_UNCHECKED";
 
 /// Memory of the VMM itself, in MiB: its program, its tables, the guest's kernel.
 const OWN_MIB: u64 = 256;
 
-/// What the driver needs to know about its surroundings.
+/// What the driver needs to know about its host.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The program that becomes the VMM when it is called with [`Vmm::arguments`].
@@ -35,7 +35,7 @@ pub struct KrunDriver {
 }
 
 impl KrunDriver {
-    /// A driver in the given surroundings.
+    /// Creates a driver.
     pub fn new(settings: Settings) -> Self {
         KrunDriver { settings }
     }
@@ -47,11 +47,11 @@ impl KrunDriver {
             remedy.into_iter().fold(failure, Failure::hint)
         })?;
         let disk_mib = spec.config.disk_mib.unwrap_or(msb_state::DEFAULT_DISK_MIB);
-        make_disk(&spec.dir.disk(), disk_mib).await?;
+        create_disk(&spec.dir.disk(), disk_mib).await?;
         let run = spec.dir.run();
-        let io = |error: io::Error| Failure::boot_io("make sockets for", &run, error);
+        let io = |error: io::Error| Failure::boot_io("create sockets for", &run, error);
         let identity = Identity::take(spec)?;
-        let (sockets, listener) = Sockets::make(&run, &identity)?;
+        let (sockets, listener) = Sockets::create(&run, &identity)?;
         let control = Control::listen(listener).map_err(io)?;
         let vmm = description(&guest, &krunfw, spec)?;
         let program = &self.settings.vmm;
@@ -68,7 +68,7 @@ impl KrunDriver {
         let started =
             jailed.map_err(|error| Failure::boot(format!("cannot start the VMM: {error}")))?;
         let vmm = watch(started.pid).map_err(|error| Failure::boot_io("run", program, error))?;
-        let protection = hold(spec, &guest, OWN_MIB, &[&started]);
+        let protection = apply_limits(spec, &guest, OWN_MIB, &[&started]);
         let slot = identity.into_slot();
         Ok(Box::new(Krun::new(Parts { vmm, control, sockets, slot, protection })))
     }
@@ -82,8 +82,12 @@ fn description(guest: &Guest, krunfw: &Krunfw, spec: &MachineSpec) -> Result<Vmm
         cpus,
         memory_mib: guest.memory_mib,
         agent: spec.agent.clone(),
-        // This kernel makes an interface that leads nowhere unless it is told otherwise.
-        words: guest.words("vsock").into_iter().chain(["dummy.numdummies=0".to_owned()]).collect(),
+        // This kernel creates a dummy network interface by default.
+        options: guest
+            .options("vsock")
+            .into_iter()
+            .chain(["dummy.numdummies=0".to_owned()])
+            .collect(),
     })
 }
 
@@ -91,11 +95,12 @@ fn unchecked() -> bool {
     std::env::var_os(UNCHECKED).is_some_and(|value| value == "1")
 }
 
-/// What it stands on; or why it cannot be used, and what would help.
+/// Returns libkrunfw if the driver is usable, else the reason and the remedy.
 fn usable() -> Result<Krunfw, (String, Option<String>)> {
     kvm(unchecked()).map_err(|(why, remedy)| {
-        let remedy = remedy
-            .unwrap_or_else(|| format!("{UNCHECKED}=1, if this host virtualises all the same"));
+        let remedy = remedy.unwrap_or_else(|| {
+            format!("{UNCHECKED}=1, if this host has hardware virtualization all the same")
+        });
         (why, Some(remedy))
     })?;
     probe_disk().map_err(|(why, remedy)| (why, Some(remedy)))?;
@@ -131,9 +136,8 @@ impl Driver for KrunDriver {
     }
 
     fn sweep<'a>(&'a self, dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
-        // The VMM goes with the runner that made it, by the kernel's hand, and what it has on disk
-        // is in the directories that every sweep removes.
-        Box::pin(std::future::ready(let_go(dir)))
+        // The VMM died with its runner, and its files are in directories that every sweep removes.
+        Box::pin(std::future::ready(remove_limits(dir)))
     }
 }
 
@@ -142,13 +146,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_vmm_is_told_everything_by_its_arguments() {
+    fn vmm_is_described_by_its_arguments() {
         let vmm = Vmm {
             krunfw: "/l".into(),
             cpus: 2,
             memory_mib: 300,
             agent: "/a".into(),
-            words: vec!["MSB_MACHINE=vsock".to_owned()],
+            options: vec!["MSB_MACHINE=vsock".to_owned()],
         };
         let words: Vec<_> =
             vmm.arguments().iter().map(|word| word.to_string_lossy().into_owned()).collect();

@@ -1,8 +1,8 @@
 //! The VMM's jail, and the sockets that it shares with the host.
 //!
-//! The sockets are in a directory of their own, which is all of the host that the VMM can write to.
-//! Once the agent is there, the host takes its socket out and removes the directory: from then on
-//! the VMM has no place of the host left in which it could make anything.
+//! The sockets are in a separate directory, the only one of the host that the VMM can write to. Once
+//! the agent has started, the host moves its socket out and removes the directory: from then on the
+//! VMM can create nothing on the host.
 
 use crate::vmm::{AGENT_SOCKET, CONTROL_SOCKET, DISK, IMAGE, SOCKETS};
 use msb_driver::{Guest, MachineSpec, Users, largest_file};
@@ -14,12 +14,12 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-/// Descriptors of the VMM. A guest holds one for each file of the image that it knows.
+/// Limit of the VMM's descriptors. A guest holds one for each file of the image that it caches.
 const FILES: u64 = 65_536;
-/// Threads of the VMM: one for each processor, and some for each device.
+/// Limit of the VMM's threads: one for each processor, and some for each device.
 const THREADS: u64 = 1024;
 
-/// Ids of a VMM.
+/// The ids of a VMM.
 #[derive(Debug)]
 pub(crate) struct Identity {
     ids: Ids,
@@ -28,7 +28,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Takes the ids for a sandbox: of its own where the runner is root, else the runner's.
+    /// Reserves ids for a sandbox if the runner is root, else uses the runner's.
     pub(crate) fn take(spec: &MachineSpec) -> Result<Identity, Failure> {
         let failed = |error: io::Error| Failure::boot(format!("cannot map the VMM's ids: {error}"));
         let slot = match spec.users {
@@ -40,7 +40,7 @@ impl Identity {
                 let unmapped = Some(Ids::unmapped(&slot));
                 Ok(Identity { ids: Ids::all(&slot), unmapped, slot: Some(slot) })
             }
-            // The user's own id may alone have been given access to `/dev/kvm`.
+            // Only the user's own id may have access to `/dev/kvm`.
             None => {
                 let ids = Ids::nested_all().map_err(failed)?.with_own_id();
                 Ok(Identity { ids, unmapped: None, slot: None })
@@ -48,12 +48,12 @@ impl Identity {
         }
     }
 
-    /// What has to be kept as long as the machine.
+    /// Returns the reservation, to be kept as long as the machine.
     pub(crate) fn into_slot(self) -> Option<Slot> {
         self.slot
     }
 
-    /// Makes the VMM the owner of a file or a pipe, which it opens by a name.
+    /// Makes the VMM the owner of a file or a pipe that it opens by name.
     pub(crate) fn own(&self, file: impl AsFd) -> io::Result<()> {
         let (user, group) = self.host();
         Ok(rustix::fs::fchown(file, user, group)?)
@@ -65,7 +65,7 @@ impl Identity {
     }
 }
 
-/// Describes the jail of a VMM.
+/// Returns the jail of a VMM.
 pub(crate) fn jail(spec: &MachineSpec, guest: &Guest, identity: &Identity, sockets: &Path) -> Jail {
     let mut jail = Jail::new(identity.ids.clone(), Program::Vmm);
     jail.unmapped.clone_from(&identity.unmapped);
@@ -76,10 +76,10 @@ pub(crate) fn jail(spec: &MachineSpec, guest: &Guest, identity: &Identity, socke
         Bind { writable: true, ..at(sockets.to_path_buf(), SOCKETS) },
     ];
     jail.devices = ["/dev/kvm", "/dev/null", "/dev/urandom"].map(Into::into).to_vec();
-    // libkrun opens files again by their descriptors.
+    // libkrun reopens files through /proc/self/fd.
     jail.proc = Proc::Descriptors;
     jail.capabilities = vec![READ_ALL];
-    // An ordinary user's processes may all have the same id, and would be counted as well.
+    // An ordinary user's processes may share the id, and would be counted as well.
     let processes = identity.slot.as_ref().map(|_| THREADS);
     let file_size = Some(largest_file(spec, guest));
     jail.limits = Limits { files: Some(FILES), processes, file_size, ..Limits::default() };
@@ -88,7 +88,7 @@ pub(crate) fn jail(spec: &MachineSpec, guest: &Guest, identity: &Identity, socke
     jail
 }
 
-/// The directory of the sockets, for as long as the VMM needs it.
+/// The directory of the sockets, while the VMM needs it.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     path: PathBuf,
@@ -97,13 +97,13 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Makes the directory with the socket on which the agent reports, for a VMM with these ids.
-    pub(crate) fn make(
+    /// Creates the directory with the control connection's socket, for a VMM with these ids.
+    pub(crate) fn create(
         run: &Path,
         identity: &Identity,
     ) -> Result<(Sockets, UnixListener), Failure> {
         let path = run.join("vmm");
-        let failed = |error: io::Error| Failure::boot_io("make sockets in", &path, error);
+        let failed = |error: io::Error| Failure::boot_io("create sockets in", &path, error);
         let text = |error: msb_state::Error| Failure::boot(error.to_string());
         remove_tree(&path).map_err(text)?;
         msb_state::create_private_dir(&path).map_err(text)?;
@@ -116,18 +116,18 @@ impl Sockets {
         Ok((sockets, listener))
     }
 
-    /// The directory.
+    /// Returns the directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Takes the agent's socket out and removes the directory.
+    /// Moves the agent's socket out and removes the directory.
     ///
-    /// The VMM is not trusted, so what it made counts only once it is out of its reach.
+    /// The VMM is not trusted: the socket is checked only once it is out of the VMM's reach.
     pub(crate) fn publish(self) -> Result<(), String> {
         let Sockets { path, run, owner } = self;
         let at = run.join(AGENT_SOCKET);
-        let moved = || {
+        let publish = || {
             rustix::fs::rename(path.join(AGENT_SOCKET), &at)?;
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = rustix::fs::open(&at, flags, Mode::empty())?;
@@ -139,11 +139,11 @@ impl Sockets {
             let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
             rustix::fs::chownat(&file, c"", Some(user), Some(group), AtFlags::EMPTY_PATH)
         };
-        let moved = moved().map_err(|error| {
+        let published = publish().map_err(|error| {
             let _ = std::fs::remove_file(&at);
             format!("cannot use the VMM's {AGENT_SOCKET}: {}", io::Error::from(error))
         });
-        moved.and(remove_tree(&path).map_err(|error| error.to_string()))
+        published.and(remove_tree(&path).map_err(|error| error.to_string()))
     }
 }
 

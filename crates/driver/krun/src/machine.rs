@@ -1,17 +1,14 @@
-//! A machine that runs: one process, which is the VMM.
+//! A running machine: one process, the VMM.
 
 use crate::control::{Control, Phase};
 use crate::jail::Sockets;
-use msb_driver::{BoxFuture, Ended, Exit, Machine};
+use msb_driver::{BoxFuture, Ended, Exit, Machine, kill};
 use msb_jail::Slot;
 use msb_state::{Failure, Protection};
-use rustix::io::Errno;
-use rustix::process::{Signal, pidfd_send_signal};
-use std::io;
 use std::os::fd::OwnedFd;
 use tokio::io::unix::AsyncFd;
 
-/// What a machine consists of.
+/// The parts of a machine.
 pub(crate) struct Parts {
     pub(crate) vmm: AsyncFd<OwnedFd>,
     pub(crate) control: Control,
@@ -21,11 +18,11 @@ pub(crate) struct Parts {
     pub(crate) protection: Protection,
 }
 
-/// See the module.
+/// A running machine.
 pub(crate) struct Krun {
     vmm: AsyncFd<OwnedFd>,
     control: Control,
-    /// The sockets, until the agent is there.
+    /// The sockets, until the agent has started.
     sockets: Option<Sockets>,
     protection: Protection,
     exit: Option<Exit>,
@@ -48,7 +45,7 @@ impl Krun {
         exit
     }
 
-    async fn come_up(&mut self) -> Result<(), String> {
+    async fn boot(&mut self) -> Result<(), String> {
         tokio::select! {
             biased;
             up = self.control.up() => {
@@ -57,26 +54,19 @@ impl Krun {
             }
             exit = async { exit(&Ended::of(&self.vmm).await, Phase::Silent) } => {
                 self.exit = Some(exit.clone());
-                Err(format!("{} before its agent was there", exit.detail))
+                Err(format!("{} before its agent started", exit.detail))
             }
-        }
-    }
-
-    fn end(&self) -> io::Result<()> {
-        match pidfd_send_signal(self.vmm.get_ref(), Signal::KILL) {
-            Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(error) => Err(error.into()),
         }
     }
 }
 
-/// How the machine ended, of all that is known.
+/// Returns how the machine exited.
 fn exit(vmm: &Ended, phase: Phase) -> Exit {
     match (vmm.code, phase) {
         (Some(0), Phase::Bye) => {
-            Exit { detail: "the guest ended as it was asked to".to_owned(), orderly: true }
+            Exit { detail: "the guest shut down on request".to_owned(), orderly: true }
         }
-        // A kernel that panics resets the machine, as one that is told to does.
+        // A kernel panic resets the machine, as a reboot does.
         (Some(0), _) => {
             Exit { detail: "the guest was reset from within".to_owned(), orderly: false }
         }
@@ -86,7 +76,7 @@ fn exit(vmm: &Ended, phase: Phase) -> Exit {
 
 impl Machine for Krun {
     fn ready(&mut self) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(self.come_up())
+        Box::pin(self.boot())
     }
 
     fn protection(&self) -> Protection {
@@ -98,14 +88,14 @@ impl Machine for Krun {
     }
 
     fn kill(&mut self) -> Result<(), Failure> {
-        self.end().map_err(|error| Failure::boot(format!("cannot kill the VMM: {error}")))
+        kill(&self.vmm).map_err(|error| Failure::boot(format!("cannot kill the VMM: {error}")))
     }
 }
 
 impl Drop for Krun {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
-            tracing::error!(%error, "the VMM was not killed");
+        if let Err(error) = kill(&self.vmm) {
+            tracing::error!(%error, "cannot kill the VMM");
         }
     }
 }
@@ -115,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn b7_only_a_farewell_makes_an_end_orderly() {
+    fn b7_only_a_shutdown_is_orderly() {
         let zero = Ended { code: Some(0), text: "exited with 0".to_owned() };
         let killed = Ended { code: None, text: "was killed by signal 9".to_owned() };
         assert!(exit(&zero, Phase::Bye).orderly);

@@ -1,25 +1,25 @@
-//! What the process that becomes the VMM is told.
+//! The command line of the VMM's process.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// The guest's port that the library's connections go to.
+/// The guest's port for the library's connections.
 pub const AGENT_PORT: u32 = 1024;
-/// The host's port on which the agent says that it is there, and that it goes.
+/// The host's port of the control connection.
 pub const CONTROL_PORT: u32 = 1025;
 
-/// Where things are in the VMM's jail.
+/// The image in the VMM's jail.
 pub const IMAGE: &str = "/image";
-/// The disk of the sandbox's own layer.
+/// The disk of the upper layer in the jail.
 pub const DISK: &str = "/disk";
-/// The directory of the sockets.
+/// The directory of the sockets in the jail.
 pub const SOCKETS: &str = "/run";
-/// The socket of the agent in it, which libkrun makes.
+/// The agent's socket in it, which libkrun creates.
 pub const AGENT_SOCKET: &str = "agent.sock";
-/// The socket in it on which the agent reports, which is there.
+/// The control connection's socket in it, which exists.
 pub const CONTROL_SOCKET: &str = "control.sock";
 
-/// A machine for libkrun to run, in the jail that the runner describes.
+/// A machine for libkrun, in a jail of the runner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vmm {
     /// The library with the guest's kernel.
@@ -30,12 +30,12 @@ pub struct Vmm {
     pub memory_mib: u32,
     /// The agent, which is the guest's first process.
     pub agent: PathBuf,
-    /// What the agent is told, as `NAME=value`.
-    pub words: Vec<String>,
+    /// The agent's options, as `NAME=value`.
+    pub options: Vec<String>,
 }
 
 impl Vmm {
-    /// The arguments of `msb-runner vmm`.
+    /// Returns the arguments of `msb-runner vmm`.
     pub fn arguments(&self) -> Vec<OsString> {
         let mut all: Vec<OsString> = vec!["vmm".into()];
         let mut pair = |option: &str, value: OsString| {
@@ -46,7 +46,7 @@ impl Vmm {
         pair("--cpus", self.cpus.to_string().into());
         pair("--memory", self.memory_mib.to_string().into());
         pair("--agent", self.agent.clone().into());
-        self.words.iter().for_each(|word| pair("--tell", word.into()));
+        self.options.iter().for_each(|value| pair("--tell", value.into()));
         all
     }
 }

@@ -9,13 +9,11 @@ use crate::spec::{AGENT, Container as Description, bounds, counts_apart};
 use crate::stage::wants_user_namespace;
 use crate::sweep::{Leftovers, sweep};
 use command_fds::{CommandFdExt, FdMapping};
-use msb_driver::{Bound, BoxFuture, Driver, Ended, Exit, Machine, MachineSpec, Users, watch};
+use msb_driver::{Bound, BoxFuture, Driver, Ended, Exit, Machine, MachineSpec, Users, kill, watch};
 use msb_state::{
     Bounds, Failure, Isolation, Probe, Protection, SandboxConfig, SandboxDir, bind_in, remove_tree,
 };
-use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Signal, pidfd_send_signal};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -279,12 +277,8 @@ impl Machine for Container {
 
     fn kill(&mut self) -> Result<(), Failure> {
         // The kernel kills the other processes of a PID namespace with its first.
-        match pidfd_send_signal(self.init.get_ref(), Signal::KILL) {
-            Ok(()) | Err(Errno::SRCH) => Ok(()),
-            Err(error) => {
-                Err(Failure::boot(format!("cannot kill the container: {}", io::Error::from(error))))
-            }
-        }
+        kill(&self.init)
+            .map_err(|error| Failure::boot(format!("cannot kill the container: {error}")))
     }
 }
 

@@ -10,29 +10,29 @@ pub(crate) const FILES_FD: i32 = 4;
 pub(crate) const QMP_FD: i32 = 5;
 pub(crate) const DISK_FD: i32 = 6;
 
-/// How a machine runs.
+/// The accelerator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Acceleration {
     Kvm,
     Tcg,
 }
 
-/// What goes into a command line.
+/// The parameters of a command line.
 #[derive(Debug)]
 pub(crate) struct Machine<'a> {
     pub(crate) guest: &'a Guest,
     pub(crate) kernel: &'a Kernel,
     pub(crate) acceleration: Acceleration,
-    /// Measures the rate of the processor's time stamp counter in kHz, if it is steady.
+    /// Measures the rate of the time stamp counter in kHz, if it is constant.
     pub(crate) tsc_khz: fn() -> Option<u64>,
-    /// The sandbox's id, by which `ps` shows whose machine it is.
+    /// The sandbox's id, which `ps` shows.
     pub(crate) id: &'a str,
 }
 
-/// Where kernel and initramfs are in QEMU's jail.
+/// The kernel and the initramfs in QEMU's jail.
 pub(crate) const KERNEL: &str = "/kernel";
 pub(crate) const INITRAMFS: &str = "/initramfs";
-/// The set of descriptors that has the disk, and the path that QEMU opens for it.
+/// The descriptor set of the disk, and the path that QEMU opens for it.
 const DISK_SET: u32 = 1;
 const DISK: &str = "/dev/fdset/1";
 
@@ -61,7 +61,7 @@ impl Machine<'_> {
         all.pair("-blockdev", disk());
         let bus = self.bus();
         all.pair("-device", format!("virtio-serial-{bus}"));
-        if self.is_small() {
+        if self.is_microvm() {
             all.pair("-global", "virtio-mmio.force-legacy=false");
             all.pair("-device", "virtconsole,chardev=console");
         } else {
@@ -71,20 +71,20 @@ impl Machine<'_> {
         all.pair("-device", format!("virtio-blk-{bus},drive=disk"));
         let files = format!("vhost-user-fs-{bus},chardev=files,tag={IMAGE_TAG},queue-size=1024");
         all.pair("-device", files);
-        // A guest that took QEMU over could call little; it never needs to start a program.
+        // Limits a compromised QEMU, which never needs to start a program.
         let denied = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
         all.pair("-sandbox", denied);
         all.0
     }
 
-    /// Whether it is the small machine without firmware, which needs a kernel that knows it.
-    fn is_small(&self) -> bool {
+    /// Returns whether it is a microvm without firmware, which needs a kernel that supports it.
+    fn is_microvm(&self) -> bool {
         matches!(self.kernel, Kernel::Krunfw(_))
     }
 
     fn machine(&self) -> &'static str {
-        if self.is_small() {
-            // Without a serial port of the old kind, whose driver that kernel does not have.
+        if self.is_microvm() {
+            // That kernel has no driver for an ISA serial port.
             "microvm,acpi=off,isa-serial=off,memory-backend=memory"
         } else {
             "q35,memory-backend=memory"
@@ -92,39 +92,39 @@ impl Machine<'_> {
     }
 
     fn bus(&self) -> &'static str {
-        if self.is_small() { "device" } else { "pci" }
+        if self.is_microvm() { "device" } else { "pci" }
     }
 
-    /// The kernel's. What is no option of its own becomes the first process's environment. Nothing
-    /// may come behind `--`: QEMU appends the devices of the small machine.
+    /// Returns the kernel's command line. Unknown options become the first process's environment.
+    /// Nothing may follow `--`: QEMU appends the devices of a microvm.
     fn command_line(&self) -> String {
         let mut words = vec!["quiet".to_owned(), "panic=-1".to_owned()];
         let mut add = |text: &[&str]| words.extend(text.iter().map(|word| (*word).to_owned()));
-        if self.is_small() {
-            // A reset by the triple fault, the only one that this machine has; no dummy interface,
-            // which this kernel otherwise makes.
+        if self.is_microvm() {
+            // A microvm resets by triple fault only; this kernel creates a dummy network interface
+            // by default.
             add(&["console=hvc0", "reboot=t", "dummy.numdummies=0"]);
         } else {
             add(&["console=ttyS0", "cryptomgr.notests"]);
         }
         if self.acceleration == Acceleration::Tcg {
-            // Emulated code is translated again at each new address. And on a busy host the timer
-            // may not tick while the kernel looks whether it does, which would be a panic.
+            // Code is translated again at each new address; and on a busy host the kernel's check of
+            // the timer may fail, which is a panic.
             add(&["norandmaps", "no_timer_check"]);
-            // That machine has no clock to compare it with; QEMU hands the host's through.
-            if self.is_small()
+            // A microvm has no clock for calibration; the guest reads the host's counter.
+            if self.is_microvm()
                 && let Some(khz) = (self.tsc_khz)()
             {
                 words.extend(["tsc=reliable".to_owned(), format!("tsc_early_khz={khz}")]);
             }
         }
-        words.extend(self.guest.words("serial"));
+        words.extend(self.guest.options("serial"));
         words.join(" ")
     }
 }
 
-/// The disk. What the guest flushes stays in the
-/// host's memory: the disk is as lasting as the sandbox, which a crash of the host ends.
+/// Returns the disk. A flush of the guest does not reach the host's disk, since the disk need not
+/// survive a crash of the host.
 fn disk() -> String {
     let cache = serde_json::json!({ "direct": false, "no-flush": true });
     serde_json::json!({
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_libkrunfw_kernel_runs_in_the_small_machine() {
+    fn libkrunfw_kernel_runs_in_a_microvm() {
         let kernel = Kernel::Krunfw(Krunfw { path: "/k".into() });
         let line = text(&kernel, Acceleration::Tcg);
         for part in [
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_distributions_kernel_runs_in_a_pc_and_hardware_keeps_its_addresses_random() {
+    fn distribution_kernel_runs_in_a_pc_with_kaslr() {
         let kernel = Kernel::Image { path: "/k".into(), modules: Vec::new() };
         let line = text(&kernel, Acceleration::Kvm);
         for part in ["-machine q35", "virtio-blk-pci", "-accel kvm", "-cpu host", "console=ttyS0"] {

@@ -1,5 +1,5 @@
-//! The initramfs, in the one format that the kernel reads ("newc", Documentation/driver-api/
-//! early-userspace/buffer-format.rst).
+//! The initramfs, in the kernel's format ("newc", Documentation/driver-api/early-userspace/
+//! buffer-format.rst).
 
 use std::io::{self, Write};
 
@@ -19,17 +19,17 @@ impl<W: Write> Archive<W> {
         Archive { to, entries: 0 }
     }
 
-    /// Adds a directory. Those above it have to be there.
+    /// Adds a directory, after its parents.
     pub(crate) fn directory(&mut self, path: &str) -> io::Result<()> {
         self.entry(path, DIRECTORY, b"")
     }
 
-    /// Adds a file that can be executed.
+    /// Adds an executable file.
     pub(crate) fn file(&mut self, path: &str, contents: &[u8]) -> io::Result<()> {
         self.entry(path, PROGRAM, contents)
     }
 
-    /// Ends the archive.
+    /// Writes the trailer.
     pub(crate) fn finish(mut self) -> io::Result<W> {
         self.entry(TRAILER, 0, b"")?;
         Ok(self.to)
@@ -55,7 +55,7 @@ impl<W: Write> Archive<W> {
     }
 }
 
-/// Zeros: these many, and as many more as are needed for a multiple of four.
+/// Returns `more` zeros and those that pad to a multiple of four.
 fn padding(length: usize, more: usize) -> &'static [u8] {
     let zeros: &'static [u8] = &[0; 4];
     zeros.get(..more + (4 - length % 4) % 4).unwrap_or(zeros)
@@ -67,7 +67,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn the_archive_has_the_kernels_form() {
+    fn archive_has_the_kernels_format() {
         let mut archive = Archive::new(Vec::new());
         archive.directory("d").unwrap();
         archive.file("d/abc", b"hello").unwrap();

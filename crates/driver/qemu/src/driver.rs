@@ -1,14 +1,14 @@
-//! The driver: what it needs, and how a machine is started.
+//! The driver: its probe, and the start of a machine.
 
 use crate::arguments::{AGENT_FD, Acceleration, DISK_FD, FILES_FD, Machine as Description, QMP_FD};
 use crate::cpio::Archive;
 use crate::jail::{Jailer, SOCKET_FD};
 use crate::kernel::Kernel;
 use crate::machine::{Parts, Qemu};
-use crate::qmp::Said;
+use crate::qmp::ShutdownReason;
 use msb_driver::{
-    BoxFuture, Driver, Guest, Machine, MachineSpec, Root, hold, kvm, let_go, make_disk, on_path,
-    probe_disk,
+    BoxFuture, Driver, Guest, Machine, MachineSpec, Root, apply_limits, create_disk, kvm, on_path,
+    probe_disk, remove_limits,
 };
 use msb_jail::{Jail, JailError, Starting};
 use msb_relay::Hello;
@@ -24,28 +24,26 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::net::{UnixListener, UnixStream};
 
-/// The emulator. A guest is of the host's kind.
+/// QEMU's program. The guest has the host's architecture.
 const PROGRAM: &str = "qemu-system-x86_64";
-/// Where virtiofsd is, besides `PATH`: on most distributions, and in Debian's package of QEMU.
+/// Directories of virtiofsd outside `PATH`: on most distributions, and in Debian's package of QEMU.
 const VIRTIOFSD: [&str; 2] = ["/usr/libexec", "/usr/lib/qemu"];
 
-/// Memory of QEMU and virtiofsd beside the guest's, in MiB; what of it is not the file system's
-/// cache has been some 100.
+/// Memory of QEMU and virtiofsd besides the guest's, in MiB; about 100 of it is not page cache.
 const OWN_MIB: u64 = 512;
-/// What QEMU keeps of translated code at most when it emulates, in MiB.
+/// Size limit of the emulator's translated code, in MiB.
 const TRANSLATED_MIB: u64 = 1024;
 
-/// What the driver needs to know about its surroundings.
+/// What the driver needs to know about its host.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The directory of the state, below which a kernel may have been unpacked.
+    /// The home, which may have an unpacked kernel.
     pub home: PathBuf,
-    /// Where what can be made again is kept.
+    /// The cache directory.
     pub cache: PathBuf,
-    /// A program, with arguments, that runs what follows in the jail that it is told.
+    /// A program, with arguments, that runs the command that follows in a jail.
     pub launcher: Vec<PathBuf>,
-    /// Measures the rate of the processor's time stamp counter in kHz, if it is steady. Takes
-    /// some milliseconds.
+    /// Measures the rate of the time stamp counter in kHz, if it is constant. Takes milliseconds.
     pub tsc_khz: fn() -> Option<u64>,
 }
 
@@ -56,14 +54,14 @@ pub struct QemuDriver {
     acceleration: Acceleration,
 }
 
-/// The programs that were found.
+/// The programs and the kernel.
 struct Tools {
     qemu: PathBuf,
     virtiofsd: PathBuf,
     kernel: Kernel,
 }
 
-/// What is not there, and the commands that change that.
+/// Missing dependencies, and the commands that install them.
 #[derive(Debug, Default)]
 struct Missing {
     what: Vec<String>,
@@ -92,7 +90,7 @@ impl Missing {
 }
 
 impl QemuDriver {
-    /// A driver in the given surroundings. Whether it isolates by hardware is settled here.
+    /// Creates a driver, and decides whether it has hardware isolation.
     pub fn new(settings: Settings) -> Self {
         let acceleration = if kvm(false).is_ok() { Acceleration::Kvm } else { Acceleration::Tcg };
         QemuDriver { settings, acceleration }
@@ -103,10 +101,10 @@ impl QemuDriver {
         let qemu = on_path(PROGRAM, &[]);
         let virtiofsd = on_path("virtiofsd", &VIRTIOFSD);
         if qemu.is_none() {
-            // Debian 12's package has virtiofsd in it.
-            missing.package("qemu-system-x86", format!("{PROGRAM} is not there"));
+            // Debian 12's package includes virtiofsd.
+            missing.package("qemu-system-x86", format!("{PROGRAM} is not installed"));
         } else if virtiofsd.is_none() {
-            missing.package("virtiofsd", "virtiofsd is not there".to_owned());
+            missing.package("virtiofsd", "virtiofsd is not installed".to_owned());
         }
         if let Err((why, _)) = probe_disk() {
             missing.package("e2fsprogs", why);
@@ -125,8 +123,7 @@ impl QemuDriver {
         Ok(Tools { qemu, virtiofsd, kernel })
     }
 
-    /// Starts a program in a jail, with descriptors of its own and its output in the console's
-    /// log.
+    /// Starts a program in a jail, with passed descriptors and its output in the console's log.
     fn start(
         &self,
         jail: &Jail,
@@ -135,12 +132,12 @@ impl QemuDriver {
         passed: Vec<(OwnedFd, i32)>,
         spec: &MachineSpec,
     ) -> Result<Starting, Failure> {
-        let mut words = self.settings.launcher.iter();
-        let launcher = words.next().ok_or_else(|| {
+        let mut launcher = self.settings.launcher.iter();
+        let program_launcher = launcher.next().ok_or_else(|| {
             Failure::boot(format!("cannot run {}: msb-runner was not found", program.display()))
         })?;
-        let mut command = Command::new(launcher);
-        command.args(words).arg(program).args(arguments).current_dir("/");
+        let mut command = Command::new(program_launcher);
+        command.args(launcher).arg(program).args(arguments).current_dir("/");
         command.stdin(Stdio::null()).stdout(spec.console()?).stderr(spec.console()?);
         jail.start(command, passed).map_err(|error| jail_failure(program, &error))
     }
@@ -150,13 +147,13 @@ impl QemuDriver {
         let tools = self.tools()?;
         let run = spec.dir.run();
         let disk_mib = spec.config.disk_mib.unwrap_or(msb_state::DEFAULT_DISK_MIB);
-        make_disk(&spec.dir.disk(), disk_mib).await?;
+        create_disk(&spec.dir.disk(), disk_mib).await?;
         let kernel_file = tools.kernel.file(&self.settings.cache)?;
         let initramfs = spec.dir.bundle().join("initramfs");
         write_initramfs(&initramfs, &spec.agent, &tools.kernel)
             .map_err(|error| Failure::boot_io("write", &initramfs, error))?;
 
-        let io = |error: io::Error| Failure::boot_io("make sockets for", &run, error);
+        let io = |error: io::Error| Failure::boot_io("create sockets for", &run, error);
         let jailer = Jailer::new(spec, &self.settings.cache)?;
         let (server, files_qemu) = self.share(&tools.virtiofsd, &jailer, spec)?;
         let (agent, agent_qemu) = StdStream::pair().map_err(io)?;
@@ -188,18 +185,18 @@ impl QemuDriver {
             Acceleration::Kvm => OWN_MIB,
             Acceleration::Tcg => OWN_MIB + TRANSLATED_MIB,
         };
-        let protection = hold(spec, &guest, own_mib, &[&files, &qemu]);
+        let protection = apply_limits(spec, &guest, own_mib, &[&files, &qemu]);
 
         let listener = bind_in(&run, "agent.sock").map_err(|e| Failure::boot(e.to_string()))?;
-        let relay = begin_relay(agent, listener).map_err(io)?;
-        let said = Said::listen(qmp).map_err(io)?;
+        let relay = start_relay(agent, listener).map_err(io)?;
+        let reason = ShutdownReason::listen(qmp).map_err(io)?;
         let slot = jailer.into_slot();
         let (qemu, files) = (qemu.pid, files.pid);
-        let parts = Parts { qemu, files, relay, said, slot, protection };
+        let parts = Parts { qemu, files, relay, reason, slot, protection };
         Ok(Box::new(Qemu::new(parts).map_err(io)?))
     }
 
-    /// Starts the program that shows the image, and connects to it.
+    /// Starts virtiofsd for the image, and connects to it.
     fn share(
         &self,
         program: &Path,
@@ -210,7 +207,7 @@ impl QemuDriver {
         let text = |error: msb_state::Error| Failure::boot(error.to_string());
         let listener = bind_in(&run, "files.sock").map_err(text)?;
         let stream = connect_in(&run, "files.sock").map_err(text)?;
-        // Named by the sandbox's id, by which `ps` shows whose image it is.
+        // Named by the sandbox's id, which `ps` shows.
         let image = Path::new("/").join(spec.dir.id());
         let is_qemus_own = is_qemus_own(program);
         let jail = jailer.server(program, is_qemus_own, &image)?;
@@ -224,20 +221,20 @@ fn jail_failure(program: &Path, error: &JailError) -> Failure {
     Failure::boot(format!("cannot start {}: {error}", program.display()))
 }
 
-/// Whether it is the older virtiofsd, in C, that came with QEMU until version 8.
+/// Returns whether it is the older virtiofsd, in C, of QEMU before version 8.
 fn is_qemus_own(program: &Path) -> bool {
     program.starts_with("/usr/lib/qemu")
 }
 
-/// Its arguments, to show `image`.
+/// Returns virtiofsd's arguments, to serve `image`.
 fn share_arguments(is_qemus_own: bool, image: &Path) -> Vec<OsString> {
     let socket = format!("--fd={SOCKET_FD}");
-    // The jail's limit stays as it is.
+    // Keep the jail's limit.
     let files = "--rlimit-nofile=0".to_owned();
     let image = image.display();
     let arguments = if is_qemus_own {
-        // It cannot refuse to write; the mount that it shows does that. Of its capabilities it
-        // keeps those that open every file.
+        // It has no read-only option; the mount is read-only. It keeps the capabilities that open
+        // every file.
         let capabilities = "-chown:-dac_override:-fsetid:-setgid:-setuid:-mknod:-setfcap\
                             :+dac_read_search";
         let settings = format!(
@@ -253,7 +250,7 @@ fn share_arguments(is_qemus_own: bool, image: &Path) -> Vec<OsString> {
     arguments.into_iter().map(OsString::from).collect()
 }
 
-fn begin_relay(
+fn start_relay(
     port: StdStream,
     listener: std::os::unix::net::UnixListener,
 ) -> io::Result<tokio::task::JoinHandle<Result<msb_relay::End, msb_relay::RelayError>>> {
@@ -280,7 +277,7 @@ fn write_initramfs(path: &Path, agent: &Path, kernel: &Kernel) -> io::Result<()>
         }
     }
     let file = archive.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
-    // QEMU has an id of its own; nobody else gets as far as the sandbox's directory.
+    // QEMU has its own id; other users cannot enter the sandbox's directory.
     file.set_permissions(fs::Permissions::from_mode(0o644))
 }
 
@@ -324,9 +321,9 @@ impl Driver for QemuDriver {
     }
 
     fn sweep<'a>(&'a self, dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
-        // Both processes go with the runner that made them, by the kernel's hand, and what they
-        // have on disk is in the directories that every sweep removes.
-        Box::pin(std::future::ready(let_go(dir)))
+        // Both processes died with their runner, and their files are in directories that every sweep
+        // removes.
+        Box::pin(std::future::ready(remove_limits(dir)))
     }
 }
 
@@ -335,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn g_what_is_missing_is_told_with_the_command_that_gets_it() {
+    fn g_missing_packages_are_named_with_the_command() {
         let mut missing = Missing::default();
         missing.kernel("no kernel".to_owned());
         let failure = missing.failure();
@@ -350,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn each_virtiofsd_is_spoken_to_in_its_own_way() {
+    fn each_virtiofsd_gets_its_own_arguments() {
         let text = |is_qemus_own| {
             let all = share_arguments(is_qemus_own, Path::new("/box"));
             all.join(std::ffi::OsStr::new(" ")).into_string().unwrap()

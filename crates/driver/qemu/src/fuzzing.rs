@@ -1,12 +1,12 @@
-//! What the fuzzers and the replays of their seeds drive.
+//! The entry points of the fuzzers and of the replays of their seeds.
 
 use std::time::Duration;
 use tokio::net::UnixStream;
 
-/// Long enough for any machine; what takes longer hangs.
+/// Longer than any run that does not hang.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// QEMU sends arbitrary bytes: the reader ends with them, and says little.
+/// QEMU sends arbitrary bytes and closes: the reader returns, with a bounded reason.
 pub fn qmp(data: &[u8]) {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let Ok(runtime) = builder.enable_all().build() else { return };
@@ -15,7 +15,7 @@ pub fn qmp(data: &[u8]) {
         let reading = crate::qmp::read_from(qemu, ours, data);
         tokio::time::timeout(LIMIT, reading).await.is_ok()
     });
-    assert!(ended, "it waits for ever");
+    assert!(ended, "it hangs");
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where QEMU's firmware is, as its distributions have it.
+/// Directories of QEMU's firmware on common distributions.
 const FIRMWARE: [&str; 5] = [
     "/usr/share/qemu",
     "/usr/share/seabios",
@@ -18,17 +18,17 @@ const FIRMWARE: [&str; 5] = [
     "/usr/share/seavgabios",
     "/usr/share/ipxe/qemu",
 ];
-/// Modules of QEMU that an emulated machine may need, where they are no part of the program.
+/// Directories of QEMU's modules, of which a machine may need some.
 const MODULES: [&str; 3] = ["/usr/lib64/qemu", "/usr/lib/qemu", "/usr/lib/x86_64-linux-gnu/qemu"];
 
 /// virtiofsd's descriptor with its socket.
 pub(crate) const SOCKET_FD: i32 = 3;
 
-/// Capabilities with which QEMU's own virtiofsd starts, in its user namespace: to change its root
-/// and to drop the others (`CAP_SYS_CHROOT`, `CAP_SETPCAP`). It keeps the first two.
+/// Capabilities with which QEMU's own virtiofsd starts: it keeps the first two, changes its root
+/// (`CAP_SYS_CHROOT`) and drops the others (`CAP_SETPCAP`).
 const STARTING: [u32; 4] = [READ_ALL, OWN_ALL, 18, 8];
 
-/// The user ids of a sandbox, and where programs' lists of libraries are kept.
+/// Creates the jails of a sandbox, with its user ids.
 #[derive(Debug)]
 pub(crate) struct Jailer<'a> {
     spec: &'a MachineSpec,
@@ -46,12 +46,12 @@ impl<'a> Jailer<'a> {
         Ok(Jailer { spec, cache, slot })
     }
 
-    /// The ids, to be kept as long as the machine.
+    /// Returns the reserved ids, to be kept as long as the machine.
     pub(crate) fn into_slot(self) -> Option<Slot> {
         self.slot
     }
 
-    /// Describes the jail of QEMU.
+    /// Returns the jail of QEMU.
     pub(crate) fn emulator(
         &self,
         program: &Path,
@@ -78,13 +78,12 @@ impl<'a> Jailer<'a> {
             jail.devices.push("/dev/kvm".into());
         }
         jail.descriptors = vec![AGENT_FD, FILES_FD, QMP_FD, DISK_FD];
-        // Its threads serve the disk and the file server's memory; a thread for each processor.
         let file_size = Some(largest_file(self.spec, guest));
         jail.limits = Limits { files: Some(1024), file_size, ..self.limits() };
         Ok(jail)
     }
 
-    /// Describes the jail of virtiofsd, which shows the image at `target`.
+    /// Returns the jail of virtiofsd, with the image at `target`.
     pub(crate) fn server(
         &self,
         program: &Path,
@@ -98,14 +97,14 @@ impl<'a> Jailer<'a> {
         let mut jail = self.jail(program, ids, Program::FileServer)?;
         jail.unmapped = self.slot.as_ref().map(Ids::unmapped);
         let image = Source::Path(self.spec.rootfs.clone().into());
-        // An ordinary user's files are in the user namespace of the runner.
+        // An ordinary user's runner is in the user namespace already.
         let idmapped = self.slot.is_some();
         jail.binds.push(Bind { idmapped, ..Bind::at(image, target) });
-        // It opens files again by their descriptors; QEMU's own one wants a setting, too.
+        // It reopens files through /proc/self/fd; QEMU's own one also reads a setting.
         jail.proc = if is_qemus_own { Proc::Settings } else { Proc::Own };
         jail.descriptors = vec![SOCKET_FD];
         jail.capabilities = if is_qemus_own { STARTING.to_vec() } else { vec![READ_ALL, OWN_ALL] };
-        // A guest holds a descriptor for each file that it knows.
+        // A guest holds a descriptor for each file that it caches.
         jail.limits = Limits { files: Some(SERVER_FILES), ..self.limits() };
         Ok(jail)
     }
@@ -122,18 +121,18 @@ impl<'a> Jailer<'a> {
     }
 
     fn limits(&self) -> Limits {
-        // An ordinary user's processes may all have the same id, and would be counted as well.
+        // An ordinary user's processes may share the id, and would be counted as well.
         let processes = self.slot.as_ref().map(|_| PROCESSES);
         Limits { processes, ..Limits::default() }
     }
 }
 
-/// Threads of QEMU and virtiofsd together, which have the same id.
+/// Limit of the threads of QEMU and virtiofsd together, which have the same id.
 const PROCESSES: u64 = 1024;
-/// Descriptors of virtiofsd, as many as it would allow itself.
+/// Limit of virtiofsd's descriptors, its own default.
 const SERVER_FILES: u64 = 1_000_000;
 
-/// Accelerators that are modules.
+/// Returns the accelerators' modules.
 fn modules() -> Vec<PathBuf> {
     let folders = MODULES.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
     let files = folders.flatten().flatten().map(|entry| entry.path());

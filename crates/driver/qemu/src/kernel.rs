@@ -1,4 +1,4 @@
-//! The guest's kernel: which one, and in what form QEMU takes it.
+//! The guest's kernel: the search for it, and the file that QEMU boots.
 
 use crate::modules;
 use msb_driver::{KernelBundle, Krunfw, find_krunfw};
@@ -9,21 +9,21 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Where distributions have their kernels.
+/// The distributions' directory of kernels.
 const BOOT: &str = "/boot";
 
-/// A kernel that was found.
+/// A guest kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kernel {
-    /// In a libkrunfw: everything built in, for machines without firmware.
+    /// Of a libkrunfw: without modules, for machines without firmware.
     Krunfw(Krunfw),
-    /// A file as a distribution installs it, for a whole PC, with the modules to load.
+    /// Of a distribution: for a PC, with the modules to load.
     Image { path: PathBuf, modules: Vec<PathBuf> },
 }
 
 impl Kernel {
-    /// Finds one: what `MSB_KERNEL` names, else libkrunfw, else what `msb setup kernel` has
-    /// unpacked below `home`, else a cloud kernel in `/boot`. The error says where was looked.
+    /// Finds a kernel: the path in `MSB_KERNEL`, else libkrunfw, else the one that `msb setup kernel`
+    /// unpacked in `home`, else a cloud kernel in `/boot`. The error lists what was tried.
     pub(crate) fn find(home: &Path) -> Result<Kernel, String> {
         if let Some(named) = env::var_os("MSB_KERNEL").filter(|path| !path.is_empty()) {
             let path = PathBuf::from(named);
@@ -48,7 +48,7 @@ impl Kernel {
         Err(passed_over.join("; "))
     }
 
-    /// For people.
+    /// Returns its path, for people.
     pub(crate) fn name(&self) -> String {
         match self {
             Kernel::Krunfw(krunfw) => krunfw.path.display().to_string(),
@@ -56,23 +56,23 @@ impl Kernel {
         }
     }
 
-    /// The file that QEMU is given. What had to be made for it is kept in `cache`.
+    /// Returns the file that QEMU boots. A converted file is kept in `cache`.
     pub(crate) fn file(&self, cache: &Path) -> Result<PathBuf, Failure> {
         let source = match self {
             Kernel::Image { path, .. } => path,
             Kernel::Krunfw(krunfw) => &krunfw.path,
         };
         let found =
-            fs::metadata(source).map_err(|error| Failure::boot_io("look at", source, error))?;
+            fs::metadata(source).map_err(|error| Failure::boot_io("inspect", source, error))?;
         let is_image = matches!(self, Kernel::Image { .. });
         if is_image && is_readable(&found) {
             return Ok(source.clone());
         }
-        // Another file, or the same one after an update, has another name.
+        // The name changes with the source.
         let (device, inode, at) = (found.dev(), found.ino(), found.mtime());
         let kind = if is_image { "image" } else { "elf" };
         let file = cache.join(format!("kernel-{device}-{inode}-{at}-{}.{kind}", found.len()));
-        // Earlier versions made it for one user only.
+        // Earlier versions created it for one user only.
         if !fs::metadata(&file).is_ok_and(|file| is_readable(&file)) {
             let text = |error: msb_state::Error| Failure::boot(error.to_string());
             create_private_dir(cache).map_err(text)?;
@@ -82,27 +82,27 @@ impl Kernel {
                 }
                 Kernel::Krunfw(krunfw) => wrap(&krunfw.kernel().map_err(Failure::boot)?),
             };
-            keep(&file, &bytes).map_err(|error| Failure::boot_io("write", &file, error))?;
+            write(&file, &bytes).map_err(|error| Failure::boot_io("write", &file, error))?;
         }
         Ok(file)
     }
 }
 
-/// Whether every user can read a file, QEMU's among them.
+/// Returns whether every user can read a file, QEMU's included.
 fn is_readable(found: &fs::Metadata) -> bool {
     found.mode() & 0o004 != 0
 }
 
-/// Writes a file whole or not at all, beside others that do the same at this moment.
-fn keep(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file atomically; concurrent writers do no harm.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
     file.write_all(bytes)?;
-    // QEMU has an id of its own; nobody else gets as far as the cache.
+    // QEMU has its own id; other users cannot enter the cache.
     file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 
-/// The newest kernel in a directory that is made for virtual machines.
+/// Returns the newest cloud kernel of a directory.
 fn newest(folder: &Path) -> Option<PathBuf> {
     let names = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
     let kernels = names.filter(|path| {
@@ -112,35 +112,35 @@ fn newest(folder: &Path) -> Option<PathBuf> {
     kernels.max_by_key(|path| version(&path.to_string_lossy()))
 }
 
-/// The numbers in a name, by which 6.10 is newer than 6.9.
+/// Returns the numbers in a name, by which 6.10 is newer than 6.9.
 fn version(name: &str) -> Vec<u64> {
     name.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
 
-/// A kernel with its modules, which lie where its package has them.
+/// Returns a kernel with its modules, which are at their place in the package.
 fn image(path: &Path) -> Result<Kernel, String> {
     msb_state::check_trusted(path).map_err(|error| error.to_string())?;
     let path = path.canonicalize().map_err(|error| error.to_string())?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let release = name.split_once('-').map(|(_, release)| release).unwrap_or_default();
     let root = path.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
-    let places = ["lib/modules", "usr/lib/modules"].map(|place| root.join(place).join(release));
-    let modules = places.iter().find(|folder| folder.is_dir() && !release.is_empty());
+    let folders = ["lib/modules", "usr/lib/modules"].map(|path| root.join(path).join(release));
+    let modules = folders.iter().find(|folder| folder.is_dir() && !release.is_empty());
     let modules = match modules {
         Some(folder) => modules::needed(folder)?,
-        // One that has everything built in, or it will say on the console what it lacks.
+        // Everything is built in, or the console says what is missing.
         None => Vec::new(),
     };
     Ok(Kernel::Image { path, modules })
 }
 
-/// Puts a kernel that is only its own memory into the form that can be booted by PVH: an ELF file
-/// with one segment, and the note that says where to start.
+/// Wraps a kernel's memory image into an ELF file that boots by PVH: one segment, and the note with
+/// the entry point.
 fn wrap(kernel: &KernelBundle) -> Vec<u8> {
     const HEADER: u64 = 64;
     const SEGMENT: u64 = 56;
     const NOTE: u64 = 20;
-    /// What the segment starts at in the file, a page as the alignment demands.
+    /// Offset of the segment in the file: a page, for its alignment.
     const AT: u64 = 4096;
     let size = kernel.bytes.len() as u64;
     let mut file = Vec::with_capacity(kernel.bytes.len() + 4096);
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_kernel_for_machines_is_taken() {
+    fn newest_cloud_kernel_is_found() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["vmlinuz-6.9.1-cloud-amd64", "vmlinuz-6.10.2-cloud-amd64", "vmlinuz-7.0-amd64"]
         {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_are_found_where_the_kernels_package_has_them() {
+    fn modules_are_found_in_the_kernels_package() {
         let root = tempfile::tempdir().unwrap();
         let modules = root.path().join("lib/modules/6.1-cloud");
         fs::create_dir_all(root.path().join("boot")).unwrap();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrapped_kernel_is_an_elf_file_that_says_where_to_start() {
+    fn wrapped_kernel_is_an_elf_file_with_an_entry_point() {
         let kernel = KernelBundle { bytes: vec![7; 10_000], load: 0x100_0000, entry: 0x123_4567 };
         let file = wrap(&kernel);
         assert_eq!(file.len(), 4096 + 10_000);

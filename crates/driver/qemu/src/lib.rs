@@ -1,20 +1,20 @@
-//! The driver that runs a sandbox as a virtual machine of QEMU, with the processor's own
-//! virtualisation or, where there is none, in software.
+//! The driver that runs a sandbox as a virtual machine of QEMU, with hardware virtualisation if there
+//! is any, else emulated.
 //!
 //! ```text
 //!  msb-runner ─ relay ══ virtio-serial ══ agent (PID 1)
-//!     ├ qemu-system-x86_64   kernel and initramfs by -kernel, the sandbox's layer as a disk
-//!     └ virtiofsd            shows the image, read-only
+//!     ├ qemu-system-x86_64   kernel and initramfs by -kernel, the upper layer as a disk
+//!     └ virtiofsd            serves the image, read-only
 //! ```
 //!
 //! Owns: the search for a kernel, the initramfs, QEMU's command line, and the two processes. Does
-//! not own: the relay (a crate of its own) nor what the guest does (the agent's `machine`).
+//! not own: the relay (a separate crate) nor the guest's side (the agent's `machine`).
 //!
-//! Invariant: both processes end with the runner, however that ends, and each takes the other
-//! along; an end is orderly only if the agent said good-bye.
+//! Invariant: both processes die with the runner and with each other; an exit is orderly only after
+//! the agent's shutdown message.
 //!
-//! Emulation is asked for by name only: QEMU's own documentation does not call its emulator a
-//! security boundary.
+//! Emulation has to be requested by name: QEMU's documentation does not call its emulator a security
+//! boundary.
 
 #![forbid(unsafe_code)]
 

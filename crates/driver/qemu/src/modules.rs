@@ -1,42 +1,42 @@
-//! Which modules a kernel needs to be loaded before it can be a guest, and in which order.
+//! The modules that a guest's kernel has to load, in order.
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What a guest is made of, as far as kernels have it in modules.
-const WANTED: [&str; 6] =
+/// The drivers that a guest needs.
+const REQUIRED: [&str; 6] =
     ["virtio_pci", "virtio_console", "virtio_blk", "ext4", "virtiofs", "overlay"];
 
-/// The modules to load, in order, from the directory of a kernel's modules.
+/// Returns the modules to load, in order, from the directory of a kernel's modules.
 ///
-/// What is built in needs none. The error names what the kernel does not have at all.
+/// Built-in drivers are left out. The error names a driver that the kernel lacks.
 pub(crate) fn needed(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let read = |name: &str| {
         let path = folder.join(name);
         fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
     };
-    // `depmod` writes the first at installation; a package that was only unpacked has none.
+    // `depmod` writes the first file at installation; an unpacked package has none.
     let dependencies = read("modules.dep").unwrap_or_default();
     let built_in: HashSet<String> = read("modules.builtin")?.lines().map(name_of).collect();
     let known = Known::new(folder, &dependencies);
     let mut order = Vec::new();
-    for wanted in WANTED {
-        if !built_in.contains(wanted) && !known.add(wanted, &mut order) {
-            return Err(format!("the kernel of {} has no {wanted}", folder.display()));
+    for name in REQUIRED {
+        if !built_in.contains(name) && !known.add(name, &mut order) {
+            return Err(format!("the kernel of {} has no {name}", folder.display()));
         }
     }
     Ok(order)
 }
 
-/// `kernel/fs/fuse/virtiofs.ko` is `virtiofs`; the system takes `-` and `_` for the same.
+/// Returns the name of a path: `kernel/fs/fuse/virtiofs.ko` is `virtiofs`. `-` and `_` are the same.
 fn name_of(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.split(".ko").next().unwrap_or(file).replace('-', "_")
 }
 
 struct Known {
-    /// Name, path, and the names of what has to be there before.
+    /// Name, path, and the names of its dependencies.
     modules: Vec<(String, PathBuf, Vec<String>)>,
 }
 
@@ -61,14 +61,14 @@ impl Known {
         if order.contains(path) {
             return true;
         }
-        // `modules.dep` has no cycles: modules could not be loaded otherwise.
+        // Dependencies have no cycles: such modules could not be loaded.
         let all = needs.iter().all(|need| self.add(need, order));
         order.push(path.clone());
         all
     }
 }
 
-/// Reads what the modules below a directory say of themselves: `depends=a,b`.
+/// Reads the dependencies in the modules of a directory: `depends=a,b`.
 fn find(folder: &Path, modules: &mut Vec<(String, PathBuf, Vec<String>)>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_module_needs_comes_before_it_and_what_is_built_in_does_not_come() {
+    fn dependencies_come_first_built_in_drivers_not_at_all() {
         let dependencies = "kernel/a/virtio_pci.ko: kernel/a/virtio.ko kernel/a/virtio-ring.ko\n\
             kernel/a/virtio.ko: kernel/a/virtio-ring.ko\nkernel/a/virtio-ring.ko:\n\
             kernel/a/virtio_console.ko: kernel/a/virtio.ko kernel/a/virtio-ring.ko\n\
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_that_were_only_unpacked_say_themselves_what_they_need() {
+    fn unpacked_modules_name_their_dependencies() {
         let module = |needs: &str| format!("ELF\0license=GPL\0depends={needs}\0name=x\0");
         let files = [
             ("modules.builtin", "ext4.ko\nvirtio_blk.ko\nvirtio_console.ko\nvirtio_pci.ko\n"),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn i_a_kernel_that_lacks_something_says_what() {
+    fn i_missing_driver_is_named() {
         let tree = tree(&[("modules.builtin", "ext4.ko\n"), ("modules.dep", "kernel/x.ko:\n")]);
         assert!(needed(tree.path()).unwrap_err().contains("has no virtio_pci"));
         assert!(needed(Path::new("/nonexistent")).unwrap_err().contains("modules.builtin"));

@@ -1,4 +1,4 @@
-//! What QEMU itself says of the machine's end (QMP: a line of JSON each way).
+//! The reason of the machine's shutdown, from QEMU (QMP: lines of JSON).
 
 use std::io;
 use std::os::unix::net::UnixStream as StdStream;
@@ -6,37 +6,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-/// Longest line that is read, in bytes.
+/// Longest line, in bytes.
 const LINE: u64 = 64 * 1024;
-/// Longest word of it that goes into an error, in characters.
+/// Longest word of QEMU in an error, in characters.
 const WORD: usize = 64;
 
-/// The last thing that QEMU said about the machine's end.
+/// The last reason that QEMU reported.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Said(Arc<Mutex<Option<String>>>);
+pub(crate) struct ShutdownReason(Arc<Mutex<Option<String>>>);
 
-impl Said {
-    /// Listens on a connection to QEMU from now on. Must be called inside the runtime.
-    pub(crate) fn listen(stream: StdStream) -> io::Result<Said> {
+impl ShutdownReason {
+    /// Starts reading a connection to QEMU. Call it inside the runtime.
+    pub(crate) fn listen(stream: StdStream) -> io::Result<ShutdownReason> {
         stream.set_nonblocking(true)?;
         let stream = UnixStream::from_std(stream)?;
-        let said = Said::default();
-        let copy = said.clone();
+        let reason = ShutdownReason::default();
+        let copy = reason.clone();
         tokio::spawn(async move {
             if let Err(error) = copy.follow(stream).await {
-                tracing::debug!(%error, "QEMU was not heard to its end");
+                tracing::debug!(%error, "the connection to QEMU failed");
             }
         });
-        Ok(said)
+        Ok(reason)
     }
 
-    /// What it said, in words.
-    pub(crate) fn words(&self) -> Option<String> {
+    /// Returns the reason.
+    pub(crate) fn get(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn follow(&self, mut stream: UnixStream) -> io::Result<()> {
-        // Events come only behind this.
+        // QEMU sends events only after this.
         stream.write_all(b"{\"execute\":\"qmp_capabilities\"}\n").await?;
         let mut lines = BufReader::new(stream);
         loop {
@@ -44,14 +44,14 @@ impl Said {
             if (&mut lines).take(LINE).read_until(b'\n', &mut line).await? == 0 {
                 return Ok(());
             }
-            if let Some(words) = meaning(&line) {
-                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(words);
+            if let Some(reason) = parse_event(&line) {
+                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
             }
         }
     }
 }
 
-fn meaning(line: &[u8]) -> Option<String> {
+fn parse_event(line: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(line).ok()?;
     match value.get("event")?.as_str()? {
         "GUEST_PANICKED" => Some("its kernel panicked".to_owned()),
@@ -61,7 +61,7 @@ fn meaning(line: &[u8]) -> Option<String> {
                 "guest-reset" => "it was reset from within".to_owned(),
                 "guest-shutdown" => "it was shut down from within".to_owned(),
                 "guest-panic" => "its kernel panicked".to_owned(),
-                "host-signal" => "QEMU was told to end by a signal".to_owned(),
+                "host-signal" => "QEMU was asked to end by a signal".to_owned(),
                 other => format!("it ended by {}", short(other)),
             })
         }
@@ -69,29 +69,26 @@ fn meaning(line: &[u8]) -> Option<String> {
     }
 }
 
-/// A word of QEMU as it goes into an error.
+/// Returns a word of QEMU for an error.
 fn short(word: &str) -> String {
     word.chars().filter(|c| c.is_ascii_graphic()).take(WORD).collect()
 }
 
-/// QEMU, which a guest may have taken over, sends arbitrary bytes and ends: so does the reader, and
-/// its words are few.
+/// A compromised QEMU sends arbitrary bytes and closes: the reader returns, with a bounded reason.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) async fn read_from(mut qemu: UnixStream, stream: UnixStream, data: &[u8]) {
-    let said = Said::default();
+    let reason = ShutdownReason::default();
     let sending = async {
-        // The reader may have had enough.
+        // The reader may close the connection first.
         let _ = qemu.write_all(data).await;
         let _ = qemu.shutdown().await;
         let _ = qemu.read_to_end(&mut Vec::new()).await;
     };
-    // The reader's own connection ends with it, and with that what QEMU reads.
-    let reading = said.follow(stream);
+    // The reader closes its connection when it returns, which ends QEMU's read.
+    let reading = reason.follow(stream);
     let _ = tokio::join!(sending, reading);
-    let words = said.words().unwrap_or_default();
-    assert!(
-        words.len() < 2 * WORD + 32 && words.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
-    );
+    let text = reason.get().unwrap_or_default();
+    assert!(text.len() < 2 * WORD + 32 && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic()));
 }
 
 #[cfg(test)]
@@ -99,14 +96,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_that_tell_of_the_end_become_words() {
+    fn shutdown_events_are_parsed() {
         let reset =
             br#"{"timestamp":{},"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-reset"}}"#;
-        assert_eq!(meaning(reset).as_deref(), Some("it was reset from within"));
+        assert_eq!(parse_event(reset).as_deref(), Some("it was reset from within"));
         let panic = br#"{"event":"GUEST_PANICKED","data":{"action":"pause"}}"#;
-        assert_eq!(meaning(panic).as_deref(), Some("its kernel panicked"));
+        assert_eq!(parse_event(panic).as_deref(), Some("its kernel panicked"));
         for other in [&br#"{"return":{}}"#[..], b"no json", br#"{"event":"SHUTDOWN"}"#] {
-            assert_eq!(meaning(other), None);
+            assert_eq!(parse_event(other), None);
         }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     agent: PathBuf,
     /// The agent's environment, as NAME=value.
     #[arg(long = "tell")]
-    words: Vec<String>,
+    options: Vec<String>,
 }
 
 /// Runs the machine. Returns only if it cannot be started.
@@ -47,9 +47,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, String> {
 
 /// Reads the host's files that the jail does not have.
 fn prepare(arguments: Arguments) -> Result<(Vmm, Vec<u8>), String> {
-    let Arguments { krunfw, cpus, memory, agent, words } = arguments;
+    let Arguments { krunfw, cpus, memory, agent, options } = arguments;
     let agent_program =
         std::fs::read(&agent).map_err(|error| format!("{}: {error}", agent.display()))?;
     sys::load_kernel(&krunfw).map_err(|error| format!("libkrun: {error}"))?;
-    Ok((Vmm { krunfw, cpus, memory_mib: memory, agent, words }, agent_program))
+    Ok((Vmm { krunfw, cpus, memory_mib: memory, agent, options }, agent_program))
 }

@@ -89,7 +89,7 @@ pub(super) fn configure(vmm: &Vmm, agent: Vec<u8>) -> Result<u32, KrunError> {
     // SAFETY: as above.
     let output = unsafe { krun::krun_set_console_output(context, c"/proc/self/fd/1".as_ptr()) };
     check("set the console's output", output)?;
-    set_environment(context, &vmm.words)?;
+    set_environment(context, &vmm.options)?;
     Ok(context)
 }
 
@@ -145,11 +145,12 @@ fn root(context: u32, agent: Vec<u8>) -> Result<(), KrunError> {
 }
 
 /// Sets the agent's environment.
-fn set_environment(context: u32, words: &[String]) -> Result<(), KrunError> {
-    let words: Result<Vec<CString>, _> = words.iter().map(|word| CString::new(&**word)).collect();
-    let words =
-        words.map_err(|error| KrunError { what: "pass a variable", why: error.to_string() })?;
-    let mut pointers: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
+fn set_environment(context: u32, options: &[String]) -> Result<(), KrunError> {
+    let options: Result<Vec<CString>, _> =
+        options.iter().map(|option| CString::new(&**option)).collect();
+    let options =
+        options.map_err(|error| KrunError { what: "pass a variable", why: error.to_string() })?;
+    let mut pointers: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
     pointers.push(ptr::null());
     // SAFETY: a list of texts that end in NUL, ended by NULL; all live until the call returns,
     // which copies them.
