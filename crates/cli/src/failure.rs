@@ -1,97 +1,94 @@
-//! How msb itself fails: an exit code, and mostly one line about it.
+//! Failures of msb itself: an exit code and, mostly, one line of text.
 
-use crate::args::Arguments;
 use crate::stdio;
-use clap::CommandFactory;
-use clap::error::ErrorKind as UsageKind;
 use microsandbox::{Error, ErrorKind, ExecFailed, ExecFailureKind};
 use std::io;
 use std::process::ExitCode;
 
-/// The command's time ran out.
-pub(crate) const TIMED_OUT: u8 = 124;
-/// msb failed, and not the command.
-const OWN: u8 = 125;
-/// The command is not executable, or not for this user.
+/// The command timed out.
+const TIMED_OUT: u8 = 124;
+/// msb failed, not the command.
+const MSB_FAILED: u8 = 125;
+/// The program is not executable, or not for this user.
 const NOT_EXECUTABLE: u8 = 126;
-/// The command was not found.
+/// The program was not found.
 const NOT_FOUND: u8 = 127;
-/// SIGPIPE's number, which is the same on every Linux that there is a driver for.
+/// The number of SIGPIPE, the same on every Linux that has a driver.
 pub(crate) const SIGPIPE: i32 = 13;
 
-/// Why msb ends without an exit code from the command.
+/// Why msb exits without an exit code of the command.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    pub(crate) code: u8,
-    /// Nothing is said about an end that the user asked for.
-    pub(crate) message: Option<String>,
-    /// The user does not want to wait for anything any more.
-    pub(crate) leaves: bool,
-    /// The agent is alive and does not answer: it is asked for nothing more.
-    pub(crate) unanswered: bool,
-    /// The signal that msb itself ends by, so that a shell's loop around it ends too.
+    code: u8,
+    /// None if there is nothing to report, as when the user asked for the exit.
+    message: Option<String>,
+    /// The user insists on an immediate exit: skip clean-up that waits.
+    pub(crate) exit_now: bool,
+    /// The agent is alive but does not answer: send it no more requests.
+    pub(crate) agent_silent: bool,
+    /// The signal that msb kills itself with, so that a shell's loop ends too.
     signal: Option<i32>,
-    /// What is behind it, for whoever asks.
+    /// Details for `--verbose`.
     causes: Vec<String>,
 }
 
 impl Failure {
     /// A failure of msb itself.
-    pub(crate) fn own(message: impl Into<String>) -> Self {
-        Failure { message: Some(message.into()), ..Failure::silent() }
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Failure { message: Some(message.into()), ..Failure::reported() }
     }
 
-    /// A failure of msb itself that was told already.
-    pub(crate) fn silent() -> Self {
+    /// A failure of msb itself that was already reported.
+    pub(crate) fn reported() -> Self {
         Failure {
-            code: OWN,
+            code: MSB_FAILED,
             message: None,
-            leaves: false,
-            unanswered: false,
+            exit_now: false,
+            agent_silent: false,
             signal: None,
             causes: Vec::new(),
         }
     }
 
-    /// Ended by a signal.
-    pub(crate) fn signalled(signal: i32) -> Self {
-        Failure { code: signal_code(signal), signal: Some(signal), ..Failure::silent() }
+    /// A signal to msb ended it.
+    pub(crate) fn by_signal(signal: i32) -> Self {
+        Failure { code: signal_code(signal), signal: Some(signal), ..Failure::reported() }
     }
 
-    /// The user said it often enough.
-    pub(crate) fn left(signal: i32) -> Self {
-        Failure { leaves: true, ..Failure::signalled(signal) }
+    /// As [`Failure::by_signal`], without any clean-up that waits.
+    pub(crate) fn exit_now(signal: i32) -> Self {
+        Failure { exit_now: true, ..Failure::by_signal(signal) }
     }
 
-    /// The agent is alive and does not answer.
-    pub(crate) fn unanswered(message: String) -> Self {
-        Failure { unanswered: true, ..Failure::own(message) }
+    /// The agent is alive but does not answer.
+    pub(crate) fn agent_silent(message: &str) -> Self {
+        Failure { agent_silent: true, ..Failure::new(message) }
     }
 
-    /// The command's time ran out.
+    /// The command timed out.
     pub(crate) fn timed_out(message: String) -> Self {
-        Failure { code: TIMED_OUT, ..Failure::own(message) }
+        Failure { code: TIMED_OUT, ..Failure::new(message) }
     }
 
-    /// A write to one of our outputs failed. That nobody reads it is how `head` ends what is
-    /// before it, and nothing to talk about.
+    /// A write to an output stream failed. A broken pipe ends msb by SIGPIPE, without a message.
     pub(crate) fn write(stream: &str, error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Failure::signalled(SIGPIPE);
+            return Failure::by_signal(SIGPIPE);
         }
-        Failure::own(format!("cannot write {stream}: {error}"))
+        Failure::new(format!("cannot write {stream}: {error}"))
     }
 
-    /// Says what is to be said, and ends as is to be ended.
-    pub(crate) fn end(self, verbose: bool) -> ExitCode {
-        if let Some(message) = &self.message {
-            stdio::complain(message);
-        }
-        for cause in self.causes.iter().filter(|_| verbose) {
-            stdio::complain(cause);
-        }
+    /// Prints the message, and the causes if `verbose`.
+    pub(crate) fn report(&self, verbose: bool) {
+        let causes = self.causes.iter().filter(|_| verbose);
+        self.message.iter().chain(causes).for_each(|line| stdio::report(line));
+    }
+
+    /// Reports the failure and returns the exit code, unless a signal ends the process first.
+    pub(crate) fn exit(self, verbose: bool) -> ExitCode {
+        self.report(verbose);
         if let Some(signal) = self.signal {
-            // Returns when the signal is blocked, as it may be for what started us.
+            // Returns if the parent process blocked the signal.
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }
         ExitCode::from(self.code)
@@ -103,7 +100,7 @@ impl From<ExecFailed> for Failure {
         let code = match failed.kind {
             ExecFailureKind::NotFound => NOT_FOUND,
             ExecFailureKind::PermissionDenied | ExecFailureKind::NotExecutable => NOT_EXECUTABLE,
-            _ => OWN,
+            _ => MSB_FAILED,
         };
         let causes = vec![format!(
             "kind {}, at {}: {} ({})",
@@ -112,7 +109,7 @@ impl From<ExecFailed> for Failure {
             failed.errno_name,
             failed.errno
         )];
-        Failure { code, causes, ..Failure::own(failed.to_string()) }
+        Failure { code, causes, ..Failure::new(failed.to_string()) }
     }
 }
 
@@ -122,73 +119,35 @@ impl From<Error> for Failure {
             Error::ExecFailed(failed) => failed.into(),
             error => {
                 let hint = match error.kind() {
-                    ErrorKind::SandboxNotFound => "; msb ls shows those that do",
-                    ErrorKind::SandboxNotRunning => ": msb start",
-                    ErrorKind::SandboxRunning => ": msb rm -f",
-                    ErrorKind::SandboxAlreadyExists => ": msb rm, --replace, --name",
-                    ErrorKind::StreamLost => "; how the command ended is not known",
-                    ErrorKind::NoDriver => "; msb doctor tells more",
+                    ErrorKind::SandboxNotFound => "; list sandboxes with: msb ls",
+                    ErrorKind::SandboxNotRunning => "; start it with: msb start",
+                    ErrorKind::SandboxRunning => "; force with: msb rm -f",
+                    ErrorKind::SandboxAlreadyExists => "; use msb rm, --replace or another --name",
+                    ErrorKind::StreamLost => "; the command's exit status is unknown",
+                    ErrorKind::NoDriver => "; for details run: msb doctor",
                     _ => "",
                 };
-                Failure { causes: causes(&error), ..Failure::own(format!("{error}{hint}")) }
+                Failure { causes: causes(&error), ..Failure::new(format!("{error}{hint}")) }
             }
         }
     }
 }
 
-/// What an error says about itself beyond its text, and what is behind it.
+/// Returns the error's kind, origin and errno, and then its sources.
 fn causes(error: &Error) -> Vec<String> {
     let errno = error.os_error().map(|errno| format!(", errno {errno}")).unwrap_or_default();
-    let mut causes =
-        vec![format!("kind {}, noticed by the {}{errno}", error.kind(), error.origin())];
+    let mut causes = vec![format!("kind {}, origin {}{errno}", error.kind(), error.origin())];
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        causes.push(format!("because: {cause}"));
+        causes.push(format!("caused by: {cause}"));
         source = cause.source();
     }
     causes
 }
 
-/// What a parent sees of a process that a signal killed.
+/// Returns the exit code that a shell shows for a process killed by `signal`.
 pub(crate) fn signal_code(signal: i32) -> u8 {
-    u8::try_from(signal).ok().and_then(|signal| signal.checked_add(128)).unwrap_or(OWN)
-}
-
-/// Help and version were asked for, or the command line makes no sense.
-pub(crate) fn usage(error: &clap::Error) -> Result<u8, Failure> {
-    let text = error.render().to_string();
-    match error.kind() {
-        UsageKind::DisplayHelp | UsageKind::DisplayVersion => {
-            stdio::print(text.as_bytes())?;
-            Ok(0)
-        }
-        UsageKind::DisplayHelpOnMissingArgumentOrSubcommand | UsageKind::MissingSubcommand => {
-            Err(Failure::own("no task given; msb --help lists them"))
-        }
-        _ => Err(Failure::own(usage_line(&text, &task_given()))),
-    }
-}
-
-/// The task that the command line names, for mistakes of which clap does not tell it.
-fn task_given() -> String {
-    let known = Arguments::command();
-    let given = std::env::args_os().skip(1).find(|word| known.find_subcommand(word).is_some());
-    given.map_or_else(|| "msb".to_owned(), |task| format!("msb {}", task.display()))
-}
-
-/// The first paragraphs of clap's text, which are about the mistake, as one line, and where to read
-/// how it is done.
-fn usage_line(text: &str, task: &str) -> String {
-    let about = text.split("\n\n").take_while(|part| !part.starts_with("Usage:"));
-    let mut parts: Vec<String> = about
-        .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
-        .filter(|part| !part.is_empty() && !part.starts_with("For more information"))
-        .collect();
-    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or(task);
-    let words = usage.split(' ').take_while(|word| word.bytes().all(|b| b.is_ascii_lowercase()));
-    parts.push(format!("{} --help tells more", words.collect::<Vec<_>>().join(" ")));
-    let line = parts.join("; ");
-    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+    u8::try_from(signal).ok().and_then(|signal| signal.checked_add(128)).unwrap_or(MSB_FAILED)
 }
 
 #[cfg(test)]
@@ -196,25 +155,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn b3_a_death_by_signal_is_128_and_its_number() {
+    fn b3_exit_code_of_a_signal_is_128_plus_its_number() {
         assert_eq!((signal_code(9), signal_code(15), signal_code(64)), (137, 143, 192));
-        assert_eq!((signal_code(-1), signal_code(200)), (OWN, OWN));
-    }
-
-    #[test]
-    fn a_mistake_on_the_command_line_is_told_in_one_line() {
-        let text = "error: the following required arguments were not provided:\n  <NAME>\n\n\
-            Usage: msb start <NAME>\n\nFor more information, try '--help'.\n";
-        let line = usage_line(text, "msb");
-        assert_eq!(
-            line,
-            "the following required arguments were not provided: <NAME>; \
-             msb start --help tells more"
-        );
-        let text =
-            "error: invalid value 'x' for '--cpus <N>': not a number\n\nFor more information\n";
-        let expected =
-            "invalid value 'x' for '--cpus <N>': not a number; msb run --help tells more";
-        assert_eq!(usage_line(text, "msb run"), expected);
+        assert_eq!((signal_code(-1), signal_code(200)), (MSB_FAILED, MSB_FAILED));
     }
 }

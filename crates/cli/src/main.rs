@@ -1,84 +1,87 @@
-//! `msb`: sandboxes and what runs in them, from a shell.
+//! `msb`: sandboxes and their sessions, from a shell.
 //!
-//! Owns: the command line, this process's standard streams and its signals. Does not own: anything
-//! about sandboxes; all of that is the library's, through its public interface. Invariant: what a
-//! program in a sandbox writes arrives unchanged on the same stream here, and its end is this
-//! process's end, or it is said that its end is not known.
+//! Owns the command line, the standard streams and signals of this process. Everything about
+//! sandboxes is the library's, through its public interface. Invariant: a program's output arrives
+//! unchanged on the same stream, and msb exits with its exit code, or reports that it is unknown.
+//!
+//! Layers, of which each uses only those before it:
+//! - `text`, `values`, `sys`: texts, option values, one system call
+//! - `stdio`, `failure`, `output`, `signals`, `progress`, `stdin`, `stream`: streams and terminal
+//! - `args`, `usage`: the command line
+//! - `exec`, `terminal`, `sandbox`: what commands share
+//! - `commands`: one module per group of commands, none of which uses another
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod args;
-mod attach;
-mod doctor;
+mod commands;
+mod exec;
 mod failure;
-mod feed;
-mod image;
-mod list;
-mod logs;
-mod manage;
-mod manual;
-mod options;
+mod output;
 mod progress;
-mod run;
+mod sandbox;
 mod signals;
+mod stdin;
 mod stdio;
 mod stream;
-mod table;
+mod sys;
+mod terminal;
+mod text;
+mod usage;
 mod values;
 
-use args::{Arguments, Setup, Task};
-use clap::Parser;
+use args::{Cli, Command, Setup};
+use commands::{attach, doctor, image, list, logs, manage, manual, run};
 use failure::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    std::panic::set_hook(Box::new(stdio::panicked));
-    let (result, verbose) = match Arguments::try_parse() {
-        Ok(arguments) => {
-            let verbose = arguments.verbose;
-            // What a panic has to say was said by the hook.
-            let performed = std::panic::catch_unwind(|| perform(arguments));
-            (performed.unwrap_or_else(|_| Err(Failure::silent())), verbose)
+    std::panic::set_hook(Box::new(stdio::report_panic));
+    let (result, verbose) = match usage::parse() {
+        Ok(cli) => {
+            let verbose = cli.verbose;
+            // The hook has reported the panic.
+            let result = std::panic::catch_unwind(|| perform(cli));
+            (result.unwrap_or_else(|_| Err(Failure::reported())), verbose)
         }
-        Err(error) => (failure::usage(&error), false),
+        Err(result) => (result, false),
     };
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => failure.end(verbose),
+        Err(failure) => failure.exit(verbose),
     }
 }
 
-fn perform(arguments: Arguments) -> Result<u8, Failure> {
+fn perform(cli: Cli) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::own(format!("cannot start: {error}")))?;
-    let quiet = arguments.quiet;
-    let result = runtime.block_on(async {
-        match arguments.task {
-            Task::Run(args) => run::run(args, quiet).await,
-            Task::Exec(args) => run::exec(args, quiet).await,
-            Task::Attach(args) => attach::attach(args, quiet).await,
-            Task::Create(args) => manage::create(args, quiet).await,
-            Task::Start { names } => manage::start(&names, quiet).await,
-            Task::Stop { names, timeout } => manage::stop(&names, timeout, quiet).await,
-            Task::Kill(args) => manage::kill(&args).await,
-            Task::Rm { names, force } => manage::remove(&names, force).await,
-            Task::Ls { json, .. } => list::sandboxes(json, quiet).await,
-            Task::Info { name, json } => list::info(&name, json).await,
-            Task::Sessions { name, json } => list::sessions(&name, json, quiet).await,
-            Task::Logs(args) => logs::print(args).await,
-            Task::Image(task) => image::perform(task, quiet).await,
-            Task::Doctor { json } => doctor::doctor(json).await,
-            Task::Setup(Setup::Kernel { to }) => doctor::setup_kernel(to, quiet).await,
-            Task::Completion { shell } => stdio::print(&manual::completion(shell)).map(|()| 0),
-            Task::Manual { directory: Some(directory), .. } => manual::pages(&directory),
-            Task::Manual { directory: None, .. } => {
-                stdio::print(manual::markdown().as_bytes()).map(|()| 0)
-            }
-        }
-    });
-    // A thread may still sit in a read of our input or a write of our output, for ever.
+        .map_err(|error| Failure::new(format!("cannot start the async runtime: {error}")))?;
+    let result = runtime.block_on(dispatch(cli.command, cli.quiet));
+    // A thread may be blocked forever in a read of our input or a write of our output.
     runtime.shutdown_background();
     result
+}
+
+async fn dispatch(command: Command, quiet: bool) -> Result<u8, Failure> {
+    match command {
+        Command::Run(args) => run::run(args, quiet).await,
+        Command::Exec(args) => run::exec(args, quiet).await,
+        Command::Attach(args) => attach::attach(args, quiet).await,
+        Command::Create(args) => manage::create(args, quiet).await,
+        Command::Start { names } => manage::start(&names, quiet).await,
+        Command::Stop { names, timeout } => manage::stop(&names, timeout, quiet).await,
+        Command::Kill(args) => manage::kill(&args).await,
+        Command::Rm { names, force } => manage::remove(&names, force).await,
+        Command::Ls { json, .. } => list::sandboxes(json, quiet).await,
+        Command::Info { name, json } => list::info(&name, json).await,
+        Command::Sessions { name, json } => list::sessions(&name, json, quiet).await,
+        Command::Logs(args) => logs::print(args).await,
+        Command::Image(command) => image::run(command, quiet).await,
+        Command::Doctor { json } => doctor::doctor(json).await,
+        Command::Setup(Setup::Kernel { to }) => doctor::setup_kernel(to, quiet).await,
+        Command::Completion { shell } => output::print(manual::completion(shell)).map(|()| 0),
+        Command::Manual { directory: Some(directory), .. } => manual::write_pages(&directory),
+        Command::Manual { directory: None, .. } => output::print(manual::markdown()).map(|()| 0),
+    }
 }

@@ -1,4 +1,4 @@
-//! Signals to this process, and how often someone has to insist.
+//! Signals to this process, and what each of them asks for.
 
 use crate::failure::Failure;
 use std::future::pending;
@@ -6,36 +6,45 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-/// How long a command that was told to end, other than from a keyboard, has before it is killed:
-/// nobody may be there to say it a second time.
+/// Time that a command has to exit after a forwarded SIGTERM or SIGHUP: nobody may be there to
+/// signal a second time, as there is with SIGINT.
 const GRACE: Duration = Duration::from_secs(10);
-/// SIGINT's number.
+/// The number of SIGINT.
 const SIGINT: i32 = 2;
 
-/// What is wanted, and which signal said so.
+/// What to do about a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
-    /// The first time: the command is to have the signal.
-    Pass(i32),
-    /// The second time, or too long after the first: the command is to be killed.
+pub(crate) enum SignalAction {
+    /// The first signal: forward it to the command.
+    Forward(i32),
+    /// The second signal, or the end of the grace period: kill the command.
     Kill(i32),
-    /// The third time: msb is to end now.
-    Leave(i32),
+    /// The third signal: exit without waiting for anything.
+    Exit(i32),
+}
+
+impl SignalAction {
+    /// Returns the signal's number.
+    pub(crate) fn signal(self) -> i32 {
+        let (SignalAction::Forward(signal)
+        | SignalAction::Kill(signal)
+        | SignalAction::Exit(signal)) = self;
+        signal
+    }
 }
 
 /// The signals that ask this process to end.
 #[derive(Debug)]
 pub(crate) struct Signals {
     streams: Vec<(i32, Signal)>,
-    insistence: Insistence,
-    /// When the grace is over, and which signal began it.
-    over: Option<(Instant, i32)>,
+    state: SignalState,
+    /// When the grace period ends, and which signal started it.
+    grace: Option<(Instant, i32)>,
 }
 
 impl Signals {
-    /// Takes over those that are not ignored: whoever started us in the background, or with
-    /// `nohup`, wants it to stay that way.
-    pub(crate) fn take() -> Result<Self, Failure> {
+    /// Handles those signals that are not ignored: `nohup` and `&` ignore some on purpose.
+    pub(crate) fn handle() -> Result<Self, Failure> {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let ignored = ignored(&status);
         let mut streams = Vec::new();
@@ -43,58 +52,71 @@ impl Signals {
             let number = kind.as_raw_value();
             if ignored & (1 << (number - 1)) == 0 {
                 let stream = signal(kind).map_err(|error| {
-                    Failure::own(format!("cannot listen for signal {number}: {error}"))
+                    Failure::new(format!("cannot handle signal {number}: {error}"))
                 })?;
                 streams.push((number, stream));
             }
         }
-        Ok(Signals { streams, insistence: Insistence::None, over: None })
+        Ok(Signals { streams, state: SignalState::Idle, grace: None })
     }
 
-    /// Waits for the next wish. Giving the wait up loses none.
-    pub(crate) async fn next(&mut self) -> Wish {
-        let over = self.over;
-        let grace = async {
-            match over {
-                Some((at, signal)) => {
-                    sleep_until(at).await;
+    /// Waits for the next action. Cancel-safe: no signal is lost.
+    pub(crate) async fn next(&mut self) -> SignalAction {
+        let grace = self.grace;
+        let grace_over = async {
+            match grace {
+                Some((end, signal)) => {
+                    sleep_until(end).await;
                     signal
                 }
                 None => pending().await,
             }
         };
-        let (wish, insistence) = tokio::select! {
-            number = any(&mut self.streams) => self.insistence.on(number),
-            number = grace => (Wish::Kill(number), Insistence::Twice),
+        let (action, state) = tokio::select! {
+            number = any(&mut self.streams) => self.state.on(number),
+            number = grace_over => (SignalAction::Kill(number), SignalState::Killed),
         };
-        self.insistence = insistence;
-        self.over = match wish {
-            Wish::Pass(number) if number != SIGINT => Some((Instant::now() + GRACE, number)),
+        self.state = state;
+        self.grace = match action {
+            SignalAction::Forward(number) if number != SIGINT => {
+                Some((Instant::now() + GRACE, number))
+            }
             _ => None,
         };
-        wish
+        action
     }
-}
 
-/// How often it was said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Insistence {
-    None,
-    Once,
-    Twice,
-}
-
-impl Insistence {
-    fn on(self, signal: i32) -> (Wish, Insistence) {
-        match self {
-            Insistence::None => (Wish::Pass(signal), Insistence::Once),
-            Insistence::Once => (Wish::Kill(signal), Insistence::Twice),
-            Insistence::Twice => (Wish::Leave(signal), Insistence::Twice),
+    /// Waits for `future`, or fails at the first signal.
+    pub(crate) async fn interrupt<T>(
+        &mut self,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            result = future => Ok(result),
+            action = self.next() => Err(Failure::by_signal(action.signal())),
         }
     }
 }
 
-/// Waits for any of them.
+/// What the signals so far have led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SignalState {
+    Idle,
+    Forwarded,
+    Killed,
+}
+
+impl SignalState {
+    fn on(self, signal: i32) -> (SignalAction, SignalState) {
+        match self {
+            SignalState::Idle => (SignalAction::Forward(signal), SignalState::Forwarded),
+            SignalState::Forwarded => (SignalAction::Kill(signal), SignalState::Killed),
+            SignalState::Killed => (SignalAction::Exit(signal), SignalState::Killed),
+        }
+    }
+}
+
+/// Waits for any of the signals.
 async fn any(streams: &mut [(i32, Signal)]) -> i32 {
     std::future::poll_fn(|context| {
         for (number, stream) in streams.iter_mut() {
@@ -107,7 +129,7 @@ async fn any(streams: &mut [(i32, Signal)]) -> i32 {
     .await
 }
 
-/// The mask of ignored signals in the text of `/proc/self/status`.
+/// Returns the mask of ignored signals in the text of `/proc/self/status`.
 fn ignored(status: &str) -> u64 {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
@@ -118,18 +140,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_signal_is_passed_on_the_second_kills_and_the_third_leaves() {
-        let (wish, next) = Insistence::None.on(15);
-        assert_eq!(wish, Wish::Pass(15));
-        let (wish, next) = next.on(2);
-        assert_eq!(wish, Wish::Kill(2));
-        let (wish, next) = next.on(2);
-        assert_eq!(wish, Wish::Leave(2));
-        assert_eq!(next.on(1).0, Wish::Leave(1));
+    fn first_signal_is_forwarded_second_kills_third_exits() {
+        let (action, next) = SignalState::Idle.on(15);
+        assert_eq!(action, SignalAction::Forward(15));
+        let (action, next) = next.on(2);
+        assert_eq!(action, SignalAction::Kill(2));
+        let (action, next) = next.on(2);
+        assert_eq!(action, SignalAction::Exit(2));
+        assert_eq!(next.on(1).0, SignalAction::Exit(1));
     }
 
     #[test]
-    fn what_is_ignored_is_read_from_the_kernels_mask() {
+    fn ignored_signals_are_read_from_the_kernels_mask() {
         assert_eq!(ignored("Name:\tmsb\nSigIgn:\t0000000000001003\n"), 0x1003);
         assert_eq!(ignored("nothing"), 0);
     }

@@ -1,27 +1,27 @@
-//! This process's standard streams.
+//! The standard streams of this process.
 //!
-//! They are used without the buffers of the standard library, which would look for ends of lines
-//! in bytes that are none of ours, and may have been made non-blocking by whoever shares them.
+//! They bypass the standard library's buffers, which would split a program's bytes at line ends.
+//! Whoever shares a stream may have made it non-blocking.
 
-use crate::failure::Failure;
+use crate::text::one_line;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use tokio::sync::oneshot;
 
-/// Standard input.
-pub(crate) fn input() -> io::Result<File> {
+/// Duplicates standard input.
+pub(crate) fn stdin() -> io::Result<File> {
     duplicate(io::stdin().as_fd())
 }
 
-/// Standard output.
-pub(crate) fn output() -> io::Result<File> {
+/// Duplicates standard output.
+pub(crate) fn stdout() -> io::Result<File> {
     duplicate(io::stdout().as_fd())
 }
 
-/// Standard error.
-pub(crate) fn errors() -> io::Result<File> {
+/// Duplicates standard error.
+pub(crate) fn stderr() -> io::Result<File> {
     duplicate(io::stderr().as_fd())
 }
 
@@ -29,29 +29,30 @@ fn duplicate(fd: BorrowedFd<'_>) -> io::Result<File> {
     fd.try_clone_to_owned().map(File::from)
 }
 
-/// Writes all of it. Blocks, whatever the descriptor's own mode.
+/// Writes all of `data`. Blocks also on a non-blocking descriptor.
 pub(crate) fn write_all(mut file: &File, mut data: &[u8]) -> io::Result<()> {
     while !data.is_empty() {
         match file.write(data) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => data = data.get(written..).unwrap_or_default(),
-            Err(error) => try_again(error, file, PollFlags::OUT)?,
+            Err(error) => wait_to_retry(error, file, PollFlags::OUT)?,
         }
     }
     Ok(())
 }
 
-/// Reads what there is. Blocks, whatever the descriptor's own mode.
+/// Reads what is available. Blocks also on a non-blocking descriptor.
 pub(crate) fn read(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match file.read(buffer) {
             Ok(length) => return Ok(length),
-            Err(error) => try_again(error, file, PollFlags::IN)?,
+            Err(error) => wait_to_retry(error, file, PollFlags::IN)?,
         }
     }
 }
 
-fn try_again(error: io::Error, file: &File, until: PollFlags) -> io::Result<()> {
+/// Waits until the call that failed can be repeated; any other failure is returned.
+fn wait_to_retry(error: io::Error, file: &File, until: PollFlags) -> io::Result<()> {
     match error.kind() {
         io::ErrorKind::Interrupted => Ok(()),
         io::ErrorKind::WouldBlock => match poll(&mut [PollFd::new(file, until)], None) {
@@ -62,67 +63,54 @@ fn try_again(error: io::Error, file: &File, until: PollFlags) -> io::Result<()> 
     }
 }
 
-/// Waits until nobody reads standard output any more; for ever when it is no pipe and no socket.
-/// For those who have nothing to write for a long time and would not learn it otherwise.
-pub(crate) async fn reader_gone() {
+/// Waits until the reader of standard output is gone; forever if it is neither pipe nor socket.
+/// For commands that may have nothing to write for a long time and so would never see EPIPE.
+pub(crate) async fn stdout_closed() {
     let (sender, receiver) = oneshot::channel();
-    // Asks for nothing, and is told of errors only. It may sit there to the end of the process.
+    // Without events, poll reports errors only. The thread may block until the process exits.
     let wait = move || {
-        let Ok(file) = output() else { return };
+        let Ok(file) = stdout() else { return };
         let mut watched = [PollFd::new(&file, PollFlags::empty())];
         while poll(&mut watched, None).is_err_and(|errno| errno == rustix::io::Errno::INTR) {}
         let _ = sender.send(());
     };
-    let watching = std::thread::Builder::new().name("msb-stdout".to_owned()).spawn(wait);
-    if watching.is_err() || receiver.await.is_err() {
+    let watcher = std::thread::Builder::new().name("msb-stdout".to_owned()).spawn(wait);
+    if watcher.is_err() || receiver.await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// Prints what was asked for.
-pub(crate) fn print(text: &[u8]) -> Result<(), Failure> {
-    let written = output().and_then(|file| write_all(&file, text));
-    written.map_err(|error| Failure::write("standard output", &error))
+/// Prints a message on standard error, as one line that begins with `msb: `.
+pub(crate) fn report(message: &str) {
+    write_stderr(&format!("msb: {}\n", one_line(message)));
 }
 
-/// Says on standard error, in one line, what is wrong.
-pub(crate) fn complain(message: &str) {
-    let line = format!("msb: {}\n", one_line(message));
-    // There is nowhere to say that nothing can be said.
-    let _ = errors().and_then(|file| write_all(&file, line.as_bytes()));
-}
-
-/// As [`complain`], on a line of its own where a program was shown on the terminal before.
-pub(crate) fn complain_anew(message: &str) {
+/// As [`report`], below what a program may have left on the current line of the terminal.
+pub(crate) fn report_on_new_line(message: &str) {
     if io::stderr().is_terminal() {
-        let _ = errors().and_then(|file| write_all(&file, b"\n"));
+        write_stderr("\n");
     }
-    complain(message);
+    report(message);
 }
 
-/// What a panic says: a defect, in one line and without a trace of the stack. The line begins anew,
-/// and ends so that it does in raw mode too, in which the terminal may be still.
-pub(crate) fn panicked(panic: &std::panic::PanicHookInfo<'_>) {
+/// Reports a panic in one line, without a backtrace. The terminal may still be in raw mode, so the
+/// line begins and ends with a carriage return.
+pub(crate) fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let payload = panic.payload();
     let text = payload.downcast_ref::<String>().map(String::as_str);
-    let what = text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
-    let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    let _ = errors().and_then(|file| write_all(&file, defect(what, &place).as_bytes()));
+    let message = text.or(payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    let location = panic.location().map(ToString::to_string).unwrap_or_default();
+    write_stderr(&panic_line(message, &location));
 }
 
-fn defect(what: &str, place: &str) -> String {
-    let what = one_line(what);
-    format!("\r\nmsb: this is a defect of msb, please report it: {what} ({place})\r\n")
+fn panic_line(message: &str, location: &str) -> String {
+    let message = one_line(message);
+    format!("\r\nmsb: internal error, please report it: {message} ({location})\r\n")
 }
 
-/// Prints a JSON document, in which nothing acts on a terminal.
-pub(crate) fn print_json(document: &str) -> Result<(), Failure> {
-    print(microsandbox::escape_json(document).as_bytes())
-}
-
-/// Text that cannot act on a terminal, whoever chose it.
-pub(crate) fn one_line(text: &str) -> String {
-    microsandbox::escape(text.trim()).into_owned()
+/// Writes to standard error; a failure to do so cannot be reported anywhere.
+fn write_stderr(text: &str) {
+    let _ = stderr().and_then(|file| write_all(&file, text.as_bytes()));
 }
 
 #[cfg(test)]
@@ -130,21 +118,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_of_others_stays_on_its_line_and_controls_no_terminal() {
-        assert_eq!(one_line("a\nb\tc \n"), "a b c");
-        assert_eq!(one_line("a\u{1b}[2Jb\r"), "a\\u{1b}[2Jb");
-        assert_eq!(one_line("grün"), "grün");
-    }
-
-    #[test]
-    fn a_defect_is_one_line_also_in_raw_mode() {
-        let line = defect("a\nb", "src/x.rs:1:2");
+    fn panic_message_is_one_line_in_raw_mode() {
+        let line = panic_line("a\nb", "src/x.rs:1:2");
         assert_eq!(line.matches('\n').count(), 2);
         assert!(line.starts_with("\r\nmsb: ") && line.ends_with("a b (src/x.rs:1:2)\r\n"));
     }
 
     #[test]
-    fn a_pipe_that_does_not_block_is_waited_for() {
+    fn non_blocking_pipe_is_waited_for() {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
         let (reader, writer) = (File::from(reader), File::from(writer));
         let data: Vec<u8> = (0..1_000_000u32).map(|n| n.to_le_bytes()[0]).collect();

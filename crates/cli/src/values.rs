@@ -1,25 +1,26 @@
-//! The values of options: times, sizes, limits, variables, labels.
+//! Parsers of option values: times, sizes, limits, variables, labels.
 
-use microsandbox::RlimitResource;
+use microsandbox::{PullPolicy, RlimitResource};
+use signal_hook::low_level::signal_name;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::{Duration, SystemTime};
 
-/// An environment variable; without a value when it was to be passed on and is not set here.
+/// An environment variable; without a value if it is to be passed on and is not set here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Variable {
     pub(crate) key: OsString,
     pub(crate) value: Option<OsString>,
 }
 
-/// A note on a sandbox.
+/// A label of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Label {
     pub(crate) key: String,
     pub(crate) value: String,
 }
 
-/// A limit on a resource.
+/// A resource limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limit {
     pub(crate) resource: RlimitResource,
@@ -27,12 +28,16 @@ pub(crate) struct Limit {
     pub(crate) hard: u64,
 }
 
-/// The largest size that may be given, 16 TiB: a larger number is a number of bytes.
+/// A program and its arguments.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Words(pub(crate) Vec<String>);
+
+/// The largest size accepted, 16 TiB: a larger number is most likely a number of bytes.
 const MAX_SIZE_MIB: u64 = 16 << 20;
 
-/// A time: a whole number and one of ms, s, m, h.
+/// Parses a time: a whole number and one of ms, s, m, h.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || "give a whole number and a unit, such as 500ms, 30s, 5m or 1h".to_owned();
+    let bad = || "expected a whole number and a unit, such as 500ms, 30s, 5m or 1h".to_owned();
     let (number, unit) = split_number(text).ok_or_else(bad)?;
     let factor = match unit {
         "ms" => return Ok(Duration::from_millis(number)),
@@ -41,29 +46,28 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600,
         _ => return Err(bad()),
     };
-    number.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| "it is too long".to_owned())
+    number.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
 }
 
-/// A moment: so long ago, or a date and a time of day in UTC.
+/// Parses a point in time: how long ago, or a date and time in UTC.
 pub(crate) fn since(text: &str) -> Result<SystemTime, String> {
     if let Ok(ago) = duration(text) {
-        return SystemTime::now().checked_sub(ago).ok_or_else(|| "it is too long".to_owned());
+        return SystemTime::now().checked_sub(ago).ok_or_else(|| "too long".to_owned());
     }
     humantime::parse_rfc3339_weak(text).map_err(|_| {
-        "give how long ago, such as 30s, 5m or 1h, or a time such as 2026-01-31T12:00:00Z"
-            .to_owned()
+        "expected an age such as 30s, 5m or 1h, or a time such as 2026-01-31T12:00:00Z".to_owned()
     })
 }
 
-/// An amount of memory in MiB, as [`size`] takes it.
+/// Parses a memory size in MiB, as [`size`] does.
 pub(crate) fn memory(text: &str) -> Result<u32, String> {
-    u32::try_from(size(text)?).map_err(|_| "it is more than 16T".to_owned())
+    u32::try_from(size(text)?).map_err(|_| "more than 16T".to_owned())
 }
 
-/// A size in MiB: a whole number, and M or nothing for MiB, G for GiB, T for TiB, K for KiB, or B
-/// for bytes, of which parts of a MiB are rounded up.
+/// Parses a size in MiB: a whole number and M or nothing for MiB, G for GiB, T for TiB, K for KiB or
+/// B for bytes. Parts of a MiB are rounded up.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
-    let bad = || "give a whole number of MiB, such as 512 or 512M, or of GiB, such as 1G";
+    let bad = || "expected a whole number of MiB, such as 512 or 512M, or of GiB, such as 1G";
     let (number, unit) = split_number(text).ok_or_else(bad)?;
     let mib = match unit.to_ascii_lowercase().as_str() {
         "b" => Some(number.div_ceil(1 << 20)),
@@ -76,19 +80,19 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     match (mib.filter(|mib| *mib <= MAX_SIZE_MIB), unit) {
         (Some(mib), _) => Ok(mib),
         (None, "") => Err(format!(
-            "{number} is a number of MiB, more than 16T; give its unit, such as {number}B, 512M or 1G"
+            "{number} is a number of MiB, more than 16T; add a unit, such as {number}B, 512M or 1G"
         )),
-        (None, _) => Err("it is more than 16T".to_owned()),
+        (None, _) => Err("more than 16T".to_owned()),
     }
 }
 
-/// A limit: `NAME=SOFT` or `NAME=SOFT:HARD`, where each may be `unlimited`.
+/// Parses a limit: `NAME=SOFT` or `NAME=SOFT:HARD`, where each may be `unlimited`.
 pub(crate) fn rlimit(text: &str) -> Result<Limit, String> {
-    let bad = || "give it as NAME=SOFT or NAME=SOFT:HARD, such as nofile=1024:2048".to_owned();
+    let bad = || "expected NAME=SOFT or NAME=SOFT:HARD, such as nofile=1024:2048".to_owned();
     let (name, limits) = text.split_once('=').ok_or_else(bad)?;
     let resource: RlimitResource = name.parse().map_err(|_| {
         let names: Vec<_> = RlimitResource::ALL.into_iter().map(RlimitResource::name).collect();
-        format!("there is no limit {name:?}; known are {}", names.join(", "))
+        format!("unknown limit {name:?}; known limits: {}", names.join(", "))
     })?;
     let value = |text: &str| match text {
         "unlimited" => Ok(u64::MAX),
@@ -99,12 +103,12 @@ pub(crate) fn rlimit(text: &str) -> Result<Limit, String> {
         None => (value(limits)?, value(limits)?),
     };
     if soft > hard {
-        return Err("the soft limit is above the hard one".to_owned());
+        return Err("the soft limit is above the hard limit".to_owned());
     }
     Ok(Limit { resource, soft, hard })
 }
 
-/// A variable: `KEY=VALUE`, or `KEY` for the value that it has here. Values are bytes.
+/// Parses a variable: `KEY=VALUE`, or `KEY` for the value in this process. Values are bytes.
 pub(crate) fn variable(text: OsString) -> Result<Variable, String> {
     let bytes = text.as_bytes();
     let (key, value) = match bytes.iter().position(|byte| *byte == b'=') {
@@ -116,13 +120,13 @@ pub(crate) fn variable(text: OsString) -> Result<Variable, String> {
         None => (text.clone(), std::env::var_os(&text)),
     };
     if key.is_empty() {
-        return Err("its name is empty".to_owned());
+        return Err("the name is empty".to_owned());
     }
     Ok(Variable { key, value })
 }
 
-/// The variables in a file: one a line, as [`variable`] takes them, but for lines that are empty or
-/// begin with `#`. Nothing is quoted, and nothing is replaced.
+/// Parses an env file: one variable per line, as [`variable`] takes them. Empty lines and lines that
+/// begin with `#` are skipped; there is no quoting and no substitution.
 pub(crate) fn env_file(text: &[u8]) -> Result<Vec<Variable>, String> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut variables = Vec::new();
@@ -134,41 +138,58 @@ pub(crate) fn env_file(text: &[u8]) -> Result<Vec<Variable>, String> {
         let about = |message: &str| format!("line {}: {message}", at + 1);
         let found = variable(OsString::from_vec(line.to_vec())).map_err(|error| about(&error))?;
         if found.key.as_bytes().iter().any(u8::is_ascii_whitespace) {
-            return Err(about("the name of a variable has a space in it"));
+            return Err(about("the name of the variable contains a space"));
         }
         variables.push(found);
     }
     Ok(variables)
 }
 
-/// A signal: its number, or its name with or without SIG.
+/// Parses a signal: its number, or its name with or without SIG.
 pub(crate) fn signal(text: &str) -> Result<i32, String> {
-    let bad = || "give a name such as TERM, or a number from 1 to 64".to_owned();
-    if let Some(number) = plain_number(text) {
-        let number = i32::try_from(number).ok().filter(|number| (1..=64).contains(number));
-        return number.ok_or_else(bad);
-    }
     let name = text.to_ascii_uppercase();
-    let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().map_err(|_| bad())?;
-    Ok(signal as i32)
+    let name = format!("SIG{}", name.strip_prefix("SIG").unwrap_or(&name));
+    let found = match plain_number(text) {
+        Some(number) => i32::try_from(number).ok().filter(|number| (1..=64).contains(number)),
+        // signal-hook leaves these two out.
+        None if name == "SIGSTKFLT" => Some(libc::SIGSTKFLT),
+        None if name == "SIGPWR" => Some(libc::SIGPWR),
+        None => (1..=64).find(|number| signal_name(*number) == Some(name.as_str())),
+    };
+    found.ok_or_else(|| "expected a name such as TERM, or a number from 1 to 64".to_owned())
 }
 
-/// The id of a session, or enough of its beginning.
+/// Parses when to pull an image.
+pub(crate) fn pull_policy(text: &str) -> Result<PullPolicy, String> {
+    let all = [PullPolicy::Always, PullPolicy::Missing, PullPolicy::Never];
+    let found = all.into_iter().find(|policy| policy.name() == text);
+    found.ok_or_else(|| "expected always, missing or never".to_owned())
+}
+
+/// Parses a program, or a JSON list of a program and its arguments.
+pub(crate) fn words(text: &str) -> Result<Words, String> {
+    if !text.starts_with('[') {
+        return Ok(Words(vec![text.to_owned()]));
+    }
+    let bad = |_| r#"expected a program, or a JSON list such as ["sh","-c","date"]"#.to_owned();
+    serde_json::from_str(text).map(Words).map_err(bad)
+}
+
+/// Parses a session id or a prefix of one.
 pub(crate) fn session_prefix(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err("it has 32 hexadecimal digits, of which the first ones are enough; \
-                    msb sessions lists them"
-            .to_owned());
+        return Err(
+            "expected 32 hexadecimal digits or a unique prefix; see: msb sessions".to_owned()
+        );
     }
     Ok(text.to_ascii_lowercase())
 }
 
-/// A label: `KEY=VALUE`, or `KEY` for an empty value.
+/// Parses a label: `KEY=VALUE`, or `KEY` for an empty value.
 pub(crate) fn label(text: &str) -> Result<Label, String> {
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
     if key.is_empty() {
-        return Err("its key is empty".to_owned());
+        return Err("the key is empty".to_owned());
     }
     Ok(Label { key: key.to_owned(), value: value.to_owned() })
 }
@@ -179,7 +200,7 @@ fn split_number(text: &str) -> Option<(u64, &str)> {
     Some((plain_number(number)?, unit))
 }
 
-/// Digits only: `parse` alone would take a sign.
+/// Parses digits only: `parse` alone would accept a sign.
 fn plain_number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -189,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_a_number_and_a_unit() {
+    fn duration_needs_a_whole_number_and_a_unit() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
@@ -202,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_in_mib_unless_it_says_otherwise() {
+    fn memory_without_a_unit_is_mib() {
         for (text, mib) in [
             ("512", 512),
             ("512M", 512),
@@ -225,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn g9_a_number_of_bytes_is_not_taken_for_mib() {
+    fn g9_number_of_bytes_is_not_taken_for_mib() {
         for absurd in ["104857600", "16777217"] {
             let refusal = memory(absurd).unwrap_err();
             assert!(refusal.contains(absurd) && refusal.contains("MiB"), "{refusal}");
@@ -234,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a9_limits_have_one_value_or_two() {
+    fn a9_rlimit_has_one_or_two_values() {
         let resource = RlimitResource::Nofile;
         assert_eq!(rlimit("nofile=1024"), Ok(Limit { resource, soft: 1024, hard: 1024 }));
         assert_eq!(rlimit("nofile=1:2"), Ok(Limit { resource, soft: 1, hard: 2 }));
@@ -247,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a7_variables_have_a_value_or_take_the_one_here() {
+    fn a7_variable_without_value_takes_the_local_one() {
         let of = |text: &str| variable(text.into()).unwrap();
         assert_eq!(of("A=b=c"), Variable { key: "A".into(), value: Some("b=c".into()) });
         assert_eq!(of("A="), Variable { key: "A".into(), value: Some("".into()) });
@@ -259,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a7_a_file_has_a_variable_a_line_and_nothing_in_it_is_quoted() {
+    fn a7_env_file_has_one_variable_per_line_without_quoting() {
         let text =
             b"\xef\xbb\xbf# note\r\nA=one two \r\n\n  B=\"x\" # y\nMSB_TEST_NOT_SET\nC=\nD=\xff";
         let found = env_file(text).unwrap();
@@ -280,17 +301,25 @@ mod tests {
     }
 
     #[test]
-    fn signals_have_a_number_or_a_name() {
-        for (text, number) in [("TERM", 15), ("sigkill", 9), ("9", 9), ("64", 64), ("Hup", 1)] {
+    fn signal_is_a_number_or_a_name() {
+        for (text, number) in [
+            ("TERM", 15),
+            ("sigkill", 9),
+            ("9", 9),
+            ("64", 64),
+            ("Hup", 1),
+            ("PWR", 30),
+            ("sigstkflt", 16),
+        ] {
             assert_eq!(signal(text), Ok(number), "{text}");
         }
-        for bad in ["", "0", "65", "-9", "NOSUCH", "SIGSIGTERM"] {
+        for bad in ["", "0", "65", "-9", "NOSUCH", "SIGSIGTERM", "SIG"] {
             assert!(signal(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn d6_a_moment_is_so_long_ago_or_a_date() {
+    fn d6_since_is_an_age_or_a_date() {
         let date = since("1970-01-02T00:00:00Z").unwrap();
         assert_eq!(date, SystemTime::UNIX_EPOCH + Duration::from_secs(86_400));
         assert_eq!(since("1970-01-02 00:00:00").unwrap(), date);
@@ -301,9 +330,18 @@ mod tests {
     }
 
     #[test]
-    fn labels_may_have_no_value() {
+    fn label_may_have_no_value() {
         assert_eq!(label("a=b=c"), Ok(Label { key: "a".into(), value: "b=c".into() }));
         assert_eq!(label("a"), Ok(Label { key: "a".into(), value: String::new() }));
         assert!(label("=x").is_err());
+    }
+
+    #[test]
+    fn command_is_a_program_or_a_json_list() {
+        assert_eq!(words("sh").unwrap().0, ["sh"]);
+        assert_eq!(words(r#"["sh","-c","a b"]"#).unwrap().0, ["sh", "-c", "a b"]);
+        assert!(words("[1]").is_err());
+        assert_eq!(pull_policy("never"), Ok(PullPolicy::Never));
+        assert!(pull_policy("Always").is_err());
     }
 }

@@ -190,7 +190,7 @@ fn b7_h1_a_sandbox_that_dies_gives_the_terminal_back() {
     screen.expect("\x1b[?1049l");
     let (code, complaint) = screen.ended();
     assert_eq!(code, 125);
-    assert!(complaint.contains("not known"), "{complaint}");
+    assert!(complaint.contains("exit status is unknown"), "{complaint}");
 }
 
 #[test]

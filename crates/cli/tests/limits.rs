@@ -93,7 +93,7 @@ fn j2_info_and_ls_show_walls_and_bounds() {
         "Missing wall:  quota: \\u{1b}[31mnone here",
         "Processes:     512",
         "Memory:        2 GiB",
-        "Disk:          not bounded",
+        "Disk:          unlimited",
         "Cpus:          0.5",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
@@ -126,9 +126,9 @@ fn j2_doctor_shows_walls_and_what_is_not_bounded() {
     };
     let text = run(&["doctor"]);
     for line in [
-        "WALL     HERE  WHAT TO DO",
+        "WALL     AVAILABLE  DETAILS",
         "seccomp  yes",
-        "quota    no    not ext4; mount it with prjquota",
+        "quota    no         not ext4; mount it with prjquota",
         "container  memory: no control group is delegated",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

@@ -100,7 +100,7 @@ fn b7_125_says_that_the_sandbox_went_away_under_the_program() {
     scene.ok(&["kill", "w"]);
     let said = said(child.wait_with_output().unwrap());
     assert_eq!(said.code, 125);
-    assert!(said.err.contains("not known"), "{}", said.err);
+    assert!(said.err.contains("exit status is unknown"), "{}", said.err);
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn h2_what_was_left_in_the_middle_is_drawn_anew_when_it_is_taken_up() {
     let screen = tmux.is_back();
     assert_eq!(tmux.modes(), "0 1 0 0");
     let hint = screen.lines().find(|line| line.contains("left running")).unwrap();
-    let again = hint.split("msb ").nth(1).unwrap().split(" takes").next().unwrap();
+    let again = hint.split("msb ").nth(1).unwrap().trim_end();
     tmux.runs(&format!("\"$MSB\" {again}; echo code $?"));
     tmux.until("the file was to be shown again", |screen| screen.starts_with("2\n3\n"));
     // On the other screen, as before, so that nothing of it is left on this one.
@@ -133,7 +133,7 @@ fn b7_h1_a_sandbox_that_dies_under_an_editor_leaves_a_terminal_that_can_be_used(
     scene.ok(&["kill", "w"]);
     let screen = tmux.is_back();
     let words = screen.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words.contains("how the command ended is not known"), "{screen}");
+    assert!(words.contains("the command's exit status is unknown"), "{screen}");
     assert_eq!(tmux.modes(), "0 1 0 0");
     // It echoes, and an Enter ends a line.
     tmux.runs("echo $((40 + 2))");

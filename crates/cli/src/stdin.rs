@@ -1,8 +1,7 @@
-//! Standard input on its way to a command.
+//! Forwards standard input to a command.
 
-use crate::stdio;
+use crate::{stdio, sys};
 use microsandbox::ExecSink;
-use nix::sys::signal::{SigSet, Signal};
 use rustix::io::Errno;
 use rustix::process::getpgrp;
 use rustix::termios::tcgetpgrp;
@@ -15,23 +14,22 @@ use std::{io, thread};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
 
-/// How much is read at once.
+/// Size of one read, in bytes.
 const CHUNK: usize = 64 * 1024;
-/// How many chunks may wait: one on its way while the next is read.
-const WAITING: usize = 1;
-
-/// How often a process in the background looks whether it still is.
+/// Chunks in the queue: one is sent while the next is read.
+const QUEUE: usize = 1;
+/// Interval between checks whether a background process is back in the foreground.
 const BACKGROUND_INTERVAL: Duration = Duration::from_millis(200);
 
 type Chunk = io::Result<Vec<u8>>;
 
-/// What became of passing it on: a failure to read comes with the sink.
-type Passed = Result<(), (io::Error, ExecSink)>;
+/// A read error comes with the sink, so that the caller decides when the input ends.
+type Forwarded = Result<(), (io::Error, ExecSink)>;
 
-/// Whether standard input is for the command, when nobody said so: it is a terminal at which someone
-/// waits for this process, and sees what it says. Someone who pages through its output types for the
-/// pager.
-pub(crate) fn is_for_us() -> bool {
+/// Whether to forward standard input although no option asks for it: this process is in the
+/// foreground of a terminal, and its output is a terminal too. With a pager behind it, what is typed
+/// is for the pager.
+pub(crate) fn is_interactive() -> bool {
     let input = io::stdin();
     input.is_terminal() && io::stdout().is_terminal() && in_foreground(input)
 }
@@ -40,26 +38,25 @@ fn in_foreground(terminal: impl AsFd) -> bool {
     tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp())
 }
 
-/// Passes this process's input on, until one of the two ends has enough.
+/// Forwards standard input until it ends or the command stops reading.
 #[derive(Debug, Default)]
-pub(crate) struct Feed {
-    task: Option<JoinHandle<Passed>>,
-    /// Kept open after a failure: its end would tell the command that it has had everything.
+pub(crate) struct StdinForwarder {
+    task: Option<JoinHandle<Forwarded>>,
+    /// Open after a read error: closing it would tell the command that its input is complete.
     held: Option<ExecSink>,
 }
 
-impl Feed {
-    /// Begins to pass it on.
-    pub(crate) fn begin(sink: ExecSink) -> io::Result<Self> {
-        let (sender, receiver) = channel(WAITING);
-        let file = stdio::input()?;
-        // A thread of its own, since a read of a terminal or a pipe may never end and must not
-        // keep anything else waiting.
+impl StdinForwarder {
+    /// Starts to forward.
+    pub(crate) fn start(sink: ExecSink) -> io::Result<Self> {
+        let (sender, receiver) = channel(QUEUE);
+        let file = stdio::stdin()?;
+        // A dedicated thread: a read of a terminal or a pipe may block forever.
         thread::Builder::new().name("msb-stdin".to_owned()).spawn(move || read(&file, &sender))?;
-        Ok(Feed { task: Some(tokio::spawn(pass(receiver, sink))), held: None })
+        Ok(StdinForwarder { task: Some(tokio::spawn(forward(receiver, sink))), held: None })
     }
 
-    /// Waits for a failure to read, which is not the input's end and must not pass for it.
+    /// Waits for a read error, which must not pass for the end of the input.
     pub(crate) async fn failed(&mut self) -> io::Error {
         if let Some(task) = &mut self.task {
             let result = task.await;
@@ -74,15 +71,13 @@ impl Feed {
 }
 
 fn read(file: &File, sender: &Sender<Chunk>) {
-    // Whoever reads the terminal from the background is stopped, and the output with it. Here the
-    // read fails instead, and waits until someone is at the terminal.
-    let mut stop = SigSet::empty();
-    stop.add(Signal::SIGTTIN);
-    let _ = stop.thread_block();
+    // A background process that reads the terminal is stopped, and its output with it. With SIGTTIN
+    // blocked, the read fails instead, and is repeated once the process is in the foreground.
+    sys::block_sigttin();
     loop {
         let mut buffer = vec![0; CHUNK];
         let result = stdio::read(file, &mut buffer);
-        if is_in_background(&result) && file.is_terminal() && !in_foreground(file) {
+        if is_background_error(&result) && file.is_terminal() && !in_foreground(file) {
             thread::sleep(BACKGROUND_INTERVAL);
             continue;
         }
@@ -97,18 +92,18 @@ fn read(file: &File, sender: &Sender<Chunk>) {
     }
 }
 
-fn is_in_background(result: &io::Result<usize>) -> bool {
+fn is_background_error(result: &io::Result<usize>) -> bool {
     let error = result.as_ref().err().and_then(io::Error::raw_os_error);
     error == Some(Errno::IO.raw_os_error())
 }
 
-/// An empty chunk is the end.
-async fn pass(mut receiver: Receiver<Chunk>, sink: ExecSink) -> Passed {
+/// Sends chunks to the command. An empty chunk is the end of the input.
+async fn forward(mut receiver: Receiver<Chunk>, sink: ExecSink) -> Forwarded {
     while let Some(chunk) = receiver.recv().await {
         match chunk {
             Err(error) => return Err((error, sink)),
             Ok(data) if data.is_empty() => break,
-            // That the command stopped reading, or is gone, shows in its events.
+            // The command's events tell why it no longer reads.
             Ok(data) if sink.write(&data).await.is_err() => break,
             Ok(_) => {}
         }

@@ -1,8 +1,8 @@
 //! `msb ls`, `msb info` and `msb sessions`.
 
 use crate::failure::Failure;
-use crate::stdio;
-use crate::table::{ago, fields, table};
+use crate::output;
+use crate::text::{self, binary_size, or_dash};
 use microsandbox::{Bounds, ExitStatus, Sandbox, SandboxInfo, SessionInfo};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,87 +10,50 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Lists the sandboxes.
 pub(crate) async fn sandboxes(json: bool, quiet: bool) -> Result<u8, Failure> {
     let all = Sandbox::list().await?;
-    let text = if json {
-        document(all.iter().map(sandbox_json).collect())
+    if json {
+        output::print_json(&all.iter().map(sandbox_json).collect())?;
     } else if quiet {
-        lines(all.iter().map(|info| info.name.as_str()))
+        output::print(text::lines(all.iter().map(|info| info.name.as_str())))?;
     } else {
         let heads = ["NAME", "STATUS", "DRIVER", "ISOLATION", "JAILED", "IMAGE", "CREATED"];
-        table(heads, all.iter().map(sandbox_row).collect())
-    };
-    if json {
-        stdio::print_json(&text)?
-    } else {
-        stdio::print(text.as_bytes())?
+        output::print(text::table(heads, all.iter().map(sandbox_row).collect()))?;
     }
     Ok(0)
 }
 
-/// Shows what is known about one.
+/// Prints the details of a sandbox.
 pub(crate) async fn info(name: &str, json: bool) -> Result<u8, Failure> {
     let info = Sandbox::get(name).await?.info().await?;
-    let text = match json {
-        true => format!("{:#}\n", sandbox_json(&info)),
-        false => described(&info),
-    };
-    stdio::print(text.as_bytes())?;
+    match json {
+        true => output::print_json(&sandbox_json(&info))?,
+        false => output::print(text::fields(details(&info)))?,
+    }
     Ok(0)
 }
 
-/// Lists what runs in a sandbox.
+/// Lists the sessions of a sandbox.
 pub(crate) async fn sessions(name: &str, json: bool, quiet: bool) -> Result<u8, Failure> {
     let all = Sandbox::get(name).await?.sessions().await?;
-    let text = if json {
-        document(all.iter().map(session_json).collect())
+    if json {
+        output::print_json(&all.iter().map(session_json).collect())?;
     } else if quiet {
-        lines(all.iter().map(|session| session.id.as_str()))
+        output::print(text::lines(all.iter().map(|session| session.id.as_str())))?;
     } else {
         let heads = ["ID", "PID", "STATUS", "STARTED", "COMMAND"];
-        table(heads, all.iter().map(session_row).collect())
-    };
-    if json {
-        stdio::print_json(&text)?
-    } else {
-        stdio::print(text.as_bytes())?
+        output::print(text::table(heads, all.iter().map(session_row).collect()))?;
     }
     Ok(0)
-}
-
-/// The session whose id this is, or is the beginning of.
-pub(crate) async fn session(sandbox: &Sandbox, id: &str) -> Result<SessionInfo, Failure> {
-    let mut found = sandbox.sessions().await?;
-    found.retain(|session| session.id.starts_with(id));
-    let name = sandbox.name();
-    match (found.pop(), found.is_empty()) {
-        (Some(session), true) => Ok(session),
-        (Some(_), false) => Err(Failure::own(format!(
-            "{} sessions of sandbox {name} begin with {id}; give more of the id",
-            found.len() + 1
-        ))),
-        (None, _) => Err(Failure::own(format!(
-            "no session of sandbox {name} is {id}; msb sessions {name} lists them"
-        ))),
-    }
-}
-
-/// One JSON document for a list.
-pub(crate) fn document(entries: Vec<Value>) -> String {
-    format!("{:#}\n", Value::from(entries))
-}
-
-fn lines<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    names.map(|name| format!("{}\n", stdio::one_line(name))).collect()
 }
 
 fn sandbox_row(info: &SandboxInfo) -> [String; 7] {
     [
         info.name.clone(),
         word(&json!(info.status)),
-        info.driver.clone().unwrap_or_else(|| "-".to_owned()),
+        or_dash(info.driver.clone()),
         word(&json!(info.isolation)),
         jailed(info).to_owned(),
         info.image.display().to_string(),
-        ago(info.created_at.elapsed().unwrap_or_default()),
+        text::since(info.created_at),
     ]
 }
 
@@ -102,59 +65,44 @@ fn jailed(info: &SandboxInfo) -> &'static str {
     }
 }
 
-/// A line for each thing that is known.
-fn described(info: &SandboxInfo) -> String {
-    let dash = || "-".to_owned();
-    let ago_or_dash = |time: Option<SystemTime>| {
-        time.map_or_else(dash, |time| ago(time.elapsed().unwrap_or_default()))
-    };
+/// Returns a row for each known property.
+fn details(info: &SandboxInfo) -> Vec<[String; 2]> {
     let mut rows = vec![
         ["Name", &info.name].map(str::to_owned),
         ["Status".to_owned(), word(&json!(info.status))],
         ["Image".to_owned(), info.image.display().to_string()],
-        ["Driver".to_owned(), info.driver.clone().unwrap_or_else(dash)],
+        ["Driver".to_owned(), or_dash(info.driver.clone())],
         ["Isolation".to_owned(), word(&json!(info.isolation))],
         ["Jailed".to_owned(), jailed(info).to_owned()],
     ];
     rows.extend(info.missing_walls.iter().map(|wall| ["Missing wall".to_owned(), wall.clone()]));
-    rows.extend(bounds_rows(info.bounds.as_ref()));
+    rows.extend(limits(info.bounds.as_ref()));
     rows.extend([
-        ["Created".to_owned(), ago_or_dash(Some(info.created_at))],
-        ["Started".to_owned(), ago_or_dash(info.started_at)],
+        ["Created".to_owned(), text::since(info.created_at)],
+        ["Started".to_owned(), or_dash(info.started_at.map(text::since))],
     ]);
     if info.end_reason.is_some() {
-        let end = info.end_detail.clone().unwrap_or_else(dash);
-        rows.push(["Ended".to_owned(), format!("{}: {end}", word(&json!(info.end_reason)))]);
+        let detail = or_dash(info.end_detail.clone());
+        rows.push(["Ended".to_owned(), format!("{}: {detail}", word(&json!(info.end_reason)))]);
     }
     rows.extend(
         info.labels.iter().map(|(key, value)| ["Label".to_owned(), format!("{key}={value}")]),
     );
-    fields(rows)
+    rows
 }
 
-fn bounds_rows(bounds: Option<&Bounds>) -> [[String; 2]; 4] {
-    let shown = |value: Option<String>| match (bounds, value) {
-        (None, _) => "-".to_owned(),
-        (Some(_), None) => "not bounded".to_owned(),
-        (Some(_), Some(value)) => value,
+fn limits(bounds: Option<&Bounds>) -> [[String; 2]; 4] {
+    let row = |name: &str, limit: fn(&Bounds) -> Option<String>| {
+        let unlimited = || "unlimited".to_owned();
+        let value = bounds.map(|bounds| limit(bounds).unwrap_or_else(unlimited));
+        [name.to_owned(), or_dash(value)]
     };
-    let bytes = |of: fn(&Bounds) -> Option<u64>| shown(bounds.and_then(of).map(in_units));
     [
-        ["Processes".to_owned(), shown(bounds.and_then(|all| all.pids).map(|n| n.to_string()))],
-        ["Memory".to_owned(), bytes(|all| all.memory_bytes)],
-        ["Disk".to_owned(), bytes(|all| all.disk_bytes)],
-        ["Cpus".to_owned(), shown(bounds.and_then(Bounds::cpus).map(|n| n.to_string()))],
+        row("Processes", |bounds| bounds.pids.map(|count| count.to_string())),
+        row("Memory", |bounds| bounds.memory_bytes.map(binary_size)),
+        row("Disk", |bounds| bounds.disk_bytes.map(binary_size)),
+        row("Cpus", |bounds| bounds.cpus().map(|cpus| cpus.to_string())),
     ]
-}
-
-/// A size in its largest whole unit.
-fn in_units(bytes: u64) -> String {
-    let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let whole = units.iter().find(|(size, _)| bytes >= *size && bytes.is_multiple_of(*size));
-    match whole {
-        Some((size, unit)) => format!("{} {unit}", bytes / size),
-        None => format!("{bytes} bytes"),
-    }
 }
 
 fn sandbox_json(info: &SandboxInfo) -> Value {
@@ -187,8 +135,8 @@ fn session_row(session: &SessionInfo) -> [String; 5] {
     [
         session.id.clone(),
         session.pid.to_string(),
-        session.status.map_or_else(|| "running".to_owned(), ended),
-        ago(session.age),
+        session.status.map_or_else(|| "running".to_owned(), exit_text),
+        text::ago(session.age),
         words(session).join(" "),
     ]
 }
@@ -214,7 +162,7 @@ fn session_json(session: &SessionInfo) -> Value {
     })
 }
 
-fn ended(status: ExitStatus) -> String {
+fn exit_text(status: ExitStatus) -> String {
     match (status.timed_out, status.signal) {
         (true, _) => "timed out".to_owned(),
         (false, Some(signal)) => format!("signal {signal}"),
@@ -226,9 +174,9 @@ fn words(session: &SessionInfo) -> Vec<String> {
     session.command.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
-/// The word that JSON has for it; a dash for nothing.
-pub(crate) fn word(value: &Value) -> String {
-    value.as_str().unwrap_or("-").to_owned()
+/// Returns the text of a JSON string, or a dash for null.
+fn word(value: &Value) -> String {
+    or_dash(value.as_str().map(str::to_owned))
 }
 
 fn since_epoch(time: SystemTime) -> u64 {
