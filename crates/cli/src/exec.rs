@@ -13,22 +13,37 @@ const EXEC_SHELL: &str = "exec \"$0\"";
 /// Digits of a session id that are printed: enough to be unique in practice.
 const SHORT_ID: usize = 12;
 
-/// A program and its arguments.
+/// What a session runs.
 #[derive(Debug)]
-pub(crate) struct Argv {
-    pub(crate) program: String,
+pub(crate) struct ExecRequest {
+    /// None for the sandbox's shell.
+    pub(crate) program: Option<String>,
     pub(crate) arguments: Vec<OsString>,
+    pub(crate) context: ExecContext,
+    pub(crate) options: SessionOptions,
 }
 
-impl Argv {
-    /// Returns None for no words.
-    pub(crate) fn new(words: impl IntoIterator<Item = OsString>) -> Result<Option<Self>, Failure> {
+impl ExecRequest {
+    /// Takes the words of a command; none is the sandbox's shell.
+    pub(crate) fn new(
+        words: Vec<OsString>,
+        context: ExecContext,
+        options: SessionOptions,
+    ) -> Result<Self, Failure> {
+        let mut request = ExecRequest { program: None, arguments: Vec::new(), context, options };
+        request.set_words(words)?;
+        Ok(request)
+    }
+
+    /// Replaces program and arguments.
+    pub(crate) fn set_words(&mut self, words: Vec<OsString>) -> Result<(), Failure> {
         let mut words = words.into_iter();
-        let Some(program) = words.next() else { return Ok(None) };
-        let program = program.into_string().map_err(|program| {
+        let program = words.next().map(OsString::into_string).transpose();
+        self.program = program.map_err(|program| {
             Failure::new(format!("cannot run {program:?}: the program's name is not valid UTF-8"))
         })?;
-        Ok(Some(Argv { program, arguments: words.collect() }))
+        self.arguments = words.collect();
+        Ok(())
     }
 }
 
@@ -58,27 +73,27 @@ impl ExecContext {
     }
 }
 
-/// Sets arguments, context and limits on an exec or attach builder, which have the same setters but
-/// no trait in common.
+/// Sets arguments, context and limits of a request on an exec or attach builder, which have the same
+/// setters but no trait in common.
 macro_rules! configure {
-    ($builder:expr, $arguments:expr, $context:expr, $options:expr) => {{
-        let (mut builder, context, options) = ($builder, $context, $options);
-        for argument in $arguments {
-            builder = builder.arg_bytes(OsStringExt::into_vec(argument));
+    ($builder:expr, $request:expr) => {{
+        let (mut builder, request): (_, ExecRequest) = ($builder, $request);
+        for argument in request.arguments {
+            builder = builder.arg_bytes(argument.into_vec());
         }
-        for (key, value) in context.variables {
+        for (key, value) in request.context.variables {
             builder = builder.env_bytes(key.into_vec(), value.into_vec());
         }
-        if let Some(workdir) = context.workdir {
+        if let Some(workdir) = request.context.workdir {
             builder = builder.cwd_bytes(workdir.into_vec());
         }
-        if let Some(user) = context.user {
+        if let Some(user) = request.context.user {
             builder = builder.user(user);
         }
-        for limit in &options.rlimits {
+        for limit in request.options.rlimits {
             builder = builder.rlimit_range(limit.resource, limit.soft, limit.hard);
         }
-        match options.timeout {
+        match request.options.timeout {
             Some(time) => builder.timeout(time),
             None => builder,
         }
@@ -86,21 +101,17 @@ macro_rules! configure {
 }
 pub(crate) use configure;
 
-/// Starts a command, or the sandbox's shell.
+/// Starts a session.
 pub(crate) async fn start(
     sandbox: &Sandbox,
-    argv: Option<Argv>,
-    context: ExecContext,
-    options: &SessionOptions,
+    mut request: ExecRequest,
 ) -> MicrosandboxResult<ExecHandle> {
-    let (program, arguments) = argv.map(|argv| (argv.program, argv.arguments)).unzip();
+    let SessionOptions { tty, detach, interactive, .. } = request.options;
+    let wants_stdin = if detach { tty } else { interactive || stdin::is_interactive() };
+    let program = request.program.take();
     let configure = |builder: ExecOptionsBuilder| {
-        let builder = configure!(builder, arguments.unwrap_or_default(), context, options);
-        let wants_stdin = match options.detach {
-            true => options.tty,
-            false => options.interactive || stdin::is_interactive(),
-        };
-        if wants_stdin { builder.stdin_pipe() } else { builder }.tty(options.tty)
+        let builder = configure!(builder, request).tty(tty);
+        if wants_stdin { builder.stdin_pipe() } else { builder }
     };
     match program {
         Some(program) => sandbox.exec_stream_with(program, configure).await,

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::stdio;
+use crate::text;
 use serde_json::Value;
 use std::fs::File;
 use std::io;
@@ -10,13 +11,39 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Prints text on standard output.
 pub(crate) fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
-    let written = stdio::stdout().and_then(|file| stdio::write_all(&file, text.as_ref()));
+    let written =
+        stdio::duplicate(io::stdout()).and_then(|file| stdio::write_all(&file, text.as_ref()));
     written.map_err(|error| Failure::write(Stream::Stdout.name(), &error))
 }
 
 /// Prints a JSON document, escaped so that nothing in it controls a terminal.
 pub(crate) fn print_json(document: &Value) -> Result<(), Failure> {
     print(microsandbox::escape_json(&format!("{document:#}\n")).as_bytes())
+}
+
+/// How one entry of a list is shown: in JSON, by its id alone, or as rows of a table.
+pub(crate) struct Entry<T, const N: usize> {
+    pub(crate) json: fn(&T) -> Value,
+    pub(crate) id: fn(&T) -> &str,
+    pub(crate) heads: [&'static str; N],
+    pub(crate) rows: fn(&T) -> Vec<[String; N]>,
+}
+
+/// Prints a list as one JSON array, as ids if `quiet`, or as a table.
+pub(crate) fn print_list<T, const N: usize>(
+    all: &[T],
+    entry: &Entry<T, N>,
+    json: bool,
+    quiet: bool,
+) -> Result<u8, Failure> {
+    if json {
+        print_json(&all.iter().map(entry.json).collect())?;
+    } else if quiet {
+        print(text::lines(all.iter().map(entry.id)))?;
+    } else {
+        print(text::table(entry.heads, all.iter().flat_map(entry.rows).collect()))?;
+    }
+    Ok(0)
 }
 
 /// One of the two output streams.
@@ -49,8 +76,8 @@ impl Outputs {
         let open = |stream: Stream, file: io::Result<File>| {
             file.map(Arc::new).map_err(|error| Failure::write(stream.name(), &error))
         };
-        let stdout = open(Stream::Stdout, stdio::stdout())?;
-        let stderr = open(Stream::Stderr, stdio::stderr())?;
+        let stdout = open(Stream::Stdout, stdio::duplicate(io::stdout()))?;
+        let stderr = open(Stream::Stderr, stdio::duplicate(io::stderr()))?;
         Ok(Outputs { stdout, stderr, pending: None })
     }
 

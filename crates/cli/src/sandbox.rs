@@ -46,9 +46,7 @@ pub(crate) fn builder(
     builder = set(builder, options.max_duration, SandboxBuilder::max_duration);
     builder = set(builder, options.idle_timeout, SandboxBuilder::idle_timeout);
     builder = set(builder, options.boot_timeout, SandboxBuilder::boot_timeout);
-    for label in options.labels {
-        builder = builder.label(label.key, label.value);
-    }
+    builder = builder.labels(options.labels);
     let context = ExecContext::new(process)?;
     for (key, value) in context.variables {
         let key = utf8("the name of a variable", key)?;

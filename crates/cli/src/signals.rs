@@ -1,7 +1,8 @@
 //! Signals to this process, and what each of them asks for.
 
 use crate::failure::Failure;
-use std::future::pending;
+use std::future::{pending, poll_fn};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
@@ -118,13 +119,11 @@ impl SignalState {
 
 /// Waits for any of the signals.
 async fn any(streams: &mut [(i32, Signal)]) -> i32 {
-    std::future::poll_fn(|context| {
-        for (number, stream) in streams.iter_mut() {
-            if stream.poll_recv(context).is_ready() {
-                return std::task::Poll::Ready(*number);
-            }
-        }
-        std::task::Poll::Pending
+    poll_fn(|context| {
+        let mut streams = streams.iter_mut();
+        let ready = streams
+            .find_map(|(number, stream)| stream.poll_recv(context).is_ready().then_some(*number));
+        ready.map_or(Poll::Pending, Poll::Ready)
     })
     .await
 }

@@ -50,7 +50,7 @@ impl StdinForwarder {
     /// Starts to forward.
     pub(crate) fn start(sink: ExecSink) -> io::Result<Self> {
         let (sender, receiver) = channel(QUEUE);
-        let file = stdio::stdin()?;
+        let file = stdio::duplicate(io::stdin())?;
         // A dedicated thread: a read of a terminal or a pipe may block forever.
         thread::Builder::new().name("msb-stdin".to_owned()).spawn(move || read(&file, &sender))?;
         Ok(StdinForwarder { task: Some(tokio::spawn(forward(receiver, sink))), held: None })

@@ -1,32 +1,18 @@
 //! The standard streams of this process.
 //!
 //! They bypass the standard library's buffers, which would split a program's bytes at line ends.
-//! Whoever shares a stream may have made it non-blocking.
+//! Another process that shares a stream may have made it non-blocking.
 
 use crate::text::one_line;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use tokio::sync::oneshot;
 
-/// Duplicates standard input.
-pub(crate) fn stdin() -> io::Result<File> {
-    duplicate(io::stdin().as_fd())
-}
-
-/// Duplicates standard output.
-pub(crate) fn stdout() -> io::Result<File> {
-    duplicate(io::stdout().as_fd())
-}
-
-/// Duplicates standard error.
-pub(crate) fn stderr() -> io::Result<File> {
-    duplicate(io::stderr().as_fd())
-}
-
-fn duplicate(fd: BorrowedFd<'_>) -> io::Result<File> {
-    fd.try_clone_to_owned().map(File::from)
+/// Duplicates a standard stream.
+pub(crate) fn duplicate(stream: impl AsFd) -> io::Result<File> {
+    stream.as_fd().try_clone_to_owned().map(File::from)
 }
 
 /// Writes all of `data`. Blocks also on a non-blocking descriptor.
@@ -69,7 +55,7 @@ pub(crate) async fn stdout_closed() {
     let (sender, receiver) = oneshot::channel();
     // Without events, poll reports errors only. The thread may block until the process exits.
     let wait = move || {
-        let Ok(file) = stdout() else { return };
+        let Ok(file) = duplicate(io::stdout()) else { return };
         let mut watched = [PollFd::new(&file, PollFlags::empty())];
         while poll(&mut watched, None).is_err_and(|errno| errno == rustix::io::Errno::INTR) {}
         let _ = sender.send(());
@@ -110,7 +96,7 @@ fn panic_line(message: &str, location: &str) -> String {
 
 /// Writes to standard error; a failure to do so cannot be reported anywhere.
 fn write_stderr(text: &str) {
-    let _ = stderr().and_then(|file| write_all(&file, text.as_bytes()));
+    let _ = duplicate(io::stderr()).and_then(|file| write_all(&file, text.as_bytes()));
 }
 
 #[cfg(test)]

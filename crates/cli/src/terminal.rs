@@ -1,7 +1,7 @@
 //! Sessions on this process's terminal.
 
 use crate::args::SessionOptions;
-use crate::exec::{Argv, ExecContext, Outcome, configure};
+use crate::exec::{ExecRequest, Outcome, configure};
 use crate::failure::Failure;
 use crate::signals::Signals;
 use crate::stream;
@@ -20,43 +20,34 @@ pub(crate) fn require() -> Result<(), Failure> {
     ))
 }
 
-/// Whether the options ask for this terminal; fails if there is none.
-pub(crate) fn is_requested(options: &SessionOptions) -> Result<bool, Failure> {
+/// Fails if the options require a terminal that is not there, or an input that cannot be.
+pub(crate) fn check(options: &SessionOptions) -> Result<(), Failure> {
     match (options.tty, options.detach) {
-        (true, false) => require().map(|()| true),
+        (true, false) => require(),
         (false, true) if options.interactive => Err(Failure::new(
             "cannot combine -i and -d: a background command has no standard input; use -t to give \
              it a terminal for msb attach",
         )),
-        _ => Ok(false),
+        _ => Ok(()),
     }
 }
 
 /// Runs a command, or the sandbox's shell, on this terminal.
 pub(crate) async fn run(
     sandbox: &Sandbox,
-    argv: Option<Argv>,
-    context: ExecContext,
-    options: &SessionOptions,
+    mut request: ExecRequest,
     signals: &mut Signals,
 ) -> Result<Outcome, Failure> {
-    let (program, arguments) = argv.map(|argv| (argv.program, argv.arguments)).unzip();
+    let (program, time) = (request.program.take(), request.options.timeout);
+    let keys = request.options.detach_keys.take();
     let configure = |builder: AttachOptionsBuilder| {
-        let builder = configure!(builder, arguments.unwrap_or_default(), context, options);
-        with_detach_keys(builder, options.detach_keys.clone())
+        let builder = configure!(builder, request);
+        match keys {
+            Some(keys) => builder.detach_keys(keys),
+            None => builder,
+        }
     };
-    wait(sandbox.attach_outcome(program, configure), options.timeout, signals).await
-}
-
-/// Runs the sandbox's shell on this terminal.
-pub(crate) async fn shell(
-    sandbox: &Sandbox,
-    detach_keys: Option<String>,
-    signals: &mut Signals,
-) -> Result<Outcome, Failure> {
-    require()?;
-    let configure = |builder| with_detach_keys(builder, detach_keys);
-    wait(sandbox.attach_outcome(None::<String>, configure), None, signals).await
+    wait(sandbox.attach_outcome(program, configure), time, signals).await
 }
 
 /// Attaches this terminal to a session.
@@ -68,13 +59,6 @@ pub(crate) async fn reattach(
 ) -> Result<Outcome, Failure> {
     require()?;
     wait(sandbox.attach_session_outcome(session_id, detach_keys), None, signals).await
-}
-
-fn with_detach_keys(builder: AttachOptionsBuilder, keys: Option<String>) -> AttachOptionsBuilder {
-    match keys {
-        Some(keys) => builder.detach_keys(keys),
-        None => builder,
-    }
 }
 
 /// Waits for the end of an attach. A signal cancels it, which restores the terminal; the command

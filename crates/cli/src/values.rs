@@ -1,6 +1,6 @@
 //! Parsers of option values: times, sizes, limits, variables, labels.
 
-use microsandbox::{PullPolicy, RlimitResource};
+use microsandbox::{PullPolicy, Rlimit, RlimitResource};
 use signal_hook::low_level::signal_name;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -13,20 +13,8 @@ pub(crate) struct Variable {
     pub(crate) value: Option<OsString>,
 }
 
-/// A label of a sandbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Label {
-    pub(crate) key: String,
-    pub(crate) value: String,
-}
-
-/// A resource limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limit {
-    pub(crate) resource: RlimitResource,
-    pub(crate) soft: u64,
-    pub(crate) hard: u64,
-}
+/// The key and value of a label.
+pub(crate) type Label = (String, String);
 
 /// A program and its arguments.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,7 +75,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 }
 
 /// Parses a limit: `NAME=SOFT` or `NAME=SOFT:HARD`, where each may be `unlimited`.
-pub(crate) fn rlimit(text: &str) -> Result<Limit, String> {
+pub(crate) fn rlimit(text: &str) -> Result<Rlimit, String> {
     let bad = || "expected NAME=SOFT or NAME=SOFT:HARD, such as nofile=1024:2048".to_owned();
     let (name, limits) = text.split_once('=').ok_or_else(bad)?;
     let resource: RlimitResource = name.parse().map_err(|_| {
@@ -105,7 +93,7 @@ pub(crate) fn rlimit(text: &str) -> Result<Limit, String> {
     if soft > hard {
         return Err("the soft limit is above the hard limit".to_owned());
     }
-    Ok(Limit { resource, soft, hard })
+    Ok(Rlimit { resource, soft, hard })
 }
 
 /// Parses a variable: `KEY=VALUE`, or `KEY` for the value in this process. Values are bytes.
@@ -191,7 +179,7 @@ pub(crate) fn label(text: &str) -> Result<Label, String> {
     if key.is_empty() {
         return Err("the key is empty".to_owned());
     }
-    Ok(Label { key: key.to_owned(), value: value.to_owned() })
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn split_number(text: &str) -> Option<(u64, &str)> {
@@ -257,10 +245,10 @@ mod tests {
     #[test]
     fn a9_rlimit_has_one_or_two_values() {
         let resource = RlimitResource::Nofile;
-        assert_eq!(rlimit("nofile=1024"), Ok(Limit { resource, soft: 1024, hard: 1024 }));
-        assert_eq!(rlimit("nofile=1:2"), Ok(Limit { resource, soft: 1, hard: 2 }));
+        assert_eq!(rlimit("nofile=1024"), Ok(Rlimit { resource, soft: 1024, hard: 1024 }));
+        assert_eq!(rlimit("nofile=1:2"), Ok(Rlimit { resource, soft: 1, hard: 2 }));
         let hard = u64::MAX;
-        assert_eq!(rlimit("nofile=1:unlimited"), Ok(Limit { resource, soft: 1, hard }));
+        assert_eq!(rlimit("nofile=1:unlimited"), Ok(Rlimit { resource, soft: 1, hard }));
         for bad in ["nofile", "nofile=", "nofile=x", "nofile=1:", "nofile=-1", "nofile=2:1"] {
             assert!(rlimit(bad).is_err(), "{bad}");
         }
@@ -331,8 +319,8 @@ mod tests {
 
     #[test]
     fn label_may_have_no_value() {
-        assert_eq!(label("a=b=c"), Ok(Label { key: "a".into(), value: "b=c".into() }));
-        assert_eq!(label("a"), Ok(Label { key: "a".into(), value: String::new() }));
+        assert_eq!(label("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert_eq!(label("a"), Ok(("a".into(), String::new())));
         assert!(label("=x").is_err());
     }
 

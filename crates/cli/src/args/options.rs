@@ -1,9 +1,9 @@
 //! Options that several commands share.
 
-use crate::values::{self, Label, Limit, Variable};
+use crate::values::{self, Label, Variable};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use microsandbox::{Cpus, PullPolicy, Security};
+use microsandbox::{Cpus, PullPolicy, Rlimit, Security};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -84,7 +84,7 @@ pub(crate) struct ProcessOptions {
 }
 
 /// Options of one session.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct SessionOptions {
     /// Forward standard input; default: only if it and standard output are a terminal
     #[arg(short, long)]
@@ -105,7 +105,7 @@ pub(crate) struct SessionOptions {
     /// Set a resource limit, such as nofile=1024 or nofile=1024:2048; repeatable
     #[arg(long = "rlimit", alias = "ulimit", value_name = "NAME=SOFT[:HARD]",
         value_parser = values::rlimit)]
-    pub(crate) rlimits: Vec<Limit>,
+    pub(crate) rlimits: Vec<Rlimit>,
     /// Print output as it arrives; always so
     #[arg(long)]
     pub(crate) stream: bool,

@@ -1,6 +1,7 @@
 //! `msb attach`.
 
-use crate::args::Attach;
+use crate::args::{Attach, SessionOptions};
+use crate::exec::{ExecContext, ExecRequest};
 use crate::failure::Failure;
 use crate::sandbox::find_session;
 use crate::signals::Signals;
@@ -11,14 +12,17 @@ use microsandbox::{ReattachFrom, Sandbox};
 pub(crate) async fn attach(args: Attach, quiet: bool) -> Result<u8, Failure> {
     let mut signals = Signals::handle()?;
     let sandbox = signals.interrupt(Sandbox::get(&args.name)).await??;
-    let keys = args.detach_keys;
+    let detach_keys = args.detach_keys;
     let Some(id) = args.session else {
-        return Ok(terminal::shell(&sandbox, keys, &mut signals).await?.report(&sandbox, quiet));
+        terminal::require()?;
+        let options = SessionOptions { detach_keys, ..SessionOptions::default() };
+        let shell = ExecRequest::new(Vec::new(), ExecContext::default(), options)?;
+        return Ok(terminal::run(&sandbox, shell, &mut signals).await?.report(&sandbox, quiet));
     };
     let session = signals.interrupt(find_session(&sandbox, &id)).await??;
     if session.tty {
-        let id = &session.id;
-        let outcome = terminal::reattach(&sandbox, id, keys.as_deref(), &mut signals).await?;
+        let (id, keys) = (&session.id, detach_keys.as_deref());
+        let outcome = terminal::reattach(&sandbox, id, keys, &mut signals).await?;
         return Ok(outcome.report(&sandbox, quiet));
     }
     watch(&sandbox, &session.id, quiet, &mut signals).await

@@ -2,7 +2,7 @@
 
 use crate::args::ImageCommand;
 use crate::failure::Failure;
-use crate::output;
+use crate::output::{self, Entry};
 use crate::progress::ImageBar;
 use crate::text::{self, decimal_size};
 use crate::values::Words;
@@ -58,16 +58,9 @@ async fn finish(mut operation: ImageOperation, json: bool, quiet: bool) -> Resul
 }
 
 async fn list(json: bool, quiet: bool) -> Result<u8, Failure> {
-    let all = Image::list().await?;
-    if json {
-        output::print_json(&all.iter().map(details).collect())?;
-    } else if quiet {
-        output::print(text::lines(all.iter().map(|info| info.id.as_str())))?;
-    } else {
-        let heads = ["NAME", "ID", "SIZE", "ADDED", "USED BY"];
-        output::print(text::table(heads, all.iter().flat_map(rows).collect()))?;
-    }
-    Ok(0)
+    let heads = ["NAME", "ID", "SIZE", "ADDED", "USED BY"];
+    let entry = Entry { json: details, id: |info: &ImageInfo| &info.id, heads, rows };
+    output::print_list(&Image::list().await?, &entry, json, quiet)
 }
 
 async fn inspect(names: &[String]) -> Result<u8, Failure> {

@@ -1,7 +1,7 @@
 //! `msb ls`, `msb info` and `msb sessions`.
 
 use crate::failure::Failure;
-use crate::output;
+use crate::output::{self, Entry};
 use crate::text::{self, binary_size, or_dash};
 use microsandbox::{Bounds, ExitStatus, Sandbox, SandboxInfo, SessionInfo};
 use serde_json::{Value, json};
@@ -9,16 +9,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Lists the sandboxes.
 pub(crate) async fn sandboxes(json: bool, quiet: bool) -> Result<u8, Failure> {
-    let all = Sandbox::list().await?;
-    if json {
-        output::print_json(&all.iter().map(sandbox_json).collect())?;
-    } else if quiet {
-        output::print(text::lines(all.iter().map(|info| info.name.as_str())))?;
-    } else {
-        let heads = ["NAME", "STATUS", "DRIVER", "ISOLATION", "JAILED", "IMAGE", "CREATED"];
-        output::print(text::table(heads, all.iter().map(sandbox_row).collect()))?;
-    }
-    Ok(0)
+    let entry = Entry {
+        json: sandbox_json,
+        id: |info: &SandboxInfo| &info.name,
+        heads: ["NAME", "STATUS", "DRIVER", "ISOLATION", "JAILED", "IMAGE", "CREATED"],
+        rows: |info| vec![sandbox_row(info)],
+    };
+    output::print_list(&Sandbox::list().await?, &entry, json, quiet)
 }
 
 /// Prints the details of a sandbox.
@@ -34,15 +31,13 @@ pub(crate) async fn info(name: &str, json: bool) -> Result<u8, Failure> {
 /// Lists the sessions of a sandbox.
 pub(crate) async fn sessions(name: &str, json: bool, quiet: bool) -> Result<u8, Failure> {
     let all = Sandbox::get(name).await?.sessions().await?;
-    if json {
-        output::print_json(&all.iter().map(session_json).collect())?;
-    } else if quiet {
-        output::print(text::lines(all.iter().map(|session| session.id.as_str())))?;
-    } else {
-        let heads = ["ID", "PID", "STATUS", "STARTED", "COMMAND"];
-        output::print(text::table(heads, all.iter().map(session_row).collect()))?;
-    }
-    Ok(0)
+    let entry = Entry {
+        json: session_json,
+        id: |session: &SessionInfo| &session.id,
+        heads: ["ID", "PID", "STATUS", "STARTED", "COMMAND"],
+        rows: |session| vec![session_row(session)],
+    };
+    output::print_list(&all, &entry, json, quiet)
 }
 
 fn sandbox_row(info: &SandboxInfo) -> [String; 7] {

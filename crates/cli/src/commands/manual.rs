@@ -26,15 +26,10 @@ pub(crate) fn write_pages(directory: &Path) -> Result<u8, Failure> {
 }
 
 fn write_page(command: &Command, directory: &Path) -> io::Result<()> {
-    let name = command.get_display_name().unwrap_or(command.get_name());
-    let mut text = Vec::new();
     Man::new(command.clone())
-        .title(name)
-        .date("")
         .source(concat!("msb ", env!("CARGO_PKG_VERSION")))
         .manual("libmicrosandbox")
-        .render(&mut text)?;
-    std::fs::write(directory.join(format!("{name}.1")), text)?;
+        .generate_to(directory)?;
     visible(command).try_for_each(|command| write_page(command, directory))
 }
 

@@ -1,7 +1,7 @@
 //! `msb run` and `msb exec`.
 
 use crate::args::{Exec, Run, SessionOptions};
-use crate::exec::{self, Argv, ExecContext, Outcome};
+use crate::exec::{self, ExecContext, ExecRequest, Outcome};
 use crate::failure::Failure;
 use crate::progress::{self, ImageBar};
 use crate::signals::{SignalAction, Signals};
@@ -13,13 +13,14 @@ use std::time::SystemTime;
 /// Runs a command in a running sandbox.
 pub(crate) async fn exec(args: Exec, quiet: bool) -> Result<u8, Failure> {
     let context = ExecContext::new(args.process)?;
-    let argv = Argv::new(args.command)?;
-    terminal::is_requested(&args.session)?;
+    let detach = args.session.detach;
+    let request = ExecRequest::new(args.command, context, args.session)?;
+    terminal::check(&request.options)?;
     let mut signals = Signals::handle()?;
     let sandbox = signals.interrupt(Sandbox::get(&args.name)).await??;
-    let outcome = session(&sandbox, argv, context, &args.session, &mut signals).await?;
+    let outcome = session(&sandbox, request, &mut signals).await?;
     match &outcome {
-        Outcome::Running(id) if args.session.detach => {
+        Outcome::Running(id) if detach => {
             if !quiet {
                 output::print(format!("{id}\n"))?;
             }
@@ -31,23 +32,20 @@ pub(crate) async fn exec(args: Exec, quiet: bool) -> Result<u8, Failure> {
 
 /// Runs a command in a new sandbox.
 pub(crate) async fn run(args: Run, quiet: bool) -> Result<u8, Failure> {
-    let given = Argv::new(args.command)?;
-    terminal::is_requested(&args.session)?;
+    let SessionOptions { detach, tty, .. } = args.session;
+    let mut request = ExecRequest::new(args.command, ExecContext::default(), args.session)?;
+    terminal::check(&request.options)?;
     let name = sandbox::name_or_random(args.name, "run")?;
     let bar = ImageBar::new(quiet);
     let builder = sandbox::builder(&name, &args.image, args.sandbox, args.process, &bar)?;
     let mut signals = Signals::handle()?;
     // A session that can be detached from must outlive this process.
-    let outlives = args.session.detach || args.session.tty;
+    let outlives = detach || tty;
     let creating = create(builder.detached(outlives), outlives, &mut signals, &bar);
     let sandbox = progress::spin_beside(&bar, format!("starting {name}"), creating).await?;
     let own = OwnSandbox { created_at: sandbox.info().await?.created_at, sandbox };
-    let argv = given.map_or_else(|| own.default_argv(args.session.tty), |argv| Ok(Some(argv)));
-    let outcome = match argv {
-        Ok(argv) => {
-            let context = ExecContext::default();
-            session(&own.sandbox, argv, context, &args.session, &mut signals).await
-        }
+    let outcome = match own.set_default_command(&mut request) {
+        Ok(()) => session(&own.sandbox, request, &mut signals).await,
         Err(failure) => Err(failure),
     };
     let exit_now = matches!(&outcome, Err(failure) if failure.exit_now);
@@ -56,30 +54,28 @@ pub(crate) async fn run(args: Run, quiet: bool) -> Result<u8, Failure> {
     if !keep {
         own.remove(&mut signals).await?;
     }
-    if args.session.detach && keep && !quiet {
+    if detach && keep && !quiet {
         output::print(format!("{name}\n"))?;
     }
-    outcome.map(|outcome| outcome.report(&own.sandbox, quiet || args.session.detach))
+    outcome.map(|outcome| outcome.report(&own.sandbox, quiet || detach))
 }
 
 /// Runs a command as a session: on this terminal, in the background, or on the standard streams.
 async fn session(
     sandbox: &Sandbox,
-    argv: Option<Argv>,
-    context: ExecContext,
-    options: &SessionOptions,
+    request: ExecRequest,
     signals: &mut Signals,
 ) -> Result<Outcome, Failure> {
-    if options.tty && !options.detach {
-        return terminal::run(sandbox, argv, context, options, signals).await;
+    let SessionOptions { tty, detach, timeout, .. } = request.options;
+    if tty && !detach {
+        return terminal::run(sandbox, request, signals).await;
     }
-    let starting = exec::start(sandbox, argv, context, options);
-    let mut handle = signals.interrupt(starting).await??;
-    if options.detach {
+    let mut handle = signals.interrupt(exec::start(sandbox, request)).await??;
+    if detach {
         stream::wait_started(&mut handle, signals).await?;
         return Ok(Outcome::Running(handle.id()));
     }
-    stream::follow(&mut handle, signals, options.timeout).await.map(Outcome::Exited)
+    stream::follow(&mut handle, signals, timeout).await.map(Outcome::Exited)
 }
 
 /// A sandbox that this process created.
@@ -91,11 +87,15 @@ struct OwnSandbox {
 }
 
 impl OwnSandbox {
-    /// Returns the image's default command; None is a shell, for a terminal without one.
-    fn default_argv(&self, tty: bool) -> Result<Option<Argv>, Failure> {
+    /// Has a request without a program run the image's default command. On a terminal, the shell
+    /// runs if there is none.
+    fn set_default_command(&self, request: &mut ExecRequest) -> Result<(), Failure> {
+        if request.program.is_some() {
+            return Ok(());
+        }
         match self.sandbox.default_command() {
-            Ok(words) => Argv::new(words.into_iter().map(OsString::from)),
-            Err(_) if tty => Ok(None),
+            Ok(words) => request.set_words(words.into_iter().map(OsString::from).collect()),
+            Err(_) if request.options.tty => Ok(()),
             Err(error) => {
                 let text = format!("{error}; give one: msb run IMAGE CMD, or use -t for a shell");
                 Err(Failure::new(text))
