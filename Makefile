@@ -54,7 +54,7 @@ check: setup-test test build
 	@$(CARGO) test --quiet -p msb-runner --test killing hangs -- --ignored
 	@MSB_TEST_KILLS=30 scripts/test-vm qemu kills
 	@echo "== an image of a gigabyte"
-	@MSB_TEST_LONG=1 $(CARGO) test --quiet -p msb-cli --test image g_an_image_of_a_gigabyte
+	@MSB_TEST_LONG=1 $(CARGO) test --quiet -p msb-cli --test image g_gigabyte_image
 	@echo "== 256 MiB on both outputs, in Go"
 	@MSB_TEST_MIB=256 scripts/test-go
 	@echo "== soak: 100,000 commands, 1,000 at once, a reader that stops for a minute"

@@ -1,50 +1,50 @@
-//! Drivers that cannot start anything: what they say, and that nothing is left.
+//! Drivers that cannot start: the error, and that nothing is left.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic, also in what it shares with others")]
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in shared code")]
 
 mod support;
 
 use std::fs;
-use support::{Scene, image};
+use support::{Msb, image};
 
-/// The only line of an error, of a start that failed.
-fn refused(scene: &Scene, driver: &str, variable: &str, value: &str) -> String {
-    let mut command = scene.command(&["run", "--driver", driver, image(), "--", "true"]);
+/// Returns the one error line of a start that must fail.
+fn error_of(msb: &Msb, driver: &str, variable: &str, value: &str) -> String {
+    let mut command = msb.command(&["run", "--driver", driver, image(), "--", "true"]);
     for known in ["MSB_KERNEL", "MSB_LIBKRUNFW"] {
         command.env_remove(known);
     }
     let output = command.env(variable, value).env("MSB_KRUN_UNCHECKED", "1").output().unwrap();
     assert_eq!(output.status.code(), Some(125), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(said.lines().count(), 1, "{said}");
-    assert_eq!(scene.ok(&["ls", "--quiet"]), "", "{said}");
-    said
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert_eq!(msb.ok(&["ls", "--quiet"]), "", "{error}");
+    error
 }
 
 #[test]
-fn g_a_kernel_that_is_none_is_an_error_that_names_it_and_leaves_nothing() {
-    let scene = Scene::new();
-    let garbage = scene.home.path().join("garbage");
+fn g_invalid_kernel_is_named_and_leaves_nothing() {
+    let msb = Msb::new();
+    let garbage = msb.home.path().join("garbage");
     fs::write(&garbage, "no kernel").unwrap();
     let garbage = garbage.to_str().unwrap();
-    let said = refused(&scene, "qemu", "MSB_LIBKRUNFW", garbage);
-    assert!(said.contains(garbage), "{said}");
-    // QEMU itself finds this out.
-    let said = refused(&scene, "qemu", "MSB_KERNEL", garbage);
-    assert!(said.contains("qemu") || said.contains("QEMU"), "{said}");
-    let said = refused(&scene, "krun", "MSB_LIBKRUNFW", garbage);
+    let error = error_of(&msb, "qemu", "MSB_LIBKRUNFW", garbage);
+    assert!(error.contains(garbage), "{error}");
+    // QEMU itself detects this.
+    let error = error_of(&msb, "qemu", "MSB_KERNEL", garbage);
+    assert!(error.contains("qemu") || error.contains("QEMU"), "{error}");
+    let error = error_of(&msb, "krun", "MSB_LIBKRUNFW", garbage);
     if std::path::Path::new("/dev/kvm").exists() {
-        assert!(said.contains(garbage), "{said}");
+        assert!(error.contains(garbage), "{error}");
     } else {
-        assert!(said.contains("/dev/kvm"), "{said}");
+        assert!(error.contains("/dev/kvm"), "{error}");
     }
 }
 
 #[test]
-fn g_a_kernel_that_is_not_there_is_an_error_that_names_it() {
-    let scene = Scene::new();
+fn g_missing_kernel_is_named() {
+    let msb = Msb::new();
     for (driver, variable) in [("qemu", "MSB_KERNEL"), ("qemu", "MSB_LIBKRUNFW")] {
-        let said = refused(&scene, driver, variable, "/nonexistent/kernel");
-        assert!(said.contains("/nonexistent/kernel"), "{driver} {variable}: {said}");
+        let error = error_of(&msb, driver, variable, "/nonexistent/kernel");
+        assert!(error.contains("/nonexistent/kernel"), "{driver} {variable}: {error}");
     }
 }

@@ -1,37 +1,32 @@
-//! What a sandbox can take and how it is held: the options, and what is told about them.
+//! Limits and isolation of a sandbox: options, and what `info`, `ls` and `doctor` show.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 
 use serde_json::{Value, json};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use support::{Scene, image};
-
-/// A program in place of the runner.
-fn fake_runner(scene: &Scene, script: &str) -> PathBuf {
-    let path = scene.home.path().join("fake-runner");
-    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-    path
-}
+use std::path::Path;
+use support::{Msb, image};
 
 fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// The configuration that a task would have started, and what it complains of: the runner keeps what
-/// it was told to start, and starts nothing.
-fn configured(scene: &Scene, task: &[&str], require_jail: Option<&str>) -> (Option<Value>, String) {
-    let seen = scene.home.path().join("seen.json");
+/// Returns the configuration that a command passes to the runner, and the command's errors. The
+/// runner saves the configuration and fails.
+fn configured(
+    msb: &Msb,
+    arguments: &[&str],
+    require_jail: Option<&str>,
+) -> (Option<Value>, String) {
+    let seen = msb.home.path().join("seen.json");
     let script = format!(
         "[ \"$1\" = run ] || exec '{}' \"$@\"\ncp \"$3/config.json\" '{}'\nexit 1",
-        support::msb().with_file_name("msb-runner").display(),
+        support::binary().with_file_name("msb-runner").display(),
         seen.display()
     );
-    let mut command = scene.command(task);
-    command.env("MSB_RUNNER", fake_runner(scene, &script));
+    let mut command = msb.command(arguments);
+    command.env("MSB_RUNNER", msb.script("fake-runner", &script));
     if let Some(value) = require_jail {
         command.env("MSB_REQUIRE_JAIL", value);
     }
@@ -44,11 +39,11 @@ fn configured(scene: &Scene, task: &[&str], require_jail: Option<&str>) -> (Opti
 
 #[test]
 fn j4_options_reach_the_stored_configuration() {
-    let scene = Scene::new();
+    let msb = Msb::new();
     let line =
         "create --name x --cpus 0.5 -m 256m --pids-limit 512 --disk 1g --security restricted";
-    let task: Vec<&str> = line.split(' ').chain([image()]).collect();
-    let config = configured(&scene, &task, None).0.unwrap();
+    let arguments: Vec<&str> = line.split(' ').chain([image()]).collect();
+    let config = configured(&msb, &arguments, None).0.unwrap();
     for (key, value) in [
         ("cpus", json!(0.5)),
         ("memory_mib", json!(256)),
@@ -63,12 +58,12 @@ fn j4_options_reach_the_stored_configuration() {
 
 #[test]
 fn j2_info_and_ls_show_walls_and_bounds() {
-    let scene = Scene::with_sandbox();
-    let info = scene.json(&["info", "w", "--json"]);
+    let msb = Msb::with_sandbox();
+    let info = msb.json(&["info", "w", "--json"]);
     assert!(info["jailed"].is_boolean() && info["bounds"].is_object(), "{info}");
-    scene.ok(&["stop", "w"]);
-    // What the runner writes about it, with values that this test knows.
-    let path = scene.home.path().join("sandboxes/w/started.json");
+    msb.ok(&["stop", "w"]);
+    // As the runner writes it, with known values.
+    let path = msb.home.path().join("sandboxes/w/started.json");
     let mut started = read_json(&path);
     started["protection"] = json!({
         "jailed": false,
@@ -78,15 +73,15 @@ fn j2_info_and_ls_show_walls_and_bounds() {
         },
     });
     std::fs::write(&path, started.to_string()).unwrap();
-    let info = scene.json(&["inspect", "w", "--json"]);
+    let info = msb.json(&["inspect", "w", "--json"]);
     assert_eq!(info["jailed"], json!(false));
     assert_eq!(info["missing_walls"], json!(["quota: \u{1b}[31mnone here"]));
     assert_eq!(
         info["bounds"],
         json!({ "pids": 512, "memory_bytes": 1_u64 << 31, "disk_bytes": null, "cpus": 0.5 })
     );
-    assert_eq!(scene.json(&["ls", "--json"])[0], info);
-    let text = scene.ok(&["info", "w"]);
+    assert_eq!(msb.json(&["ls", "--json"])[0], info);
+    let text = msb.ok(&["info", "w"]);
     for line in [
         "Isolation:     container",
         "Jailed:        no",
@@ -98,14 +93,14 @@ fn j2_info_and_ls_show_walls_and_bounds() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
-    let listed = scene.ok(&["ls"]);
+    let listed = msb.ok(&["ls"]);
     let words: Vec<&str> = listed.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(words[..5], ["w", "stopped", "container", "container", "no"]);
 }
 
 #[test]
-fn j2_doctor_shows_walls_and_what_is_not_bounded() {
-    let scene = Scene::new();
+fn j2_doctor_shows_walls_and_missing_limits() {
+    let msb = Msb::new();
     let report = json!({
         "drivers": [{
             "name": "container",
@@ -118,9 +113,9 @@ fn j2_doctor_shows_walls_and_what_is_not_bounded() {
             { "name": "quota", "missing": "not ext4", "remedy": "mount it with prjquota" },
         ],
     });
-    let runner = fake_runner(&scene, &format!("echo '{report}'"));
+    let runner = msb.script("fake-runner", &format!("echo '{report}'"));
     let run = |arguments: &[&str]| {
-        let output = scene.command(arguments).env("MSB_RUNNER", &runner).output().unwrap();
+        let output = msb.command(arguments).env("MSB_RUNNER", &runner).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
@@ -140,11 +135,11 @@ fn j2_doctor_shows_walls_and_what_is_not_bounded() {
 }
 
 #[test]
-fn j2_a_required_jail_reaches_create_and_start() {
-    let scene = Scene::with_sandbox();
-    scene.ok(&["stop", "w"]);
-    let required = |task: &[&str], variable: Option<&str>| {
-        configured(&scene, task, variable).0.map(|mut config| config["require_jail"].take())
+fn j2_required_jail_applies_to_create_and_start() {
+    let msb = Msb::with_sandbox();
+    msb.ok(&["stop", "w"]);
+    let required = |arguments: &[&str], variable: Option<&str>| {
+        configured(&msb, arguments, variable).0.map(|mut config| config["require_jail"].take())
     };
     let create = ["create", "--name", "x", image()];
     assert_eq!(required(&create, None), Some(json!(false)));
@@ -153,10 +148,10 @@ fn j2_a_required_jail_reaches_create_and_start() {
     let option = ["create", "--require-jail", "--name", "x", image()];
     assert_eq!(required(&option, None), Some(json!(true)));
     assert_eq!(required(&["start", "w"], None), Some(json!(false)));
-    for task in [&create[..], &["start", "w"]] {
-        let (found, complaint) = configured(&scene, task, Some("yes"));
+    for arguments in [&create[..], &["start", "w"]] {
+        let (found, error) = configured(&msb, arguments, Some("yes"));
         assert_eq!(found, None);
-        assert!(complaint.contains("MSB_REQUIRE_JAIL is \"yes\""), "{complaint}");
+        assert!(error.contains("MSB_REQUIRE_JAIL is \"yes\""), "{error}");
     }
     assert_eq!(required(&["start", "w"], Some("1")), Some(json!(true)));
 }

@@ -1,5 +1,4 @@
-//! What someone at a prompt relies on, beyond the promises that `msb.rs` holds: habits from other
-//! tools, short ways to say things, and what is told when something fails.
+//! `msb` in interactive use, beyond `msb.rs`: habits from other tools, short forms, errors and help.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
@@ -8,22 +7,22 @@ mod support;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
-use support::{Scene, image, said, shell_code, signal, wait_for_line};
+use support::{Msb, image, outcome, running_session, shell_code, signal, wait, wait_for_line};
 
 #[test]
-fn g_a_command_needs_no_dashes_and_keeps_its_own_options() {
-    let scene = Scene::with_sandbox();
-    let out = scene.ok(&["exec", "w", "-e", "A=1", "sh", "-c", "echo $A $0 $1", "-e", "--"]);
+fn g_command_keeps_its_options_without_dashes() {
+    let msb = Msb::with_sandbox();
+    let out = msb.ok(&["exec", "w", "-e", "A=1", "sh", "-c", "echo $A $0 $1", "-e", "--"]);
     assert_eq!(out, "1 -e --\n");
-    assert_eq!(scene.ok(&["run", image(), "-w", "/tmp", "--stream", "pwd"]), "/tmp\n");
-    assert_eq!(scene.ok(&["run", "--rm", image(), "echo", "-n", "--", "x"]), "-- x");
-    scene.fails(127, &["exec", "w", "--", "--verbose"]);
+    assert_eq!(msb.ok(&["run", image(), "-w", "/tmp", "--stream", "pwd"]), "/tmp\n");
+    assert_eq!(msb.ok(&["run", "--rm", image(), "echo", "-n", "--", "x"]), "-- x");
+    msb.fails(127, &["exec", "w", "--", "--verbose"]);
 }
 
 #[test]
-fn a7_variables_come_from_files_and_those_of_the_command_line_win() {
-    let scene = Scene::with_sandbox();
-    let (one, two) = (scene.home.path().join("one"), scene.home.path().join("two"));
+fn a7_env_option_overrides_env_files() {
+    let msb = Msb::with_sandbox();
+    let (one, two) = (msb.home.path().join("one"), msb.home.path().join("two"));
     std::fs::write(&one, "# first\nA=1\nB=\"quoted\" # and no comment\nC=1\nPASSED\nUNSET\n")
         .unwrap();
     std::fs::write(&two, "C=2\n").unwrap();
@@ -36,34 +35,34 @@ fn a7_variables_come_from_files_and_those_of_the_command_line_win() {
         [&["exec", "w"][..], &arguments, &command].concat(),
         [&["run"][..], &arguments, &[image()], &command].concat(),
     ] {
-        let mut msb = scene.command(&call);
-        let said = said(msb.env("PASSED", "on").env_remove("UNSET").output().unwrap());
-        assert_eq!((said.out.as_str(), said.err.as_str()), (expected, ""), "{call:?}");
+        let mut command = msb.command(&call);
+        let outcome = outcome(command.env("PASSED", "on").env_remove("UNSET").output().unwrap());
+        assert_eq!((outcome.out.as_str(), outcome.err.as_str()), (expected, ""), "{call:?}");
     }
     std::fs::write(one, "A=1\nno name=2\n").unwrap();
-    let complaint = scene.fails(125, &["exec", "w", "--env-file", one, "true"]);
-    assert!(complaint.contains(one) && complaint.contains("line 2"), "{complaint}");
+    let error = msb.fails(125, &["exec", "w", "--env-file", one, "true"]);
+    assert!(error.contains(one) && error.contains("line 2"), "{error}");
 }
 
 #[test]
-fn g_names_are_made_up_and_lists_have_the_names_that_others_give_them() {
-    let scene = Scene::new();
-    let name = scene.ok(&["create", image()]).trim().to_owned();
-    assert_eq!(scene.names(), [name.as_str()]);
-    assert!(scene.ok(&["ps", "-a"]).contains(&name) && scene.ok(&["list"]).contains(&name));
-    scene.ok(&["create", "--name", "v", image()]);
-    scene.ok(&["stop", &name, "v"]);
-    scene.ok(&["start", &name, "v"]);
-    scene.ok(&["remove", "-f", &name, "v"]);
-    assert_eq!(scene.names(), [""; 0]);
+fn g_random_names_and_command_aliases() {
+    let msb = Msb::new();
+    let name = msb.ok(&["create", image()]).trim().to_owned();
+    assert_eq!(msb.names(), [name.as_str()]);
+    assert!(msb.ok(&["ps", "-a"]).contains(&name) && msb.ok(&["list"]).contains(&name));
+    msb.ok(&["create", "--name", "v", image()]);
+    msb.ok(&["stop", &name, "v"]);
+    msb.ok(&["start", &name, "v"]);
+    msb.ok(&["remove", "-f", &name, "v"]);
+    assert_eq!(msb.names(), [""; 0]);
 }
 
 #[test]
-fn g_a_sandbox_ends_by_itself_after_its_time_or_when_nothing_runs() {
-    let scene = Scene::new();
+fn g_sandbox_stops_after_max_duration_or_when_idle() {
+    let msb = Msb::new();
     for (option, reason) in [("--max-duration", "max_duration"), ("--idle-timeout", "idle")] {
-        scene.ok(&["create", option, "300ms", "--name", reason, image()]);
-        let status = || scene.json(&["ls", "--json"]);
+        msb.ok(&["create", option, "300ms", "--name", reason, image()]);
+        let status = || msb.json(&["ls", "--json"]);
         let entry = |list: &serde_json::Value| {
             list.as_array().unwrap().iter().find(|entry| entry["name"] == reason).unwrap().clone()
         };
@@ -77,95 +76,91 @@ fn g_a_sandbox_ends_by_itself_after_its_time_or_when_nothing_runs() {
 }
 
 #[test]
-fn d5_a_session_without_a_terminal_is_followed_from_its_beginning_by_whoever_attaches() {
-    let scene = Scene::with_sandbox();
+fn d5_attach_without_tty_prints_output_from_the_start() {
+    let msb = Msb::with_sandbox();
     let script =
         "echo out; echo err >&2; until [ -e /go ]; do usleep 10000; done; echo end; exit 7";
-    let id = scene.ok(&["exec", "-d", "w", "sh", "-c", script]);
+    let id = msb.ok(&["exec", "-d", "w", "sh", "-c", script]);
     let id = id.trim();
-    let mut child = scene.spawn(&["attach", "w", &id[..8]]);
+    let mut child = msb.spawn(&["attach", "w", &id[..8]]);
     wait_for_line(&mut child, "out");
-    scene.ok(&["exec", "w", "touch", "/go"]);
-    let said = said(child.wait_with_output().unwrap());
-    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (7, "end\n", "err\n"));
-    // It has ended, and says so again.
-    let said = scene.say(&["attach", "w", id]);
-    assert_eq!((said.code, said.out.as_str()), (7, "out\nend\n"));
+    msb.ok(&["exec", "w", "touch", "/go"]);
+    let outcome = wait(child);
+    assert_eq!((outcome.code, outcome.out.as_str(), outcome.err.as_str()), (7, "end\n", "err\n"));
+    // An ended session replays its output and exit code.
+    let outcome = msb.run(&["attach", "w", id]);
+    assert_eq!((outcome.code, outcome.out.as_str()), (7, "out\nend\n"));
 }
 
 #[test]
-fn d1_who_only_follows_a_session_ends_and_the_session_goes_on() {
-    let scene = Scene::with_sandbox();
-    let id = scene.ok(&["exec", "-d", "w", "sh", "-c", "echo up; exec sleep 600"]);
+fn d1_session_survives_its_follower() {
+    let msb = Msb::with_sandbox();
+    let id = msb.ok(&["exec", "-d", "w", "sh", "-c", "echo up; exec sleep 600"]);
     let id = id.trim();
-    let mut child = scene.spawn(&["attach", "w", id]);
+    let mut child = msb.spawn(&["attach", "w", id]);
     wait_for_line(&mut child, "up");
     signal(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().signal(), Some(Signal::INT.as_raw()));
-    // One whose reader goes away learns it although there is nothing to write.
-    let mut child = scene.spawn(&["attach", "w", id]);
+    // A closed output ends msb although there is nothing to write.
+    let mut child = msb.spawn(&["attach", "w", id]);
     wait_for_line(&mut child, "up");
     drop(child.stdout.take());
     assert_eq!(shell_code(child.wait().unwrap()), 141);
-    let sessions = scene.json(&["sessions", "w", "--json"]);
+    let sessions = msb.json(&["sessions", "w", "--json"]);
     assert_eq!(sessions[0]["status"], serde_json::Value::Null, "{sessions}");
 }
 
 #[test]
-fn d2_kill_ends_a_session_and_signal_is_for_its_group() {
-    let scene = Scene::with_sandbox();
+fn d2_kill_ends_session_and_signal_reaches_its_group() {
+    let msb = Msb::with_sandbox();
     let script = "trap 'echo asked; exit 5' TERM; echo up; while :; do usleep 10000; done";
     for (options, code) in [(&["--signal", "term"][..], 5), (&[], 137)] {
-        let mut child = scene.spawn(&["exec", "w", "sh", "-c", script]);
+        let mut child = msb.spawn(&["exec", "w", "sh", "-c", script]);
         wait_for_line(&mut child, "up");
-        let ids = scene.ok(&["sessions", "-q", "w"]);
-        // Those that have ended are no obstacle: only the running one has this id.
-        let all = scene.json(&["sessions", "w", "--json"]);
-        let running = all.as_array().unwrap().iter().find(|session| session["status"].is_null());
-        let id = running.unwrap()["id"].as_str().unwrap();
-        assert!(ids.contains(id));
-        scene.ok(&[&["kill", "w", "--session", &id[..12]], options].concat());
-        assert_eq!(said(child.wait_with_output().unwrap()).code, code);
+        let id = running_session(&msb);
+        assert!(msb.ok(&["sessions", "-q", "w"]).contains(&id));
+        msb.ok(&[&["kill", "w", "--session", &id[..12]], options].concat());
+        assert_eq!(wait(child).code, code);
     }
-    let ids = scene.ok(&["sessions", "-q", "w"]);
+    let ids = msb.ok(&["sessions", "-q", "w"]);
     let ended = ids.lines().next().unwrap();
-    assert!(scene.fails(125, &["kill", "w", "--session", ended]).contains("ended"));
-    assert_eq!(scene.names(), ["w"]);
+    assert!(msb.fails(125, &["kill", "w", "--session", ended]).contains("ended"));
+    assert_eq!(msb.names(), ["w"]);
 }
 
 #[test]
-fn e_what_is_behind_a_failure_is_told_to_whoever_asks() {
-    let scene = Scene::with_sandbox();
+fn e_verbose_prints_causes() {
+    let msb = Msb::with_sandbox();
     for (arguments, code, parts) in [
         (&["exec", "none", "true"][..], 125, ["kind sandbox_not_found", "host"]),
         (&["exec", "w", "nosuch"], 127, ["kind not_found, at execve", "ENOENT (2)"]),
     ] {
-        let short = scene.fails(code, arguments);
-        let said = scene.say(&[&["--verbose"], arguments].concat());
-        assert_eq!(said.code, code);
-        assert!(said.err.starts_with(&format!("msb: {short}\n")), "{}", said.err);
-        assert!(parts.iter().all(|part| said.err.contains(part)), "{}", said.err);
-        assert!(said.err.lines().all(|line| line.starts_with("msb: ")), "{}", said.err);
+        let short = msb.fails(code, arguments);
+        let outcome = msb.run(&[&["--verbose"], arguments].concat());
+        assert_eq!(outcome.code, code);
+        assert!(outcome.err.starts_with(&format!("msb: {short}\n")), "{}", outcome.err);
+        assert!(parts.iter().all(|part| outcome.err.contains(part)), "{}", outcome.err);
+        assert!(outcome.err.lines().all(|line| line.starts_with("msb: ")), "{}", outcome.err);
     }
 }
 
 #[test]
-fn an_interrupt_before_the_program_runs_ends_msb_as_the_signal_does() {
-    let scene = Scene::new();
-    let slow = scene.slow_runner();
-    let mut command = scene.command(&["run", image(), "true"]);
+fn interrupt_before_start_ends_msb_by_signal() {
+    let msb = Msb::new();
+    let slow = msb.slow_runner();
+    let mut command = msb.command(&["run", image(), "true"]);
     let mut child = command.env("MSB_RUNNER", slow).spawn().unwrap();
-    // It listens before it begins: the state directory is the first sign of that.
-    let sandboxes = scene.home.path().join("sandboxes");
+    // The state directory appears after msb started to handle signals.
+    let sandboxes = msb.home.path().join("sandboxes");
     while std::fs::read_dir(&sandboxes).map_or(0, Iterator::count) == 0 {
         std::thread::yield_now();
     }
     signal(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().signal(), Some(Signal::INT.as_raw()));
-    assert_eq!(scene.names(), [""; 0]);
+    assert_eq!(msb.names(), [""; 0]);
 }
 
-/// The agent of a sandbox, as the host sees it: the one that has this file.
+/// Returns the host pid of the agent whose sandbox has this file.
 fn agent_with(path: &str) -> Pid {
     let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
         let folder = entry.path();
@@ -178,21 +173,21 @@ fn agent_with(path: &str) -> Pid {
 }
 
 #[test]
-fn the_third_interrupt_ends_msb_although_nobody_answers() {
-    let scene = Scene::with_sandbox();
+fn third_interrupt_exits_with_a_silent_agent() {
+    let msb = Msb::with_sandbox();
     let marker = format!("/marker-{}", std::process::id());
     let script =
         format!("trap 'echo caught' INT; touch {marker}; echo up; while :; do usleep 10000; done");
-    let mut child = scene.spawn(&["exec", "w", "sh", "-c", &script]);
+    let mut child = msb.spawn(&["exec", "w", "sh", "-c", &script]);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "up");
     signal(&child, Signal::INT);
     assert_eq!(lines.next().unwrap().unwrap(), "caught");
-    // Nobody answers any more.
+    // From here on the agent does not answer.
     let agent = agent_with(&marker);
     kill_process(agent, Signal::STOP).unwrap();
     signal(&child, Signal::INT);
-    // The second one is one of its own only when the third comes after it was taken.
+    // Repeated: signals that arrive before the second one is handled merge with it.
     while child.try_wait().unwrap().is_none() {
         std::thread::sleep(std::time::Duration::from_millis(50));
         signal(&child, Signal::INT);
@@ -202,15 +197,15 @@ fn the_third_interrupt_ends_msb_although_nobody_answers() {
 }
 
 #[test]
-fn help_tells_about_every_option_and_the_mistake_about_the_right_help() {
-    let scene = Scene::new();
+fn mistakes_name_the_help_of_their_command() {
+    let msb = Msb::new();
     for task in ["run", "exec", "attach", "create", "kill", "stop", "logs", "sessions"] {
-        let help = scene.ok(&[task, "--help"]);
+        let help = msb.ok(&[task, "--help"]);
         assert!(help.contains("Usage: msb "), "{help}");
-        let complaint = scene.fails(125, &[task, "--no-such-option"]);
-        assert!(complaint.contains(&format!("msb {task} --help")), "{complaint}");
+        let error = msb.fails(125, &[task, "--no-such-option"]);
+        assert!(error.contains(&format!("msb {task} --help")), "{error}");
     }
-    let mut child = scene.spawn(&["--help"]);
+    let mut child = msb.spawn(&["--help"]);
     let mut help = String::new();
     child.stdout.take().unwrap().read_to_string(&mut help).unwrap();
     assert!(!help.contains("manual") && help.contains("128+n"), "{help}");
@@ -218,10 +213,10 @@ fn help_tells_about_every_option_and_the_mistake_about_the_right_help() {
 }
 
 #[test]
-fn the_manual_has_a_page_for_every_task_and_the_reference_is_the_one_in_docs() {
-    let scene = Scene::new();
-    let folder = scene.home.path().join("man/man1");
-    scene.ok(&["manual", folder.to_str().unwrap()]);
+fn manual_is_complete_and_docs_are_current() {
+    let msb = Msb::new();
+    let folder = msb.home.path().join("man/man1");
+    msb.ok(&["manual", folder.to_str().unwrap()]);
     let page = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     for task in ["run", "exec", "attach", "create", "start", "stop", "kill", "rm", "ls"] {
         let text = page(&format!("msb-{task}.1"));
@@ -231,9 +226,9 @@ fn the_manual_has_a_page_for_every_task_and_the_reference_is_the_one_in_docs() {
         page("msb.1").contains("msb\\-sessions(1)") && page("msb-exec.1").contains("env\\-file")
     );
     let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/cli.md"));
-    let reference = scene.ok(&["manual", "--markdown"]);
+    let reference = msb.ok(&["manual", "--markdown"]);
     let docs = docs.unwrap();
     let kept = docs.split_once("<!-- reference -->\n\n").unwrap().1;
-    // `target/debug/msb manual --markdown` prints what is to stand there.
+    // `target/debug/msb manual --markdown` prints the new reference.
     assert_eq!(kept.trim_end(), reference.trim_end());
 }

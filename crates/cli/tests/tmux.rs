@@ -1,174 +1,172 @@
-//! Promises H in a real terminal, tmux: what a person sees and types there.
+//! Promises H in a real terminal, tmux: what a person sees and types.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 mod support;
 
 use support::tmux::Tmux;
-use support::{Scene, image};
+use support::{Msb, image};
 
-/// What the shell of the host says when it waits.
+/// The prompt of the host's shell.
 const PROMPT: &str = "host>";
 
 #[test]
-fn h1_an_editor_edits_and_leaves_the_screen_as_it_was() {
-    let scene = Scene::with_sandbox();
-    let tmux = Tmux::new(&scene, PROMPT);
-    tmux.runs("echo before; \"$MSB\" exec -t w vi /tmp/text; echo code $?");
-    tmux.until("an empty file was to be shown", |screen| screen.matches("\n~\n").count() > 0);
-    tmux.has_modes("1 1 0 0");
-    tmux.types("iGrüße, 世界");
-    tmux.shows("\nI /tmp/text");
-    // An escape with something right behind it would be another key.
-    tmux.presses(&["Escape"]);
-    tmux.shows("\n- /tmp/text");
-    tmux.types("yyp:wq");
-    tmux.presses(&["Enter"]);
-    tmux.shows("code 0");
-    let screen = tmux.is_back();
+fn h1_editor_restores_the_screen() {
+    let msb = Msb::with_sandbox();
+    let tmux = Tmux::new(&msb, PROMPT);
+    tmux.run("echo before; \"$MSB\" exec -t w vi /tmp/text; echo code $?");
+    tmux.wait_until("an empty file", |screen| screen.matches("\n~\n").count() > 0);
+    tmux.expect_modes("1 1 0 0");
+    tmux.type_text("iGrüße, 世界");
+    tmux.expect("\nI /tmp/text");
+    // An escape followed at once by a character would be another key.
+    tmux.press(&["Escape"]);
+    tmux.expect("\n- /tmp/text");
+    tmux.type_text("yyp:wq");
+    tmux.press(&["Enter"]);
+    tmux.expect("code 0");
+    let screen = tmux.expect_prompt();
     assert!(screen.starts_with("before\n") && !screen.contains('~'), "{screen}");
     assert_eq!(tmux.modes(), "0 1 0 0");
-    assert_eq!(scene.ok(&["exec", "w", "cat", "/tmp/text"]), "Grüße, 世界\nGrüße, 世界\n");
+    assert_eq!(msb.ok(&["exec", "w", "cat", "/tmp/text"]), "Grüße, 世界\nGrüße, 世界\n");
 }
 
 #[test]
-fn h1_a_pager_and_a_list_of_processes_use_the_whole_screen() {
-    let scene = Scene::with_sandbox();
-    let tmux = Tmux::new(&scene, PROMPT);
-    tmux.runs("\"$MSB\" exec -t w sh -c 'seq 100 | less'; echo code $?");
-    tmux.until("the first page was to be shown", |screen| screen.starts_with("1\n2\n"));
-    tmux.presses(&["Space"]);
-    tmux.until("the second page was to be shown", |screen| screen.starts_with("24\n25\n"));
-    tmux.types("q");
-    tmux.is_back();
-    tmux.runs("\"$MSB\" exec -t w top; echo code $?");
-    tmux.until("processes were to be shown", |screen| {
+fn h1_pager_and_top_use_the_whole_screen() {
+    let msb = Msb::with_sandbox();
+    let tmux = Tmux::new(&msb, PROMPT);
+    tmux.run("\"$MSB\" exec -t w sh -c 'seq 100 | less'; echo code $?");
+    tmux.wait_until("the first page", |screen| screen.starts_with("1\n2\n"));
+    tmux.press(&["Space"]);
+    tmux.wait_until("the second page", |screen| screen.starts_with("24\n25\n"));
+    tmux.type_text("q");
+    tmux.expect_prompt();
+    tmux.run("\"$MSB\" exec -t w top; echo code $?");
+    tmux.wait_until("processes", |screen| {
         screen.starts_with("Mem:") && screen.contains("%CPU COMMAND") && screen.contains(" top")
     });
-    tmux.types("q");
-    tmux.shows("code 0");
+    tmux.type_text("q");
+    tmux.expect("code 0");
 }
 
 #[test]
-fn h1_the_size_of_the_window_is_the_programs_and_follows() {
-    let scene = Scene::with_sandbox();
-    let tmux = Tmux::new(&scene, PROMPT);
+fn h1_program_sees_window_size_and_resize() {
+    let msb = Msb::with_sandbox();
+    let tmux = Tmux::new(&msb, PROMPT);
     let script = "trap \"stty size\" WINCH; stty size; while :; do usleep 10000; done";
-    tmux.runs(&format!("\"$MSB\" exec -t w sh -c '{script}'"));
-    tmux.shows("24 80\n");
-    tmux.ask(&["resize-window", "-x", "101", "-y", "33"]);
-    tmux.shows("33 101\n");
-    // The terminal of the guest makes the signal of this one.
-    tmux.presses(&["C-c"]);
-    tmux.is_back();
+    tmux.run(&format!("\"$MSB\" exec -t w sh -c '{script}'"));
+    tmux.expect("24 80\n");
+    tmux.call(&["resize-window", "-x", "101", "-y", "33"]);
+    tmux.expect("33 101\n");
+    // The terminal in the guest turns Ctrl-C into SIGINT.
+    tmux.press(&["C-c"]);
+    tmux.expect_prompt();
 }
 
 #[test]
-fn h1_every_key_and_the_mouse_arrive_as_the_terminal_sends_them() {
-    let scene = Scene::with_sandbox();
-    let tmux = Tmux::new(&scene, PROMPT);
+fn h1_keys_and_mouse_arrive_unchanged() {
+    let msb = Msb::with_sandbox();
+    let tmux = Tmux::new(&msb, PROMPT);
     let ask = r"printf '\033[?1000h\033[?1006hready\n'; stty raw -echo; ";
     let script = format!("{ask}head -c 27 > /keys; printf '\\033[?1000l\\033[?1006l'");
-    scene.ok(&["exec", "w", "sh", "-c", &format!("cat > /mouse <<'END'\n{script}\nEND")]);
-    tmux.runs("\"$MSB\" exec -t w sh /mouse");
-    tmux.shows("ready");
-    tmux.has_modes("0 1 1 0");
-    // A click and its end in row 3 and column 7, as a terminal reports them to who asked.
+    msb.ok(&["exec", "w", "sh", "-c", &format!("cat > /mouse <<'END'\n{script}\nEND")]);
+    tmux.run("\"$MSB\" exec -t w sh /mouse");
+    tmux.expect("ready");
+    tmux.expect_modes("0 1 1 0");
+    // Reports of a press and a release of a button in row 3, column 7.
     for report in ["\x1b[<0;7;3M", "\x1b[<0;7;3m"] {
-        tmux.types(report);
+        tmux.type_text(report);
     }
-    tmux.presses(&["Up", "C-c", "C-d", "C-z", "M-x", "C-\\"]);
-    tmux.is_back();
-    let keys = scene.output(&["exec", "w", "cat", "/keys"]).stdout;
+    tmux.press(&["Up", "C-c", "C-d", "C-z", "M-x", "C-\\"]);
+    tmux.expect_prompt();
+    let keys = msb.output(&["exec", "w", "cat", "/keys"]).stdout;
     let expected = b"\x1b[<0;7;3M\x1b[<0;7;3m\x1b[A\x03\x04\x1a\x1bx\x1c";
     assert_eq!(keys, expected, "{}", String::from_utf8_lossy(&keys));
     assert_eq!(tmux.modes(), "0 1 0 0");
 }
 
 #[test]
-fn keys_for_a_pager_of_the_host_are_not_the_programs() {
-    let scene = Scene::with_sandbox();
-    let tmux = Tmux::new(&scene, PROMPT);
-    tmux.runs(
-        "\"$MSB\" exec w sh -c 'readlink /proc/self/fd/0; seq 100; sleep 600' | busybox less",
-    );
-    tmux.until("the first page was to be shown", |screen| screen.starts_with("/dev/null\n1\n"));
-    tmux.presses(&["Space"]);
-    tmux.until("the second page was to be shown", |screen| screen.starts_with("23\n24\n"));
+fn host_pager_keeps_its_keys() {
+    let msb = Msb::with_sandbox();
+    let tmux = Tmux::new(&msb, PROMPT);
+    tmux.run("\"$MSB\" exec w sh -c 'readlink /proc/self/fd/0; seq 100; sleep 600' | busybox less");
+    tmux.wait_until("the first page", |screen| screen.starts_with("/dev/null\n1\n"));
+    tmux.press(&["Space"]);
+    tmux.wait_until("the second page", |screen| screen.starts_with("23\n24\n"));
 }
 
 #[test]
-fn h2_what_was_left_in_the_middle_is_drawn_anew_when_it_is_taken_up() {
-    let scene = Scene::with_sandbox();
-    let tmux = Tmux::new(&scene, PROMPT);
-    scene.ok(&["exec", "w", "sh", "-c", "seq 100 > /tmp/numbers"]);
-    tmux.runs("\"$MSB\" exec -t --detach-keys ctrl-p,ctrl-q w vi /tmp/numbers");
-    tmux.until("the file was to be shown", |screen| screen.starts_with("1\n2\n"));
-    tmux.types("dd");
-    tmux.until("the first line was to go", |screen| screen.starts_with("2\n3\n"));
-    tmux.presses(&["C-p", "C-q"]);
-    let screen = tmux.is_back();
+fn h2_reattached_editor_is_redrawn() {
+    let msb = Msb::with_sandbox();
+    let tmux = Tmux::new(&msb, PROMPT);
+    msb.ok(&["exec", "w", "sh", "-c", "seq 100 > /tmp/numbers"]);
+    tmux.run("\"$MSB\" exec -t --detach-keys ctrl-p,ctrl-q w vi /tmp/numbers");
+    tmux.wait_until("the file", |screen| screen.starts_with("1\n2\n"));
+    tmux.type_text("dd");
+    tmux.wait_until("the first line deleted", |screen| screen.starts_with("2\n3\n"));
+    tmux.press(&["C-p", "C-q"]);
+    let screen = tmux.expect_prompt();
     assert_eq!(tmux.modes(), "0 1 0 0");
     let hint = screen.lines().find(|line| line.contains("left running")).unwrap();
     let again = hint.split("msb ").nth(1).unwrap().trim_end();
-    tmux.runs(&format!("\"$MSB\" {again}; echo code $?"));
-    tmux.until("the file was to be shown again", |screen| screen.starts_with("2\n3\n"));
-    // On the other screen, as before, so that nothing of it is left on this one.
-    tmux.has_modes("1 1 0 0");
-    tmux.types(":wq");
-    tmux.presses(&["Enter"]);
-    tmux.shows("code 0");
-    let screen = tmux.is_back();
+    tmux.run(&format!("\"$MSB\" {again}; echo code $?"));
+    tmux.wait_until("the file again", |screen| screen.starts_with("2\n3\n"));
+    // On the alternate screen, as before, so that nothing is left on the normal one.
+    tmux.expect_modes("1 1 0 0");
+    tmux.type_text(":wq");
+    tmux.press(&["Enter"]);
+    tmux.expect("code 0");
+    let screen = tmux.expect_prompt();
     assert!(!screen.contains("\n2\n3\n") && !screen.contains("/tmp/numbers"), "{screen}");
     assert_eq!(tmux.modes(), "0 1 0 0");
-    assert_eq!(scene.ok(&["exec", "w", "head", "-n", "1", "/tmp/numbers"]), "2\n");
+    assert_eq!(msb.ok(&["exec", "w", "head", "-n", "1", "/tmp/numbers"]), "2\n");
 }
 
 #[test]
-fn b7_h1_a_sandbox_that_dies_under_an_editor_leaves_a_terminal_that_can_be_used() {
-    let scene = Scene::with_sandbox();
-    let tmux = Tmux::new(&scene, PROMPT);
-    tmux.runs("\"$MSB\" exec -t w vi /tmp/text");
-    tmux.has_modes("1 1 0 0");
-    scene.ok(&["kill", "w"]);
-    let screen = tmux.is_back();
+fn b7_h1_dead_sandbox_under_editor_restores_terminal() {
+    let msb = Msb::with_sandbox();
+    let tmux = Tmux::new(&msb, PROMPT);
+    tmux.run("\"$MSB\" exec -t w vi /tmp/text");
+    tmux.expect_modes("1 1 0 0");
+    msb.ok(&["kill", "w"]);
+    let screen = tmux.expect_prompt();
     let words = screen.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words.contains("the command's exit status is unknown"), "{screen}");
     assert_eq!(tmux.modes(), "0 1 0 0");
-    // It echoes, and an Enter ends a line.
-    tmux.runs("echo $((40 + 2))");
-    tmux.shows("42\n");
+    // The terminal echoes, and Enter ends a line.
+    tmux.run("echo $((40 + 2))");
+    tmux.expect("42\n");
 }
 
 #[test]
-fn h1_ctrl_c_reaches_the_program_then_kills_it_and_the_shell_goes_on() {
-    let scene = Scene::with_sandbox();
-    let tmux = Tmux::new(&scene, PROMPT);
+fn h1_ctrl_c_reaches_then_kills_the_program() {
+    let msb = Msb::with_sandbox();
+    let tmux = Tmux::new(&msb, PROMPT);
     let script = "trap \"echo caught\" INT; echo up; while :; do usleep 10000; done";
-    tmux.runs(&format!("\"$MSB\" exec w sh -c '{script}'; echo code $?"));
-    tmux.shows("up\n");
-    tmux.presses(&["C-c"]);
-    tmux.shows("caught\n");
-    tmux.presses(&["C-c"]);
-    tmux.shows("code 137");
-    tmux.is_back();
-    // One that is in the background leaves the terminal to the shell.
-    tmux.runs("\"$MSB\" exec w sh -c 'echo from behind; sleep 600' & wait_for=$!");
-    tmux.shows("from behind");
-    tmux.runs("kill -TERM $wait_for; wait $wait_for; echo code $?");
-    tmux.shows("code 143");
+    tmux.run(&format!("\"$MSB\" exec w sh -c '{script}'; echo code $?"));
+    tmux.expect("up\n");
+    tmux.press(&["C-c"]);
+    tmux.expect("caught\n");
+    tmux.press(&["C-c"]);
+    tmux.expect("code 137");
+    tmux.expect_prompt();
+    // A background msb leaves the terminal to the shell.
+    tmux.run("\"$MSB\" exec w sh -c 'echo from behind; sleep 600' & wait_for=$!");
+    tmux.expect("from behind");
+    tmux.run("kill -TERM $wait_for; wait $wait_for; echo code $?");
+    tmux.expect("code 143");
 }
 
 #[test]
-fn h1_a_shell_by_run_and_back_again_leaves_nothing_behind() {
-    let scene = Scene::new();
-    let tmux = Tmux::new(&scene, PROMPT);
-    tmux.runs(&format!("\"$MSB\" run -it {}; echo code $?", image()));
-    tmux.shows("/ #");
-    tmux.types("echo $TERM-$((6 * 7)); exit 3");
-    tmux.presses(&["Enter"]);
-    tmux.shows("xterm-42\n");
-    tmux.shows("code 3");
-    tmux.is_back();
-    assert_eq!(scene.names(), [""; 0]);
+fn h1_shell_of_run_leaves_nothing_behind() {
+    let msb = Msb::new();
+    let tmux = Tmux::new(&msb, PROMPT);
+    tmux.run(&format!("\"$MSB\" run -it {}; echo code $?", image()));
+    tmux.expect("/ #");
+    tmux.type_text("echo $TERM-$((6 * 7)); exit 3");
+    tmux.press(&["Enter"]);
+    tmux.expect("xterm-42\n");
+    tmux.expect("code 3");
+    tmux.expect_prompt();
+    assert_eq!(msb.names(), [""; 0]);
 }

@@ -1,7 +1,6 @@
-//! The first session that README.md shows is the one that people get.
+//! The first session in README.md matches what its commands print.
 //!
-//! The commands are those that stand there. With `MSB_WRITE_TRANSCRIPT=1` in the environment, what
-//! they print takes the place of what stood there.
+//! With `MSB_WRITE_TRANSCRIPT=1` in the environment, the test writes the session instead.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
@@ -9,19 +8,19 @@ mod support;
 
 use std::process::Command;
 use support::tmux::Tmux;
-use support::{Scene, root};
+use support::{Msb, root};
 
 const BEGIN: &str = "```console\n$ make demo\n";
 const END: &str = "```\n";
-/// The last of the commands that build and set up what a test has already.
+/// The last command of the set-up, which the test does itself.
 const SET_UP: &str = "$ export PATH=$PWD/target/release:$PATH MSB_DRIVER=container\n";
-/// How many digits of a session's id are told.
+/// Digits of a session id in the hint to reattach.
 const SHORT_ID: usize = 12;
 
-/// What was typed at a prompt.
+/// A line typed at a prompt.
 struct Typed<'a> {
     prompt: &'a str,
-    /// Nothing is the key that leaves what runs running.
+    /// Empty for the detach key.
     text: &'a str,
 }
 
@@ -34,14 +33,14 @@ fn typed(line: &str) -> Option<Typed<'_>> {
     folder.starts_with('/').then_some(Typed { prompt, text: text.trim_start() })
 }
 
-/// The ids in a text: words of so many hexadecimal digits, or whole ids.
+/// Returns the session ids in a text, short or full.
 fn ids(text: &str) -> impl Iterator<Item = &str> {
     text.split_whitespace().filter(|word| {
         [SHORT_ID, 32].contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_hexdigit())
     })
 }
 
-/// Without what differs from run to run: ids, ages, process ids, and the version of the shell.
+/// Returns the text without what differs between runs: ids, ages, pids, and the shell's version.
 fn comparable(text: &str) -> String {
     let word = |word: &str| match word {
         _ if ids(word).next().is_some() => "ID".to_owned(),
@@ -62,41 +61,41 @@ fn last_line(screen: &str) -> &str {
     screen.trim_end().lines().last().unwrap_or_default().trim_end()
 }
 
-/// Types what was typed there, and gives what is on the screen at the end.
-fn replayed(scene: &Scene, transcript: &str) -> String {
-    let tmux = Tmux::new(scene, "$ ");
-    tmux.ask(&["resize-window", "-x", "110", "-y", "60"]);
+/// Types the lines of a transcript and returns the final screen.
+fn replayed(msb: &Msb, transcript: &str) -> String {
+    let tmux = Tmux::new(msb, "$ ");
+    tmux.call(&["resize-window", "-x", "110", "-y", "60"]);
     let lines: Vec<Typed<'_>> = transcript.lines().filter_map(typed).collect();
     for (at, Typed { prompt, text }) in lines.iter().enumerate() {
-        tmux.until(&format!("{prompt:?} was to wait"), |screen| last_line(screen) == *prompt);
+        tmux.wait_until(&format!("{prompt:?}"), |screen| last_line(screen) == *prompt);
         if text.is_empty() {
-            tmux.presses(&["C-]"]);
+            tmux.press(&["C-]"]);
         } else {
-            // The id is another one each time: the one that was told last.
+            // Replaces the transcript's id by the last one on the screen.
             let screen = tmux.screen();
             let now = ids(&screen).filter(|id| id.len() == SHORT_ID).last();
             let text = match (ids(text).next(), now) {
                 (Some(then), Some(now)) => text.replace(then, now),
                 _ => (*text).to_owned(),
             };
-            tmux.types(&text);
-            tmux.until(&format!("{text:?} was to be shown"), |screen| {
+            tmux.type_text(&text);
+            tmux.wait_until(&format!("{text:?}"), |screen| {
                 last_line(screen) == format!("{prompt} {text}")
             });
-            tmux.presses(&["Enter"]);
+            tmux.press(&["Enter"]);
         }
         let next = lines.get(at + 1).map_or("$", |next| next.prompt);
-        tmux.until(&format!("{next:?} was to wait"), |screen| last_line(screen) == next);
+        tmux.wait_until(&format!("{next:?}"), |screen| last_line(screen) == next);
     }
     let screen = tmux.screen();
     let trimmed: Vec<&str> = screen.trim_end().lines().map(str::trim_end).collect();
-    // The last prompt, at which nothing is typed.
+    // Without the last prompt.
     let shown = trimmed.split_last().unwrap().1;
     format!("{}\n", shown.join("\n"))
 }
 
 #[test]
-fn the_first_session_in_the_readme_is_what_people_get() {
+fn readme_session_matches_actual_output() {
     let mut rootfs = Command::new("scripts/rootfs");
     let made = rootfs.arg("target/rootfs").current_dir(root()).status().unwrap();
     assert!(made.success(), "scripts/rootfs needs busybox");
@@ -111,13 +110,13 @@ fn the_first_session_in_the_readme_is_what_people_get() {
     for line in demo.lines().filter(|line| line.starts_with("== ")) {
         assert!(makefile.contains(line), "make demo does not say {line:?}");
     }
-    let scene = Scene::new();
-    let shown = replayed(&scene, session);
+    let msb = Msb::new();
+    let shown = replayed(&msb, session);
     if std::env::var_os("MSB_WRITE_TRANSCRIPT").is_some() {
         let text = [before, BEGIN, demo, SET_UP, &shown, END, after].concat();
         std::fs::write(path, text).unwrap();
         return;
     }
     assert_eq!(comparable(&shown), comparable(session));
-    assert_eq!(scene.names(), [""; 0], "it cleans up");
+    assert_eq!(msb.names(), [""; 0], "the session removes its sandboxes");
 }

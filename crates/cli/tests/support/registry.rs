@@ -1,10 +1,10 @@
-//! Debian's docker-registry on the loopback, with what a test wants of it.
+//! Debian's docker-registry on the loopback interface.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test that cannot go on fails, also in what it shares with others"
+    reason = "a test that cannot go on fails, also in shared code"
 )]
 
 use std::fs;
@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The one user of a registry that wants one.
+/// The only user of a registry with a login.
 pub(crate) const USER: &str = "ann";
 pub(crate) const PASSWORD: &str = "open sesame";
-/// The password as htpasswd -B stores it; that program is not needed for it.
+/// The password as htpasswd -B hashes it, so that the program is not needed.
 const STORED: &str = "$2y$05$P7RpsyrHglMFH5rE.ROeduwqrs4zTwWdz0j4OrV11ZhC.oGla5/na";
 
-/// A registry; it ends with this value.
+/// A registry, killed on drop.
 pub(crate) struct Registry {
     pub(crate) host: String,
     folder: tempfile::TempDir,
@@ -67,22 +67,25 @@ impl Registry {
         let begun = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-            assert!(begun.elapsed() < Duration::from_secs(60), "it does not start: {log}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "the registry does not start: {log}"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// The certificate of whoever signed the registry's.
+    /// Returns the path of the CA certificate.
     pub(crate) fn ca(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// The name of an image in it.
+    /// Returns the full name of an image.
     pub(crate) fn name(&self, rest: &str) -> String {
         format!("{}/{rest}", self.host)
     }
 
-    /// Puts an image from an archive into it.
+    /// Pushes an image from an archive.
     pub(crate) fn push(&self, archive: &Path, rest: &str) {
         let mut command = Command::new("skopeo");
         command.args(["copy", "--quiet", "--insecure-policy"]);
@@ -107,7 +110,7 @@ impl Drop for Registry {
     }
 }
 
-/// An authority of the test's own, and a certificate for this machine that it signed.
+/// Creates a CA and a certificate for 127.0.0.1 that it signed.
 fn make_certificates(folder: &Path) {
     let openssl = |arguments: &[&str]| {
         let output = Command::new("openssl").args(arguments).current_dir(folder).output();

@@ -1,4 +1,4 @@
-//! Promises B3, D3 and J8 against an agent that is a stranger: it greets, and then does as it likes.
+//! Promises B3, D3, J8 and J10 with a fake agent, which answers Hello and pings and else as it likes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
@@ -13,15 +13,15 @@ use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
-use support::{Scene, said, signal};
+use support::{Msb, Outcome, signal, wait};
 
-/// What the agent says to a message of the host on the same channel.
+/// Returns the answers to a message of the host, on the same channel.
 type Answer = fn(&Message) -> Vec<Message>;
 
-/// A sandbox `w` whose agent answers like this to whoever connects from now on.
-fn with_agent(answer: Answer) -> Scene {
-    let scene = Scene::with_sandbox();
-    let run = scene.home.path().join("sandboxes/w/run");
+/// With a sandbox `w` whose agent gives these answers on every new connection.
+fn with_agent(answer: Answer) -> Msb {
+    let msb = Msb::with_sandbox();
+    let run = msb.home.path().join("sandboxes/w/run");
     let address = run.join("agent.sock");
     std::fs::rename(&address, run.join("real.sock")).unwrap();
     let listener = UnixListener::bind(&address).unwrap();
@@ -31,7 +31,7 @@ fn with_agent(answer: Answer) -> Scene {
             std::thread::spawn(move || serve(stream, answer));
         }
     });
-    scene
+    msb
 }
 
 fn serve(mut stream: UnixStream, answer: Answer) {
@@ -62,14 +62,14 @@ fn serve(mut stream: UnixStream, answer: Answer) {
 #[test]
 fn j10_sockets_are_for_their_user_alone() {
     use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-    let scene = Scene::with_sandbox();
-    let run = scene.home.path().join("sandboxes/w/run");
+    let msb = Msb::with_sandbox();
+    let run = msb.home.path().join("sandboxes/w/run");
     let mode = |path: &std::path::Path| {
         let meta = std::fs::metadata(path).unwrap();
         (meta.permissions().mode() & 0o777, meta.file_type().is_socket())
     };
     assert_eq!(mode(&run), (0o700, false));
-    assert_eq!(mode(&scene.home.path().join("sandboxes/w")), (0o700, false));
+    assert_eq!(mode(&msb.home.path().join("sandboxes/w")), (0o700, false));
     for socket in ["agent.sock", "runner.sock"] {
         assert_eq!(mode(&run.join(socket)), (0o600, true), "{socket}");
     }
@@ -79,80 +79,80 @@ fn is_exec(message: &Message) -> bool {
     matches!(message, Message::Exec(_))
 }
 
-/// Waits for a call, which must end between these two times.
-fn ends_within(child: std::process::Child, begun: Instant, least: u64, most: u64) -> support::Said {
-    let said = said(child.wait_with_output().unwrap());
+/// Waits for a call, which must end between `least` and `most` seconds after `begun`.
+fn ends_within(child: std::process::Child, begun: Instant, least: u64, most: u64) -> Outcome {
+    let outcome = wait(child);
     let range = Duration::from_secs(least)..Duration::from_secs(most);
-    assert!(range.contains(&begun.elapsed()), "{:?}: {said:?}", begun.elapsed());
-    said
+    assert!(range.contains(&begun.elapsed()), "{:?}: {outcome:?}", begun.elapsed());
+    outcome
 }
 
 #[test]
 fn d3_timeout_holds_with_an_agent_that_only_answers_pings() {
-    let scene = with_agent(|_| Vec::new());
+    let msb = with_agent(|_| Vec::new());
     let begun = Instant::now();
-    let child = scene.spawn(&["exec", "--timeout", "2s", "w", "true"]);
-    let said = ends_within(child, begun, 11, 20);
-    assert_eq!(said.code, 125);
-    assert!(said.err.contains("the agent did not answer within 12 s"), "{}", said.err);
-    assert_eq!(said.err.matches('\n').count(), 1, "{}", said.err);
+    let child = msb.spawn(&["exec", "--timeout", "2s", "w", "true"]);
+    let outcome = ends_within(child, begun, 11, 20);
+    assert_eq!(outcome.code, 125);
+    assert!(outcome.err.contains("the agent did not answer within 12 s"), "{}", outcome.err);
+    assert_eq!(outcome.err.matches('\n').count(), 1, "{}", outcome.err);
 }
 
 #[test]
 fn d3_timeout_holds_for_a_command_that_never_ends() {
-    let scene = with_agent(|message| match is_exec(message) {
+    let msb = with_agent(|message| match is_exec(message) {
         true => vec![Message::Started(Started { pid: 7 })],
         false => Vec::new(),
     });
     let begun = Instant::now();
-    let child = scene.spawn(&["exec", "--timeout", "1s", "w", "true"]);
-    let said = ends_within(child, begun, 13, 22);
-    assert_eq!(said.code, 125);
-    assert!(said.err.contains("the agent did not answer"), "{}", said.err);
+    let child = msb.spawn(&["exec", "--timeout", "1s", "w", "true"]);
+    let outcome = ends_within(child, begun, 13, 22);
+    assert_eq!(outcome.code, 125);
+    assert!(outcome.err.contains("the agent did not answer"), "{}", outcome.err);
 }
 
 #[test]
 fn d3_one_sigterm_ends_msb_with_a_silent_agent() {
-    let scene = with_agent(|_| Vec::new());
-    let child = scene.spawn(&["exec", "w", "true"]);
+    let msb = with_agent(|_| Vec::new());
+    let child = msb.spawn(&["exec", "w", "true"]);
     std::thread::sleep(Duration::from_secs(1));
     let begun = Instant::now();
     signal(&child, Signal::TERM);
-    let said = ends_within(child, begun, 9, 16);
-    assert_eq!(said.code, 125);
-    assert!(said.err.contains("the agent did not answer the kill request"), "{}", said.err);
+    let outcome = ends_within(child, begun, 9, 16);
+    assert_eq!(outcome.code, 125);
+    assert!(outcome.err.contains("the agent did not answer the kill request"), "{}", outcome.err);
 }
 
 #[test]
-fn d3_stopped_host_blames_no_agent() {
-    let scene = Scene::with_sandbox();
+fn d3_stopped_host_does_not_time_out_the_agent() {
+    let msb = Msb::with_sandbox();
     let script = "echo begun; sleep 1; echo done";
-    let mut child = scene.spawn(&["exec", "--timeout", "3s", "w", "sh", "-c", script]);
+    let mut child = msb.spawn(&["exec", "--timeout", "3s", "w", "sh", "-c", script]);
     support::wait_for_line(&mut child, "begun");
     signal(&child, Signal::STOP);
-    // Longer than the timeout and every grace.
+    // Longer than the timeout and every grace period.
     std::thread::sleep(Duration::from_secs(20));
     signal(&child, Signal::CONT);
-    let said = said(child.wait_with_output().unwrap());
-    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "done\n", ""));
+    let outcome = wait(child);
+    assert_eq!((outcome.code, outcome.out.as_str(), outcome.err.as_str()), (0, "done\n", ""));
 }
 
 #[test]
 fn b3_exit_code_out_of_range_is_125_with_a_text() {
-    let scene = with_agent(|message| match is_exec(message) {
+    let msb = with_agent(|message| match is_exec(message) {
         true => vec![
             Message::Started(Started { pid: 7 }),
             Message::Exited(Exited { code: i32::MIN, ..Exited::default() }),
         ],
         false => Vec::new(),
     });
-    let said = scene.fails(125, &["exec", "w", "true"]);
-    assert!(said.contains("the exit code -2147483648, which is out of range"), "{said}");
+    let error = msb.fails(125, &["exec", "w", "true"]);
+    assert!(error.contains("the exit code -2147483648, which is out of range"), "{error}");
 }
 
 #[test]
 fn j8_guest_text_is_escaped() {
-    let scene = with_agent(|message| match message {
+    let msb = with_agent(|message| match message {
         Message::List => vec![Message::Sessions(Sessions {
             sessions: vec![SessionInfo {
                 session: SessionId::from_bytes([7; 16]),
@@ -184,16 +184,16 @@ fn j8_guest_text_is_escaped() {
         };
         assert!(!text.chars().any(hostile), "{text:?}");
     };
-    let table = scene.ok(&["sessions", "w"]);
+    let table = msb.ok(&["sessions", "w"]);
     is_harmless(&table);
     assert_eq!(table.matches('\n').count(), 2, "{table}");
     assert!(table.contains(r"\u{1b}]0;title\u{7} a b\u{9b}2J\u{202e}"), "{table}");
-    let document = scene.ok(&["sessions", "--json", "w"]);
+    let document = msb.ok(&["sessions", "--json", "w"]);
     is_harmless(&document);
     let value: serde_json::Value = serde_json::from_str(&document).unwrap();
     assert_eq!(value[0]["command"][1], "a\nb\u{9b}2J\u{202e}");
-    let said = scene.fails(127, &["exec", "w", "nosuch"]);
-    is_harmless(&said);
-    assert!(said.starts_with(r"cannot run \u{1b}[31m\xff: no "), "{said}");
-    assert!(said.len() < 500, "{}", said.len());
+    let error = msb.fails(127, &["exec", "w", "nosuch"]);
+    is_harmless(&error);
+    assert!(error.starts_with(r"cannot run \u{1b}[31m\xff: no "), "{error}");
+    assert!(error.len() < 500, "{}", error.len());
 }

@@ -1,10 +1,10 @@
-//! A registry of the test's own, that can be slow, break off, lie and count.
+//! A fake registry that can delay, disconnect, send wrong content and count requests.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test that cannot go on fails, also in what it shares with others"
+    reason = "a test that cannot go on fails, also in shared code"
 )]
 
 use sha2::{Digest, Sha256};
@@ -14,16 +14,16 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
-/// What it serves, and how.
+/// What the registry serves, and how.
 #[derive(Default)]
 struct State {
     documents: Mutex<HashMap<String, Document>>,
-    /// Every request: its path, and the range that was asked for.
+    /// The path and range of each request.
     log: Mutex<Vec<(String, Option<String>)>>,
-    /// Where the next long answer stops, if it is to: it then waits for the gate, or breaks off.
+    /// How the next long answer is cut, if at all.
     cut: Mutex<Option<Cut>>,
     gate: (Mutex<bool>, Condvar),
-    /// Where tokens are to be had, without which it answers nothing.
+    /// The URL for tokens, if they are required.
     tokens: Mutex<Option<String>>,
 }
 
@@ -35,19 +35,19 @@ struct Document {
 
 #[derive(Clone, Copy)]
 pub(crate) enum Cut {
-    /// The connection ends after so many bytes.
-    BreakOff(usize),
-    /// Nothing more comes after so many bytes until the gate is opened.
+    /// Closes the connection after so many bytes.
+    Disconnect(usize),
+    /// Waits after so many bytes until the gate is opened.
     Hang(usize),
 }
 
-/// The registry; it ends with the test program.
-pub(crate) struct Fake {
+/// The registry; it runs until the test program ends.
+pub(crate) struct FakeRegistry {
     pub(crate) host: String,
     state: Arc<State>,
 }
 
-/// What an image says about itself, as the `config` of its configuration.
+/// The `config` of an image configuration.
 pub(crate) type Config = serde_json::Value;
 
 pub(crate) fn digest(bytes: &[u8]) -> String {
@@ -55,7 +55,7 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-/// A layer of plain files: name and content; a whiteout has a name that says so.
+/// Returns a layer of plain files, by name and content; whiteouts have their special names.
 pub(crate) fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (name, content) in files {
@@ -67,7 +67,7 @@ pub(crate) fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// A layer with all that is in a directory.
+/// Returns a layer with the content of a directory.
 pub(crate) fn layer_of(folder: &Path) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     archive.follow_symlinks(false);
@@ -81,7 +81,7 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
-/// Bytes that no compression makes smaller, and that are the same each time.
+/// Returns incompressible bytes, the same each time.
 pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -98,8 +98,8 @@ pub(crate) fn noise(length: usize) -> Vec<u8> {
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-impl Fake {
-    pub(crate) fn start() -> Fake {
+impl FakeRegistry {
+    pub(crate) fn start() -> FakeRegistry {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let state = Arc::new(State::default());
@@ -107,11 +107,24 @@ impl Fake {
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
                 let state = Arc::clone(&served);
-                // A client that goes away is no failure of the registry.
+                // A client may disconnect.
                 std::thread::spawn(move || drop(serve(connection, &state)));
             }
         });
-        Fake { host, state }
+        FakeRegistry { host, state }
+    }
+
+    /// Returns the full name of an image.
+    pub(crate) fn name(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.host)
+    }
+
+    /// Adds an image `big:1` whose only file, `noise`, has this length. Returns the image's full
+    /// name and the digest of its compressed layer.
+    pub(crate) fn add_big_image(&self, length: usize) -> (String, String) {
+        let big = layer(&[("noise", &noise(length))]);
+        self.add_image("big", "1", std::slice::from_ref(&big), &serde_json::json!({}));
+        (self.name("big:1"), digest(&gzip(&big)))
     }
 
     fn put(&self, path: String, kind: &str, content: Vec<u8>) {
@@ -138,8 +151,8 @@ impl Fake {
         digest
     }
 
-    /// Offers an image of plain layers, and returns the digest of its manifest.
-    pub(crate) fn offer(
+    /// Adds an image of uncompressed layers and returns the digest of its manifest.
+    pub(crate) fn add_image(
         &self,
         name: &str,
         tag: &str,
@@ -147,10 +160,10 @@ impl Fake {
         config: &Config,
     ) -> String {
         let packed = layers.iter().map(|layer| gzip(layer)).collect::<Vec<_>>();
-        self.offer_packed(name, tag, layers, packed, config)
+        self.add_packed_image(name, tag, layers, packed, config)
     }
 
-    pub(crate) fn offer_packed(
+    pub(crate) fn add_packed_image(
         &self,
         name: &str,
         tag: &str,
@@ -184,7 +197,7 @@ impl Fake {
         self.put_manifest(name, tag, MANIFEST, manifest.to_string().into_bytes())
     }
 
-    /// Answers with something else than what the digest says, and as long.
+    /// Changes a blob without changing its digest or size.
     pub(crate) fn corrupt(&self, name: &str, digest: &str) {
         let mut documents = self.state.documents.lock().unwrap();
         let document = documents.get_mut(&format!("/v2/{name}/blobs/{digest}")).unwrap();
@@ -193,33 +206,32 @@ impl Fake {
         document.content = Arc::new(content);
     }
 
-    /// The next answer of more than 64 KiB is cut.
+    /// Cuts the next answer of more than 64 KiB.
     pub(crate) fn cut(&self, cut: Cut) {
         *self.state.cut.lock().unwrap() = Some(cut);
     }
 
-    /// From now on it wants a token for each image, as the official registry does, and gives it to
-    /// everybody.
-    pub(crate) fn want_tokens(&self) {
+    /// Requires a token for each image, as Docker Hub does, and issues it to everybody.
+    pub(crate) fn require_tokens(&self) {
         *self.state.tokens.lock().unwrap() = Some(format!("http://{}/token", self.host));
     }
 
-    /// Waits until the answer that was to be cut is under way.
-    pub(crate) fn wait_for_cut(&self) {
+    /// Waits until the answer to be cut has started.
+    pub(crate) fn wait_until_cut(&self) {
         let begun = std::time::Instant::now();
         while self.state.cut.lock().unwrap().is_some() {
-            assert!(begun.elapsed().as_secs() < 120, "nobody asked for anything long");
+            assert!(begun.elapsed().as_secs() < 120, "no request for a long answer");
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
 
-    /// Lets what hangs go on.
+    /// Releases the answer that waits.
     pub(crate) fn open_gate(&self) {
         *self.state.gate.0.lock().unwrap() = true;
         self.state.gate.1.notify_all();
     }
 
-    /// The requests so far whose path has this in it, with the ranges that were asked for.
+    /// Returns the ranges of all requests so far whose path contains `part`.
     pub(crate) fn requests(&self, part: &str) -> Vec<Option<String>> {
         let log = self.state.log.lock().unwrap();
         log.iter().filter(|(path, _)| path.contains(part)).map(|(_, range)| range.clone()).collect()
@@ -249,7 +261,7 @@ fn serve(connection: TcpStream, state: &State) -> std::io::Result<()> {
     state.log.lock().unwrap().push((path.clone(), range.clone()));
     let mut to = &connection;
     if let Some(realm) = state.tokens.lock().unwrap().as_deref() {
-        // The scope is in the query: the token is for that image only.
+        // The scope in the query limits the token to one image.
         let scope = path.strip_prefix("/token?").map(|query| query.replace("%3A", ":"));
         let token = |name: &str| format!("for-{}", name.replace('/', "-"));
         if let Some(scope) = scope {
@@ -299,7 +311,7 @@ fn serve(connection: TcpStream, state: &State) -> std::io::Result<()> {
          Connection: close\r\n\r\n"
     )?;
     let cut = if length > 64 * 1024 { state.cut.lock().unwrap().take() } else { None };
-    let (Cut::BreakOff(at) | Cut::Hang(at)) = cut.unwrap_or(Cut::BreakOff(length));
+    let (Cut::Disconnect(at) | Cut::Hang(at)) = cut.unwrap_or(Cut::Disconnect(length));
     to.write_all(&body[..at.min(length)])?;
     if let Some(Cut::Hang(_)) = cut {
         let opened = state.gate.0.lock().unwrap();
