@@ -73,8 +73,8 @@ impl ExecContext {
     }
 }
 
-/// Sets arguments, context and limits of a request on an exec or attach builder, which have the same
-/// setters but no trait in common.
+/// Sets arguments, context and limits of a request on an exec or attach builder, which have the
+/// same setters but no trait in common.
 macro_rules! configure {
     ($builder:expr, $request:expr) => {{
         let (mut builder, request): (_, ExecRequest) = ($builder, $request);

@@ -27,8 +27,8 @@ type Chunk = io::Result<Vec<u8>>;
 type Forwarded = Result<(), (io::Error, ExecSink)>;
 
 /// Whether to forward standard input although no option asks for it: this process is in the
-/// foreground of a terminal, and its output is a terminal too. With a pager behind it, what is typed
-/// is for the pager.
+/// foreground of a terminal, and its output is a terminal too. With a pager behind it, keys are for
+/// the pager.
 pub(crate) fn is_interactive() -> bool {
     let input = io::stdin();
     input.is_terminal() && io::stdout().is_terminal() && in_foreground(input)

@@ -52,8 +52,8 @@ pub(crate) fn memory(text: &str) -> Result<u32, String> {
     u32::try_from(size(text)?).map_err(|_| "more than 16T".to_owned())
 }
 
-/// Parses a size in MiB: a whole number and M or nothing for MiB, G for GiB, T for TiB, K for KiB or
-/// B for bytes. Parts of a MiB are rounded up.
+/// Parses a size in MiB: a whole number and M or nothing for MiB, G for GiB, T for TiB, K for KiB
+/// or B for bytes. Parts of a MiB are rounded up.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let bad = || "expected a whole number of MiB, such as 512 or 512M, or of GiB, such as 1G";
     let (number, unit) = split_number(text).ok_or_else(bad)?;
@@ -113,8 +113,8 @@ pub(crate) fn variable(text: OsString) -> Result<Variable, String> {
     Ok(Variable { key, value })
 }
 
-/// Parses an env file: one variable per line, as [`variable`] takes them. Empty lines and lines that
-/// begin with `#` are skipped; there is no quoting and no substitution.
+/// Parses an env file: one variable per line, as [`variable`] takes them. Empty lines and lines
+/// that begin with `#` are skipped; there is no quoting and no substitution.
 pub(crate) fn env_file(text: &[u8]) -> Result<Vec<Variable>, String> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut variables = Vec::new();

@@ -1,4 +1,4 @@
-//! `msb` in interactive use, beyond `msb.rs`: habits from other tools, short forms, errors and help.
+//! `msb` in interactive use: habits from other tools, short forms, errors and help.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 

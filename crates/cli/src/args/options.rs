@@ -31,8 +31,8 @@ pub(crate) struct SandboxOptions {
     /// Limit on written files: 512 and 512M are MiB, 1G is 1024 MiB; default: 32G
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub(crate) disk: Option<u64>,
-    /// Privileges of commands in a virtual machine: default (all that root has in its own kernel) or
-    /// restricted (those of a container)
+    /// Privileges of commands in a virtual machine: default (all that root has in its own kernel)
+    /// or restricted (those of a container)
     #[arg(long, value_name = "WHICH", default_value = "default")]
     pub(crate) security: Security,
     /// Refuse to start if a wall of the jail is missing, as MSB_REQUIRE_JAIL=1 does for all

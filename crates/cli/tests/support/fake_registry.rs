@@ -9,7 +9,7 @@
 
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
@@ -238,7 +238,16 @@ impl FakeRegistry {
     }
 }
 
-fn serve(connection: TcpStream, state: &State) -> std::io::Result<()> {
+fn answer(mut to: &TcpStream, status: &str, header: &str, body: &[u8]) -> io::Result<()> {
+    write_head(to, status, header, body.len())?;
+    to.write_all(body)
+}
+
+fn write_head(mut to: &TcpStream, status: &str, header: &str, length: usize) -> io::Result<()> {
+    write!(to, "HTTP/1.1 {status}\r\n{header}Content-Length: {length}\r\nConnection: close\r\n\r\n")
+}
+
+fn serve(connection: TcpStream, state: &State) -> io::Result<()> {
     let mut lines = BufReader::new(&connection).lines();
     let first = lines.next().transpose()?.unwrap_or_default();
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
@@ -268,21 +277,14 @@ fn serve(connection: TcpStream, state: &State) -> std::io::Result<()> {
             let name = scope.split("repository:").nth(1).and_then(|rest| rest.split(':').next());
             let body =
                 format!(r#"{{"token":"{}"}}"#, token(&name.unwrap_or("").replace("%2F", "/")));
-            let length = body.len();
-            return write!(
-                to,
-                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-            );
+            return answer(to, "200 OK", "", body.as_bytes());
         }
         let name = path.strip_prefix("/v2/").unwrap_or_default();
         let name = name.split("/manifests/").next().unwrap_or_default();
         let name = name.split("/blobs/").next().unwrap_or_default();
         if authorization != Some(format!("Bearer {}", token(name))) || name.is_empty() {
-            return write!(
-                to,
-                "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"{realm}\",\
-                 service=\"test\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            );
+            let header = format!("WWW-Authenticate: Bearer realm=\"{realm}\",service=\"test\"\r\n");
+            return answer(to, "401 Unauthorized", &header, b"");
         }
     }
     let document = state.documents.lock().unwrap().get(&path).cloned();
@@ -291,11 +293,7 @@ fn serve(connection: TcpStream, state: &State) -> std::io::Result<()> {
             "/v2/" => ("200 OK", "{}"),
             _ => ("404 Not Found", r#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#),
         };
-        let length = body.len();
-        return write!(
-            to,
-            "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-        );
+        return answer(to, status, "", body.as_bytes());
     };
     let start = range.as_deref().and_then(|range| {
         range.strip_prefix("bytes=")?.trim_end_matches('-').parse::<usize>().ok()
@@ -305,11 +303,7 @@ fn serve(connection: TcpStream, state: &State) -> std::io::Result<()> {
         None => ("200 OK", content.as_slice()),
     };
     let length = body.len();
-    write!(
-        to,
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
-         Connection: close\r\n\r\n"
-    )?;
+    write_head(to, status, &format!("Content-Type: {kind}\r\n"), length)?;
     let cut = if length > 64 * 1024 { state.cut.lock().unwrap().take() } else { None };
     let (Cut::Disconnect(at) | Cut::Hang(at)) = cut.unwrap_or(Cut::Disconnect(length));
     to.write_all(&body[..at.min(length)])?;

@@ -67,10 +67,7 @@ impl Registry {
         let begun = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-            assert!(
-                begun.elapsed() < Duration::from_secs(60),
-                "the registry does not start: {log}"
-            );
+            assert!(begun.elapsed() < Duration::from_secs(60), "cannot start the registry: {log}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
