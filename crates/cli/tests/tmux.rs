@@ -96,6 +96,28 @@ fn host_pager_keeps_its_keys() {
 }
 
 #[test]
+fn background_msb_is_not_stopped_and_reads_again_in_foreground() {
+    let msb = Msb::with_sandbox();
+    let tmux = Tmux::new(&msb, PROMPT);
+    let wait = "until [ -e /go ]; do usleep 10000; done";
+    tmux.run(&format!("\"$MSB\" exec w sh -c 'echo up; {wait}; echo runs; read l; echo got $l'"));
+    tmux.expect("up\n");
+    tmux.press(&["C-z"]);
+    tmux.expect_prompt();
+    tmux.run("bg");
+    tmux.expect_prompt();
+    // A read of the terminal would stop a background msb, and its output with it.
+    msb.ok(&["exec", "w", "touch", "/go"]);
+    tmux.expect("runs\n");
+    tmux.run("fg");
+    tmux.expect("exec w sh");
+    tmux.type_text("this");
+    tmux.press(&["Enter"]);
+    tmux.expect("got this\n");
+    tmux.expect_prompt();
+}
+
+#[test]
 fn h2_reattached_editor_is_redrawn() {
     let msb = Msb::with_sandbox();
     let tmux = Tmux::new(&msb, PROMPT);
