@@ -8,7 +8,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Each package of the workspace, and the other ones that it may depend on.
 ///
-/// A client (`microsandbox`, `msb-puller`) uses `msb-state` and never a driver; no driver uses
+/// A client (`microsandbox`, `msb-image-pull`) uses `msb-state` and never a driver; no driver uses
 /// another one.
 const MAY_USE: [(&str, &[&str]); 17] = [
     (".", &["microsandbox"]),
@@ -19,9 +19,9 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("crates/driver/oci", &["msb-driver", "msb-jail", "msb-state"]),
     ("crates/driver/qemu", &["msb-driver", "msb-jail", "msb-relay", "msb-state"]),
     ("crates/image", &[]),
+    ("crates/image-pull", &["msb-image", "msb-state"]),
     ("crates/jail", &[]),
     ("crates/microsandbox", &["msb-image", "msb-state", "msb-transport", "msb-wire"]),
-    ("crates/puller", &["msb-image", "msb-state"]),
     ("crates/relay", &[]),
     (
         "crates/runner",
@@ -31,8 +31,8 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "msb-driver-oci",
             "msb-driver-qemu",
             "msb-image",
+            "msb-image-pull",
             "msb-jail",
-            "msb-puller",
             "msb-state",
             "msb-wire",
         ],

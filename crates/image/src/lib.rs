@@ -3,7 +3,7 @@
 //! This crate owns the grammar of names, the layout of the store under the state directory, the
 //! locks in it, what an image's configuration means, and the words in which the library asks
 //! `msb-runner` for something. It does not own getting an image: no network and no archives here,
-//! because this crate is linked into people's programs. `msb-puller` does that, in the runner.
+//! because this crate is linked into people's programs. `msb-image-pull` does that, in the runner.
 //!
 //! Invariant: what bears its final name in the store is complete. Everything is made under a
 //! temporary name and renamed, so that no process that is killed leaves half an image behind.

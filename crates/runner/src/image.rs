@@ -5,8 +5,8 @@ use crate::process::{exit_code, runtime, start_trace, wait};
 use crate::sys;
 use msb_driver::Users;
 use msb_image::{Error, Event, Request};
+use msb_image_pull::{Helper, Owners, Places};
 use msb_jail::{Bind, Ids, Jail, JailError, LOG_VARIABLE, Proc, Program, Slot};
-use msb_puller::{Helper, Owners, Places};
 use msb_state::jail_is_required;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, getrlimit, setrlimit};
@@ -27,7 +27,7 @@ pub(crate) fn work(home: &Path) -> Result<ExitCode, String> {
     let mut input = BufReader::new(io::stdin());
     let mut line = String::new();
     input.read_line(&mut line).map_err(|error| format!("cannot read a request: {error}"))?;
-    msb_puller::end_with(input);
+    msb_image_pull::end_with(input);
     end_with_process(creator);
     let request: Request = match serde_json::from_str(&line) {
         Ok(request) => request,
@@ -44,7 +44,7 @@ pub(crate) fn work(home: &Path) -> Result<ExitCode, String> {
         failed = matches!(event, Event::Error(_));
         write_event(&event);
     };
-    runtime()?.block_on(msb_puller::work(request, home, &helper, &mut each));
+    runtime()?.block_on(msb_image_pull::work(request, home, &helper, &mut each));
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -58,16 +58,16 @@ pub(crate) fn files() -> Result<ExitCode, String> {
         Side::Inside(users) => users,
     };
     let (request, input) = read_request()?;
-    if let Some(places) = msb_puller::places(&request) {
+    if let Some(places) = msb_image_pull::places(&request) {
         return match start_unpacker(&request, &places, users) {
             Ok((pid, pipe, slot)) => {
-                msb_puller::end_with(input);
+                msb_image_pull::end_with(input);
                 let code = wait(i32::try_from(pid).ok().and_then(Pid::from_raw));
                 drop((pipe, slot));
                 Ok(code)
             }
             Err(why) => {
-                msb_puller::refuse(&why);
+                msb_image_pull::refuse(&why);
                 Ok(ExitCode::FAILURE)
             }
         };
@@ -77,7 +77,7 @@ pub(crate) fn files() -> Result<ExitCode, String> {
         Users::Range => Owners::Some,
         Users::RootOnly => Owners::RootOnly,
     };
-    Ok(exit_code(msb_puller::help(&request, input, owners)))
+    Ok(exit_code(msb_image_pull::help(&request, input, owners)))
 }
 
 /// Unpacks an image in the jail that the parent describes.
@@ -86,7 +86,7 @@ pub(crate) fn unpack(range: bool) -> Result<ExitCode, String> {
     entered.finish().map_err(|error| error.to_string())?;
     let (request, input) = read_request()?;
     let owners = if range { Owners::Some } else { Owners::RootOnly };
-    Ok(exit_code(msb_puller::help(&request, input, owners)))
+    Ok(exit_code(msb_image_pull::help(&request, input, owners)))
 }
 
 fn read_request() -> Result<(String, impl io::Read + Send + 'static), String> {

@@ -1,7 +1,7 @@
 //! Images: getting them, and what is in the store.
 //!
 //! Owns: asking `msb-runner` for work on the store, and finding out what a sandbox is to be made
-//! of. Does not own: the store's layout (`msb-image`) or getting anything (`msb-puller`, in the
+//! of. Does not own: the store's layout (`msb-image`) or getting anything (`msb-image-pull`, in the
 //! runner). Invariant: this process only reads the store; there is no network and no archive code
 //! in it.
 
