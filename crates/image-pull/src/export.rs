@@ -1,8 +1,9 @@
 //! From the store to an archive that other tools read: OCI's layout, and beside it the list that
 //! `docker load` looks for.
 
-use crate::manifest::{Descriptor, OCI_MANIFEST};
+use crate::manifest::Descriptor;
 use msb_image::{Digest, Error, Reference, Result, Store};
+use oci_client::manifest::{OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -44,7 +45,7 @@ fn write(
     let media_type = serde_json::from_slice::<serde_json::Value>(&manifest)
         .ok()
         .and_then(|value| value.get("mediaType")?.as_str().map(str::to_owned));
-    let media_type = media_type.unwrap_or_else(|| OCI_MANIFEST.to_owned());
+    let media_type = media_type.unwrap_or_else(|| OCI_IMAGE_MEDIA_TYPE.to_owned());
     let mut entry = Descriptor::new(&media_type, &record.manifest, manifest.len() as u64);
     if let Some(reference) = reference {
         for key in ["io.containerd.image.name", "org.opencontainers.image.ref.name"] {
@@ -53,7 +54,7 @@ fn write(
     }
     let index = serde_json::json!({
         "schemaVersion": 2,
-        "mediaType": crate::manifest::OCI_INDEX,
+        "mediaType": OCI_IMAGE_INDEX_MEDIA_TYPE,
         "manifests": [entry],
     });
     let blob = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());

@@ -4,7 +4,7 @@
 use crate::compression::plain;
 use crate::helper::Helper;
 use crate::layer::{Bounds, unpack};
-use crate::make::{Report, add_blob, head_of, make, make_from_rootfs};
+use crate::make::{Report, make, make_from_rootfs};
 use crate::manifest::{Descriptor, Document, MAX_DOCUMENT, Manifest, choose, manifest_of};
 use crate::tarball::{Kind, TarReader};
 use crate::tree::{Owners, Tree, open_file, parts};
@@ -42,7 +42,7 @@ pub(crate) fn import(
         return layout.import(store, helper, wanted, report);
     }
     if !is_image_archive(path)? {
-        let layer = add_blob(store, open_file(path)?, None)?;
+        let layer = store.add_blob(open_file(path)?, None)?;
         let config = ImageConfig::default();
         return make_from_rootfs(store, helper, layer, config, report).map(|id| (id, None));
     }
@@ -121,7 +121,7 @@ impl Layout {
             Ok(index) => self.in_index(store, &index, wanted)?,
             Err(_) => self.in_saved(store, wanted)?,
         };
-        let digest = store.put_blob(&bytes)?;
+        let digest = store.add_blob(bytes.as_slice(), None)?.digest;
         make(store, helper, &digest, &manifest, report).map(|id| (id, name))
     }
 
@@ -145,7 +145,7 @@ impl Layout {
                     for part in manifest.layers.iter().chain([&manifest.config]) {
                         if !store.blob(&part.digest).is_file() {
                             let path = format!("blobs/sha256/{}", part.digest.hex());
-                            add_blob(store, self.open(&path)?, Some(&part.digest))?;
+                            store.add_blob(self.open(&path)?, Some(&part.digest))?;
                         }
                     }
                     return Ok((bytes, manifest, name));
@@ -168,15 +168,10 @@ impl Layout {
             first.and_then(|tag| Reference::parse(tag, OFFICIAL_REGISTRY).ok())
         };
         let saved = pick(&all, wanted, name_of)?;
-        let config = add_blob(store, self.open(&saved.config)?, None)?;
-        let mut layers: Vec<(Blob, Vec<u8>)> = Vec::new();
-        for path in &saved.layers {
-            let blob = add_blob(store, self.open(path)?, None)?;
-            let head = head_of(&store.blob(&blob.digest))?;
-            layers.push((blob, head));
-        }
-        let bytes = manifest_of(&config, &layers);
-        let layers = layers.into_iter().map(|(blob, _)| blob).collect();
+        let config = store.add_blob(self.open(&saved.config)?, None)?;
+        let layers = saved.layers.iter().map(|path| store.add_blob(self.open(path)?, None));
+        let layers = layers.collect::<Result<Vec<Blob>>>()?;
+        let bytes = manifest_of(store, &config, &layers)?;
         Ok((bytes, Manifest { config, layers }, name_of(saved)))
     }
 

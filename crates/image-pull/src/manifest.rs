@@ -1,21 +1,22 @@
 //! The documents that say what an image is made of.
 
-use msb_image::{Blob, Digest, Error, Result};
+use msb_image::{Blob, Digest, Error, Result, Store};
+use oci_client::manifest::{
+    IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, IMAGE_LAYER_GZIP_MEDIA_TYPE,
+    IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 
 /// Most bytes of such a document; registries refuse larger ones as well.
 pub(crate) const MAX_DOCUMENT: u64 = 4 * 1024 * 1024;
 /// Most layers of an image; docker stops at 127.
 const MAX_LAYERS: usize = 1000;
 
-pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// The one media type that oci-client does not have.
+const ZSTD_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
 /// A pointer to a blob.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -80,7 +81,8 @@ impl Document {
         let (Some(config), Some(layers)) = (raw.config, raw.layers) else {
             return Err(Error::bad("its manifest names no configuration or no layers"));
         };
-        if ![OCI_CONFIG, DOCKER_CONFIG, ""].contains(&config.media_type.as_str()) {
+        let known = [IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, ""];
+        if !known.contains(&config.media_type.as_str()) {
             return Err(Error::bad(format!("it is no image of a system: {}", config.media_type)));
         }
         if let Some(layer) = layers.iter().find(|layer| layer.media_type.contains("encrypted")) {
@@ -107,24 +109,27 @@ impl Descriptor {
     }
 }
 
-/// The manifest of an image that is put together here; layers with how they begin.
-pub(crate) fn manifest_of(config: &Blob, layers: &[(Blob, Vec<u8>)]) -> Vec<u8> {
-    let kind = |head: &[u8]| match head {
-        [0x1f, 0x8b, ..] => format!("{OCI_LAYER}+gzip"),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => format!("{OCI_LAYER}+zstd"),
-        _ => OCI_LAYER.to_owned(),
+/// Returns a manifest for an image made of blobs in the store.
+pub(crate) fn manifest_of(store: &Store, config: &Blob, layers: &[Blob]) -> Result<Vec<u8>> {
+    let describe = |blob: &Blob| {
+        let path = store.blob(&blob.digest);
+        let mut head = Vec::new();
+        let read = File::open(&path).and_then(|file| file.take(4).read_to_end(&mut head));
+        read.map_err(|error| Error::io("read", &path, error))?;
+        let media_type = match head.as_slice() {
+            [0x1f, 0x8b, ..] => IMAGE_LAYER_GZIP_MEDIA_TYPE,
+            [0x28, 0xb5, 0x2f, 0xfd] => ZSTD_LAYER,
+            _ => IMAGE_LAYER_MEDIA_TYPE,
+        };
+        Ok(Descriptor::new(media_type, &blob.digest, blob.size))
     };
-    let layers: Vec<Descriptor> = layers
-        .iter()
-        .map(|(blob, head)| Descriptor::new(&kind(head), &blob.digest, blob.size))
-        .collect();
     let document = serde_json::json!({
         "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": Descriptor::new(OCI_CONFIG, &config.digest, config.size),
-        "layers": layers,
+        "mediaType": OCI_IMAGE_MEDIA_TYPE,
+        "config": Descriptor::new(IMAGE_CONFIG_MEDIA_TYPE, &config.digest, config.size),
+        "layers": layers.iter().map(describe).collect::<Result<Vec<_>>>()?,
     });
-    document.to_string().into_bytes()
+    Ok(document.to_string().into_bytes())
 }
 
 /// The architecture of this machine, as images call it.
@@ -214,6 +219,6 @@ mod tests {
         assert!(refused(&with("application/vnd.helm+json", "x")).contains("helm"));
         assert!(refused(&with("", "a+encrypted")).contains("encrypted"));
         assert!(refused(r#"{"config":{"digest":"md5:1"},"layers":[]}"#).contains("digest"));
-        assert!(Document::parse(with(OCI_CONFIG, "x").as_bytes()).is_ok());
+        assert!(Document::parse(with(IMAGE_CONFIG_MEDIA_TYPE, "x").as_bytes()).is_ok());
     }
 }

@@ -1,6 +1,5 @@
 //! From a directory to a layer.
 
-use crate::make::{HashingWriter, adopt, new_file};
 use msb_image::{Blob, Error, Result, Store};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -11,28 +10,15 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use tar::{Builder, EntryType, Header};
 
-/// Packs a directory into a plain tar among the blobs. What is in it decides every byte, and not
-/// the order in which the system lists it.
+/// Packs a directory into an uncompressed tar among the blobs. Its bytes depend on the content
+/// alone, and not on the order in which the filesystem lists it.
 pub(crate) fn pack(store: &Store, root: &Path) -> Result<Blob> {
-    let temporary = store.temporary();
-    let result = write(root, &temporary).and_then(|blob| {
-        adopt(store, &temporary, &blob.digest)?;
-        Ok(blob)
-    });
-    if result.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    result
-}
-
-fn write(root: &Path, to: &PathBuf) -> Result<Blob> {
-    let file = HashingWriter::new(BufWriter::with_capacity(256 * 1024, new_file(to)?));
+    let failed = |error| Error::io("pack", root, error);
+    let file = BufWriter::with_capacity(256 * 1024, store.blob_writer()?);
     let mut packer = Packer { to: Builder::new(file), seen: HashMap::new() };
     packer.add(root, Path::new("./"))?;
-    let failed = |error| Error::io("write", to, error);
-    let mut file = packer.to.into_inner().map_err(failed)?;
-    file.flush().map_err(failed)?;
-    Ok(file.finish().1)
+    let file = packer.to.into_inner().map_err(failed)?;
+    file.into_inner().map_err(|error| failed(error.into_error()))?.finish(None)
 }
 
 struct Packer<W: Write> {

@@ -3,9 +3,7 @@
 use crate::credentials;
 use crate::helper::Helper;
 use crate::make::{checked_config, count, make, total};
-use crate::manifest::{
-    DOCKER_LIST, DOCKER_MANIFEST, Document, MAX_DOCUMENT, Manifest, OCI_INDEX, OCI_MANIFEST, choose,
-};
+use crate::manifest::{Document, MAX_DOCUMENT, Manifest, choose};
 use crate::transfer::{Failed, Transfer, download};
 use crate::tree::room;
 use msb_image::{
@@ -14,6 +12,10 @@ use msb_image::{
 };
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::manifest::{
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
+    OCI_IMAGE_MEDIA_TYPE,
+};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference as Remote, RegistryOperation};
 use std::path::Path;
@@ -27,7 +29,12 @@ const READ_LIMIT: Duration = Duration::from_secs(60);
 const SIGN_IN_LIMIT: Duration = Duration::from_secs(30);
 /// How many blobs are under way at once.
 const PARALLEL: usize = 4;
-const ACCEPTED: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
+const ACCEPTED: [&str; 4] = [
+    OCI_IMAGE_MEDIA_TYPE,
+    OCI_IMAGE_INDEX_MEDIA_TYPE,
+    IMAGE_MANIFEST_MEDIA_TYPE,
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE,
+];
 
 /// Gets an image, gives it its name, and returns its id.
 pub(crate) async fn pull(
@@ -69,7 +76,7 @@ async fn pull_from(
 ) -> Result<Digest> {
     let session = Session::open(reference, host, registries).await?;
     let (bytes, asked, manifest) = session.manifest().await?;
-    let manifest_digest = store.put_blob(&bytes)?;
+    let manifest_digest = store.add_blob(bytes.as_slice(), None)?.digest;
     let id = &manifest.config.digest;
     if !store.has(id) {
         session.blobs(store, &manifest, report).await?;

@@ -127,7 +127,7 @@ async fn one(
         result = part.fill(transfer, blob, shared).await;
     }
     match result {
-        Ok(()) => Ok(crate::make::adopt(store, &path, &blob.digest)?),
+        Ok(()) => Ok(store.adopt_blob(&path, &blob.digest)?),
         Err(Failed::Here(error)) if error.kind == ErrorKind::BadImage => {
             // Worth nothing to anybody.
             let _ = std::fs::remove_file(&path);

@@ -184,11 +184,12 @@ mod tests {
     }
 
     fn add(store: &Store, name: Option<&str>, salt: &str) -> Digest {
-        let id = store.put_blob(format!(r#"{{"created":"{salt}"}}"#).as_bytes()).unwrap();
+        let id =
+            store.add_blob(format!(r#"{{"created":"{salt}"}}"#).as_bytes(), None).unwrap().digest;
         let made = store.temporary();
         fs::create_dir_all(made.join("rootfs")).unwrap();
-        let layer = Blob { digest: store.put_blob(salt.as_bytes()).unwrap(), size: 1 };
-        let manifest = store.put_blob(format!("m{salt}").as_bytes()).unwrap();
+        let layer = Blob { digest: store.add_blob(salt.as_bytes(), None).unwrap().digest, size: 1 };
+        let manifest = store.add_blob(format!("m{salt}").as_bytes(), None).unwrap().digest;
         let config = id.clone();
         let record =
             ImageRecord { manifest, config, layers: vec![layer], unpacked_bytes: 10, made_ms: 1 };

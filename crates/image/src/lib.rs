@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blob;
 mod collect;
 mod config;
 mod digest;
@@ -21,6 +22,7 @@ mod source;
 mod store;
 mod task;
 
+pub use blob::BlobWriter;
 pub use collect::{Pruned, Removed};
 pub use config::ImageConfig;
 pub use digest::{Digest, Hasher, InvalidDigest};

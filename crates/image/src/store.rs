@@ -205,13 +205,6 @@ impl Store {
         fs::rename(made, &place).map_err(|error| Error::io("make", &place, error))
     }
 
-    /// Puts small content among the blobs.
-    pub fn put_blob(&self, content: &[u8]) -> Result<Digest> {
-        let digest = Digest::of(content);
-        crate::files::write_atomically(&self.blob(&digest), &self.temporary(), content)?;
-        Ok(digest)
-    }
-
     /// Lets a name stand for an image from now on.
     pub fn name(&self, reference: &Reference, id: &Digest, digest: Option<&Digest>) -> Result<()> {
         let named = Named {
@@ -380,12 +373,13 @@ mod tests {
     }
 
     pub(crate) fn add(store: &Store, name: Option<&str>, salt: &str) -> Digest {
-        let id = store.put_blob(format!(r#"{{"created":"{salt}"}}"#).as_bytes()).unwrap();
+        let id =
+            store.add_blob(format!(r#"{{"created":"{salt}"}}"#).as_bytes(), None).unwrap().digest;
         let made = store.temporary();
         fs::create_dir_all(made.join("rootfs")).unwrap();
-        let layer = store.put_blob(salt.as_bytes()).unwrap();
+        let layer = store.add_blob(salt.as_bytes(), None).unwrap().digest;
         let record = ImageRecord {
-            manifest: store.put_blob(b"{}").unwrap(),
+            manifest: store.add_blob(&b"{}"[..], None).unwrap().digest,
             config: id.clone(),
             layers: vec![Blob { digest: layer, size: 1 }],
             unpacked_bytes: 10,
