@@ -9,6 +9,7 @@ use crate::manifest::{Descriptor, Document, MAX_DOCUMENT, Manifest, choose, mani
 use crate::tarball::{Kind, TarReader};
 use crate::tree::{Owners, Tree, open_file, parts};
 use msb_image::{Blob, Digest, Error, ImageConfig, OFFICIAL_REGISTRY, Reference, Result, Store};
+use oci_spec::image::OciLayout;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -70,7 +71,7 @@ fn is_image_archive(path: &Path) -> Result<bool> {
             |name: &[u8]| name.len() >= 64 && name.iter().take(64).all(u8::is_ascii_hexdigit);
         match (parts(&member.path)?.as_slice(), &member.kind) {
             ([b"oci-layout"], Kind::File) => {
-                if is_json::<Layouts>(&mut archive) {
+                if is_json::<OciLayout>(&mut archive) {
                     return Ok(true);
                 }
             }
@@ -88,13 +89,6 @@ fn is_image_archive(path: &Path) -> Result<bool> {
         }
     }
     Ok(false)
-}
-
-/// The file `oci-layout`.
-#[derive(Deserialize)]
-struct Layouts {
-    #[serde(rename = "imageLayoutVersion")]
-    _version: String,
 }
 
 /// Whether a document, which is never long, is one of these.

@@ -59,7 +59,7 @@ pub(crate) fn make_from_rootfs(
         let unpacked = unpack_into(directory, helper, layers, layer.size, workdir, report)?;
         config.diff_ids = unpacked.diff_ids;
         config.os = "linux".to_owned();
-        config.architecture = own_architecture().to_owned();
+        config.architecture = own_architecture();
         let config = store.add_blob(config.to_document().as_slice(), None)?;
         let layers = vec![layer];
         let manifest = manifest_of(store, &config, &layers)?;
@@ -129,7 +129,7 @@ pub(crate) fn checked_config(store: &Store, manifest: &Manifest) -> Result<Image
     }
     let own = own_architecture();
     let fits = |found: &str, wanted: &str| found.is_empty() || found == wanted;
-    if !fits(&config.os, "linux") || !fits(&config.architecture, own) {
+    if !fits(&config.os, "linux") || !fits(&config.architecture, &own) {
         let text = format!("it is for {}/{}, and not for", config.os, config.architecture);
         return Err(Error::bad(format!("{text} linux/{own}")));
     }

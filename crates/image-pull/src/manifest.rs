@@ -5,6 +5,7 @@ use oci_client::manifest::{
     IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, IMAGE_LAYER_GZIP_MEDIA_TYPE,
     IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
 };
+use oci_spec::image::Arch;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -132,15 +133,9 @@ pub(crate) fn manifest_of(store: &Store, config: &Blob, layers: &[Blob]) -> Resu
     Ok(document.to_string().into_bytes())
 }
 
-/// The architecture of this machine, as images call it.
-pub(crate) fn own_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        other => other,
-    }
+/// Returns the architecture of this host, as images name it.
+pub(crate) fn own_architecture() -> String {
+    Arch::default().to_string()
 }
 
 /// The one of a list that is for this machine.
@@ -190,10 +185,10 @@ mod tests {
     fn of_a_list_the_image_for_this_machine_is_taken() {
         let own = own_architecture();
         let all = [
-            entry("windows", own, None),
+            entry("windows", &own, None),
             entry("linux", "s390x", None),
-            entry("linux", own, Some("v3")),
-            entry("linux", own, None),
+            entry("linux", &own, Some("v3")),
+            entry("linux", &own, None),
         ];
         assert_eq!(choose(&all).unwrap().digest, all[3].digest);
         assert_eq!(choose(&all[..3]).unwrap().digest, all[2].digest);
