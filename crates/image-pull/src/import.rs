@@ -5,10 +5,12 @@ use crate::compression::plain;
 use crate::helper::Helper;
 use crate::layer::{Bounds, unpack};
 use crate::make::{Report, make, make_from_rootfs};
-use crate::manifest::{Descriptor, Document, MAX_DOCUMENT, Manifest, choose, manifest_of};
+use crate::manifest::{Descriptor, Document, Manifest, check_layer_count, choose, manifest_of};
 use crate::tarball::{Kind, TarReader};
 use crate::tree::{Owners, Tree, open_file, parts};
-use msb_image::{Blob, Digest, Error, ImageConfig, OFFICIAL_REGISTRY, Reference, Result, Store};
+use msb_image::{
+    Blob, Digest, Error, ImageConfig, MAX_DOCUMENT, OFFICIAL_REGISTRY, Reference, Result, Store,
+};
 use oci_spec::image::OciLayout;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -163,6 +165,7 @@ impl Layout {
         };
         let saved = pick(&all, wanted, name_of)?;
         let config = store.add_blob(self.open(&saved.config)?, None)?;
+        check_layer_count(saved.layers.len())?;
         let layers = saved.layers.iter().map(|path| store.add_blob(self.open(path)?, None));
         let layers = layers.collect::<Result<Vec<Blob>>>()?;
         let bytes = manifest_of(store, &config, &layers)?;

@@ -1,6 +1,6 @@
 //! The documents that say what an image is made of.
 
-use msb_image::{Blob, Digest, Error, Result, Store};
+use msb_image::{Blob, Digest, Error, MAX_DOCUMENT, Result, Store};
 use oci_client::manifest::{
     IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, IMAGE_LAYER_GZIP_MEDIA_TYPE,
     IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
@@ -11,9 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 
-/// Most bytes of such a document; registries refuse larger ones as well.
-pub(crate) const MAX_DOCUMENT: u64 = 4 * 1024 * 1024;
-/// Most layers of an image; docker stops at 127.
+/// Maximum number of layers of an image. Docker allows 127.
 const MAX_LAYERS: usize = 1000;
 
 /// The one media type that oci-client does not have.
@@ -89,11 +87,21 @@ impl Document {
         if let Some(layer) = layers.iter().find(|layer| layer.media_type.contains("encrypted")) {
             return Err(Error::bad(format!("layer {} is encrypted", layer.digest)));
         }
-        if layers.len() > MAX_LAYERS {
-            return Err(Error::bad(format!("it has {} layers", layers.len())));
+        check_layer_count(layers.len())?;
+        if config.size > MAX_DOCUMENT {
+            let text = format!("its configuration is longer than {MAX_DOCUMENT} bytes");
+            return Err(Error::bad(text));
         }
         let layers = layers.iter().map(Descriptor::blob).collect::<Result<_>>()?;
         Ok(Document::Image(Manifest { config: config.blob()?, layers }))
+    }
+}
+
+/// Refuses an image with too many layers.
+pub(crate) fn check_layer_count(count: usize) -> Result<()> {
+    match count <= MAX_LAYERS {
+        true => Ok(()),
+        false => Err(Error::bad(format!("it has {count} layers, more than {MAX_LAYERS}"))),
     }
 }
 
@@ -196,6 +204,22 @@ mod tests {
         assert!(error.contains("linux/s390x") && error.contains("windows"), "{error}");
         let bare = [Descriptor { digest: all[0].digest.clone(), ..Descriptor::default() }];
         assert!(choose(&bare).is_ok() && choose(&[]).is_err());
+    }
+
+    #[test]
+    fn j4_manifest_beyond_its_bounds_is_refused() {
+        let digest = Digest::of(b"x");
+        let parse = |size: u64, layers: usize| {
+            let layer = format!(r#"{{"digest":"{digest}"}}"#);
+            let layers = vec![layer; layers].join(",");
+            let config = format!(r#"{{"digest":"{digest}","size":{size}}}"#);
+            Document::parse(format!(r#"{{"config":{config},"layers":[{layers}]}}"#).as_bytes())
+        };
+        assert!(parse(MAX_DOCUMENT, MAX_LAYERS).is_ok());
+        let error = parse(MAX_DOCUMENT + 1, 1).unwrap_err().to_string();
+        assert!(error.contains("longer than 4194304 bytes"), "{error}");
+        let error = parse(1, MAX_LAYERS + 1).unwrap_err().to_string();
+        assert!(error.contains("1001 layers"), "{error}");
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use crate::credentials;
 use crate::helper::Helper;
 use crate::make::{checked_config, count, make, total};
-use crate::manifest::{Document, MAX_DOCUMENT, Manifest, choose};
+use crate::manifest::{Document, Manifest, choose};
 use crate::transfer::{Failed, Transfer, download};
 use crate::tree::room;
 use msb_image::{
-    Blob, Digest, Error, ErrorKind, OFFICIAL_REGISTRY, Phase, Progress, Reference, Registries,
-    Result, Store, is_loopback,
+    Blob, Digest, Error, ErrorKind, MAX_DOCUMENT, OFFICIAL_REGISTRY, Phase, Progress, Reference,
+    Registries, Result, Store, is_loopback,
 };
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};

@@ -5,6 +5,9 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Maximum length in bytes of an image's JSON documents. Registries refuse longer manifests.
+pub const MAX_DOCUMENT: u64 = 4 * 1024 * 1024;
+
 /// The part of an image's configuration that matters to a sandbox.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

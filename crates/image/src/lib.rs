@@ -24,7 +24,7 @@ mod task;
 
 pub use blob::BlobWriter;
 pub use collect::{Pruned, Removed};
-pub use config::ImageConfig;
+pub use config::{ImageConfig, MAX_DOCUMENT};
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use error::{Error, ErrorKind, Result};
 pub use files::now_ms;

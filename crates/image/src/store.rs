@@ -16,7 +16,7 @@
 //! An image's id is the digest of its configuration, which holds the digests of its unpacked
 //! layers: two images with one id have one content.
 
-use crate::config::ImageConfig;
+use crate::config::{ImageConfig, MAX_DOCUMENT};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files::{entries, fresh_name, now_ms, private_dir, read_json, remove_file, write_json};
@@ -25,6 +25,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -269,7 +270,14 @@ impl Store {
     /// What an image says about itself.
     pub fn config(&self, id: &Digest) -> Result<ImageConfig> {
         let path = self.blob(id);
-        let bytes = fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
+        let mut bytes = Vec::new();
+        let file = File::open(&path);
+        file.and_then(|file| file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes))
+            .map_err(|error| Error::io("read", &path, error))?;
+        if bytes.len() as u64 > MAX_DOCUMENT {
+            let text = format!("its configuration is longer than {MAX_DOCUMENT} bytes");
+            return Err(Error::bad(text));
+        }
         ImageConfig::from_document(&bytes)
     }
 
@@ -408,6 +416,19 @@ mod tests {
         assert!(store.resolve_id("").unwrap().is_some());
         add(&store, None, "y");
         assert!(store.resolve_id("").is_err(), "two begin like this");
+    }
+
+    #[test]
+    fn j4_config_longer_than_the_limit_is_refused() {
+        let (_home, store) = store();
+        let config = |length| {
+            let json = std::io::repeat(b' ').take(length - 2).chain(&b"{}"[..]);
+            let blob = store.add_blob(json, None).unwrap();
+            store.config(&blob.digest)
+        };
+        assert_eq!(config(MAX_DOCUMENT).unwrap(), ImageConfig::default());
+        let error = config(MAX_DOCUMENT + 1).unwrap_err();
+        assert!(error.to_string().contains("longer than 4194304 bytes"), "{error}");
     }
 
     #[test]
