@@ -1,7 +1,9 @@
 //! The form of the cases, as `conformance/README.md` has it. What is not in it is refused.
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::num::{NonZeroI32, NonZeroU32};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,8 +61,8 @@ pub(crate) struct Case {
     #[serde(default)]
     pub(crate) wait_for_eof: bool,
     pub(crate) max_output: Option<u64>,
-    pub(crate) times: Option<u32>,
-    pub(crate) at_once: Option<u32>,
+    pub(crate) times: Option<NonZeroU32>,
+    pub(crate) at_once: Option<NonZeroU32>,
     #[serde(default)]
     pub(crate) before: Vec<Step>,
     #[serde(default)]
@@ -90,7 +92,7 @@ pub(crate) enum Mode {
     Wait,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Tty {
     pub(crate) rows: Option<u16>,
@@ -139,10 +141,32 @@ pub(crate) enum Bytes {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Form {
     Text(String),
-    Hex(String),
+    Hex(Hex),
     Repeat { of: Box<Bytes>, count: usize },
     Cycle(usize),
     Concat(Vec<Bytes>),
+}
+
+/// Bytes as pairs of hexadecimal digits.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Hex(pub(crate) Vec<u8>);
+
+impl TryFrom<String> for Hex {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let digits: String = text.split(' ').collect();
+        let known = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+        if !digits.bytes().all(known) || !digits.len().is_multiple_of(2) {
+            return Err(format!("no pairs of hexadecimal digits: {text}"));
+        }
+        let pairs = digits.as_bytes().chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok());
+        pairs
+            .map(|pair| u8::from_str_radix(pair, 16).map_err(|e| e.to_string()))
+            .collect::<Result<_, _>>()
+            .map(Hex)
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -163,7 +187,7 @@ pub(crate) enum Step {
     KillFails(String),
     Resize(u16, u16),
     ResizeFails { rows: u16, cols: u16, error: String },
-    GiveUp { on: Call, times: u32 },
+    GiveUp { on: Call, times: NonZeroU32 },
     Close,
     Run(Run),
     Until(String),
@@ -205,12 +229,28 @@ pub(crate) enum Kind {
     End,
 }
 
+impl Kind {
+    /// Returns its name in cases and on the pipe.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Started => "started",
+            Kind::Stdout => "stdout",
+            Kind::Stderr => "stderr",
+            Kind::StdinError => "stdin_error",
+            Kind::Exited => "exited",
+            Kind::Failed => "failed",
+            Kind::Lost => "lost",
+            Kind::End => "end",
+        }
+    }
+}
+
 /// What is to come of it. What is left out has the strict default that the README names.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Expect {
     pub(crate) code: Option<i32>,
-    pub(crate) signal: Option<i32>,
+    pub(crate) signal: Option<NonZeroI32>,
     pub(crate) core: Option<bool>,
     #[serde(default)]
     pub(crate) timed_out: bool,
@@ -303,8 +343,77 @@ pub(crate) struct Matches {
     pub(crate) lines: Option<Vec<String>>,
 }
 
+/// Cases that have to fail, and cases that have to be refused.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WrongCases {
+    #[serde(rename = "title")]
+    pub(crate) _title: String,
+    pub(crate) wrong: Vec<Value>,
+    pub(crate) out_of_form: Vec<Value>,
+}
+
+/// The names of limits, in the order of Linux's numbers.
+pub(crate) const RESOURCES: [&str; 16] = [
+    "cpu",
+    "fsize",
+    "data",
+    "stack",
+    "core",
+    "rss",
+    "nproc",
+    "nofile",
+    "memlock",
+    "as",
+    "locks",
+    "sigpending",
+    "msgqueue",
+    "nice",
+    "rtprio",
+    "rttime",
+];
+
+const FAILURES: [&str; 10] = [
+    "not_found",
+    "permission_denied",
+    "not_executable",
+    "bad_cwd",
+    "bad_args",
+    "resource_limit",
+    "user_setup_failed",
+    "out_of_memory",
+    "pty_setup_failed",
+    "other",
+];
+
+const STAGES: [&str; 12] = [
+    "admit",
+    "resolve_user",
+    "open_pty",
+    "pipe",
+    "fork",
+    "setsid",
+    "chdir",
+    "rlimit",
+    "setgroups",
+    "setgid",
+    "setuid",
+    "execve",
+];
+
 impl Case {
-    /// What serde cannot see.
+    /// Reads one case of `wrong-cases.json`, whose name is the case itself.
+    pub(crate) fn unnamed(case: &Value) -> Result<Case, String> {
+        let mut whole = json!({ "name": case.to_string(), "promises": ["A1"] });
+        if let (Value::Object(whole), Value::Object(case)) = (&mut whole, case) {
+            whole.extend(case.clone());
+        }
+        let case: Case = serde_json::from_value(whole).map_err(|error| error.to_string())?;
+        case.check()?;
+        Ok(case)
+    }
+
+    /// Refuses what serde cannot see.
     pub(crate) fn check(&self) -> Result<(), String> {
         let expect = &self.expect;
         let outcomes = [
@@ -313,20 +422,35 @@ impl Case {
             expect.closed,
             expect.code.is_some() || expect.signal.is_some() || expect.timed_out,
         ];
+        let failure = expect.failure.as_ref();
+        let half = |tty: Tty| tty.rows.is_some() != tty.cols.is_some();
         let rules = [
             (self.cmd.is_some() == self.script.is_some(), "needs either cmd or script"),
             (self.promises.is_empty(), "names no promise"),
+            (!self.promises.iter().all(|name| is_promise(name)), "names what is no promise"),
             (outcomes.iter().filter(|is| **is).count() > 1, "expects two outcomes"),
+            (self.tty.is_some_and(half), "has half a size of a terminal"),
             (self.also_tty && self.tty.is_some(), "has tty and also_tty"),
             (self.also_tty && expect.stderr.is_some(), "has also_tty and expects stderr"),
             (expect.events.is_some() && self.mode != Mode::Stream, "sees no events"),
             (self.at_once.is_some() && !self.steps.is_empty(), "has steps and at_once"),
             (self.at_once.is_some() && self.mode != Mode::Collect, "at_once but not collect"),
-            (expect.closed && !self.steps.iter().any(|s| matches!(s, Step::Close)), "never closes"),
+            (
+                self.rlimits.iter().any(|l| !RESOURCES.contains(&&*l.resource)),
+                "limits what is none",
+            ),
+            (failure.is_some_and(|f| !FAILURES.contains(&&*f.kind)), "expects no kind of failure"),
+            (failure.is_some_and(|f| !STAGES.contains(&&*f.stage)), "expects no stage of a start"),
         ];
         match rules.into_iter().find(|(broken, _)| *broken) {
             Some((_, rule)) => Err(format!("case {:?} {rule}", self.name)),
             None => Ok(()),
         }
     }
+}
+
+/// A letter and perhaps a number.
+fn is_promise(name: &str) -> bool {
+    let number = name.strip_prefix(|letter| matches!(letter, 'A'..='O'));
+    number.is_some_and(|number| number.bytes().all(|digit| digit.is_ascii_digit()))
 }

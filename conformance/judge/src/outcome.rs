@@ -2,16 +2,23 @@
 
 use crate::bytes::show;
 use crate::format::{Case, Expect, Failure, Kind, Match, Mode, Usage};
-use crate::run::scaled;
-use microsandbox::{ErrorKind, ExecFailed, ExitStatus};
-use std::time::Duration;
+use crate::protocol::{Exited, Failed};
+use crate::suite::scaled;
+use std::time::{Duration, Instant};
 
 /// How a command, or the call that ran it, ended.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    Exited(ExitStatus),
-    Failed(ExecFailed),
-    Error(ErrorKind, String),
+    Exited(Exited),
+    Failed {
+        failed: Failed,
+        message: Vec<u8>,
+        path: Vec<u8>,
+    },
+    Error {
+        kind: String,
+        message: String,
+    },
     /// Nobody waited for it.
     Closed,
 }
@@ -29,6 +36,22 @@ pub(crate) struct Outcome {
     pub(crate) events: Option<Vec<Kind>>,
     pub(crate) stdin_errors: u32,
     pub(crate) took: Duration,
+}
+
+impl Outcome {
+    /// An end about which nothing more is known.
+    pub(crate) fn new(end: End, begun: Instant) -> Self {
+        Outcome {
+            end,
+            output: None,
+            totals: None,
+            truncated: false,
+            writer_left: None,
+            events: None,
+            stdin_errors: 0,
+            took: begun.elapsed(),
+        }
+    }
 }
 
 /// Everything that is not as expected, one sentence each.
@@ -76,12 +99,11 @@ pub(crate) fn problems(case: &Case, outcome: &Outcome, own_path: &str) -> Vec<St
 fn end_problem(expect: &Expect, end: &End, own_path: &str) -> Option<String> {
     match (expect, end) {
         (Expect { closed: true, .. }, End::Closed) => None,
-        (Expect { failure: Some(wanted), .. }, End::Failed(got)) => {
-            failure_problem(wanted, got, own_path)
+        (Expect { failure: Some(wanted), .. }, End::Failed { failed, message, path }) => {
+            failure_problem(wanted, failed, message, path, own_path)
         }
-        (Expect { error: Some(wanted), .. }, End::Error(kind, message)) => {
-            let wrong = || format!("expected the error {wanted}, got {}: {message}", kind.name());
-            (kind.name() != wanted).then(wrong)
+        (Expect { error: Some(wanted), .. }, End::Error { kind, message }) => {
+            (kind != wanted).then(|| format!("expected the error {wanted}, got {kind}: {message}"))
         }
         (Expect { closed: false, failure: None, error: None, .. }, End::Exited(status)) => {
             status_problem(expect, status)
@@ -98,38 +120,42 @@ fn end_problem(expect: &Expect, end: &End, own_path: &str) -> Option<String> {
     }
 }
 
-fn failure_problem(wanted: &Failure, got: &ExecFailed, own_path: &str) -> Option<String> {
-    let same = wanted.kind == got.kind.name()
-        && wanted.stage == got.stage.name()
+fn failure_problem(
+    wanted: &Failure,
+    got: &Failed,
+    message: &[u8],
+    path: &[u8],
+    own_path: &str,
+) -> Option<String> {
+    let same = wanted.kind == got.kind
+        && wanted.stage == got.stage
         && wanted.errno_name == got.errno_name
         && (got.errno == 0) == wanted.errno_name.is_empty()
-        && wanted.path.as_ref().is_none_or(|path| path.value(own_path) == got.path);
+        && wanted.path.as_ref().is_none_or(|wanted| wanted.value(own_path) == path);
     if !same {
-        let got = (got.kind.name(), got.stage.name(), &got.errno_name, show(&got.path));
-        return Some(format!("expected {wanted:?}, got {got:?}"));
+        return Some(format!("expected {wanted:?}, got {got:?} of {}", show(path)));
     }
-    let bad = got.message.is_empty() || got.message.contains('\n');
-    bad.then(|| format!("the message is not one line: {:?}", got.message))
+    let bad = message.is_empty() || message.contains(&b'\n');
+    bad.then(|| format!("the message is not one line: {}", show(message)))
 }
 
-fn status_problem(expect: &Expect, status: &ExitStatus) -> Option<String> {
-    let signal = expect.signal.or(expect.timed_out.then_some(9).filter(|_| expect.code.is_none()));
-    let code = expect.code.unwrap_or(if signal.is_some() { -1 } else { 0 });
-    let wanted = (code, signal, expect.timed_out, expect.core.unwrap_or(status.core_dumped));
-    let got = (status.code, status.signal, status.timed_out, status.core_dumped);
-    if wanted != got {
+fn status_problem(expect: &Expect, got: &Exited) -> Option<String> {
+    let killed = if expect.timed_out && expect.code.is_none() { 9 } else { 0 };
+    let signal = expect.signal.map_or(killed, Into::into);
+    let code = expect.code.unwrap_or(if signal == 0 { 0 } else { -1 });
+    let wanted = (code, signal, expect.timed_out, expect.core.unwrap_or(got.core));
+    if wanted != (got.code, got.signal, got.timed_out, got.core) {
         let names = "(code, signal, timed out, core)";
         return Some(format!("expected {names} {wanted:?}, got {got:?}"));
     }
-    if status.success != (code == 0 && signal.is_none()) {
-        return Some(format!("success is {} with {got:?}", status.success));
+    let success = code == 0 && signal == 0;
+    if got.success.unwrap_or(success) != success {
+        return Some(format!("success is {:?} with {got:?}", got.success));
     }
     let usage = expect.usage?;
-    let got = status.usage.unwrap_or_default();
-    let at_least = |ms: Option<u64>| Duration::from_millis(ms.unwrap_or(0));
     let Usage { cpu_ms_min, rss_min, wall_ms_min } = usage;
-    let enough = got.user_time + got.system_time >= at_least(cpu_ms_min)
-        && got.wall_time >= at_least(wall_ms_min)
+    let enough = got.cpu_us >= cpu_ms_min.unwrap_or(0) * 1000
+        && got.wall_us >= wall_ms_min.unwrap_or(0) * 1000
         && got.max_rss >= rss_min.unwrap_or(0);
     (!enough).then(|| format!("expected {usage:?}, got {got:?}"))
 }

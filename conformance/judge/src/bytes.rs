@@ -1,6 +1,6 @@
 //! Bytes as cases write them, and what is said of bytes.
 
-use crate::format::{Bytes, Form, Match, Matches};
+use crate::format::{Bytes, Form, Hex, Match, Matches};
 use sha2::{Digest, Sha256};
 
 /// What stands for the run's own path in every text.
@@ -13,26 +13,19 @@ impl Bytes {
             Bytes::Plain(text) | Bytes::Form(Form::Text(text)) => {
                 text.replace(OWN_PATH, own_path).into_bytes()
             }
-            Bytes::Form(Form::Hex(hex)) => unhex(hex),
+            Bytes::Form(Form::Hex(Hex(bytes))) => bytes.clone(),
             Bytes::Form(Form::Repeat { of, count }) => of.value(own_path).repeat(*count),
-            Bytes::Form(Form::Cycle(count)) => (0..=250).cycle().take(*count).collect(),
+            Bytes::Form(Form::Cycle(count)) => {
+                // Whole turns, since there are cases of many megabytes.
+                let mut bytes = (0..=250).collect::<Vec<u8>>().repeat(count / 251 + 1);
+                bytes.truncate(*count);
+                bytes
+            }
             Bytes::Form(Form::Concat(parts)) => {
                 parts.iter().flat_map(|part| part.value(own_path)).collect()
             }
         }
     }
-
-    /// As a text, for what only takes one.
-    pub(crate) fn text(&self, own_path: &str) -> String {
-        String::from_utf8(self.value(own_path)).unwrap()
-    }
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b' ').collect();
-    assert!(digits.len().is_multiple_of(2), "odd number of digits: {text}");
-    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-    digits.chunks(2).map(pair).collect()
 }
 
 impl Match {
@@ -79,9 +72,11 @@ impl Matches {
     fn matches_problem(&self, got: &[u8], own_path: &str) -> Option<String> {
         let pattern = self.matches.as_ref()?.replace(OWN_PATH, own_path);
         // The whole of it, with `.` for any byte but a line's end.
-        let regex = regex::bytes::Regex::new(&format!("(?-u)^(?:{pattern})$")).unwrap();
-        let wrong = || format!("expected a match of {pattern:?}, got {}", show(got));
-        (!regex.is_match(got)).then(wrong)
+        match regex::bytes::Regex::new(&format!("(?-u)^(?:{pattern})$")) {
+            Ok(regex) if regex.is_match(got) => None,
+            Ok(_) => Some(format!("expected a match of {pattern:?}, got {}", show(got))),
+            Err(error) => Some(error.to_string()),
+        }
     }
 
     fn lines_problem(&self, got: &[u8], own_path: &str) -> Option<String> {

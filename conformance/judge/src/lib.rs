@@ -1,0 +1,20 @@
+//! The judge of the conformance cases: it reads them, drives a testee over a pipe, and decides.
+//!
+//! `conformance/README.md` describes the cases and the protocol. A testee only carries out requests
+//! and says what came; nothing about what is right is known to it.
+
+#![forbid(unsafe_code)]
+
+mod bytes;
+mod format;
+mod outcome;
+mod protocol;
+mod received;
+mod rootfs;
+mod run;
+mod suite;
+mod testee;
+#[cfg(test)]
+mod tests;
+
+pub use suite::{Report, judge};

@@ -1,0 +1,189 @@
+//! What goes over the pipe: one line of JSON, then the bytes that it speaks of.
+
+use crate::bytes::show;
+use crate::format::Kind;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::io::{BufRead, Error, Result};
+
+/// One action for the testee, with the bytes that belong to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    line: Map<String, Value>,
+    parts: Vec<Vec<u8>>,
+}
+
+impl Request {
+    pub(crate) fn new(action: &str) -> Self {
+        Request { line: Map::from_iter([("do".to_owned(), action.into())]), parts: Vec::new() }
+    }
+
+    /// A request about a sandbox or an exec, which is named by the request that made it.
+    pub(crate) fn of(action: &str, what: &str, id: u64) -> Self {
+        Request::new(action).with(what, id)
+    }
+
+    /// Sets a field that is a number, a flag or a word that needs no escape in JSON.
+    pub(crate) fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
+        self.line.insert(field.to_owned(), value.into());
+        self
+    }
+
+    /// Sets a field that is bytes: the number of a part.
+    pub(crate) fn bytes(mut self, field: &str, bytes: Vec<u8>) -> Self {
+        let part = self.part(bytes);
+        self.with(field, part)
+    }
+
+    /// Adds a part and returns its number.
+    pub(crate) fn part(&mut self, bytes: Vec<u8>) -> usize {
+        self.parts.push(bytes);
+        self.parts.len() - 1
+    }
+
+    /// The line and the parts behind it.
+    pub(crate) fn encode(mut self, id: u64) -> (String, Vec<Vec<u8>>) {
+        let lengths: Vec<usize> = self.parts.iter().map(Vec::len).collect();
+        self.line.insert("id".to_owned(), id.into());
+        self.line.insert("parts".to_owned(), lengths.into());
+        (Value::Object(self.line).to_string(), self.parts)
+    }
+}
+
+/// One line of the testee: an event, or the last word on a request.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Reply {
+    pub(crate) id: u64,
+    pub(crate) event: Option<Kind>,
+    /// The part with an event's bytes.
+    pub(crate) data: Option<usize>,
+    pub(crate) done: Option<Done>,
+    #[serde(default, rename = "parts")]
+    lengths: Vec<usize>,
+    #[serde(skip)]
+    pub(crate) parts: Vec<Vec<u8>>,
+}
+
+/// What became of a request. Numbers named `..: usize` that hold bytes are those of parts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Done {
+    Ok,
+    /// Of `hello`: whether this is the bare C ABI, which reports what languages raise.
+    Hello {
+        bare: bool,
+    },
+    /// Of `start` and `reattach`.
+    Started {
+        session: String,
+    },
+    /// Of `take_stdin`: whether there was a writing end.
+    Sink(bool),
+    /// Of `give_up`: whether the call came to its end.
+    Ended(bool),
+    /// Of `listed`.
+    State(String),
+    /// The call failed.
+    Error {
+        kind: String,
+        message: usize,
+    },
+    /// The language has no way to ask for this.
+    Cannot(Cannot),
+    /// Of `run`, `collect` and `wait`.
+    Exited(Exited),
+    Failed(Failed),
+}
+
+/// Why a language cannot ask for what a case asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Cannot {
+    /// A NUL ends its texts.
+    Nul,
+    /// `=` ends a variable's name.
+    Equals,
+    /// Zero is the default of an option.
+    Zero,
+    /// Its texts are Unicode.
+    Utf8,
+}
+
+impl Cannot {
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Cannot::Nul => "a NUL in a text that a NUL ends",
+            Cannot::Equals => "'=' in a variable's name, which '=' ends",
+            Cannot::Zero => "a zero that means the default",
+            Cannot::Utf8 => "bytes that are not UTF-8 in a text",
+        }
+    }
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Exited {
+    pub(crate) code: i32,
+    /// 0: none.
+    pub(crate) signal: i32,
+    pub(crate) core: bool,
+    pub(crate) timed_out: bool,
+    /// Absent where the language has no such word.
+    pub(crate) success: Option<bool>,
+    /// User and system together.
+    pub(crate) cpu_us: u64,
+    pub(crate) wall_us: u64,
+    pub(crate) max_rss: u64,
+    /// The call failed for its timeout, and the error carried this.
+    #[serde(default)]
+    pub(crate) raised: bool,
+    pub(crate) output: Option<Output>,
+}
+
+/// What was collected.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Output {
+    pub(crate) stdout: usize,
+    pub(crate) stderr: usize,
+    pub(crate) stdout_total: u64,
+    pub(crate) stderr_total: u64,
+    pub(crate) truncated: bool,
+    pub(crate) writer_left: bool,
+}
+
+/// Why a command never started.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Failed {
+    pub(crate) kind: String,
+    pub(crate) stage: String,
+    pub(crate) errno: i32,
+    pub(crate) errno_name: String,
+    pub(crate) message: usize,
+    pub(crate) path: usize,
+}
+
+impl Reply {
+    /// Reads one; `None` at the end.
+    pub(crate) fn read(from: &mut impl BufRead) -> Result<Option<Reply>> {
+        let mut line = Vec::new();
+        from.read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Ok(None);
+        }
+        let mut reply: Reply = serde_json::from_slice(&line)
+            .map_err(|error| Error::other(format!("{error} in {}", show(&line))))?;
+        for length in std::mem::take(&mut reply.lengths) {
+            let mut part = vec![0; length];
+            from.read_exact(&mut part)?;
+            reply.parts.push(part);
+        }
+        if reply.event.is_some() == reply.done.is_some() {
+            return Err(Error::other(format!("neither event nor end: {}", show(&line))));
+        }
+        Ok(Some(reply))
+    }
+}

@@ -1,0 +1,57 @@
+//! The events of a command that came so far.
+
+use crate::bytes::show;
+use crate::format::Kind;
+use crate::protocol::Reply;
+use std::time::Instant;
+
+/// What has been received.
+#[derive(Default)]
+pub(crate) struct Received {
+    pub(crate) events: Vec<Kind>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+    /// Up to where `wait_stdout` and `wait_stderr` have looked.
+    pub(crate) looked: [usize; 2],
+    pub(crate) stdin_errors: u32,
+    /// When `exited` came.
+    pub(crate) exited: Option<Instant>,
+}
+
+impl Received {
+    pub(crate) fn ended(&self) -> bool {
+        self.events.last() == Some(&Kind::End)
+    }
+
+    pub(crate) fn output(&self, at: usize) -> &[u8] {
+        if at == 0 { &self.stdout } else { &self.stderr }
+    }
+
+    pub(crate) fn tell(&self) -> String {
+        let (stdout, stderr) = (show(&self.stdout), show(&self.stderr));
+        format!("{:?}, stdout {stdout}, stderr {stderr}", self.events)
+    }
+
+    pub(crate) fn take(&mut self, reply: &Reply) -> Result<(), String> {
+        let kind = reply.event.ok_or("a reply that is no event")?;
+        let data = match reply.data {
+            Some(part) => reply.parts.get(part).ok_or("a part is missing")?.as_slice(),
+            None => &[],
+        };
+        match kind {
+            // The end is told for ever after, to whoever asks again.
+            Kind::End if self.ended() => return Ok(()),
+            Kind::Stdout => self.stdout.extend_from_slice(data),
+            Kind::Stderr => self.stderr.extend_from_slice(data),
+            Kind::StdinError => self.stdin_errors += 1,
+            Kind::Exited => self.exited = Some(Instant::now()),
+            Kind::Started | Kind::Failed | Kind::Lost | Kind::End => {}
+        }
+        // Output comes in pieces of any size; everything else counts each time.
+        let output = matches!(kind, Kind::Stdout | Kind::Stderr);
+        if !(output && self.events.last() == Some(&kind)) {
+            self.events.push(kind);
+        }
+        Ok(())
+    }
+}

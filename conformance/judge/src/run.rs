@@ -1,0 +1,593 @@
+//! One run of a case: the call, its steps, and what came of it.
+
+use crate::bytes::{OWN_PATH, find, show};
+use crate::format::{Bytes, Call, Case, Infinity, Limit, Listed, Match, Mode, RESOURCES};
+use crate::format::{Run, Stdin, Step};
+use crate::outcome::{self, End, Outcome};
+use crate::protocol::{Cannot, Done, Exited, Request};
+use crate::received::Received;
+use crate::suite::scaled;
+use crate::testee::{Answer, Testee};
+use serde_json::json;
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long a case may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Why a case did not pass.
+#[derive(Debug)]
+pub(crate) enum Problem {
+    Wrong(String),
+    /// The language cannot say it.
+    Cannot(Cannot),
+}
+
+impl From<String> for Problem {
+    fn from(why: String) -> Self {
+        Problem::Wrong(why)
+    }
+}
+
+impl From<&str> for Problem {
+    fn from(why: &str) -> Self {
+        Problem::Wrong(why.to_owned())
+    }
+}
+
+type Verdict<T> = Result<T, Problem>;
+
+/// Runs a case once.
+pub(crate) fn once(case: &Case, testee: &Testee, sandbox: u64, own_path: &str) -> Verdict<()> {
+    let deadline = Instant::now() + scaled(LIMIT);
+    thread::scope(|scope| {
+        let (execs, received) = (Vec::new(), Received::default());
+        let (exec, sink, input_closed, feeder) = (None, false, false, None);
+        let state = State { exec, execs, sink, input_closed, feeder, received };
+        let mut running = Running { case, testee, sandbox, own_path, deadline, scope, state };
+        let result = running.judged();
+        running.clean_up();
+        result
+    })
+}
+
+/// What has been started so far.
+struct State<'scope> {
+    /// The case's own command, and its session.
+    exec: Option<Exec>,
+    /// Everything that has to be cleaned up.
+    execs: Vec<u64>,
+    /// The writing end is taken.
+    sink: bool,
+    input_closed: bool,
+    feeder: Option<ScopedJoinHandle<'scope, Result<(), String>>>,
+    received: Received,
+}
+
+#[derive(Debug, Clone)]
+struct Exec {
+    id: u64,
+    session: String,
+    closed: bool,
+}
+
+struct Running<'scope, 'env> {
+    case: &'env Case,
+    testee: &'env Testee,
+    sandbox: u64,
+    own_path: &'env str,
+    deadline: Instant,
+    scope: &'scope thread::Scope<'scope, 'env>,
+    state: State<'scope>,
+}
+
+impl Running<'_, '_> {
+    fn judged(&mut self) -> Verdict<()> {
+        self.steps(&self.case.before, "before: ")?;
+        let mut outcome = self.run()?;
+        if self.case.also_tty && self.case.tty.is_some() {
+            outcome::as_if_piped(&mut outcome, self.case.mode);
+        }
+        self.compare(&outcome)?;
+        self.steps(&self.case.after, "afterwards: ")
+    }
+
+    fn compare(&self, outcome: &Outcome) -> Verdict<()> {
+        let problems = outcome::problems(self.case, outcome, self.own_path);
+        if problems.is_empty() { Ok(()) } else { Err(problems.join("; ").into()) }
+    }
+
+    fn run(&mut self) -> Verdict<Outcome> {
+        let begun = Instant::now();
+        match (self.case.at_once, self.case.mode) {
+            (Some(many), _) => return self.at_once(many.get(), begun),
+            (None, Mode::Collect) if self.case.steps.is_empty() => {
+                let answer = self.ask(self.command("run"))?;
+                return self.collected(&answer, begun);
+            }
+            _ => {}
+        }
+        let answer = self.start()?;
+        let Done::Started { session } = &answer.done else {
+            return self.collected(&answer, begun);
+        };
+        let (id, session) = (answer.id, session.clone());
+        self.state.exec = Some(Exec { id, session, closed: false });
+        self.steps(&self.case.steps, "")?;
+        let outcome = if self.exec()?.closed {
+            Outcome::new(End::Closed, begun)
+        } else {
+            match self.case.mode {
+                Mode::Collect => {
+                    let answer = self.ask(Request::of("collect", "exec", id))?;
+                    self.collected(&answer, begun)?
+                }
+                Mode::Wait => self.waited(id, begun)?,
+                Mode::Stream => self.streamed(id, begun)?,
+            }
+        };
+        self.fed()?;
+        Ok(outcome)
+    }
+
+    /// Starts many at once, of which all are to be alike.
+    fn at_once(&mut self, many: u32, begun: Instant) -> Verdict<Outcome> {
+        let started: Vec<_> = (0..many).map(|_| self.start()).collect::<Verdict<_>>()?;
+        let mut last = None;
+        for answer in started {
+            let answer = match answer.done {
+                Done::Started { .. } => self.ask(Request::of("collect", "exec", answer.id))?,
+                _ => answer,
+            };
+            let outcome = self.collected(&answer, begun)?;
+            self.compare(&outcome)
+                .map_err(|problem| within(&format!("one of {many}: "), problem))?;
+            last = Some(outcome);
+        }
+        last.ok_or("none was started".into())
+    }
+
+    fn start(&mut self) -> Verdict<Answer> {
+        let answer = self.ask(self.command("start"))?;
+        if matches!(answer.done, Done::Started { .. }) {
+            self.state.execs.push(answer.id);
+        }
+        Ok(answer)
+    }
+
+    /// The request that runs or starts the case's command.
+    fn command(&self, action: &str) -> Request {
+        let case = self.case;
+        let value = |bytes: &Bytes| bytes.value(self.own_path);
+        let mut request = Request::of(action, "sandbox", self.sandbox);
+        for (field, bytes) in [("cmd", &case.cmd), ("script", &case.script), ("cwd", &case.cwd)] {
+            if let Some(bytes) = bytes {
+                request = request.bytes(field, value(bytes));
+            }
+        }
+        let args: Vec<usize> = case.args.iter().map(|arg| request.part(value(arg))).collect();
+        request = env(request.with("args", args), &case.env, self.own_path);
+        if let Some(user) = &case.user {
+            request = request.bytes("user", user.clone().into_bytes());
+        }
+        if let Some(tty) = case.tty {
+            request = request.with("tty", true);
+            if let (Some(rows), Some(cols)) = (tty.rows, tty.cols) {
+                request = request.with("rows", rows).with("cols", cols);
+            }
+        }
+        // No language reads all of 64 bits from JSON: infinity is -1.
+        let number = |limit| match limit {
+            Limit::Number(number) => i64::try_from(number).unwrap_or(-1),
+            Limit::Word(Infinity::Infinity) => -1,
+        };
+        let limits = case.rlimits.iter().map(|limit| {
+            let resource = RESOURCES.iter().position(|name| *name == limit.resource);
+            json!([limit.resource, resource, number(limit.soft), number(limit.hard)])
+        });
+        request = request.with("rlimits", limits.collect::<Vec<_>>());
+        request = match &case.stdin {
+            Stdin::Null => request,
+            Stdin::Pipe => request.with("stdin_pipe", true),
+            Stdin::Bytes(bytes) => request.bytes("stdin", value(bytes)),
+        };
+        let numbers = [
+            ("timeout_ms", case.timeout_ms),
+            ("drain_ms", case.drain_ms),
+            ("max_output", case.max_output),
+        ];
+        for (field, number) in numbers {
+            if let Some(number) = number {
+                request = request.with(field, number);
+            }
+        }
+        if case.wait_for_eof { request.with("wait_for_eof", true) } else { request }
+    }
+
+    fn ask(&mut self, request: Request) -> Verdict<Answer> {
+        let received = &mut self.state.received;
+        let answer = self.testee.ask(request, self.deadline, |reply| received.take(&reply));
+        let answer = answer.map_err(|why| format!("{why} after {}", self.state.received.tell()))?;
+        match answer.done {
+            Done::Cannot(cannot) if asks_for(self.case, cannot) => Err(Problem::Cannot(cannot)),
+            Done::Cannot(cannot) => {
+                Err(format!("the testee skips for no reason: {}", cannot.reason()).into())
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    /// Does what has to succeed.
+    fn fine(&mut self, request: Request) -> Verdict<()> {
+        let answer = self.ask(request)?;
+        if matches!(answer.done, Done::Ok) { Ok(()) } else { Err(answer.wrong().into()) }
+    }
+
+    /// Does what has to fail with this kind.
+    fn fails(&mut self, request: Request, wanted: &str) -> Verdict<()> {
+        let answer = self.ask(request)?;
+        match &answer.done {
+            Done::Error { kind, .. } if kind == wanted => Ok(()),
+            _ => Err(format!("expected {wanted}, got {}", answer.wrong()).into()),
+        }
+    }
+
+    fn exec(&self) -> Verdict<&Exec> {
+        self.state.exec.as_ref().ok_or("nothing was started".into())
+    }
+
+    /// A request on the case's own handle.
+    fn own(&self, action: &str) -> Verdict<Request> {
+        match self.exec()? {
+            Exec { closed: true, .. } => Err("the handle is closed".into()),
+            Exec { id, .. } => Ok(Request::of(action, "exec", *id)),
+        }
+    }
+
+    fn collected(&self, answer: &Answer, begun: Instant) -> Verdict<Outcome> {
+        let mut outcome = Outcome::new(end_of(answer)?, begun);
+        let End::Exited(Exited { timed_out, raised, output, .. }) = &outcome.end else {
+            return Ok(outcome);
+        };
+        // That the time ran out is an error of the call, but in C.
+        if *raised != (*timed_out && !self.testee.bare) {
+            return Err(format!("the call failed: {raised}, its time ran out: {timed_out}").into());
+        }
+        let output = output.clone().ok_or("a collected call without an output")?;
+        outcome.output =
+            Some((answer.part(output.stdout)?.to_vec(), answer.part(output.stderr)?.to_vec()));
+        outcome.totals = Some((output.stdout_total, output.stderr_total));
+        outcome.truncated = output.truncated;
+        outcome.writer_left = Some(output.writer_left);
+        Ok(outcome)
+    }
+
+    fn waited(&mut self, exec: u64, begun: Instant) -> Verdict<Outcome> {
+        let first = self.ask(Request::of("wait", "exec", exec))?;
+        let outcome = Outcome::new(end_of(&first)?, begun);
+        let second = self.ask(Request::of("wait", "exec", exec))?;
+        match end_of(&second)? {
+            second if second == outcome.end => Ok(outcome),
+            second => Err(format!("a second wait said {second:?} after {:?}", outcome.end).into()),
+        }
+    }
+
+    fn streamed(&mut self, exec: u64, begun: Instant) -> Verdict<Outcome> {
+        self.receive("end", Received::ended)?;
+        let took = self.state.received.exited.map_or_else(|| begun.elapsed(), |at| at - begun);
+        let count = self.state.received.events.len();
+        for _ in 0..2 {
+            self.fine(self.own("recv")?.with("until", "any"))?;
+        }
+        if let Some(event) = self.state.received.events.get(count) {
+            return Err(format!("{event:?} came after the end").into());
+        }
+        let end = end_of(&self.ask(Request::of("wait", "exec", exec))?)?;
+        let mut writer_left = None;
+        if matches!(end, End::Exited(_)) {
+            let answer = self.ask(Request::of("collect", "exec", exec))?;
+            let Done::Exited(Exited { output: Some(output), .. }) = &answer.done else {
+                return Err(format!("collect after the end: {}", answer.wrong()).into());
+            };
+            writer_left = Some(output.writer_left);
+        }
+        let Received { events, stdout, stderr, stdin_errors, .. } =
+            std::mem::take(&mut self.state.received);
+        let (events, output) = (Some(events), Some((stdout, stderr)));
+        let outcome = Outcome::new(end, begun);
+        Ok(Outcome { output, writer_left, events, stdin_errors, took, ..outcome })
+    }
+
+    /// Receives, up to an event of a kind each time, until it is so.
+    fn receive(&mut self, until: &str, so: impl Fn(&Received) -> bool) -> Verdict<()> {
+        while !so(&self.state.received) {
+            if self.state.received.ended() {
+                return Err(format!("the end came first: {}", self.state.received.tell()).into());
+            }
+            self.fine(self.own("recv")?.with("until", until))?;
+        }
+        Ok(())
+    }
+
+    fn wait_text(&mut self, at: usize, text: &[u8]) -> Verdict<()> {
+        let found = |received: &Received| {
+            let rest = received.output(at).get(*received.looked.get(at)?..)?;
+            find(rest, text)
+        };
+        self.receive("any", |received| found(received).is_some())
+            .map_err(|problem| within(&format!("waiting for {}: ", show(text)), problem))?;
+        let end = found(&self.state.received).unwrap_or_default() + text.len();
+        if let Some(looked) = self.state.received.looked.get_mut(at) {
+            *looked += end;
+        }
+        Ok(())
+    }
+
+    fn steps(&mut self, steps: &[Step], place: &str) -> Verdict<()> {
+        for (number, step) in steps.iter().enumerate() {
+            self.step(step)
+                .map_err(|problem| within(&format!("{place}step {}: ", number + 1), problem))?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step) -> Verdict<()> {
+        let value = |bytes: &Bytes| bytes.value(self.own_path);
+        match step {
+            Step::Wait(kind) => {
+                self.receive(kind.name(), |received| received.events.contains(kind))
+            }
+            Step::WaitStdout(text) => self.wait_text(0, &value(text)),
+            Step::WaitStderr(text) => self.wait_text(1, &value(text)),
+            Step::WaitExit => {
+                let answer = self.ask(self.own("wait")?)?;
+                let exited = matches!(answer.done, Done::Exited(_));
+                if exited { Ok(()) } else { Err(answer.wrong().into()) }
+            }
+            Step::Write(data) => {
+                let data = value(data);
+                let request = self.input("write")?;
+                self.fine(request.bytes("data", data))
+            }
+            Step::WriteFails { data, error } => self.write_fails(value(data), error),
+            Step::Feed(data) => self.feed(value(data)),
+            Step::CloseStdin => {
+                let request = self.input("close_stdin")?;
+                // A closed handle is none any more in C.
+                if std::mem::replace(&mut self.state.input_closed, true) && self.testee.bare {
+                    return self.fails(request, "closed");
+                }
+                self.fine(request)
+            }
+            Step::NoSink => match self.take_stdin()? {
+                false => Ok(()),
+                true => Err("there is a writing end".into()),
+            },
+            Step::Signal(signal) => self.control("signal", |r| r.with("signal", *signal), None),
+            Step::SignalFails { signal, error } => {
+                self.control("signal", |r| r.with("signal", *signal), Some(error))
+            }
+            Step::Kill => self.control("kill", |request| request, None),
+            Step::KillFails(error) => self.control("kill", |request| request, Some(error)),
+            Step::Resize(rows, cols) => self.fine(size(self.own("resize")?, *rows, *cols)),
+            Step::ResizeFails { rows, cols, error } => {
+                self.fails(size(self.own("resize")?, *rows, *cols), error)
+            }
+            Step::GiveUp { on, times } => self.give_up(*on, times.get()),
+            Step::Close => {
+                // The writing end is ours already, if anybody is to have it.
+                if matches!(self.case.stdin, Stdin::Pipe) {
+                    self.input("")?;
+                }
+                self.fine(self.own("close")?)?;
+                self.state.exec.iter_mut().for_each(|exec| exec.closed = true);
+                Ok(())
+            }
+            Step::Run(run) => self.beside(run),
+            Step::Until(condition) => {
+                let script = format!("until {condition}; do usleep 10000; done");
+                self.beside(&Run { script, stdout: Some(Match::All(Default::default())) })
+            }
+            Step::Listed(wanted) => {
+                let wanted = match wanted {
+                    Listed::Running => "running",
+                    Listed::Ended => "ended",
+                };
+                let session = self.exec()?.session.clone();
+                let request = Request::of("listed", "sandbox", self.sandbox);
+                let answer = self.ask(request.with("session", session))?;
+                match &answer.done {
+                    Done::State(state) if state == wanted => Ok(()),
+                    _ => Err(format!("expected {wanted}, got {}", answer.wrong()).into()),
+                }
+            }
+        }
+    }
+
+    /// A request on the writing end, which is then taken.
+    fn input(&mut self, action: &str) -> Verdict<Request> {
+        if !self.state.sink {
+            self.state.sink = self.take_stdin()?;
+        }
+        match self.state.sink {
+            true => Ok(Request::of(action, "exec", self.exec()?.id)),
+            false => Err("there is no writing end".into()),
+        }
+    }
+
+    fn take_stdin(&mut self) -> Verdict<bool> {
+        let answer = self.ask(self.own("take_stdin")?)?;
+        match answer.done {
+            Done::Sink(there) => Ok(there),
+            _ => Err(answer.wrong().into()),
+        }
+    }
+
+    fn write_fails(&mut self, data: Vec<u8>, wanted: &str) -> Verdict<()> {
+        let request = self.input("write")?.bytes("data", data);
+        loop {
+            let answer = self.ask(request.clone())?;
+            match &answer.done {
+                Done::Ok => {}
+                Done::Error { kind, .. } if kind == wanted => return Ok(()),
+                _ => return Err(format!("expected {wanted}, got {}", answer.wrong()).into()),
+            }
+        }
+    }
+
+    /// Writes and closes while the case goes on.
+    fn feed(&mut self, data: Vec<u8>) -> Verdict<()> {
+        let requests = [self.input("write")?.bytes("data", data), self.input("close_stdin")?];
+        let (testee, deadline) = (self.testee, self.deadline);
+        self.state.feeder = Some(self.scope.spawn(move || {
+            for request in requests {
+                let answer = testee.ask(request, deadline, |_| Err("an event".to_owned()))?;
+                match &answer.done {
+                    Done::Ok => {}
+                    // That nobody reads any more is not the feeder's fault.
+                    Done::Error { kind, .. } if kind == "broken_pipe" => {}
+                    _ => return Err(answer.wrong()),
+                }
+            }
+            Ok(())
+        }));
+        Ok(())
+    }
+
+    fn fed(&mut self) -> Verdict<()> {
+        match self.state.feeder.take().map(ScopedJoinHandle::join) {
+            None | Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(why))) => Err(format!("feeding: {why}").into()),
+            Some(Err(_)) => Err("the feeder panicked".into()),
+        }
+    }
+
+    /// Signals the command, by another handle of the session's when the case's own is closed.
+    fn control(
+        &mut self,
+        action: &str,
+        fill: impl Fn(Request) -> Request,
+        error: Option<&str>,
+    ) -> Verdict<()> {
+        let Exec { mut id, session, closed } = self.exec()?.clone();
+        if closed {
+            let request = Request::of("reattach", "sandbox", self.sandbox);
+            let answer = self.ask(request.with("session", session))?;
+            match (&answer.done, error) {
+                (Done::Started { .. }, _) => id = answer.id,
+                (Done::Error { kind, .. }, Some(wanted)) if kind == wanted => return Ok(()),
+                _ => return Err(answer.wrong().into()),
+            }
+            self.state.execs.push(id);
+        }
+        let request = fill(Request::of(action, "exec", id));
+        match error {
+            Some(wanted) => self.fails(request, wanted),
+            None => self.fine(request),
+        }
+    }
+
+    /// Begins a call and gives it up, again and again.
+    fn give_up(&mut self, call: Call, times: u32) -> Verdict<()> {
+        let on = match call {
+            Call::Recv => "recv",
+            Call::Wait => "wait",
+            Call::Collect => "collect",
+        };
+        let answer = self.ask(self.own("give_up")?.with("on", on).with("times", times))?;
+        match answer.done {
+            Done::Ended(true) if call == Call::Collect => {
+                Err("it ended while collecting was given up".into())
+            }
+            Done::Ended(_) => Ok(()),
+            _ => Err(answer.wrong().into()),
+        }
+    }
+
+    /// Runs another command beside the case's own.
+    fn beside(&mut self, run: &Run) -> Verdict<()> {
+        let script = run.script.replace(OWN_PATH, self.own_path);
+        let request = Request::of("run", "sandbox", self.sandbox);
+        let answer = self
+            .ask(request.bytes("script", script.clone().into_bytes()))
+            .map_err(|problem| within(&format!("{script}: "), problem))?;
+        let Done::Exited(Exited { code: 0, signal: 0, output: Some(output), .. }) = &answer.done
+        else {
+            return Err(format!("{script}: {}", answer.wrong()).into());
+        };
+        let nothing = Match::Exact(Bytes::Plain(String::new()));
+        let wanted = run.stdout.as_ref().unwrap_or(&nothing);
+        match wanted.problem(answer.part(output.stdout)?, self.own_path) {
+            Some(why) => Err(format!("{script}: {why}").into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves nothing behind, whatever went wrong. Most have ended, and there is nothing to kill.
+    fn clean_up(&mut self) {
+        self.deadline = Instant::now() + scaled(Duration::from_secs(5));
+        if self.state.exec.as_ref().is_some_and(|exec| exec.closed) {
+            let _ = self.control("kill", |request| request, None);
+        }
+        for exec in std::mem::take(&mut self.state.execs) {
+            let _ = self.ask(Request::of("kill", "exec", exec));
+            let _ = self.ask(Request::of("forget", "exec", exec));
+        }
+    }
+}
+
+/// Whether a case has what a language cannot say.
+pub(crate) fn asks_for(case: &Case, cannot: Cannot) -> bool {
+    let value = |bytes: &Bytes| bytes.value("");
+    let names = || case.env.iter().map(|(name, _)| value(name));
+    let mut texts = [&case.cmd, &case.script, &case.cwd]
+        .into_iter()
+        .flatten()
+        .chain(&case.args)
+        .chain(case.env.iter().flat_map(|(name, text)| [name, text]))
+        .map(value);
+    let tty = case.tty.unwrap_or_default();
+    match cannot {
+        Cannot::Nul => texts.any(|text| text.contains(&0)),
+        Cannot::Equals => names().any(|name| name.contains(&b'=')),
+        Cannot::Zero => {
+            [case.timeout_ms, case.max_output].contains(&Some(0))
+                || [tty.rows, tty.cols].contains(&Some(0))
+        }
+        Cannot::Utf8 => texts.any(|text| std::str::from_utf8(&text).is_err()),
+    }
+}
+
+fn end_of(answer: &Answer) -> Verdict<End> {
+    match &answer.done {
+        Done::Exited(exited) => Ok(End::Exited(exited.clone())),
+        Done::Failed(failed) => Ok(End::Failed {
+            message: answer.part(failed.message)?.to_vec(),
+            path: answer.part(failed.path)?.to_vec(),
+            failed: failed.clone(),
+        }),
+        Done::Error { kind, message } => {
+            let message = String::from_utf8_lossy(answer.part(*message)?).into_owned();
+            Ok(End::Error { kind: kind.clone(), message })
+        }
+        done => Err(format!("no end of a command: {done:?}").into()),
+    }
+}
+
+fn size(request: Request, rows: u16, cols: u16) -> Request {
+    request.with("rows", rows).with("cols", cols)
+}
+
+/// Adds variables to a request: pairs of parts, in order.
+pub(crate) fn env(mut request: Request, env: &[(Bytes, Bytes)], own_path: &str) -> Request {
+    let mut part = |bytes: &Bytes| request.part(bytes.value(own_path));
+    let pairs: Vec<_> = env.iter().map(|(name, value)| json!([part(name), part(value)])).collect();
+    request.with("env", pairs)
+}
+
+fn within(place: &str, problem: Problem) -> Problem {
+    match problem {
+        Problem::Wrong(why) => Problem::Wrong(format!("{place}{why}")),
+        Problem::Cannot(cannot) => Problem::Cannot(cannot),
+    }
+}

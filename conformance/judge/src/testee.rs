@@ -1,0 +1,179 @@
+//! The testee's process, and the pipes to it.
+
+use crate::bytes::show;
+use crate::protocol::{Done, Reply, Request};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::{BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+type Waiting = Arc<Mutex<Option<HashMap<u64, Sender<Reply>>>>>;
+
+/// A testee that runs. Requests may come from any thread; their replies find back to it.
+pub(crate) struct Testee {
+    child: Child,
+    input: Mutex<Option<ChildStdin>>,
+    next: AtomicU64,
+    /// Who waits for replies; `None` when no more will come.
+    waiting: Waiting,
+    /// How the reading of replies ended.
+    over: Mutex<Receiver<Result<(), String>>>,
+    trace: bool,
+    pub(crate) bare: bool,
+}
+
+/// The last word on a request, with its bytes.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) id: u64,
+    pub(crate) done: Done,
+    pub(crate) parts: Vec<Vec<u8>>,
+}
+
+impl Answer {
+    /// The bytes of a part.
+    pub(crate) fn part(&self, number: usize) -> Result<&[u8], String> {
+        self.parts.get(number).map(Vec::as_slice).ok_or_else(|| "a part is missing".to_owned())
+    }
+
+    /// Why it is no success, in one line.
+    pub(crate) fn wrong(&self) -> String {
+        match &self.done {
+            Done::Error { kind, message } => {
+                format!("{kind}: {}", String::from_utf8_lossy(self.part(*message).unwrap_or(b"?")))
+            }
+            done => format!("{done:?}"),
+        }
+    }
+}
+
+impl Testee {
+    /// Starts a testee with a home of its own.
+    pub(crate) fn start(command: &[OsString], home: &Path, trace: bool) -> Result<Self, String> {
+        let (program, args) = command.split_first().ok_or("no testee")?;
+        let mut child = Command::new(program);
+        child.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).env("MSB_HOME", home);
+        if std::env::var_os("MSB_DRIVER").is_none() {
+            child.env("MSB_DRIVER", "container");
+        }
+        let mut child =
+            child.spawn().map_err(|error| format!("cannot start {program:?}: {error}"))?;
+        let output = child.stdout.take().ok_or("the testee has no output")?;
+        let waiting = Waiting::new(Mutex::new(Some(HashMap::new())));
+        let (ended, over) = channel();
+        thread::spawn({
+            let waiting = Arc::clone(&waiting);
+            move || {
+                let result = read(output, &waiting, trace);
+                *waiting.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                let _ = ended.send(result);
+            }
+        });
+        let (input, next) = (Mutex::new(child.stdin.take()), AtomicU64::new(1));
+        Ok(Testee { child, input, next, waiting, over: Mutex::new(over), trace, bare: false })
+    }
+
+    /// Sends a request, gives its events to `on_event`, and returns its end.
+    pub(crate) fn ask(
+        &self,
+        request: Request,
+        deadline: Instant,
+        mut on_event: impl FnMut(Reply) -> Result<(), String>,
+    ) -> Result<Answer, String> {
+        let (id, replies) = self.send(request)?;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let reply = match replies.recv_timeout(left) {
+                Ok(reply) => reply,
+                Err(RecvTimeoutError::Timeout) => return Err("hung".to_owned()),
+                Err(RecvTimeoutError::Disconnected) => return Err("the testee is gone".to_owned()),
+            };
+            match reply.done {
+                Some(done) => return Ok(Answer { id, done, parts: reply.parts }),
+                None => on_event(reply)?,
+            }
+        }
+    }
+
+    fn send(&self, request: Request) -> Result<(u64, Receiver<Reply>), String> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, replies) = channel();
+        let gone = || "the testee is gone".to_owned();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.as_mut().ok_or_else(gone)?.insert(id, sender);
+        drop(waiting);
+        let (line, parts) = request.encode(id);
+        self.trace("->", &line, &parts);
+        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        let input = input.as_mut().ok_or_else(gone)?;
+        let mut send = || {
+            input.write_all(format!("{line}\n").as_bytes())?;
+            parts.iter().try_for_each(|part| input.write_all(part))
+        };
+        send().map_err(|error| format!("cannot write to the testee: {error}"))?;
+        Ok((id, replies))
+    }
+
+    fn trace(&self, direction: &str, line: &str, parts: &[Vec<u8>]) {
+        if self.trace {
+            trace(direction, line, parts);
+        }
+    }
+
+    /// Ends the testee, which has to end well and soon.
+    pub(crate) fn end(mut self, patience: Duration) -> Result<(), String> {
+        *self.input.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let over = self.over.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let read = over.recv_timeout(patience);
+        if read.is_err() {
+            let _ = self.child.kill();
+        }
+        let status = self.child.wait().map_err(|error| error.to_string())?;
+        match read {
+            Ok(Err(why)) => Err(format!("the testee broke the protocol: {why}")),
+            Ok(Ok(())) if status.success() => Ok(()),
+            Ok(Ok(())) => Err(format!("the testee ended badly: {status}")),
+            Err(_) => Err("the testee did not end with its input".to_owned()),
+        }
+    }
+}
+
+fn read(output: ChildStdout, waiting: &Waiting, trace_it: bool) -> Result<(), String> {
+    let mut output = BufReader::with_capacity(1 << 16, output);
+    while let Some(reply) = Reply::read(&mut output).map_err(|error| error.to_string())? {
+        if trace_it {
+            let (event, data, done) = (&reply.event, &reply.data, &reply.done);
+            let line = match done {
+                Some(done) => format!("{} {done:?}", reply.id),
+                None => format!("{} {event:?} {data:?}", reply.id),
+            };
+            trace("<-", &line, &reply.parts);
+        }
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = waiting.as_mut().ok_or("it goes on")?;
+        // Nobody waits any more for what hung; it has answered all the same.
+        let over = reply.done.is_some();
+        let id = reply.id;
+        if let Some(sender) = waiting.get(&id) {
+            let _ = sender.send(reply);
+        } else {
+            return Err(format!("a reply to {id}, which is no open request"));
+        }
+        if over {
+            waiting.remove(&id);
+        }
+    }
+    Ok(())
+}
+
+#[allow(clippy::print_stderr, reason = "asked for with --trace")]
+fn trace(direction: &str, line: &str, parts: &[Vec<u8>]) {
+    let parts: Vec<String> = parts.iter().map(|part| show(part)).collect();
+    eprintln!("{direction} {line} {}", parts.join(" "));
+}

@@ -1,0 +1,12 @@
+//! The conformance cases, held against the Rust SDK.
+//!
+//! `MSB_CONFORMANCE=text` runs only some of them; `MSB_TEST_TIME_SCALE=number` stretches every time
+//! on a slow machine. See `conformance/README.md`.
+
+#[test]
+fn every_conformance_case_holds_in_rust() {
+    let testee = [env!("CARGO_BIN_EXE_conformance-testee").into()];
+    let report = conformance_judge::judge(&testee, false).unwrap();
+    println!("{report}");
+    assert!(report.passed(), "{report}");
+}
