@@ -132,6 +132,8 @@ test-rust: agent $(ROOTFS)
 test-c: agent $(ROOTFS)
 	@$(CARGO) build --quiet --workspace
 	@scripts/test-c
+	@echo "== the conformance cases in C"
+	@scripts/conformance c
 
 test-bindings: agent
 	@$(CARGO) build --quiet --workspace

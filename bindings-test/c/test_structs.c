@@ -2,6 +2,7 @@
 #include "support.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* A struct as a later version might have it: with more behind its end. */
@@ -58,6 +59,45 @@ TEST(test_i_sandbox_options_of_other_size_lose_nothing)
     CHECK_OK(msb_sandbox_create(options, &sandbox, &err));
     CHECK_OK(msb_sandbox_wait_ready(sandbox, -1, &err));
     sandbox_end(sandbox, "size");
+}
+
+TEST(test_i_options_may_go_when_the_call_returns)
+{
+    enum { LONG = 5000, INPUT = 100000 };
+    for (int turn = 0; turn < 20; turn++) {
+        char *arg = calloc(1, LONG + 1), *variable = calloc(1, LONG + 3);
+        char *input = malloc(INPUT), *text = strdup("echo \"$0 $A\"; cat");
+        const char *args[] = {arg}, *env[] = {variable};
+        msb_exec_options options = script(text);
+        struct outcome outcome = {0};
+        msb_exec *exec;
+
+        memset(arg, 'x', LONG);
+        memset(variable, 'y', LONG + 2);
+        memcpy(variable, "A=", 2);
+        memset(input, 'z', INPUT);
+        SET_ARRAY(options, args, args);
+        SET_ARRAY(options, env, env);
+        options.stdin_data = (const uint8_t *)input;
+        options.stdin_len = INPUT;
+        exec = start(shared(), &options, NULL);
+        memset(arg, '!', LONG);
+        memset(variable, '!', LONG + 2);
+        memset(input, '!', INPUT);
+        memset(text, '!', strlen(text));
+        memset(&options, 0x55, sizeof options);
+        free(arg);
+        free(variable);
+        free(input);
+        free(text);
+        finish(exec, &outcome);
+        CHECK_INT(outcome.exit.code, 0);
+        CHECK_INT(outcome.out.len, LONG + 1 + LONG + 1 + INPUT);
+        CHECK_INT(strspn(outcome.out.data, "x"), LONG);
+        CHECK_INT(strspn(outcome.out.data + LONG + 1, "y"), LONG);
+        CHECK_INT(strspn(outcome.out.data + 2 * LONG + 2, "z"), INPUT);
+        forget(&outcome);
+    }
 }
 
 TEST(test_i_an_event_of_a_wrong_size_is_refused_and_loses_nothing)
