@@ -1,1 +1,0 @@
-../../../../go-smoke/conformance/outcome.go
