@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any, Callable, Coroutine, Iterator
 
 import pytest
@@ -15,6 +16,7 @@ from microsandbox import sync as blocking
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 IMAGE = os.environ["MSB_TEST_ROOTFS"]
 SCALE = float(os.environ.get("MSB_TEST_TIME_SCALE", "1"))
 LONG = bool(os.environ.get("MSB_TEST_LONG"))

@@ -16,8 +16,7 @@ from typing import Any, Iterator
 import pytest
 
 import microsandbox as m
-from conformance import REPOSITORY
-from conftest import IMAGE, SCALE
+from conftest import IMAGE, REPOSITORY, SCALE
 from microsandbox import Image, Sandbox, _abi, _errors
 from microsandbox import sync as blocking
 from test_streaming import descriptors, eventually, threads

@@ -8,7 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from conformance import REPOSITORY
+from conftest import REPOSITORY
 from microsandbox import _abi
 
 INCLUDE = REPOSITORY / "include"

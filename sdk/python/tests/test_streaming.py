@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import os
@@ -69,6 +70,19 @@ def test_b1_failure_to_start_is_an_event(run: Any, sandbox: Sandbox) -> None:
                 await call()
         with pytest.raises(m.NoSuchProcessError):
             await handle.kill()
+
+    run(main)
+
+
+def test_b4_a_handle_tells_of_a_writer_that_is_left(run: Any, sandbox: Sandbox) -> None:
+    async def main() -> None:
+        for script, left in (("sleep 600 & echo hi", True), ("echo hi", False)):
+            handle = await sandbox.shell_stream(script)
+            assert [event.data async for event in handle if event.data] == [b"hi\n"]
+            assert handle.writer_left is left
+            with contextlib.suppress(m.NoSuchProcessError):
+                await handle.kill()  # reaches what was left
+            await handle.close()
 
     run(main)
 
