@@ -9,7 +9,7 @@ ROOTFS := target/rootfs
 CFLAGS_STRICT := -std=c11 -Wall -Wextra -Wpedantic -Werror -O1 -g
 
 .PHONY: help demo demo-vm test check bench fuzz build agent install uninstall deb setup setup-test \
-	abi abi-baseline lint test-rust test-c test-bindings test-go test-node test-python \
+	abi abi-baseline lint test-rust test-c test-go test-node test-python \
 	test-install test-vm test-krun clean
 
 ## help: this list
@@ -34,7 +34,7 @@ demo-vm: setup build $(ROOTFS)
 	@scripts/demo-vm $(ROOTFS)
 
 ## test: every test
-test: setup-test lint test-rust test-c test-bindings test-go test-node test-python test-install \
+test: setup-test lint test-rust test-c test-go test-node test-python test-install \
 		test-vm
 	@echo "== all tests passed"
 
@@ -134,11 +134,6 @@ test-c: agent $(ROOTFS)
 	@scripts/test-c
 	@echo "== the conformance cases in C"
 	@scripts/conformance c
-
-test-bindings: agent
-	@$(CARGO) build --quiet --workspace
-	@echo "== the C library from Python, Node and Go"
-	@scripts/test-bindings
 
 test-go: agent
 	@$(CARGO) build --quiet --workspace

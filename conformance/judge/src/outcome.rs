@@ -1,7 +1,7 @@
 //! What came of a case, held against what was to come of it.
 
 use crate::bytes::show;
-use crate::format::{Case, Expect, Failure, Kind, Match, Mode, Usage};
+use crate::format::{Bytes, Case, Expect, Failure, Kind, Match, Mode, Usage};
 use crate::protocol::{Exited, Failed};
 use crate::suite::scaled;
 use std::time::{Duration, Instant};
@@ -55,12 +55,14 @@ impl Outcome {
 }
 
 /// Everything that is not as expected, one sentence each.
-pub(crate) fn problems(case: &Case, outcome: &Outcome, own_path: &str) -> Vec<String> {
+///
+/// With `lossy`, a path has U+FFFD in place of what is not UTF-8.
+pub(crate) fn problems(case: &Case, outcome: &Outcome, own_path: &str, lossy: bool) -> Vec<String> {
     let expect = &case.expect;
     let mut problems = Vec::new();
-    problems.extend(end_problem(expect, &outcome.end, own_path));
+    problems.extend(end_problem(expect, &outcome.end, own_path, lossy));
     if let (Some((stdout, stderr)), false) = (&outcome.output, expect.closed) {
-        let silent = Match::Exact(crate::format::Bytes::Plain(String::new()));
+        let silent = Match::Exact(Bytes::Plain(String::new()));
         for (name, wanted, got) in
             [("stdout", &expect.stdout, stdout), ("stderr", &expect.stderr, stderr)]
         {
@@ -96,11 +98,15 @@ pub(crate) fn problems(case: &Case, outcome: &Outcome, own_path: &str) -> Vec<St
     problems
 }
 
-fn end_problem(expect: &Expect, end: &End, own_path: &str) -> Option<String> {
+fn end_problem(expect: &Expect, end: &End, own_path: &str, lossy: bool) -> Option<String> {
     match (expect, end) {
         (Expect { closed: true, .. }, End::Closed) => None,
         (Expect { failure: Some(wanted), .. }, End::Failed { failed, message, path }) => {
-            failure_problem(wanted, failed, message, path, own_path)
+            let named = |bytes: &Bytes| {
+                let named = bytes.value(own_path);
+                if lossy { String::from_utf8_lossy(&named).into_owned().into() } else { named }
+            };
+            failure_problem(wanted, failed, message, path, wanted.path.as_ref().map(named))
         }
         (Expect { error: Some(wanted), .. }, End::Error { kind, message }) => {
             (kind != wanted).then(|| format!("expected the error {wanted}, got {kind}: {message}"))
@@ -125,13 +131,13 @@ fn failure_problem(
     got: &Failed,
     message: &[u8],
     path: &[u8],
-    own_path: &str,
+    wanted_path: Option<Vec<u8>>,
 ) -> Option<String> {
     let same = wanted.kind == got.kind
         && wanted.stage == got.stage
         && wanted.errno_name == got.errno_name
         && (got.errno == 0) == wanted.errno_name.is_empty()
-        && wanted.path.as_ref().is_none_or(|wanted| wanted.value(own_path) == path);
+        && wanted_path.is_none_or(|wanted| wanted == path);
     if !same {
         return Some(format!("expected {wanted:?}, got {got:?} of {}", show(path)));
     }

@@ -70,9 +70,12 @@ pub(crate) struct Reply {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Done {
     Ok,
-    /// Of `hello`: whether this is the bare C ABI, which reports what languages raise.
+    /// Of `hello`: what is different about the language.
     Hello {
+        #[serde(default)]
         bare: bool,
+        #[serde(default)]
+        lossy: bool,
     },
     /// Of `start` and `reattach`.
     Started {

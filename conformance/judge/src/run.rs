@@ -93,7 +93,7 @@ impl Running<'_, '_> {
     }
 
     fn compare(&self, outcome: &Outcome) -> Verdict<()> {
-        let problems = outcome::problems(self.case, outcome, self.own_path);
+        let problems = outcome::problems(self.case, outcome, self.own_path, self.testee.lossy);
         if problems.is_empty() { Ok(()) } else { Err(problems.join("; ").into()) }
     }
 
@@ -176,10 +176,10 @@ impl Running<'_, '_> {
                 request = request.with("rows", rows).with("cols", cols);
             }
         }
-        // No language reads all of 64 bits from JSON: infinity is -1.
+        // As words, since not every language reads all of 64 bits from JSON.
         let number = |limit| match limit {
-            Limit::Number(number) => i64::try_from(number).unwrap_or(-1),
-            Limit::Word(Infinity::Infinity) => -1,
+            Limit::Number(number) => number.to_string(),
+            Limit::Word(Infinity::Infinity) => "-1".to_owned(),
         };
         let limits = case.rlimits.iter().map(|limit| {
             let resource = RESOURCES.iter().position(|name| *name == limit.resource);

@@ -89,7 +89,10 @@ pub fn judge(testee: &[OsString], trace: bool) -> Result<Report, String> {
     let mut report = Report { total: cases.len(), ..Report::default() };
     let (begun, no_event) = (Instant::now(), |_| Err("an event before anything".to_owned()));
     match suite.testee.ask(Request::new("hello"), begun + scaled(SANDBOX_LIMIT), no_event)?.done {
-        Done::Hello { bare } => suite.testee.bare = bare,
+        Done::Hello { bare, lossy } => {
+            suite.testee.bare = bare;
+            suite.testee.lossy = lossy;
+        }
         done => return Err(format!("the testee's hello is {done:?}")),
     }
     if filter.is_empty() {

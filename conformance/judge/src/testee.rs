@@ -25,7 +25,10 @@ pub(crate) struct Testee {
     /// How the reading of replies ended.
     over: Mutex<Receiver<Result<(), String>>>,
     trace: bool,
+    /// The bare C ABI, which reports what languages raise.
     pub(crate) bare: bool,
+    /// The path of a failure is a text, with U+FFFD in place of what is not UTF-8.
+    pub(crate) lossy: bool,
 }
 
 /// The last word on a request, with its bytes.
@@ -76,7 +79,16 @@ impl Testee {
             }
         });
         let (input, next) = (Mutex::new(child.stdin.take()), AtomicU64::new(1));
-        Ok(Testee { child, input, next, waiting, over: Mutex::new(over), trace, bare: false })
+        Ok(Testee {
+            child,
+            input,
+            next,
+            waiting,
+            over: Mutex::new(over),
+            trace,
+            bare: false,
+            lossy: false,
+        })
     }
 
     /// Sends a request, gives its events to `on_event`, and returns its end.

@@ -36,7 +36,7 @@ fn exit_3() -> Outcome {
 fn a1_every_wrong_expectation_of_an_exit_is_noticed() {
     let verdict = |expect: &str| {
         let text = format!(r#""cmd": "x", "expect": {expect}"#);
-        problems(&case(&text), &exit_3(), "")
+        problems(&case(&text), &exit_3(), "", false)
     };
     let right = r#""code": 3, "stdout": "out\n", "stderr": "err\n""#;
     assert_eq!(verdict(&format!("{{ {right} }}")), [""; 0]);
@@ -73,7 +73,7 @@ fn a1_every_wrong_expectation_of_an_exit_is_noticed() {
     let mut odd = exit_3();
     odd.end = End::Exited(Exited { success: Some(true), ..exited(3) });
     let text = format!(r#""cmd": "x", "expect": {{ {right} }}"#);
-    assert_eq!(problems(&case(&text), &odd, "").len(), 1, "a success with code 3");
+    assert_eq!(problems(&case(&text), &odd, "", false).len(), 1, "a success with code 3");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn b1_wrong_expectations_of_events_are_noticed() {
             ..Outcome::new(End::Exited(exited(0)), Instant::now())
         };
         let text = format!(r#""mode": "stream", "cmd": "x", "expect": {{ {expect} }}"#);
-        problems(&case(&text), &outcome, "").len()
+        problems(&case(&text), &outcome, "", false).len()
     };
     let usual = [Started, Stdout, Exit, Over];
     assert_eq!(verdict(&usual, r#""events": ["started", "stdout", "exited", "end"]"#), 0);
@@ -126,7 +126,7 @@ fn e_wrong_expectations_of_failures_are_noticed() {
         let (failed, message) = (failed.clone(), message.to_vec());
         let end = End::Failed { failed, message, path: b"nonexistent".to_vec() };
         let text = format!(r#""cmd": "nonexistent", "expect": {{ {expect} }}"#);
-        problems(&case(&text), &Outcome::new(end, Instant::now()), "").len()
+        problems(&case(&text), &Outcome::new(end, Instant::now()), "", false).len()
     };
     let wanted = |kind: &str, stage: &str, name: &str, path: &str| {
         format!(
@@ -145,6 +145,27 @@ fn e_wrong_expectations_of_failures_are_noticed() {
     assert_eq!(problems_of(&right, &failed, b""), 1);
     assert_eq!(problems_of(&right, &failed, b"two\nlines"), 1);
     assert_eq!(problems_of(&right, &Failed { errno: 0, ..failed }, b"no such file"), 1);
+}
+
+#[test]
+fn a_path_that_is_no_text_is_named_as_the_language_can() {
+    let problems_of = |path: &[u8], lossy: bool| {
+        let failed = Failed {
+            kind: "bad_cwd".to_owned(),
+            stage: "chdir".to_owned(),
+            errno: 2,
+            errno_name: "ENOENT".to_owned(),
+            message: 0,
+            path: 1,
+        };
+        let end = End::Failed { failed, message: b"no".to_vec(), path: path.to_vec() };
+        let text = r#""cmd": "x", "expect": { "failure": { "kind": "bad_cwd", "stage": "chdir",
+            "errno_name": "ENOENT", "path": { "hex": "2f ff" } } }"#;
+        problems(&case(text), &Outcome::new(end, Instant::now()), "", lossy).len()
+    };
+    assert_eq!((problems_of(b"/\xff", false), problems_of(b"/\xff", true)), (0, 1));
+    let replaced = "/\u{fffd}".as_bytes();
+    assert_eq!((problems_of(replaced, false), problems_of(replaced, true)), (1, 0));
 }
 
 #[test]

@@ -72,7 +72,7 @@ static long long number(const struct request *request, const char *name, long lo
     return value ? atoll(value) : without;
 }
 
-/* All numbers of a list, however deep; strings in it are skipped. To be freed. */
+/* All numbers of a list, however deep, also those in quotes; words are skipped. To be freed. */
 static long long *numbers(const struct request *request, const char *name, size_t *count)
 {
     const char *value = field(request, name);
@@ -81,10 +81,8 @@ static long long *numbers(const struct request *request, const char *name, size_
     *count = 0;
     while (value && (*value == '[' || depth > 0)) {
         char *end;
-        if (*value == '"')
-            value = strchr(value + 1, '"') + 1;
-        else if (*value == '-' || (*value >= '0' && *value <= '9'))
-            list[(*count)++] = strtoll(value, &end, 10), value = end;
+        if (*value == '-' || (*value >= '0' && *value <= '9'))
+            list[(*count)++] = (long long)strtoull(value, &end, 10), value = end;
         else
             depth += (*value == '[') - (*value == ']'), value++;
     }

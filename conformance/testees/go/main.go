@@ -19,37 +19,37 @@ import (
 
 // request is a line of the judge, and the bytes behind it. A *int is the number of a part.
 type request struct {
-	ID         uint64               `json:"id"`
-	Do         string               `json:"do"`
-	Sandbox    uint64               `json:"sandbox"`
-	Exec       uint64               `json:"exec"`
-	Name       *int                 `json:"name"`
-	Image      *int                 `json:"image"`
-	Workdir    *int                 `json:"workdir"`
-	Shell      *int                 `json:"shell"`
-	User       *int                 `json:"user"`
-	Cmd        *int                 `json:"cmd"`
-	Script     *int                 `json:"script"`
-	Args       []int                `json:"args"`
-	Env        [][2]int             `json:"env"`
-	Cwd        *int                 `json:"cwd"`
-	Stdin      *int                 `json:"stdin"`
-	Data       *int                 `json:"data"`
-	StdinPipe  bool                 `json:"stdin_pipe"`
-	TTY        bool                 `json:"tty"`
-	WaitForEOF bool                 `json:"wait_for_eof"`
-	Rows       *uint16              `json:"rows"`
-	Cols       *uint16              `json:"cols"`
-	TimeoutMs  *int64               `json:"timeout_ms"`
-	DrainMs    *int64               `json:"drain_ms"`
-	MaxOutput  *int64               `json:"max_output"`
-	Rlimits    [][4]json.RawMessage `json:"rlimits"`
-	Session    string               `json:"session"`
-	Until      string               `json:"until"`
-	On         string               `json:"on"`
-	Times      int                  `json:"times"`
-	Signal     int                  `json:"signal"`
-	Lengths    []int                `json:"parts"`
+	ID         uint64   `json:"id"`
+	Do         string   `json:"do"`
+	Sandbox    uint64   `json:"sandbox"`
+	Exec       uint64   `json:"exec"`
+	Name       *int     `json:"name"`
+	Image      *int     `json:"image"`
+	Workdir    *int     `json:"workdir"`
+	Shell      *int     `json:"shell"`
+	User       *int     `json:"user"`
+	Cmd        *int     `json:"cmd"`
+	Script     *int     `json:"script"`
+	Args       []int    `json:"args"`
+	Env        [][2]int `json:"env"`
+	Cwd        *int     `json:"cwd"`
+	Stdin      *int     `json:"stdin"`
+	Data       *int     `json:"data"`
+	StdinPipe  bool     `json:"stdin_pipe"`
+	TTY        bool     `json:"tty"`
+	WaitForEOF bool     `json:"wait_for_eof"`
+	Rows       *uint16  `json:"rows"`
+	Cols       *uint16  `json:"cols"`
+	TimeoutMs  *int64   `json:"timeout_ms"`
+	DrainMs    *int64   `json:"drain_ms"`
+	MaxOutput  *int64   `json:"max_output"`
+	Rlimits    [][4]any `json:"rlimits"`
+	Session    string   `json:"session"`
+	Until      string   `json:"until"`
+	On         string   `json:"on"`
+	Times      int      `json:"times"`
+	Signal     int      `json:"signal"`
+	Lengths    []int    `json:"parts"`
 	parts      [][]byte
 }
 
@@ -180,7 +180,7 @@ func collected(out *m.ExecOutput, raised bool) done {
 func (r *request) act() (done, error) {
 	switch r.Do {
 	case "hello":
-		return done{line: object{"hello": object{"bare": false}}}, nil
+		return done{line: object{"hello": object{}}}, nil
 	case "create":
 		return ok, r.create()
 	}
@@ -285,12 +285,14 @@ func (r *request) options() (opts []m.ExecOption) {
 		opts = append(opts, m.WithExecEnv(map[string]string{r.text(&r.Env[i][0]): r.text(&r.Env[i][1])}))
 	}
 	for _, limit := range r.Rlimits {
-		var numbers [3]int64 // -1 is infinity, also as a uint64
-		for i := range numbers {
-			numbers[i], _ = strconv.ParseInt(string(limit[i+1]), 10, 64)
+		bound := func(value any) uint64 {
+			if number, err := strconv.ParseUint(value.(string), 10, 64); err == nil {
+				return number
+			}
+			return m.RlimitInfinity
 		}
-		opts = append(opts, m.WithExecRlimitRange(
-			m.RlimitResource(numbers[0]), uint64(numbers[1]), uint64(numbers[2])))
+		resource := m.RlimitResource(limit[1].(float64))
+		opts = append(opts, m.WithExecRlimitRange(resource, bound(limit[2]), bound(limit[3])))
 	}
 	ms := func(number int64) time.Duration { return time.Duration(number) * time.Millisecond }
 	add(r.Cwd != nil, func() m.ExecOption { return m.WithExecCwd(r.text(r.Cwd)) })

@@ -14,7 +14,7 @@ import microsandbox as m
 
 Done = tuple[Any, list[bytes]]
 OK: Done = ("ok", [])
-HELLO: Done = ({"hello": {"bare": False}}, [])
+HELLO: Done = ({"hello": {}}, [])
 _lock = threading.Lock()
 
 
@@ -105,9 +105,9 @@ def read() -> Optional[Request]:
     return Request(fields, [sys.stdin.buffer.read(length) for length in fields["parts"]])
 
 
-def _rlimit(name: str, _: int, *bounds: int) -> m.Rlimit:
+def _rlimit(name: str, _: int, *texts: str) -> m.Rlimit:
     make = getattr(m.Rlimit, {"as": "as_"}.get(name, name))
-    made: m.Rlimit = make(*[m.Rlimit.INFINITY if bound < 0 else bound for bound in bounds])
+    made: m.Rlimit = make(*[m.Rlimit.INFINITY if text == "-1" else int(text) for text in texts])
     return made
 
 

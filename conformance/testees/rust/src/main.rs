@@ -183,9 +183,10 @@ fn options(request: &Message, mut o: ExecOptionsBuilder) -> ExecOptionsBuilder {
         o = o.tty_size(rows, cols);
     }
     for limit in request.list("rlimits") {
-        let number = |at: usize| limit[at].as_u64().unwrap_or(u64::MAX);
+        let bound = |at: usize| limit[at].as_str().and_then(|text| text.parse().ok());
         if let Ok(resource) = limit[0].as_str().unwrap_or_default().parse() {
-            o = o.rlimit_range(resource, number(2), number(3));
+            let (soft, hard) = (bound(2), bound(3)); // infinity is none
+            o = o.rlimit_range(resource, soft.unwrap_or(u64::MAX), hard.unwrap_or(u64::MAX));
         }
     }
     o.tty(request.line["tty"] == true).wait_for_eof(request.line["wait_for_eof"] == true)
@@ -196,7 +197,7 @@ impl Testee {
         let ok = || Ok(("ok".into(), Vec::new()));
         let action = request.word("do");
         match action {
-            "hello" => return Ok((json!({ "hello": { "bare": false } }), Vec::new())),
+            "hello" => return Ok((json!({ "hello": {} }), Vec::new())),
             "create" => {
                 self.create(request).await?;
                 return ok();
