@@ -118,7 +118,11 @@ pub fn judge(testee: &[OsString], trace: bool) -> Result<Report, String> {
             }
         }
     }
-    report.testee = suite.end().err();
+    if let Err(why) = suite.end() {
+        // A sandbox may still be there, whose mounts must not be walked into.
+        let home = home.keep();
+        report.testee = Some(format!("{why}; its sandboxes are in {}", home.display()));
+    }
     Ok(report)
 }
 
@@ -201,7 +205,8 @@ struct Suite {
     testee: Testee,
     profiles: Profiles,
     image: PathBuf,
-    sandboxes: Mutex<HashMap<String, u64>>,
+    /// By profile; what could not be made is not tried again.
+    sandboxes: Mutex<HashMap<String, Result<u64, String>>>,
     own_path: AtomicUsize,
 }
 
@@ -247,14 +252,12 @@ impl Suite {
     /// Returns the sandbox of a profile, which all its cases share.
     fn sandbox(&self, profile: &str) -> Result<u64, String> {
         let mut sandboxes = self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sandbox) = sandboxes.get(profile) {
-            return Ok(*sandbox);
-        }
-        let options = self.profiles.get(profile).ok_or("no such profile")?;
-        let request = create(profile, options, &self.image);
-        let sandbox = self.ask(request).map_err(|why| format!("no sandbox: {why}"))?;
-        sandboxes.insert(profile.to_owned(), sandbox);
-        Ok(sandbox)
+        let make = || {
+            let options = self.profiles.get(profile).ok_or("no such profile")?;
+            let request = create(profile, options, &self.image);
+            self.ask(request).map_err(|why| format!("no sandbox: {why}"))
+        };
+        sandboxes.entry(profile.to_owned()).or_insert_with(make).clone()
     }
 
     fn ask(&self, request: Request) -> Result<u64, String> {
@@ -270,8 +273,9 @@ impl Suite {
     fn end(self) -> Result<(), String> {
         let sandboxes = self.sandboxes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let removed: Result<Vec<u64>, String> = sandboxes
-            .values()
-            .map(|sandbox| self.ask(Request::of("remove", "sandbox", *sandbox)))
+            .into_values()
+            .flatten()
+            .map(|sandbox| self.ask(Request::of("remove", "sandbox", sandbox)))
             .collect();
         self.testee.end(scaled(SANDBOX_LIMIT))?;
         removed.map(drop)

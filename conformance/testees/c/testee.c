@@ -115,7 +115,8 @@ reply(const struct request *request, const struct bytes *parts, size_t count, co
         printf("%s%zu", at ? "," : "", parts[at].len);
     fputs("]}\n", stdout);
     for (size_t at = 0; at < count; at++)
-        fwrite(parts[at].data, 1, parts[at].len, stdout);
+        if (parts[at].len) /* else there may be nothing at all */
+            fwrite(parts[at].data, 1, parts[at].len, stdout);
     fflush(stdout);
     pthread_mutex_unlock(&output_lock);
     va_end(arguments);
@@ -183,32 +184,22 @@ static struct entry *find(const struct request *request, const char *what, bool 
     return entry;
 }
 
-/* An array of texts, `NAME=value` each if there are two parts to it; NULL if one is not to be had
- * in C, which is told. */
+/* An array of texts, `NAME=value` each for variables. */
 static char **texts(const struct request *request, const char *name, size_t *count)
 {
-    bool pairs = !strcmp(name, "env");
+    size_t each = strcmp(name, "env") ? 1 : 2;
     long long *list = numbers(request, name, count);
-    *count /= pairs ? 2 : 1;
+    *count /= each;
     char **array = must(calloc(*count + 1, sizeof *array));
-    const char *cannot = NULL;
     for (size_t at = 0; at < *count; at++) {
-        const struct bytes *first = &request->parts[list[pairs ? 2 * at : at]];
-        struct bytes none = {"", 0};
-        const struct bytes *second = pairs ? &request->parts[list[2 * at + 1]] : &none;
-        if (memchr(first->data, 0, first->len) || memchr(second->data, 0, second->len))
-            cannot = "nul";
-        if (pairs && memchr(first->data, '=', first->len))
-            cannot = "equals";
-        array[at] = must(malloc(first->len + second->len + 2));
-        sprintf(array[at], pairs ? "%s=%s" : "%s%s", (const char *)first->data,
-                (const char *)second->data);
+        const struct bytes *first = &request->parts[list[each * at]];
+        const struct bytes *last = &request->parts[list[each * at + each - 1]];
+        array[at] = must(malloc(first->len + last->len + 2));
+        sprintf(array[at], each == 2 ? "%s=%s" : "%s", (const char *)first->data,
+                (const char *)last->data);
     }
     free(list);
-    if (!cannot)
-        return array;
-    reply(request, NULL, 0, "\"done\":{\"cannot\":\"%s\"}", cannot);
-    return NULL;
+    return array;
 }
 
 static void free_texts(char **array)
@@ -329,27 +320,44 @@ static void started(const struct request *request, struct entry *entry)
         reply(request, NULL, 0, "\"done\":{\"started\":{\"session\":\"%s\"}}", session);
 }
 
+/* Why C cannot say what a command asks for, if so: a NUL ends a text, `=` a variable's name, and
+ * zero is the default. */
+static const char *cannot(const struct request *request)
+{
+    static const char *const fields[] = {"cmd", "script", "cwd", "args", "env"};
+    static const char *const options[] = {"timeout_ms", "max_output", "rows", "cols"};
+    const char *why = NULL;
+    for (size_t at = 0; at < sizeof fields / sizeof *fields; at++) {
+        size_t count;
+        long long *list = numbers(request, fields[at], &count);
+        if (at < 3 && field(request, fields[at]))
+            list[count++] = number(request, fields[at], 0);
+        for (size_t k = 0; k < count; k++) {
+            const struct bytes *bytes = &request->parts[list[k]];
+            if (memchr(bytes->data, 0, bytes->len))
+                why = "nul";
+            else if (at == 4 && k % 2 == 0 && memchr(bytes->data, '=', bytes->len))
+                why = "equals";
+        }
+        free(list);
+    }
+    for (size_t at = 0; at < sizeof options / sizeof *options; at++)
+        if (number(request, options[at], 1) == 0)
+            why = "zero";
+    return why;
+}
+
 /* Runs a command, or starts it. */
 static void command(const struct request *request)
 {
-    static const char *const zeros[] = {"timeout_ms", "max_output", "rows", "cols"};
     msb_error error = MSB_ERROR_INIT;
     msb_exec_options options = MSB_EXEC_OPTIONS_INIT;
     const struct bytes *stdin_bytes = part(request, "stdin");
     bool script = field(request, "script");
-    static const char *const plain[] = {"cmd", "script", "cwd"};
-    for (size_t at = 0; at < sizeof plain / sizeof *plain; at++) {
-        const struct bytes *bytes = part(request, plain[at]);
-        if (bytes && memchr(bytes->data, 0, bytes->len)) {
-            reply(request, NULL, 0, "\"done\":{\"cannot\":\"nul\"}");
-            return;
-        }
-    }
-    for (size_t at = 0; at < sizeof zeros / sizeof *zeros; at++) {
-        if (number(request, zeros[at], 1) == 0) {
-            reply(request, NULL, 0, "\"done\":{\"cannot\":\"zero\"}");
-            return;
-        }
+    const char *why = cannot(request);
+    if (why) {
+        reply(request, NULL, 0, "\"done\":{\"cannot\":\"%s\"}", why);
+        return;
     }
     options.flags = (script ? MSB_EXEC_SHELL : 0) | (field(request, "tty") ? MSB_EXEC_TTY : 0) |
                     (field(request, "wait_for_eof") ? MSB_EXEC_WAIT_FOR_EOF : 0);
@@ -377,24 +385,21 @@ static void command(const struct request *request)
     }
     options.rlimits = rlimits;
     char **args = texts(request, "args", &options.args_len);
-    char **env = args ? texts(request, "env", &options.env_len) : NULL;
-    if (env) {
-        options.args = (const char *const *)args;
-        options.env = (const char *const *)env;
-        struct entry *entry = add(request), *sandbox = find(request, "sandbox", false);
-        msb_status status =
-            msb_exec_stream(sandbox->sandbox, &options, &entry->exec,
-                            field(request, "stdin_pipe") ? &entry->sink : NULL, &error);
-        if (status >= 0 && word(request, "do", "start")) {
-            started(request, entry);
-        } else {
-            if (status < 0)
-                done(request, status, &error);
-            else
-                collect(request, entry->exec);
-            msb_handle_close(entry->exec);
-            free(entry);
-        }
+    char **env = texts(request, "env", &options.env_len);
+    options.args = (const char *const *)args;
+    options.env = (const char *const *)env;
+    struct entry *entry = add(request), *sandbox = find(request, "sandbox", false);
+    msb_sink **sink = field(request, "stdin_pipe") ? &entry->sink : NULL;
+    msb_status status = msb_exec_stream(sandbox->sandbox, &options, &entry->exec, sink, &error);
+    if (status >= 0 && word(request, "do", "start")) {
+        started(request, entry);
+    } else {
+        if (status < 0)
+            done(request, status, &error);
+        else
+            collect(request, entry->exec);
+        msb_handle_close(entry->exec);
+        free(entry);
     }
     free_texts(env);
     free_texts(args);
