@@ -1,4 +1,4 @@
-//! What came of a case, held against what was to come of it.
+//! The outcome of a case, and its comparison with what the case expects.
 
 use crate::bytes::show;
 use crate::format::{Bytes, Case, Expect, Failure, Kind, Match, Mode, Usage};
@@ -54,7 +54,7 @@ impl Outcome {
     }
 }
 
-/// Everything that is not as expected, one sentence each.
+/// Returns every difference from what the case expects, one sentence each.
 ///
 /// With `lossy`, a path has U+FFFD in place of what is not UTF-8.
 pub(crate) fn problems(case: &Case, outcome: &Outcome, own_path: &str, lossy: bool) -> Vec<String> {

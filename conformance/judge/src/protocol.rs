@@ -1,4 +1,4 @@
-//! What goes over the pipe: one line of JSON, then the bytes that it speaks of.
+//! Messages on the pipe: one line of JSON, then the bytes that it refers to.
 
 use crate::bytes::show;
 use crate::format::Kind;
@@ -65,7 +65,7 @@ pub(crate) struct Reply {
     pub(crate) parts: Vec<Vec<u8>>,
 }
 
-/// What became of a request. Numbers named `..: usize` that hold bytes are those of parts.
+/// The end of a request. A `usize` is the number of the part with the bytes.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Done {

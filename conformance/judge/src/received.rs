@@ -27,7 +27,7 @@ impl Received {
         if at == 0 { &self.stdout } else { &self.stderr }
     }
 
-    pub(crate) fn tell(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let (stdout, stderr) = (show(&self.stdout), show(&self.stderr));
         format!("{:?}, stdout {stdout}, stderr {stderr}", self.events)
     }
@@ -39,7 +39,7 @@ impl Received {
             None => &[],
         };
         match kind {
-            // The end is told for ever after, to whoever asks again.
+            // Every later call returns the end again.
             Kind::End if self.ended() => return Ok(()),
             Kind::Stdout => self.stdout.extend_from_slice(data),
             Kind::Stderr => self.stderr.extend_from_slice(data),

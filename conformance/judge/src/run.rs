@@ -1,14 +1,13 @@
-//! One run of a case: the call, its steps, and what came of it.
+//! One run of a case: the call, its steps, and its outcome.
 
 use crate::bytes::{OWN_PATH, find, show};
-use crate::format::{Bytes, Call, Case, Infinity, Limit, Listed, Match, Mode, RESOURCES};
-use crate::format::{Run, Stdin, Step};
+use crate::command::{asks_for, command};
+use crate::format::{Bytes, Call, Case, Listed, Match, Mode, Run, Stdin, Step};
 use crate::outcome::{self, End, Outcome};
 use crate::protocol::{Cannot, Done, Exited, Request};
 use crate::received::Received;
 use crate::suite::scaled;
 use crate::testee::{Answer, Testee};
-use serde_json::json;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -45,17 +44,17 @@ pub(crate) fn once(case: &Case, testee: &Testee, sandbox: u64, own_path: &str) -
         let (exec, sink, input_closed, feeder) = (None, false, false, None);
         let state = State { exec, execs, sink, input_closed, feeder, received };
         let mut running = Running { case, testee, sandbox, own_path, deadline, scope, state };
-        let result = running.judged();
+        let result = running.run_and_compare();
         running.clean_up();
         result
     })
 }
 
-/// What has been started so far.
+/// What a run has started so far.
 struct State<'scope> {
-    /// The case's own command, and its session.
+    /// The command of the case.
     exec: Option<Exec>,
-    /// Everything that has to be cleaned up.
+    /// All handles to clean up.
     execs: Vec<u64>,
     /// The writing end is taken.
     sink: bool,
@@ -82,7 +81,7 @@ struct Running<'scope, 'env> {
 }
 
 impl Running<'_, '_> {
-    fn judged(&mut self) -> Verdict<()> {
+    fn run_and_compare(&mut self) -> Verdict<()> {
         self.steps(&self.case.before, "before: ")?;
         let mut outcome = self.run()?;
         if self.case.also_tty && self.case.tty.is_some() {
@@ -126,11 +125,11 @@ impl Running<'_, '_> {
                 Mode::Stream => self.streamed(id, begun)?,
             }
         };
-        self.fed()?;
+        self.join_feeder()?;
         Ok(outcome)
     }
 
-    /// Starts many at once, of which all are to be alike.
+    /// Starts many at once and compares each.
     fn at_once(&mut self, many: u32, begun: Instant) -> Verdict<Outcome> {
         let started: Vec<_> = (0..many).map(|_| self.start()).collect::<Verdict<_>>()?;
         let mut last = None;
@@ -141,7 +140,7 @@ impl Running<'_, '_> {
             };
             let outcome = self.collected(&answer, begun)?;
             self.compare(&outcome)
-                .map_err(|problem| within(&format!("one of {many}: "), problem))?;
+                .map_err(|problem| prefixed(&format!("one of {many}: "), problem))?;
             last = Some(outcome);
         }
         last.ok_or("none was started".into())
@@ -155,59 +154,15 @@ impl Running<'_, '_> {
         Ok(answer)
     }
 
-    /// The request that runs or starts the case's command.
     fn command(&self, action: &str) -> Request {
-        let case = self.case;
-        let value = |bytes: &Bytes| bytes.value(self.own_path);
-        let mut request = Request::of(action, "sandbox", self.sandbox);
-        for (field, bytes) in [("cmd", &case.cmd), ("script", &case.script), ("cwd", &case.cwd)] {
-            if let Some(bytes) = bytes {
-                request = request.bytes(field, value(bytes));
-            }
-        }
-        let args: Vec<usize> = case.args.iter().map(|arg| request.part(value(arg))).collect();
-        request = env(request.with("args", args), &case.env, self.own_path);
-        if let Some(user) = &case.user {
-            request = request.bytes("user", user.clone().into_bytes());
-        }
-        if let Some(tty) = case.tty {
-            request = request.with("tty", true);
-            if let (Some(rows), Some(cols)) = (tty.rows, tty.cols) {
-                request = request.with("rows", rows).with("cols", cols);
-            }
-        }
-        // As words, since not every language reads all of 64 bits from JSON.
-        let number = |limit| match limit {
-            Limit::Number(number) => number.to_string(),
-            Limit::Word(Infinity::Infinity) => "-1".to_owned(),
-        };
-        let limits = case.rlimits.iter().map(|limit| {
-            let resource = RESOURCES.iter().position(|name| *name == limit.resource);
-            json!([limit.resource, resource, number(limit.soft), number(limit.hard)])
-        });
-        request = request.with("rlimits", limits.collect::<Vec<_>>());
-        request = match &case.stdin {
-            Stdin::Null => request,
-            Stdin::Pipe => request.with("stdin_pipe", true),
-            Stdin::Bytes(bytes) => request.bytes("stdin", value(bytes)),
-        };
-        let numbers = [
-            ("timeout_ms", case.timeout_ms),
-            ("drain_ms", case.drain_ms),
-            ("max_output", case.max_output),
-        ];
-        for (field, number) in numbers {
-            if let Some(number) = number {
-                request = request.with(field, number);
-            }
-        }
-        if case.wait_for_eof { request.with("wait_for_eof", true) } else { request }
+        command(action, self.sandbox, self.case, self.own_path)
     }
 
     fn ask(&mut self, request: Request) -> Verdict<Answer> {
         let received = &mut self.state.received;
         let answer = self.testee.ask(request, self.deadline, |reply| received.take(&reply));
-        let answer = answer.map_err(|why| format!("{why} after {}", self.state.received.tell()))?;
+        let answer =
+            answer.map_err(|why| format!("{why} after {}", self.state.received.summary()))?;
         match answer.done {
             Done::Cannot(cannot) if asks_for(self.case, cannot) => Err(Problem::Cannot(cannot)),
             Done::Cannot(cannot) => {
@@ -217,18 +172,18 @@ impl Running<'_, '_> {
         }
     }
 
-    /// Does what has to succeed.
-    fn fine(&mut self, request: Request) -> Verdict<()> {
+    /// Sends a request that has to succeed.
+    fn succeeds(&mut self, request: Request) -> Verdict<()> {
         let answer = self.ask(request)?;
-        if matches!(answer.done, Done::Ok) { Ok(()) } else { Err(answer.wrong().into()) }
+        if matches!(answer.done, Done::Ok) { Ok(()) } else { Err(answer.describe().into()) }
     }
 
-    /// Does what has to fail with this kind.
+    /// Sends a request that has to fail with this kind.
     fn fails(&mut self, request: Request, wanted: &str) -> Verdict<()> {
         let answer = self.ask(request)?;
         match &answer.done {
             Done::Error { kind, .. } if kind == wanted => Ok(()),
-            _ => Err(format!("expected {wanted}, got {}", answer.wrong()).into()),
+            _ => Err(format!("expected {wanted}, got {}", answer.describe()).into()),
         }
     }
 
@@ -249,7 +204,7 @@ impl Running<'_, '_> {
         let End::Exited(Exited { timed_out, raised, output, .. }) = &outcome.end else {
             return Ok(outcome);
         };
-        // That the time ran out is an error of the call, but in C.
+        // A timeout is an error of the call, except in C.
         if *raised != (*timed_out && !self.testee.bare) {
             return Err(format!("the call failed: {raised}, its time ran out: {timed_out}").into());
         }
@@ -277,7 +232,7 @@ impl Running<'_, '_> {
         let took = self.state.received.exited.map_or_else(|| begun.elapsed(), |at| at - begun);
         let count = self.state.received.events.len();
         for _ in 0..2 {
-            self.fine(self.own("recv")?.with("until", "any"))?;
+            self.succeeds(self.own("recv")?.with("until", "any"))?;
         }
         if let Some(event) = self.state.received.events.get(count) {
             return Err(format!("{event:?} came after the end").into());
@@ -287,7 +242,7 @@ impl Running<'_, '_> {
         if matches!(end, End::Exited(_)) {
             let answer = self.ask(Request::of("collect", "exec", exec))?;
             let Done::Exited(Exited { output: Some(output), .. }) = &answer.done else {
-                return Err(format!("collect after the end: {}", answer.wrong()).into());
+                return Err(format!("collect after the end: {}", answer.describe()).into());
             };
             writer_left = Some(output.writer_left);
         }
@@ -298,13 +253,13 @@ impl Running<'_, '_> {
         Ok(Outcome { output, writer_left, events, stdin_errors, took, ..outcome })
     }
 
-    /// Receives, up to an event of a kind each time, until it is so.
+    /// Receives events, up to one of a kind each time, until a condition holds.
     fn receive(&mut self, until: &str, so: impl Fn(&Received) -> bool) -> Verdict<()> {
         while !so(&self.state.received) {
             if self.state.received.ended() {
-                return Err(format!("the end came first: {}", self.state.received.tell()).into());
+                return Err(format!("the end came first: {}", self.state.received.summary()).into());
             }
-            self.fine(self.own("recv")?.with("until", until))?;
+            self.succeeds(self.own("recv")?.with("until", until))?;
         }
         Ok(())
     }
@@ -315,7 +270,7 @@ impl Running<'_, '_> {
             find(rest, text)
         };
         self.receive("any", |received| found(received).is_some())
-            .map_err(|problem| within(&format!("waiting for {}: ", show(text)), problem))?;
+            .map_err(|problem| prefixed(&format!("waiting for {}: ", show(text)), problem))?;
         let end = found(&self.state.received).unwrap_or_default() + text.len();
         if let Some(looked) = self.state.received.looked.get_mut(at) {
             *looked += end;
@@ -326,7 +281,7 @@ impl Running<'_, '_> {
     fn steps(&mut self, steps: &[Step], place: &str) -> Verdict<()> {
         for (number, step) in steps.iter().enumerate() {
             self.step(step)
-                .map_err(|problem| within(&format!("{place}step {}: ", number + 1), problem))?;
+                .map_err(|problem| prefixed(&format!("{place}step {}: ", number + 1), problem))?;
         }
         Ok(())
     }
@@ -342,12 +297,12 @@ impl Running<'_, '_> {
             Step::WaitExit => {
                 let answer = self.ask(self.own("wait")?)?;
                 let exited = matches!(answer.done, Done::Exited(_));
-                if exited { Ok(()) } else { Err(answer.wrong().into()) }
+                if exited { Ok(()) } else { Err(answer.describe().into()) }
             }
             Step::Write(data) => {
                 let data = value(data);
                 let request = self.input("write")?;
-                self.fine(request.bytes("data", data))
+                self.succeeds(request.bytes("data", data))
             }
             Step::WriteFails { data, error } => self.write_fails(value(data), error),
             Step::Feed(data) => self.feed(value(data)),
@@ -357,7 +312,7 @@ impl Running<'_, '_> {
                 if std::mem::replace(&mut self.state.input_closed, true) && self.testee.bare {
                     return self.fails(request, "closed");
                 }
-                self.fine(request)
+                self.succeeds(request)
             }
             Step::NoSink => match self.take_stdin()? {
                 false => Ok(()),
@@ -369,7 +324,7 @@ impl Running<'_, '_> {
             }
             Step::Kill => self.control("kill", |request| request, None),
             Step::KillFails(error) => self.control("kill", |request| request, Some(error)),
-            Step::Resize(rows, cols) => self.fine(size(self.own("resize")?, *rows, *cols)),
+            Step::Resize(rows, cols) => self.succeeds(size(self.own("resize")?, *rows, *cols)),
             Step::ResizeFails { rows, cols, error } => {
                 self.fails(size(self.own("resize")?, *rows, *cols), error)
             }
@@ -379,14 +334,14 @@ impl Running<'_, '_> {
                 if matches!(self.case.stdin, Stdin::Pipe) {
                     self.input("")?;
                 }
-                self.fine(self.own("close")?)?;
+                self.succeeds(self.own("close")?)?;
                 self.state.exec.iter_mut().for_each(|exec| exec.closed = true);
                 Ok(())
             }
-            Step::Run(run) => self.beside(run),
+            Step::Run(run) => self.run_beside(run),
             Step::Until(condition) => {
                 let script = format!("until {condition}; do usleep 10000; done");
-                self.beside(&Run { script, stdout: Some(Match::All(Default::default())) })
+                self.run_beside(&Run { script, stdout: Some(Match::All(Default::default())) })
             }
             Step::Listed(wanted) => {
                 let wanted = match wanted {
@@ -398,7 +353,7 @@ impl Running<'_, '_> {
                 let answer = self.ask(request.with("session", session))?;
                 match &answer.done {
                     Done::State(state) if state == wanted => Ok(()),
-                    _ => Err(format!("expected {wanted}, got {}", answer.wrong()).into()),
+                    _ => Err(format!("expected {wanted}, got {}", answer.describe()).into()),
                 }
             }
         }
@@ -419,7 +374,7 @@ impl Running<'_, '_> {
         let answer = self.ask(self.own("take_stdin")?)?;
         match answer.done {
             Done::Sink(there) => Ok(there),
-            _ => Err(answer.wrong().into()),
+            _ => Err(answer.describe().into()),
         }
     }
 
@@ -430,7 +385,7 @@ impl Running<'_, '_> {
             match &answer.done {
                 Done::Ok => {}
                 Done::Error { kind, .. } if kind == wanted => return Ok(()),
-                _ => return Err(format!("expected {wanted}, got {}", answer.wrong()).into()),
+                _ => return Err(format!("expected {wanted}, got {}", answer.describe()).into()),
             }
         }
     }
@@ -446,7 +401,7 @@ impl Running<'_, '_> {
                     Done::Ok => {}
                     // That nobody reads any more is not the feeder's fault.
                     Done::Error { kind, .. } if kind == "broken_pipe" => {}
-                    _ => return Err(answer.wrong()),
+                    _ => return Err(answer.describe()),
                 }
             }
             Ok(())
@@ -454,7 +409,7 @@ impl Running<'_, '_> {
         Ok(())
     }
 
-    fn fed(&mut self) -> Verdict<()> {
+    fn join_feeder(&mut self) -> Verdict<()> {
         match self.state.feeder.take().map(ScopedJoinHandle::join) {
             None | Some(Ok(Ok(()))) => Ok(()),
             Some(Ok(Err(why))) => Err(format!("feeding: {why}").into()),
@@ -476,14 +431,14 @@ impl Running<'_, '_> {
             match (&answer.done, error) {
                 (Done::Started { .. }, _) => id = answer.id,
                 (Done::Error { kind, .. }, Some(wanted)) if kind == wanted => return Ok(()),
-                _ => return Err(answer.wrong().into()),
+                _ => return Err(answer.describe().into()),
             }
             self.state.execs.push(id);
         }
         let request = fill(Request::of(action, "exec", id));
         match error {
             Some(wanted) => self.fails(request, wanted),
-            None => self.fine(request),
+            None => self.succeeds(request),
         }
     }
 
@@ -500,20 +455,20 @@ impl Running<'_, '_> {
                 Err("it ended while collecting was given up".into())
             }
             Done::Ended(_) => Ok(()),
-            _ => Err(answer.wrong().into()),
+            _ => Err(answer.describe().into()),
         }
     }
 
     /// Runs another command beside the case's own.
-    fn beside(&mut self, run: &Run) -> Verdict<()> {
+    fn run_beside(&mut self, run: &Run) -> Verdict<()> {
         let script = run.script.replace(OWN_PATH, self.own_path);
         let request = Request::of("run", "sandbox", self.sandbox);
         let answer = self
             .ask(request.bytes("script", script.clone().into_bytes()))
-            .map_err(|problem| within(&format!("{script}: "), problem))?;
+            .map_err(|problem| prefixed(&format!("{script}: "), problem))?;
         let Done::Exited(Exited { code: 0, signal: 0, output: Some(output), .. }) = &answer.done
         else {
-            return Err(format!("{script}: {}", answer.wrong()).into());
+            return Err(format!("{script}: {}", answer.describe()).into());
         };
         let nothing = Match::Exact(Bytes::Plain(String::new()));
         let wanted = run.stdout.as_ref().unwrap_or(&nothing);
@@ -523,7 +478,7 @@ impl Running<'_, '_> {
         }
     }
 
-    /// Leaves nothing behind, whatever went wrong. Most have ended, and there is nothing to kill.
+    /// Kills and forgets what was started. Most commands have ended; that is ignored.
     fn clean_up(&mut self) {
         self.deadline = Instant::now() + scaled(Duration::from_secs(5));
         if self.state.exec.as_ref().is_some_and(|exec| exec.closed) {
@@ -533,28 +488,6 @@ impl Running<'_, '_> {
             let _ = self.ask(Request::of("kill", "exec", exec));
             let _ = self.ask(Request::of("forget", "exec", exec));
         }
-    }
-}
-
-/// Whether a case has what a language cannot say.
-pub(crate) fn asks_for(case: &Case, cannot: Cannot) -> bool {
-    let value = |bytes: &Bytes| bytes.value("");
-    let names = || case.env.iter().map(|(name, _)| value(name));
-    let mut texts = [&case.cmd, &case.script, &case.cwd]
-        .into_iter()
-        .flatten()
-        .chain(&case.args)
-        .chain(case.env.iter().flat_map(|(name, text)| [name, text]))
-        .map(value);
-    let tty = case.tty.unwrap_or_default();
-    match cannot {
-        Cannot::Nul => texts.any(|text| text.contains(&0)),
-        Cannot::Equals => names().any(|name| name.contains(&b'=')),
-        Cannot::Zero => {
-            [case.timeout_ms, case.max_output].contains(&Some(0))
-                || [tty.rows, tty.cols].contains(&Some(0))
-        }
-        Cannot::Utf8 => texts.any(|text| std::str::from_utf8(&text).is_err()),
     }
 }
 
@@ -578,14 +511,7 @@ fn size(request: Request, rows: u16, cols: u16) -> Request {
     request.with("rows", rows).with("cols", cols)
 }
 
-/// Adds variables to a request: pairs of parts, in order.
-pub(crate) fn env(mut request: Request, env: &[(Bytes, Bytes)], own_path: &str) -> Request {
-    let mut part = |bytes: &Bytes| request.part(bytes.value(own_path));
-    let pairs: Vec<_> = env.iter().map(|(name, value)| json!([part(name), part(value)])).collect();
-    request.with("env", pairs)
-}
-
-fn within(place: &str, problem: Problem) -> Problem {
+fn prefixed(place: &str, problem: Problem) -> Problem {
     match problem {
         Problem::Wrong(why) => Problem::Wrong(format!("{place}{why}")),
         Problem::Cannot(cannot) => Problem::Cannot(cannot),

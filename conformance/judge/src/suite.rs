@@ -1,5 +1,6 @@
 //! All cases, several at a time, in one sandbox per profile.
 
+use crate::command::env;
 use crate::format::{Case, CaseFile, Profile, Profiles, Requirement, Tty, WrongCases};
 use crate::protocol::{Done, Request};
 use crate::rootfs::rootfs;
@@ -28,14 +29,14 @@ pub(crate) fn scaled(time: Duration) -> Duration {
     time.mul_f64(scale.unwrap_or(1.0))
 }
 
-/// What came of all cases.
+/// The result of all cases.
 #[derive(Debug, Default)]
 pub struct Report {
     total: usize,
     passed: usize,
     failed: usize,
     skipped: BTreeMap<&'static str, usize>,
-    /// Of the wrong expectations: how many were noticed, and how many there are.
+    /// How many wrong expectations were noticed, and how many there are.
     noticed: Option<(usize, usize)>,
     testee: Option<String>,
 }
@@ -100,7 +101,7 @@ pub fn judge(testee: &[OsString], trace: bool) -> Result<Report, String> {
         let noticed = |problem: &Option<Problem>| matches!(problem, Some(Problem::Wrong(_)));
         for ((_, case), problem) in wrong.iter().zip(&problems) {
             if !noticed(problem) {
-                complain(&format!("not noticed: {}", case.name));
+                report_failure(&format!("not noticed: {}", case.name));
             }
         }
         report.noticed = Some((problems.iter().filter(|p| noticed(p)).count(), wrong.len()));
@@ -114,7 +115,7 @@ pub fn judge(testee: &[OsString], trace: bool) -> Result<Report, String> {
             }
             Some(Problem::Wrong(why)) => {
                 report.failed += 1;
-                complain(&format!("{file}: {}: {why}", case.name));
+                report_failure(&format!("{file}: {}: {why}", case.name));
             }
         }
     }
@@ -127,7 +128,7 @@ pub fn judge(testee: &[OsString], trace: bool) -> Result<Report, String> {
 }
 
 #[allow(clippy::print_stderr, reason = "a case that failed")]
-fn complain(about: &str) {
+fn report_failure(about: &str) {
     eprintln!("{about}");
 }
 
@@ -265,7 +266,7 @@ impl Suite {
         let answer = self.testee.ask(request, deadline, |_| Err("an event".to_owned()))?;
         match answer.done {
             Done::Ok => Ok(answer.id),
-            _ => Err(answer.wrong()),
+            _ => Err(answer.describe()),
         }
     }
 
@@ -293,5 +294,5 @@ fn create(name: &str, profile: &Profile, image: &Path) -> Request {
             request = request.bytes(field, value.clone().into_bytes());
         }
     }
-    run::env(request, &profile.env, "")
+    env(request, &profile.env, "")
 }

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 type Waiting = Arc<Mutex<Option<HashMap<u64, Sender<Reply>>>>>;
 
-/// A testee that runs. Requests may come from any thread; their replies find back to it.
+/// A running testee. Any thread may send requests; each receives its own replies.
 pub(crate) struct Testee {
     child: Child,
     input: Mutex<Option<ChildStdin>>,
     next: AtomicU64,
-    /// Who waits for replies; `None` when no more will come.
+    /// The requesters that wait for replies; `None` when no more will come.
     waiting: Waiting,
     /// How the reading of replies ended.
     over: Mutex<Receiver<Result<(), String>>>,
@@ -45,8 +45,8 @@ impl Answer {
         self.parts.get(number).map(Vec::as_slice).ok_or_else(|| "a part is missing".to_owned())
     }
 
-    /// Why it is no success, in one line.
-    pub(crate) fn wrong(&self) -> String {
+    /// Describes it in one line.
+    pub(crate) fn describe(&self) -> String {
         match &self.done {
             Done::Error { kind, message } => {
                 format!("{kind}: {}", String::from_utf8_lossy(self.part(*message).unwrap_or(b"?")))
@@ -91,7 +91,7 @@ impl Testee {
         })
     }
 
-    /// Sends a request, gives its events to `on_event`, and returns its end.
+    /// Sends a request, passes its events to `on_event`, and returns its end.
     pub(crate) fn ask(
         &self,
         request: Request,
@@ -138,7 +138,7 @@ impl Testee {
         }
     }
 
-    /// Ends the testee, which has to end well and soon.
+    /// Closes the testee's input and waits for a clean exit.
     pub(crate) fn end(mut self, patience: Duration) -> Result<(), String> {
         *self.input.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let over = self.over.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -169,7 +169,7 @@ fn read(output: ChildStdout, waiting: &Waiting, trace_it: bool) -> Result<(), St
         }
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = waiting.as_mut().ok_or("it goes on")?;
-        // Nobody waits any more for what hung; it has answered all the same.
+        // The requester may have given up; the reply is dropped then.
         let over = reply.done.is_some();
         let id = reply.id;
         if let Some(sender) = waiting.get(&id) {

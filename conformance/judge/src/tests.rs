@@ -1,11 +1,11 @@
 //! That the judge notices what is wrong: expectations that do not hold, cases out of form, testees
 //! that break the protocol.
 
+use crate::command::asks_for;
 use crate::format::{Bytes, Case, CaseFile, Kind, Match, WrongCases};
 use crate::outcome::{End, Outcome, problems};
 use crate::protocol::{Cannot, Done, Exited, Failed, Reply, Request};
 use crate::received::Received;
-use crate::run::asks_for;
 use crate::testee::Testee;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -21,7 +21,7 @@ fn exited(code: i32) -> Exited {
     serde_json::from_value(line).unwrap()
 }
 
-/// What came of a command that exits with 3 after writing to both outputs.
+/// The outcome of a command that exits with 3 after writing to both outputs.
 fn exit_3() -> Outcome {
     Outcome {
         output: Some((b"out\n".to_vec(), b"err\n".to_vec())),

@@ -1,5 +1,5 @@
-/* testee.c - carries out the requests of the conformance judge with the C library alone, and says
- * what came.
+/* testee.c - carries out the requests of the conformance judge with the C library alone, and
+ * reports the results.
  *
  * The protocol is in conformance/README.md. Its lines hold nothing that needs an escape, and no
  * blanks, so that finding a field is finding its name. Every request is carried out by a thread of
@@ -145,7 +145,7 @@ static void refuse(const struct request *request, const char *kind, const char *
     reply(request, &bytes, 1, "\"done\":{\"error\":{\"kind\":\"%s\",\"message\":0}}", kind);
 }
 
-/* The end of a request that has nothing to tell but whether it failed. */
+/* Ends a request whose only result is whether it failed. */
 static void done(const struct request *request, msb_status status, const msb_error *error)
 {
     if (status < 0)
@@ -307,7 +307,7 @@ static void wait_for(const struct request *request, msb_exec *exec)
     msb_event_release(&event);
 }
 
-/* Tells that an exec was started, and keeps it. */
+/* Keeps an exec that was started, and reports its session. */
 static void started(const struct request *request, struct entry *entry)
 {
     msb_error error = MSB_ERROR_INIT;
@@ -447,8 +447,8 @@ static void listed(const struct request *request)
     msb_exec_entries_release(&list);
 }
 
-/* Tells an event, gives it back, and returns its kind's name. */
-static const char *tell(const struct request *request, msb_event *event)
+/* Reports an event, releases it, and returns the name of its kind. */
+static const char *report(const struct request *request, msb_event *event)
 {
     static const char *const kinds[] = {"end",         "started", "stdout", "stderr",
                                         "stdin_error", "exited",  "failed", "lost"};
@@ -479,7 +479,7 @@ static void receive(const struct request *request, msb_exec *exec)
         if (status == MSB_EOF)
             len = 1; /* an event of kind 0 */
         for (size_t at = 0; status >= 0 && at < len; at++)
-            over |= word(request, "until", tell(request, &events[at]));
+            over |= word(request, "until", report(request, &events[at]));
     }
     done(request, status, &error);
 }
@@ -497,7 +497,7 @@ static void give_up(const struct request *request, msb_exec *exec)
         else if (word(request, "on", "wait"))
             status = msb_exec_wait(exec, 0, &event, &error);
         else if ((status = msb_exec_recv(exec, 0, &event, &error)) == MSB_OK || status == MSB_EOF)
-            tell(request, &event);
+            report(request, &event);
         ended |= status != MSB_AGAIN;
         msb_event_release(&event);
         msb_output_release(&output);

@@ -1,4 +1,4 @@
-// Carries out the requests of the conformance judge with the Go SDK, and says what came. The
+// Carries out the requests of the conformance judge with the Go SDK, and reports the results. The
 // protocol is in conformance/README.md. Every request is a goroutine of its own.
 package main
 
@@ -143,7 +143,7 @@ func (r *request) text(part *int) string {
 	return string(r.parts[*part])
 }
 
-// failed tells an error; some are endings of a command.
+// failed is the end of a request whose call failed; some errors are endings of a command.
 func failed(err error) done {
 	var known *m.Error
 	if !errors.As(err, &known) {
@@ -354,7 +354,7 @@ func (r *request) onHandle(h *handle) (done, error) {
 	return ok, errors.New("no such action: " + r.Do)
 }
 
-// recv receives an event, tells it, and returns its kind.
+// recv receives an event, reports it, and returns its kind.
 func (r *request) recv(ctx context.Context, h *handle) (string, error) {
 	event, err := h.Recv(ctx)
 	if err != nil {

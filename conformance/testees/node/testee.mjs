@@ -1,4 +1,4 @@
-// Carries out the requests of the conformance judge with the package, and says what came. The
+// Carries out the requests of the conformance judge with the package, and reports the results. The
 // protocol is in conformance/README.md. Every request is an asynchronous call of its own.
 import { MicrosandboxError, Sandbox, Stdin } from "../../../sdk/node/dist/index.mjs";
 
@@ -95,8 +95,8 @@ function failed(error) {
   return [{ failed: line }, [Buffer.from(error.message), Buffer.from(error.path)]];
 }
 
-/** Tells an event, and whether it is the one that the judge waits for. */
-function tell(request, event) {
+/** Reports an event; returns whether it is the one that the judge waits for. */
+function report(request, event) {
   const kind = event === null ? "end" : event.kind === "stdinError" ? "stdin_error" : event.kind;
   if (kind === "stdout" || kind === "stderr") reply(request, { event: kind, data: 0 }, [event.data]);
   else reply(request, { event: kind });
@@ -167,7 +167,7 @@ async function giveUp(request, handle) {
     try {
       const result = await promise;
       ended = true;
-      if (request.on === "recv") tell(request, result);
+      if (request.on === "recv") report(request, result);
     } catch (error) {
       if (error !== given.signal.reason) throw error;
     }
@@ -177,7 +177,7 @@ async function giveUp(request, handle) {
 
 const onHandle = {
   async recv(handle, request) {
-    while (!tell(request, await handle.recv()));
+    while (!report(request, await handle.recv()));
     return OK;
   },
   wait: async (handle) => [{ exited: exited(await handle.wait()) }],

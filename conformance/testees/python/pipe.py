@@ -82,8 +82,8 @@ class Request:
             sys.stdout.buffer.writelines(parts)
             sys.stdout.buffer.flush()
 
-    def tell(self, event: Optional[m.ExecEvent]) -> bool:
-        """Tell an event; return whether it is the one that the judge waits for."""
+    def report(self, event: Optional[m.ExecEvent]) -> bool:
+        """Report an event; return whether it is the one that the judge waits for."""
         kind = "end" if event is None else str(event.event_type)
         if event is not None and kind in ("stdout", "stderr"):
             self.reply({"event": kind, "data": 0}, event.data)
@@ -92,7 +92,7 @@ class Request:
         return kind == "end" or self["until"] in ("any", kind)
 
     def done(self, done: Done) -> None:
-        """Tell the end of the request."""
+        """Report the end of the request."""
         self.reply({"done": done[0]}, *done[1])
 
 

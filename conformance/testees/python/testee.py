@@ -47,7 +47,7 @@ async def give_up(request: pipe.Request, handle: m.ExecHandle) -> pipe.Done:
             continue
         ended = True
         if request["on"] == "recv":
-            request.tell(result)
+            request.report(result)
     return {"ended": ended}, []
 
 
@@ -55,7 +55,7 @@ async def on_exec(request: pipe.Request) -> pipe.Done:
     action, number = request["do"], request["exec"]
     handle = handles[number]
     if action == "recv":
-        while not request.tell(await handle.recv()):
+        while not request.report(await handle.recv()):
             pass
     elif action == "wait":
         return {"exited": pipe.exited(await handle.wait())}, []

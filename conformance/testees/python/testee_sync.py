@@ -44,7 +44,7 @@ def give_up(request: pipe.Request, handle: sync.ExecHandle) -> pipe.Done:
             result = getattr(handle, request["on"])(timeout=0)
             ended = True
             if request["on"] == "recv":
-                request.tell(result)
+                request.report(result)
     return {"ended": ended}, []
 
 
@@ -52,7 +52,7 @@ def on_exec(request: pipe.Request) -> pipe.Done:
     action, number = request["do"], request["exec"]
     handle = handles[number]
     if action == "recv":
-        while not request.tell(handle.recv()):
+        while not request.report(handle.recv()):
             pass
     elif action == "wait":
         return {"exited": pipe.exited(handle.wait())}, []

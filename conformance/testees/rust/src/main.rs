@@ -1,4 +1,4 @@
-//! Carries out the requests of the conformance judge with the Rust SDK, and says what came.
+//! Carries out the requests of the conformance judge with the Rust SDK, and reports the results.
 //!
 //! The protocol is in `conformance/README.md`. Every request is a task of its own.
 
@@ -72,7 +72,7 @@ impl Message {
     }
 }
 
-/// What became of a request, and its bytes.
+/// The end of a request, and its bytes.
 type Done = (Value, Vec<Vec<u8>>);
 
 /// A command. What it is asked beside a call that waits does not wait for it.
@@ -318,7 +318,7 @@ impl Exec {
                 Ok((json!({ "sink": there }), Vec::new()))
             }
             "recv" => loop {
-                let kind = tell(request, handle.recv().await);
+                let kind = report(request, handle.recv().await);
                 if kind == "end" || request.word("until") == "any" || request.word("until") == kind
                 {
                     return Ok(("ok".into(), Vec::new()));
@@ -330,7 +330,7 @@ impl Exec {
                 let mut ended = false;
                 for _ in 0..request.number("times").unwrap_or_default() {
                     ended |= match request.word("on") {
-                        "recv" => poll_once(handle.recv()).map(|e| tell(request, e)).is_ready(),
+                        "recv" => poll_once(handle.recv()).map(|e| report(request, e)).is_ready(),
                         "wait" => poll_once(handle.wait()).is_ready(),
                         _ => poll_once(handle.collect()).is_ready(),
                     };
@@ -342,8 +342,8 @@ impl Exec {
     }
 }
 
-/// Tells an event and returns its kind.
-fn tell(request: &Message, event: Option<ExecEvent>) -> &'static str {
+/// Reports an event and returns its kind.
+fn report(request: &Message, event: Option<ExecEvent>) -> &'static str {
     let (kind, data) = match event {
         None => ("end", None),
         Some(ExecEvent::Started { .. }) => ("started", None),
