@@ -60,7 +60,10 @@ fn read_by_the_code() -> BTreeSet<String> {
             found.extend(names(read, &String::from_utf8_lossy(&text)));
         }
     }
-    let is_variable = |name: &String| !constants.contains(name) && !NOT_READ.contains(&&**name);
+    let is_variable = |name: &String| {
+        // The beginning of names is none.
+        !name.ends_with('_') && !constants.contains(name) && !NOT_READ.contains(&&**name)
+    };
     found.into_iter().filter(is_variable).collect()
 }
 

@@ -147,7 +147,7 @@ const ATTACH: Group = Group {
 
 #[rustfmt::skip]
 const LOGS: Group = Group {
-    rust: "crates/driver/src/log/reader.rs",
+    rust: "crates/state/src/log/reader.rs",
     section: ("pub struct LogOptions {", "\n}\n"),
     around: ("    pub ", ":"),
     languages: [

@@ -17,5 +17,6 @@ mod suite;
 mod testee;
 #[cfg(test)]
 mod tests;
+mod time;
 
 pub use suite::{Report, judge};

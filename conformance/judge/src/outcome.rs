@@ -3,7 +3,7 @@
 use crate::bytes::show;
 use crate::format::{Bytes, Case, Expect, Failure, Kind, Match, Mode, Usage};
 use crate::protocol::{Exited, Failed};
-use crate::suite::scaled;
+use crate::time::scaled;
 use std::time::{Duration, Instant};
 
 /// How a command, or the call that ran it, ended.

@@ -6,8 +6,8 @@ use crate::format::{Bytes, Call, Case, Listed, Match, Mode, Run, Stdin, Step};
 use crate::outcome::{self, End, Outcome};
 use crate::protocol::{Cannot, Done, Exited, Request};
 use crate::received::Received;
-use crate::suite::scaled;
 use crate::testee::{Answer, Testee};
+use crate::time::scaled;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 

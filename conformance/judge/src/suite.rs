@@ -6,6 +6,7 @@ use crate::protocol::{Done, Request};
 use crate::rootfs::rootfs;
 use crate::run::{self, Problem};
 use crate::testee::Testee;
+use crate::time::scaled;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
@@ -22,12 +23,6 @@ const AT_ONCE: usize = 4;
 
 /// How long the start or the end of a sandbox may take.
 const SANDBOX_LIMIT: Duration = Duration::from_secs(180);
-
-/// Returns a time as a slow machine stretches it, by `MSB_TEST_TIME_SCALE`.
-pub(crate) fn scaled(time: Duration) -> Duration {
-    let scale = std::env::var("MSB_TEST_TIME_SCALE").ok().and_then(|text| text.parse().ok());
-    time.mul_f64(scale.unwrap_or(1.0))
-}
 
 /// The result of all cases.
 #[derive(Debug, Default)]

@@ -1,0 +1,9 @@
+//! Times of the cases.
+
+use std::time::Duration;
+
+/// Returns a time as a slow machine stretches it, by `MSB_TEST_TIME_SCALE`.
+pub(crate) fn scaled(time: Duration) -> Duration {
+    let scale = std::env::var("MSB_TEST_TIME_SCALE").ok().and_then(|text| text.parse().ok());
+    time.mul_f64(scale.unwrap_or(1.0))
+}
