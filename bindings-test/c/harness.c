@@ -1,6 +1,5 @@
 /* harness.c - see harness.h. */
 #include "harness.h"
-#include "support.h"
 
 #include <setjmp.h>
 #include <signal.h>
@@ -9,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MOST_TESTS = 256, HANG_SECONDS = 60, POISON = 0x55 };
@@ -162,6 +162,14 @@ static void hung(int signal)
     _exit(1);
 }
 
+int64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 static bool run(const struct test *test)
 {
     int64_t before = now_ms();
@@ -188,22 +196,24 @@ static bool chosen(const char *name, int argc, char **argv)
     return argc == 1;
 }
 
-int main(int argc, char **argv)
+void harness_begin(void)
 {
-    int passed = 0, failed = 0;
-
     main_thread = pthread_self();
     signal(SIGALRM, hung);
-    support_begin();
+}
+
+void harness_run(int argc, char **argv, int *passed, int *failed)
+{
     for (int i = 0; i < test_count; i++)
         if (chosen(tests[i].name, argc, argv))
-            *(run(&tests[i]) ? &passed : &failed) += 1;
-    /* Ending the shared sandbox can fail as well, and is not part of any test. */
+            *(run(&tests[i]) ? passed : failed) += 1;
+}
+
+int harness_end(void (*clean_up)(void))
+{
     current = "the end";
     atomic_store(&failures, 0);
     if (setjmp(end_of_test) == 0)
-        support_end();
-    failed += atomic_load(&failures);
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed > 0 || passed == 0;
+        clean_up();
+    return atomic_load(&failures);
 }

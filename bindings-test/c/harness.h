@@ -58,6 +58,14 @@ void harness_status(const char *file, int line, const char *call, msb_status act
 /* Prints a measured number below the test's line. */
 void harness_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+int64_t now_ms(void);
+
+/* For main: prepares, runs the tests that the arguments choose, and cleans up, which is no part of
+ * any test; returns how often that failed. */
+void harness_begin(void);
+void harness_run(int argc, char **argv, int *passed, int *failed);
+int harness_end(void (*clean_up)(void));
+
 /* A helper thread; checks of the main thread only count until it was joined. */
 typedef pthread_t helper;
 helper helper_start(void *(*run)(void *), void *argument);

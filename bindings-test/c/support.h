@@ -69,7 +69,6 @@ void wait_until(const char *condition);
 /* Writes all of it. */
 void write_all(msb_sink *sink, const void *data, size_t len);
 
-int64_t now_ms(void);
 void sleep_ms(int64_t ms);
 
 /* A number of /proc/PID/status in KiB, such as "VmHWM:"; -1 if it cannot be had. PID 0: ours. */
