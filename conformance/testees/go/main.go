@@ -73,7 +73,7 @@ var (
 	lock      sync.Mutex // of the tables
 	sandboxes = map[uint64]*m.Sandbox{}
 	handles   = map[uint64]*handle{}
-	output    sync.Mutex
+	writing   sync.Mutex // of a reply
 	ctx       = context.Background()
 )
 
@@ -128,8 +128,8 @@ func (r *request) reply(line object, parts ...[]byte) {
 	if err != nil {
 		panic(err)
 	}
-	output.Lock()
-	defer output.Unlock()
+	writing.Lock()
+	defer writing.Unlock()
 	os.Stdout.Write(append(text, '\n'))
 	for _, part := range parts {
 		os.Stdout.Write(part)
@@ -251,13 +251,13 @@ func (r *request) inSandbox(sb *m.Sandbox) (done, error) {
 	case r.Do == "start":
 		return r.started(sb.ExecStream(ctx, r.text(r.Cmd), args, opts...))
 	case r.Script != nil:
-		return output_(sb.Shell(ctx, script, shell...))
+		return ended(sb.Shell(ctx, script, shell...))
 	default:
-		return output_(sb.Exec(ctx, r.text(r.Cmd), args, opts...))
+		return ended(sb.Exec(ctx, r.text(r.Cmd), args, opts...))
 	}
 }
 
-func output_(out *m.ExecOutput, err error) (done, error) {
+func ended(out *m.ExecOutput, err error) (done, error) {
 	if err != nil {
 		return ok, err
 	}
@@ -320,7 +320,7 @@ func (r *request) onHandle(h *handle) (done, error) {
 	case "wait":
 		return r.wait(ctx, h)
 	case "collect":
-		return output_(h.Collect(ctx))
+		return ended(h.Collect(ctx))
 	case "give_up":
 		return r.giveUp(h)
 	case "take_stdin":
