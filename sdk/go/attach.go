@@ -8,7 +8,7 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-// attachConfig is filled by AttachOptions.
+// attachConfig collects AttachOptions.
 type attachConfig struct {
 	exec ExecConfig
 	args []string
@@ -49,23 +49,24 @@ func WithAttachRlimitRange(resource RlimitResource, soft, hard uint64) AttachOpt
 	return forExec(WithExecRlimitRange(resource, soft, hard))
 }
 
-// WithDetachKeys sets what is typed to leave the command running: characters, and names such as
-// ctrl-p, with commas between them. Without it that is ctrl-].
+// WithDetachKeys sets the keys that detach from the command: characters and names such as ctrl-p,
+// separated by commas. The default is ctrl-].
 func WithDetachKeys(keys string) AttachOption {
 	return func(c *attachConfig) {
 		if c.keys = keys; keys == "" || strings.IndexByte(keys, 0) >= 0 {
-			c.exec.refuse("the detach keys are empty or have a NUL in them")
+			c.exec.refuse("the detach keys are empty or contain NUL")
 		}
 	}
 }
 
-// Attach runs a command on this process's terminal, its standard input and output, until it ends or
-// the detach keys are typed, ctrl-]. It gives the exit code, or 128 and the number of the signal, as a
-// shell would show it; -1 when the keys were typed or the terminal hung up: then the command runs on,
-// and AttachSession takes it up again.
+// Attach runs a command on this process's terminal, which is its standard input and output, until the
+// command exits or the detach keys (ctrl-]) are typed. It returns the exit code, or 128 plus the signal
+// number as a shell does. It returns -1 if the keys were typed or the terminal hung up: the command
+// keeps running, and AttachSession reattaches to it.
 //
-// The terminal is in raw mode meanwhile and has its settings back when Attach returns, also when ctx
-// is over, which leaves the command running. Without a terminal it fails with ErrNotATerminal.
+// The terminal is in raw mode during the call; its settings are restored before Attach returns, also
+// when ctx is done, which leaves the command running. Without a terminal it fails with
+// ErrNotATerminal.
 func (s *Sandbox) Attach(ctx context.Context, cmd string, args ...string) (int, error) {
 	return s.AttachWith(ctx, cmd, WithAttachArgs(args...))
 }
@@ -80,13 +81,13 @@ func (s *Sandbox) AttachWith(ctx context.Context, cmd string, opts ...AttachOpti
 	return s.attach(ctx, &ffi.AttachOptions{Exec: options, DetachKeys: config.keys})
 }
 
-// AttachShell is Attach with the sandbox's shell.
+// AttachShell runs the sandbox's shell as Attach runs a command.
 func (s *Sandbox) AttachShell(ctx context.Context) (int, error) {
 	return s.attach(ctx, &ffi.AttachOptions{})
 }
 
-// AttachSession is Attach with a session that is there already, from now on. Of the options it takes
-// the detach keys.
+// AttachSession attaches to an existing session from now on. Of the options it uses only the detach
+// keys.
 func (s *Sandbox) AttachSession(ctx context.Context, id string, opts ...AttachOption) (int, error) {
 	config := newAttachConfig(opts)
 	if config.exec.err != nil {
@@ -96,7 +97,7 @@ func (s *Sandbox) AttachSession(ctx context.Context, id string, opts ...AttachOp
 		return -1, err
 	}
 	if id == "" {
-		return -1, invalid("the session's id is empty")
+		return -1, invalid("the session id is empty")
 	}
 	return s.attach(ctx, &ffi.AttachOptions{Session: id, DetachKeys: config.keys})
 }
@@ -111,8 +112,8 @@ func newAttachConfig(opts []AttachOption) *attachConfig {
 	return c
 }
 
-// attach has a thread until it ends. What ends it early is that its handle is closed: so one that may
-// be given up has a handle of its own.
+// attach blocks a thread until it returns. Only closing its handle ends it early, so a cancellable
+// call opens a handle of its own.
 func (s *Sandbox) attach(ctx context.Context, options *ffi.AttachOptions) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return -1, err
@@ -139,7 +140,7 @@ func (s *Sandbox) attach(ctx context.Context, options *ffi.AttachOptions) (int, 
 		return attached(r.value, r.err)
 	case <-s.raw.Done():
 		_ = own.Close()
-		r := <-done // with the terminal as it was
+		r := <-done // the terminal is restored by then
 		return attached(r.value, r.err)
 	case <-ctx.Done():
 		_ = own.Close()

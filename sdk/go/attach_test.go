@@ -17,7 +17,7 @@ import (
 	m "github.com/superradcompany/microsandbox/sdk/go"
 )
 
-// terminal is a pseudo-terminal with this test program, run again, on its other side.
+// terminal is a pseudo-terminal with a child process of this test program on the other side.
 type terminal struct {
 	t      *testing.T
 	master *os.File
@@ -34,7 +34,7 @@ func ioctl(t *testing.T, fd uintptr, request uintptr, at unsafe.Pointer) {
 	}
 }
 
-// onTerminal runs one of attachChildren there, in the sandbox of this name.
+// onTerminal runs one of attachChildren on a new terminal, in the named sandbox.
 func onTerminal(t *testing.T, what, sandbox string) *terminal {
 	t.Helper()
 	fd, err := syscall.Open("/dev/ptmx", syscall.O_RDWR|syscall.O_CLOEXEC|syscall.O_NOCTTY|syscall.O_NONBLOCK, 0)
@@ -73,7 +73,7 @@ func (term *terminal) text() string {
 	return term.seen.String()
 }
 
-// shows waits for a text.
+// shows waits until the terminal shows a text.
 func (term *terminal) shows(text string) {
 	term.t.Helper()
 	for deadline := time.Now().Add(scaled(30 * time.Second)); !strings.Contains(term.text(), text); time.Sleep(time.Millisecond) {
@@ -104,7 +104,7 @@ var attachChildren = map[string]func(context.Context, *m.Sandbox) error{
 			m.WithAttachEnv(map[string]string{"A": "given"}), m.WithAttachCwd("/etc"),
 			m.WithAttachUser("1000"), m.WithAttachRlimit(m.RlimitNofile, 64),
 			m.WithDetachKeys("ctrl-q"))
-		fmt.Println("parted with", code)
+		fmt.Println("detached with", code)
 		if err != nil {
 			return err
 		}
@@ -115,7 +115,7 @@ var attachChildren = map[string]func(context.Context, *m.Sandbox) error{
 		for _, session := range sessions {
 			if session.Running() && session.TTY {
 				code, err := sb.AttachSession(ctx, session.ID, m.WithDetachKeys("q"))
-				fmt.Println("parted again with", code)
+				fmt.Println("detached again with", code)
 				return err
 			}
 		}
@@ -134,7 +134,7 @@ var attachChildren = map[string]func(context.Context, *m.Sandbox) error{
 		if code != -1 || err != context.Canceled || raw() != before {
 			return fmt.Errorf("%d, %v, settings %x and %x", code, err, before, raw())
 		}
-		fmt.Println("given up")
+		fmt.Println("cancelled")
 		return nil
 	},
 	"background": func(_ context.Context, sb *m.Sandbox) error {
@@ -144,18 +144,18 @@ var attachChildren = map[string]func(context.Context, *m.Sandbox) error{
 	},
 }
 
-// raw gives the terminal's local settings, of which raw mode is one.
+// raw returns the terminal's local flags, which include raw mode.
 func raw() uint32 {
 	var settings syscall.Termios
 	syscall.Syscall(syscall.SYS_IOCTL, 0, syscall.TCGETS, uintptr(unsafe.Pointer(&settings)))
 	return settings.Lflag
 }
 
-// TestAttachChild is what runs on a terminal; by itself it has nothing to do.
+// TestAttachChild is the child process of the other tests; on its own it does nothing.
 func TestAttachChild(t *testing.T) {
 	child := attachChildren[os.Getenv("MSB_TEST_ATTACH")]
 	if child == nil {
-		t.Skip("it is run by the other tests, on a terminal")
+		t.Skip("the other tests run this test on a terminal")
 	}
 	sb, err := m.GetSandbox(soon(t), os.Getenv("MSB_TEST_SANDBOX"))
 	must(t, err)
@@ -180,26 +180,26 @@ func TestH1AttachRunsOnTheTerminal(t *testing.T) {
 	term.ends()
 }
 
-func TestH2DetachAndTakeUpAgain(t *testing.T) {
+func TestH2DetachAndReattach(t *testing.T) {
 	sb := pagesBox(t)
 	term := onTerminal(t, "options", sb.Name())
 	term.shows("/etc\r\ngiven\r\n64\r\n1000\r\n")
 	term.types("\x11") // ctrl-q
-	term.shows("parted with -1")
+	term.shows("detached with -1")
 	term.types("x\r")
 	term.shows("x\r\nx\r\n")
 	term.types("q")
-	term.shows("parted again with -1")
+	term.shows("detached again with -1")
 	term.ends()
 }
 
-func TestAttachIsGivenUpWithItsContext(t *testing.T) {
+func TestAttachIsCancelledByContext(t *testing.T) {
 	term := onTerminal(t, "cancel", box(t).Name())
-	term.shows("given up")
+	term.shows("cancelled")
 	term.ends()
 }
 
-func TestAttachNeedsATerminalAndSense(t *testing.T) {
+func TestAttachRejectsInvalidCalls(t *testing.T) {
 	sb := box(t)
 	_, err := sb.AttachShell(soon(t))
 	kind(t, err, m.ErrNotATerminal)
@@ -218,5 +218,5 @@ func TestAttachNeedsATerminalAndSense(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_, err = sb.AttachShell(ctx)
-	same(t, "a context that is over", err, context.Canceled)
+	same(t, "done context", err, context.Canceled)
 }

@@ -1,9 +1,8 @@
 // Package microsandbox runs commands in isolated sandboxes.
 //
-// A sandbox is a virtual machine or, if asked for by name, a container. [CreateSandbox] makes one,
-// [GetSandbox] finds one that is there. Commands run in it by [Sandbox.Exec] and [Sandbox.Shell],
-// which collect the output, or by [Sandbox.ExecStream] and [Sandbox.ShellStream], which give a handle
-// to follow the command with:
+// A sandbox is a virtual machine or, if requested by name, a container. [CreateSandbox] creates one,
+// [GetSandbox] finds an existing one. [Sandbox.Exec] and [Sandbox.Shell] run a command and collect its
+// output; [Sandbox.ExecStream] and [Sandbox.ShellStream] return a handle that streams its events:
 //
 //	sb, err := m.CreateSandbox(ctx, "worker", m.WithImage("./rootfs"))
 //	if err != nil {
@@ -18,35 +17,33 @@
 //
 // # Results and errors
 //
-// As in os/exec's conventions, a command that ran and exited with something other than 0 is a
-// result, not an error. What is an error is an [*Error] with an [ErrorKind], which [IsKind] asks for:
-// the command never started ([ErrExecFailed], and errors.As finds the [*ExecFailure]), its time ran
-// out ([ErrExecTimeout], with the output so far), or its sandbox went away ([ErrStreamLost]). The
-// errors of the standard library that fit are found by errors.Is: os.ErrProcessDone, os.ErrClosed,
-// os.ErrNotExist, os.ErrExist, os.ErrPermission, exec.ErrNotFound, syscall.EPIPE.
+// A command that ran and exited with a code other than 0 is a result, not an error. A failure is an
+// [*Error] with an [ErrorKind], which [IsKind] tests: the command did not start ([ErrExecFailed];
+// errors.As finds the [*ExecFailure]), it timed out ([ErrExecTimeout], with the output so far), or its
+// sandbox was lost ([ErrStreamLost]). errors.Is finds the matching errors of the standard library:
+// os.ErrProcessDone, os.ErrClosed, os.ErrNotExist, os.ErrExist, os.ErrPermission, exec.ErrNotFound,
+// syscall.EPIPE.
 //
 // # Contexts
 //
-// A call whose context is over returns its error at once and loses nothing: what was not received
-// is there for the next call. Giving up [Sandbox.Exec] or [Sandbox.Shell] kills the command, since
-// nobody could reach it any more; giving up a call on an [ExecHandle] leaves the command alone.
+// A call whose context is done returns the context's error at once and loses no data: the next call
+// receives what this one did not. Cancelling [Sandbox.Exec] or [Sandbox.Shell] kills the command, since
+// no handle to it is left; cancelling a call on an [ExecHandle] does not affect the command.
 //
 // # Goroutines and threads
 //
-// Everything may be used by several goroutines at once. One at a time reads a handle (Recv, Wait,
-// Collect and the readers of its pipes); a second one is told [ErrBusy]. Receiving, waiting, writing
-// and creating hold no thread, however many goroutines do so. Close wakes who waits, with
-// [ErrClosed]. It never ends a command or a sandbox, and neither does the garbage collector, which
-// closes what was forgotten.
+// Everything is safe for concurrent use. A handle has one reader at a time (Recv, Wait, Collect and its
+// pipes); a second reader gets [ErrBusy]. Receiving, waiting, writing and creating hold no thread,
+// however many goroutines do so. Close wakes blocked calls with [ErrClosed]. It never ends a command or
+// a sandbox, and neither does the garbage collector, which closes handles that were not closed.
 //
-// # Flow
+// # Flow control
 //
-// Output waits for whoever reads it: a command stands still when about a mebibyte was not received.
-// Nothing is dropped.
+// A command blocks when about a mebibyte of its output was not received. No output is dropped.
 //
-// # What it needs
+// # Requirements
 //
-// 64-bit Linux, cgo, the library libmicrosandbox with its header and its programs msb-runner and
-// msb-agent, found by pkg-config. [EnsureInstalled] says what is missing at run time. With the build
-// tag msb_static the library becomes part of the program.
+// 64-bit Linux, cgo, and libmicrosandbox with its header and its programs msb-runner and msb-agent,
+// found by pkg-config. [EnsureInstalled] reports what is missing at run time. The build tag msb_static
+// links the library into the program.
 package microsandbox

@@ -9,7 +9,7 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-// ErrorKind tells failures apart. See [IsKind].
+// ErrorKind classifies failures. See [IsKind].
 type ErrorKind int
 
 // The kinds of failures. New ones may come.
@@ -86,7 +86,7 @@ const (
 	ErrNoCommand
 )
 
-// String gives the kind's name, the same in every language: "exec_timeout".
+// String returns the kind's name, which is the same in every language: "exec_timeout".
 func (k ErrorKind) String() string {
 	if k == ErrNotInstalled {
 		return "not_installed"
@@ -97,27 +97,27 @@ func (k ErrorKind) String() string {
 	return "unknown"
 }
 
-// Error is a call that failed, for any reason but that its context was over.
+// Error is a failed call. A call whose context is done fails with the context's error instead.
 type Error struct {
-	// Kind tells what happened.
+	// Kind classifies the failure.
 	Kind ErrorKind
-	// Message is one line for people.
+	// Message is one line of human-readable text.
 	Message string
 	// Errno is the system's error number, of the host or the sandbox, or 0.
 	Errno syscall.Errno
-	// Failure says more about ErrExecFailed where that is known; else it is nil.
+	// Failure has the details of ErrExecFailed if known; else it is nil.
 	Failure *ExecFailure
-	// Output is what the command had put out, with ErrExecTimeout and ErrStreamLost of a call that
-	// collects; else it is nil.
+	// Output is the command's output so far, with ErrExecTimeout and ErrStreamLost from a call that
+	// collects output; else it is nil.
 	Output *ExecOutput
 }
 
-// Error gives the message with the name of the kind.
+// Error returns the kind's name and the message.
 func (e *Error) Error() string {
 	return "microsandbox: " + e.Kind.String() + ": " + e.Message
 }
 
-// Unwrap gives the *ExecFailure or the system's error behind this one, if there is one.
+// Unwrap returns the underlying *ExecFailure or system error, if there is one.
 func (e *Error) Unwrap() error {
 	switch {
 	case e.Failure != nil:
@@ -132,7 +132,7 @@ func (e *Error) Unwrap() error {
 	return nil
 }
 
-// Is lets errors.Is find the errors of package os that mean the same.
+// Is reports whether target is the error of package os with the same meaning.
 func (e *Error) Is(target error) bool {
 	switch target {
 	case os.ErrProcessDone:
@@ -147,7 +147,7 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// Timeout reports whether a time ran out, as os.IsTimeout asks.
+// Timeout reports whether the call or the command timed out; os.IsTimeout uses it.
 func (e *Error) Timeout() bool { return e.Kind == ErrExecTimeout || e.Kind == ErrTimedOut }
 
 // IsKind reports whether err, or an error that it wraps, is an *Error of this kind.
@@ -158,7 +158,7 @@ func IsKind(err error, kind ErrorKind) bool {
 
 func invalid(message string) *Error { return &Error{Kind: ErrInvalidArgument, Message: message} }
 
-// wrap makes an *Error of what package ffi fails with. The errors of contexts stay what they are.
+// wrap converts an error of package ffi to an *Error. Context errors are returned unchanged.
 func wrap(err error) error {
 	var raw *ffi.Error
 	if !errors.As(err, &raw) {
@@ -177,9 +177,9 @@ type result[T any] struct {
 	err   error
 }
 
-// onThread makes a call that may take a while and cannot be waited for otherwise: it has a thread
-// until it returns. With ctx over this returns at once, and abandon gets what comes of the call.
-func onThread[T any](ctx context.Context, call func() (T, error), abandon func(T)) (T, error) {
+// runBlocking makes a call that blocks a thread because it has no descriptor to poll. When ctx is done
+// it returns at once, and abandon receives the late result of the call.
+func runBlocking[T any](ctx context.Context, call func() (T, error), abandon func(T)) (T, error) {
 	var none T
 	if err := ctx.Err(); err != nil {
 		return none, err
@@ -208,8 +208,8 @@ func onThread[T any](ctx context.Context, call func() (T, error), abandon func(T
 	}
 }
 
-// do is onThread for a call without a result.
+// do is runBlocking for a call without a result.
 func do(ctx context.Context, call func() error) error {
-	_, err := onThread(ctx, func() (struct{}, error) { return struct{}{}, call() }, nil)
+	_, err := runBlocking(ctx, func() (struct{}, error) { return struct{}{}, call() }, nil)
 	return err
 }

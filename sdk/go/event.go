@@ -10,29 +10,28 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-// ExecEventKind says what an ExecEvent carries.
+// ExecEventKind is the kind of an ExecEvent.
 type ExecEventKind int
 
-// The kinds of events. A command gives Started once and first, any number of Stdout, Stderr and
-// StdinError, exactly one of Exited, Failed and Lost, and then Done for ever.
+// The kinds of events. A handle delivers at most one Started, which is first, any number of Stdout,
+// Stderr and StdinError, exactly one of Exited, Failed and Lost, and then Done for ever.
 const (
-	// ExecEventStarted: the command runs. PID is valid.
+	// ExecEventStarted: the command is running. PID is valid.
 	ExecEventStarted ExecEventKind = iota + 1
-	// ExecEventStdout: Data is a part of standard output, with a terminal of both outputs.
+	// ExecEventStdout: Data is from standard output; on a terminal, from both outputs.
 	ExecEventStdout
-	// ExecEventStderr: Data is a part of standard error.
+	// ExecEventStderr: Data is from standard error.
 	ExecEventStderr
-	// ExecEventExited: the command ended. ExitCode and Exit are valid. Only output of other
-	// processes that still hold its output may come behind it.
+	// ExecEventExited: the command exited. ExitCode and Exit are valid. Only output of background
+	// processes that still hold its output may follow.
 	ExecEventExited
-	// ExecEventFailed: the command never started, and there is no exit code. Failure is valid.
+	// ExecEventFailed: the command did not start and has no exit code. Failure is valid.
 	ExecEventFailed
-	// ExecEventStdinError: the command no longer reads its input. Failure is valid. It may run on.
+	// ExecEventStdinError: the command no longer reads its input. Failure is valid. It may keep running.
 	ExecEventStdinError
-	// ExecEventLost: the sandbox went away first, and how the command ended is not known. Reason is
-	// valid.
+	// ExecEventLost: the sandbox was lost before the exit, whose status is unknown. Reason is valid.
 	ExecEventLost
-	// ExecEventDone: there is nothing more.
+	// ExecEventDone: no more events follow.
 	ExecEventDone
 )
 
@@ -40,7 +39,7 @@ var eventNames = [...]string{
 	"", "started", "stdout", "stderr", "exited", "failed", "stdin_error", "lost", "done",
 }
 
-// String gives the kind's name: "stdout".
+// String returns the kind's name: "stdout".
 func (k ExecEventKind) String() string {
 	if k <= 0 || int(k) >= len(eventNames) {
 		return fmt.Sprintf("ExecEventKind(%d)", int(k))
@@ -50,47 +49,48 @@ func (k ExecEventKind) String() string {
 
 // ExecEvent is one event of a command. Kind says which fields are set.
 type ExecEvent struct {
-	// Kind says what happened.
+	// Kind is the kind of the event.
 	Kind ExecEventKind
 	// PID is the process id in the sandbox, with ExecEventStarted.
 	PID uint32
-	// Data is the output, with ExecEventStdout and ExecEventStderr. It is the caller's.
+	// Data is the output, with ExecEventStdout and ExecEventStderr. The caller owns it.
 	Data []byte
-	// ExitCode is the exit code, with ExecEventExited; -1 for a death by signal.
+	// ExitCode is the exit code, with ExecEventExited; -1 if a signal killed it.
 	ExitCode int
-	// Exit tells more than the code, with ExecEventExited; else it is nil.
+	// Exit has the exit status and resource usage, with ExecEventExited; else it is nil.
 	Exit *ExecExit
 	// Failure is set with ExecEventFailed and ExecEventStdinError; else it is nil.
 	Failure *ExecFailure
-	// Reason is one line that says why, with ExecEventLost.
+	// Reason is one line with the reason, with ExecEventLost.
 	Reason string
-	// WriterLeft tells, with ExecEventDone, that some other process still had the output open.
+	// WriterLeft reports, with ExecEventDone, that a background process still had the output open.
 	WriterLeft bool
-	// Cut tells, with ExecEventDone, that the connection was lost after the exit: output of other
-	// processes may be missing.
+	// Cut reports, with ExecEventDone, that the connection was lost after the exit: output of
+	// background processes may be missing.
 	Cut bool
 }
 
-// ExecExit is how a command ended, and what it used. The children that it waited for count too.
+// ExecExit is the exit status of a command and its resource usage, which includes children that it
+// waited for.
 type ExecExit struct {
-	// Code is the exit code; -1 for a death by signal.
+	// Code is the exit code; -1 if a signal killed it.
 	Code int
 	// Signal is the number of the signal that killed it; 0 for none.
 	Signal syscall.Signal
-	// CoreDumped tells whether it left a core dump.
+	// CoreDumped reports whether it dumped core.
 	CoreDumped bool
-	// TimedOut tells whether its time had run out and it was killed for it.
+	// TimedOut reports whether it was killed because it timed out.
 	TimedOut bool
-	// UserTime and SystemTime are the CPU time that it used.
+	// UserTime and SystemTime are the CPU time used.
 	UserTime, SystemTime time.Duration
 	// WallTime is the time from start to exit.
 	WallTime time.Duration
-	// MaxRSS is its largest resident size, in bytes.
+	// MaxRSS is the maximum resident set size, in bytes.
 	MaxRSS uint64
 }
 
-// ExecFailure is why a command could not be started, or its input not be written. As an error it
-// wraps the errno, so that errors.Is finds os.ErrNotExist and os.ErrPermission.
+// ExecFailure is the reason why a command did not start or its input could not be written. As an error
+// it wraps the errno, so that errors.Is finds os.ErrNotExist and os.ErrPermission.
 type ExecFailure struct {
 	// Kind is one of not_found, permission_denied, not_executable, bad_cwd, bad_args,
 	// resource_limit, user_setup_failed, out_of_memory, pty_setup_failed and other; with
@@ -100,18 +100,18 @@ type ExecFailure struct {
 	Errno *int
 	// ErrnoName is its name: "ENOENT"; empty without one.
 	ErrnoName string
-	// Message is one line for people.
+	// Message is one line of human-readable text.
 	Message string
-	// Path is the program, directory or name that it was about. It need not be UTF-8.
+	// Path is the program, directory or name that the failure concerns. It need not be UTF-8.
 	Path string
 	// Stage is the step that failed: "execve", "chdir", ...
 	Stage string
 }
 
-// Error gives the message.
+// Error returns the message.
 func (f *ExecFailure) Error() string { return f.Message }
 
-// Unwrap gives the errno, if there is one.
+// Unwrap returns the errno, if there is one.
 func (f *ExecFailure) Unwrap() error {
 	if f.Errno == nil {
 		return nil
@@ -119,7 +119,7 @@ func (f *ExecFailure) Unwrap() error {
 	return syscall.Errno(*f.Errno)
 }
 
-// Is lets errors.Is find exec.ErrNotFound where there is no such program.
+// Is reports whether target is exec.ErrNotFound and the program was not found.
 func (f *ExecFailure) Is(target error) bool {
 	return target == exec.ErrNotFound && f.Kind == "not_found"
 }
@@ -152,7 +152,7 @@ func newFailure(raw *ffi.Failure) *ExecFailure {
 	return f
 }
 
-// stdinFailure is what there is to say about input that is not read any more.
+// stdinFailure returns the failure for input that the command no longer reads.
 func stdinFailure(errno int) *ExecFailure {
 	f := &ExecFailure{Kind: "broken_pipe", Stage: "write", Message: "the command no longer reads its input"}
 	if errno == 0 {
@@ -178,7 +178,7 @@ var eventKinds = [...]ExecEventKind{
 	ffi.LostEvent:  ExecEventLost,
 }
 
-// newEvent copies an event that is shown. It is nil for a kind that this version does not know.
+// newEvent copies a borrowed event. It returns nil for an unknown kind.
 func newEvent(raw *ffi.Event) *ExecEvent {
 	if int(raw.Kind) >= len(eventKinds) {
 		return nil

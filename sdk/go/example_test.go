@@ -13,7 +13,7 @@ import (
 	m "github.com/superradcompany/microsandbox/sdk/go"
 )
 
-// exampleBox is the sandbox of the examples below, which end makes go.
+// exampleBox returns a sandbox for the examples below; end removes it.
 func exampleBox() (sb *m.Sandbox, end func()) {
 	ctx := context.Background()
 	name := fmt.Sprint("example-", os.Getpid())
@@ -41,7 +41,7 @@ func Example() {
 
 	out, err := sb.Exec(ctx, "sh", []string{"-c", "echo hello; exit 3"})
 	if err != nil {
-		log.Fatal(err) // it did not start, ran out of time or was lost
+		log.Fatal(err) // did not start, timed out or was lost
 	}
 	fmt.Print(out.Stdout())
 	fmt.Println(out.ExitCode(), out.Success())

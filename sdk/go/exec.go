@@ -8,42 +8,42 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-// Exec runs a command and collects its output. The program is cmd as it stands: no shell and no
-// entry point of the image is asked, and a name without a slash is looked up in the command's own
-// PATH. The error is not nil only if the command did not start, ran out of time or was lost.
+// Exec runs a command and collects its output. cmd is the program: neither a shell nor the image's
+// entry point is involved, and a name without a slash is looked up in the command's own PATH. The error
+// is not nil only if the command did not start, timed out or was lost.
 //
-// When ctx ends first, the command is killed with all that it started, and Exec returns ctx.Err().
+// If ctx is done first, Exec kills the command with its process tree and returns ctx.Err().
 func (s *Sandbox) Exec(ctx context.Context, cmd string, args []string, opts ...ExecOption) (*ExecOutput, error) {
 	return s.collect(ctx, cmd, args, false, opts)
 }
 
-// Shell runs a script as the sandbox's shell does with -c, /bin/sh unless WithShell set another, and
-// collects its output. Else it is as Exec.
+// Shell runs a script with -c in the sandbox's shell, /bin/sh unless WithShell sets another, and
+// collects its output as Exec does.
 func (s *Sandbox) Shell(ctx context.Context, command string, opts ...ExecOption) (*ExecOutput, error) {
 	return s.collect(ctx, command, nil, true, opts)
 }
 
-// ExecStream starts a command and returns a handle to follow it with; see Exec for cmd and args. It
-// does not wait for the start: that the command could not be started is an event of the handle, which
-// has to be closed.
+// ExecStream starts a command and returns a handle that streams its events; see Exec for cmd and args.
+// It does not wait for the start: a failure to start is an event of the handle. The caller closes the
+// handle.
 //
-// ctx is for the start only.
+// ctx bounds only the start.
 func (s *Sandbox) ExecStream(ctx context.Context, cmd string, args []string, opts ...ExecOption) (*ExecHandle, error) {
 	return s.start(ctx, cmd, args, false, newExecConfig(opts))
 }
 
-// ShellStream starts a script as Shell does and returns a handle as ExecStream does.
+// ShellStream starts a script as Shell does and returns a handle like ExecStream.
 func (s *Sandbox) ShellStream(ctx context.Context, command string, opts ...ExecOption) (*ExecHandle, error) {
 	return s.start(ctx, command, nil, true, newExecConfig(opts))
 }
 
-// started is what comes of starting or taking up a command.
-type started struct {
+// startedExec holds the handles of a command that was started or reattached.
+type startedExec struct {
 	exec *ffi.Exec
 	sink *ffi.Sink
 }
 
-func (s started) close() {
+func (s startedExec) close() {
 	_ = s.exec.Close()
 	if s.sink != nil {
 		_ = s.sink.Close()
@@ -57,17 +57,17 @@ func (s *Sandbox) start(
 	if err != nil {
 		return nil, err
 	}
-	begin := func() (started, error) {
+	begin := func() (startedExec, error) {
 		exec, sink, err := s.raw.Stream(options, config.StdinPipe)
-		return started{exec, sink}, err
+		return startedExec{exec, sink}, err
 	}
-	// What nobody has a handle on is not to run.
-	abandon := func(late started) {
+	// A command without a handle must not keep running.
+	abandon := func(late startedExec) {
 		_ = late.exec.Signal(int(syscall.SIGKILL), true)
 		late.close()
 	}
-	// Mostly it only puts a request into a queue; but it may have to connect first.
-	made, err := onThread(ctx, begin, abandon)
+	// Usually this only queues a request, but it may have to connect first.
+	made, err := runBlocking(ctx, begin, abandon)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (s *Sandbox) collect(
 		return nil, err
 	}
 	if config.StdinPipe {
-		// Nobody can write to it: so its end comes at once.
+		// No caller can write to it, so close it at once.
 		_ = h.TakeStdin().Close()
 	}
 	out, err := h.Collect(ctx)
@@ -91,13 +91,13 @@ func (s *Sandbox) collect(
 		_ = h.Close()
 		return out, err
 	}
-	// Given up, or a writer failed. Nobody could reach the command any more.
+	// Cancelled, or a writer failed. No handle to the command would be left.
 	h.abandon()
 	return nil, err
 }
 
-// abandonTime is how long a call that was given up stays for the command's death, so that it is gone
-// when the call returns, unless the sandbox does not answer.
+// abandonTime is how long a cancelled call waits for the command to be killed, so that it is gone when
+// the call returns unless the sandbox does not respond.
 const abandonTime = 100 * time.Millisecond
 
 // abandon kills the command and closes the handle.
@@ -108,29 +108,29 @@ func (h *ExecHandle) abandon() {
 		_ = h.Close()
 		close(killed)
 	}()
-	patience := time.NewTimer(abandonTime)
-	defer patience.Stop()
+	timer := time.NewTimer(abandonTime)
+	defer timer.Stop()
 	select {
 	case <-killed:
-	case <-patience.C:
+	case <-timer.C:
 	}
 }
 
-// ReattachFrom is a position in the output of a session, which counts the bytes of both outputs
-// together: ReattachStart, ReattachNow, or what ExecHandle.Position tells.
+// ReattachFrom is a position in the output of a session, counting the bytes of both outputs together:
+// ReattachStart, ReattachNow, or a result of ExecHandle.Position.
 type ReattachFrom int64
 
 const (
 	// ReattachStart is the first byte.
 	ReattachStart ReattachFrom = 0
-	// ReattachNow is what is still to come.
+	// ReattachNow is the current end of the output.
 	ReattachNow ReattachFrom = ffi.FromNow
 )
 
-// Reattach follows a session that runs or ended a short while ago, by its id, from a position on.
-// About the last mebibyte of a session's output is kept; ExecHandle.Position tells how much of what
-// was asked for is missing. Several handles may follow one session, also in several processes; one
-// that is not read holds the command up for all of them.
+// Reattach returns a handle on a session that is running or ended recently, by its id, from a position
+// on. About the last mebibyte of a session's output is kept; ExecHandle.Position reports how many of
+// the requested bytes are missing. Several handles may follow one session, also from several processes;
+// a handle that is not read blocks the command for all of them.
 func (s *Sandbox) Reattach(ctx context.Context, id string, from ReattachFrom) (*ExecHandle, error) {
 	if err := noNUL(id); err != nil {
 		return nil, err
@@ -138,10 +138,10 @@ func (s *Sandbox) Reattach(ctx context.Context, id string, from ReattachFrom) (*
 	if from < ReattachNow {
 		return nil, invalid("the position is negative")
 	}
-	made, err := onThread(ctx, func() (started, error) {
+	made, err := runBlocking(ctx, func() (startedExec, error) {
 		exec, sink, err := s.raw.Reattach(id, int64(from))
-		return started{exec, sink}, err
-	}, started.close)
+		return startedExec{exec, sink}, err
+	}, startedExec.close)
 	if err != nil {
 		return nil, err
 	}

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// ExecConfig says how one command is run. Zero means default. It is filled by the WithExec options;
-// WithExecConfig takes a whole one.
+// ExecConfig configures one command. Zero means default. The WithExec options set its fields;
+// WithExecConfig sets all of them.
 type ExecConfig struct {
-	// Args come behind the arguments of the call. Of a script, the first is its $0, the next its $1.
+	// Args follow the arguments of the call. For a script, the first is $0, the next $1.
 	Args []string
 	// Cwd is the working directory in the sandbox; empty: the sandbox's.
 	Cwd string
-	// Timeout is the time after which the command is killed, with all that it started. It is
-	// rounded up to whole seconds. 0: never.
+	// Timeout is the time after which the command and its process tree are killed. It is rounded up
+	// to whole seconds. 0: never.
 	Timeout time.Duration
 	// StdinPipe makes a pipe for the input; see ExecHandle.TakeStdin.
 	StdinPipe bool
@@ -25,19 +25,19 @@ type ExecConfig struct {
 	TTY bool
 	// Rows and Cols are the terminal's size; 0: 24 and 80.
 	Rows, Cols uint16
-	// Stdin is the whole input, followed by its end; nil: none, as from /dev/null.
+	// Stdin is the whole input, followed by end-of-file; nil: /dev/null.
 	Stdin []byte
 	// Rlimits are set before the command runs.
 	Rlimits []Rlimit
-	// Drain is how long output of others that still hold the command's output is forwarded after its
-	// exit. 0: 250 ms; negative: not at all.
+	// Drain is how long output of background processes is forwarded after the command's exit.
+	// 0: 250 ms; negative: not at all.
 	Drain time.Duration
-	// WaitForEOF forwards output until all that hold it have closed it, however long that takes.
+	// WaitForEOF forwards output until every writer has closed it, however long that takes.
 	WaitForEOF bool
-	// MaxOutput is how many bytes of each output a call that collects keeps; it counts the rest.
+	// MaxOutput is how many bytes of each output a collecting call keeps; it only counts the rest.
 	// 0: all; negative: none.
 	MaxOutput int64
-	// Stdout and Stderr get the output instead of the result of Exec, Shell, Collect and Wait.
+	// Stdout and Stderr receive the output instead of the result of Exec, Shell, Collect and Wait.
 	Stdout, Stderr io.Writer
 
 	err error
@@ -46,7 +46,7 @@ type ExecConfig struct {
 // ExecOption changes an ExecConfig. Later options win.
 type ExecOption func(*ExecConfig)
 
-// refuse keeps the first option that makes no sense, for the call that gets it.
+// refuse records the first invalid option; the call that uses the config returns it.
 func (c *ExecConfig) refuse(message string) {
 	if c.err == nil {
 		c.err = invalid(message)
@@ -68,7 +68,7 @@ func WithExecConfig(config ExecConfig) ExecOption {
 	}
 }
 
-// WithExecArgs adds arguments behind those of the call. Shell has no others: the first is the script's
+// WithExecArgs appends arguments to those of the call. Shell has no others: the first is the script's
 // $0, the next its $1.
 func WithExecArgs(args ...string) ExecOption {
 	return func(c *ExecConfig) { c.Args = append(c.Args, args...) }
@@ -83,21 +83,21 @@ func WithExecCwd(path string) ExecOption {
 	}
 }
 
-// WithExecTimeout sets a time limit, of the sandbox's own clock: then the command is killed with all
-// that it started, and a call that waits for it fails with ErrExecTimeout. It is rounded up to whole
-// seconds and has to be more than 0.
+// WithExecTimeout sets a time limit, measured by the sandbox's clock. On expiry the command and its
+// process tree are killed, and a call that waits for it fails with ErrExecTimeout. It is rounded up to
+// whole seconds and must be more than 0.
 func WithExecTimeout(d time.Duration) ExecOption {
 	return func(c *ExecConfig) {
 		if c.Timeout = d; d <= 0 {
-			c.refuse("a timeout has to be more than 0")
+			c.refuse("the timeout must be more than 0")
 		}
 	}
 }
 
-// WithExecStdinPipe makes a pipe for the input, which ExecHandle.TakeStdin gives.
+// WithExecStdinPipe makes a pipe for the input; ExecHandle.TakeStdin returns its writing end.
 func WithExecStdinPipe() ExecOption { return func(c *ExecConfig) { c.StdinPipe = true } }
 
-// WithExecStdin gives the whole input, which may be empty, followed by its end.
+// WithExecStdin sets the whole input, which may be empty, followed by end-of-file.
 func WithExecStdin(data []byte) ExecOption {
 	return func(c *ExecConfig) {
 		if c.Stdin = data; data == nil {
@@ -127,7 +127,7 @@ func WithExecEnv(env map[string]string) ExecOption {
 	}
 }
 
-// WithExecTTY gives the command a terminal. Both its outputs then come as standard output.
+// WithExecTTY gives the command a terminal. Both outputs are then delivered as standard output.
 func WithExecTTY() ExecOption { return func(c *ExecConfig) { c.TTY = true } }
 
 // WithExecSize gives the command a terminal of this size.
@@ -135,7 +135,7 @@ func WithExecSize(rows, cols uint16) ExecOption {
 	return func(c *ExecConfig) {
 		c.TTY, c.Rows, c.Cols = true, rows, cols
 		if rows == 0 || cols == 0 {
-			c.refuse("a terminal has at least one row and one column")
+			c.refuse("a terminal needs at least one row and one column")
 		}
 	}
 }
@@ -145,45 +145,45 @@ func WithExecRlimit(resource RlimitResource, limit uint64) ExecOption {
 	return WithExecRlimitRange(resource, limit, limit)
 }
 
-// WithExecRlimitRange sets the soft and the hard limit of a resource, of which the soft one must not
-// be higher.
+// WithExecRlimitRange sets the soft and the hard limit of a resource. The soft limit must not exceed
+// the hard one.
 func WithExecRlimitRange(resource RlimitResource, soft, hard uint64) ExecOption {
 	return func(c *ExecConfig) { c.Rlimits = append(c.Rlimits, Rlimit{resource, soft, hard}) }
 }
 
-// WithExecDrain sets how long output of others that still hold the command's output is forwarded
-// after its exit, instead of 250 ms.
+// WithExecDrain sets how long output of background processes is forwarded after the command's exit,
+// instead of 250 ms.
 func WithExecDrain(d time.Duration) ExecOption {
 	return func(c *ExecConfig) {
 		if c.Drain = d; d == 0 {
 			c.Drain = -1
 		}
 		if d < 0 {
-			c.refuse("the time to drain is negative")
+			c.refuse("the drain time is negative")
 		}
 	}
 }
 
-// WithExecWaitForEOF forwards output until all that hold it have closed it.
+// WithExecWaitForEOF forwards output until every writer has closed it.
 func WithExecWaitForEOF() ExecOption { return func(c *ExecConfig) { c.WaitForEOF = true } }
 
-// WithExecMaxOutput keeps at most so many bytes of each output in a call that collects, and counts
-// on: see ExecOutput.Truncated.
+// WithExecMaxOutput limits how many bytes of each output a collecting call keeps; it only counts the
+// rest. See ExecOutput.Truncated.
 func WithExecMaxOutput(bytes int64) ExecOption {
 	return func(c *ExecConfig) {
 		if c.MaxOutput = bytes; bytes == 0 {
 			c.MaxOutput = -1
 		}
 		if bytes < 0 {
-			c.refuse("the most output is negative")
+			c.refuse("the output limit is negative")
 		}
 	}
 }
 
-// WithStdout writes standard output to w instead of collecting it, as os/exec's Cmd.Stdout does:
-// from the goroutine that calls Exec, Shell, Collect or Wait. If w fails, so does that call, and
-// Exec and Shell kill the command. Recv gives the output as ever.
+// WithStdout writes standard output to w instead of collecting it, as os/exec's Cmd.Stdout does: from
+// the goroutine that calls Exec, Shell, Collect or Wait. If w fails, that call fails, and Exec and Shell
+// kill the command. Recv still returns the output.
 func WithStdout(w io.Writer) ExecOption { return func(c *ExecConfig) { c.Stdout = w } }
 
-// WithStderr is WithStdout for standard error. It may be the same writer.
+// WithStderr writes standard error to w; see WithStdout. Both may use the same writer.
 func WithStderr(w io.Writer) ExecOption { return func(c *ExecConfig) { c.Stderr = w } }

@@ -19,7 +19,7 @@ func newExecConfig(opts []ExecOption) *ExecConfig {
 	return c
 }
 
-// raw checks what C cannot say, and gives the options for it.
+// raw validates what C cannot express and returns the options for C.
 func (c *ExecConfig) raw(cmd string, args []string, shell bool) (*ffi.ExecOptions, error) {
 	if c.err != nil {
 		return nil, c.err
@@ -34,10 +34,10 @@ func (c *ExecConfig) raw(cmd string, args []string, shell bool) (*ffi.ExecOption
 		return nil, err
 	}
 	if c.StdinPipe && c.Stdin != nil {
-		return nil, invalid("the input is either a pipe or given bytes")
+		return nil, invalid("the input is both a pipe and given bytes")
 	}
 	if (c.Rows == 0) != (c.Cols == 0) || c.Rows != 0 && !c.TTY {
-		return nil, invalid("a terminal's size has rows and columns, and needs a terminal")
+		return nil, invalid("a terminal size needs rows, columns and a terminal")
 	}
 	o := &ffi.ExecOptions{
 		Cmd: cmd, Args: args, Env: env, Cwd: c.Cwd, User: c.User, StdinData: c.Stdin,
@@ -48,10 +48,10 @@ func (c *ExecConfig) raw(cmd string, args []string, shell bool) (*ffi.ExecOption
 		return nil, invalid("the timeout is negative")
 	}
 	if c.Drain < 0 {
-		o.DrainNs = 1 // 0 is the default there
+		o.DrainNs = 1 // 0 means default in C
 	}
 	if c.MaxOutput < 0 {
-		o.MaxOutput = 1 // as above; outputOf takes away the byte
+		o.MaxOutput = 1 // as above; outputOf discards the byte
 	}
 	for flag, set := range map[uint32]bool{
 		ffi.Shell: shell, ffi.TTY: c.TTY, ffi.WaitForEOF: c.WaitForEOF,
@@ -78,18 +78,18 @@ func wholeSeconds(d time.Duration) time.Duration {
 func noNUL(texts ...string) error {
 	for _, text := range texts {
 		if strings.IndexByte(text, 0) >= 0 {
-			return invalid("a NUL in a text that a NUL ends")
+			return invalid("an argument contains NUL")
 		}
 	}
 	return nil
 }
 
-// pairs gives NAME=value in the order of the names.
+// pairs returns NAME=value, sorted by name.
 func pairs(all map[string]string, what string) ([]string, error) {
 	texts := make([]string, 0, len(all))
 	for name, value := range all {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
-			return nil, invalid("the name of a " + what + " is empty or has '=' or a NUL in it")
+			return nil, invalid("the name of a " + what + " is empty or contains '=' or NUL")
 		}
 		if err := noNUL(value); err != nil {
 			return nil, err

@@ -25,7 +25,7 @@ func TestA1ExitCodeIsAResult(t *testing.T) {
 	equal(t, "success", out.Success(), false)
 	out, err = sb.Shell(soon(t), "kill -TERM $$")
 	must(t, err)
-	equal(t, "code of a death by signal", out.ExitCode(), -1)
+	equal(t, "code after a signal", out.ExitCode(), -1)
 	equal(t, "signal", out.Exit().Signal, syscall.SIGTERM)
 }
 
@@ -62,7 +62,7 @@ func TestD3TimeoutCarriesTheOutputSoFar(t *testing.T) {
 	_, err := sb.Shell(soon(t), "echo so far; echo and this >&2; exec sleep 600", m.WithExecTimeout(20*time.Millisecond))
 	kind(t, err, m.ErrExecTimeout)
 	if time.Since(begun) < time.Second {
-		t.Error("it was not rounded up to a whole second")
+		t.Error("the timeout was not rounded up to a whole second")
 	}
 	var failed *m.Error
 	if !errors.As(err, &failed) || !os.IsTimeout(failed) {
@@ -77,7 +77,7 @@ func TestD3TimeoutCarriesTheOutputSoFar(t *testing.T) {
 	equal(t, "code", code, -1)
 }
 
-func TestA2WhatCCannotSayIsRefused(t *testing.T) {
+func TestA2InvalidOptionsAreRejected(t *testing.T) {
 	sb := box(t)
 	for what, opts := range map[string][]m.ExecOption{
 		"no time":                {m.WithExecTimeout(0)},
@@ -137,7 +137,7 @@ func TestOptionsOfACommand(t *testing.T) {
 	must(t, err)
 	equal(t, "output", out.Stdout(), "/etc\nconfig first second\n1000\n64\n5\n")
 	equal(t, "the config itself", len(base.Env), 1)
-	// A5: they are not the sandbox's.
+	// A5: the options of a command do not change the sandbox.
 	out, err = sb.Shell(soon(t), `pwd; echo $A $B $C; id -u`)
 	must(t, err)
 	equal(t, "afterwards", out.Stdout(), "/\nsandbox sandbox\n0\n")
@@ -148,19 +148,19 @@ func TestA10DefaultInputIsNull(t *testing.T) {
 	out, err := sb.Shell(soon(t), "readlink /proc/self/fd/0; cat")
 	must(t, err)
 	equal(t, "input", out.Stdout(), "/dev/null\n")
-	// An empty input is one.
+	// An empty input is a pipe, not /dev/null.
 	out, err = sb.Shell(soon(t), "readlink /proc/self/fd/0; cat", m.WithExecStdin(nil))
 	must(t, err)
 	if !strings.HasPrefix(out.Stdout(), "pipe:") {
 		t.Error(out.Stdout())
 	}
-	// A pipe that nobody can be given ends at once.
+	// A pipe without a writer is at end-of-file at once.
 	out, err = sb.Exec(soon(t), "cat", nil, m.WithExecStdinPipe())
 	must(t, err)
 	equal(t, "a pipe", out.Stdout(), "")
 }
 
-func TestA4OutputIsCutWhereItIsBounded(t *testing.T) {
+func TestA4MaxOutputTruncates(t *testing.T) {
 	sb := box(t)
 	for most, kept := range map[int64]int{0: 0, 1: 1, 1000: 1000, 70_000: 70_000, 80_000: 70_000} {
 		for _, opts := range [][]m.ExecOption{nil, {m.WithStderr(&bytes.Buffer{})}} {
@@ -174,7 +174,7 @@ func TestA4OutputIsCutWhereItIsBounded(t *testing.T) {
 	}
 }
 
-func TestD4GivingUpExecKillsIt(t *testing.T) {
+func TestD4CancelledExecKillsCommand(t *testing.T) {
 	sb := box(t)
 	ctx, cancel := context.WithCancel(soon(t))
 	given := make(chan error)
@@ -187,21 +187,21 @@ func TestD4GivingUpExecKillsIt(t *testing.T) {
 		must(t, err)
 		return out.Stdout()
 	}
-	until(t, "it runs", func() bool { return strings.Contains(ps(), "sleep 602") })
+	until(t, "the command runs", func() bool { return strings.Contains(ps(), "sleep 602") })
 	cancel()
 	begun := time.Now()
 	same(t, "error", <-given, context.Canceled)
 	if took := time.Since(begun); took > scaled(5*time.Second) {
-		t.Error("it returned after", took)
+		t.Error("Exec returned after", took)
 	}
-	until(t, "it is gone", func() bool { return !strings.Contains(ps(), "sleep 60") })
+	until(t, "the command is gone", func() bool { return !strings.Contains(ps(), "sleep 60") })
 	_, err := sb.Exec(ctx, "true", nil)
-	same(t, "a context that is over", err, context.Canceled)
+	same(t, "done context", err, context.Canceled)
 	_, err = sb.ExecStream(ctx, "true", nil)
-	same(t, "a context that is over", err, context.Canceled)
+	same(t, "done context", err, context.Canceled)
 }
 
-func TestWritersTakeTheOutput(t *testing.T) {
+func TestWritersReceiveOutput(t *testing.T) {
 	sb := box(t)
 	var stdout, both bytes.Buffer
 	out, err := sb.Shell(soon(t), "echo one; echo two >&2; exit 3", m.WithStdout(&stdout))
@@ -220,8 +220,8 @@ func TestWritersTakeTheOutput(t *testing.T) {
 	kind(t, err, m.ErrExecFailed)
 	full := errors.New("full")
 	_, err = sb.Shell(soon(t), "echo x; exec sleep 603", m.WithStdout(failing{full}))
-	same(t, "a writer that fails", err, full)
-	until(t, "its command is gone", func() bool {
+	same(t, "failing writer", err, full)
+	until(t, "the command is gone", func() bool {
 		out, err := sb.Shell(soon(t), "ps -o args")
 		must(t, err)
 		return !strings.Contains(out.Stdout(), "sleep 603")

@@ -10,31 +10,31 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-// ExecHandle follows one command. It is safe for use by several goroutines; one at a time reads it.
+// ExecHandle streams one command. It is safe for concurrent use; it has one reader at a time.
 //
-// It has to be closed when it is not needed any more. Closing leaves the command running.
+// The caller closes it. Closing leaves the command running.
 type ExecHandle struct {
 	raw    *ffi.Exec
 	config *ExecConfig
 
-	// Held by who reads, and by pipes for good.
+	// Held by the reader; pipes hold it for good.
 	reading sync.Mutex
-	kept    [2]gathered // by Collect with a writer for one of the outputs
+	kept    [2]collected // by Collect with a writer for one of the outputs
 	exit    atomic.Pointer[ExecExit]
-	ended   atomic.Bool // how it ended is known, or that it never will be
+	ended   atomic.Bool // the exit is known, or known to be lost
 
 	mu    sync.Mutex
-	stdin *ExecSink // until it is taken
+	stdin *ExecSink // until TakeStdin
 	pipes *pipes
 }
 
-// gathered is what was collected so far, when the library does not do it.
-type gathered struct {
+// collected is the output so far when the SDK collects it instead of the library.
+type collected struct {
 	data  []byte
 	total uint64
 }
 
-func newExecHandle(made started, config *ExecConfig) *ExecHandle {
+func newExecHandle(made startedExec, config *ExecConfig) *ExecHandle {
 	h := &ExecHandle{raw: made.exec, config: config}
 	if made.sink != nil {
 		h.stdin = &ExecSink{made.sink}
@@ -42,16 +42,16 @@ func newExecHandle(made started, config *ExecConfig) *ExecHandle {
 	return h
 }
 
-// ID gives the session's id: 32 hexadecimal digits, never used again. It is the same in every
-// language, in logs and in msb.
+// ID returns the session id: 32 hexadecimal digits, never reused. It is the same in every language, in
+// logs and in msb.
 func (h *ExecHandle) ID() (string, error) {
 	id, err := h.raw.ID()
 	return id, wrap(err)
 }
 
-// TakeStdin gives the writing end of the input, once: nil if there is none or it was taken before.
-// It has a life of its own and is to be closed; closing it ends the input. If it is not taken, closing
-// the handle closes it.
+// TakeStdin returns the writing end of the input, once: nil if there is none or it was taken before.
+// It is independent of the handle; the caller closes it, which ends the input. If it is not taken,
+// closing the handle closes it.
 func (h *ExecHandle) TakeStdin() *ExecSink {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -60,7 +60,7 @@ func (h *ExecHandle) TakeStdin() *ExecSink {
 	return sink
 }
 
-// read begins to read, which one does at a time.
+// read acquires the reader's lock without waiting.
 func (h *ExecHandle) read() error {
 	switch {
 	case h.reading.TryLock():
@@ -68,11 +68,11 @@ func (h *ExecHandle) read() error {
 	case h.raw.Closed():
 		return &Error{Kind: ErrClosed, Message: "the handle is closed"}
 	}
-	return &Error{Kind: ErrBusy, Message: "another goroutine reads this handle, or its pipes do"}
+	return &Error{Kind: ErrBusy, Message: "another goroutine or a pipe reads this handle"}
 }
 
-// Recv waits for the next event. At the end it gives ExecEventDone, again and again. Giving up loses
-// nothing: the next call gets the event.
+// Recv waits for the next event. At the end every call returns ExecEventDone. Cancelling loses no event:
+// the next call returns it.
 func (h *ExecHandle) Recv(ctx context.Context) (*ExecEvent, error) {
 	if err := h.read(); err != nil {
 		return nil, err
@@ -95,8 +95,8 @@ func (h *ExecHandle) Recv(ctx context.Context) (*ExecEvent, error) {
 	}
 }
 
-// Collect waits for the end of the command and of its output, and gives what was not received
-// before. What is gathered when it is given up is there for the next call.
+// Collect waits until the command and its output end, and returns the output that was not received
+// before. The output of a cancelled call is kept for the next one.
 func (h *ExecHandle) Collect(ctx context.Context) (*ExecOutput, error) {
 	if err := h.read(); err != nil {
 		return nil, err
@@ -117,16 +117,15 @@ func (h *ExecHandle) Collect(ctx context.Context) (*ExecOutput, error) {
 	}{{&raw.Stdout, &raw.StdoutTotal}, {&raw.Stderr, &raw.StderrTotal}} {
 		if kept := &h.kept[i]; kept.total > 0 {
 			*of.data, *of.total = kept.data, kept.total
-			*kept = gathered{}
+			*kept = collected{}
 		}
 	}
 	return h.outputOf(raw)
 }
 
-// Wait waits until the command has ended and gives its exit code; -1 for a death by signal. Output
-// that comes until then goes to the writers of WithStdout and WithStderr, else it is thrown away. It
-// can be called again. With StdoutPipe or StderrPipe nothing is thrown away: the pipes have to be
-// read.
+// Wait waits until the command exits and returns its exit code; -1 if a signal killed it. Output until
+// then goes to the writers of WithStdout and WithStderr, else it is discarded. It can be called again.
+// With StdoutPipe or StderrPipe no piped output is discarded: the caller must read the pipes.
 func (h *ExecHandle) Wait(ctx context.Context) (int, error) {
 	h.mu.Lock()
 	p := h.pipes
@@ -151,12 +150,12 @@ func (h *ExecHandle) Wait(ctx context.Context) (int, error) {
 	return out.ExitCode(), err
 }
 
-// Exit tells how the command ended and what it used, once Recv, Wait or Collect has said that it has
-// ended; nil before, and if it never ran or was lost.
+// Exit returns the exit status and resource usage once Recv, Wait or Collect has reported the exit; nil
+// before, and if the command did not start or was lost.
 func (h *ExecHandle) Exit() *ExecExit { return h.exit.Load() }
 
-// drain hands output to the writers until the end of the command or of its output. What has no
-// writer is kept for Collect, or thrown away by Wait.
+// drain writes output to the writers until the command exits or its output ends. Output without a
+// writer is kept for Collect and discarded for Wait.
 func (h *ExecHandle) drain(ctx context.Context, until ExecEventKind) error {
 	for {
 		raw, err := h.raw.Next(ctx)
@@ -202,7 +201,7 @@ func (h *ExecHandle) put(stream int, to io.Writer, data []byte, until ExecEventK
 	return nil
 }
 
-// outputOf makes a result or an error of how the command ended.
+// outputOf converts the end of the command to a result or an error.
 func (h *ExecHandle) outputOf(raw *ffi.Output) (*ExecOutput, error) {
 	out := &ExecOutput{
 		exit: newExit(raw.Exit), stdout: raw.Stdout, stderr: raw.Stderr,
@@ -224,44 +223,42 @@ func (h *ExecHandle) outputOf(raw *ffi.Output) (*ExecOutput, error) {
 	case out.exit == nil:
 		return nil, &Error{Kind: ErrStreamLost, Message: raw.Lost, Output: out}
 	case out.exit.TimedOut:
-		message := "the command's time was over, and it was killed"
+		message := "the command timed out and was killed"
 		if h.config.Timeout > 0 {
-			message = "the command took longer than " + wholeSeconds(h.config.Timeout).String() +
-				", and was killed"
+			message = "the command timed out after " + wholeSeconds(h.config.Timeout).String() +
+				" and was killed"
 		}
 		return nil, &Error{Kind: ErrExecTimeout, Message: message, Output: out}
 	case h.config.WaitForEOF && raw.Flags&ffi.Cut != 0:
-		message := "the connection to the sandbox was lost before the end of the output"
+		message := "connection to the sandbox lost before the end of the output"
 		return nil, &Error{Kind: ErrStreamLost, Message: message, Output: out}
 	}
 	return out, nil
 }
 
-// Position tells where in the output this handle is: behind the last byte that it has handed out,
-// collected or thrown away, of both outputs together. Sandbox.Reattach goes on there. missed is how
-// many bytes Reattach was asked for that are no longer kept.
+// Position returns this handle's position in the output: after the last byte that it delivered,
+// collected or discarded, counting both outputs together. Sandbox.Reattach can continue there. missed
+// is how many of the bytes requested from Reattach are no longer kept.
 func (h *ExecHandle) Position() (position ReattachFrom, missed uint64, err error) {
 	at, missed, err := h.raw.Position()
 	return ReattachFrom(at), missed, wrap(err)
 }
 
-// Kill sends SIGKILL to everything that the command started. That it has ended already is an error
-// which errors.Is finds to be os.ErrProcessDone.
+// Kill sends SIGKILL to the command's process tree. If the command has already ended, errors.Is matches
+// the error with os.ErrProcessDone.
 func (h *ExecHandle) Kill(ctx context.Context) error { return h.Control().Kill(ctx) }
 
-// Signal sends a signal to the command and its process group. The number is Linux's:
-// int(syscall.SIGTERM).
+// Signal sends a signal to the command's process group. The number is Linux's: int(syscall.SIGTERM).
 func (h *ExecHandle) Signal(ctx context.Context, signal int) error {
 	return h.Control().Signal(ctx, signal)
 }
 
-// Resize changes the size of the command's terminal; it gets SIGWINCH.
+// Resize changes the size of the command's terminal, which sends SIGWINCH.
 func (h *ExecHandle) Resize(ctx context.Context, rows, cols uint16) error {
 	return h.Control().Resize(ctx, rows, cols)
 }
 
-// Close closes the handle and wakes who waits on it. The command runs on. Closing again does
-// nothing.
+// Close closes the handle and wakes blocked calls. The command keeps running. Closing again is a no-op.
 func (h *ExecHandle) Close() error {
 	err := h.raw.Close()
 	h.mu.Lock()

@@ -30,7 +30,7 @@ func TestB1EventsOfACommand(t *testing.T) {
 	for i := 0; i < 2; i++ {
 		again, err := h.Recv(soon(t))
 		must(t, err)
-		equal(t, "after the end", again.Kind, m.ExecEventDone)
+		equal(t, "event after the end", again.Kind, m.ExecEventDone)
 	}
 	code, err := h.Wait(soon(t))
 	must(t, err)
@@ -41,10 +41,10 @@ func TestB1EventsOfACommand(t *testing.T) {
 	defer failed.Close()
 	all = receive(t, failed, m.ExecEventDone)
 	equal(t, "kinds", kinds(all), "failed done")
-	equal(t, "why", all[0].Failure.Kind, "not_found")
+	equal(t, "failure", all[0].Failure.Kind, "not_found")
 }
 
-func TestB7ASandboxThatGoesIsLostAndNoExit(t *testing.T) {
+func TestB7LostSandboxReportsNoExit(t *testing.T) {
 	sb := box(t)
 	h := start(t, sb, "echo hi; exec sleep 600", m.WithExecStdinPipe())
 	waiting := start(t, sb, "exec sleep 600")
@@ -68,7 +68,7 @@ func TestB7ASandboxThatGoesIsLostAndNoExit(t *testing.T) {
 	kind(t, h.Kill(soon(t)), m.ErrStreamLost)
 }
 
-func TestCallsWithAContextThatIsOverDoNothing(t *testing.T) {
+func TestDoneContextRejectsCalls(t *testing.T) {
 	sb := box(t)
 	h := start(t, sb, "exec sleep 600", m.WithExecStdinPipe())
 	receive(t, h, m.ExecEventStarted)
@@ -98,11 +98,11 @@ func TestCallsWithAContextThatIsOverDoNothing(t *testing.T) {
 	equal(t, "it runs", len(sessions) == 1 && sessions[0].Running(), true)
 }
 
-func TestC3InputThatIsNotReadIsABrokenPipe(t *testing.T) {
+func TestC3UnreadInputIsBrokenPipe(t *testing.T) {
 	h := start(t, box(t), "exec <&-; echo closed; exec sleep 600", m.WithExecStdinPipe())
 	sink := h.TakeStdin()
 	if h.TakeStdin() != nil {
-		t.Error("it was given twice")
+		t.Error("TakeStdin returned the sink twice")
 	}
 	receive(t, h, m.ExecEventStdout)
 	var err error
@@ -127,7 +127,7 @@ func TestC3InputThatIsNotReadIsABrokenPipe(t *testing.T) {
 	must(t, h.Kill(soon(t)))
 }
 
-func TestC2WritesArriveInOrderAndCanBeGivenUp(t *testing.T) {
+func TestC2WritesAreOrderedAndCancellable(t *testing.T) {
 	sb := box(t)
 	h := start(t, sb, "until [ -e /tmp/go ]; do usleep 1000; done; exec cat", m.WithExecStdinPipe())
 	sink := h.TakeStdin()
@@ -153,7 +153,7 @@ func TestC2WritesArriveInOrderAndCanBeGivenUp(t *testing.T) {
 	}
 	out, err := sb.Shell(soon(t), "touch /tmp/go")
 	must(t, err)
-	equal(t, "beside it", out.Success(), true)
+	equal(t, "other command", out.Success(), true)
 	go func() {
 		n, err := sink.Write(data[first.n:])
 		if closed := sink.Close(); err == nil {
@@ -172,7 +172,7 @@ func TestC2WritesArriveInOrderAndCanBeGivenUp(t *testing.T) {
 	equal(t, "written", n, 0)
 }
 
-func TestB9OneReaderAtATimeAndControlBeside(t *testing.T) {
+func TestB9SecondReaderIsBusyControlWorks(t *testing.T) {
 	h := start(t, box(t), "exec cat", m.WithExecStdinPipe())
 	receive(t, h, m.ExecEventStarted)
 	read := make(chan *m.ExecEvent)
@@ -234,7 +234,7 @@ func TestB8Terminal(t *testing.T) {
 	receive(t, h, m.ExecEventDone)
 }
 
-func TestB10GivingUpCollectKeepsWhatWasGathered(t *testing.T) {
+func TestB10CancelledCollectKeepsOutput(t *testing.T) {
 	sb := box(t)
 	for _, opts := range [][]m.ExecOption{nil, {m.WithStderr(io.Discard)}} {
 		h := start(t, sb, "rm -f /tmp/more; echo first; until [ -e /tmp/more ]; do usleep 1000; done; echo second", opts...)
@@ -280,7 +280,7 @@ func TestD1CloseWakesAndDoesNotKill(t *testing.T) {
 		must(t, err)
 		woken := make(chan error)
 		go func() { woken <- wait(h, sink) }()
-		time.Sleep(5 * time.Millisecond) // either way is right; this one mostly waits
+		time.Sleep(5 * time.Millisecond) // either order is valid; usually the call waits by now
 		must(t, h.Close())
 		if name == "write" {
 			must(t, sink.Close())
@@ -299,7 +299,7 @@ func TestD1CloseWakesAndDoesNotKill(t *testing.T) {
 		must(t, err)
 		for _, session := range sessions {
 			if session.ID == id && !session.Running() {
-				t.Errorf("%s: closing ended it: %+v", name, *session.Exit)
+				t.Errorf("%s: Close ended the command: %+v", name, *session.Exit)
 			}
 		}
 		again, err := sb.Reattach(soon(t), id, m.ReattachNow)
@@ -312,7 +312,7 @@ func TestD1CloseWakesAndDoesNotKill(t *testing.T) {
 	}
 }
 
-func TestD5ReattachGoesOnWhereItWas(t *testing.T) {
+func TestD5ReattachResumesAtPosition(t *testing.T) {
 	sb := box(t)
 	h := start(t, sb, "echo first; until [ -e /tmp/more ]; do usleep 1000; done; echo second; cat", m.WithExecStdinPipe())
 	receive(t, h, m.ExecEventStdout)
@@ -326,7 +326,7 @@ func TestD5ReattachGoesOnWhereItWas(t *testing.T) {
 	must(t, h.Close())
 	_, err = sb.Shell(soon(t), "touch /tmp/more")
 	must(t, err)
-	// The first one waits for the end, and only then is there something behind the third position.
+	// The first Collect waits for the end, so that the third position is within the output.
 	for _, c := range []struct {
 		from   m.ReattachFrom
 		wanted string
@@ -340,7 +340,7 @@ func TestD5ReattachGoesOnWhereItWas(t *testing.T) {
 	}
 }
 
-func TestPipesReadLikeThoseOfOSExec(t *testing.T) {
+func TestPipesBehaveLikeOSExec(t *testing.T) {
 	sb := box(t)
 	h := start(t, sb, "for i in 1 2 3; do echo line $i; done; echo oops >&2; exit 6")
 	stdout, err := h.StdoutPipe()
@@ -365,18 +365,18 @@ func TestPipesReadLikeThoseOfOSExec(t *testing.T) {
 	_, err = h.StdoutPipe()
 	kind(t, err, m.ErrInvalidArgument)
 
-	// What has no pipe is thrown away; a pipe that is full stops the command.
+	// Output without a pipe is discarded; a full pipe blocks the command.
 	big := start(t, sb, "head -c 5000000 /dev/zero >&2; head -c 5000000 /dev/zero; echo end")
 	stdout, err = big.StdoutPipe()
 	must(t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	_, err = big.Wait(ctx)
-	same(t, "nobody reads", err, context.DeadlineExceeded)
+	same(t, "no reader", err, context.DeadlineExceeded)
 	all, err := io.ReadAll(stdout)
 	must(t, err)
 	equal(t, "length", len(all), 5_000_004)
-	// A reader that was closed holds nothing up.
+	// A closed reader does not block the command.
 	big = start(t, sb, "head -c 5000000 /dev/zero; exit 8")
 	stdout, err = big.StdoutPipe()
 	must(t, err)
@@ -386,7 +386,7 @@ func TestPipesReadLikeThoseOfOSExec(t *testing.T) {
 	equal(t, "code", code, 8)
 	_, err = stdout.Read(make([]byte, 1))
 	kind(t, err, m.ErrClosed)
-	// A command that never started is no empty output.
+	// A command that did not start fails its reader instead of returning no output.
 	none, err := sb.ExecStream(soon(t), "none", nil)
 	must(t, err)
 	defer none.Close()

@@ -8,16 +8,16 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-// PullPolicy is when a registry is asked for the image of a sandbox.
+// PullPolicy is when the image of a sandbox is pulled from its registry.
 type PullPolicy string
 
 // The policies.
 const (
 	// PullMissing: when the image is not in the store.
 	PullMissing PullPolicy = "missing"
-	// PullAlways: each time; what has not changed is not fetched again.
+	// PullAlways: each time; unchanged layers are not downloaded again.
 	PullAlways PullPolicy = "always"
-	// PullNever: not at all; the image has to be in the store.
+	// PullNever: never; the image must be in the store.
 	PullNever PullPolicy = "never"
 )
 
@@ -25,87 +25,87 @@ var policies = map[PullPolicy]uint32{
 	PullMissing: ffi.PullMissing, PullAlways: ffi.PullAlways, PullNever: ffi.PullNever,
 }
 
-// WithPullPolicy sets when the registry is asked for the image, instead of PullMissing.
+// WithPullPolicy sets when the image is pulled, instead of PullMissing.
 func WithPullPolicy(policy PullPolicy) SandboxOption {
 	return func(c *sandboxConfig) {
 		number, known := policies[policy]
 		if c.options.PullPolicy = number; !known {
-			c.refuse("there is no pull policy " + string(policy))
+			c.refuse("unknown pull policy " + string(policy))
 		}
 	}
 }
 
-// ImagePhase is what is being done to get an image.
+// ImagePhase is the phase of an image pull or import.
 type ImagePhase string
 
-// The phases, in their order; some may be left out.
+// The phases, in order; some may be skipped.
 const (
-	// PhaseResolving: finding out what the name means.
+	// PhaseResolving: resolving the name to a manifest.
 	PhaseResolving ImagePhase = "resolving"
-	// PhaseDownloading: getting the layers.
+	// PhaseDownloading: downloading the layers.
 	PhaseDownloading ImagePhase = "downloading"
-	// PhaseUnpacking: unpacking them.
+	// PhaseUnpacking: unpacking the layers.
 	PhaseUnpacking ImagePhase = "unpacking"
-	// PhaseStarting: the image is there, and the sandbox starts.
+	// PhaseStarting: the image is ready and the sandbox is starting.
 	PhaseStarting ImagePhase = "starting"
 )
 
 var phases = []ImagePhase{"", PhaseResolving, PhaseDownloading, PhaseUnpacking, PhaseStarting}
 
-// Progress is how far getting an image is.
+// Progress is the progress of an image pull or import.
 type Progress struct {
-	// Phase is what is being done.
+	// Phase is the current phase.
 	Phase ImagePhase
-	// LayersDone of Layers are finished in this phase; 0 Layers: how many there are is not known yet.
+	// LayersDone of Layers are finished in this phase; Layers is 0 while the number is unknown.
 	LayersDone, Layers int
-	// Bytes of BytesTotal are finished in this phase; 0 BytesTotal: not known yet.
+	// Bytes of BytesTotal are finished in this phase; BytesTotal is 0 while unknown.
 	Bytes, BytesTotal uint64
 }
 
-// teller makes of what a user gave what package ffi calls.
-func teller(told func(Progress)) func(ffi.Progress) {
-	if told == nil {
+// progressFunc adapts a caller's progress function for package ffi.
+func progressFunc(report func(Progress)) func(ffi.Progress) {
+	if report == nil {
 		return nil
 	}
 	return func(raw ffi.Progress) {
 		phase := named(phases, raw.Phase)
 		if phase == "" {
-			return // of a later version
+			return // unknown to this version
 		}
-		told(Progress{Phase: phase, LayersDone: int(raw.LayersDone), Layers: int(raw.Layers),
+		report(Progress{Phase: phase, LayersDone: int(raw.LayersDone), Layers: int(raw.Layers),
 			Bytes: raw.Bytes, BytesTotal: raw.BytesTotal})
 	}
 }
 
-// WithProgress has told how far the image is. It is called by CreateSandbox itself, on the goroutine
-// of the caller, at each layer and about ten times a second; a step that is over at once may be left
-// out. An image that is a directory has no progress. A panic in it goes through CreateSandbox, and
-// is as a context that is over.
-func WithProgress(told func(Progress)) SandboxOption {
-	return func(c *sandboxConfig) { c.told = teller(told) }
+// WithProgress reports the progress of the image pull or import. CreateSandbox calls report on the
+// caller's goroutine, after each layer and about ten times a second; a short phase may be skipped. An
+// image that is a directory has no progress. A panic in report propagates through CreateSandbox and
+// cancels it like a context that is done.
+func WithProgress(report func(Progress)) SandboxOption {
+	return func(c *sandboxConfig) { c.progress = progressFunc(report) }
 }
 
-// ImageInfo is what is known about an image in the store.
+// ImageInfo describes an image in the store.
 type ImageInfo struct {
 	// ID is "sha256:" and 64 digits.
 	ID string
-	// Names are its names, as short as they can be written; Digests those by which registries know it.
+	// Names are its names in their shortest form; Digests its digests in registries.
 	Names, Digests []string
-	// Architecture is the processor's that it is for, as in "amd64".
+	// Architecture is the processor architecture, such as "amd64".
 	Architecture string
 	// Layers is how many layers it has.
 	Layers int
-	// Size is how many bytes its files have, DownloadSize how many its layers have as they came.
+	// Size is the size of its files in bytes, DownloadSize that of its layers as downloaded.
 	Size, DownloadSize uint64
-	// AddedAt is when it came into the store.
+	// AddedAt is when it was added to the store.
 	AddedAt time.Time
-	// Rootfs is its root filesystem, a directory that must not be written.
+	// Rootfs is its root filesystem, a directory that must not be modified.
 	Rootfs string
-	// Env are its variables, Workdir and User its working directory and user, empty for none: what
-	// sandboxes of it have unless they are given others.
+	// Env are its variables, Workdir and User its working directory and user, empty if not set: the
+	// defaults of its sandboxes.
 	Env           map[string]string
 	Workdir, User string
-	// Entrypoint runs in front of a command of its own, Cmd.
+	// Entrypoint and Cmd are the image's own command.
 	Entrypoint, Cmd []string
 	// UsedBy are the sandboxes that use it, running or not.
 	UsedBy []string
@@ -127,53 +127,53 @@ func newImageInfo(raw ffi.ImageEntry) *ImageInfo {
 }
 
 type imageConfig struct {
-	told func(ffi.Progress)
-	name string
-	err  error
+	progress func(ffi.Progress)
+	name     string
+	err      error
 }
 
-// ImageOption changes what PullImage and ImportImage do.
+// ImageOption configures PullImage and ImportImage.
 type ImageOption func(*imageConfig)
 
-// WithImageProgress is WithProgress for PullImage and ImportImage. A panic in it ends the work.
-func WithImageProgress(told func(Progress)) ImageOption {
-	return func(c *imageConfig) { c.told = teller(told) }
+// WithImageProgress reports the progress of PullImage and ImportImage; see WithProgress. A panic in
+// report cancels the pull or import.
+func WithImageProgress(report func(Progress)) ImageOption {
+	return func(c *imageConfig) { c.progress = progressFunc(report) }
 }
 
-// WithImageName gives the image of ImportImage a name, instead of the one that it says itself.
+// WithImageName sets the name of the image for ImportImage, instead of the name in the archive.
 func WithImageName(name string) ImageOption {
 	return func(c *imageConfig) {
 		if c.name = name; name == "" || strings.IndexByte(name, 0) >= 0 {
-			c.err = badConfig("the name of an image is empty or has a NUL in it")
+			c.err = badConfig("the name of an image is empty or contains NUL")
 		}
 	}
 }
 
-// PullImage gets an image from its registry, such as "python:3.12", also when it is in the store
-// already; what has not changed is not fetched again. With ctx over it ends at once, and what was
-// downloaded is kept for the next time.
+// PullImage pulls an image such as "python:3.12" from its registry, even if it is in the store already;
+// unchanged layers are not downloaded again. When ctx is done the pull is cancelled at once, and what
+// was downloaded is kept for the next pull.
 //
-// Errors of the kinds ErrImageNotFound, ErrImageUnauthorized and ErrRegistryUnreachable are to be
-// expected.
+// Expected errors are of the kinds ErrImageNotFound, ErrImageUnauthorized and ErrRegistryUnreachable.
 func PullImage(ctx context.Context, name string, opts ...ImageOption) (*ImageInfo, error) {
-	return gotImage(ctx, name, opts, func(c *imageConfig) (*ffi.Image, error) {
+	return loadImage(ctx, name, opts, func(c *imageConfig) (*ffi.Image, error) {
 		if c.name != "" {
-			return nil, invalid("the name of an image that is pulled is what it is pulled by")
+			return nil, invalid("a pulled image cannot be renamed")
 		}
 		return ffi.PullImage(name)
 	})
 }
 
-// ImportImage takes an image from an archive of a root filesystem, from what docker save writes, or
-// from OCI's layout; archives may be compressed with gzip or zstd. Otherwise it is as PullImage.
-// That there is nothing at path is an error of kind ErrInvalidConfig.
+// ImportImage imports an image from an archive of a root filesystem, from the output of docker save, or
+// from an OCI image layout; archives may be compressed with gzip or zstd. It is cancelled as PullImage
+// is. A missing path is an error of kind ErrInvalidConfig.
 func ImportImage(ctx context.Context, path string, opts ...ImageOption) (*ImageInfo, error) {
-	return gotImage(ctx, path, opts, func(c *imageConfig) (*ffi.Image, error) {
+	return loadImage(ctx, path, opts, func(c *imageConfig) (*ffi.Image, error) {
 		return ffi.ImportImage(path, c.name)
 	})
 }
 
-func gotImage(
+func loadImage(
 	ctx context.Context, from string, opts []ImageOption, begin func(*imageConfig) (*ffi.Image, error),
 ) (*ImageInfo, error) {
 	c := &imageConfig{}
@@ -195,19 +195,18 @@ func gotImage(
 	if err != nil {
 		return nil, wrap(err)
 	}
-	// Closing ends the work, whoever gives it up: also a panic in the caller's function.
+	// Closing cancels the work, also when the caller's progress function panics.
 	defer image.Close()
-	raw, err := image.Wait(ctx, c.told)
+	raw, err := image.Wait(ctx, c.progress)
 	if err != nil {
 		return nil, wrap(err)
 	}
 	return newImageInfo(raw), nil
 }
 
-// ListImages tells of all images in the store, the newest first. The store is the same for all
-// programs of this user.
+// ListImages returns all images in the store, newest first. All programs of this user share the store.
 func ListImages(ctx context.Context) ([]ImageInfo, error) {
-	raw, err := onThread(ctx, ffi.ListImages, nil)
+	raw, err := runBlocking(ctx, ffi.ListImages, nil)
 	all := make([]ImageInfo, 0, len(raw))
 	for _, entry := range raw {
 		all = append(all, *newImageInfo(entry))
@@ -215,9 +214,9 @@ func ListImages(ctx context.Context) ([]ImageInfo, error) {
 	return all, err
 }
 
-// RemoveImage takes a name from an image, and removes the image with its last name; called by its id
-// it loses all its names. One that a sandbox uses is an error of kind ErrImageInUse; WithForce it
-// loses its names, and goes with that sandbox and the next PruneImages.
+// RemoveImage removes a name of an image, and the image with its last name. Given an id, it removes all
+// names. An image that a sandbox uses is an error of kind ErrImageInUse; WithForce removes its names,
+// and PruneImages removes the image once that sandbox is removed.
 func RemoveImage(ctx context.Context, name string, opts ...RemoveOption) error {
 	if err := validImage(name); err != nil {
 		return err
@@ -229,28 +228,28 @@ func RemoveImage(ctx context.Context, name string, opts ...RemoveOption) error {
 	return do(ctx, func() error { return ffi.RemoveImage(name, config.force) })
 }
 
-// PruneOption changes what PruneImages does.
+// PruneOption configures PruneImages.
 type PruneOption func(*pruneConfig)
 
 type pruneConfig struct{ all bool }
 
-// WithNamed removes also images that have a name.
+// WithNamed also removes images that have a name.
 func WithNamed() PruneOption { return func(c *pruneConfig) { c.all = true } }
 
-// PruneImages removes images that have no name and that no sandbox uses, and what downloads have
-// left. It waits for images that are being got, and tells about how many bytes are free again.
+// PruneImages removes images without a name that no sandbox uses, and leftovers of downloads. It waits
+// for pulls and imports in progress, and returns roughly how many bytes it freed.
 func PruneImages(ctx context.Context, opts ...PruneOption) (uint64, error) {
 	var config pruneConfig
 	for _, option := range opts {
 		option(&config)
 	}
-	return onThread(ctx, func() (uint64, error) { return ffi.PruneImages(config.all) }, nil)
+	return runBlocking(ctx, func() (uint64, error) { return ffi.PruneImages(config.all) }, nil)
 }
 
-// validImage refuses what a C text cannot hold; the library refuses the rest.
+// validImage rejects what a C string cannot hold; the library validates the rest.
 func validImage(name string) error {
 	if strings.IndexByte(name, 0) >= 0 {
-		return badConfig("the name of an image has a NUL in it")
+		return badConfig("the name of an image contains NUL")
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ import (
 	m "github.com/superradcompany/microsandbox/sdk/go"
 )
 
-// archives gives a folder with rootfs.tar and made.tar, and a store that is empty before and after.
+// archives returns a folder with rootfs.tar and made.tar, and empties the store afterwards.
 func archives(t *testing.T) string {
 	t.Helper()
 	folder := t.TempDir()
@@ -35,7 +35,7 @@ func archives(t *testing.T) string {
 	return folder
 }
 
-// silent is a registry that takes connections and never says a word; asked counts them.
+// silent returns a registry that accepts connections and never responds; asked counts them.
 func silent(t *testing.T) (name string, asked *atomic.Int64) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -47,7 +47,7 @@ func silent(t *testing.T) (name string, asked *atomic.Int64) {
 		for {
 			connection, err := listener.Accept()
 			if err != nil {
-				return // it was closed
+				return // closed
 			}
 			defer connection.Close()
 			asked.Add(1)
@@ -60,7 +60,7 @@ func silent(t *testing.T) (name string, asked *atomic.Int64) {
 	return fmt.Sprintf("localhost:%d/nothing", listener.Addr().(*net.TCPAddr).Port), asked
 }
 
-func TestAnImageIsImportedListedAndRemoved(t *testing.T) {
+func TestImageImportListRemove(t *testing.T) {
 	ctx, archive := soon(t), filepath.Join(archives(t), "made.tar")
 	var last m.Progress
 	image, err := m.ImportImage(ctx, archive, m.WithImageProgress(func(p m.Progress) { last = p }))
@@ -96,7 +96,7 @@ func TestAnImageIsImportedListedAndRemoved(t *testing.T) {
 	}
 }
 
-func TestASandboxHasWhatItsImageSays(t *testing.T) {
+func TestSandboxUsesImageDefaults(t *testing.T) {
 	ctx, folder := soon(t), archives(t)
 	image, err := m.ImportImage(ctx, filepath.Join(folder, "made.tar"))
 	must(t, err)
@@ -129,11 +129,11 @@ func TestASandboxHasWhatItsImageSays(t *testing.T) {
 	freed, err := m.PruneImages(ctx, m.WithNamed())
 	must(t, err)
 	if freed == 0 {
-		t.Error("nothing is free again")
+		t.Error("PruneImages freed nothing")
 	}
 }
 
-func TestASandboxOfAnArchiveTellsHowFarItIs(t *testing.T) {
+func TestArchiveCreationReportsProgress(t *testing.T) {
 	path := filepath.Join(archives(t), "rootfs.tar")
 	t.Run("archive", func(t *testing.T) {
 		var seen []m.ImagePhase
@@ -150,7 +150,7 @@ func TestASandboxOfAnArchiveTellsHowFarItIs(t *testing.T) {
 	})
 }
 
-func TestAPanicInAProgressLeavesNoHandle(t *testing.T) {
+func TestProgressPanicLeaksNoHandle(t *testing.T) {
 	ctx, archive := soon(t), filepath.Join(archives(t), "made.tar")
 	enough := func(m.Progress) { panic("enough") }
 	panics := func(call func()) {
@@ -158,12 +158,12 @@ func TestAPanicInAProgressLeavesNoHandle(t *testing.T) {
 		defer func() {
 			t.Helper()
 			text, _ := recover().(string)
-			equal(t, "what it panicked with", text, "enough")
+			equal(t, "panic value", text, "enough")
 		}()
 		call()
 	}
 	imported := func() {
-		_, err := m.PruneImages(ctx, m.WithNamed()) // what is here already has no progress
+		_, err := m.PruneImages(ctx, m.WithNamed()) // an image in the store has no progress
 		must(t, err)
 		panics(func() { _, _ = m.ImportImage(ctx, archive, m.WithImageProgress(enough)) })
 	}
@@ -174,12 +174,12 @@ func TestAPanicInAProgressLeavesNoHandle(t *testing.T) {
 	must(t, err)
 	name := fmt.Sprintf("go-panic-%d", os.Getpid())
 	panics(func() { _, _ = m.CreateSandbox(ctx, name, m.WithImage("made:1"), m.WithProgress(enough)) })
-	// Its image was there already, so that the sandbox comes up, and may not have its name yet.
-	until(t, "it is there", func() bool { return m.RemoveSandbox(ctx, name, m.WithForce()) == nil })
+	// Its image is in the store, so the sandbox boots; its name may not exist yet.
+	until(t, "the sandbox is removed", func() bool { return m.RemoveSandbox(ctx, name, m.WithForce()) == nil })
 	until(t, "all descriptors are closed", func() bool { return descriptors(t) <= before+2 })
 }
 
-func TestImagesThatAreNotThereAndCannotBe(t *testing.T) {
+func TestMissingAndInvalidImages(t *testing.T) {
 	ctx, folder := soon(t), archives(t)
 	_, err := m.CreateSandbox(ctx, "go-none", m.WithImage("no-such-image:9"), m.WithPullPolicy(m.PullNever))
 	kind(t, err, m.ErrImageNotFound)
@@ -208,7 +208,7 @@ func TestImagesThatAreNotThereAndCannotBe(t *testing.T) {
 	}
 }
 
-func TestAPullThatIsGivenUpLeavesNothing(t *testing.T) {
+func TestCancelledPullLeaksNothing(t *testing.T) {
 	name, asked := silent(t)
 	var opts []m.ImageOption
 	pulled := func() {
@@ -223,7 +223,7 @@ func TestAPullThatIsGivenUpLeavesNothing(t *testing.T) {
 		cancel()
 		same(t, "the end", <-ended, context.Canceled)
 	}
-	pulled() // what the library keeps is there now
+	pulled() // opens what the library keeps open
 	left := int64(descriptors(t)) - asked.Load()
 	opts = append(opts, m.WithImageProgress(func(p m.Progress) {
 		if p.Phase != m.PhaseResolving {
@@ -238,10 +238,10 @@ func TestAPullThatIsGivenUpLeavesNothing(t *testing.T) {
 	})
 }
 
-func TestACreationThatIsGivenUpEndsThePullOfItsImage(t *testing.T) {
+func TestCancelledCreationCancelsPull(t *testing.T) {
 	image, asked := silent(t)
 	ctx, cancel := context.WithCancel(soon(t))
-	name, ended := fmt.Sprintf("go-given-up-%d", os.Getpid()), make(chan error)
+	name, ended := fmt.Sprintf("go-cancelled-%d", os.Getpid()), make(chan error)
 	go func() {
 		_, err := m.CreateSandbox(ctx, name, m.WithImage(image))
 		ended <- err
@@ -249,7 +249,7 @@ func TestACreationThatIsGivenUpEndsThePullOfItsImage(t *testing.T) {
 	until(t, "the registry is asked", func() bool { return asked.Load() > 0 })
 	cancel()
 	same(t, "the end", <-ended, context.Canceled)
-	// This waits for whatever is being got; without an end the registry would be waited for.
+	// PruneImages waits for pulls in progress, so it would block if the pull were not cancelled.
 	ctx, cancel = context.WithTimeout(soon(t), 15*time.Second)
 	defer cancel()
 	_, err := m.PruneImages(ctx)

@@ -17,32 +17,32 @@ const (
 	StatusCreated SandboxStatus = "created"
 	// StatusRunning: running.
 	StatusRunning SandboxStatus = "running"
-	// StatusStopped: it ended as it was told, or as its options said.
+	// StatusStopped: it ended on request or by its options.
 	StatusStopped SandboxStatus = "stopped"
-	// StatusCrashed: it ended by itself.
+	// StatusCrashed: it ended unexpectedly.
 	StatusCrashed SandboxStatus = "crashed"
 )
 
-// Isolation is what keeps a sandbox from its host.
+// Isolation is what isolates a sandbox from its host.
 type Isolation string
 
 // The kinds of isolation.
 const (
-	// IsolationHardware: a virtual machine that the processor isolates.
+	// IsolationHardware: a virtual machine isolated by the processor.
 	IsolationHardware Isolation = "hardware"
 	// IsolationEmulated: a virtual machine in software.
 	IsolationEmulated Isolation = "emulated"
 	// IsolationContainer: a container. The kernel is shared.
 	IsolationContainer Isolation = "container"
-	// IsolationUnchecked: a virtual machine on a host that was told to skip the check for hardware
+	// IsolationUnchecked: a virtual machine on a host configured to skip the check for hardware
 	// isolation.
 	IsolationUnchecked Isolation = "unchecked"
 )
 
-// EndReason is why a sandbox ended.
+// EndReason is the reason why a sandbox ended.
 type EndReason string
 
-// The reasons for an end.
+// The end reasons.
 const (
 	// ReasonStopped: it was asked to stop.
 	ReasonStopped EndReason = "stopped"
@@ -50,13 +50,13 @@ const (
 	ReasonKilled EndReason = "killed"
 	// ReasonCreatorGone: it was not detached, and the process that created it ended.
 	ReasonCreatorGone EndReason = "creator_gone"
-	// ReasonMaxDuration: its time was over.
+	// ReasonMaxDuration: it reached its maximum duration.
 	ReasonMaxDuration EndReason = "max_duration"
-	// ReasonIdle: nothing ran in it for too long.
+	// ReasonIdle: it was idle for too long.
 	ReasonIdle EndReason = "idle"
-	// ReasonCrashed: it ended by itself.
+	// ReasonCrashed: it ended unexpectedly.
 	ReasonCrashed EndReason = "crashed"
-	// ReasonBootFailed: it did not come up.
+	// ReasonBootFailed: it did not boot.
 	ReasonBootFailed EndReason = "boot_failed"
 )
 
@@ -68,7 +68,7 @@ var (
 		ReasonIdle, ReasonCrashed, ReasonBootFailed}
 )
 
-// named gives the name of one of the header's numbers; none for one that this version does not know.
+// named returns the name of one of the header's numbers; "" for an unknown one.
 func named[T ~string](names []T, number uint32) T {
 	if int(number) < len(names) {
 		return names[number]
@@ -76,48 +76,48 @@ func named[T ~string](names []T, number uint32) T {
 	return ""
 }
 
-// Bounds are what a sandbox can take at most; 0 where nothing bounds it.
+// Bounds are the resource limits of a sandbox; 0 means unlimited.
 type Bounds struct {
-	// PIDs are the processes and threads that it may have at once.
+	// PIDs is the limit on processes and threads.
 	PIDs uint64
-	// MemoryBytes is its memory, DiskBytes the size of its upper layer.
+	// MemoryBytes limits its memory, DiskBytes its upper layer.
 	MemoryBytes, DiskBytes uint64
-	// CPUs are the processors that it may use.
+	// CPUs is the limit on processors.
 	CPUs float64
 }
 
-// SandboxInfo is what is known about a sandbox.
+// SandboxInfo describes a sandbox.
 type SandboxInfo struct {
 	// Name is its name.
 	Name string
 	// Status is its state.
 	Status SandboxStatus
-	// Image is what it was made from: the name of an image, or a path.
+	// Image is the name or path of its image.
 	Image string
-	// Driver runs it, or ran it last; Isolation is what that gives. Empty when it was never started.
+	// Driver runs it or ran it last; Isolation is what the driver provides. Empty if never started.
 	Driver    string
 	Isolation Isolation
-	// Jailed tells whether every process of it on the host, but its supervisor, is in a jail with all
-	// of its walls; nil when it never came up.
+	// Jailed reports whether all its host processes except the supervisor are in a jail with every
+	// wall; nil if it never booted.
 	Jailed *bool
-	// MissingWalls are the walls of the jail that are missing, each with the reason.
+	// MissingWalls are the missing walls of the jail, each with the reason.
 	MissingWalls []string
-	// Bounds are those in force; nil when it never came up.
+	// Bounds are the limits in force; nil if it never booted.
 	Bounds *Bounds
-	// CPUs and MemoryMiB are what was asked for; 0: nothing was.
+	// CPUs and MemoryMiB are the requested limits; 0 if not requested.
 	CPUs      float64
 	MemoryMiB int
-	// Detached tells whether it outlives the process that created it.
+	// Detached reports whether it outlives the process that created it.
 	Detached bool
-	// Labels are the caller's own notes.
+	// Labels are set by the caller.
 	Labels map[string]string
 	// CreatedAt is when it was created, StartedAt when it was last started; zero: never.
 	CreatedAt, StartedAt time.Time
-	// EndReason is why it ended; empty when it did not.
+	// EndReason is why it ended; empty if it did not end.
 	EndReason EndReason
-	// EndDetail is more about that, one line for people; it may be empty.
+	// EndDetail is one line of detail; it may be empty.
 	EndDetail string
-	// Command is what its image runs when nobody names a command; Exec and its like know nothing of it.
+	// Command is the default command of its image, which Exec and similar calls do not use.
 	Command []string
 }
 
@@ -144,9 +144,9 @@ func newInfo(raw ffi.SandboxEntry) SandboxInfo {
 	return info
 }
 
-// ListSandboxes tells of all sandboxes, by name, running or not.
+// ListSandboxes returns all sandboxes, sorted by name, running or not.
 func ListSandboxes(ctx context.Context) ([]SandboxInfo, error) {
-	raw, err := onThread(ctx, ffi.ListSandboxes, nil)
+	raw, err := runBlocking(ctx, ffi.ListSandboxes, nil)
 	all := make([]SandboxInfo, 0, len(raw))
 	for _, entry := range raw {
 		all = append(all, newInfo(entry))
@@ -154,9 +154,9 @@ func ListSandboxes(ctx context.Context) ([]SandboxInfo, error) {
 	return all, err
 }
 
-// Info tells what is known about the sandbox now.
+// Info returns the current description of the sandbox.
 func (s *Sandbox) Info(ctx context.Context) (*SandboxInfo, error) {
-	raw, err := onThread(ctx, s.raw.Info, nil)
+	raw, err := runBlocking(ctx, s.raw.Info, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -164,32 +164,32 @@ func (s *Sandbox) Info(ctx context.Context) (*SandboxInfo, error) {
 	return &info, nil
 }
 
-// SessionInfo is what is known about one run of a command.
+// SessionInfo describes a session, which is one run of a command.
 type SessionInfo struct {
-	// ID is the session's id, for Reattach and AttachSession.
+	// ID is the session id, for Reattach and AttachSession.
 	ID string
-	// Argv is the program and its arguments, cut when they are very long.
+	// Argv is the program and its arguments, truncated if very long.
 	Argv []string
 	// PID is its process id in the sandbox.
 	PID uint32
-	// TTY tells whether it has a terminal.
+	// TTY reports whether it has a terminal.
 	TTY bool
-	// Exit is how it ended; nil while it runs.
+	// Exit is the exit status; nil while it runs.
 	Exit *ExecExit
 	// Followers is how many handles read it.
 	Followers int
 	// Age is how long ago it started.
 	Age time.Duration
-	// OutputTotal is how many bytes it has put out.
+	// OutputTotal is how many bytes of output it has written.
 	OutputTotal uint64
 }
 
 // Running reports whether it has not ended yet.
 func (s *SessionInfo) Running() bool { return s.Exit == nil }
 
-// Sessions tells of the commands that run in the sandbox, and of those that ended a short while ago.
+// Sessions returns the sessions that are running in the sandbox or ended recently.
 func (s *Sandbox) Sessions(ctx context.Context) ([]SessionInfo, error) {
-	raw, err := onThread(ctx, s.raw.Sessions, nil)
+	raw, err := runBlocking(ctx, s.raw.Sessions, nil)
 	all := make([]SessionInfo, 0, len(raw))
 	for _, entry := range raw {
 		all = append(all, SessionInfo{
@@ -201,39 +201,39 @@ func (s *Sandbox) Sessions(ctx context.Context) ([]SessionInfo, error) {
 	return all, err
 }
 
-// DriverInfo is what is known about a driver on this host.
+// DriverInfo describes a driver on this host.
 type DriverInfo struct {
 	// Name is its name, for WithDriver.
 	Name string
-	// Isolation is what it gives.
+	// Isolation is what it provides.
 	Isolation Isolation
-	// Usable tells whether it can be used here.
+	// Usable reports whether it can be used here.
 	Usable bool
-	// Why says on what it stands, or why it cannot be used; Hint what would change that.
+	// Why has backend details if usable, else the reason; Hint is the remedy.
 	Why, Hint string
-	// Unbounded are what it cannot bound, each with the reason.
+	// Unbounded are the limits that it cannot enforce, each with the reason.
 	Unbounded []string
 }
 
-// WallInfo is what is known about a wall of the jail on this host.
+// WallInfo describes a wall of the jail on this host.
 type WallInfo struct {
-	// Name is what it is called, such as "seccomp".
+	// Name is its name, such as "seccomp".
 	Name string
-	// Missing says why this host does not have it, and is empty when it does; Hint what would help.
+	// Missing is why this host lacks it, empty if it does not; Hint is the remedy.
 	Missing, Hint string
 }
 
-// HostInfo is what a host offers.
+// HostInfo describes the capabilities of a host.
 type HostInfo struct {
-	// Drivers are in the order in which they are chosen.
+	// Drivers are in order of preference.
 	Drivers []DriverInfo
-	// Walls are those of the jail.
+	// Walls are the walls of the jail.
 	Walls []WallInfo
 }
 
-// Doctor tells which drivers and which walls of the jail can be had on this host. It tries each.
+// Doctor probes which drivers and which walls of the jail this host supports.
 func Doctor(ctx context.Context) (*HostInfo, error) {
-	raw, err := onThread(ctx, ffi.Doctor, nil)
+	raw, err := runBlocking(ctx, ffi.Doctor, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -7,10 +7,9 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-// EnsureInstalled checks that the library that is loaded fits this SDK, and that it finds its
-// programs: msb-runner, which MSB_RUNNER may name, and msb-agent, which MSB_AGENT may name. What is
-// missing is an error of kind ErrNotInstalled that says what was looked for and where. Doctor tells
-// about drivers. It downloads and changes nothing.
+// EnsureInstalled checks that the loaded library matches this SDK and finds its programs: msb-runner
+// (or MSB_RUNNER) and msb-agent (or MSB_AGENT). A missing part is an error of kind ErrNotInstalled that
+// names what was searched for and where. Doctor reports drivers. It downloads and changes nothing.
 func EnsureInstalled(ctx context.Context) error {
 	header, library, version, path := ffi.Versions()
 	if header != library {
@@ -34,7 +33,7 @@ func EnsureInstalled(ctx context.Context) error {
 		Message: fmt.Sprintf("the library %s (%s): %s", path, version, message)}
 }
 
-// Version gives the version of the library that is loaded: "0.1.0".
+// Version returns the version of the loaded library: "0.1.0".
 func Version() string {
 	_, _, version, _ := ffi.Versions()
 	return version

@@ -10,24 +10,24 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-// LogKind says what a LogRecord tells.
+// LogKind is the kind of a LogRecord.
 type LogKind int
 
 // The kinds of records.
 const (
-	// LogStdout: Data is what the session wrote to standard output, with a terminal to both.
+	// LogStdout: Data is from the session's standard output; on a terminal, from both outputs.
 	LogStdout LogKind = iota + 1
-	// LogStderr: Data is what it wrote to standard error.
+	// LogStderr: Data is from its standard error.
 	LogStderr
-	// LogStarted: the session began. PID, Argv and TTY are valid.
+	// LogStarted: the session started. PID, Argv and TTY are valid.
 	LogStarted
-	// LogExited: it ended. ExitCode and Exit are valid, but what it used is not kept.
+	// LogExited: it exited. ExitCode and Exit are valid; resource usage is not kept.
 	LogExited
-	// LogFailed: it never ran. Failure and Argv are valid; the failure's path is not kept.
+	// LogFailed: it did not start. Failure and Argv are valid; the failure's path is not kept.
 	LogFailed
-	// LogLost: nothing more is known of the session.
+	// LogLost: the session was lost; its exit is unknown.
 	LogLost
-	// LogIncomplete: not of a session; Data is one line that says what is missing. Comes last.
+	// LogIncomplete: belongs to no session; Data is one line naming what is missing. Always last.
 	LogIncomplete
 )
 
@@ -35,7 +35,7 @@ var logNames = [...]string{
 	"", "stdout", "stderr", "started", "exited", "failed", "lost", "incomplete",
 }
 
-// String gives the kind's name: "stdout".
+// String returns the kind's name: "stdout".
 func (k LogKind) String() string {
 	if k <= 0 || int(k) >= len(logNames) {
 		return "unknown"
@@ -43,24 +43,24 @@ func (k LogKind) String() string {
 	return logNames[k]
 }
 
-// LogRecord is one record of the log of a sandbox. Kind says which fields are set.
+// LogRecord is one record of a sandbox's log. Kind determines which fields are set.
 type LogRecord struct {
-	// Kind says what happened.
+	// Kind is the kind of the record.
 	Kind LogKind
-	// Time is when it reached the log, by the clock of the host.
+	// Time is when it was logged, by the host's clock.
 	Time time.Time
-	// SessionID is the session's id, as ExecHandle.ID tells it; empty with LogIncomplete.
+	// SessionID is the session id, as from ExecHandle.ID; empty with LogIncomplete.
 	SessionID string
-	// Data is output, byte for byte. It is the caller's.
+	// Data is output, byte for byte. The caller owns it.
 	Data []byte
 	// PID is the process id in the sandbox, with LogStarted.
 	PID uint32
-	// Argv is the program and its arguments, with LogStarted and LogFailed. What is not UTF-8 in
-	// them was replaced.
+	// Argv is the program and its arguments, with LogStarted and LogFailed. Invalid UTF-8 in them is
+	// replaced.
 	Argv []string
-	// TTY tells, with LogStarted, whether the session has a terminal.
+	// TTY reports, with LogStarted, whether the session has a terminal.
 	TTY bool
-	// ExitCode is the exit code, with LogExited; -1 for a death by signal. Exit tells more.
+	// ExitCode is the exit code, with LogExited; -1 if a signal killed it. Exit has more.
 	ExitCode int
 	Exit     *ExecExit
 	// Failure is set with LogFailed; else it is nil.
@@ -74,34 +74,33 @@ type logConfig struct {
 	err     error
 }
 
-// LogOption says which part of a log is wanted.
+// LogOption selects the part of a log to read.
 type LogOption func(*logConfig)
 
-// WithLogFollow goes on with what is still to come, until the sandbox ends.
+// WithLogFollow keeps reading new records until the sandbox ends.
 func WithLogFollow() LogOption { return func(c *logConfig) { c.follow = true } }
 
-// WithLogSession wants only the records of one session, by its id.
+// WithLogSession selects the records of one session, by its id.
 func WithLogSession(id string) LogOption {
 	return func(c *logConfig) {
 		if c.session = id; id == "" {
-			c.err = invalid("the session's id is empty")
+			c.err = invalid("the session id is empty")
 		}
 	}
 }
 
-// WithLogSince wants only records from a time on.
+// WithLogSince selects records from a time on.
 func WithLogSince(t time.Time) LogOption { return func(c *logConfig) { c.since = t } }
 
-// LogReader reads a log. It has to be closed. One goroutine at a time reads it.
+// LogReader reads a log. The caller closes it. It has one reader at a time.
 type LogReader struct {
 	raw     *ffi.Logs
 	reading sync.Mutex
 }
 
-// Logs reads the log of the sandbox: what its sessions have put out, and what became of them. There
-// is one only if the sandbox was created WithLog; else that is an error of kind ErrInvalidConfig. It
-// is kept until the sandbox is removed, and can be read when it has ended; the oldest part only as
-// long as there is room.
+// Logs opens the log of the sandbox: the output and the exits of its sessions. A sandbox has one only if
+// it was created WithLog; else that is an error of kind ErrInvalidConfig. The log is kept until the
+// sandbox is removed and can be read after it has ended; the oldest part is dropped for lack of room.
 func (s *Sandbox) Logs(ctx context.Context, opts ...LogOption) (*LogReader, error) {
 	c := &logConfig{}
 	for _, option := range opts {
@@ -116,14 +115,14 @@ func (s *Sandbox) Logs(ctx context.Context, opts ...LogOption) (*LogReader, erro
 		return nil, err
 	}
 	open := func() (*ffi.Logs, error) { return s.raw.Logs(c.follow, c.session, sinceNs(c.since)) }
-	raw, err := onThread(ctx, open, func(late *ffi.Logs) { _ = late.Close() })
+	raw, err := runBlocking(ctx, open, func(late *ffi.Logs) { _ = late.Close() })
 	if err != nil {
 		return nil, err
 	}
 	return &LogReader{raw: raw}, nil
 }
 
-// sinceNs gives nanoseconds since 1970, as far as there are any.
+// sinceNs returns nanoseconds since 1970, clamped to the range of int64.
 func sinceNs(t time.Time) int64 {
 	switch {
 	case t.Before(time.Unix(0, 0)):
@@ -144,14 +143,14 @@ var logKinds = [...]LogKind{
 	ffi.LogsIncomplete: LogIncomplete,
 }
 
-// Next waits for the next record, in the order in which they reached the log. At the end it gives
-// io.EOF, which with WithLogFollow is when the sandbox has ended. Giving up loses nothing.
+// Next waits for the next record, in log order. At the end it returns io.EOF; with WithLogFollow, when
+// the sandbox has ended. Cancelling loses no record.
 func (l *LogReader) Next(ctx context.Context) (*LogRecord, error) {
 	if !l.reading.TryLock() {
 		if l.raw.Closed() {
 			return nil, &Error{Kind: ErrClosed, Message: "the handle is closed"}
 		}
-		return nil, &Error{Kind: ErrBusy, Message: "another goroutine reads this log already"}
+		return nil, &Error{Kind: ErrBusy, Message: "another goroutine reads this log"}
 	}
 	defer l.reading.Unlock()
 	for {
@@ -163,7 +162,7 @@ func (l *LogReader) Next(ctx context.Context) (*LogRecord, error) {
 			return nil, io.EOF
 		}
 		if int(raw.Kind) >= len(logKinds) || logKinds[raw.Kind] == 0 {
-			continue // of a later version
+			continue // unknown to this version
 		}
 		record := &LogRecord{
 			Kind: logKinds[raw.Kind], Time: time.Unix(0, raw.TimeNs), SessionID: raw.Session,
@@ -180,5 +179,5 @@ func (l *LogReader) Next(ctx context.Context) (*LogRecord, error) {
 	}
 }
 
-// Close ends the reading and wakes who waits. Closing again does nothing.
+// Close closes the reader and wakes a blocked Next. Closing again is a no-op.
 func (l *LogReader) Close() error { return wrap(l.raw.Close()) }

@@ -28,7 +28,7 @@ func allOf(t *testing.T, sb *m.Sandbox, opts ...m.LogOption) (all []*m.LogRecord
 	}
 }
 
-func TestD6LogsTellWhatTheSessionsPutOut(t *testing.T) {
+func TestD6LogRecordsSessions(t *testing.T) {
 	sb := box(t, m.WithLogLimits(1<<20, 2))
 	begun := time.Now()
 	h := start(t, sb, "printf 'a\\000b\\377'; echo err >&2; exit 3")
@@ -38,7 +38,7 @@ func TestD6LogsTellWhatTheSessionsPutOut(t *testing.T) {
 	must(t, err)
 	_, err = sb.Exec(soon(t), "none", []string{"of it"})
 	kind(t, err, m.ErrExecFailed)
-	// What was put out a moment ago may not have reached the log yet.
+	// Recent output may not be in the log yet.
 	log, err := sb.Logs(soon(t), m.WithLogFollow())
 	must(t, err)
 	defer log.Close()
@@ -78,14 +78,14 @@ func TestD6LogsTellWhatTheSessionsPutOut(t *testing.T) {
 
 	all := allOf(t, sb)
 	last := all[len(all)-1]
-	equal(t, "the last one", last.Kind, m.LogFailed)
+	equal(t, "last record", last.Kind, m.LogFailed)
 	equal(t, "why", last.Failure.Kind, "not_found")
 	equal(t, "of what", last.Argv[1], "of it")
-	equal(t, "from tomorrow on", len(allOf(t, sb, m.WithLogSince(begun.Add(24*time.Hour)))), 0)
-	equal(t, "from ever on", len(allOf(t, sb, m.WithLogSince(time.Time{}))), len(all))
+	equal(t, "records since tomorrow", len(allOf(t, sb, m.WithLogSince(begun.Add(24*time.Hour)))), 0)
+	equal(t, "records since the zero time", len(allOf(t, sb, m.WithLogSince(time.Time{}))), len(all))
 }
 
-func TestD6ALogIsFollowedUntilTheSandboxEnds(t *testing.T) {
+func TestD6LogFollowEndsWithSandbox(t *testing.T) {
 	sb := box(t, m.WithLog())
 	log, err := sb.Logs(soon(t), m.WithLogFollow())
 	must(t, err)
@@ -112,13 +112,13 @@ func TestD6ALogIsFollowedUntilTheSandboxEnds(t *testing.T) {
 	must(t, log.Close())
 	_, err = log.Next(soon(t))
 	kind(t, err, m.ErrClosed)
-	// It outlives the sandbox's life.
+	// The log outlives the sandbox.
 	if len(allOf(t, sb)) < 3 {
 		t.Error(allOf(t, sb))
 	}
 }
 
-func TestLogsAreWokenAndRefused(t *testing.T) {
+func TestLogReaderWakesAndRejects(t *testing.T) {
 	sb := box(t, m.WithLog())
 	log, err := sb.Logs(soon(t), m.WithLogFollow())
 	must(t, err)
@@ -130,7 +130,7 @@ func TestLogsAreWokenAndRefused(t *testing.T) {
 		}
 		woken <- err
 	}()
-	until(t, "it is read", func() bool {
+	until(t, "the other goroutine reads", func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 		defer cancel()
 		_, err := log.Next(ctx)

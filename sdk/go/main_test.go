@@ -13,18 +13,18 @@ import (
 	m "github.com/superradcompany/microsandbox/sdk/go"
 )
 
-// rootfs is what conformance/make-rootfs made: busybox and a helper.
+// rootfs is the root filesystem from conformance/make-rootfs: busybox and a helper.
 var rootfs = os.Getenv("MSB_TEST_ROOTFS")
 
 func TestMain(main *testing.M) {
 	if rootfs == "" {
-		fmt.Fprintln(os.Stderr, "MSB_TEST_ROOTFS names no root filesystem: scripts/test-go makes one")
+		fmt.Fprintln(os.Stderr, "MSB_TEST_ROOTFS is not set; run scripts/test-go, which sets it")
 		os.Exit(1)
 	}
 	os.Exit(main.Run())
 }
 
-// scaled stretches a time on a slow machine.
+// scaled multiplies a time by MSB_TEST_TIME_SCALE, for slow machines.
 func scaled(d time.Duration) time.Duration {
 	if scale, err := strconv.ParseFloat(os.Getenv("MSB_TEST_TIME_SCALE"), 64); err == nil {
 		return time.Duration(float64(d) * scale)
@@ -32,7 +32,7 @@ func scaled(d time.Duration) time.Duration {
 	return d
 }
 
-// soon is a context that ends a test that hangs.
+// soon returns a context with a deadline for the whole test.
 func soon(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), scaled(time.Minute))
 	t.Cleanup(cancel)
@@ -41,7 +41,7 @@ func soon(t testing.TB) context.Context {
 
 var boxes atomic.Int64
 
-// box gives a new sandbox, which ends with the test.
+// box returns a new sandbox, which is removed at the end of the test.
 func box(t testing.TB, opts ...m.SandboxOption) *m.Sandbox {
 	t.Helper()
 	name := fmt.Sprintf("go-%d-%d", os.Getpid(), boxes.Add(1))
@@ -76,7 +76,7 @@ func same(t testing.TB, what string, got, wanted error) {
 	}
 }
 
-// kind fails unless the error is of this kind.
+// kind fails the test unless the error has this kind.
 func kind(t testing.TB, err error, wanted m.ErrorKind) {
 	t.Helper()
 	if !m.IsKind(err, wanted) {
@@ -84,12 +84,12 @@ func kind(t testing.TB, err error, wanted m.ErrorKind) {
 	}
 }
 
-// until waits for a condition that something else brings about.
+// until polls a condition.
 func until(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(scaled(30 * time.Second)); !so(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
+			t.Fatalf("timed out waiting until %s", what)
 		}
 	}
 }
@@ -101,7 +101,7 @@ func threads(t testing.TB) int {
 	return len(tasks)
 }
 
-// descriptors are what this process has open, by what they are, without what a directory needs.
+// descriptors returns the number of open descriptors of this process, including one for the directory.
 func descriptors(t testing.TB) int {
 	t.Helper()
 	open, err := os.ReadDir("/proc/self/fd")
@@ -109,7 +109,7 @@ func descriptors(t testing.TB) int {
 	return len(open)
 }
 
-// start follows a new command, whose handle is closed with the test.
+// start starts a script and closes its handle at the end of the test.
 func start(t testing.TB, sb *m.Sandbox, script string, opts ...m.ExecOption) *m.ExecHandle {
 	t.Helper()
 	h, err := sb.ShellStream(soon(t), script, opts...)
@@ -118,7 +118,7 @@ func start(t testing.TB, sb *m.Sandbox, script string, opts ...m.ExecOption) *m.
 	return h
 }
 
-// receive gives events until one of this kind has come.
+// receive returns all events up to the first one of a kind.
 func receive(t testing.TB, h *m.ExecHandle, last m.ExecEventKind) (all []*m.ExecEvent) {
 	t.Helper()
 	for {
@@ -129,7 +129,7 @@ func receive(t testing.TB, h *m.ExecHandle, last m.ExecEventKind) (all []*m.Exec
 			return all
 		}
 		if event.Kind == m.ExecEventDone {
-			t.Fatalf("the end came before %v: %v", last, kinds(all))
+			t.Fatalf("done before %v: %v", last, kinds(all))
 		}
 	}
 }

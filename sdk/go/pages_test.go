@@ -1,7 +1,7 @@
 package microsandbox_test
 
-// The Go examples of the reference pages, as they stand there but for their indentation, each in a
-// function of its own. What the examples run is put into the sandbox as scripts of the same names.
+// The Go examples of the reference pages, unchanged except for indentation, each in its own function.
+// The commands that they run are scripts of the same names in the sandbox.
 
 import (
 	"context"
@@ -275,7 +275,7 @@ func guideSession(ctx context.Context, sb *m.Sandbox) error {
 	return err
 }
 
-// standIns are what the examples run: as much of it as they use.
+// standIns creates the commands that the examples run, as far as they use them.
 const standIns = `
 mkdir -p /app /var/log /usr/bin
 echo logged > /var/log/app.log
@@ -305,7 +305,7 @@ cp /usr/bin/python /usr/bin/python3
 chmod 755 /usr/bin/*
 `
 
-// pagesBox is a sandbox for the examples.
+// pagesBox returns a sandbox for the examples.
 func pagesBox(t testing.TB) *m.Sandbox {
 	sb := box(t, m.WithEnv(map[string]string{"PATH": "/usr/bin:/bin"}))
 	out, err := sb.Shell(soon(t), standIns)
@@ -316,7 +316,7 @@ func pagesBox(t testing.TB) *m.Sandbox {
 	return sb
 }
 
-// printed gives what a function writes to standard output.
+// printed returns what a function writes to standard output.
 func printed(t *testing.T, f func() error) string {
 	t.Helper()
 	read, write, err := os.Pipe()
@@ -339,7 +339,7 @@ func printed(t *testing.T, f func() error) string {
 	return all
 }
 
-func TestExamplesOfThePages(t *testing.T) {
+func TestPageExamples(t *testing.T) {
 	sb, ctx := pagesBox(t), soon(t)
 	for name, example := range map[string]struct {
 		f      func(context.Context, *m.Sandbox) error
@@ -368,8 +368,8 @@ func TestExamplesOfThePages(t *testing.T) {
 	}
 }
 
-// Those of a log that is followed end when the command is killed.
-func TestExamplesThatFollow(t *testing.T) {
+// The examples that follow a log end when their command is killed.
+func TestPageExamplesOfFollowing(t *testing.T) {
 	sb, ctx := pagesBox(t), soon(t)
 	for name, example := range map[string]struct {
 		f      func(context.Context, *m.Sandbox) error
@@ -382,7 +382,7 @@ func TestExamplesThatFollow(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pid := make(chan uint32, 1)
 			failed := make(chan error, 1)
-			go func() { failed <- killWhenItHasWritten(ctx, sb, pid) }()
+			go func() { failed <- killAfterOutput(ctx, sb, pid) }()
 			got := printed(t, func() error { return example.f(ctx, sb) })
 			must(t, <-failed)
 			wanted := example.wanted
@@ -394,8 +394,8 @@ func TestExamplesThatFollow(t *testing.T) {
 	}
 }
 
-// killWhenItHasWritten ends the one command that follows a log.
-func killWhenItHasWritten(ctx context.Context, sb *m.Sandbox, pid chan<- uint32) error {
+// killAfterOutput kills the running command once it has written output.
+func killAfterOutput(ctx context.Context, sb *m.Sandbox, pid chan<- uint32) error {
 	for ; ctx.Err() == nil; time.Sleep(time.Millisecond) {
 		sessions, err := sb.Sessions(ctx)
 		if err != nil {
@@ -416,7 +416,7 @@ func killWhenItHasWritten(ctx context.Context, sb *m.Sandbox, pid chan<- uint32)
 	return ctx.Err()
 }
 
-func TestExamplesOnHandles(t *testing.T) {
+func TestPageExamplesOnHandles(t *testing.T) {
 	sb, ctx := pagesBox(t), soon(t)
 	h := start(t, sb, "exec cat", m.WithExecStdinPipe())
 	takeStdinExample(h)

@@ -8,19 +8,19 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-// pipeSize is how many bytes one pipe holds for its reader. When it is full, the command has to wait.
+// pipeSize is how many bytes one pipe buffers for its reader. A full pipe blocks the command.
 const pipeSize = 256 << 10
 
-// StdoutPipe gives standard output as a reader, which ends with the output. As with os/exec, ask for
-// the pipes before reading one; an output without a pipe is thrown away; and a command stands still
-// while one of its pipes is full, so two of them are read by two goroutines. Wait gives the exit code
-// afterwards. From now on Recv and Collect are refused with ErrBusy.
+// StdoutPipe returns a reader of standard output, which ends with the output. As with os/exec, request
+// the pipes before reading one. Output without a pipe is discarded. A command blocks while one of its
+// pipes is full, so read two pipes from two goroutines. Wait returns the exit code afterwards. From now
+// on Recv and Collect fail with ErrBusy.
 //
-// The reader fails where the command could not be started (ErrExecFailed) or was lost
-// (ErrStreamLost). Closing it throws away what is left.
+// The reader fails if the command did not start (ErrExecFailed) or was lost (ErrStreamLost). Closing it
+// discards the rest.
 func (h *ExecHandle) StdoutPipe() (io.ReadCloser, error) { return h.pipe(0) }
 
-// StderrPipe is StdoutPipe for standard error.
+// StderrPipe returns a reader of standard error; see StdoutPipe.
 func (h *ExecHandle) StderrPipe() (io.ReadCloser, error) { return h.pipe(1) }
 
 func (h *ExecHandle) pipe(stream int) (io.ReadCloser, error) {
@@ -30,21 +30,21 @@ func (h *ExecHandle) pipe(stream int) (io.ReadCloser, error) {
 		if err := h.read(); err != nil {
 			return nil, err
 		}
-		// For good: nobody else is to read this handle.
+		// The lock is never released: the pipes are the handle's only reader.
 		h.pipes = &pipes{handle: h, exited: make(chan struct{})}
 	}
 	return h.pipes.add(stream)
 }
 
-// pipes hands out a command's output to readers of their own.
+// pipes distributes a command's output to one reader per stream.
 type pipes struct {
 	handle *ExecHandle
 
 	mu      sync.Mutex
 	begun   bool
 	readers [2]*pipeReader
-	exited  chan struct{} // closed when the command has ended, or will not be heard of
-	code    int           // before that
+	exited  chan struct{} // closed when the command has ended or is lost
+	code    int           // set before exited is closed
 	failed  error
 }
 
@@ -52,7 +52,7 @@ func (p *pipes) add(stream int) (io.ReadCloser, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.begun || p.readers[stream] != nil {
-		return nil, invalid("the pipe was asked for before, or after the other one was read")
+		return nil, invalid("cannot open the pipe: it was opened before, or the other pipe was read")
 	}
 	r := &pipeReader{pipes: p}
 	r.changed.L = &r.mu
@@ -71,10 +71,10 @@ func (p *pipes) begin() {
 }
 
 func (p *pipes) fill() {
-	end, told := io.EOF, false
-	tell := func(code int, err error) {
-		if !told {
-			told, p.code, p.failed = true, code, err
+	end, reported := io.EOF, false
+	report := func(code int, err error) {
+		if !reported {
+			reported, p.code, p.failed = true, code, err
 			close(p.exited)
 		}
 	}
@@ -82,7 +82,7 @@ func (p *pipes) fill() {
 		raw, err := p.handle.raw.Next(context.Background())
 		if err != nil {
 			err = wrap(err)
-			tell(-1, err)
+			report(-1, err)
 			p.end(err)
 			return
 		}
@@ -93,8 +93,8 @@ func (p *pipes) fill() {
 		case ffi.Stderr:
 			p.readers[1].put(raw.Data)
 		case ffi.Exited, ffi.Failed, ffi.LostEvent:
-			out, err := p.handle.outputOf(ending(raw))
-			if tell(out.ExitCode(), err); kind != ffi.Exited {
+			out, err := p.handle.outputOf(exitOutput(raw))
+			if report(out.ExitCode(), err); kind != ffi.Exited {
 				end = err
 			}
 		}
@@ -106,8 +106,8 @@ func (p *pipes) fill() {
 	}
 }
 
-// ending is what an event tells of a command's end.
-func ending(raw *ffi.Event) *ffi.Output {
+// exitOutput converts the last event of a command to an output without data.
+func exitOutput(raw *ffi.Event) *ffi.Output {
 	o := &ffi.Output{Kind: raw.Kind, Exit: raw.Exit, Failure: raw.Failure}
 	if raw.Kind == ffi.LostEvent {
 		o.Lost = string(raw.Data)
@@ -123,7 +123,7 @@ func (p *pipes) end(err error) {
 	}
 }
 
-// abort wakes who reads and who fills.
+// abort wakes the readers and fill.
 func (p *pipes) abort() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -140,19 +140,19 @@ func (p *pipes) wait(ctx context.Context) (int, error) {
 	}
 }
 
-// pipeReader is one of the pipes.
+// pipeReader is the reading end of one pipe.
 type pipeReader struct {
 	pipes *pipes
 
 	mu      sync.Mutex
 	changed sync.Cond
 	data    []byte
-	at      int   // how much of data was read
-	err     error // when there is no more
+	at      int   // bytes of data already read
+	err     error // set at the end
 	closed  bool
 }
 
-// put waits for room. What nobody will read is thrown away.
+// put appends data, waiting for room. It discards data without a reader.
 func (r *pipeReader) put(data []byte) {
 	if r == nil {
 		return

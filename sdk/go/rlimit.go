@@ -30,8 +30,8 @@ const RlimitInfinity uint64 = math.MaxUint64
 
 // Rlimit is a limit on a resource of a command.
 type Rlimit struct {
-	// Resource is what is limited.
+	// Resource is the limited resource.
 	Resource RlimitResource
-	// Soft is the limit in force, Hard what the command may raise it to.
+	// Soft is the limit in force, Hard the maximum to which the command may raise it.
 	Soft, Hard uint64
 }

@@ -8,19 +8,19 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-// Sandbox is a handle on a sandbox. It is safe for use by several goroutines. Closing it ends
-// nothing inside: a sandbox is ended by Stop or Kill, by its options, or with the process that
-// created it unless it is detached.
+// Sandbox is a handle on a sandbox. It is safe for concurrent use. Closing it does not end the sandbox:
+// Stop, Kill, its options, or the exit of the process that created it do, the last unless it is
+// detached.
 type Sandbox struct {
 	raw  *ffi.Sandbox
 	name string
 }
 
-// CreateSandbox creates a sandbox and starts it. WithImage is needed. Names are 1 to 128 letters,
+// CreateSandbox creates a sandbox and starts it. WithImage is required. Names are 1 to 128 letters,
 // digits, '.', '_' and '-', beginning with a letter or digit.
 //
-// When ctx ends first, CreateSandbox returns at once. While the image is got, that ends too, and there
-// is no sandbox; what has begun later is not undone: the sandbox is found by its name.
+// If ctx is done first, CreateSandbox returns at once. During the image pull this cancels creation; after
+// the pull creation continues, and GetSandbox finds the sandbox.
 func CreateSandbox(ctx context.Context, name string, opts ...SandboxOption) (*Sandbox, error) {
 	config := newSandboxConfig(opts)
 	options, err := config.raw(name)
@@ -28,15 +28,15 @@ func CreateSandbox(ctx context.Context, name string, opts ...SandboxOption) (*Sa
 		return nil, err
 	}
 	create := func() (*ffi.Sandbox, error) { return ffi.CreateSandbox(options) }
-	return ready(ctx, name, create, config.told)
+	return ready(ctx, name, create, config.progress)
 }
 
-// GetSandbox finds a sandbox by its name, running or not, whoever created it.
+// GetSandbox finds a sandbox by its name, running or not, created by any process.
 func GetSandbox(ctx context.Context, name string) (*Sandbox, error) {
 	return open(ctx, name, false)
 }
 
-// StartSandbox starts a sandbox that is not running, with the files it was left with.
+// StartSandbox starts a sandbox that is not running, with its existing files.
 func StartSandbox(ctx context.Context, name string) (*Sandbox, error) {
 	return open(ctx, name, true)
 }
@@ -48,9 +48,9 @@ func open(ctx context.Context, name string, start bool) (*Sandbox, error) {
 	return ready(ctx, name, func() (*ffi.Sandbox, error) { return ffi.OpenSandbox(name, start) }, nil)
 }
 
-// ready begins and waits, in Go's poller. told may be nil.
+// ready begins an operation and waits for it in Go's poller. report may be nil.
 func ready(
-	ctx context.Context, name string, begin func() (*ffi.Sandbox, error), told func(ffi.Progress),
+	ctx context.Context, name string, begin func() (*ffi.Sandbox, error), report func(ffi.Progress),
 ) (*Sandbox, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -59,29 +59,29 @@ func ready(
 	if err != nil {
 		return nil, wrap(err)
 	}
-	there := false
+	done := false
 	defer func() {
-		if !there { // told may have panicked
+		if !done { // report may have panicked
 			_ = raw.Close()
 		}
 	}()
-	if err := raw.WaitReady(ctx, told); err != nil {
+	if err := raw.WaitReady(ctx, report); err != nil {
 		return nil, wrap(err)
 	}
-	there = true
+	done = true
 	return &Sandbox{raw: raw, name: name}, nil
 }
 
-// RemoveOption changes what RemoveSandbox does.
+// RemoveOption configures RemoveSandbox and RemoveImage.
 type RemoveOption func(*removeConfig)
 
 type removeConfig struct{ force bool }
 
-// WithForce kills a sandbox that is running before it is removed.
+// WithForce kills a running sandbox before removing it.
 func WithForce() RemoveOption { return func(c *removeConfig) { c.force = true } }
 
-// RemoveSandbox removes a sandbox that is not running, and its files. One that is running is an
-// error of kind ErrSandboxRunning, unless WithForce is given.
+// RemoveSandbox removes a sandbox and its files. A running sandbox is an error of kind
+// ErrSandboxRunning unless WithForce is given.
 func RemoveSandbox(ctx context.Context, name string, opts ...RemoveOption) error {
 	if err := validName(name); err != nil {
 		return err
@@ -93,20 +93,20 @@ func RemoveSandbox(ctx context.Context, name string, opts ...RemoveOption) error
 	return do(ctx, func() error { return ffi.RemoveSandbox(name, config.force) })
 }
 
-// Name gives its name.
+// Name returns the name of the sandbox.
 func (s *Sandbox) Name() string { return s.name }
 
-// stopTime is how long commands have to end by themselves.
+// stopTime is the default grace period of Stop.
 const stopTime = 10 * time.Second
 
-// Stop ends the sandbox in order: its commands are asked to end, killed after ten seconds, and then
-// it is gone with all that ran in it. Giving up the call does not undo it.
+// Stop stops the sandbox: it asks the commands to end, kills them after ten seconds, and ends the
+// sandbox. Cancelling the call does not undo it.
 func (s *Sandbox) Stop(ctx context.Context) error { return s.StopWithTimeout(ctx, stopTime) }
 
-// StopWithTimeout is Stop with another time; 0 kills at once what runs.
+// StopWithTimeout is Stop with another grace period; 0 kills the commands at once.
 func (s *Sandbox) StopWithTimeout(ctx context.Context, grace time.Duration) error {
 	if grace < 0 {
-		return invalid("the time to stop is negative")
+		return invalid("the grace period is negative")
 	}
 	ms := wholeMillis(grace)
 	if ms > math.MaxUint32 {
@@ -115,20 +115,20 @@ func (s *Sandbox) StopWithTimeout(ctx context.Context, grace time.Duration) erro
 	return do(ctx, func() error { return s.raw.Stop(uint32(ms)) })
 }
 
-// Kill ends the sandbox at once. Giving up the call does not undo it.
+// Kill ends the sandbox at once. Cancelling the call does not undo it.
 func (s *Sandbox) Kill(ctx context.Context) error { return do(ctx, s.raw.Kill) }
 
-// WaitUntilStopped waits until the sandbox has ended: stopped, killed, or as its options said. That
-// it ended by itself is an error of kind ErrSandboxCrashed.
+// WaitUntilStopped waits until the sandbox has ended: stopped, killed, or by its options. An unexpected
+// end is an error of kind ErrSandboxCrashed.
 func (s *Sandbox) WaitUntilStopped(ctx context.Context) error { return wrap(s.raw.Wait(ctx)) }
 
-// Close closes the handle and wakes who waits on it. The sandbox runs on, and so do the commands
-// and their handles. Closing again does nothing.
+// Close closes the handle and wakes blocked calls. The sandbox and its commands keep running, and
+// handles on them stay valid. Closing again is a no-op.
 func (s *Sandbox) Close() error { return wrap(s.raw.Close()) }
 
-// Detach closes the handle of a sandbox that outlives this process. One that was not created with
-// WithDetached ends with the process that created it, and cannot be changed afterwards: that is an
-// error of kind ErrUnsupported, and the handle stays open.
+// Detach closes the handle of a sandbox that outlives this process. A sandbox that was created without
+// WithDetached ends with the process that created it, which cannot be changed: that is an error of kind
+// ErrUnsupported, and the handle stays open.
 func (s *Sandbox) Detach(ctx context.Context) error {
 	info, err := s.Info(ctx)
 	if err != nil {
@@ -136,12 +136,12 @@ func (s *Sandbox) Detach(ctx context.Context) error {
 	}
 	if !info.Detached {
 		return &Error{Kind: ErrUnsupported,
-			Message: "the sandbox ends with the process that created it; create it WithDetached"}
+			Message: "cannot detach the sandbox: it ends with the process that created it; create it WithDetached"}
 	}
 	return s.Close()
 }
 
-// wholeMillis rounds up, so that no time becomes none.
+// wholeMillis rounds up, so that a positive duration does not become 0.
 func wholeMillis(d time.Duration) uint64 {
 	if d > math.MaxInt64-time.Millisecond {
 		return uint64(d / time.Millisecond)

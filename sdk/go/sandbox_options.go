@@ -9,15 +9,15 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-// sandboxConfig is filled by SandboxOptions.
+// sandboxConfig collects SandboxOptions.
 type sandboxConfig struct {
 	options     ffi.SandboxOptions
 	env, labels map[string]string
-	told        func(ffi.Progress)
+	progress    func(ffi.Progress)
 	err         error
 }
 
-// SandboxOption says something about a sandbox to be. Later options win.
+// SandboxOption configures CreateSandbox. Later options win.
 type SandboxOption func(*sandboxConfig)
 
 func (c *sandboxConfig) refuse(message string) {
@@ -28,22 +28,22 @@ func (c *sandboxConfig) refuse(message string) {
 
 func badConfig(message string) *Error { return &Error{Kind: ErrInvalidConfig, Message: message} }
 
-// text is an option that is a text, which must not be empty.
+// text returns an option that sets a string, which must not be empty.
 func text(what, value string, field func(*ffi.SandboxOptions) *string) SandboxOption {
 	return func(c *sandboxConfig) {
 		*field(&c.options) = value
 		if value == "" || strings.IndexByte(value, 0) >= 0 {
-			c.refuse("the " + what + " is empty or has a NUL in it")
+			c.refuse("the " + what + " is empty or contains NUL")
 		}
 	}
 }
 
-// span is an option that is a time, which must be more than 0.
+// span returns an option that sets a duration, which must be more than 0.
 func span(what string, d time.Duration, field func(*ffi.SandboxOptions) *uint64) SandboxOption {
 	return func(c *sandboxConfig) {
 		*field(&c.options) = wholeMillis(d)
 		if d <= 0 {
-			c.refuse("the " + what + " has to be more than 0")
+			c.refuse("the " + what + " must be more than 0")
 		}
 	}
 }
@@ -52,19 +52,19 @@ func flag(bit uint32) SandboxOption {
 	return func(c *sandboxConfig) { c.options.Flags |= bit }
 }
 
-// WithImage sets the image by its name, as in docker: "python:3.12". What begins with /, ./ or ../ is
-// a path: of a directory, which is the root filesystem and is never written to, or of an archive.
+// WithImage sets the image by its name, as in docker: "python:3.12". A value that begins with /, ./ or
+// ../ is the path of a directory, which is the root filesystem and is never modified, or of an archive.
 func WithImage(image string) SandboxOption {
 	return text("image", image, func(o *ffi.SandboxOptions) *string { return &o.Image })
 }
 
-// WithDriver sets the driver, such as "container". Without it the one of MSB_DRIVER is taken, or the
-// first usable one with hardware isolation; see Doctor.
+// WithDriver sets the driver, such as "container". The default is MSB_DRIVER, or else the first usable
+// driver with hardware isolation; see Doctor.
 func WithDriver(driver string) SandboxOption {
 	return text("driver", driver, func(o *ffi.SandboxOptions) *string { return &o.Driver })
 }
 
-// WithWorkdir sets the working directory of commands that name none, instead of the image's or /.
+// WithWorkdir sets the default working directory of commands, instead of the image's or /.
 func WithWorkdir(path string) SandboxOption {
 	return text("working directory", path, func(o *ffi.SandboxOptions) *string { return &o.Workdir })
 }
@@ -74,8 +74,8 @@ func WithShell(path string) SandboxOption {
 	return text("shell", path, func(o *ffi.SandboxOptions) *string { return &o.Shell })
 }
 
-// WithUser sets the user of commands that name none, instead of the image's or root: a name, uid,
-// name:group or uid:gid of the image.
+// WithUser sets the default user of commands, instead of the image's or root: a name, uid, name:group
+// or uid:gid of the image.
 func WithUser(user string) SandboxOption {
 	return text("user", user, func(o *ffi.SandboxOptions) *string { return &o.User })
 }
@@ -85,8 +85,8 @@ func WithHostname(name string) SandboxOption {
 	return text("host name", name, func(o *ffi.SandboxOptions) *string { return &o.Hostname })
 }
 
-// mostMiB is the largest size that may be asked for, 16 TiB.
-const mostMiB = 16 << 20
+// maxMiB is the largest valid size, 16 TiB.
+const maxMiB = 16 << 20
 
 // WithCPUs sets how many processors the sandbox may use: 2, or a fraction such as 0.5; more than 0
 // and at most 4096.
@@ -99,8 +99,8 @@ func WithCPUs(cpus float64) SandboxOption {
 	}
 }
 
-// WithMemory sets how much memory the sandbox may use, in MiB, 16 to 16,777,216. Without it that is
-// 2 GiB or half of the host's, whichever is less.
+// WithMemory sets how much memory the sandbox may use, in MiB, 16 to 16,777,216. The default is 2 GiB
+// or half of the host's memory, whichever is less.
 func WithMemory(mib int) SandboxOption {
 	return func(c *sandboxConfig) {
 		if c.options.MemoryMib = uint32(mib); mib < 16 || mib > mostMiB {
@@ -129,8 +129,8 @@ func WithDisk(mib int) SandboxOption {
 	}
 }
 
-// WithRequireJail refuses to start the sandbox where a wall of the jail cannot be had.
-// MSB_REQUIRE_JAIL=1 in the environment does so for every sandbox. See Doctor for the walls.
+// WithRequireJail makes the start fail if a wall of the jail is missing. MSB_REQUIRE_JAIL=1 in the
+// environment does so for every sandbox. Doctor lists the walls.
 func WithRequireJail() SandboxOption { return flag(ffi.RequireJail) }
 
 // Security is what commands in a virtual machine may do.
@@ -138,9 +138,9 @@ type Security string
 
 // What commands in a virtual machine may do.
 const (
-	// SecurityDefault: all that root may, in a kernel of its own.
+	// SecurityDefault: everything that root may do, in a kernel of its own.
 	SecurityDefault Security = "default"
-	// SecurityRestricted: what a container's commands may.
+	// SecurityRestricted: what commands in a container may do.
 	SecurityRestricted Security = "restricted"
 )
 
@@ -159,12 +159,12 @@ func WithSecurity(security Security) SandboxOption {
 	}
 }
 
-// WithEnv sets variables of every command, over those of the image. Used again, the maps are merged.
+// WithEnv sets variables for every command, on top of the image's. Used again, the maps are merged.
 func WithEnv(env map[string]string) SandboxOption {
 	return func(c *sandboxConfig) { merge(&c.env, env) }
 }
 
-// WithLabels sets notes of the caller's own, which lists tell. Used again, the maps are merged.
+// WithLabels sets labels of the caller, which lists return. Used again, the maps are merged.
 func WithLabels(labels map[string]string) SandboxOption {
 	return func(c *sandboxConfig) { merge(&c.labels, labels) }
 }
@@ -178,44 +178,44 @@ func merge(into *map[string]string, more map[string]string) {
 	}
 }
 
-// WithReplace ends and removes a sandbox that has the name already.
+// WithReplace ends and removes an existing sandbox of the same name.
 func WithReplace() SandboxOption { return flag(ffi.Replace) }
 
-// WithDetached makes a sandbox that outlives the process that creates it. Without it the sandbox
-// ends, within two seconds, when this process does.
+// WithDetached lets the sandbox outlive the process that creates it. Without it the sandbox ends within
+// two seconds of the end of this process.
 func WithDetached() SandboxOption { return flag(ffi.Detached) }
 
-// WithNetwork lets the sandbox reach the network. A driver that cannot give it that refuses.
+// WithNetwork gives the sandbox access to the network. Creation fails if the driver cannot provide it.
 func WithNetwork() SandboxOption { return flag(ffi.Network) }
 
-// WithLog keeps the output of the sandbox's commands in a log; see Sandbox.Logs.
+// WithLog records the output of the sandbox's commands in a log; see Sandbox.Logs.
 func WithLog() SandboxOption { return flag(ffi.Log) }
 
-// WithLogLimits is WithLog with bounds: files of at most maxBytes each, at least 524,288, and at most
-// 2 to 10,000 files, of which the oldest goes for a new one. Without it there are 4 of 16 MiB.
+// WithLogLimits is WithLog with limits: at most files (2 to 10,000) of at most maxBytes each (at least
+// 524,288); a new file replaces the oldest. The default is 4 files of 16 MiB.
 func WithLogLimits(maxBytes uint64, files int) SandboxOption {
 	return func(c *sandboxConfig) {
 		c.options.Flags |= ffi.Log
 		c.options.LogMaxBytes, c.options.LogFiles = maxBytes, uint32(files)
 		if maxBytes < 512<<10 || files < 2 || files > 10_000 {
-			c.refuse("a log has 2 to 10,000 files of at least 524,288 bytes")
+			c.refuse("a log needs 2 to 10,000 files of at least 524,288 bytes")
 		}
 	}
 }
 
 // WithMaxDuration ends the sandbox after this time.
 func WithMaxDuration(d time.Duration) SandboxOption {
-	return span("longest duration", d, func(o *ffi.SandboxOptions) *uint64 { return &o.MaxDurationMs })
+	return span("maximum duration", d, func(o *ffi.SandboxOptions) *uint64 { return &o.MaxDurationMs })
 }
 
-// WithIdleTimeout ends the sandbox when nothing ran in it for this time.
+// WithIdleTimeout ends the sandbox after it was idle for this time.
 func WithIdleTimeout(d time.Duration) SandboxOption {
 	return span("idle time", d, func(o *ffi.SandboxOptions) *uint64 { return &o.IdleTimeoutMs })
 }
 
-// WithBootTimeout sets how long the start may take, instead of 30 seconds.
+// WithBootTimeout limits how long the start may take, instead of 30 seconds.
 func WithBootTimeout(d time.Duration) SandboxOption {
-	return span("time to boot", d, func(o *ffi.SandboxOptions) *uint64 { return &o.BootTimeoutMs })
+	return span("boot timeout", d, func(o *ffi.SandboxOptions) *uint64 { return &o.BootTimeoutMs })
 }
 
 func newSandboxConfig(opts []SandboxOption) *sandboxConfig {
@@ -228,7 +228,7 @@ func newSandboxConfig(opts []SandboxOption) *sandboxConfig {
 	return c
 }
 
-// raw checks what C cannot say, and gives the options for it.
+// raw validates what C cannot express and returns the options for C.
 func (c *sandboxConfig) raw(name string) (*ffi.SandboxOptions, error) {
 	if c.err != nil {
 		return nil, c.err
@@ -239,7 +239,7 @@ func (c *sandboxConfig) raw(name string) (*ffi.SandboxOptions, error) {
 	var err error
 	c.options.Name = name
 	if c.options.Image == "" {
-		return nil, badConfig("the sandbox has no image; give a name, or the path of a directory")
+		return nil, badConfig("the sandbox has no image; give a name or a path")
 	}
 	if c.options.Env, err = pairs(c.env, "variable"); err != nil {
 		return nil, badConfig(err.(*Error).Message)
@@ -250,10 +250,10 @@ func (c *sandboxConfig) raw(name string) (*ffi.SandboxOptions, error) {
 	return &c.options, nil
 }
 
-// validName refuses what a C text cannot hold; the library refuses the rest.
+// validName rejects what a C string cannot hold; the library validates the rest.
 func validName(name string) error {
 	if strings.IndexByte(name, 0) >= 0 {
-		return badConfig("the name of a sandbox has a NUL in it")
+		return badConfig("the name of a sandbox contains NUL")
 	}
 	return nil
 }

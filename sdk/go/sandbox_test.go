@@ -14,7 +14,7 @@ import (
 	m "github.com/superradcompany/microsandbox/sdk/go"
 )
 
-func TestGSandboxFromBirthToRemoval(t *testing.T) {
+func TestGSandboxLifecycle(t *testing.T) {
 	ctx := soon(t)
 	name := "go-life-" + strings.ReplaceAll(time.Now().Format("150405.000000"), ".", "-")
 	sb, err := m.CreateSandbox(ctx, name, m.WithImage(rootfs), m.WithDriver("container"),
@@ -101,7 +101,7 @@ func TestGDetachedAndReplaced(t *testing.T) {
 	other, err := m.CreateSandbox(ctx, sb.Name(), m.WithImage(rootfs), m.WithReplace(), m.WithDetached())
 	must(t, err)
 	_, err = old.Collect(ctx)
-	kind(t, err, m.ErrStreamLost) // B7: and no exit code is made up
+	kind(t, err, m.ErrStreamLost) // B7: no exit code is invented
 	var failed *m.Error
 	if !errors.As(err, &failed) || failed.Output.Exit() != nil || failed.Output.ExitCode() != -1 {
 		t.Error(err)
@@ -113,11 +113,11 @@ func TestGDetachedAndReplaced(t *testing.T) {
 	must(t, err)
 	out, err := again.Exec(ctx, "true", nil)
 	must(t, err)
-	equal(t, "it runs", out.Success(), true)
+	equal(t, "success", out.Success(), true)
 	must(t, again.Close())
 }
 
-func TestGWhatASandboxCannotBe(t *testing.T) {
+func TestGInvalidSandboxOptions(t *testing.T) {
 	for what, opts := range map[string][]m.SandboxOption{
 		"no image":            {},
 		"empty image":         {m.WithImage("")},
@@ -165,30 +165,30 @@ func TestGWhatASandboxCannotBe(t *testing.T) {
 	}
 	_, err := m.CreateSandbox(soon(t), "go-never", m.WithImage(rootfs), m.WithDriver("unheard-of"))
 	if err == nil {
-		t.Error("there is a driver of that name")
+		t.Error("an unknown driver was accepted")
 	}
 	kind(t, box(t).StopWithTimeout(soon(t), -1), m.ErrInvalidArgument)
 }
 
-func TestACreationThatIsGivenUpReturnsAtOnce(t *testing.T) {
+func TestCancelledCreationReturnsAtOnce(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
-	_, err := m.CreateSandbox(ctx, "go-given-up", m.WithImage(rootfs), m.WithReplace())
+	_, err := m.CreateSandbox(ctx, "go-cancelled", m.WithImage(rootfs), m.WithReplace())
 	same(t, "error", err, context.DeadlineExceeded)
-	// What has begun is not undone.
-	until(t, "it is there", func() bool {
-		sb, err := m.GetSandbox(soon(t), "go-given-up")
+	// Creation continues.
+	until(t, "the sandbox runs", func() bool {
+		sb, err := m.GetSandbox(soon(t), "go-cancelled")
 		if err != nil {
 			return false
 		}
 		defer sb.Close()
 		info, err := sb.Info(soon(t))
-		return err == nil && info.Driver != "" // it is up
+		return err == nil && info.Driver != "" // booted
 	})
-	must(t, m.RemoveSandbox(soon(t), "go-given-up", m.WithForce()))
+	must(t, m.RemoveSandbox(soon(t), "go-cancelled", m.WithForce()))
 }
 
-func TestClosingASandboxWakesItsWaiter(t *testing.T) {
+func TestSandboxCloseWakesWaiter(t *testing.T) {
 	sb := box(t)
 	found, err := m.GetSandbox(soon(t), sb.Name())
 	must(t, err)
@@ -196,16 +196,16 @@ func TestClosingASandboxWakesItsWaiter(t *testing.T) {
 	go func() { woken <- found.WaitUntilStopped(soon(t)) }()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
 	defer cancel()
-	same(t, "given up", found.WaitUntilStopped(ctx), context.DeadlineExceeded)
+	same(t, "cancelled", found.WaitUntilStopped(ctx), context.DeadlineExceeded)
 	must(t, found.Close())
 	kind(t, <-woken, m.ErrClosed)
-	// It ended nothing.
+	// The sandbox keeps running.
 	out, err := sb.Exec(soon(t), "true", nil)
 	must(t, err)
 	equal(t, "success", out.Success(), true)
 }
 
-func TestEnsureInstalledSaysWhatIsMissing(t *testing.T) {
+func TestEnsureInstalledReportsMissingParts(t *testing.T) {
 	must(t, m.EnsureInstalled(soon(t)))
 	if m.Version() == "" {
 		t.Error("no version")
@@ -224,10 +224,10 @@ func TestEnsureInstalledSaysWhatIsMissing(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	same(t, "a context that is over", m.EnsureInstalled(ctx), context.Canceled)
+	same(t, "done context", m.EnsureInstalled(ctx), context.Canceled)
 }
 
-func TestG9RefusedBoundsAreNamed(t *testing.T) {
+func TestG9InvalidBoundsAreNamed(t *testing.T) {
 	for text, option := range map[string]m.SandboxOption{
 		"cpus is -0.5;":            m.WithCPUs(-0.5),
 		"cpus is NaN;":             m.WithCPUs(math.NaN()),
@@ -243,7 +243,7 @@ func TestG9RefusedBoundsAreNamed(t *testing.T) {
 	}
 }
 
-func TestJ4BoundsAreTakenAndReported(t *testing.T) {
+func TestJ4BoundsAreAppliedAndReported(t *testing.T) {
 	ctx := soon(t)
 	sandbox, err := m.CreateSandbox(ctx, "go-bounded", m.WithImage(rootfs), m.WithCPUs(0.5),
 		m.WithMemory(256), m.WithPidsLimit(512), m.WithDisk(1024), m.WithSecurity(m.SecurityRestricted))
@@ -257,7 +257,7 @@ func TestJ4BoundsAreTakenAndReported(t *testing.T) {
 		t.Fatalf("%+v", info)
 	}
 	must(t, sandbox.Kill(ctx))
-	// What the runner writes about it, with values that this test knows.
+	// The runner's state file, with known values.
 	path := filepath.Join(os.Getenv("MSB_HOME"), "sandboxes", "go-bounded", "started.json")
 	for protection, want := range map[string]*m.Bounds{
 		`null`: nil,
@@ -281,7 +281,7 @@ func TestJ4BoundsAreTakenAndReported(t *testing.T) {
 	must(t, m.RemoveSandbox(ctx, "go-bounded"))
 }
 
-func TestDoctorTellsOfDrivers(t *testing.T) {
+func TestDoctorReportsDrivers(t *testing.T) {
 	host, err := m.Doctor(soon(t))
 	must(t, err)
 	for _, driver := range host.Drivers {
@@ -294,7 +294,7 @@ func TestDoctorTellsOfDrivers(t *testing.T) {
 	t.Error(host.Drivers)
 }
 
-func TestKindsHaveTheNamesOfAllLanguages(t *testing.T) {
+func TestErrorKindNamesMatchOtherLanguages(t *testing.T) {
 	seen := map[string]bool{}
 	for kind := m.ErrUnknown; kind <= m.ErrNoCommand; kind++ {
 		name := kind.String()
@@ -315,8 +315,8 @@ func TestKindsHaveTheNamesOfAllLanguages(t *testing.T) {
 	equal(t, "of another error", m.IsKind(os.ErrClosed, m.ErrClosed), false)
 }
 
-// Without cgo the compiler says what is missing, in one line that can be understood.
-func TestWithoutCgoTheCompilerSaysWhy(t *testing.T) {
+// Without cgo the compiler's error names the reason.
+func TestBuildWithoutCgoNamesTheReason(t *testing.T) {
 	build := exec.Command(filepath.Join(goRoot(t), "bin", "go"), "build", "-o", os.DevNull, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	text, err := build.CombinedOutput()

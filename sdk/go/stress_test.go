@@ -54,14 +54,14 @@ func TestWaitingGoroutinesHoldNoThreads(t *testing.T) {
 			}
 		}(i)
 	}
-	// A command that was started after all of them has ended: they wait.
+	// A command that was started later has ended, so all of them wait by now.
 	_, err := sb.Exec(soon(t), "true", nil)
 	must(t, err)
-	// Calls into C that overlap by chance have a thread each for their microseconds.
+	// Concurrent calls into C use a thread each for a few microseconds.
 	grown := threads(t) - before
 	t.Logf("%d more threads", grown)
 	if grown > many/2 {
-		t.Errorf("%d goroutines that wait took %d threads", many, grown)
+		t.Errorf("%d waiting goroutines used %d threads", many, grown)
 	}
 	for _, one := range all {
 		_, err := one.sink.Write([]byte("done"))
@@ -73,7 +73,7 @@ func TestWaitingGoroutinesHoldNoThreads(t *testing.T) {
 	}
 }
 
-// B5: a million numbered lines with waits that are given up at random, by all ways to read.
+// B5: a million numbered lines, read in every way with random cancellation.
 func TestB5CancelsLoseNothing(t *testing.T) {
 	const lines = 1_000_000
 	sb := box(t)
@@ -99,14 +99,14 @@ func TestB5CancelsLoseNothing(t *testing.T) {
 		h := start(t, sb, script)
 		var got bytes.Buffer
 		var order []m.ExecEventKind
-		givenUp := 0
+		cancelled := 0
 		for len(order) == 0 || order[len(order)-1] != m.ExecEventDone {
 			ctx, cancel := impatient(random)
 			event, err := h.Recv(ctx)
 			cancel()
 			switch {
 			case err == context.DeadlineExceeded:
-				givenUp++
+				cancelled++
 			case err != nil:
 				t.Fatal(err)
 			case event.Kind == m.ExecEventStdout:
@@ -117,9 +117,9 @@ func TestB5CancelsLoseNothing(t *testing.T) {
 		}
 		equal(t, "events", fmt.Sprint(order), "[started exited done]")
 		check(t, got.Bytes())
-		t.Logf("given up %d times", givenUp)
-		if givenUp == 0 {
-			t.Error("nothing was given up")
+		t.Logf("cancelled %d times", cancelled)
+		if cancelled == 0 {
+			t.Error("no call was cancelled")
 		}
 	})
 	t.Run("Collect", func(t *testing.T) {
@@ -161,8 +161,8 @@ func TestB5CancelsLoseNothing(t *testing.T) {
 	})
 }
 
-// B6: a reader that stops, stops the command; and one that goes on, goes on.
-func TestB6AReaderThatStopsStopsTheCommand(t *testing.T) {
+// B6: a stopped reader blocks the command, and resumed reading unblocks it.
+func TestB6StoppedReaderBlocksCommand(t *testing.T) {
 	sb := box(t)
 	h := start(t, sb, "head -c 20000000 /dev/zero; echo over >&2")
 	receive(t, h, m.ExecEventStdout)
@@ -180,23 +180,23 @@ func TestB6AReaderThatStopsStopsTheCommand(t *testing.T) {
 		return 0
 	}
 	last := uint64(0)
-	until(t, "it stands still", func() bool {
+	until(t, "the command is blocked", func() bool {
 		time.Sleep(20 * time.Millisecond)
 		now := total()
-		stands := now == last
+		blocked := now == last
 		last = now
-		return stands
+		return blocked
 	})
 	if last > 4<<20 {
-		t.Errorf("%d bytes came though nobody read", last)
+		t.Errorf("%d bytes were received without a reader", last)
 	}
 	out, err := h.Collect(soon(t))
 	must(t, err)
 	equal(t, "stderr", out.Stderr(), "over\n")
 }
 
-// Everything at once, from many goroutines, on handles that are closed under them.
-func TestHandlesMayBeUsedByAllAtOnce(t *testing.T) {
+// All calls at once, from many goroutines, on handles that are closed concurrently.
+func TestConcurrentHandleUse(t *testing.T) {
 	sb := box(t)
 	var all sync.WaitGroup
 	for i := 0; i < 24; i++ {
@@ -239,7 +239,7 @@ func TestHandlesMayBeUsedByAllAtOnce(t *testing.T) {
 	equal(t, "sessions", len(sessions), 24)
 }
 
-// Commands leave no goroutine, descriptor or thread behind, whichever way they were used.
+// Commands leak no goroutine, descriptor or thread, however they were used.
 func TestNothingLeaks(t *testing.T) {
 	sb := box(t)
 	use := func() {
@@ -251,8 +251,8 @@ func TestNothingLeaks(t *testing.T) {
 		h, err := sb.ShellStream(soon(t), "sleep 0.02; echo late; exec cat", m.WithExecStdinPipe())
 		must(t, err)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-		_, err = h.Collect(ctx) // given up, while something waits in the poller
-		same(t, "given up", err, context.DeadlineExceeded)
+		_, err = h.Collect(ctx) // cancelled while a goroutine is in the poller
+		same(t, "cancelled", err, context.DeadlineExceeded)
 		cancel()
 		sink := h.TakeStdin()
 		_, err = sink.Write(make([]byte, 100))
@@ -266,7 +266,7 @@ func TestNothingLeaks(t *testing.T) {
 		given, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
 		_, err = sb.Exec(given, "sleep", []string{"600"})
 		cancel()
-		same(t, "given up", err, context.DeadlineExceeded)
+		same(t, "cancelled", err, context.DeadlineExceeded)
 		left, err := sb.ExecStream(soon(t), "sleep", []string{"0.01"}, m.WithExecStdinPipe())
 		must(t, err)
 		must(t, left.Close())
@@ -274,24 +274,24 @@ func TestNothingLeaks(t *testing.T) {
 	for i := 0; i < 3; i++ {
 		use()
 	}
-	// The collector closes what was forgotten, and nothing is to be.
+	// Finalizers must not close handles during the measurement.
 	runtime.GC()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	fds, routines, tasks := descriptors(t), runtime.NumGoroutine(), threads(t)
 	for i := 0; i < 30; i++ {
 		use()
 	}
-	// The last ones to go are those of calls that were given up.
+	// Those of cancelled calls are closed last.
 	until(t, "descriptors are closed", func() bool { return descriptors(t) <= fds })
-	// Each context of the test's own may have a timer, but no goroutine.
+	// The test's own contexts have timers, but no goroutines.
 	until(t, "goroutines have ended", func() bool { return runtime.NumGoroutine() <= routines })
 	if now := threads(t); now > tasks+8 {
 		t.Errorf("%d threads became %d", tasks, now)
 	}
 }
 
-// What was forgotten is closed by the collector: the descriptors go, and the command does not.
-func TestForgottenHandlesAreClosed(t *testing.T) {
+// The garbage collector closes unreachable handles; the commands keep running.
+func TestUnreachableHandlesAreClosed(t *testing.T) {
 	sb := box(t)
 	before := descriptors(t)
 	func() {
@@ -299,11 +299,11 @@ func TestForgottenHandlesAreClosed(t *testing.T) {
 			h, err := sb.Reattach(soon(t), idOf(t, sb), m.ReattachNow)
 			must(t, err)
 			ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-			_, _ = h.Wait(ctx) // so that it has a descriptor, and a goroutine in the poller
+			_, _ = h.Wait(ctx) // creates a descriptor and a goroutine in the poller
 			cancel()
 		}
 	}()
-	until(t, "they are closed", func() bool {
+	until(t, "the handles are closed", func() bool {
 		runtime.GC()
 		return descriptors(t) <= before+2
 	})
@@ -314,7 +314,7 @@ func TestForgottenHandlesAreClosed(t *testing.T) {
 	}
 }
 
-// idOf starts a command that stays, and forgets its handle as well.
+// idOf starts a long command, drops its handle, and returns the session id.
 func idOf(t *testing.T, sb *m.Sandbox) string {
 	h, err := sb.ExecStream(soon(t), "sleep", []string{"600"})
 	must(t, err)
@@ -323,7 +323,7 @@ func idOf(t *testing.T, sb *m.Sandbox) string {
 	return id
 }
 
-// A12: many at once and many one after another.
+// A12: many commands at once, and many in sequence.
 func TestA12ManyCommands(t *testing.T) {
 	sb := box(t)
 	var all sync.WaitGroup
@@ -354,7 +354,7 @@ func TestA12ManyCommands(t *testing.T) {
 	}
 }
 
-// A4: both outputs at once, byte for byte. MSB_TEST_MIB makes it more than a test needs each time.
+// A4: both outputs at once, byte for byte. MSB_TEST_MIB sets a larger size.
 func TestA4BigOutput(t *testing.T) {
 	mib := 32
 	if given, err := strconv.Atoi(os.Getenv("MSB_TEST_MIB")); err == nil {

@@ -1,4 +1,4 @@
-// Opens a shell in a sandbox that runs, on this terminal. ctrl-] leaves it running.
+// Opens a shell in a running sandbox on this terminal. ctrl-] detaches and leaves it running.
 //
 //	go run ./examples/attach NAME
 package main
@@ -22,7 +22,7 @@ func run(ctx context.Context, name string) (int, error) {
 		return 1, err
 	}
 	if code == -1 {
-		fmt.Println("\nthe shell runs on")
+		fmt.Println("\ndetached; the shell keeps running")
 		return 0, nil
 	}
 	return code, nil

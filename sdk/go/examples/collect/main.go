@@ -1,4 +1,4 @@
-// Runs a script in a new sandbox and shows what came of it.
+// Runs a script in a new sandbox and prints its output.
 //
 //	MSB_DRIVER=container go run ./examples/collect ROOTFS 'echo hello; exit 3'
 package main
@@ -25,7 +25,7 @@ func run(ctx context.Context, image, script string) (code int, err error) {
 	}
 	defer func() {
 		_ = sb.Close()
-		// Also when ctx is over.
+		// ctx may be done here.
 		if gone := m.RemoveSandbox(context.Background(), name, m.WithForce()); err == nil {
 			err = gone
 		}
@@ -33,7 +33,7 @@ func run(ctx context.Context, image, script string) (code int, err error) {
 	out, err := sb.Shell(ctx, script, m.WithExecTimeout(time.Minute))
 	var failed *m.Error
 	if errors.As(err, &failed) && failed.Output != nil {
-		out = failed.Output // what there was until then
+		out = failed.Output // the output so far
 	}
 	if out == nil {
 		return 1, err

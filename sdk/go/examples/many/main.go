@@ -1,4 +1,4 @@
-// Follows many commands at once: a goroutine for each, and no thread that waits.
+// Streams many commands at once: one goroutine for each, and no blocked threads.
 //
 //	MSB_DRIVER=container go run ./examples/many ROOTFS 100
 package main
@@ -13,7 +13,7 @@ import (
 	m "github.com/superradcompany/microsandbox/sdk/go"
 )
 
-// follow counts a command's output until its end.
+// follow runs a script and counts the bytes of its output.
 func follow(ctx context.Context, sb *m.Sandbox, script string) (bytes, code int, err error) {
 	h, err := sb.ShellStream(ctx, script)
 	if err != nil {

@@ -1,4 +1,4 @@
-// What the cgo files of this package share: the header, and values that only its macros can make.
+// Shared by the cgo files of this package: the header, and values that only its macros can make.
 
 #ifndef MSB_GO_ABI_H
 #define MSB_GO_ABI_H
@@ -65,7 +65,7 @@ static inline msb_wall_entries go_wall_entries(void) {
     return made;
 }
 
-// One crossing for what each event takes.
+// Initializes and receives an event in one cgo call.
 static inline msb_status go_recv(msb_exec *exec, msb_event *event, msb_error *err) {
     *event = (msb_event)MSB_EVENT_INIT;
     return msb_exec_recv(exec, 0, event, err);
@@ -86,7 +86,8 @@ static inline msb_status go_log_recv(msb_log *logs, msb_log_record *record, msb_
     return msb_log_recv(logs, 0, record, err);
 }
 
-// The file that holds the library's code: the shared library, or the program linked with it.
+// Returns the file that contains the library's code: the shared library, or the statically linked
+// program.
 static inline const char *go_library_path(void) {
     Dl_info info;
     return dladdr((void *)msb_abi_version, &info) != 0 ? info.dli_fname : NULL;

@@ -5,8 +5,8 @@ import "C"
 
 import "unsafe"
 
-// arena is C memory that is lent for the length of a call: one piece, from which all that the call
-// reads is taken. What C reads must not hold pointers to Go's memory.
+// arena is one block of C memory that is lent for the duration of a call and holds all its arguments.
+// C must not be passed structs that contain pointers to Go memory.
 type arena struct {
 	base unsafe.Pointer
 	rest []byte
@@ -14,7 +14,7 @@ type arena struct {
 
 const word = int(unsafe.Sizeof(uintptr(0)))
 
-// textSize is the room that a text takes, and textsSize that of a list of them.
+// textSize returns the space needed by a text, and textsSize that of a list of texts.
 func textSize(text string) int { return len(text) + 1 + word }
 
 func textsSize(texts []string) (size int) {
@@ -32,7 +32,7 @@ func newArena(size int) *arena {
 
 func (a *arena) free() { C.free(a.base) }
 
-// take gives the next bytes, aligned for a pointer.
+// take returns the next bytes, aligned for a pointer.
 func (a *arena) take(size int) unsafe.Pointer {
 	at := unsafe.Pointer(&a.rest[0])
 	a.rest = a.rest[(size+word-1)/word*word:]
@@ -53,7 +53,7 @@ func (a *arena) text(text string) *C.char {
 	return (*C.char)(at)
 }
 
-// optional gives NULL for nothing.
+// optional returns NULL for an empty text.
 func (a *arena) optional(text string) *C.char {
 	if text == "" {
 		return nil

@@ -1,6 +1,5 @@
-// Package ffi is all of the SDK that knows C: the calls of microsandbox.h as functions of Go.
+// Package ffi wraps the calls of microsandbox.h as Go functions. It is the only package that uses C.
 //
-// It copies what is lent and borrowed, so that nothing of C's memory leaves it but the bytes of the
-// event that [Exec.Next] shows. Waiting is done by goroutines in Go's poller, on the descriptors of
-// the handles; see [Ready].
+// It copies lent and borrowed data, so that no C memory leaves it except the bytes of the event that
+// [Exec.Next] returns. Goroutines wait in Go's poller on the descriptors of the handles; see [Ready].
 package ffi

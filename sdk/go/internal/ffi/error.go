@@ -5,7 +5,7 @@ import "C"
 
 import "fmt"
 
-// Error is a call that failed.
+// Error is a failed call.
 type Error struct {
 	Status  Status
 	Errno   int
@@ -15,7 +15,7 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
-func failed(err *C.msb_error) *Error {
+func newError(err *C.msb_error) *Error {
 	return &Error{
 		Status:  Status(err.status),
 		Errno:   int(err.os_error),
@@ -24,22 +24,23 @@ func failed(err *C.msb_error) *Error {
 	}
 }
 
-// check makes an error of a negative status.
+// check converts a negative status to an error.
 func check(status C.msb_status, err *C.msb_error) error {
 	if status >= 0 {
 		return nil
 	}
-	return failed(err)
+	return newError(err)
 }
 
 var errClosed = &Error{Status: Closed, Origin: C.MSB_ORIGIN_CALLER, Message: "the handle is closed"}
 
-// systemError is a failure of this process's own system calls.
-func systemError(doing string, err error) *Error {
-	return &Error{Status: IO, Origin: C.MSB_ORIGIN_HOST, Message: fmt.Sprintf("%s: %v", doing, err)}
+// systemError returns the error of a failed system call of this process.
+func systemError(action string, err error) *Error {
+	return &Error{Status: IO, Origin: C.MSB_ORIGIN_HOST, Message: fmt.Sprintf("cannot %s: %v", action, err)}
 }
 
-// Versions that the header and the loaded library have, and where the library is.
+// Versions returns the ABI versions of the header and the loaded library, and the library's version and
+// path.
 func Versions() (header, library uint32, version, path string) {
 	if name := C.go_library_path(); name != nil {
 		path = C.GoString(name)

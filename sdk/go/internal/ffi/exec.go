@@ -41,19 +41,19 @@ const (
 // FromNow is the position of what is still to come.
 const FromNow = C.MSB_FROM_NOW
 
-// Exec is a command as its caller follows it. One goroutine at a time may be in Next, Wait and
-// Collect, which is the caller's to see to.
+// Exec is a handle on a command. One goroutine at a time may be in Next, Wait or Collect; the caller
+// ensures it.
 type Exec struct {
 	raw   *C.msb_exec
 	ready *Ready
 
-	// What the reader's calls fill, here rather than made for each of them.
+	// Filled by the reader's calls, to avoid an allocation per call.
 	event C.msb_event
 	err   C.msb_error
-	shown Event
+	last  Event
 }
 
-// Event is what was received. Data is C's, and only there until Release.
+// Event is a received event. Data is borrowed from C until Release.
 type Event struct {
 	Kind    uint32
 	Value   int64
@@ -63,7 +63,7 @@ type Event struct {
 	Flags   uint32
 }
 
-// Exit is how a command ended.
+// Exit is the exit status of a command.
 type Exit struct {
 	Code, Signal        int
 	Flags               uint32
@@ -71,13 +71,13 @@ type Exit struct {
 	WallNs, MaxResident uint64
 }
 
-// Failure is why a command never ran.
+// Failure is the reason why a command did not start.
 type Failure struct {
 	Kind, Stage, ErrnoName, Message, Path string
 	Errno                                 int
 }
 
-// Output is what was collected.
+// Output is the collected output of a command.
 type Output struct {
 	Kind                     uint32
 	Exit                     *Exit
@@ -88,13 +88,13 @@ type Output struct {
 	Flags                    uint32
 }
 
-// Rlimit is a limit on a resource, by Linux's number.
+// Rlimit is a limit on a resource, given by its Linux number.
 type Rlimit struct {
 	Resource   uint32
 	Soft, Hard uint64
 }
 
-// Stream starts a command, with a pipe for its input or without. It takes a moment if it is the first call on a sandbox that was found.
+// Stream starts a command, with or without a pipe for its input. It may block to connect if it is the first call on an opened sandbox.
 func (s *Sandbox) Stream(o *ExecOptions, pipe bool) (*Exec, *Sink, error) {
 	a := newArena(o.size())
 	defer a.free()
@@ -108,13 +108,13 @@ func (s *Sandbox) Stream(o *ExecOptions, pipe bool) (*Exec, *Sink, error) {
 	status := C.msb_exec_stream(s.raw, &options, &raw, out, &err)
 	runtime.KeepAlive(s)
 	if status < 0 {
-		return nil, nil, failed(&err)
+		return nil, nil, newError(&err)
 	}
 	exec, sink := newExec(raw, input)
 	return exec, sink, nil
 }
 
-// Reattach follows a session. There is no sink if its input is not open.
+// Reattach opens a handle on a session. The sink is nil if the session's input is not open.
 func (s *Sandbox) Reattach(id string, from int64) (*Exec, *Sink, error) {
 	a := newArena(textSize(id))
 	defer a.free()
@@ -124,7 +124,7 @@ func (s *Sandbox) Reattach(id string, from int64) (*Exec, *Sink, error) {
 	status := C.msb_exec_reattach(s.raw, a.text(id), C.int64_t(from), &raw, &input, &err)
 	runtime.KeepAlive(s)
 	if status < 0 {
-		return nil, nil, failed(&err)
+		return nil, nil, newError(&err)
 	}
 	exec, sink := newExec(raw, input)
 	return exec, sink, nil
@@ -133,7 +133,7 @@ func (s *Sandbox) Reattach(id string, from int64) (*Exec, *Sink, error) {
 func newExec(raw *C.msb_exec, input *C.msb_sink) (*Exec, *Sink) {
 	e := &Exec{raw: raw, ready: newReady(func() (int, error) { return descriptor(unsafe.Pointer(raw)) })}
 	C.go_error_init(&e.err)
-	// A handle that nobody closed, nobody can close any more.
+	// An unreachable handle can only be closed here.
 	runtime.SetFinalizer(e, func(e *Exec) { _ = e.Close() })
 	if input == nil {
 		return e, nil
@@ -141,31 +141,35 @@ func newExec(raw *C.msb_exec, input *C.msb_sink) (*Exec, *Sink) {
 	return e, newSink(input)
 }
 
-// descriptor of a handle. It is the library's.
+// descriptor returns the descriptor of a handle. It is borrowed from the library.
 func descriptor(handle unsafe.Pointer) (int, error) {
 	var fd C.int32_t
 	err := C.go_error()
 	if status := C.msb_handle_fd(handle, &fd, &err); status < 0 {
-		return 0, failed(&err)
+		return 0, newError(&err)
 	}
 	return int(fd), nil
 }
 
-// Close closes the handle, and wakes who waits on it. The command runs on.
-func (e *Exec) Close() error {
-	if !e.ready.Close() {
-		return nil
+// closeHandle closes a handle of the library once and removes the finalizer of its owner.
+func closeHandle(owner any, ready *Ready, raw unsafe.Pointer) error {
+	if ready.Close() {
+		runtime.SetFinalizer(owner, nil)
+		C.msb_handle_close(raw)
 	}
-	runtime.SetFinalizer(e, nil)
-	C.msb_handle_close(unsafe.Pointer(e.raw))
 	return nil
+}
+
+// Close closes the handle and wakes blocked calls. The command keeps running.
+func (e *Exec) Close() error {
+	return closeHandle(e, e.ready, unsafe.Pointer(e.raw))
 }
 
 // Closed reports whether Close was called.
 func (e *Exec) Closed() bool { return e.ready.Closed() }
 
-// until looks again and again until there is something, and waits for the descriptor in between.
-// Giving up loses nothing, because only a look takes anything.
+// until calls look until it returns something else than MSB_AGAIN, waiting for the descriptor in
+// between. Cancelling loses nothing, because only look consumes data.
 func (r *Ready) until(ctx context.Context, look func() C.msb_status) (C.msb_status, error) {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -183,41 +187,42 @@ func (r *Ready) until(ctx context.Context, look func() C.msb_status) (C.msb_stat
 	}
 }
 
-// read is until for the reader.
+// read calls until for the reader and converts a negative status to an error.
 func (e *Exec) read(ctx context.Context, look func() C.msb_status) (C.msb_status, error) {
 	defer runtime.KeepAlive(e)
 	status, err := e.ready.until(ctx, look)
 	if err == nil && status < 0 {
-		err = failed(&e.err)
+		err = newError(&e.err)
 	}
 	return status, err
 }
 
-// Next waits for the next event. It is there until Release, which has to come before the next call.
+// Next waits for the next event, which is valid until Release. The caller releases it before the next
+// call.
 func (e *Exec) Next(ctx context.Context) (*Event, error) {
 	_, err := e.read(ctx, func() C.msb_status { return C.go_recv(e.raw, &e.event, &e.err) })
 	if err != nil {
 		return nil, err
 	}
-	e.shown = shown(&e.event)
-	return &e.shown, nil
+	e.last = borrow(&e.event)
+	return &e.last, nil
 }
 
-// Release gives the event of Next back, and with it the command's leave to write as much again. It
-// may come after Close.
+// Release releases the event of Next, which returns its credit to the command. It may be called after
+// Close.
 func (e *Exec) Release() {
 	C.msb_event_release(&e.event)
-	e.shown = Event{}
+	e.last = Event{}
 }
 
-// Wait waits for the end of the command, and throws its output away.
+// Wait waits until the command ends and discards its output.
 func (e *Exec) Wait(ctx context.Context) (*Output, error) {
 	_, err := e.read(ctx, func() C.msb_status { return C.go_wait(e.raw, &e.event, &e.err) })
 	if err != nil {
 		return nil, err
 	}
 	defer C.msb_event_release(&e.event)
-	event := shown(&e.event)
+	event := borrow(&e.event)
 	o := &Output{Kind: event.Kind, Exit: event.Exit, Failure: event.Failure}
 	if event.Kind == LostEvent {
 		o.Lost = string(event.Data)
@@ -225,7 +230,7 @@ func (e *Exec) Wait(ctx context.Context) (*Output, error) {
 	return o, nil
 }
 
-// Collect waits for the end of the command and of its output.
+// Collect waits until the command and its output end.
 func (e *Exec) Collect(ctx context.Context) (*Output, error) {
 	raw := C.go_output()
 	_, err := e.read(ctx, func() C.msb_status { return C.msb_exec_collect(e.raw, 0, &raw, &e.err) })
@@ -246,12 +251,13 @@ func (e *Exec) Collect(ctx context.Context) (*Output, error) {
 	}, nil
 }
 
-// view shows bytes of C's.
+// view returns a slice of C memory.
 func view(data *C.uint8_t, length C.size_t) []byte {
 	return unsafe.Slice((*byte)(data), int(length))
 }
 
-func shown(raw *C.msb_event) Event {
+// borrow returns an event whose Data is C memory.
+func borrow(raw *C.msb_event) Event {
 	return Event{
 		Kind:    uint32(raw.kind),
 		Value:   int64(raw.value),
@@ -291,7 +297,7 @@ func failure(raw *C.msb_exec_failure) *Failure {
 	}
 }
 
-// ID of the session.
+// ID returns the session id.
 func (e *Exec) ID() (string, error) {
 	var id [C.MSB_SESSION_ID_LEN]C.char
 	err := C.go_error()
@@ -300,7 +306,7 @@ func (e *Exec) ID() (string, error) {
 	return C.GoString(&id[0]), check(status, &err)
 }
 
-// Position in the output, and how many bytes were asked for and are not kept any more.
+// Position returns the position in the output, and how many requested bytes are no longer kept.
 func (e *Exec) Position() (position, missed uint64, failed error) {
 	var at, gone C.uint64_t
 	err := C.go_error()
@@ -309,7 +315,7 @@ func (e *Exec) Position() (position, missed uint64, failed error) {
 	return uint64(at), uint64(gone), check(status, &err)
 }
 
-// Signal sends one to the command's group, or to everything that it started. It waits for that.
+// Signal sends a signal to the command's process group or process tree, and waits for the reply.
 func (e *Exec) Signal(number int, tree bool) error {
 	flags, err := C.uint32_t(C.MSB_SIGNAL_GROUP), C.go_error()
 	if tree {
@@ -320,7 +326,7 @@ func (e *Exec) Signal(number int, tree bool) error {
 	return check(status, &err)
 }
 
-// Resize changes the size of the terminal, and waits for that.
+// Resize changes the size of the terminal, and waits for the reply.
 func (e *Exec) Resize(rows, cols uint16) error {
 	err := C.go_error()
 	status := C.msb_exec_resize(e.raw, C.uint16_t(rows), C.uint16_t(cols), &err)

@@ -16,13 +16,13 @@ const (
 	PullNever   = C.MSB_PULL_NEVER
 )
 
-// Progress is how far getting an image is. The phase is the header's number.
+// Progress is the progress of a pull or import. Phase is the header's number.
 type Progress struct {
 	Phase, Layers, LayersDone uint32
 	Bytes, BytesTotal         uint64
 }
 
-// ImageEntry is what is known about an image.
+// ImageEntry describes an image.
 type ImageEntry struct {
 	Layers                               uint32
 	Size, DownloadSize                   uint64
@@ -33,51 +33,51 @@ type ImageEntry struct {
 	UsedBy                               []string
 }
 
-// Image is one that is being got.
+// Image is an in-progress image pull or import.
 type Image struct {
 	raw   *C.msb_image
 	ready *Ready
 }
 
-// watched is until, and tells of the progress meanwhile: of all that is known before the end is.
-func (r *Ready) watched(ctx context.Context, look func() C.msb_status, tell func()) (C.msb_status, error) {
+// untilReported is until that also reports progress, all of it before the result.
+func (r *Ready) untilReported(ctx context.Context, look func() C.msb_status, report func()) (C.msb_status, error) {
 	status, err := r.until(ctx, func() C.msb_status {
-		tell()
+		report()
 		return look()
 	})
 	if err == nil && status >= 0 {
-		tell() // the last step, however fast it was
+		report() // the last phase, however short
 	}
 	return status, err
 }
 
-// teller tells of what is new, as long as something is. Without somebody to tell it never looks, and
-// is not woken for it either.
-func teller(look func(*C.msb_progress, *C.msb_error) C.msb_status, told func(Progress)) func() {
-	if told == nil {
+// reporter returns a function that reports all pending progress. Without a callback it reads none, so
+// that progress never wakes the caller.
+func reporter(look func(*C.msb_progress, *C.msb_error) C.msb_status, callback func(Progress)) func() {
+	if callback == nil {
 		return func() {}
 	}
 	return func() {
 		raw, err := C.go_progress(), C.go_error()
 		for look(&raw, &err) == C.MSB_OK {
-			told(Progress{Phase: uint32(raw.phase), Layers: uint32(raw.layers),
+			callback(Progress{Phase: uint32(raw.phase), Layers: uint32(raw.layers),
 				LayersDone: uint32(raw.layers_done), Bytes: uint64(raw.bytes),
 				BytesTotal: uint64(raw.bytes_total)})
 		}
 	}
 }
 
-// WaitReady waits until the sandbox is created, started or found, and tells how far its image is
-// meanwhile. told may be nil.
-func (s *Sandbox) WaitReady(ctx context.Context, told func(Progress)) error {
+// WaitReady waits until the sandbox is created, started or found, and reports the progress of its image.
+// callback may be nil.
+func (s *Sandbox) WaitReady(ctx context.Context, callback func(Progress)) error {
 	defer runtime.KeepAlive(s)
 	err := C.go_error()
-	tell := teller(func(raw *C.msb_progress, err *C.msb_error) C.msb_status {
+	report := reporter(func(raw *C.msb_progress, err *C.msb_error) C.msb_status {
 		return C.msb_sandbox_progress(s.raw, 0, raw, err)
-	}, told)
-	status, failed := s.ready.watched(ctx, func() C.msb_status {
+	}, callback)
+	status, failed := s.ready.untilReported(ctx, func() C.msb_status {
 		return C.msb_sandbox_wait_ready(s.raw, 0, &err)
-	}, tell)
+	}, report)
 	if failed != nil {
 		return failed
 	}
@@ -90,62 +90,54 @@ func newImage(raw *C.msb_image) *Image {
 	return i
 }
 
-// PullImage begins to get an image from its registry.
+// PullImage starts the pull of an image from its registry.
 func PullImage(name string) (*Image, error) {
 	a := newArena(textSize(name))
 	defer a.free()
 	err := C.go_error()
 	var raw *C.msb_image
 	if status := C.msb_image_pull(a.text(name), &raw, &err); status < 0 {
-		return nil, failed(&err)
+		return nil, newError(&err)
 	}
 	return newImage(raw), nil
 }
 
-// ImportImage begins to take an image from a file or directory; without a name it is called as it
-// says itself.
+// ImportImage starts the import of an image from a file or directory; an empty name selects the name in
+// the archive.
 func ImportImage(path, name string) (*Image, error) {
 	a := newArena(textSize(path) + textSize(name))
 	defer a.free()
 	err := C.go_error()
 	var raw *C.msb_image
 	if status := C.msb_image_import(a.text(path), a.optional(name), &raw, &err); status < 0 {
-		return nil, failed(&err)
+		return nil, newError(&err)
 	}
 	return newImage(raw), nil
 }
 
-// Wait waits until the image is there. told may be nil.
-func (i *Image) Wait(ctx context.Context, told func(Progress)) (ImageEntry, error) {
+// Wait waits until the image is in the store. callback may be nil.
+func (i *Image) Wait(ctx context.Context, callback func(Progress)) (ImageEntry, error) {
 	defer runtime.KeepAlive(i)
 	list, err := C.go_image_entries(), C.go_error()
 	defer C.msb_image_entries_release(&list)
-	tell := teller(func(raw *C.msb_progress, err *C.msb_error) C.msb_status {
+	report := reporter(func(raw *C.msb_progress, err *C.msb_error) C.msb_status {
 		return C.msb_image_progress(i.raw, 0, raw, err)
-	}, told)
-	status, given := i.ready.watched(ctx, func() C.msb_status {
+	}, callback)
+	status, failed := i.ready.untilReported(ctx, func() C.msb_status {
 		return C.msb_image_wait(i.raw, 0, &list, &err)
-	}, tell)
-	if given != nil {
-		return ImageEntry{}, given
+	}, report)
+	if failed != nil {
+		return ImageEntry{}, failed
 	}
 	if status < 0 {
-		return ImageEntry{}, failed(&err)
+		return ImageEntry{}, newError(&err)
 	}
-	if all := imageEntries(&list); len(all) == 1 {
-		return all[0], nil
-	}
-	return ImageEntry{}, &Error{Status: Internal, Message: "there is not one entry"}
+	return single(imageEntries(&list))
 }
 
-// Close closes the handle, which ends the work.
+// Close closes the handle, which cancels the pull or import.
 func (i *Image) Close() error {
-	if !i.ready.Close() {
-		return nil
-	}
-	runtime.SetFinalizer(i, nil)
-	C.msb_handle_close(unsafe.Pointer(i.raw))
-	return nil
+	return closeHandle(i, i.ready, unsafe.Pointer(i.raw))
 }
 
 func imageEntries(list *C.msb_image_entries) (all []ImageEntry) {
@@ -166,17 +158,17 @@ func imageEntries(list *C.msb_image_entries) (all []ImageEntry) {
 	return all
 }
 
-// ListImages tells of all images.
+// ListImages returns all images.
 func ListImages() ([]ImageEntry, error) {
 	list, err := C.go_image_entries(), C.go_error()
 	if status := C.msb_image_list(&list, &err); status < 0 {
-		return nil, failed(&err)
+		return nil, newError(&err)
 	}
 	defer C.msb_image_entries_release(&list)
 	return imageEntries(&list), nil
 }
 
-// RemoveImage takes a name from an image.
+// RemoveImage removes a name of an image.
 func RemoveImage(name string, force bool) error {
 	a := newArena(textSize(name))
 	defer a.free()
@@ -188,7 +180,7 @@ func RemoveImage(name string, force bool) error {
 	return check(C.msb_image_remove(a.text(name), flags, &err), &err)
 }
 
-// PruneImages removes what nobody uses, and tells about how many bytes are free again.
+// PruneImages removes unused images, and returns roughly how many bytes it freed.
 func PruneImages(all bool) (uint64, error) {
 	var flags C.uint32_t
 	if all {

@@ -2,8 +2,8 @@
 
 package ffi
 
-// pkg-config would name the shared library too. The compiler looks in its own directories; others
-// come by CGO_CFLAGS and CGO_LDFLAGS.
+// No pkg-config, because it would also name the shared library. CGO_CFLAGS and CGO_LDFLAGS add
+// directories to those that the compiler searches.
 
 /*
 #cgo LDFLAGS: -l:libmicrosandbox.a -lutil -lrt -lpthread -lm -ldl

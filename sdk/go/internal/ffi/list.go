@@ -4,11 +4,12 @@ package ffi
 import "C"
 
 import (
+	"fmt"
 	"runtime"
 	"unsafe"
 )
 
-// SandboxEntry is what is known about a sandbox. Numbers are the header's.
+// SandboxEntry describes a sandbox. Numbers are the header's.
 type SandboxEntry struct {
 	State, Isolation, Reason, Flags, Jailed, MemoryMiB uint32
 	CPUs                                               float64
@@ -24,13 +25,13 @@ const (
 	JailedNo  = C.MSB_JAILED_NO
 )
 
-// Bounds are what a sandbox can take at most; 0 where nothing bounds it.
+// Bounds are the resource limits of a sandbox; 0 means unlimited.
 type Bounds struct {
 	PIDs, MemoryBytes, DiskBytes uint64
 	CPUs                         float64
 }
 
-// ExecEntry is what is known about a session.
+// ExecEntry describes a session.
 type ExecEntry struct {
 	Flags, PID, Followers uint32
 	AgeNs, OutputTotal    uint64
@@ -39,7 +40,7 @@ type ExecEntry struct {
 	Exit                  *Exit
 }
 
-// DriverEntry is what is known about a driver.
+// DriverEntry describes a driver.
 type DriverEntry struct {
 	Isolation       uint32
 	Usable          bool
@@ -47,18 +48,18 @@ type DriverEntry struct {
 	Unbounded       []string
 }
 
-// WallEntry is what is known about a wall of the jail.
+// WallEntry describes a wall of the jail.
 type WallEntry struct {
 	Name, Missing, Hint string
 }
 
-// HostEntries are what a host offers.
+// HostEntries describe the capabilities of a host.
 type HostEntries struct {
 	Drivers []DriverEntry
 	Walls   []WallEntry
 }
 
-// goText is the text, or none for NULL.
+// goText copies a C string; NULL is "".
 func goText(text *C.char) string {
 	if text == nil {
 		return ""
@@ -71,6 +72,15 @@ func goTexts(texts **C.char, length C.size_t) (all []string) {
 		all = append(all, C.GoString(text))
 	}
 	return all
+}
+
+// single returns the only entry of a list.
+func single[T any](all []T) (T, error) {
+	if len(all) != 1 {
+		var none T
+		return none, &Error{Status: Internal, Message: fmt.Sprintf("expected one entry, got %d", len(all))}
+	}
+	return all[0], nil
 }
 
 func sandboxEntries(list *C.msb_sandbox_entries) (all []SandboxEntry) {
@@ -101,38 +111,35 @@ func bounds(from *C.msb_bounds) *Bounds {
 	}
 }
 
-// ListSandboxes tells of all sandboxes.
+// ListSandboxes returns all sandboxes.
 func ListSandboxes() ([]SandboxEntry, error) {
 	list, err := C.go_sandbox_entries(), C.go_error()
 	if status := C.msb_sandbox_list(&list, &err); status < 0 {
-		return nil, failed(&err)
+		return nil, newError(&err)
 	}
 	defer C.msb_sandbox_entries_release(&list)
 	return sandboxEntries(&list), nil
 }
 
-// Info tells of this one.
+// Info returns the description of the sandbox.
 func (s *Sandbox) Info() (SandboxEntry, error) {
 	list, err := C.go_sandbox_entries(), C.go_error()
 	status := C.msb_sandbox_info(s.raw, &list, &err)
 	runtime.KeepAlive(s)
 	if status < 0 {
-		return SandboxEntry{}, failed(&err)
+		return SandboxEntry{}, newError(&err)
 	}
 	defer C.msb_sandbox_entries_release(&list)
-	if all := sandboxEntries(&list); len(all) == 1 {
-		return all[0], nil
-	}
-	return SandboxEntry{}, &Error{Status: Internal, Message: "there is not one entry"}
+	return single(sandboxEntries(&list))
 }
 
-// Sessions tells of the commands in it.
+// Sessions returns the sessions of the sandbox.
 func (s *Sandbox) Sessions() ([]ExecEntry, error) {
 	list, err := C.go_exec_entries(), C.go_error()
 	status := C.msb_exec_list(s.raw, &list, &err)
 	runtime.KeepAlive(s)
 	if status < 0 {
-		return nil, failed(&err)
+		return nil, newError(&err)
 	}
 	defer C.msb_exec_entries_release(&list)
 	all := []ExecEntry{}
@@ -146,11 +153,11 @@ func (s *Sandbox) Sessions() ([]ExecEntry, error) {
 	return all, nil
 }
 
-// Doctor tells what this host offers. It tries each driver.
+// Doctor probes each driver and each wall of the jail on this host.
 func Doctor() (HostEntries, error) {
 	drivers, walls, err := C.go_driver_entries(), C.go_wall_entries(), C.go_error()
 	if status := C.msb_doctor(&drivers, &walls, &err); status < 0 {
-		return HostEntries{}, failed(&err)
+		return HostEntries{}, newError(&err)
 	}
 	defer C.msb_driver_entries_release(&drivers)
 	defer C.msb_wall_entries_release(&walls)

@@ -22,8 +22,7 @@ const (
 	LogsIncomplete = C.MSB_LOG_INCOMPLETE
 )
 
-// Logs is the log of a sandbox while it is read. One goroutine at a time may be in Next, which is
-// the caller's to see to.
+// Logs is a reader of a sandbox's log. One goroutine at a time may be in Next; the caller ensures it.
 type Logs struct {
 	raw    *C.msb_log
 	ready  *Ready
@@ -31,7 +30,7 @@ type Logs struct {
 	err    C.msb_error
 }
 
-// Record is one of a log. Everything in it is Go's.
+// Record is one record of a log. All its memory is Go's.
 type Record struct {
 	Kind, Flags   uint32
 	TimeNs, Value int64
@@ -42,7 +41,7 @@ type Record struct {
 	Failure       *Failure
 }
 
-// Logs begins to read the log.
+// Logs opens the log of the sandbox.
 func (s *Sandbox) Logs(follow bool, session string, sinceNs int64) (*Logs, error) {
 	a := newArena(textSize(session))
 	defer a.free()
@@ -55,7 +54,7 @@ func (s *Sandbox) Logs(follow bool, session string, sinceNs int64) (*Logs, error
 	status := C.msb_log_open(s.raw, &options, &raw, &err)
 	runtime.KeepAlive(s)
 	if status < 0 {
-		return nil, failed(&err)
+		return nil, newError(&err)
 	}
 	l := &Logs{raw: raw, ready: newReady(func() (int, error) { return descriptor(unsafe.Pointer(raw)) })}
 	C.go_error_init(&l.err)
@@ -70,12 +69,12 @@ func (l *Logs) Next(ctx context.Context) (*Record, error) {
 		return C.go_log_recv(l.raw, &l.record, &l.err)
 	})
 	if err == nil && status < 0 {
-		err = failed(&l.err)
+		err = newError(&l.err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	// Named as a field in the call: cgo checks no more than what it is given.
+	// &l.record is written out in the call, so that cgo checks only this field.
 	defer C.msb_log_record_release(&l.record)
 	raw := &l.record
 	return &Record{
@@ -89,12 +88,7 @@ func (l *Logs) Next(ctx context.Context) (*Record, error) {
 // Closed reports whether Close was called.
 func (l *Logs) Closed() bool { return l.ready.Closed() }
 
-// Close ends the reading, and wakes who waits.
+// Close closes the reader and wakes a blocked Next.
 func (l *Logs) Close() error {
-	if !l.ready.Close() {
-		return nil
-	}
-	runtime.SetFinalizer(l, nil)
-	C.msb_handle_close(unsafe.Pointer(l.raw))
-	return nil
+	return closeHandle(l, l.ready, unsafe.Pointer(l.raw))
 }

@@ -2,5 +2,5 @@
 
 package ffi
 
-// The compiler shows this name where cgo is off.
+// The compiler's error shows this name if cgo is disabled.
 var _ = the_microsandbox_SDK_needs_CGO_ENABLED_1_and_a_C_compiler

@@ -10,40 +10,40 @@ import (
 
 // Ready waits in Go's poller until the descriptor of a handle is readable.
 //
-// One goroutine per handle sits in the poller, on behalf of all that wait: so a wait can be given up
-// without a trace, and no thread is held. Its descriptor is a duplicate, since an os.File closes
-// what it has, and it is made when somebody has to wait for the first time.
+// One goroutine per handle polls on behalf of all waiters, so that a wait can be cancelled without side
+// effects and holds no thread. It polls a duplicate of the descriptor, because an os.File closes its
+// own; the first wait makes the duplicate.
 type Ready struct {
 	descriptor func() (int, error)
 
 	mu     sync.Mutex
 	file   *os.File
 	conn   syscall.RawConn
-	turn   *turn         // not nil while a goroutine polls
+	poll   *poll         // not nil while a goroutine polls
 	closed chan struct{} // closed by Close
 	done   bool
 }
 
-// turn is one time that a goroutine polls.
-type turn struct {
-	over chan struct{}
-	err  error // set before over is closed
+// poll is one wait in the poller, shared by all waiters.
+type poll struct {
+	done chan struct{}
+	err  error // set before done is closed
 }
 
 func newReady(descriptor func() (int, error)) *Ready {
 	return &Ready{descriptor: descriptor, closed: make(chan struct{})}
 }
 
-// Wait returns when the descriptor is readable, perhaps for nothing. The caller has looked before
-// and found nothing. With ctx over it returns the context's error at once.
+// Wait waits until the descriptor is readable, perhaps spuriously. The caller has found nothing to read
+// before. When ctx is done it returns the context's error at once.
 func (r *Ready) Wait(ctx context.Context) error {
-	t, err := r.poll()
+	p, err := r.join()
 	if err != nil {
 		return err
 	}
 	select {
-	case <-t.over:
-		return t.err
+	case <-p.done:
+		return p.err
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-r.closed:
@@ -51,53 +51,53 @@ func (r *Ready) Wait(ctx context.Context) error {
 	}
 }
 
-// poll gives the turn that is under way, or begins one.
-func (r *Ready) poll() (*turn, error) {
+// join returns the current poll, or starts one.
+func (r *Ready) join() (*poll, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.done {
 		return nil, errClosed
 	}
-	if r.turn != nil {
-		return r.turn, nil
+	if r.poll != nil {
+		return r.poll, nil
 	}
 	if r.file == nil {
 		if err := r.open(); err != nil {
 			return nil, err
 		}
 	}
-	t := &turn{over: make(chan struct{})}
-	r.turn = t
+	p := &poll{done: make(chan struct{})}
+	r.poll = p
 	go func() {
-		// Waking up says only that something has changed since; so each time the descriptor is
-		// asked itself, also before the first sleep.
+		// A wakeup only means that the state has changed since, so query the descriptor each time,
+		// also before the first sleep.
 		err := r.conn.Read(readable)
 		r.mu.Lock()
-		if r.turn = nil; err != nil && !r.done {
-			t.err = systemError("wait for a descriptor", err)
+		if r.poll = nil; err != nil && !r.done {
+			p.err = systemError("wait for a descriptor", err)
 		} else if r.done {
-			t.err = errClosed
+			p.err = errClosed
 		}
 		r.mu.Unlock()
-		close(t.over)
+		close(p.done)
 	}()
-	return t, nil
+	return p, nil
 }
 
 func (r *Ready) open() error {
-	theirs, err := r.descriptor()
+	borrowed, err := r.descriptor()
 	if err != nil {
 		return err
 	}
-	// Duplicated and closed on exec in one step, so that no program started meanwhile inherits it.
-	own, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(theirs), syscall.F_DUPFD_CLOEXEC, 3)
+	// Duplicate with close-on-exec in one step, so that no concurrent fork inherits it.
+	own, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(borrowed), syscall.F_DUPFD_CLOEXEC, 3)
 	if errno != 0 {
 		return systemError("duplicate a descriptor", errno)
 	}
-	// Before there is a file of it: os.NewFile polls only what does not block.
+	// Must precede os.NewFile, which polls only non-blocking descriptors.
 	if err := syscall.SetNonblock(int(own), true); err != nil {
 		_ = syscall.Close(int(own))
-		return systemError("make a descriptor not block", err)
+		return systemError("set a descriptor to non-blocking", err)
 	}
 	r.file = os.NewFile(own, "microsandbox")
 	if r.conn, err = r.file.SyscallConn(); err != nil {
@@ -106,8 +106,8 @@ func (r *Ready) open() error {
 	return nil
 }
 
-// Close wakes all that wait, and takes the descriptor out of the poller. It reports whether it was
-// the first to do so.
+// Close wakes all waiters and removes the descriptor from the poller. It reports whether it was the
+// first call.
 func (r *Ready) Close() bool {
 	r.mu.Lock()
 	first := !r.done
@@ -119,7 +119,7 @@ func (r *Ready) Close() bool {
 	}
 	close(r.closed)
 	if file != nil {
-		// Waits until the poller has let go of it.
+		// Waits until the poller has released it.
 		_ = file.Close()
 	}
 	return true
@@ -132,7 +132,7 @@ func (r *Ready) Closed() bool {
 	return r.done
 }
 
-// readable asks the kernel whether a descriptor is readable now.
+// readable reports whether a descriptor is readable now.
 func readable(fd uintptr) bool {
 	const pollIn = 1
 	asked := struct {

@@ -25,7 +25,7 @@ const (
 	SecurityRestricted = C.MSB_SECURITY_RESTRICTED
 )
 
-// Sandbox is a handle on one.
+// Sandbox is a handle of a sandbox.
 type Sandbox struct {
 	raw   *C.msb_sandbox
 	ready *Ready
@@ -37,7 +37,7 @@ func newSandbox(raw *C.msb_sandbox) *Sandbox {
 	return s
 }
 
-// CreateSandbox begins to make a sandbox.
+// CreateSandbox starts the creation of a sandbox.
 func CreateSandbox(o *SandboxOptions) (*Sandbox, error) {
 	a := newArena(o.size())
 	defer a.free()
@@ -49,7 +49,7 @@ func CreateSandbox(o *SandboxOptions) (*Sandbox, error) {
 	return newSandbox(raw), nil
 }
 
-// OpenSandbox begins to find a sandbox, or to start it.
+// OpenSandbox starts to find a sandbox, or to start it.
 func OpenSandbox(name string, start bool) (*Sandbox, error) {
 	a := newArena(textSize(name))
 	defer a.free()
@@ -60,7 +60,7 @@ func OpenSandbox(name string, start bool) (*Sandbox, error) {
 	err := C.go_error()
 	var raw *C.msb_sandbox
 	if status := C.msb_sandbox_open(a.text(name), flags, &raw, &err); status < 0 {
-		return nil, failed(&err)
+		return nil, newError(&err)
 	}
 	return newSandbox(raw), nil
 }
@@ -82,7 +82,7 @@ func (s *Sandbox) until(ctx context.Context, look func(*C.msb_error) C.msb_statu
 	return check(status, &err)
 }
 
-// Stop ends the sandbox in order, and waits for that.
+// Stop stops the sandbox, and waits until it has ended.
 func (s *Sandbox) Stop(graceMs uint32) error {
 	err := C.go_error()
 	status := C.msb_sandbox_stop(s.raw, C.uint32_t(graceMs), &err)
@@ -90,7 +90,7 @@ func (s *Sandbox) Stop(graceMs uint32) error {
 	return check(status, &err)
 }
 
-// Kill ends the sandbox at once, and waits for that.
+// Kill kills the sandbox, and waits until it has ended.
 func (s *Sandbox) Kill() error {
 	err := C.go_error()
 	status := C.msb_sandbox_kill(s.raw, &err)
@@ -98,20 +98,15 @@ func (s *Sandbox) Kill() error {
 	return check(status, &err)
 }
 
-// Close closes the handle, and wakes who waits on it. The sandbox runs on.
+// Close closes the handle and wakes blocked calls. The sandbox keeps running.
 func (s *Sandbox) Close() error {
-	if !s.ready.Close() {
-		return nil
-	}
-	runtime.SetFinalizer(s, nil)
-	C.msb_handle_close(unsafe.Pointer(s.raw))
-	return nil
+	return closeHandle(s, s.ready, unsafe.Pointer(s.raw))
 }
 
 // Done is closed when the handle is.
 func (s *Sandbox) Done() <-chan struct{} { return s.ready.closed }
 
-// RemoveSandbox removes one, and kills it first if that is wanted.
+// RemoveSandbox removes a sandbox, and kills it first if force is set.
 func RemoveSandbox(name string, force bool) error {
 	a := newArena(textSize(name))
 	defer a.free()
@@ -123,14 +118,14 @@ func RemoveSandbox(name string, force bool) error {
 	return check(C.msb_sandbox_remove(a.text(name), flags, &err), &err)
 }
 
-// AttachOptions say what to tie the terminal to: a command, or else a session, or else the shell.
+// AttachOptions select what to attach the terminal to: a command, or else a session, or else the shell.
 type AttachOptions struct {
 	Exec       *ExecOptions
 	Session    string
 	DetachKeys string
 }
 
-// Attach ties the terminal until the command ends or is left running, and waits for that.
+// Attach attaches the terminal and waits until the command ends or is detached.
 func (s *Sandbox) Attach(o *AttachOptions) (code int, detached bool, failed error) {
 	size := textSize(o.Session) + textSize(o.DetachKeys)
 	if o.Exec != nil {

@@ -14,8 +14,8 @@ type Sink struct {
 	raw   *C.msb_sink
 	ready *Ready
 
-	// Holds a token while nobody writes: so writers come one after another, and may give up.
-	turn chan struct{}
+	// Holds a token while no writer is active: a lock whose wait can be cancelled.
+	lock chan struct{}
 	err  C.msb_error
 }
 
@@ -23,15 +23,15 @@ func newSink(raw *C.msb_sink) *Sink {
 	s := &Sink{
 		raw:   raw,
 		ready: newReady(func() (int, error) { return descriptor(unsafe.Pointer(raw)) }),
-		turn:  make(chan struct{}, 1),
+		lock:  make(chan struct{}, 1),
 	}
-	s.turn <- struct{}{}
+	s.lock <- struct{}{}
 	C.go_error_init(&s.err)
 	runtime.SetFinalizer(s, func(s *Sink) { _ = s.Close() })
 	return s
 }
 
-// Write writes all of the data, and tells how much it was when it failed or was given up.
+// Write writes all of the data. On failure or cancellation it returns how much was written.
 func (s *Sink) Write(ctx context.Context, data []byte) (written int, err error) {
 	if s.ready.Closed() {
 		return 0, errClosed
@@ -40,13 +40,13 @@ func (s *Sink) Write(ctx context.Context, data []byte) (written int, err error) 
 		return 0, nil
 	}
 	select {
-	case <-s.turn:
+	case <-s.lock:
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	case <-s.ready.closed:
 		return 0, errClosed
 	}
-	defer func() { s.turn <- struct{}{} }()
+	defer func() { s.lock <- struct{}{} }()
 	defer runtime.KeepAlive(s)
 	for written < len(data) {
 		var taken C.size_t
@@ -56,7 +56,7 @@ func (s *Sink) Write(ctx context.Context, data []byte) (written int, err error) 
 			return C.msb_sink_write(s.raw, first, C.size_t(len(rest)), 0, &taken, &s.err)
 		})
 		if err == nil && status < 0 {
-			err = failed(&s.err)
+			err = newError(&s.err)
 		}
 		if err != nil {
 			return written, err
@@ -66,12 +66,7 @@ func (s *Sink) Write(ctx context.Context, data []byte) (written int, err error) 
 	return written, nil
 }
 
-// Close ends the input, and wakes who writes.
+// Close ends the input and wakes blocked writers.
 func (s *Sink) Close() error {
-	if !s.ready.Close() {
-		return nil
-	}
-	runtime.SetFinalizer(s, nil)
-	C.msb_handle_close(unsafe.Pointer(s.raw))
-	return nil
+	return closeHandle(s, s.ready, unsafe.Pointer(s.raw))
 }
