@@ -1,4 +1,4 @@
-//! The C ABI called from inside a host's own tokio runtime: nothing in it enters another one.
+//! The C ABI called inside the host's own tokio runtime: it must not enter another runtime.
 
 #![allow(clippy::unwrap_used, unsafe_code, reason = "a test may panic, and calls C functions")]
 
@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 
 fn zeroed<T>() -> T {
-    // SAFETY: used for structs of the header only, of which zeros are a valid value.
+    // SAFETY: used only for structs of the header, for which zeros are a valid value.
     unsafe { std::mem::zeroed() }
 }
 
@@ -23,7 +23,7 @@ fn size<T>() -> u32 {
     u32::try_from(size_of::<T>()).unwrap()
 }
 
-/// Creates a sandbox, collects a command, and removes it, all by blocking calls.
+/// Creates a sandbox, collects a command, and removes the sandbox, all with blocking calls.
 fn whole_life(name: &str) {
     common::setup();
     let text = |text: &str| CString::new(text).unwrap();
@@ -41,7 +41,7 @@ fn whole_life(name: &str) {
         ..zeroed()
     };
     let (mut sandbox, mut exec) = (ptr::null_mut(), ptr::null_mut());
-    // SAFETY: here and below, every pointer is to something that lives during the call.
+    // SAFETY: here and below, every pointer is valid for the call.
     assert_eq!(unsafe { msb_sandbox_create(&raw const options, &raw mut sandbox, err) }, MSB_OK);
     // SAFETY: as above.
     assert_eq!(unsafe { msb_sandbox_wait_ready(sandbox, -1, err) }, MSB_OK);
@@ -61,7 +61,7 @@ fn whole_life(name: &str) {
     let mut output = msb_output { struct_size: size::<msb_output>(), ..zeroed() };
     // SAFETY: as above.
     assert_eq!(unsafe { msb_exec_collect(exec, -1, &raw mut output, err) }, MSB_OK);
-    // SAFETY: so many bytes, until the release.
+    // SAFETY: valid for this many bytes until the release.
     let said = unsafe { std::slice::from_raw_parts(output.stdout_data, output.stdout_len) };
     assert_eq!((output.kind, said), (MSB_EVENT_EXITED, &b"hello\n"[..]));
     // SAFETY: as above.

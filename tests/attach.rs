@@ -1,5 +1,5 @@
-//! Promises H: a terminal attached to what runs in a sandbox. Each test makes a pseudo-terminal and
-//! runs this program again on it, with `MSB_ATTACH` telling it what to do there.
+//! Promises H: a terminal attached to a command in a sandbox. Each test makes a pseudo-terminal and
+//! runs this program again on it; `MSB_ATTACH` selects what it does.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
@@ -19,7 +19,7 @@ use std::pin::{Pin, pin};
 use std::process::{Child, Command, Stdio};
 use std::task::Poll;
 
-/// What the other tests run on a terminal: a test by name only.
+/// The child process that the other tests run on a terminal: a test by name only.
 #[test]
 fn child() {
     let Ok(task) = std::env::var("MSB_ATTACH") else { return };
@@ -64,7 +64,7 @@ async fn run(sb: &Sandbox, keys: &str, script: &str) -> MicrosandboxResult<i32> 
     .await
 }
 
-/// Is attached until a file is there, and drops the future then; with a panic if `path` says so.
+/// Stays attached until a file exists, then drops the future; panics if `path` contains "panic".
 async fn until_touched(
     sb: &Sandbox,
     mut attached: Pin<Box<impl Future<Output = MicrosandboxResult<i32>>>>,
@@ -127,7 +127,7 @@ impl Screen {
         Screen { child, master, slave, before, result, _scratch: scratch, seen }
     }
 
-    /// Runs a script that says "ready" when it is.
+    /// Runs a script that prints "ready".
     fn ready(sb: &Sandbox, keys: &str, script: &str) -> Screen {
         let mut screen = Screen::new(sb, "run", keys, script);
         screen.expect("ready");
@@ -138,7 +138,7 @@ impl Screen {
         self.master.as_mut().unwrap().write_all(text.as_ref()).unwrap();
     }
 
-    /// Reads what is shown until the text is; nothing before it is looked at again.
+    /// Reads the screen until it shows the text, and consumes it.
     fn expect(&mut self, text: &str) -> Vec<u8> {
         loop {
             let place = self.seen.windows(text.len()).position(|seen| seen == text.as_bytes());
@@ -161,7 +161,8 @@ impl Screen {
         tcgetattr(&self.slave).unwrap()
     }
 
-    /// Waits for the end of the program; the terminal must be as it was. What it had to tell.
+    /// Waits for the end of the program, checks that the terminal is restored, and returns its
+    /// report.
     fn ended(mut self) -> String {
         let status = self.child.wait().unwrap();
         assert_eq!(format!("{:?}", self.settings()), format!("{:?}", self.before));
@@ -211,9 +212,9 @@ fn h1_the_shell_is_the_sandboxs_and_control_keys_are_its_own() {
     let mut screen = Screen::new(&shared(), "shell", "", "");
     screen.type_in("echo $((40 + 2)) $0\r");
     screen.expect("42 /bin/sh");
-    // The guest's terminal makes a signal of ctrl-c; the host's does not.
-    // Said by what sleeps then: a shell that gets the signal before it has begun to wait would
-    // run its trap only after the wait.
+    // The guest's terminal turns ctrl-c into a signal; the host's does not.
+    // The sleeping child prints first: a shell that gets the signal before it waits would run its
+    // trap only after the wait.
     let sleeper = "sh -c 'echo $((6 * 7)); exec sleep 600'";
     screen.type_in(format!("trap 'echo int; exit 5' INT; {sleeper}\r"));
     screen.expect("42\r\n");
@@ -235,7 +236,7 @@ fn b8_h1_the_size_follows_the_terminal() {
     }
     screen.type_in("\x1d");
     assert_eq!(screen.ended(), "-1");
-    // Who takes it up again brings a size along.
+    // A reattached terminal sends its size.
     let left = session(&sb, script);
     let mut screen = Screen::new(&sb, "session", &left.id, "");
     screen.expect("30 100\r\n");
@@ -260,11 +261,11 @@ fn h1_h2_each_kind_of_detach_keys_leaves_the_program_running() {
         let mut screen = Screen::ready(&sb, keys, &script);
         screen.type_in(format!("xyz{typed}"));
         assert_eq!(screen.ended(), "-1", "{keys}");
-        // What was typed before the keys is there.
+        // Input before the detach keys arrives.
         wait_until(&sb, &format!("[ \"$(cat {file})\" = xyz ]"));
         let left = session(&sb, &file);
         assert_eq!((left.status, left.tty), (None, true));
-        // And nothing of the keys: the next byte is what the next one types.
+        // The keys themselves do not: the next byte is the next input.
         let mut next = block_on(sb.reattach(&left.id, ReattachFrom::Now)).unwrap();
         block_on(next.take_stdin().unwrap().write("!")).unwrap();
         wait_until(&sb, &format!("[ -s {file}.next ]"));
@@ -325,7 +326,7 @@ fn h2_a_session_is_taken_up_again_after_it_was_left() {
     screen.expect("got four");
     screen.type_in("\x04");
     assert_eq!(screen.ended(), "3");
-    // It has ended, and says so again.
+    // It has ended, and reports it again.
     assert_eq!(Screen::new(&sb, "session", &left.id, "").ended(), "3");
 }
 
@@ -431,7 +432,7 @@ fn h2_who_takes_a_session_up_again_has_its_program_draw_anew() {
     screen.type_in("\x1d");
     assert_eq!(screen.ended(), "-1");
     let left = session(&sb, script);
-    // Its terminal has the same size as the first.
+    // The second terminal has the size of the first.
     let mut screen = Screen::new(&sb, "session", &left.id, "");
     screen.expect("drawn");
     kill(&sb, &left);
@@ -443,7 +444,7 @@ fn d1_h2_a_terminal_that_is_hung_up_leaves_the_program_running() {
     let sb = shared();
     let mut screen = Screen::ready(&sb, "", "echo ready; exec sleep 6005");
     screen.master = None;
-    // There are no settings to compare any more.
+    // The terminal has no settings to compare any more.
     assert!(screen.child.wait().is_ok());
     assert_eq!(std::fs::read_to_string(&screen.result).unwrap(), "-1");
     let left = session(&sb, "6005");

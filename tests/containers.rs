@@ -1,5 +1,5 @@
-//! Promises J1, J3, J4, J5 and J7 for containers: what hostile programs and images try fails, and
-//! the host goes on.
+//! Promises J1, J3, J4, J5 and J7 for containers: attacks by hostile programs and images fail, and
+//! the host keeps working.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed helper is a failed test")]
 
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Whether these tests are about this driver.
+/// Returns whether the tests run with the container driver.
 fn applies() -> bool {
     std::env::var("MSB_DRIVER").is_ok_and(|driver| driver == "container")
         || std::env::var_os("MSB_DRIVER").is_none()
@@ -22,7 +22,7 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A root filesystem with a program that attacks. Its arguments say how.
+/// Returns a root filesystem with a program that runs the attack named by its arguments.
 fn image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
     IMAGE.get_or_init(|| {
@@ -48,7 +48,7 @@ fn j3_root_inside_is_not_root_outside() {
     let map = shell(&sb, "cat /proc/self/uid_map");
     let outside = map.split_whitespace().nth(1).unwrap();
     assert!(!is_root() || outside.parse::<u32>().unwrap() >= 65_536, "{map}");
-    // What a command writes has the image's ids on disk.
+    // Files written by a command have the image's ids on disk.
     shell(&sb, "echo x > /root/x; chown 7:8 /root/x; sync");
     let home = std::env::var("MSB_HOME").unwrap();
     let layers = Path::new(&home).join("sandboxes/own-ids/layers.img");

@@ -1,5 +1,5 @@
-//! What the pages say about the code, as far as a test can see: docs/environment.md has a row for every
-//! `MSB_*` variable that the code reads, and for no other; links lead to files.
+//! Checks the documentation against the code: docs/environment.md has a row for exactly the `MSB_*`
+//! variables that the code reads, and links lead to files.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -7,9 +7,9 @@ use regex::Regex;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// How a variable is read, by the ending of a file's name; an empty ending is a script's.
+/// How code reads a variable, by file name suffix; an empty suffix means a script.
 const READS: [(&str, &str); 9] = [
-    // Many are read through a constant or a helper: every text that is a name counts.
+    // Many are read through a constant or a helper, so every string that is a name counts.
     ("rs", r#""(MSB_[A-Z0-9_]+)""#),
     ("c", r#"getenv\("(MSB_[A-Z0-9_]+)"\)"#),
     ("go", r#"(?:Getenv|LookupEnv)\("(MSB_[A-Z0-9_]+)"\)"#),
@@ -21,10 +21,10 @@ const READS: [(&str, &str); 9] = [
     ("", r"\$\{?(MSB_[A-Z0-9_]+)"),
 ];
 
-/// Names that stand in tests and are read by nobody, also as constants of C.
+/// Names in tests that no code reads, including constants of C.
 const NOT_READ: [&str; 3] = ["MSB_E_UNKNOWN", "MSB_SECRET", "MSB_TEST_NOT_SET"];
 
-/// Folders with what was built, fetched or recorded.
+/// Folders of build outputs, downloads and recordings.
 const SKIPPED: [&str; 5] = ["target", "node_modules", "dist", "corpus", "seeds"];
 
 fn root() -> &'static Path {
@@ -67,7 +67,7 @@ fn read_by_the_code() -> BTreeSet<String> {
     found.into_iter().filter(is_variable).collect()
 }
 
-/// The names in the first column of the page's tables.
+/// Returns the names in the first column of the page's tables.
 fn in_the_page() -> BTreeSet<String> {
     let page = std::fs::read_to_string(root().join("docs/environment.md")).unwrap();
     let name = Regex::new("`(MSB_[A-Z0-9_]+)`").unwrap();
@@ -86,7 +86,7 @@ fn variables_that_are_read_are_those_of_the_page() {
     let missing: Vec<_> = read.difference(&told).collect();
     assert!(missing.is_empty(), "not in docs/environment.md: {missing:?}");
     let unread: Vec<_> = told.difference(&read).collect();
-    assert!(unread.is_empty(), "in docs/environment.md, and read by nobody: {unread:?}");
+    assert!(unread.is_empty(), "in docs/environment.md, but not read: {unread:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use microsandbox::{ErrorKind, ExecEvent};
 use std::collections::HashSet;
 
 fn gone(pid: &str) -> String {
-    // Dead, or a zombie that its parent has not looked at yet.
+    // Dead, or a zombie that its parent has not reaped yet.
     format!("! kill -0 {pid} 2>/dev/null || grep -q ') Z ' /proc/{pid}/stat 2>/dev/null")
 }
 

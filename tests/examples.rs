@@ -1,5 +1,5 @@
-//! The examples of the documentation, as they stand there. That they compile is the test; what
-//! they show is tested elsewhere.
+//! The examples of the documentation, unchanged. The test is that they compile; their behavior is
+//! tested elsewhere.
 
 #![allow(dead_code, reason = "compiled, not run")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the examples print")]

@@ -1,7 +1,7 @@
-//! Promises B7 and I: what goes wrong around the library is told, and leaves nothing behind.
+//! Promises B7 and I: faults around the library are reported and leak nothing.
 //!
-//! A fault that would touch other tests (limits of the process, mounts, a fork) happens in this
-//! program run once more for that test alone.
+//! A fault that would affect other tests (limits of the process, mounts, a fork) runs in a new
+//! process of this program for that test alone.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
@@ -20,11 +20,11 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long after a fault it has to be told (B7).
+/// Deadline for reporting a fault (B7).
 const SOON: Duration = Duration::from_secs(2);
 const FAULT: &str = "MSB_TEST_FAULT";
 
-/// Runs one test of this program in a process of its own, started by `wrapper`. True in there.
+/// Runs one test of this program in a process of its own, started by `wrapper`. Returns true there.
 fn alone(test: &str, wrapper: &[&str]) -> bool {
     if std::env::var(FAULT).is_ok_and(|name| name == test) {
         return true;
@@ -48,7 +48,7 @@ fn open_descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Waits until as few descriptors are open as there were.
+/// Waits until no more descriptors are open than before.
 fn descriptors_are_back_to(before: usize) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while open_descriptors() > before {
@@ -57,7 +57,7 @@ fn descriptors_are_back_to(before: usize) {
     }
 }
 
-/// Processes by a piece of their command line and of their ancestors'.
+/// Returns processes by a part of their command line and of their ancestors'.
 fn processes(what: impl Fn(&str) -> bool) -> Vec<i32> {
     let pids = fs::read_dir("/proc").unwrap();
     pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
@@ -72,7 +72,7 @@ fn directory_of(name: &str) -> PathBuf {
     PathBuf::from(std::env::var("MSB_HOME").unwrap()).join("sandboxes").join(name)
 }
 
-/// The processes that watch a sandbox of this test program.
+/// Returns the processes that watch a sandbox of this test program.
 fn runners_of(name: &str) -> Vec<i32> {
     let dir = format!("{}\0", directory_of(name).display());
     processes(|command| command.contains("msb-runner\0") && command.contains(&dir))
@@ -83,7 +83,7 @@ fn parent_of(pid: i32) -> Option<i32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// The agent of a sandbox: what descends from its runner and was told where to listen.
+/// Returns the agent of a sandbox: the descendant of its runner that has a listening address.
 fn agent_of(name: &str) -> i32 {
     let runners = runners_of(name);
     let mut agents = processes(|command| command.contains("\0--listen-fd\0"));
@@ -97,7 +97,7 @@ fn agent_of(name: &str) -> i32 {
         }
         false
     });
-    // A child that has not run its program yet still looks like its parent.
+    // A child before execve still looks like its parent.
     let children: Vec<i32> = agents.clone();
     agents.retain(|pid| parent_of(*pid).is_some_and(|parent| !children.contains(&parent)));
     assert_eq!(agents.len(), 1, "the agent of {name}");
@@ -107,7 +107,7 @@ fn agent_of(name: &str) -> i32 {
 fn nothing_is_left_of(name: &str) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !runners_of(name).is_empty() {
-        assert!(Instant::now() < deadline, "the runner of {name} lives on");
+        assert!(Instant::now() < deadline, "the runner of {name} still runs");
         thread::sleep(Duration::from_millis(10));
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -115,7 +115,7 @@ fn nothing_is_left_of(name: &str) {
     assert!(!mounts.contains(&dir), "something is mounted in {dir}");
 }
 
-/// A client that keeps no rules, on the agent's own socket.
+/// A client that violates the protocol, on the agent's own socket.
 struct Hostile {
     stream: UnixStream,
     decoder: Decoder,
@@ -138,7 +138,7 @@ impl Hostile {
     }
 
     fn raw(&mut self, bytes: &[u8]) {
-        // The agent may have ended the connection in the middle of it.
+        // The agent may have closed the connection in the middle of it.
         let _ = self.stream.write_all(bytes);
     }
 
@@ -156,12 +156,12 @@ impl Hostile {
                 Ok(0) => return None,
                 Ok(count) => self.buffer.extend_from_slice(&bytes[..count]),
                 Err(error) if error.kind() == IoErrorKind::ConnectionReset => return None,
-                Err(error) => panic!("the agent says nothing: {error}"),
+                Err(error) => panic!("no message from the agent: {error}"),
             }
         }
     }
 
-    /// Reads to the end; what was said last, if it was why.
+    /// Reads to the end; returns the last message if it is the reason.
     fn why(mut self) -> Option<String> {
         let mut why = None;
         while let Some(message) = self.receive() {
@@ -179,7 +179,7 @@ fn encoded(channel: u32, message: Message) -> BytesMut {
     out
 }
 
-/// By way of the descriptor: the path is longer than an address.
+/// Connects through a descriptor, because the path is longer than an address.
 fn connect_in(run: &Path) -> UnixStream {
     use std::os::fd::AsRawFd;
     let dir = File::open(run).unwrap();
@@ -209,14 +209,14 @@ fn rand() -> [u8; 16] {
     bytes
 }
 
-/// Resident memory of a process, in bytes.
+/// Returns the resident memory of a process, in bytes.
 fn resident(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-/// A command that shows that a sandbox works, and goes on doing so.
+/// Runs commands that show that a sandbox keeps working.
 struct Undisturbed {
     handle: ExecHandle,
     sink: microsandbox::ExecSink,
@@ -270,8 +270,8 @@ fn b7_a_killed_agent_is_a_loss_within_two_seconds() {
     assert!(matches!(events.as_slice(), [ExecEvent::Lost(_)]), "{events:?}");
     let error = block_on(collected.collect()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::StreamLost, "{error}");
-    assert!(at.elapsed() < SOON, "told after {:?}", at.elapsed());
-    // More than any window, so that it has to be told.
+    assert!(at.elapsed() < SOON, "reported after {:?}", at.elapsed());
+    // More than any window, so that the error must be reported.
     let error = block_on(sink.write(vec![0; 4 * 1024 * 1024])).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::StreamLost, "{error}");
     let error = block_on(sb.exec("true", [""; 0])).unwrap_err();
@@ -283,7 +283,7 @@ fn b7_a_killed_agent_is_a_loss_within_two_seconds() {
     descriptors_are_back_to(before);
 }
 
-/// Between client and agent: passes everything on, and ends after so many bytes of the agent's.
+/// Proxies between client and agent, and ends after a number of bytes from the agent.
 fn cutting_proxy(listener: UnixListener, real: PathBuf, after: usize) {
     let (host, _) = listener.accept().unwrap();
     let agent = UnixStream::connect(real).unwrap();
@@ -328,7 +328,7 @@ fn b7_a_cut_anywhere_is_a_loss_and_the_next_one_works() {
                 let expected: String = (1..=200_000).map(|line| format!("{line}\n")).collect();
                 assert!(expected.as_bytes().starts_with(&output));
             }
-            // Cut in the greeting: to this side, as a sandbox that is on its way out.
+            // Cut in the greeting: to this side, like a sandbox that is ending.
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::SandboxNotRunning, "{after}: {error}");
             }
@@ -362,7 +362,7 @@ fn i_garbage_of_another_process_ends_its_connection_only() {
         assert!(why.is_none_or(|why| !why.is_empty() && !why.contains('\n')));
         undisturbed.check();
     }
-    // After one: what breaks a rule is named.
+    // After the greeting: the violation is named.
     let huge = [&u32::MAX.to_le_bytes()[..], &[21, 0, 0, 0], &1u32.to_le_bytes()].concat();
     let unknown = [&0u32.to_le_bytes()[..], &[99, 0, 0, 0], &1u32.to_le_bytes()].concat();
     let reserved = [&0u32.to_le_bytes()[..], &[18, 1, 0, 0], &1u32.to_le_bytes()].concat();
@@ -424,7 +424,7 @@ fn i_a_client_that_never_reads_costs_no_agent_memory() {
     let mut deaf = Hostile::greeted("deaf");
     deaf.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let before = resident(agent);
-    // Requests until the agent takes no more of them, with answers a thousand times as long.
+    // Requests until the agent accepts no more of them, with answers a thousand times as long.
     let mut sent = 0;
     'flood: for batch in 0..200u32 {
         let mut requests = BytesMut::new();
@@ -445,7 +445,7 @@ fn i_a_client_that_never_reads_costs_no_agent_memory() {
     println!("{sent} writes, the agent grew by {} KiB", grown / 1024);
     assert!(grown < 24 * 1024 * 1024, "the agent grew by {} MiB", grown >> 20);
     undisturbed.check();
-    // It is served again when it reads.
+    // It is served again once it reads.
     for _ in 0..100 {
         assert!(matches!(deaf.receive(), Some(Message::Sessions(_))));
     }
@@ -454,14 +454,14 @@ fn i_a_client_that_never_reads_costs_no_agent_memory() {
     block_on(sb.kill()).unwrap();
 }
 
-/// Lets a failure say what it is: a kind, who noticed, the system's number, one line.
+/// Formats a failure: kind, origin, errno, one line.
 fn assert_system_error(error: &microsandbox::Error, errno: i32) {
     assert_eq!(error.os_error(), Some(errno), "{error} ({:?})", error.kind());
     let text = error.to_string();
     assert!(!text.is_empty() && !text.contains('\n'), "{text:?}");
 }
 
-/// Leaves no room in a log that is begun behind what it has, so that a full disk stops it.
+/// Fills the last block of a started log, so that a full disk stops it.
 fn fill_last_page(log: &Path) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !fs::metadata(log).is_ok_and(|log| log.len() > 0) {
@@ -508,16 +508,16 @@ fn i_a_full_disk_is_an_error_that_says_so_and_passes() {
     while file.write_all(&[1; 4096]).is_ok() {}
     while file.write_all(&[1]).is_ok() {}
     drop(file);
-    // What runs goes on running; what it cannot write it is told itself.
+    // Running commands continue; their own writes fail.
     assert_eq!(shell(&sb, "echo works"), "works\n");
-    // A bounded upper layer is a file, for which the host's disk is full only when it is written.
+    // A bounded upper layer is a file, which sees the full disk only on writeback.
     let write = "dd if=/dev/zero of=/root/file bs=100000 count=1 conv=fsync";
     let output = block_on(sb.shell(write)).unwrap();
     assert!(!output.status().success, "{output:?}");
     let error = block_on(builder("no-room").create()).unwrap_err();
     assert_system_error(&error, libc::ENOSPC);
     assert!(block_on(Sandbox::list()).unwrap().iter().all(|info| info.name != "no-room"));
-    // Its runner cannot write into its log that it ends, and ends in order all the same.
+    // Its runner cannot log its end, but still ends cleanly.
     block_on(ends.stop()).unwrap();
     fs::remove_file(&ballast).unwrap();
     let other = sandbox("no-room");
@@ -543,14 +543,14 @@ fn i_without_descriptors_calls_fail_with_emfile_for_now() {
     assert_eq!(shell(&sb, "echo works"), "works\n");
     let before = open_descriptors();
     let limit = libc::rlimit { rlim_cur: 128, rlim_max: 4096 };
-    // SAFETY: reads a struct that lives here.
+    // SAFETY: reads a local struct.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
-    // From none left to enough: each step of each call is the one that fails.
+    // From no descriptors left to enough, so that each step of each call fails once.
     let (mut failed, mut worked) = (0, 0);
     for left in 0..12 {
         let mut taken: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
         taken.truncate(taken.len() - left);
-        // What has its connection needs no descriptor.
+        // A connected sandbox needs no descriptor.
         assert_eq!(shell(&sb, "echo works"), "works\n");
         for result in [
             block_on(Sandbox::get("emfile")).and_then(|sb| block_on(sb.shell("true")).map(drop)),
@@ -582,7 +582,7 @@ fn i_without_descriptors_calls_fail_with_emfile_for_now() {
 #[test]
 fn i_an_agent_without_descriptors_refuses_and_lives_on() {
     const TEST: &str = "i_an_agent_without_descriptors_refuses_and_lives_on";
-    // The agent inherits the limit. Of another user namespace, it cannot be given one later.
+    // The agent inherits the limit, which cannot be set later across user namespaces.
     if !alone(TEST, &["prlimit", "--nofile=100:100"]) {
         return;
     }
@@ -593,7 +593,7 @@ fn i_an_agent_without_descriptors_refuses_and_lives_on() {
     let before = descriptors();
     let (mut running, mut refused) = (Vec::new(), 0);
     for round in 0..100 {
-        // With pipes and with terminals, so that every step meets its refusal.
+        // With pipes and with terminals, so that every step fails once.
         let tty = round % 3 == 0;
         let mut handle =
             block_on(sb.exec_stream_with("sleep", |o| o.arg("600").tty(tty).stdin_pipe())).unwrap();
@@ -654,9 +654,9 @@ fn i_a_vanished_image_leaves_typed_errors_and_can_stop() {
     block_on(Sandbox::remove("imageless")).unwrap();
 }
 
-/// The wall clock of a container is the host's, which a test may not step, and time namespaces
-/// (time_namespaces(7)) shift the other clocks only. What can be shown is that nothing that takes
-/// or measures time in the agent's sessions or the client asks for the wall clock.
+/// A container uses the host's wall clock, which a test must not step, and time namespaces
+/// (time_namespaces(7)) shift only the other clocks. So the test shows that timed code in the
+/// agent's sessions and the client does not read the wall clock.
 #[test]
 fn i_a_step_of_the_wall_clock_concerns_no_timeout() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -699,7 +699,7 @@ fn i_a_forked_child_is_told_so_and_its_parent_goes_on() {
         // SAFETY: the child runs only what the library allows after a fork, and ends by _exit.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            // SAFETY: touches no memory. A child that hangs is one that failed.
+            // SAFETY: touches no memory. The alarm turns a hang into a failure.
             unsafe { libc::alarm(10) };
             let unsupported = |error: microsandbox::Error| error.kind() == ErrorKind::Unsupported;
             let told = [
@@ -713,11 +713,11 @@ fn i_a_forked_child_is_told_so_and_its_parent_goes_on() {
                 block_on(quiet.collect()).is_err_and(unsupported),
             ];
             let wrong = told.iter().position(|told| !told).map_or(0, |place| place + 1);
-            // SAFETY: ends the child without running anything of the parent's.
+            // SAFETY: ends the child without running code of the parent.
             unsafe { libc::_exit(i32::try_from(wrong).unwrap_or(100)) };
         }
         let mut status = 0;
-        // SAFETY: writes to a number that lives here.
+        // SAFETY: writes to a local number.
         assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
         assert_eq!(status, 0, "round {round}: call {} of the child (or a signal)", status >> 8);
     }

@@ -1,7 +1,7 @@
-//! Promises B1 and B5 for commands made up at random: whatever a command does and however its
-//! reader behaves, the events keep their grammar and no byte is lost, doubled or invented.
+//! Promises B1 and B5 for random commands and readers: events follow their grammar, and no byte is
+//! lost, doubled or invented.
 //!
-//! `MSB_GRAMMAR_SECONDS` (15) says how long; `MSB_GRAMMAR_SEED` repeats a run.
+//! `MSB_GRAMMAR_SECONDS` (15) sets the duration; `MSB_GRAMMAR_SEED` repeats a run.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 const NAME: &str = "grammar";
 const READERS: u64 = 4;
 
-/// Numbers that look random and come again with their seed.
+/// Pseudo-random numbers, reproducible from their seed.
 struct Random(u64);
 
 impl Random {
@@ -43,19 +43,19 @@ impl Random {
         self.below(one_in) == 0
     }
 
-    /// Mostly small, now and then more than every buffer on the way.
+    /// Mostly small, sometimes larger than every buffer on the path.
     fn lines(&mut self) -> u64 {
         let top = [1, 10, 1_000, 20_000, 400_000][self.below(5) as usize];
         self.below(top + 1)
     }
 }
 
-/// What a command does, and what has to come of it.
+/// What a command does, and the expected result.
 #[derive(Debug, Clone)]
 struct Plan {
     program: String,
     args: Vec<String>,
-    /// Bytes for its input, and whether a sink writes them.
+    /// Its input, and whether a sink writes it.
     input: Option<(Vec<u8>, bool)>,
     timeout: Option<Duration>,
     tty: bool,
@@ -69,11 +69,11 @@ struct Plan {
 
 #[derive(Debug, Clone)]
 enum Output {
-    /// Exactly this, and all of it before the exit.
+    /// Exactly these bytes, all before the exit.
     Whole(Vec<u8>),
-    /// The beginning of this; also behind the exit.
+    /// A prefix of these bytes; may continue after the exit.
     Beginning(Vec<u8>),
-    /// The beginning of all numbered lines.
+    /// A prefix of all numbered lines.
     Numbers,
 }
 
@@ -111,7 +111,7 @@ impl Plan {
                 plan.stderr = Output::Whole(numbers(err, "\n"));
             }
             3 => {
-                // A stranger writes on, before and behind the exit.
+                // A background process writes before and after the exit.
                 let pause = random.below(300_000);
                 plan.script(format!(
                     "(usleep {pause}; seq 1 {err}) >&2 & seq 1 {out}; exit {code}"
@@ -204,14 +204,14 @@ impl Plan {
     }
 }
 
-/// What a reader has seen, checked as it comes.
+/// Output seen by a reader, checked as it arrives.
 #[derive(Default)]
 struct Seen {
     started: bool,
     ending: Option<ExecEvent>,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
-    /// How much of both had come before the ending.
+    /// How much of both had arrived before the end.
     before: (usize, usize),
     stdin_errors: u32,
 }
@@ -219,7 +219,7 @@ struct Seen {
 impl Seen {
     fn take(&mut self, event: ExecEvent) {
         let ended_for_good = matches!(self.ending, Some(ExecEvent::Failed(_) | ExecEvent::Lost(_)));
-        assert!(!ended_for_good, "{event:?} behind the last event");
+        assert!(!ended_for_good, "{event:?} after the last event");
         match event {
             ExecEvent::Started { pid } => {
                 assert!(!self.started && self.ending.is_none() && pid > 0);
@@ -238,7 +238,7 @@ impl Seen {
                 self.stdin_errors += 1;
             }
             event => {
-                assert!(self.ending.is_none(), "{event:?} is a second ending");
+                assert!(self.ending.is_none(), "{event:?} is a second end");
                 assert_eq!(self.started, !matches!(event, ExecEvent::Failed(_)), "{event:?}");
                 self.before = (self.stdout.len(), self.stderr.len());
                 self.ending = Some(event);
@@ -265,13 +265,13 @@ fn check_output(expected: &Output, seen: &[u8], before: usize, name: &str) {
     match expected {
         Output::Whole(all) => {
             assert!(all == seen, "{name}: {} bytes of {}", seen.len(), all.len());
-            assert_eq!(before, seen.len(), "{name}: its own bytes came behind the exit");
+            assert_eq!(before, seen.len(), "{name}: its own bytes arrived after the exit");
         }
         Output::Beginning(all) => {
             assert!(all.starts_with(seen), "{name}: {} bytes of {}", seen.len(), all.len());
         }
         Output::Numbers => {
-            // The last line may be cut off.
+            // The last line may be truncated.
             let lines = seen.split(|byte| *byte == b'\n');
             let mut left = lines.clone().count();
             for (expected, line) in (1u64..).zip(lines) {
@@ -289,7 +289,7 @@ fn check_output(expected: &Output, seen: &[u8], before: usize, name: &str) {
     }
 }
 
-/// Takes the next event, giving waits up at random before.
+/// Receives the next event, with random cancellation before.
 fn next(handle: &mut ExecHandle, random: &mut Random) -> Option<ExecEvent> {
     loop {
         let mut future = Box::pin(handle.recv());
@@ -304,10 +304,10 @@ fn next(handle: &mut ExecHandle, random: &mut Random) -> Option<ExecEvent> {
     }
 }
 
-/// Runs one command and checks all that is told about it.
+/// Runs one command and checks everything that is reported about it.
 fn play(sb: &Sandbox, random: &mut Random) {
     let plan = Plan::random(random);
-    // A connection of its own, which goes with the handle.
+    // A connection of its own, which closes with the handle.
     let fresh = random.chance(6).then(|| block_on(Sandbox::get(NAME)).unwrap());
     let on = fresh.as_ref().unwrap_or(sb);
     let mut handle =
@@ -319,7 +319,7 @@ fn play(sb: &Sandbox, random: &mut Random) {
             for piece in data.chunks(step) {
                 match block_on(sink.write(piece)) {
                     Ok(()) => {}
-                    // It was told that nobody reads any more, or the connection went first.
+                    // The command no longer reads, or the connection was lost first.
                     Err(error) => {
                         let kinds = [ErrorKind::BrokenPipe, ErrorKind::StreamLost];
                         assert!(kinds.contains(&error.kind()), "{error}");
@@ -329,7 +329,7 @@ fn play(sb: &Sandbox, random: &mut Random) {
             }
         })
     });
-    // What is left alone without a reader still ends as it would have.
+    // An abandoned command still ends the same way.
     let finite = !plan.kill && plan.timeout.is_none() && plan.input.is_none();
     if finite && random.chance(8) {
         let (id, ending) = (handle.id(), plan.ending);
@@ -371,7 +371,7 @@ fn play(sb: &Sandbox, random: &mut Random) {
     }
 }
 
-/// Goes over from events to collecting, and gives that up a few times on the way.
+/// Switches from events to collecting, with a few cancellations.
 fn collect_the_rest(handle: &mut ExecHandle, seen: &mut Seen) {
     let mut collected = None;
     for _ in 0..3 {
@@ -393,7 +393,7 @@ fn collect_the_rest(handle: &mut ExecHandle, seen: &mut Seen) {
     }
 }
 
-/// Nobody listens: the list of sessions says in the end how it ended.
+/// Waits without a reader until the list of sessions reports the exit.
 fn ended_by_itself(sb: &Sandbox, id: &str, ending: Expected) {
     if ending == Expected::Failed {
         return;

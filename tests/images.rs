@@ -9,7 +9,7 @@ use microsandbox::{BuildOptions, ErrorKind, Image, ImageInfo, ImagePhase, PullPo
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-/// An image with a command, under a name of the test's own.
+/// Imports an image with a command under a name of the test.
 fn built(name: &str, options: BuildOptions) -> ImageInfo {
     setup();
     let mut operation = Image::build_from_dir(rootfs(), name, options).unwrap();
@@ -74,7 +74,7 @@ fn g_a_creation_tells_how_far_its_image_is() {
     let mut exporting = Image::export("told", &archive).unwrap();
     block_on(exporting.wait()).unwrap();
     block_on(Image::remove("told", false)).unwrap();
-    // While other tests use the store, what lost its name is still there; this waits for them.
+    // An untagged image is kept while other tests use the store, so poll.
     block_on(Image::prune(false)).unwrap();
     let told = Arc::new(Mutex::new(Vec::new()));
     let list = Arc::clone(&told);
@@ -97,7 +97,7 @@ fn g_errors_about_images_have_kinds() {
     assert_eq!(kind_of("no/such:1", PullPolicy::Never), ErrorKind::ImageNotFound);
     assert_eq!(kind_of("./no/such", PullPolicy::Missing), ErrorKind::InvalidConfig);
     assert_eq!(kind_of("No Name", PullPolicy::Missing), ErrorKind::InvalidConfig);
-    // Nobody listens on the discard port of this machine.
+    // No server listens on the discard port of this machine.
     assert_eq!(kind_of("127.0.0.1:9/x", PullPolicy::Missing), ErrorKind::RegistryUnreachable);
     let broken = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("broken.tar");
     std::fs::write(&broken, vec![b'x'; 4096]).unwrap();
@@ -115,7 +115,7 @@ fn g_an_operation_that_is_given_up_ends() {
     let operation = Image::pull(&name).unwrap();
     let (mut connection, _) = silent.accept().unwrap();
     drop(operation);
-    // The process that was connected is gone, and its connection with it.
+    // The connected process has ended, and its connection with it.
     let read = std::io::copy(&mut connection, &mut std::io::sink());
     assert!(read.is_ok() || read.unwrap_err().kind() == std::io::ErrorKind::ConnectionReset);
 }

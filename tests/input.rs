@@ -32,7 +32,7 @@ fn c2_a_large_input_arrives_in_order_with_backpressure() {
     let mut handle = block_on(sb.exec_stream_with("cat", options)).unwrap();
     let sink = handle.take_stdin().unwrap();
     block_on(sink.write("")).unwrap();
-    // `cat` stands still as long as nobody reads what it puts out; others do not.
+    // `cat` blocks while its output is not read; other commands do not.
     let mut write = Box::pin(sink.write(&data));
     assert!(poll_once(write.as_mut()).is_pending());
     assert_eq!(shell(&sb, "echo other"), "other\n");

@@ -41,8 +41,7 @@ fn has_ended(records: &[LogRecord], session: &str) -> bool {
     })
 }
 
-/// The log, read again and again until it holds the end of a session: the sandbox is not waited
-/// for by the one who only ran a command in it.
+/// Polls the log until it contains the end of a session, which is logged asynchronously.
 #[allow(clippy::unwrap_used, reason = "a failed helper is a failed test")]
 fn log_to_the_end_of(sandbox: &Sandbox, session: &str) -> Vec<LogRecord> {
     let options = LogOptions { follow: true, ..LogOptions::default() };
@@ -138,7 +137,7 @@ fn d6_a_follower_reads_live_and_ends_with_the_sandbox() {
     let sink = handle.take_stdin().unwrap();
     block_on(sink.write(b"it\n")).unwrap();
     assert_eq!(next(&mut stream).data, b"got it\n");
-    // One that is dropped takes nothing along.
+    // Dropping a reader consumes nothing.
     drop(block_on(sb.logs(follow())).unwrap());
     block_on(sb.kill()).unwrap();
     let last: Vec<LogRecord> = all(stream);
@@ -169,7 +168,7 @@ fn d6_without_asking_there_is_no_log_and_no_trace_of_one() {
 fn d6_a_full_disk_ends_the_log_and_stops_no_program() {
     let sb = logged("log-full");
     let runner = Pid::from_raw(runner_of("log-full")).unwrap();
-    // From here on a write beyond this fails, as on a full disk.
+    // From here on a write beyond this limit fails, as on a full disk.
     let limit = Rlimit { current: Some(300_000), maximum: Some(300_000) };
     prlimit(Some(runner), Resource::Fsize, limit).unwrap();
     let script = "i=0; while [ $i -lt 200 ]; do head -c 10000 /dev/zero; i=$((i+1)); done; echo";
@@ -210,7 +209,7 @@ fn d6_a_killed_runner_leaves_a_log_of_whole_records() {
     let lines: Vec<&str> = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
     assert!(lines.len() > 1000);
     assert!(lines.iter().enumerate().all(|(i, line)| line.trim_end() == i.to_string()));
-    // The next call that looks cleans up after a killed runner.
+    // The next lookup cleans up after a killed runner.
     block_on(Sandbox::list()).unwrap();
 }
 
@@ -239,7 +238,7 @@ fn d6_backpressure_stops_the_program_also_with_a_log() {
     let sb = logged("log-pressure");
     let mut handle = block_on(sb.shell_stream("head -c 8000000 /dev/zero; echo end >&2")).unwrap();
     assert!(matches!(block_on(handle.recv()), Some(ExecEvent::Started { .. })));
-    // Others are served meanwhile, and the log has what the reader was granted, not more.
+    // Other sessions continue, and the log contains only what the reader's credit allowed.
     assert_eq!(shell(&sb, "echo other"), "other\n");
     let written: usize = {
         let own: Vec<LogRecord> = log_of(&sb);
@@ -280,7 +279,7 @@ fn d6_a_hundred_sessions_at_once_are_all_in_the_log() {
 #[test]
 fn d6_a_log_that_is_slow_slows_the_program_and_loses_nothing() {
     if std::env::var("MSB_DRIVER").is_ok_and(|driver| driver == "qemu") {
-        // There the runner, which writes the log, also carries the connections: to stop it would
+        // There the runner, which writes the log, also carries the connections: stopping it would
         // stop everything.
         return;
     }
@@ -289,7 +288,7 @@ fn d6_a_log_that_is_slow_slows_the_program_and_loses_nothing() {
     kill_process(runner, Signal::STOP).unwrap();
     let mut handle = block_on(sb.shell_stream("head -c 5000000 /dev/urandom; echo >&2")).unwrap();
     let mut got = Vec::new();
-    // With nobody to write it, the log has its window and no more, and so has everybody.
+    // Without its writer, the log blocks at its window, and so does every reader.
     while got.len() < 900_000 {
         if let ExecEvent::Stdout(data) = block_on(handle.recv()).unwrap() {
             got.extend_from_slice(&data);

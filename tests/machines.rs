@@ -1,7 +1,7 @@
-//! What is different in a virtual machine: promise G, and B7 where the guest itself dies.
+//! Behavior specific to virtual machines: promise G, and B7 when the guest itself dies.
 //!
-//! These tests need a driver of machines, which `MSB_DRIVER` names, and the guest kernel that it
-//! boots: `make test-vm` and `make test-krun` see to both.
+//! These tests need a machine driver in `MSB_DRIVER` and its guest kernel; `make test-vm` and
+//! `make test-krun` provide both.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
@@ -13,7 +13,7 @@ use microsandbox::{ErrorKind, ExecEvent, Sandbox};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Everything about the files of an image that a write would change.
+/// Returns the attributes of an image's files that a write would change.
 fn snapshot(folder: &Path) -> Vec<String> {
     use std::os::unix::fs::MetadataExt;
     let mut found = Vec::new();
@@ -29,7 +29,7 @@ fn snapshot(folder: &Path) -> Vec<String> {
     found
 }
 
-/// Waits until the end of a sandbox has been noticed, and says how it counts.
+/// Waits until the end of a sandbox is recorded, and returns its state.
 fn ended(sb: &Sandbox) -> SandboxStatus {
     let ended = block_on(sb.wait());
     assert!(!ended.is_ok_and(|status| status.success), "it cannot have ended well");
@@ -53,7 +53,7 @@ fn g_two_machines_share_an_image_and_keep_own_files() {
         "of-a\nof-a\n1\nvm-a\n"
     );
     assert_eq!(snapshot(rootfs()), before);
-    // A stop ends in order, and what was written is there at the next start.
+    // A stop is clean, and written files exist after the next start.
     block_on(a.stop()).unwrap();
     let a = block_on(Sandbox::start("vm-a")).unwrap();
     assert_eq!(shell(&a, "cat /own"), "of-a\n");
@@ -78,9 +78,9 @@ fn g_a_machine_has_a_kernel_a_clock_and_no_network_of_its_own() {
     assert!(now.as_secs().abs_diff(time) < 60, "its clock says {time}, ours {now:?}");
     let memory: u64 =
         shell(&sb, "awk '/MemTotal/ { print $2 }' /proc/meminfo").trim().parse().unwrap();
-    // libkrun has the kernel beside the memory that was asked for, and its pages count as well.
+    // libkrun places the kernel outside of the requested memory, and counts its pages too.
     assert!((100_000..224 * 1024).contains(&memory), "{memory} KiB");
-    // More than it has: the program dies, and neither the machine nor anything else in it does.
+    // An allocation beyond its memory kills only the program.
     let hungry = "BEGIN { s = \"x\"; while (1) s = s s }";
     let out = block_on(sb.exec("awk", [hungry])).unwrap();
     assert!(!out.status().success, "{:?}", out.status());
@@ -161,7 +161,7 @@ fn j5_broken_devices_are_no_problem_in_a_machine() {
 #[ignore = "needs a guest kernel: make test-vm"]
 fn j7_kill_reaches_what_left_its_cgroup_in_a_machine() {
     let sb = sandbox("vm-cgroups");
-    // Every way to a group above its own that root has without taking the agent's own namespaces.
+    // Every way for root to enter a parent cgroup without entering the agent's namespaces.
     let script = "mkdir -p /tmp/c; mount -t cgroup2 x /tmp/c; mount -o remount,rw /sys/fs/cgroup
         mount -o remount,rw,bind /sys/fs/cgroup; mkdir /sys/fs/cgroup/mine
         for group in /.msb/cgroup /sys/fs/cgroup /sys/fs/cgroup/mine /tmp/c; do

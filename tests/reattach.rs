@@ -1,4 +1,4 @@
-//! Promise D5: sessions are taken up again by their id.
+//! Promise D5: reattach to sessions by their id.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
@@ -69,7 +69,7 @@ fn d5_what_is_no_longer_kept_is_counted_and_the_rest_follows() {
     let mut again = reattach(&sb, first, ReattachFrom::Start);
     let missed = again.missed();
     assert!(missed > 0 && again.position() == missed);
-    // A mebibyte is kept, and at most one piece more.
+    // A mebibyte is kept, and at most one chunk more.
     assert!((1 << 20..(1 << 20) + 65536).contains(&(TOTAL - missed)), "{missed}");
     let mut text = Vec::new();
     while again.position() < TOTAL {
@@ -80,7 +80,7 @@ fn d5_what_is_no_longer_kept_is_counted_and_the_rest_follows() {
     assert_eq!(text.len() as u64, TOTAL - missed);
     let first_byte = usize::try_from(missed % 2).unwrap();
     assert!(text.iter().enumerate().all(|(i, byte)| *byte == b"y\n"[(i + first_byte) % 2]));
-    // From further back than is kept, from the end, and from beyond it.
+    // From before the kept output, from the end, and from beyond it.
     let part = reattach(&sb, first, ReattachFrom::Position(missed - 5));
     assert_eq!((part.missed(), part.position()), (5, missed));
     for from in [ReattachFrom::Now, ReattachFrom::Position(u64::MAX)] {
@@ -133,7 +133,7 @@ fn c1_d5_input_continues_through_the_reattached_handle() {
     assert!(second.take_stdin().is_none());
     block_on(sink.write("through the second")).unwrap();
     block_on(sink.close()).unwrap();
-    // The input is over now, for everybody.
+    // The input is closed for all handles.
     let output = block_on(second.collect()).unwrap();
     assert_eq!(output.stdout().unwrap(), "through the second");
     let mut third = block_on(sb.reattach(&id, ReattachFrom::Start)).unwrap();
@@ -163,7 +163,7 @@ fn d5_reattach_to_an_ended_session_has_the_same_ending() {
             assert_eq!(block_on(again.recv()), None);
         }
         let mut end = reattach(&sb, &first, ReattachFrom::Now);
-        assert_eq!(rest(&mut end).len(), 2, "a start and an ending");
+        assert_eq!(rest(&mut end).len(), 2, "a start and an end");
     }
 }
 

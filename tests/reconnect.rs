@@ -1,5 +1,5 @@
-//! Promises D1 and D5 when the connection to a sandbox is lost. Alone in its program, because it
-//! cuts every connection that the program has.
+//! Promises D1 and D5 when the connection to a sandbox is lost. A program of its own, because it
+//! cuts every connection of the process.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
@@ -10,7 +10,7 @@ use microsandbox::{ExecEvent, ReattachFrom, Sandbox};
 use rustix::net::{Shutdown, getpeername, shutdown};
 use std::os::fd::BorrowedFd;
 
-/// Waits until a session has put out so many bytes.
+/// Waits until a session has written a number of bytes.
 fn wait_for_output(sb: &Sandbox, id: &str, total: u64) {
     loop {
         let sessions = block_on(sb.sessions()).unwrap();
@@ -26,8 +26,8 @@ fn cut_connections() {
     let mut cut = 0;
     for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
         let number = entry.unwrap().file_name().into_string().unwrap().parse().unwrap();
-        // SAFETY: the library keeps its connections open while its sandbox and its handles are
-        // there; of any other descriptor only the name of its peer is asked, which may fail.
+        // SAFETY: the library keeps its connections open while its sandbox and its handles exist;
+        // for any other descriptor this only queries the peer's name, which may fail.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
         let Some(peer) = getpeername(fd).ok().flatten() else { continue };
         let path = rustix::net::SocketAddrUnix::try_from(peer).ok();
@@ -64,7 +64,7 @@ fn d1_d5_a_session_outlives_its_connection_without_loss() {
     cut_connections();
     let events = rest(&mut handle);
     assert!(matches!(events.last(), Some(ExecEvent::Lost(_))), "{events:?}");
-    // What had arrived before the cut may still be read; it is what the position counts.
+    // Output received before the cut can still be read; the position counts it.
     text.extend(stdout_of(&events));
     assert_eq!(handle.position(), text.len() as u64);
     drop(sink);

@@ -154,7 +154,7 @@ fn a10_no_signal_of_the_command_is_blocked_or_ignored() {
         u64::from_str_radix(line.trim(), 16).unwrap()
     };
     assert_eq!(set("SigBlk:"), 0);
-    // From 32 on come the C library's own.
+    // Signals from 32 on include those of the C library.
     assert_eq!(set("SigIgn:") & 0x7fff_ffff, 0);
 }
 
@@ -178,7 +178,7 @@ fn a12_many_commands_leave_nothing_behind() {
     for _ in 0..300 {
         assert!(block_on(sb.exec_with("true", |o| o)).unwrap().status().success);
     }
-    // Tests run beside each other; what each command left behind would be hundreds.
+    // Other tests run concurrently; a zombie per command would be hundreds.
     assert!(descriptors() < before + 100);
     let zombies = shell(&sb, "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z ' || true");
     assert!(zombies.trim().parse::<u32>().unwrap() < 50, "{zombies}");

@@ -1,4 +1,4 @@
-//! Promises G: sandboxes around the commands.
+//! Promises G: the lifecycle of sandboxes.
 
 mod common;
 
@@ -55,7 +55,7 @@ fn g_waiting_tells_how_a_sandbox_ended() {
     assert_eq!(block_on(sb.wait()).unwrap().signal, Some(libc::SIGKILL));
 }
 
-/// Waits until a runner has as many descriptors open as a test wants.
+/// Waits until the number of a runner's descriptors satisfies a condition.
 fn connections_until(runner: i32, what: &str, is_so: &dyn Fn(usize) -> bool) {
     let count = || std::fs::read_dir(format!("/proc/{runner}/fd")).map_or(0, Iterator::count);
     let begun = Instant::now();
@@ -72,7 +72,7 @@ fn g_waiters_for_the_end_do_not_block_other_requests() {
     for _ in 0..200 {
         assert!(poll_once(pin!(sb.wait())).is_pending());
     }
-    connections_until(runner, "connections of nobody are closed", &|count| count < 64);
+    connections_until(runner, "idle connections are closed", &|count| count < 64);
 
     let wait = |sb: Sandbox| std::thread::spawn(move || block_on(sb.wait()).unwrap().signal);
     let waiters: Vec<_> = (0..100).map(|_| wait(sb.clone())).collect();

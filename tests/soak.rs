@@ -1,10 +1,10 @@
-//! Promises A12 and B6 at length: nothing grows with the number of commands, nor with what a
-//! reader does not read. The numbers are printed.
+//! Promises A12 and B6 over time: nothing grows with the number of commands or with unread output.
+//! The numbers are printed.
 //!
-//! `MSB_SOAK_EXECS` (100000) and `MSB_SOAK_PAUSE` (60, in seconds) say how long.
+//! `MSB_SOAK_EXECS` (100000) and `MSB_SOAK_PAUSE` (60, in seconds) set the duration.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
-#![allow(clippy::print_stdout, reason = "the numbers are what it is for")]
+#![allow(clippy::print_stdout, reason = "its purpose is to print numbers")]
 
 mod common;
 
@@ -36,7 +36,7 @@ fn command_of(pid: i32) -> String {
     String::from_utf8_lossy(&command).into_owned()
 }
 
-/// The agent of a sandbox of this test program.
+/// Returns the agent of a sandbox of this test program.
 fn agent_of(name: &str) -> i32 {
     let home = PathBuf::from(std::env::var("MSB_HOME").unwrap());
     let dir = format!("{}\0", home.join("sandboxes").join(name).display());
@@ -52,13 +52,13 @@ fn agent_of(name: &str) -> i32 {
     all_processes().find(first).expect("no agent")
 }
 
-/// What a process has.
+/// Resources of a process.
 #[derive(Debug, Clone, Copy)]
 struct Usage {
     resident: u64,
     threads: u64,
     descriptors: usize,
-    /// Children that nobody waited for.
+    /// Children that were not reaped.
     zombies: usize,
 }
 
@@ -111,7 +111,8 @@ impl Watched {
         usage
     }
 
-    /// Nothing but a little memory is more than it was. What ended a moment ago may take a moment.
+    /// Checks that nothing but a little memory has grown. Recently ended commands may need a
+    /// moment.
     fn check(&self, before: [Usage; 2], when: &str, memory: u64) {
         let deadline = Instant::now() + Duration::from_secs(10);
         let settled = |now: &Usage, before: &Usage| {
@@ -144,7 +145,7 @@ fn a12_a_hundred_thousand_commands_leave_nothing() {
     let execs = number("MSB_SOAK_EXECS", 100_000);
     let sb = sandbox("soak");
     let watched = Watched::new("soak");
-    // Until as many ended sessions are remembered as ever will be.
+    // Fill the list of ended sessions first.
     let warm = 2_000.min(execs / 2);
     (0..warm).for_each(|_| run(&sb));
     let before = watched.look(&format!("after {warm}"));
@@ -189,7 +190,7 @@ fn a12_a_thousand_commands_at_once_leave_nothing() {
     };
     let before = watched.look("before");
     round("all at once");
-    // The allocators keep some of what they had; the next round finds it there.
+    // The allocators keep some memory, which the next round reuses.
     watched.check(before, "after the first round", 48 * MIB);
     let before = watched.look("before the second round");
     round("all at once again");
@@ -215,7 +216,7 @@ fn b6_a_reader_that_pauses_costs_nobody_anything() {
     let pause = Duration::from_secs(number("MSB_SOAK_PAUSE", 60));
     let sb = sandbox("pause");
     let watched = Watched::new("pause");
-    // As many sessions are remembered as ever will be, so that only the pause can cost memory.
+    // Fill the list of ended sessions first, so that only the pause can cost memory.
     (0..1_200).for_each(|_| run(&sb));
     let free = median_round_trip(&sb);
     let mut handle = block_on(sb.exec_stream("yes", [""; 0])).unwrap();
@@ -227,7 +228,7 @@ fn b6_a_reader_that_pauses_costs_nobody_anything() {
             other => panic!("{other:?}"),
         }
     }
-    // The windows fill up.
+    // Let the windows fill up.
     thread::sleep(Duration::from_millis(500));
     let before = watched.look("paused");
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! SPECIFICATION.md names tests: each of them has to exist.
+//! Every test that SPECIFICATION.md names exists.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

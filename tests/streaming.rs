@@ -28,7 +28,7 @@ fn b2_output_arrives_while_the_program_runs() {
     let sink = handle.take_stdin().unwrap();
     assert!(matches!(block_on(handle.recv()), Some(ExecEvent::Started { .. })));
     for text in ["one", "two", "three"] {
-        // The program waits for us, so what comes back came while it ran.
+        // The program waits for input, so this output arrived while it ran.
         block_on(sink.write(text)).unwrap();
         let mut got = Vec::new();
         while got.len() < text.len() {
@@ -52,7 +52,7 @@ fn b2_a_byte_is_here_within_50_ms_of_its_write() {
         assert!(matches!(block_on(handle.recv()), Some(ExecEvent::Stdout(_))));
         begun.elapsed()
     };
-    // The best of many: a busy machine has quiet moments, a delay on purpose has none.
+    // The minimum of many: a busy machine has quiet moments, a deliberate delay does not.
     let best = (0..50).map(round_trip).min().unwrap();
     assert!(best < Duration::from_millis(50), "{best:?}");
 }
@@ -75,7 +75,7 @@ fn b3_a_core_dump_is_told_where_there_is_one() {
             let script = format!("cd $(mktemp -d); ulimit -S -c {limit}; {script}");
             block_on(sb.shell(script)).unwrap()
         };
-        // The machine's core_pattern has a say in it, so a shell in the sandbox is asked first.
+        // It depends on the machine's core_pattern, so compare with a shell in the sandbox.
         let seen = abort("sh -c 'kill -ABRT $$'; true").stderr().unwrap();
         let status = abort("kill -ABRT $$").status();
         let dumped = seen.contains("core dumped");
@@ -105,7 +105,7 @@ fn b4_the_exit_does_not_wait_for_background_processes() {
     let output = block_on(sb.shell(script)).unwrap();
     assert_eq!(output.stdout().unwrap(), "hi\n");
     assert!(output.status().success && output.writer_left());
-    // It writes into nothing, and is neither stopped nor killed by it.
+    // Its output is discarded, which neither blocks nor kills it.
     shell(&sb, &format!("touch {dir}/go"));
     wait_until(&sb, &format!("[ -s {dir}/result ]"));
     assert_eq!(shell(&sb, &format!("cat {dir}/result")), "0\n");
@@ -121,7 +121,7 @@ fn b4_the_exit_is_told_within_100_ms() {
         assert!(block_on(handle.wait()).unwrap().success);
         begun.elapsed()
     };
-    // The best of some, since a machine may be busy.
+    // The minimum of some, since the machine may be busy.
     let best = (0..20).map(delay).min().unwrap();
     assert!(best < Duration::from_millis(100), "{best:?}");
 }
@@ -148,7 +148,7 @@ fn b5_random_cancels_lose_no_line() {
             let mut future = Box::pin(handle.recv());
             match poll_once(future.as_mut()) {
                 Poll::Ready(event) => event,
-                // Given up while the event may be on its way.
+                // Cancelled while the event may be in flight.
                 Poll::Pending if random >> 63 == 0 => continue,
                 Poll::Pending => block_on(future),
             }
@@ -183,7 +183,7 @@ fn b6_a_reader_that_stops_stops_the_program_and_nobody_else() {
     }
     // The window, the replay buffer and the pipes are room for about forty blocks.
     let at: u64 = shell(&sb, "cat /tmp/at").trim().parse().unwrap();
-    assert!(at < 64, "the program was not stopped: {at} blocks");
+    assert!(at < 64, "the program was not blocked: {at} blocks");
     let output = block_on(handle.collect()).unwrap();
     assert_eq!(output.stdout_total(), BLOCKS * 65536);
     block_on(sb.kill()).unwrap();
@@ -235,7 +235,7 @@ fn b10_a_collect_that_is_given_up_keeps_what_it_had() {
     for text in ["one ", "two ", "three"] {
         block_on(sink.write(text)).unwrap();
         let taken = handle.position() + text.len() as u64;
-        // Given up again and again, also after it has taken the bytes.
+        // Cancelled repeatedly, also after it has written the bytes.
         while handle.position() < taken {
             assert!(poll_once(Box::pin(handle.collect()).as_mut()).is_pending());
         }
