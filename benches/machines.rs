@@ -1,13 +1,13 @@
-//! `make bench`: what a sandbox that is a virtual machine costs, against a container.
+//! `make bench`: the cost of a virtual machine compared with a container.
 //!
-//! Wants the release build of `make build`, a root filesystem in `target/rootfs`, and a guest kernel,
-//! which `MSB_KERNEL` or `MSB_LIBKRUNFW` names.
+//! Requires the release build of `make build`, a root filesystem in `target/rootfs`, and a guest
+//! kernel at `MSB_KERNEL` or `MSB_LIBKRUNFW`.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    reason = "a benchmark is a program for people, and stops where it cannot go on"
+    reason = "a benchmark prints, and panics on errors"
 )]
 
 mod common;
@@ -41,7 +41,7 @@ fn stream(sandbox: &Sandbox) {
     assert_eq!(output.stdout_bytes().len(), STREAM_BYTES);
 }
 
-/// What the processes of a sandbox have in memory, in KiB, what they share counted in parts.
+/// Returns the proportional set size of a sandbox's processes, in KiB.
 fn resident(name: &str) -> u64 {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     let mut waiting = Vec::new();
@@ -89,7 +89,7 @@ fn main() {
         }
     }
 
-    println!("From nothing to the first command's end, and its sandbox killed ({STARTS} turns):");
+    println!("Create, run one command, kill ({STARTS} turns):");
     let mut variants: Vec<Variant<'_>> = Vec::new();
     for driver in &drivers {
         variants.push((

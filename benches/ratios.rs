@@ -1,14 +1,14 @@
-//! `make bench`: what this library costs, as ratios against a baseline in the same run.
+//! `make bench`: the cost of this library, as ratios to a baseline in the same run.
 //!
-//! Machines are noisy, so the variants take turns and the median of the ratios of each turn is what
-//! counts. Wants the release build of `make build` and a root filesystem in `target/rootfs`.
+//! Machines are noisy, so the variants take turns and the result is the median of the ratios of
+//! each turn. Requires the release build of `make build` and a root filesystem in `target/rootfs`.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
-    reason = "a benchmark is a program for people, and stops where it cannot go on"
+    reason = "a benchmark prints, and panics on errors"
 )]
 
 mod common;
@@ -24,7 +24,7 @@ const TURNS: usize = 200;
 const STREAM_TURNS: usize = 7;
 const STREAM_BYTES: usize = 512 << 20;
 
-/// A container of the OCI runtime alone, for `runc exec`.
+/// A plain OCI container, for `runc exec`.
 struct Runc {
     folder: tempfile::TempDir,
 }
@@ -67,7 +67,7 @@ impl Drop for Runc {
     }
 }
 
-/// Reads a pipe as a program would that runs the command itself.
+/// Reads a pipe like a program that runs the command itself.
 fn read_pipe(command: &mut Command) {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let mut output = child.stdout.take().unwrap();
@@ -148,7 +148,7 @@ fn main() {
         ],
     );
 
-    println!("From nothing to the first command's end (10 turns):");
+    println!("Create, run one command, kill (10 turns):");
     compare(
         10,
         0.0,

@@ -1,8 +1,8 @@
-/* bench.c - what the C library costs, as ratios against a baseline in the same run.
+/* bench.c - the cost of the C library, as ratios to a baseline in the same run.
  *
  *   bench ROOTFS
  *
- * Machines are noisy: the variants of a comparison take turns, and what counts is the median of
+ * Machines are noisy, so the variants of a comparison take turns and the result is the median of
  * the ratios of each turn. `make bench` builds and runs this.
  */
 #include <errno.h>
@@ -67,15 +67,15 @@ static double median(const double *values, int count)
     return sorted[count / 2];
 }
 
-/* What is measured, and one turn of it. */
+/* A measured variant: its name and one turn of it. */
 struct variant {
     const char *name;
     void (*run)(void);
     double seconds[MOST_TURNS];
 };
 
-/* Runs the variants in turns, each `rest_ms` milliseconds after what was before it. `amount` MiB a
- * turn give MiB/s; 0 gives microseconds. */
+/* Runs the variants in turns, `rest_ms` milliseconds apart. `amount` MiB per turn are reported as
+ * MiB/s; 0 as microseconds. */
 static void compare(const char *title, int turns, long rest_ms, double amount, struct variant *all,
                     int count)
 {
@@ -83,7 +83,7 @@ static void compare(const char *title, int turns, long rest_ms, double amount, s
 
     printf("\n%s (%d turns)\n\n| | %s | ratio |\n| --- | ---: | ---: |\n", title, turns,
            amount > 0 ? "MiB/s" : "us");
-    for (int turn = -1; turn < turns; turn++) /* the first warms caches */
+    for (int turn = -1; turn < turns; turn++) /* the first turn warms caches */
         for (int i = 0; i < count; i++) {
             double begun;
 
@@ -105,7 +105,7 @@ static void compare(const char *title, int turns, long rest_ms, double amount, s
     fflush(stdout);
 }
 
-/* A program of the host, with the given standard input and output. */
+/* Starts a program on the host with the given standard input and output. */
 static pid_t spawn(char *const argv[], int in, int out)
 {
     posix_spawn_file_actions_t actions;
@@ -129,7 +129,7 @@ static void reap(pid_t pid)
     int status;
 
     if (waitpid(pid, &status, 0) != pid || status != 0)
-        die_os("the baseline's program");
+        die_os("running the baseline program");
 }
 
 static void run_bare(void)
@@ -172,7 +172,7 @@ static void run_exec(void)
     msb_handle_close(exec);
 }
 
-/* Output: `dd` writes zeros in pieces of 64 KiB. */
+/* Output: `dd` writes zeros in blocks of 64 KiB. */
 static void read_bare(int pipe_size)
 {
     char count[32];
@@ -219,7 +219,7 @@ static msb_exec *start_dd(void)
 static void check_bulk(size_t total)
 {
     if (total != BULK) {
-        fprintf(stderr, "bench: %zu bytes came instead of %zu\n", total, BULK);
+        fprintf(stderr, "bench: received %zu bytes instead of %zu\n", total, BULK);
         exit(1);
     }
 }
@@ -269,11 +269,11 @@ static void copy_memory(void)
 
     for (size_t done = 0; done < BULK; done += PIECE) {
         memcpy(to, piece, PIECE);
-        __asm__ volatile("" : : "r"(to) : "memory"); /* is not left out */
+        __asm__ volatile("" : : "r"(to) : "memory"); /* keeps the copy from being optimized away */
     }
 }
 
-/* Input: `cat` reads and throws away. */
+/* Input: `dd` reads and discards it. */
 static void write_bare(void)
 {
     char *argv[] = {"dd", "of=/dev/null", "bs=65536", NULL};
@@ -314,7 +314,7 @@ static void write_sink(void)
     msb_handle_close(exec);
 }
 
-/* Takes what stands in a full queue, and says how many events a second that makes. */
+/* Drains a full queue and returns the events per second. */
 static double drain(msb_exec *exec, int batch)
 {
     msb_event events[64];
@@ -340,7 +340,7 @@ static double drain(msb_exec *exec, int batch)
         msb_event_release_many(events, len);
     }
     if (rc < 0)
-        die("taking events");
+        die("receiving events");
     return (double)total / (now() - begun);
 }
 
@@ -358,13 +358,13 @@ static void small_events(void)
     if (msb_exec_signal(exec, 9, MSB_SIGNAL_TREE, &err) != MSB_OK)
         die("msb_exec_signal");
     msb_handle_close(exec);
-    printf("\nSmall events out of a full queue (100 turns)\n\n| | events/s | ratio |\n"
+    printf("\nSmall events from a full queue (100 turns)\n\n| | events/s | ratio |\n"
            "| --- | ---: | ---: |\n| msb_exec_recv | %.0f | 1.00 |\n"
            "| msb_exec_recv_many, 64 | %.0f | %.2f |\n",
            median(single, 100), median(batched, 100), median(ratios, 100));
 }
 
-/* A number of /proc/self/status. */
+/* Returns a number of /proc/self/status. */
 static long own_status(const char *field)
 {
     FILE *file = fopen("/proc/self/status", "r");
@@ -407,9 +407,9 @@ static void idle_streams(void)
         msb_event_release(&event);
     }
     took = now() - begun;
-    printf("\n%d commands that do nothing, at once\n\n| | |\n| --- | ---: |\n"
-           "| to start one, in a row | %.0f us |\n| more threads | %ld |\n"
-           "| more descriptors | %d |\n| more resident memory | %ld KiB |\n",
+    printf("\n%d concurrent idle commands\n\n| | |\n| --- | ---: |\n"
+           "| start of one, sequential | %.0f us |\n| additional threads | %ld |\n"
+           "| additional descriptors | %d |\n| additional resident memory | %ld KiB |\n",
            IDLE, took * 1e6 / IDLE, own_status("Threads:") - threads, descriptors() - fds,
            own_status("VmRSS:") - rss);
     for (int i = 0; i < IDLE; i++) {
@@ -466,7 +466,7 @@ int main(int argc, char **argv)
     COMPARE("One command, start to end", 300, 0, 0,
             VARIANT("posix_spawn + wait of the same binary", run_bare),
             VARIANT("msb_exec_stream + msb_exec_collect", run_exec));
-    /* What the kernel puts off while commands follow each other, such as RCU, it does here. */
+    /* Includes work that the kernel defers while commands run back to back, such as RCU. */
     COMPARE("One command every 20 ms, start to end", 100, 20, 0,
             VARIANT("posix_spawn + wait of the same binary", run_bare),
             VARIANT("msb_exec_stream + msb_exec_collect", run_exec));
@@ -481,7 +481,7 @@ int main(int argc, char **argv)
             VARIANT("msb_sink_write", write_sink));
     small_events();
     idle_streams();
-    COMPARE("From nothing to the first command's end", 10, 0, 0,
+    COMPARE("Create, run one command, kill", 10, 0, 0,
             VARIANT("posix_spawn + wait of the same binary", run_bare),
             VARIANT("create, exec, kill (container)", from_nothing));
     if (msb_sandbox_stop(sandbox, 0, &err) != MSB_OK)

@@ -1,4 +1,4 @@
-//! What the benchmarks share.
+//! Shared code of the benchmarks.
 
 use std::future::Future;
 use std::path::Path;
@@ -39,7 +39,7 @@ pub(crate) fn time(f: impl FnOnce()) -> f64 {
     begun.elapsed().as_secs_f64()
 }
 
-/// What is measured, and one turn of it.
+/// A measured variant: its name and one turn of it.
 pub(crate) type Variant<'a> = (&'a str, Box<dyn FnMut() + 'a>);
 
 /// Runs the variants in turns; prints each one's median time and its ratio to the first.
@@ -63,9 +63,9 @@ pub(crate) fn compare(turns: usize, unit: f64, unit_name: &str, variants: &mut [
     }
 }
 
-/// Starts this program again, with the environment that the library is to see: it is set before any
-/// thread is there. Returns in that process only.
-#[allow(clippy::exit, reason = "nothing is left to be done, and nothing to be dropped")]
+/// Restarts this program with the environment for the library, so that it is set before any thread
+/// exists. Returns only in the new process.
+#[allow(clippy::exit, reason = "nothing to drop")]
 pub(crate) fn in_an_environment_of_its_own(root: &Path, variables: &[(&str, &str)]) {
     if std::env::var_os("MSB_BENCH").is_some() {
         return;

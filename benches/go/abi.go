@@ -6,7 +6,7 @@ package main
 #include <stdlib.h>
 #include <string.h>
 
-// The baseline: what a C program does, all of it in C.
+// The baseline, entirely in C.
 
 static msb_sandbox *sandbox;
 static msb_error err = MSB_ERROR_INIT;
@@ -26,7 +26,7 @@ static msb_exec *c_start(const char *script, msb_sink **sink) {
     return msb_exec_stream(sandbox, &options, &exec, sink, &err) == MSB_OK ? exec : NULL;
 }
 
-// How many bytes a script puts out.
+// Returns how many bytes a script writes.
 static size_t c_recv(const char *script) {
     msb_exec *exec = c_start(script, NULL);
     msb_event event = MSB_EVENT_INIT;
@@ -51,7 +51,7 @@ static size_t c_collect(const char *script) {
     return total;
 }
 
-// Takes what stands in a full queue.
+// Drains a full queue.
 static size_t c_drain(msb_exec *exec, size_t most) {
     msb_event event = MSB_EVENT_INIT;
     size_t total = 0;
@@ -62,7 +62,7 @@ static size_t c_drain(msb_exec *exec, size_t most) {
     return total;
 }
 
-// Writes a byte and waits for it to come back, so often.
+// Writes a byte and waits for its echo, `times` times.
 static size_t c_echo(msb_exec *exec, msb_sink *sink, size_t times) {
     size_t came = 0;
     for (size_t i = 0; i < times; i++) {
@@ -110,7 +110,7 @@ func cCollect(script string) int {
 	return int(C.c_collect(text))
 }
 
-// cExec is a command that C follows.
+// cExec is a command whose events C receives.
 type cExec struct {
 	raw  *C.msb_exec
 	sink *C.msb_sink

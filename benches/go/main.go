@@ -1,9 +1,9 @@
-// What the Go SDK costs, as ratios against the same in C in the same run.
+// The cost of the Go SDK, as ratios to the same work in C in the same run.
 //
 //	bench ROOTFS
 //
-// As in benches/c, the variants of a comparison take turns, and what counts is the median of the
-// ratios of each turn. `make bench` builds and runs this; MSB_BENCH_TURNS makes it shorter.
+// As in benches/c, the variants of a comparison take turns and the result is the median of the
+// ratios of each turn. `make bench` builds and runs this; MSB_BENCH_TURNS shortens it.
 package main
 
 import (
@@ -36,7 +36,7 @@ func must(err error) {
 
 func expect(what string, got, wanted int) {
 	if got != wanted {
-		must(fmt.Errorf("%s: %d came instead of %d", what, got, wanted))
+		must(fmt.Errorf("%s: received %d instead of %d", what, got, wanted))
 	}
 }
 
@@ -48,18 +48,18 @@ func median(values []float64) float64 {
 
 type variant struct {
 	name  string
-	run   func() int    // how much was done
-	pause time.Duration // before it, for what happens meanwhile
+	run   func() int    // returns the amount of work done
+	pause time.Duration // before each run
 }
 
-// compare runs the variants in turns and prints how much of it each did in a second.
+// compare runs the variants in turns and prints their rates.
 func compare(title, unit string, per float64, turns int, all ...variant) {
 	if few, err := strconv.Atoi(os.Getenv("MSB_BENCH_TURNS")); err == nil && few > 0 && few < turns {
 		turns = few
 	}
 	rates := make([][]float64, len(all))
 	allocs := make([]float64, len(all))
-	for turn := -1; turn < turns; turn++ { // the first warms caches
+	for turn := -1; turn < turns; turn++ { // the first turn warms caches
 		for i, v := range all {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
@@ -80,7 +80,7 @@ func compare(title, unit string, per float64, turns int, all ...variant) {
 		for turn := range ratios {
 			ratios[turn] = rates[i][turn] / rates[0][turn]
 		}
-		made := "" // of bytes there is nothing to say
+		made := "" // omitted for bulk transfers
 		if per == 1 {
 			made = fmt.Sprintf("%.1f", allocs[i])
 		}
@@ -141,7 +141,7 @@ func bulkOf(name string, run func() int) variant {
 }
 
 func smallEvents() {
-	// So many stand in the queue when it had time to fill.
+	// How many events a full queue holds.
 	const script, most = "while :; do echo x; echo y >&2; done", 500
 	const pause = 50 * time.Millisecond
 	c := cStart(script)
@@ -150,7 +150,7 @@ func smallEvents() {
 	must(err)
 	defer h.Close()
 	defer h.Kill(ctx)
-	compare("Small events out of a full queue", "events/s", 1, 50,
+	compare("Small events from a full queue", "events/s", 1, 50,
 		variant{"msb_exec_recv, in C", func() int { return c.drain(most) }, pause},
 		variant{"Recv", func() int {
 			for i := 0; i < most; i++ {
@@ -185,10 +185,10 @@ func echoes() {
 	}
 	cancelled, cancel := context.WithCancel(ctx)
 	defer cancel()
-	compare("A byte there and back", "times/s", 1, 50,
+	compare("One-byte round trip", "round trips/s", 1, 50,
 		variant{"msb_sink_write, msb_exec_recv, in C", func() int { return c.echo(100) }, 0},
 		variant{"Write, Recv", back, 0},
-		variant{"the same with a context that could end", func() int {
+		variant{"the same with a cancellable context", func() int {
 			impatient = cancelled
 			defer func() { impatient = ctx }()
 			return back()
@@ -205,7 +205,7 @@ func main() {
 	sb, err = m.CreateSandbox(ctx, name, m.WithImage(os.Args[1]))
 	must(err)
 	if !cOpen(name) {
-		must(fmt.Errorf("C does not find the sandbox"))
+		must(fmt.Errorf("cannot open the sandbox from C"))
 	}
 	compare("One command, start to end", "commands/s", 1, 200,
 		variant{"msb_exec_stream + msb_exec_collect, in C", func() int { cCollect("exit 0"); return 1 }, 0},

@@ -1,5 +1,5 @@
-// What the package for Node costs, as ratios against a C program in the same run: the two take
-// turns, and what counts is the median of the ratios. bench.mjs PACKAGE PLAIN ROOTFS
+// The cost of the Node package, as ratios to a C program in the same run: the two take turns, and
+// the result is the median of the ratios. bench.mjs PACKAGE PLAIN ROOTFS
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
@@ -24,7 +24,7 @@ const variants = {
     for (let times = 0; times < 20; times++) await sandbox.shell(":");
     return (performance.now() - begun) / 1e3 / 20;
   },
-  // Bytes a second.
+  // Bytes per second.
   async bulk() {
     const handle = await sandbox.shellStream("head -c 134217728 /dev/zero");
     const begun = performance.now();
@@ -33,7 +33,7 @@ const variants = {
     handle.close();
     return (total / (performance.now() - begun)) * 1e3;
   },
-  // Events a second.
+  // Events per second.
   async small() {
     const handle = await sandbox.shellStream("while :; do echo x; echo y >&2; done");
     await sleep(100);
@@ -48,9 +48,9 @@ const variants = {
 
 const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
 const TABLES = [
-  ["run", "A command that does nothing, collected", "µs", 1e6, 20],
-  ["bulk", "128 MiB of output, in pieces", "MiB/s", 2 ** -20, 5],
-  ["small", "Small events out of a full queue", "events/s", 1, 15],
+  ["run", "A collected no-op command", "µs", 1e6, 20],
+  ["bulk", "128 MiB of output, in chunks", "MiB/s", 2 ** -20, 5],
+  ["small", "Small events from a full queue", "events/s", 1, 15],
 ];
 for (const [name, title, unit, scale, turns] of TABLES) {
   await variants[name]();

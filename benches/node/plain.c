@@ -1,6 +1,6 @@
-/* plain.c - what bench.mjs measures, from C: plain SANDBOX
+/* plain.c - the C baseline of bench.mjs: plain SANDBOX
  *
- * Reads names of variants, a line each, and answers each with what it measured.
+ * Reads names of variants, one per line, and answers each with its measurement.
  */
 #include <microsandbox.h>
 #include <stdio.h>
@@ -39,7 +39,7 @@ static msb_exec *start(const char *script)
     return exec;
 }
 
-/* Seconds of a command that does nothing and is collected. */
+/* Returns the seconds that a collected no-op command takes. */
 static double run(void)
 {
     double begun = now();
@@ -55,7 +55,7 @@ static double run(void)
     return (now() - begun) / 20;
 }
 
-/* Bytes a second of a large output, each piece copied as a language's value would be. */
+/* Returns the bytes per second of a large output, copying each chunk as a language binding does. */
 static double bulk(void)
 {
     msb_exec *exec = start("head -c 134217728 /dev/zero");
@@ -73,7 +73,7 @@ static double bulk(void)
     return (double)total / (now() - begun);
 }
 
-/* Events a second out of a full queue. */
+/* Returns the events per second from a full queue. */
 static double small(void)
 {
     struct timespec while_it_fills = {0, 100000000};
