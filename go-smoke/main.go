@@ -25,7 +25,7 @@ import (
 	"unsafe"
 )
 
-// check ends the program when a call failed. The sandbox, which is not detached, ends with it.
+// check exits if a call failed. The sandbox, which is not detached, ends with the process.
 func check(status C.msb_status, err *C.msb_error) C.msb_status {
 	if status < 0 {
 		fmt.Fprintln(os.Stderr, C.GoString(C.msb_status_name(status)), C.GoString(&err.message[0]))
@@ -34,7 +34,7 @@ func check(status C.msb_status, err *C.msb_error) C.msb_status {
 	return status
 }
 
-// pollable makes a file of a handle's descriptor. A file closes what it has, so it gets its own.
+// pollable returns a file for a handle's descriptor. It duplicates it, because a file closes its own.
 func pollable(handle unsafe.Pointer) *os.File {
 	var fd C.int32_t
 	err := C.new_error()
@@ -46,7 +46,7 @@ func pollable(handle unsafe.Pointer) *os.File {
 	}
 	syscall.ForkLock.RUnlock()
 	if failed == nil {
-		failed = syscall.SetNonblock(own, true) // else the file would not be polled
+		failed = syscall.SetNonblock(own, true) // os.File polls only non-blocking descriptors
 	}
 	if failed != nil {
 		fmt.Fprintln(os.Stderr, failed)
@@ -89,7 +89,7 @@ func main() {
 	conn, failed := file.SyscallConn()
 	for status := C.msb_status(C.MSB_OK); failed == nil && status != C.MSB_EOF; {
 		event := C.new_event()
-		// Looks, and parks this goroutine as long as there is nothing yet.
+		// Parks this goroutine while no event is available.
 		failed = conn.Read(func(uintptr) bool {
 			status = check(C.msb_exec_recv(exec, 0, &event, &err), &err)
 			return status != C.MSB_AGAIN

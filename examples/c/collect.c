@@ -1,11 +1,11 @@
-/* collect.c - run one command, print what it put out, exit with its code.
+/* collect.c - run one command, print its output, exit with its code.
  *
  *   cc collect.c -lmicrosandbox -o collect
  *   MSB_DRIVER=container ./collect ./rootfs ls -l /
  *
- * Exits as a shell would: with the command's code, 128 and the number of the signal that killed it,
- * 127 when there is no such program, 126 when it cannot be run; and with 124 when its time was
- * over, 125 when something else went wrong.
+ * Exits like a shell: with the command's code, 128 plus the number of the signal that killed it,
+ * 127 if the program does not exist, 126 if it cannot be run; and with 124 if the command timed
+ * out, 125 on any other failure.
  */
 #include <inttypes.h>
 #include <microsandbox.h>
@@ -20,13 +20,13 @@ static int failed(const char *what, const msb_error *err)
     return 125;
 }
 
-/* What became of the command, as an exit code. */
+/* Converts the end of the command to an exit code. */
 static int code_of(const msb_output *output)
 {
     switch (output->kind) {
     case MSB_EVENT_EXITED:
         if (output->exit->flags & MSB_EXIT_TIMED_OUT) {
-            fprintf(stderr, "collect: its time was over\n");
+            fprintf(stderr, "collect: the command timed out\n");
             return 124;
         }
         return output->exit->signal ? 128 + output->exit->signal : output->exit->code;
@@ -36,7 +36,7 @@ static int code_of(const msb_output *output)
     case MSB_EVENT_LOST:
         fprintf(stderr, "collect: %.*s\n", (int)output->lost_len, (const char *)output->lost);
         return 125;
-    default: /* a later version of the library may know more */
+    default: /* a later version of the library may add kinds */
         return 125;
     }
 }
@@ -52,15 +52,15 @@ static int run(msb_sandbox *sandbox, char **words, size_t count, msb_error *err)
     options.args = (const char *const *)words + 1;
     options.args_len = count - 1;
     options.timeout_ns = 60 * SECOND;
-    options.max_output = 16 << 20; /* 0 would keep all that it puts out */
+    options.max_output = 16 << 20; /* 0 means no limit */
     if (msb_exec_stream(sandbox, &options, &exec, NULL, err) < 0)
         return failed("running the command", err);
-    /* Not failed: the command may have. Its timeout ends the wait. */
+    /* Success of the call; the command may have failed. Its timeout bounds the wait. */
     if (msb_exec_collect(exec, -1, &output, err) < 0) {
         msb_handle_close(exec);
         return failed("collecting its output", err);
     }
-    /* Bytes, not text; NULL when there are none. */
+    /* Bytes, not text; NULL if empty. */
     if (output.stdout_len > 0)
         fwrite(output.stdout_data, 1, output.stdout_len, stdout);
     if (output.stderr_len > 0)

@@ -1,11 +1,11 @@
-/* interactive.c - a shell in a sandbox, for a person or for whatever feeds it lines.
+/* interactive.c - a shell in a sandbox, for a person or a pipe.
  *
  *   cc interactive.c -lmicrosandbox -o interactive
  *   MSB_DRIVER=container ./interactive ./rootfs                      on a terminal
  *   echo 'uname -a' | MSB_DRIVER=container ./interactive ./rootfs    without one
  *
- * On a terminal one call does it: msb_attach. Without one, lines are fed to the shell as they come
- * and its output is passed on as it comes, with poll over both, on one thread.
+ * On a terminal, msb_attach does everything. Without one, a single thread forwards input and output
+ * as they arrive, with poll over both.
  */
 #include <microsandbox.h>
 #include <poll.h>
@@ -20,7 +20,7 @@ static void die(const char *what, const msb_error *err)
     exit(125);
 }
 
-/* Gives the terminal to a shell. The session lives on when ctrl-] parts them; here its sandbox
+/* Attaches the terminal to a shell. The session survives detaching with ctrl-]; here its sandbox
  * does not. */
 static int attach(msb_sandbox *sandbox, msb_error *err)
 {
@@ -36,7 +36,7 @@ static int attach(msb_sandbox *sandbox, msb_error *err)
     return code;
 }
 
-/* Takes all events that are there: true at the end of the stream. */
+/* Receives all available events. Returns true at the end of the stream. */
 static int pass_output(msb_exec *exec, int *code, msb_error *err)
 {
     msb_event event = MSB_EVENT_INIT;
@@ -76,10 +76,10 @@ static int feed(msb_sandbox *sandbox, msb_error *err)
     if (msb_exec_stream(sandbox, &options, &exec, &sink, err) < 0)
         die("starting the shell", err);
     if (msb_handle_fd(exec, &output, err) < 0 || msb_handle_fd(sink, &room, err) < 0)
-        die("asking for descriptors", err);
+        die("getting descriptors", err);
     fds[0].fd = output;
     while (!over) {
-        /* Input is read only when what was read before is written; else there has to be room. */
+        /* Poll the input only if everything read before is written; else poll the sink for room. */
         fds[1].fd = !sink ? -1 : done < held ? room : STDIN_FILENO;
         if (poll(fds, 2, -1) < 0)
             continue;
@@ -102,7 +102,7 @@ static int feed(msb_sandbox *sandbox, msb_error *err)
             break;
         case MSB_AGAIN:
             break;
-        default: /* MSB_E_PIPE: it reads no more, and has its reasons. Its end tells the rest. */
+        default: /* MSB_E_PIPE: it no longer reads its input. Its exit event follows. */
             msb_handle_close(sink);
             sink = NULL;
         }

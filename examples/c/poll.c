@@ -3,8 +3,8 @@
  *   cc poll.c -lmicrosandbox -o poll
  *   MSB_DRIVER=container ./poll ./rootfs 100
  *
- * A handle's descriptor polls readable when a call would have something to say. So the loop sleeps
- * in epoll_wait only, and calls with a time of 0 until MSB_AGAIN.
+ * A handle's descriptor polls readable when a call would not return MSB_AGAIN. So the loop blocks
+ * only in epoll_wait, and calls with a timeout of 0 until MSB_AGAIN.
  */
 #include <inttypes.h>
 #include <microsandbox.h>
@@ -33,7 +33,7 @@ static void begin(msb_sandbox *sandbox, struct job *job, int epoll, msb_error *e
     char number[16];
     const char *args[] = {"poll", number}; /* $0 and $1, as with sh -c */
 
-    /* All of it is only lent for the call. */
+    /* Everything is lent for the call. */
     snprintf(number, sizeof number, "%d", job->number);
     options.cmd = "sleep 0.$(($1 % 10)); head -c $(($1 * 1000)) /dev/zero; exit $(($1 % 3))";
     options.flags = MSB_EXEC_SHELL;
@@ -42,14 +42,14 @@ static void begin(msb_sandbox *sandbox, struct job *job, int epoll, msb_error *e
     if (msb_exec_stream(sandbox, &options, &job->exec, NULL, err) < 0)
         die("starting a command", err);
     if (msb_handle_fd(job->exec, &job->fd, err) < 0)
-        die("asking for its descriptor", err);
+        die("getting its descriptor", err);
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, job->fd, &interest) < 0) {
         perror("poll: epoll_ctl");
         exit(1);
     }
 }
 
-/* Takes all that is there; true when there is nothing more, ever. */
+/* Receives all available events. Returns true at the end of the stream. */
 static int advance(struct job *job, int epoll, msb_error *err)
 {
     msb_event event = MSB_EVENT_INIT;
@@ -64,7 +64,7 @@ static int advance(struct job *job, int epoll, msb_error *err)
             fprintf(stderr, "poll: %s\n", event.failure->message);
         else if (event.kind == MSB_EVENT_LOST)
             fprintf(stderr, "poll: %.*s\n", (int)event.len, (const char *)event.data);
-        msb_event_release(&event); /* or the command stops when its window is full */
+        msb_event_release(&event); /* else the command blocks when its window is full */
     }
     if (rc < 0)
         die("reading events", err);

@@ -12,14 +12,14 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Says what failed, and ends the program. A sandbox that is not detached ends with it. */
+/* Prints what failed and exits. A sandbox that is not detached ends with the process. */
 static void die(const char *what, const msb_error *err)
 {
     fprintf(stderr, "stream: %s: %s (%s)\n", what, err->message, msb_status_name(err->status));
     exit(1);
 }
 
-/* Writes all of `text`: one call may take only a part. */
+/* Writes all of `text`: one call may write only a part. */
 static void feed(msb_sink *sink, const char *text, msb_error *err)
 {
     const uint8_t *data = (const uint8_t *)text;
@@ -60,7 +60,7 @@ static void print(const msb_event *event)
         printf("lost     %.*s\n", (int)event->len, (const char *)event->data);
         break;
     default:
-        break; /* a later version of the library may know more */
+        break; /* a later version of the library may add kinds */
     }
     fflush(stdout);
 }
