@@ -59,13 +59,13 @@ func WithDetachKeys(keys string) AttachOption {
 	}
 }
 
-// Attach runs a command on this process's terminal, which is its standard input and output, until the
-// command exits or the detach keys (ctrl-]) are typed. It returns the exit code, or 128 plus the signal
-// number as a shell does. It returns -1 if the keys were typed or the terminal hung up: the command
-// keeps running, and AttachSession reattaches to it.
+// Attach runs a command on this process's terminal, which is its standard input and output, until
+// the command exits or the detach keys (ctrl-]) are typed. It returns the exit code, or 128 plus
+// the signal number as a shell does. It returns -1 if the keys were typed or the terminal hung up:
+// the command keeps running, and AttachSession reattaches to it.
 //
-// The terminal is in raw mode during the call; its settings are restored before Attach returns, also
-// when ctx is done, which leaves the command running. Without a terminal it fails with
+// The terminal is in raw mode during the call; its settings are restored before Attach returns,
+// also when ctx is done, which leaves the command running. Without a terminal it fails with
 // ErrNotATerminal.
 func (s *Sandbox) Attach(ctx context.Context, cmd string, args ...string) (int, error) {
 	return s.AttachWith(ctx, cmd, WithAttachArgs(args...))
@@ -103,13 +103,7 @@ func (s *Sandbox) AttachSession(ctx context.Context, id string, opts ...AttachOp
 }
 
 func newAttachConfig(opts []AttachOption) *attachConfig {
-	c := &attachConfig{}
-	for _, option := range opts {
-		if option != nil {
-			option(c)
-		}
-	}
-	return c
+	return applied(&attachConfig{}, opts)
 }
 
 // attach blocks a thread until it returns. Only closing its handle ends it early, so a cancellable

@@ -7,12 +7,12 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-// Control returns an ExecControl, which acts on the command without reading its events. Its calls fail
-// once the handle is closed.
+// Control returns an ExecControl, which acts on the command without reading its events. Its calls
+// fail once the handle is closed.
 func (h *ExecHandle) Control() *ExecControl { return &ExecControl{h.raw} }
 
-// ExecControl acts on a command while another goroutine reads its handle. Its calls never wait for the
-// reader.
+// ExecControl acts on a command while another goroutine reads its handle. Its calls never wait for
+// the reader.
 type ExecControl struct{ raw *ffi.Exec }
 
 // ID returns the session id; see ExecHandle.ID.

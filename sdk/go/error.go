@@ -177,8 +177,8 @@ type result[T any] struct {
 	err   error
 }
 
-// runBlocking makes a call that blocks a thread because it has no descriptor to poll. When ctx is done
-// it returns at once, and abandon receives the late result of the call.
+// runBlocking makes a call that blocks a thread because it has no descriptor to poll. When ctx is
+// done it returns at once, and abandon receives the late result of the call.
 func runBlocking[T any](ctx context.Context, call func() (T, error), abandon func(T)) (T, error) {
 	var none T
 	if err := ctx.Err(); err != nil {

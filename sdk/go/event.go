@@ -27,9 +27,11 @@ const (
 	ExecEventExited
 	// ExecEventFailed: the command did not start and has no exit code. Failure is valid.
 	ExecEventFailed
-	// ExecEventStdinError: the command no longer reads its input. Failure is valid. It may keep running.
+	// ExecEventStdinError: the command no longer reads its input. Failure is valid. It may keep
+	// running.
 	ExecEventStdinError
-	// ExecEventLost: the sandbox was lost before the exit, whose status is unknown. Reason is valid.
+	// ExecEventLost: the sandbox was lost before the exit, whose status is unknown. Reason is
+	// valid.
 	ExecEventLost
 	// ExecEventDone: no more events follow.
 	ExecEventDone
@@ -89,8 +91,8 @@ type ExecExit struct {
 	MaxRSS uint64
 }
 
-// ExecFailure is the reason why a command did not start or its input could not be written. As an error
-// it wraps the errno, so that errors.Is finds os.ErrNotExist and os.ErrPermission.
+// ExecFailure is the reason why a command did not start or its input could not be written. As an
+// error it wraps the errno, so that errors.Is finds os.ErrNotExist and os.ErrPermission.
 type ExecFailure struct {
 	// Kind is one of not_found, permission_denied, not_executable, bad_cwd, bad_args,
 	// resource_limit, user_setup_failed, out_of_memory, pty_setup_failed and other; with

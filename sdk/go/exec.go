@@ -9,8 +9,8 @@ import (
 )
 
 // Exec runs a command and collects its output. cmd is the program: neither a shell nor the image's
-// entry point is involved, and a name without a slash is looked up in the command's own PATH. The error
-// is not nil only if the command did not start, timed out or was lost.
+// entry point is involved, and a name without a slash is looked up in the command's own PATH. The
+// error is not nil only if the command did not start, timed out or was lost.
 //
 // If ctx is done first, Exec kills the command with its process tree and returns ctx.Err().
 func (s *Sandbox) Exec(ctx context.Context, cmd string, args []string, opts ...ExecOption) (*ExecOutput, error) {
@@ -23,9 +23,9 @@ func (s *Sandbox) Shell(ctx context.Context, command string, opts ...ExecOption)
 	return s.collect(ctx, command, nil, true, opts)
 }
 
-// ExecStream starts a command and returns a handle that streams its events; see Exec for cmd and args.
-// It does not wait for the start: a failure to start is an event of the handle. The caller closes the
-// handle.
+// ExecStream starts a command and returns a handle that streams its events; see Exec for cmd and
+// args. It does not wait for the start: a failure to start is an event of the handle. The caller
+// closes the handle.
 //
 // ctx bounds only the start.
 func (s *Sandbox) ExecStream(ctx context.Context, cmd string, args []string, opts ...ExecOption) (*ExecHandle, error) {
@@ -96,8 +96,8 @@ func (s *Sandbox) collect(
 	return nil, err
 }
 
-// abandonTime is how long a cancelled call waits for the command to be killed, so that it is gone when
-// the call returns unless the sandbox does not respond.
+// abandonTime is how long a cancelled call waits for the command to be killed, so that it is gone
+// when the call returns unless the sandbox does not respond.
 const abandonTime = 100 * time.Millisecond
 
 // abandon kills the command and closes the handle.
@@ -116,8 +116,8 @@ func (h *ExecHandle) abandon() {
 	}
 }
 
-// ReattachFrom is a position in the output of a session, counting the bytes of both outputs together:
-// ReattachStart, ReattachNow, or a result of ExecHandle.Position.
+// ReattachFrom is a position in the output of a session, counting the bytes of both outputs
+// together: ReattachStart, ReattachNow, or a result of ExecHandle.Position.
 type ReattachFrom int64
 
 const (
@@ -127,10 +127,10 @@ const (
 	ReattachNow ReattachFrom = ffi.FromNow
 )
 
-// Reattach returns a handle on a session that is running or ended recently, by its id, from a position
-// on. About the last mebibyte of a session's output is kept; ExecHandle.Position reports how many of
-// the requested bytes are missing. Several handles may follow one session, also from several processes;
-// a handle that is not read blocks the command for all of them.
+// Reattach returns a handle on a session that is running or ended recently, by its id, from a
+// position on. About the last mebibyte of a session's output is kept; ExecHandle.Position reports
+// how many of the requested bytes are missing. Several handles may follow one session, also from
+// several processes; a handle that is not read blocks the command for all of them.
 func (s *Sandbox) Reattach(ctx context.Context, id string, from ReattachFrom) (*ExecHandle, error) {
 	if err := noNUL(id); err != nil {
 		return nil, err

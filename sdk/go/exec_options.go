@@ -68,8 +68,8 @@ func WithExecConfig(config ExecConfig) ExecOption {
 	}
 }
 
-// WithExecArgs appends arguments to those of the call. Shell has no others: the first is the script's
-// $0, the next its $1.
+// WithExecArgs appends arguments to those of the call. Shell has no others: the first is the
+// script's $0, the next its $1.
 func WithExecArgs(args ...string) ExecOption {
 	return func(c *ExecConfig) { c.Args = append(c.Args, args...) }
 }
@@ -84,8 +84,8 @@ func WithExecCwd(path string) ExecOption {
 }
 
 // WithExecTimeout sets a time limit, measured by the sandbox's clock. On expiry the command and its
-// process tree are killed, and a call that waits for it fails with ErrExecTimeout. It is rounded up to
-// whole seconds and must be more than 0.
+// process tree are killed, and a call that waits for it fails with ErrExecTimeout. It is rounded up
+// to whole seconds and must be more than 0.
 func WithExecTimeout(d time.Duration) ExecOption {
 	return func(c *ExecConfig) {
 		if c.Timeout = d; d <= 0 {
@@ -145,8 +145,8 @@ func WithExecRlimit(resource RlimitResource, limit uint64) ExecOption {
 	return WithExecRlimitRange(resource, limit, limit)
 }
 
-// WithExecRlimitRange sets the soft and the hard limit of a resource. The soft limit must not exceed
-// the hard one.
+// WithExecRlimitRange sets the soft and the hard limit of a resource. The soft limit must not
+// exceed the hard one.
 func WithExecRlimitRange(resource RlimitResource, soft, hard uint64) ExecOption {
 	return func(c *ExecConfig) { c.Rlimits = append(c.Rlimits, Rlimit{resource, soft, hard}) }
 }
@@ -167,8 +167,8 @@ func WithExecDrain(d time.Duration) ExecOption {
 // WithExecWaitForEOF forwards output until every writer has closed it.
 func WithExecWaitForEOF() ExecOption { return func(c *ExecConfig) { c.WaitForEOF = true } }
 
-// WithExecMaxOutput limits how many bytes of each output a collecting call keeps; it only counts the
-// rest. See ExecOutput.Truncated.
+// WithExecMaxOutput limits how many bytes of each output a collecting call keeps; it only counts
+// the rest. See ExecOutput.Truncated.
 func WithExecMaxOutput(bytes int64) ExecOption {
 	return func(c *ExecConfig) {
 		if c.MaxOutput = bytes; bytes == 0 {
@@ -180,9 +180,9 @@ func WithExecMaxOutput(bytes int64) ExecOption {
 	}
 }
 
-// WithStdout writes standard output to w instead of collecting it, as os/exec's Cmd.Stdout does: from
-// the goroutine that calls Exec, Shell, Collect or Wait. If w fails, that call fails, and Exec and Shell
-// kill the command. Recv still returns the output.
+// WithStdout writes standard output to w instead of collecting it, as os/exec's Cmd.Stdout does:
+// from the goroutine that calls Exec, Shell, Collect or Wait. If w fails, that call fails, and Exec
+// and Shell kill the command. Recv still returns the output.
 func WithStdout(w io.Writer) ExecOption { return func(c *ExecConfig) { c.Stdout = w } }
 
 // WithStderr writes standard error to w; see WithStdout. Both may use the same writer.

@@ -9,14 +9,18 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-func newExecConfig(opts []ExecOption) *ExecConfig {
-	c := &ExecConfig{}
+// applied applies options to a config. It ignores nil options.
+func applied[C any, O ~func(*C)](c *C, opts []O) *C {
 	for _, option := range opts {
 		if option != nil {
 			option(c)
 		}
 	}
 	return c
+}
+
+func newExecConfig(opts []ExecOption) *ExecConfig {
+	return applied(&ExecConfig{}, opts)
 }
 
 // raw validates what C cannot express and returns the options for C.

@@ -42,16 +42,16 @@ func newExecHandle(made startedExec, config *ExecConfig) *ExecHandle {
 	return h
 }
 
-// ID returns the session id: 32 hexadecimal digits, never reused. It is the same in every language, in
-// logs and in msb.
+// ID returns the session id: 32 hexadecimal digits, never reused. It is the same in every language,
+// in logs and in msb.
 func (h *ExecHandle) ID() (string, error) {
 	id, err := h.raw.ID()
 	return id, wrap(err)
 }
 
-// TakeStdin returns the writing end of the input, once: nil if there is none or it was taken before.
-// It is independent of the handle; the caller closes it, which ends the input. If it is not taken,
-// closing the handle closes it.
+// TakeStdin returns the writing end of the input, once: nil if there is none or it was taken
+// before. It is independent of the handle; the caller closes it, which ends the input. If it is not
+// taken, closing the handle closes it.
 func (h *ExecHandle) TakeStdin() *ExecSink {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -71,8 +71,8 @@ func (h *ExecHandle) read() error {
 	return &Error{Kind: ErrBusy, Message: "another goroutine or a pipe reads this handle"}
 }
 
-// Recv waits for the next event. At the end every call returns ExecEventDone. Cancelling loses no event:
-// the next call returns it.
+// Recv waits for the next event. At the end every call returns ExecEventDone. Cancelling loses no
+// event: the next call returns it.
 func (h *ExecHandle) Recv(ctx context.Context) (*ExecEvent, error) {
 	if err := h.read(); err != nil {
 		return nil, err
@@ -123,9 +123,10 @@ func (h *ExecHandle) Collect(ctx context.Context) (*ExecOutput, error) {
 	return h.outputOf(raw)
 }
 
-// Wait waits until the command exits and returns its exit code; -1 if a signal killed it. Output until
-// then goes to the writers of WithStdout and WithStderr, else it is discarded. It can be called again.
-// With StdoutPipe or StderrPipe no piped output is discarded: the caller must read the pipes.
+// Wait waits until the command exits and returns its exit code; -1 if a signal killed it. Output
+// until then goes to the writers of WithStdout and WithStderr, else it is discarded. It can be
+// called again. With StdoutPipe or StderrPipe no piped output is discarded: the caller must read
+// the pipes.
 func (h *ExecHandle) Wait(ctx context.Context) (int, error) {
 	h.mu.Lock()
 	p := h.pipes
@@ -150,8 +151,8 @@ func (h *ExecHandle) Wait(ctx context.Context) (int, error) {
 	return out.ExitCode(), err
 }
 
-// Exit returns the exit status and resource usage once Recv, Wait or Collect has reported the exit; nil
-// before, and if the command did not start or was lost.
+// Exit returns the exit status and resource usage once Recv, Wait or Collect has reported the exit;
+// nil before, and if the command did not start or was lost.
 func (h *ExecHandle) Exit() *ExecExit { return h.exit.Load() }
 
 // drain writes output to the writers until the command exits or its output ends. Output without a
@@ -237,18 +238,19 @@ func (h *ExecHandle) outputOf(raw *ffi.Output) (*ExecOutput, error) {
 }
 
 // Position returns this handle's position in the output: after the last byte that it delivered,
-// collected or discarded, counting both outputs together. Sandbox.Reattach can continue there. missed
-// is how many of the bytes requested from Reattach are no longer kept.
+// collected or discarded, counting both outputs together. Sandbox.Reattach can continue there.
+// missed is how many of the bytes requested from Reattach are no longer kept.
 func (h *ExecHandle) Position() (position ReattachFrom, missed uint64, err error) {
 	at, missed, err := h.raw.Position()
 	return ReattachFrom(at), missed, wrap(err)
 }
 
-// Kill sends SIGKILL to the command's process tree. If the command has already ended, errors.Is matches
-// the error with os.ErrProcessDone.
+// Kill sends SIGKILL to the command's process tree. If the command has already ended, errors.Is
+// matches the error with os.ErrProcessDone.
 func (h *ExecHandle) Kill(ctx context.Context) error { return h.Control().Kill(ctx) }
 
-// Signal sends a signal to the command's process group. The number is Linux's: int(syscall.SIGTERM).
+// Signal sends a signal to the command's process group. The number is Linux's:
+// int(syscall.SIGTERM).
 func (h *ExecHandle) Signal(ctx context.Context, signal int) error {
 	return h.Control().Signal(ctx, signal)
 }
@@ -258,7 +260,8 @@ func (h *ExecHandle) Resize(ctx context.Context, rows, cols uint16) error {
 	return h.Control().Resize(ctx, rows, cols)
 }
 
-// Close closes the handle and wakes blocked calls. The command keeps running. Closing again is a no-op.
+// Close closes the handle and wakes blocked calls. The command keeps running. Closing again is a
+// no-op.
 func (h *ExecHandle) Close() error {
 	err := h.raw.Close()
 	h.mu.Lock()

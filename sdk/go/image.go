@@ -78,9 +78,9 @@ func progressFunc(report func(Progress)) func(ffi.Progress) {
 }
 
 // WithProgress reports the progress of the image pull or import. CreateSandbox calls report on the
-// caller's goroutine, after each layer and about ten times a second; a short phase may be skipped. An
-// image that is a directory has no progress. A panic in report propagates through CreateSandbox and
-// cancels it like a context that is done.
+// caller's goroutine, after each layer and about ten times a second; a short phase may be skipped.
+// An image that is a directory has no progress. A panic in report propagates through CreateSandbox
+// and cancels it like a context that is done.
 func WithProgress(report func(Progress)) SandboxOption {
 	return func(c *sandboxConfig) { c.progress = progressFunc(report) }
 }
@@ -150,11 +150,12 @@ func WithImageName(name string) ImageOption {
 	}
 }
 
-// PullImage pulls an image such as "python:3.12" from its registry, even if it is in the store already;
-// unchanged layers are not downloaded again. When ctx is done the pull is cancelled at once, and what
-// was downloaded is kept for the next pull.
+// PullImage pulls an image such as "python:3.12" from its registry, even if it is in the store
+// already; unchanged layers are not downloaded again. When ctx is done the pull is cancelled at
+// once, and what was downloaded is kept for the next pull.
 //
-// Expected errors are of the kinds ErrImageNotFound, ErrImageUnauthorized and ErrRegistryUnreachable.
+// Expected errors are of the kinds ErrImageNotFound, ErrImageUnauthorized and
+// ErrRegistryUnreachable.
 func PullImage(ctx context.Context, name string, opts ...ImageOption) (*ImageInfo, error) {
 	return loadImage(ctx, name, opts, func(c *imageConfig) (*ffi.Image, error) {
 		if c.name != "" {
@@ -164,9 +165,9 @@ func PullImage(ctx context.Context, name string, opts ...ImageOption) (*ImageInf
 	})
 }
 
-// ImportImage imports an image from an archive of a root filesystem, from the output of docker save, or
-// from an OCI image layout; archives may be compressed with gzip or zstd. It is cancelled as PullImage
-// is. A missing path is an error of kind ErrInvalidConfig.
+// ImportImage imports an image from an archive of a root filesystem, from the output of docker
+// save, or from an OCI image layout; archives may be compressed with gzip or zstd. It is cancelled
+// as PullImage is. A missing path is an error of kind ErrInvalidConfig.
 func ImportImage(ctx context.Context, path string, opts ...ImageOption) (*ImageInfo, error) {
 	return loadImage(ctx, path, opts, func(c *imageConfig) (*ffi.Image, error) {
 		return ffi.ImportImage(path, c.name)
@@ -176,12 +177,7 @@ func ImportImage(ctx context.Context, path string, opts ...ImageOption) (*ImageI
 func loadImage(
 	ctx context.Context, from string, opts []ImageOption, begin func(*imageConfig) (*ffi.Image, error),
 ) (*ImageInfo, error) {
-	c := &imageConfig{}
-	for _, option := range opts {
-		if option != nil {
-			option(c)
-		}
-	}
+	c := applied(&imageConfig{}, opts)
 	if c.err != nil {
 		return nil, c.err
 	}
@@ -204,7 +200,8 @@ func loadImage(
 	return newImageInfo(raw), nil
 }
 
-// ListImages returns all images in the store, newest first. All programs of this user share the store.
+// ListImages returns all images in the store, newest first. All programs of this user share the
+// store.
 func ListImages(ctx context.Context) ([]ImageInfo, error) {
 	raw, err := runBlocking(ctx, ffi.ListImages, nil)
 	all := make([]ImageInfo, 0, len(raw))
@@ -214,9 +211,9 @@ func ListImages(ctx context.Context) ([]ImageInfo, error) {
 	return all, err
 }
 
-// RemoveImage removes a name of an image, and the image with its last name. Given an id, it removes all
-// names. An image that a sandbox uses is an error of kind ErrImageInUse; WithForce removes its names,
-// and PruneImages removes the image once that sandbox is removed.
+// RemoveImage removes a name of an image, and the image with its last name. Given an id, it removes
+// all names. An image that a sandbox uses is an error of kind ErrImageInUse; WithForce removes its
+// names, and PruneImages removes the image once that sandbox is removed.
 func RemoveImage(ctx context.Context, name string, opts ...RemoveOption) error {
 	if err := validImage(name); err != nil {
 		return err
@@ -236,8 +233,8 @@ type pruneConfig struct{ all bool }
 // WithNamed also removes images that have a name.
 func WithNamed() PruneOption { return func(c *pruneConfig) { c.all = true } }
 
-// PruneImages removes images without a name that no sandbox uses, and leftovers of downloads. It waits
-// for pulls and imports in progress, and returns roughly how many bytes it freed.
+// PruneImages removes images without a name that no sandbox uses, and leftovers of downloads. It
+// waits for pulls and imports in progress, and returns roughly how many bytes it freed.
 func PruneImages(ctx context.Context, opts ...PruneOption) (uint64, error) {
 	var config pruneConfig
 	for _, option := range opts {

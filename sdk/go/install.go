@@ -7,9 +7,10 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-// EnsureInstalled checks that the loaded library matches this SDK and finds its programs: msb-runner
-// (or MSB_RUNNER) and msb-agent (or MSB_AGENT). A missing part is an error of kind ErrNotInstalled that
-// names what was searched for and where. Doctor reports drivers. It downloads and changes nothing.
+// EnsureInstalled checks that the loaded library matches this SDK and finds its programs:
+// msb-runner (or MSB_RUNNER) and msb-agent (or MSB_AGENT). A missing part is an error of kind
+// ErrNotInstalled that names what was searched for and where. Doctor reports drivers. It downloads
+// and changes nothing.
 func EnsureInstalled(ctx context.Context) error {
 	header, library, version, path := ffi.Versions()
 	if header != library {

@@ -55,8 +55,8 @@ type LogRecord struct {
 	Data []byte
 	// PID is the process id in the sandbox, with LogStarted.
 	PID uint32
-	// Argv is the program and its arguments, with LogStarted and LogFailed. Invalid UTF-8 in them is
-	// replaced.
+	// Argv is the program and its arguments, with LogStarted and LogFailed. Invalid UTF-8 in them
+	// is replaced.
 	Argv []string
 	// TTY reports, with LogStarted, whether the session has a terminal.
 	TTY bool
@@ -98,16 +98,12 @@ type LogReader struct {
 	reading sync.Mutex
 }
 
-// Logs opens the log of the sandbox: the output and the exits of its sessions. A sandbox has one only if
-// it was created WithLog; else that is an error of kind ErrInvalidConfig. The log is kept until the
-// sandbox is removed and can be read after it has ended; the oldest part is dropped for lack of room.
+// Logs opens the log of the sandbox: the output and the exits of its sessions. A sandbox has one
+// only if it was created WithLog; else that is an error of kind ErrInvalidConfig. The log is kept
+// until the sandbox is removed and can be read after it has ended; the oldest part is dropped for
+// lack of room.
 func (s *Sandbox) Logs(ctx context.Context, opts ...LogOption) (*LogReader, error) {
-	c := &logConfig{}
-	for _, option := range opts {
-		if option != nil {
-			option(c)
-		}
-	}
+	c := applied(&logConfig{}, opts)
 	if c.err != nil {
 		return nil, c.err
 	}
@@ -143,8 +139,8 @@ var logKinds = [...]LogKind{
 	ffi.LogsIncomplete: LogIncomplete,
 }
 
-// Next waits for the next record, in log order. At the end it returns io.EOF; with WithLogFollow, when
-// the sandbox has ended. Cancelling loses no record.
+// Next waits for the next record, in log order. At the end it returns io.EOF; with WithLogFollow,
+// when the sandbox has ended. Cancelling loses no record.
 func (l *LogReader) Next(ctx context.Context) (*LogRecord, error) {
 	if !l.reading.TryLock() {
 		if l.raw.Closed() {

@@ -101,7 +101,8 @@ func threads(t testing.TB) int {
 	return len(tasks)
 }
 
-// descriptors returns the number of open descriptors of this process, including one for the directory.
+// descriptors returns the number of open descriptors of this process, including one for the
+// directory.
 func descriptors(t testing.TB) int {
 	t.Helper()
 	open, err := os.ReadDir("/proc/self/fd")

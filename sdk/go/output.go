@@ -1,6 +1,7 @@
 package microsandbox
 
-// ExecOutput is the result of a command that ran to completion. An exit code other than 0 is no error.
+// ExecOutput is the result of a command that ran to completion. An exit code other than 0 is no
+// error.
 type ExecOutput struct {
 	exit                     *ExecExit // nil if unknown
 	stdout, stderr           []byte
@@ -20,8 +21,8 @@ func (e *ExecOutput) Stderr() string { return string(e.stderr) }
 // StderrBytes returns standard error without copying it.
 func (e *ExecOutput) StderrBytes() []byte { return e.stderr }
 
-// ExitCode returns the exit code, or -1 if there is none: a signal killed the command, or its exit is
-// unknown.
+// ExitCode returns the exit code, or -1 if there is none: a signal killed the command, or its exit
+// is unknown.
 func (e *ExecOutput) ExitCode() int {
 	if e == nil || e.exit == nil {
 		return -1
@@ -41,8 +42,8 @@ func (e *ExecOutput) Truncated() bool {
 	return e.stdoutTotal > uint64(len(e.stdout)) || e.stderrTotal > uint64(len(e.stderr))
 }
 
-// StdoutTotal returns the number of bytes of standard output, truncated or not. It excludes what went
-// to a writer or was received before.
+// StdoutTotal returns the number of bytes of standard output, truncated or not. It excludes what
+// went to a writer or was received before.
 func (e *ExecOutput) StdoutTotal() uint64 { return e.stdoutTotal }
 
 // StderrTotal returns the number of bytes of standard error, truncated or not.

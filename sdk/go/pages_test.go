@@ -1,7 +1,7 @@
 package microsandbox_test
 
-// The Go examples of the reference pages, unchanged except for indentation, each in its own function.
-// The commands that they run are scripts of the same names in the sandbox.
+// The Go examples of the reference pages, unchanged except for indentation, each in its own
+// function. The commands that they run are scripts of the same names in the sandbox.
 
 import (
 	"context"

@@ -11,13 +11,13 @@ import (
 // pipeSize is how many bytes one pipe buffers for its reader. A full pipe blocks the command.
 const pipeSize = 256 << 10
 
-// StdoutPipe returns a reader of standard output, which ends with the output. As with os/exec, request
-// the pipes before reading one. Output without a pipe is discarded. A command blocks while one of its
-// pipes is full, so read two pipes from two goroutines. Wait returns the exit code afterwards. From now
-// on Recv and Collect fail with ErrBusy.
+// StdoutPipe returns a reader of standard output, which ends with the output. As with os/exec,
+// request the pipes before reading one. Output without a pipe is discarded. A command blocks while
+// one of its pipes is full, so read two pipes from two goroutines. Wait returns the exit code
+// afterwards. From now on Recv and Collect fail with ErrBusy.
 //
-// The reader fails if the command did not start (ErrExecFailed) or was lost (ErrStreamLost). Closing it
-// discards the rest.
+// The reader fails if the command did not start (ErrExecFailed) or was lost (ErrStreamLost).
+// Closing it discards the rest.
 func (h *ExecHandle) StdoutPipe() (io.ReadCloser, error) { return h.pipe(0) }
 
 // StderrPipe returns a reader of standard error; see StdoutPipe.

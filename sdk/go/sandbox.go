@@ -8,9 +8,9 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-// Sandbox is a handle on a sandbox. It is safe for concurrent use. Closing it does not end the sandbox:
-// Stop, Kill, its options, or the exit of the process that created it do, the last unless it is
-// detached.
+// Sandbox is a handle on a sandbox. It is safe for concurrent use. Closing it does not end the
+// sandbox: Stop, Kill, its options, or the exit of the process that created it do, the last unless
+// it is detached.
 type Sandbox struct {
 	raw  *ffi.Sandbox
 	name string
@@ -19,8 +19,8 @@ type Sandbox struct {
 // CreateSandbox creates a sandbox and starts it. WithImage is required. Names are 1 to 128 letters,
 // digits, '.', '_' and '-', beginning with a letter or digit.
 //
-// If ctx is done first, CreateSandbox returns at once. During the image pull this cancels creation; after
-// the pull creation continues, and GetSandbox finds the sandbox.
+// If ctx is done first, CreateSandbox returns at once. During the image pull this cancels creation;
+// after the pull creation continues, and GetSandbox finds the sandbox.
 func CreateSandbox(ctx context.Context, name string, opts ...SandboxOption) (*Sandbox, error) {
 	config := newSandboxConfig(opts)
 	options, err := config.raw(name)
@@ -118,17 +118,17 @@ func (s *Sandbox) StopWithTimeout(ctx context.Context, grace time.Duration) erro
 // Kill ends the sandbox at once. Cancelling the call does not undo it.
 func (s *Sandbox) Kill(ctx context.Context) error { return do(ctx, s.raw.Kill) }
 
-// WaitUntilStopped waits until the sandbox has ended: stopped, killed, or by its options. An unexpected
-// end is an error of kind ErrSandboxCrashed.
+// WaitUntilStopped waits until the sandbox has ended: stopped, killed, or by its options. An
+// unexpected end is an error of kind ErrSandboxCrashed.
 func (s *Sandbox) WaitUntilStopped(ctx context.Context) error { return wrap(s.raw.Wait(ctx)) }
 
 // Close closes the handle and wakes blocked calls. The sandbox and its commands keep running, and
 // handles on them stay valid. Closing again is a no-op.
 func (s *Sandbox) Close() error { return wrap(s.raw.Close()) }
 
-// Detach closes the handle of a sandbox that outlives this process. A sandbox that was created without
-// WithDetached ends with the process that created it, which cannot be changed: that is an error of kind
-// ErrUnsupported, and the handle stays open.
+// Detach closes the handle of a sandbox that outlives this process. A sandbox that was created
+// without WithDetached ends with the process that created it, which cannot be changed: that is an
+// error of kind ErrUnsupported, and the handle stays open.
 func (s *Sandbox) Detach(ctx context.Context) error {
 	info, err := s.Info(ctx)
 	if err != nil {

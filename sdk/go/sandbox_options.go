@@ -52,14 +52,15 @@ func flag(bit uint32) SandboxOption {
 	return func(c *sandboxConfig) { c.options.Flags |= bit }
 }
 
-// WithImage sets the image by its name, as in docker: "python:3.12". A value that begins with /, ./ or
-// ../ is the path of a directory, which is the root filesystem and is never modified, or of an archive.
+// WithImage sets the image by its name, as in docker: "python:3.12". A value that begins with /, ./
+// or ../ is the path of a directory, which is the root filesystem and is never modified, or of an
+// archive.
 func WithImage(image string) SandboxOption {
 	return text("image", image, func(o *ffi.SandboxOptions) *string { return &o.Image })
 }
 
-// WithDriver sets the driver, such as "container". The default is MSB_DRIVER, or else the first usable
-// driver with hardware isolation; see Doctor.
+// WithDriver sets the driver, such as "container". The default is MSB_DRIVER, or else the first
+// usable driver with hardware isolation; see Doctor.
 func WithDriver(driver string) SandboxOption {
 	return text("driver", driver, func(o *ffi.SandboxOptions) *string { return &o.Driver })
 }
@@ -74,8 +75,8 @@ func WithShell(path string) SandboxOption {
 	return text("shell", path, func(o *ffi.SandboxOptions) *string { return &o.Shell })
 }
 
-// WithUser sets the default user of commands, instead of the image's or root: a name, uid, name:group
-// or uid:gid of the image.
+// WithUser sets the default user of commands, instead of the image's or root: a name, uid,
+// name:group or uid:gid of the image.
 func WithUser(user string) SandboxOption {
 	return text("user", user, func(o *ffi.SandboxOptions) *string { return &o.User })
 }
@@ -99,8 +100,8 @@ func WithCPUs(cpus float64) SandboxOption {
 	}
 }
 
-// WithMemory sets how much memory the sandbox may use, in MiB, 16 to 16,777,216. The default is 2 GiB
-// or half of the host's memory, whichever is less.
+// WithMemory sets how much memory the sandbox may use, in MiB, 16 to 16,777,216. The default is 2
+// GiB or half of the host's memory, whichever is less.
 func WithMemory(mib int) SandboxOption {
 	return func(c *sandboxConfig) {
 		if c.options.MemoryMib = uint32(mib); mib < 16 || mib > mostMiB {
@@ -181,18 +182,19 @@ func merge(into *map[string]string, more map[string]string) {
 // WithReplace ends and removes an existing sandbox of the same name.
 func WithReplace() SandboxOption { return flag(ffi.Replace) }
 
-// WithDetached lets the sandbox outlive the process that creates it. Without it the sandbox ends within
-// two seconds of the end of this process.
+// WithDetached lets the sandbox outlive the process that creates it. Without it the sandbox ends
+// within two seconds of the end of this process.
 func WithDetached() SandboxOption { return flag(ffi.Detached) }
 
-// WithNetwork gives the sandbox access to the network. Creation fails if the driver cannot provide it.
+// WithNetwork gives the sandbox access to the network. Creation fails if the driver cannot provide
+// it.
 func WithNetwork() SandboxOption { return flag(ffi.Network) }
 
 // WithLog records the output of the sandbox's commands in a log; see Sandbox.Logs.
 func WithLog() SandboxOption { return flag(ffi.Log) }
 
-// WithLogLimits is WithLog with limits: at most files (2 to 10,000) of at most maxBytes each (at least
-// 524,288); a new file replaces the oldest. The default is 4 files of 16 MiB.
+// WithLogLimits is WithLog with limits: at most files (2 to 10,000) of at most maxBytes each (at
+// least 524,288); a new file replaces the oldest. The default is 4 files of 16 MiB.
 func WithLogLimits(maxBytes uint64, files int) SandboxOption {
 	return func(c *sandboxConfig) {
 		c.options.Flags |= ffi.Log
@@ -219,13 +221,7 @@ func WithBootTimeout(d time.Duration) SandboxOption {
 }
 
 func newSandboxConfig(opts []SandboxOption) *sandboxConfig {
-	c := &sandboxConfig{}
-	for _, option := range opts {
-		if option != nil {
-			option(c)
-		}
-	}
-	return c
+	return applied(&sandboxConfig{}, opts)
 }
 
 // raw validates what C cannot express and returns the options for C.

@@ -5,8 +5,8 @@ import "C"
 
 import "unsafe"
 
-// arena is one block of C memory that is lent for the duration of a call and holds all its arguments.
-// C must not be passed structs that contain pointers to Go memory.
+// arena is one block of C memory that is lent for the duration of a call and holds all its
+// arguments. C must not be passed structs that contain pointers to Go memory.
 type arena struct {
 	base unsafe.Pointer
 	rest []byte

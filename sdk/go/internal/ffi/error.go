@@ -39,8 +39,8 @@ func systemError(action string, err error) *Error {
 	return &Error{Status: IO, Origin: C.MSB_ORIGIN_HOST, Message: fmt.Sprintf("cannot %s: %v", action, err)}
 }
 
-// Versions returns the ABI versions of the header and the loaded library, and the library's version and
-// path.
+// Versions returns the ABI versions of the header and the loaded library, and the library's version
+// and path.
 func Versions() (header, library uint32, version, path string) {
 	if name := C.go_library_path(); name != nil {
 		path = C.GoString(name)

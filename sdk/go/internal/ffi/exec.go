@@ -41,8 +41,8 @@ const (
 // FromNow is the position of what is still to come.
 const FromNow = C.MSB_FROM_NOW
 
-// Exec is a handle on a command. One goroutine at a time may be in Next, Wait or Collect; the caller
-// ensures it.
+// Exec is a handle on a command. One goroutine at a time may be in Next, Wait or Collect; the
+// caller ensures it.
 type Exec struct {
 	raw   *C.msb_exec
 	ready *Ready
@@ -197,8 +197,8 @@ func (e *Exec) read(ctx context.Context, look func() C.msb_status) (C.msb_status
 	return status, err
 }
 
-// Next waits for the next event, which is valid until Release. The caller releases it before the next
-// call.
+// Next waits for the next event, which is valid until Release. The caller releases it before the
+// next call.
 func (e *Exec) Next(ctx context.Context) (*Event, error) {
 	_, err := e.read(ctx, func() C.msb_status { return C.go_recv(e.raw, &e.event, &e.err) })
 	if err != nil {
@@ -208,8 +208,8 @@ func (e *Exec) Next(ctx context.Context) (*Event, error) {
 	return &e.last, nil
 }
 
-// Release releases the event of Next, which returns its credit to the command. It may be called after
-// Close.
+// Release releases the event of Next, which returns its credit to the command. It may be called
+// after Close.
 func (e *Exec) Release() {
 	C.msb_event_release(&e.event)
 	e.last = Event{}

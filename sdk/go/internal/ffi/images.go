@@ -51,8 +51,8 @@ func (r *Ready) untilReported(ctx context.Context, look func() C.msb_status, rep
 	return status, err
 }
 
-// reporter returns a function that reports all pending progress. Without a callback it reads none, so
-// that progress never wakes the caller.
+// reporter returns a function that reports all pending progress. Without a callback it reads none,
+// so that progress never wakes the caller.
 func reporter(look func(*C.msb_progress, *C.msb_error) C.msb_status, callback func(Progress)) func() {
 	if callback == nil {
 		return func() {}
@@ -67,8 +67,8 @@ func reporter(look func(*C.msb_progress, *C.msb_error) C.msb_status, callback fu
 	}
 }
 
-// WaitReady waits until the sandbox is created, started or found, and reports the progress of its image.
-// callback may be nil.
+// WaitReady waits until the sandbox is created, started or found, and reports the progress of its
+// image. callback may be nil.
 func (s *Sandbox) WaitReady(ctx context.Context, callback func(Progress)) error {
 	defer runtime.KeepAlive(s)
 	err := C.go_error()
@@ -102,8 +102,8 @@ func PullImage(name string) (*Image, error) {
 	return newImage(raw), nil
 }
 
-// ImportImage starts the import of an image from a file or directory; an empty name selects the name in
-// the archive.
+// ImportImage starts the import of an image from a file or directory; an empty name selects the
+// name in the archive.
 func ImportImage(path, name string) (*Image, error) {
 	a := newArena(textSize(path) + textSize(name))
 	defer a.free()

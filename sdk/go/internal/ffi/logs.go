@@ -22,7 +22,8 @@ const (
 	LogsIncomplete = C.MSB_LOG_INCOMPLETE
 )
 
-// Logs is a reader of a sandbox's log. One goroutine at a time may be in Next; the caller ensures it.
+// Logs is a reader of a sandbox's log. One goroutine at a time may be in Next; the caller ensures
+// it.
 type Logs struct {
 	raw    *C.msb_log
 	ready  *Ready

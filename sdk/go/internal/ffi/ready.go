@@ -10,9 +10,9 @@ import (
 
 // Ready waits in Go's poller until the descriptor of a handle is readable.
 //
-// One goroutine per handle polls on behalf of all waiters, so that a wait can be cancelled without side
-// effects and holds no thread. It polls a duplicate of the descriptor, because an os.File closes its
-// own; the first wait makes the duplicate.
+// One goroutine per handle polls on behalf of all waiters, so that a wait can be cancelled without
+// side effects and holds no thread. It polls a duplicate of the descriptor, because an os.File
+// closes its own; the first wait makes the duplicate.
 type Ready struct {
 	descriptor func() (int, error)
 
@@ -34,8 +34,8 @@ func newReady(descriptor func() (int, error)) *Ready {
 	return &Ready{descriptor: descriptor, closed: make(chan struct{})}
 }
 
-// Wait waits until the descriptor is readable, perhaps spuriously. The caller has found nothing to read
-// before. When ctx is done it returns the context's error at once.
+// Wait waits until the descriptor is readable, perhaps spuriously. The caller has found nothing to
+// read before. When ctx is done it returns the context's error at once.
 func (r *Ready) Wait(ctx context.Context) error {
 	p, err := r.join()
 	if err != nil {

@@ -118,7 +118,8 @@ func RemoveSandbox(name string, force bool) error {
 	return check(C.msb_sandbox_remove(a.text(name), flags, &err), &err)
 }
 
-// AttachOptions select what to attach the terminal to: a command, or else a session, or else the shell.
+// AttachOptions select what to attach the terminal to: a command, or else a session, or else the
+// shell.
 type AttachOptions struct {
 	Exec       *ExecOptions
 	Session    string
