@@ -1,4 +1,4 @@
-// Runs a command and tells what became of it: collect.mjs IMAGE COMMAND [ARGUMENT...]
+// Runs a command and prints its output: collect.mjs IMAGE COMMAND [ARGUMENT...]
 import { ExecFailedError, Sandbox } from "microsandbox";
 
 const [, , image, cmd, ...args] = process.argv;

@@ -10,7 +10,7 @@ try {
   const { stdout, stderr, exited } = handle.pipes();
   const input = (await handle.takeStdin()).toWritable();
   await Promise.all([
-    // A script that does not read all of its input is no failure.
+    // A script may leave a part of its input unread.
     pipeline(process.stdin, input).catch((error) => {
       if (error.kind !== "broken_pipe") throw error;
     }),

@@ -1,4 +1,4 @@
-// Runs many commands at once and gives up those that take too long: many.mjs IMAGE
+// Runs many commands at once and cancels those that take too long: many.mjs IMAGE
 import { Sandbox } from "microsandbox";
 
 const [, , image] = process.argv;
@@ -11,6 +11,6 @@ const outcomes = await Promise.allSettled(
   ),
 );
 const done = outcomes.filter(({ status }) => status === "fulfilled").length;
-console.log(`${done} done, ${outcomes.length - done} given up`);
+console.log(`${done} done, ${outcomes.length - done} cancelled`);
 await sandbox.kill();
 await Sandbox.remove(sandbox.name);

@@ -1,11 +1,11 @@
-/* addon.h - what the files of the addon share.
+/* addon.h - declarations shared by the files of the addon.
  *
- * The addon is thin: it makes calls of microsandbox.h that do not wait, polls descriptors in node's
- * loop, and makes the few calls that do wait on threads of its own. Everything else is TypeScript.
+ * The addon is thin: it makes the non-blocking calls of microsandbox.h, polls descriptors in node's
+ * loop, and makes the few blocking calls on threads of its own. Everything else is TypeScript.
  *
- * An `instance` belongs to one environment of node, the main thread's or a worker's, and is touched
- * by that environment's thread only. A `cell` is a handle of the library's with what is needed to
- * wait for it; JavaScript holds it as an external. An environment that ends closes all its cells.
+ * An `instance` belongs to one node environment, of the main thread or a worker, and only that
+ * environment's thread uses it. A `cell` is a handle of the library with the state needed to wait
+ * for it; JavaScript holds it as an external. The end of an environment closes all its cells.
  */
 #ifndef ADDON_H
 #define ADDON_H
@@ -25,9 +25,9 @@ struct cell {
     struct cell *next, **link; /* in the instance's list, while the handle is open */
     struct instance *instance;
     void *handle;     /* NULL once it is closed */
-    uv_poll_t *poll;  /* made when somebody waits for the first time */
-    napi_ref waiting; /* the function to call, while somebody waits */
-    int references;   /* JavaScript's and libuv's */
+    uv_poll_t *poll;  /* created by the first wait */
+    napi_ref waiting; /* the callback while a call waits */
+    int references;   /* of JavaScript and libuv */
 };
 
 struct instance {
@@ -37,17 +37,17 @@ struct instance {
     napi_async_cleanup_hook_handle cleanup;
     struct mailbox *mailbox;
     struct cell *cells;
-    int32_t *told;    /* memory shared with JavaScript: the kind and number of the last event */
+    int32_t *last;    /* memory shared with JavaScript: kind and value of the last event */
     int64_t lent;     /* bytes of outputs that JavaScript holds */
-    int64_t lent_max; /* above this they are copied */
-    int open;         /* libuv's handles that are not closed yet */
-    int references;   /* the environment's, one per cell and one per handle of libuv's */
+    int64_t lent_max; /* beyond this limit they are copied */
+    int open;         /* libuv handles that are not closed yet */
+    int references;   /* of the environment, each cell and each libuv handle */
     bool ending;
 };
 
 /* ---- values.c ---- */
 
-/* A failure of Node-API here is a mistake of the addon's, unless the environment is ending. */
+/* A failure of Node-API here is a bug in the addon, unless the environment is ending. */
 void check(napi_env env, napi_status status, const char *call);
 #define MUST(call) check(env, (call), #call)
 
@@ -60,6 +60,8 @@ napi_value text(napi_env env, const char *from);
 napi_value copied(napi_env env, const void *data, size_t len);
 napi_value object(napi_env env);
 void set(napi_env env, napi_value object, const char *name, napi_value value);
+/* Returns an array of two values. */
+napi_value pair(napi_env env, napi_value first, napi_value second);
 napi_value texts(napi_env env, const char *const *list, size_t len);
 napi_value error_value(napi_env env, const msb_error *err);
 /* Throws when a call failed. */
@@ -72,19 +74,19 @@ napi_value host_value(napi_env env, const msb_driver_entries *drivers,
                       const msb_wall_entries *walls);
 
 void arguments(napi_env env, napi_callback_info info, size_t count, napi_value *out);
-/* Numbers and BigInts alike; 0 for anything else. */
+/* Returns a number or BigInt; 0 for anything else. */
 uint64_t to_u64(napi_env env, napi_value value);
-/* A field that is a number, also a fraction; 0 without it. */
+/* Returns a numeric field, possibly a fraction; 0 if missing. */
 double real(napi_env env, napi_value from, const char *name);
 uint64_t field(napi_env env, napi_value from, const char *name);
 bool has(napi_env env, napi_value from, const char *name, napi_value *value);
 
-/* What a call is lent: copies with a NUL behind them, all given back at once. */
+/* Memory lent to a call: NUL-terminated copies, released together. */
 struct lent {
     struct lent_block *first;
 };
 void *keep(struct lent *lent, void *memory);
-void give_back(struct lent *lent);
+void lent_release(struct lent *lent);
 const char *lend(napi_env env, struct lent *lent, napi_value from, const char *name, size_t *len);
 const char *const *lend_all(napi_env env, struct lent *lent, napi_value from, const char *name,
                             size_t *len);
@@ -101,7 +103,7 @@ void lend_exec_options(napi_env env, struct lent *lent, napi_value from, msb_exe
 struct instance *instance_of(napi_env env);
 bool instance_make(napi_env env, napi_value exports);
 void instance_release(struct instance *instance);
-/* Starts and ends libuv's handles, so that the instance outlives them. */
+/* Opens and closes libuv handles, so that the instance outlives them. */
 void *loop_handle(struct instance *instance, int type, void *data);
 void loop_handle_close(void *handle, uv_close_cb closed);
 void loop_handle_closed(struct instance *instance);
@@ -114,7 +116,7 @@ extern const size_t cell_functions_len;
 /* ---- job.c ---- */
 
 struct mailbox *mailbox_make(struct instance *instance);
-/* From here on, jobs that end are thrown away. */
+/* Closes the mailbox: jobs that end later are discarded. */
 void mailbox_close(struct mailbox *mailbox);
 extern const napi_property_descriptor job_functions[];
 extern const size_t job_functions_len;

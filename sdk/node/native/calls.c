@@ -1,11 +1,12 @@
-/* calls.c - the calls that never wait, and the module. */
+/* calls.c - the non-blocking calls, and the module. */
 #include "addon.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Outputs from this size on are lent to JavaScript and smaller ones copied. Events are always
- * copied: their release is the command's leave to go on, which no garbage collector may withhold. */
+/* Outputs of at least this size are lent to JavaScript, smaller ones copied. Events are always
+ * copied: their release returns credit to the command, which must not depend on garbage collection.
+ * */
 #define LEND_FROM (8 << 10)
 #define LENT_MAX (INT64_C(1) << 30)
 
@@ -25,7 +26,7 @@ static napi_value sandbox_create(napi_env env, napi_callback_info info)
     arguments(env, info, 1, &from);
     lend_sandbox_options(env, &lent, from, &options);
     status = msb_sandbox_create(&options, &sandbox, &err);
-    give_back(&lent);
+    lent_release(&lent);
     return failed(env, status, &err) ? NULL : cell_value(env, sandbox);
 }
 
@@ -41,11 +42,11 @@ static napi_value sandbox_open(napi_env env, napi_callback_info info)
     arguments(env, info, 1, &from);
     status = msb_sandbox_open(lend(env, &lent, from, "name", NULL),
                               (uint32_t)field(env, from, "flags"), &sandbox, &err);
-    give_back(&lent);
+    lent_release(&lent);
     return failed(env, status, &err) ? NULL : cell_value(env, sandbox);
 }
 
-static napi_value look(napi_env env, napi_callback_info info,
+static napi_value sandbox_poll(napi_env env, napi_callback_info info,
                        msb_status (*call)(msb_sandbox *, int64_t, msb_error *))
 {
     msb_error err = MSB_ERROR_INIT;
@@ -57,21 +58,21 @@ static napi_value look(napi_env env, napi_callback_info info,
     return failed(env, status, &err) ? NULL : boolean(env, status == MSB_OK);
 }
 
-/* sandboxReady(sandbox): whether it is. */
+/* sandboxReady(sandbox): whether it is ready. */
 static napi_value sandbox_ready(napi_env env, napi_callback_info info)
 {
-    return look(env, info, msb_sandbox_wait_ready);
+    return sandbox_poll(env, info, msb_sandbox_wait_ready);
 }
 
-/* sandboxEnded(sandbox): whether it has. */
+/* sandboxEnded(sandbox): whether it has ended. */
 static napi_value sandbox_ended(napi_env env, napi_callback_info info)
 {
-    return look(env, info, msb_sandbox_wait);
+    return sandbox_poll(env, info, msb_sandbox_wait);
 }
 
 /* ---- commands ---- */
 
-/* execStream(sandbox, options, whether there is to be a sink): [exec, sink or null]. */
+/* execStream(sandbox, options, pipe): [exec, sink or null]. */
 static napi_value exec_stream(napi_env env, napi_callback_info info)
 {
     msb_exec_options options = MSB_EXEC_OPTIONS_INIT;
@@ -79,7 +80,7 @@ static napi_value exec_stream(napi_env env, napi_callback_info info)
     struct lent lent = {NULL};
     msb_exec *exec = NULL;
     msb_sink *sink = NULL;
-    napi_value argument[3] = {NULL}, value = NULL;
+    napi_value argument[3] = {NULL};
     msb_status status;
     bool pipe = false;
 
@@ -88,13 +89,10 @@ static napi_value exec_stream(napi_env env, napi_callback_info info)
     lend_exec_options(env, &lent, argument[1], &options);
     status = msb_exec_stream(to_cell(env, argument[0])->handle, &options, &exec,
                              pipe ? &sink : NULL, &err);
-    give_back(&lent);
+    lent_release(&lent);
     if (failed(env, status, &err))
         return NULL;
-    MUST(napi_create_array_with_length(env, 2, &value));
-    MUST(napi_set_element(env, value, 0, cell_value(env, exec)));
-    MUST(napi_set_element(env, value, 1, cell_value(env, sink)));
-    return value;
+    return pair(env, cell_value(env, exec), cell_value(env, sink));
 }
 
 static napi_value exec_id(napi_env env, napi_callback_info info)
@@ -113,19 +111,16 @@ static napi_value exec_id(napi_env env, napi_callback_info info)
 static napi_value exec_position(napi_env env, napi_callback_info info)
 {
     msb_error err = MSB_ERROR_INIT;
-    napi_value exec = NULL, value = NULL;
+    napi_value exec = NULL;
     uint64_t position = 0, missed = 0;
 
     arguments(env, info, 1, &exec);
     if (failed(env, msb_exec_position(to_cell(env, exec)->handle, &position, &missed, &err), &err))
         return NULL;
-    MUST(napi_create_array_with_length(env, 2, &value));
-    MUST(napi_set_element(env, value, 0, number(env, (double)position)));
-    MUST(napi_set_element(env, value, 1, number(env, (double)missed)));
-    return value;
+    return pair(env, number(env, (double)position), number(env, (double)missed));
 }
 
-/* What an event carries; its kind and number are told beside it. */
+/* Returns the payload of an event; its kind and value are in `last`. */
 static napi_value event_value(napi_env env, const msb_event *event)
 {
     switch (event->kind) {
@@ -141,29 +136,29 @@ static napi_value event_value(napi_env env, const msb_event *event)
     }
 }
 
-typedef msb_status (*one_event_fn)(msb_exec *, int64_t, msb_event *, msb_error *);
+typedef msb_status (*next_event_fn)(msb_exec *, int64_t, msb_event *, msb_error *);
 
-/* told[0] becomes the event's kind, 0 at the end, AGAIN when there is nothing yet; told[1] its
- * number, at the end the flags. */
-static napi_value one_event(napi_env env, napi_callback_info info, one_event_fn call)
+/* Sets last[0] to the event's kind, 0 at the end, AGAIN if no event is available; last[1] to its
+ * value, at the end to the flags. */
+static napi_value next_event(napi_env env, napi_callback_info info, next_event_fn call)
 {
     msb_event event = MSB_EVENT_INIT;
     msb_error err = MSB_ERROR_INIT;
     napi_value exec = NULL, value;
     msb_status status;
-    int32_t *told = instance_of(env)->told;
+    int32_t *last = instance_of(env)->last;
 
     arguments(env, info, 1, &exec);
     status = call(to_cell(env, exec)->handle, 0, &event, &err);
     if (failed(env, status, &err))
         return NULL;
     if (status != MSB_OK) {
-        told[0] = status == MSB_EOF ? 0 : AGAIN;
-        told[1] = (int32_t)event.flags;
+        last[0] = status == MSB_EOF ? 0 : AGAIN;
+        last[1] = (int32_t)event.flags;
         return undefined(env);
     }
-    told[0] = (int32_t)event.kind;
-    told[1] = (int32_t)event.value;
+    last[0] = (int32_t)event.kind;
+    last[1] = (int32_t)event.value;
     value = event_value(env, &event);
     msb_event_release(&event);
     return value;
@@ -171,31 +166,31 @@ static napi_value one_event(napi_env env, napi_callback_info info, one_event_fn 
 
 static napi_value exec_recv(napi_env env, napi_callback_info info)
 {
-    return one_event(env, info, msb_exec_recv);
+    return next_event(env, info, msb_exec_recv);
 }
 
 static napi_value exec_wait(napi_env env, napi_callback_info info)
 {
-    return one_event(env, info, msb_exec_wait);
+    return next_event(env, info, msb_exec_wait);
 }
 
 /* ---- logs ---- */
 
-/* logsRecv(logs): the next record; its kind is told as that of events. */
+/* logsRecv(logs): the next record; its kind is in `last`, as that of events. */
 static napi_value logs_recv(napi_env env, napi_callback_info info)
 {
     msb_log_record record = MSB_LOG_RECORD_INIT;
     msb_error err = MSB_ERROR_INIT;
     napi_value logs = NULL, value, time = NULL;
     msb_status status;
-    int32_t *told = instance_of(env)->told;
+    int32_t *last = instance_of(env)->last;
 
     arguments(env, info, 1, &logs);
     status = msb_log_recv(to_cell(env, logs)->handle, 0, &record, &err);
     if (failed(env, status, &err))
         return NULL;
-    told[0] = status == MSB_OK ? (int32_t)record.kind : status == MSB_EOF ? 0 : AGAIN;
-    told[1] = (int32_t)record.value;
+    last[0] = status == MSB_OK ? (int32_t)record.kind : status == MSB_EOF ? 0 : AGAIN;
+    last[1] = (int32_t)record.value;
     if (status != MSB_OK)
         return undefined(env);
     value = object(env);
@@ -213,14 +208,14 @@ static napi_value logs_recv(napi_env env, napi_callback_info info)
 
 /* ---- collected outputs ---- */
 
-/* An output that JavaScript holds parts of. */
+/* An output whose memory is lent to JavaScript. */
 struct held {
     msb_output output;
     struct instance *instance;
     int holders;
 };
 
-static void let_go(struct held *held)
+static void held_release(struct held *held)
 {
     if (--held->holders > 0)
         return;
@@ -229,7 +224,7 @@ static void let_go(struct held *held)
     free(held);
 }
 
-static void part_collected(napi_env env, void *data, void *hint)
+static void slice_finalize(napi_env env, void *data, void *hint)
 {
     struct held *held = hint;
     const msb_output *output = &held->output;
@@ -237,10 +232,10 @@ static void part_collected(napi_env env, void *data, void *hint)
     (void)env;
     held->instance->lent -=
         (int64_t)(data == output->stdout_data ? output->stdout_len : output->stderr_len);
-    let_go(held);
+    held_release(held);
 }
 
-static napi_value part(napi_env env, struct held *held, const uint8_t *data, size_t len)
+static napi_value slice(napi_env env, struct held *held, const uint8_t *data, size_t len)
 {
     struct instance *instance = held->instance;
     napi_value value = NULL;
@@ -249,8 +244,8 @@ static napi_value part(napi_env env, struct held *held, const uint8_t *data, siz
         return copied(env, data, len);
     held->holders++;
     instance->lent += (int64_t)len;
-    /* Not every host of Node-API allows memory of others. */
-    if (napi_create_external_buffer(env, len, (void *)(uintptr_t)data, part_collected, held,
+    /* Not every Node-API host supports external memory. */
+    if (napi_create_external_buffer(env, len, (void *)(uintptr_t)data, slice_finalize, held,
                                     &value) == napi_ok)
         return value;
     instance->lent -= (int64_t)len;
@@ -265,8 +260,8 @@ static napi_value output_value(napi_env env, struct held *held)
 
     set(env, value, "kind", number(env, output->kind));
     set(env, value, "flags", number(env, output->flags));
-    set(env, value, "stdout", part(env, held, output->stdout_data, output->stdout_len));
-    set(env, value, "stderr", part(env, held, output->stderr_data, output->stderr_len));
+    set(env, value, "stdout", slice(env, held, output->stdout_data, output->stdout_len));
+    set(env, value, "stderr", slice(env, held, output->stderr_data, output->stderr_len));
     set(env, value, "stdoutTotal", number(env, (double)output->stdout_total));
     set(env, value, "stderrTotal", number(env, (double)output->stderr_total));
     set(env, value, "exit", exit_value(env, output->exit));
@@ -275,7 +270,7 @@ static napi_value output_value(napi_env env, struct held *held)
     return value;
 }
 
-/* execCollect(exec): what it had put out, undefined when it goes on. */
+/* execCollect(exec): the output, undefined while the command runs. */
 static napi_value exec_collect(napi_env env, napi_callback_info info)
 {
     struct held *held = allocate(1, sizeof *held);
@@ -291,11 +286,11 @@ static napi_value exec_collect(napi_env env, napi_callback_info info)
     status = msb_exec_collect(to_cell(env, exec)->handle, 0, &held->output, &err);
     if (!failed(env, status, &err))
         value = status == MSB_OK ? output_value(env, held) : undefined(env);
-    let_go(held);
+    held_release(held);
     return value;
 }
 
-/* lentMax(bytes): how much of outputs JavaScript may hold without a copy, for tests. */
+/* lentMax(bytes): sets how many bytes of outputs may be lent to JavaScript, for tests. */
 static napi_value lent_max(napi_env env, napi_callback_info info)
 {
     napi_value most = NULL;
@@ -307,7 +302,7 @@ static napi_value lent_max(napi_env env, napi_callback_info info)
 
 /* ---- input ---- */
 
-/* sinkWrite(sink, buffer, offset): how many bytes were taken, undefined when there is no room. */
+/* sinkWrite(sink, buffer, offset): how many bytes were written, undefined if there is no room. */
 static napi_value sink_write(napi_env env, napi_callback_info info)
 {
     msb_error err = MSB_ERROR_INIT;
@@ -351,11 +346,11 @@ const size_t call_functions_len = sizeof call_functions / sizeof *call_functions
 NAPI_MODULE_INIT()
 {
     if (msb_abi_version() != MSB_ABI_VERSION) {
-        MUST(napi_throw_error(env, NULL, "libmicrosandbox has another ABI than this addon"));
+        MUST(napi_throw_error(env, NULL, "cannot load the addon: wrong ABI of libmicrosandbox"));
         return NULL;
     }
     if (!instance_make(env, exports)) {
-        MUST(napi_throw_error(env, NULL, "the event loop takes no more handles"));
+        MUST(napi_throw_error(env, NULL, "cannot load the addon: the event loop is full"));
         return NULL;
     }
     instance_of(env)->lent_max = LENT_MAX;

@@ -1,4 +1,4 @@
-/* cell.c - the instance of an environment, and handles that can be waited for. */
+/* cell.c - the instance of an environment, and handles that can be awaited. */
 #include "addon.h"
 
 #include <stdlib.h>
@@ -20,7 +20,7 @@ void instance_release(struct instance *instance)
     free(instance);
 }
 
-static void environment_is_gone(napi_env env, void *data, void *hint)
+static void instance_finalize(napi_env env, void *data, void *hint)
 {
     (void)env, (void)hint;
     instance_release(data);
@@ -41,7 +41,7 @@ void loop_handle_close(void *handle, uv_close_cb closed)
     uv_close(handle, closed);
 }
 
-/* One of them is no more. When all are, an environment that ends may go on ending. */
+/* Drops a reference. The last one lets an ending environment continue to end. */
 void loop_handle_closed(struct instance *instance)
 {
     if (--instance->open == 0 && instance->ending)
@@ -51,7 +51,7 @@ void loop_handle_closed(struct instance *instance)
 
 static void cell_close(struct cell *cell);
 
-/* The environment ends: nothing may be left in the loop, and nobody will close the handles. */
+/* The environment ends: removes everything from the loop and closes all handles. */
 static void end(napi_async_cleanup_hook_handle handle, void *data)
 {
     struct instance *instance = data;
@@ -62,7 +62,7 @@ static void end(napi_async_cleanup_hook_handle handle, void *data)
         cell_close(instance->cells);
     napi_async_destroy(instance->env, instance->context);
     mailbox_close(instance->mailbox);
-    instance->ending = true; /* mailbox_close has left at least one handle to be closed */
+    instance->ending = true; /* mailbox_close leaves at least one handle to be closed */
     instance_release(instance);
 }
 
@@ -70,25 +70,25 @@ bool instance_make(napi_env env, napi_value exports)
 {
     struct instance *instance = allocate(1, sizeof *instance);
     napi_value buffer = NULL, array = NULL;
-    void *told = NULL;
+    void *last = NULL;
 
     instance->env = env;
     instance->references = 1;
     MUST(napi_get_uv_event_loop(env, &instance->loop));
-    MUST(napi_set_instance_data(env, instance, environment_is_gone, NULL));
+    MUST(napi_set_instance_data(env, instance, instance_finalize, NULL));
     MUST(napi_async_init(env, NULL, text(env, "microsandbox"), &instance->context));
     instance->mailbox = mailbox_make(instance);
     if (!instance->mailbox)
         return false;
     MUST(napi_add_async_cleanup_hook(env, end, instance, &instance->cleanup));
-    MUST(napi_create_arraybuffer(env, 2 * sizeof *instance->told, &told, &buffer));
+    MUST(napi_create_arraybuffer(env, 2 * sizeof *instance->last, &last, &buffer));
     MUST(napi_create_typedarray(env, napi_int32_array, 2, buffer, 0, &array));
-    set(env, exports, "told", array);
-    instance->told = told; /* lives as long as the exports do */
+    set(env, exports, "last", array);
+    instance->last = last; /* lives as long as the exports */
     return true;
 }
 
-/* Calls a function from the loop, and then what it has made ready to run. */
+/* Calls a function from the loop, then runs microtasks. */
 void call_back(struct instance *instance, napi_ref function, size_t count, napi_value *argument)
 {
     napi_env env = instance->env;
@@ -130,14 +130,14 @@ static void poll_closed(uv_handle_t *poll)
     loop_handle_closed(instance);
 }
 
-static void forget(struct cell *cell)
+static void cell_disarm(struct cell *cell)
 {
     if (cell->waiting)
         napi_delete_reference(cell->instance->env, cell->waiting);
     cell->waiting = NULL;
 }
 
-/* The descriptor leaves the loop before the handle, whose descriptor it is, is closed. */
+/* Removes the descriptor from the loop before its handle is closed. */
 static void cell_close(struct cell *cell)
 {
     void *handle = cell->handle;
@@ -148,7 +148,7 @@ static void cell_close(struct cell *cell)
     *cell->link = cell->next;
     if (cell->next)
         cell->next->link = cell->link;
-    forget(cell);
+    cell_disarm(cell);
     if (cell->poll) {
         uv_poll_stop(cell->poll);
         loop_handle_close(cell->poll, poll_closed);
@@ -157,11 +157,11 @@ static void cell_close(struct cell *cell)
     msb_handle_close(handle);
 }
 
-/* What a handle may hold, for the collector, which sees only a few words and would let forgotten
- * handles and their descriptors pile up. */
+/* Memory that a handle may hold, reported to the garbage collector, which otherwise sees a few
+ * words and would let unreachable handles and their descriptors pile up. */
 enum { WEIGHT = 256 << 10 };
 
-static void collected(napi_env env, void *data, void *hint)
+static void cell_finalize(napi_env env, void *data, void *hint)
 {
     int64_t total = 0;
 
@@ -171,7 +171,7 @@ static void collected(napi_env env, void *data, void *hint)
     cell_release(data);
 }
 
-/* A handle of which JavaScript is to be the owner; null for none. */
+/* Wraps a handle that JavaScript owns; null for none. */
 napi_value cell_value(napi_env env, void *handle)
 {
     struct instance *instance;
@@ -192,7 +192,7 @@ napi_value cell_value(napi_env env, void *handle)
     if (cell->next)
         cell->next->link = &cell->next;
     instance->cells = cell;
-    MUST(napi_create_external(env, cell, collected, NULL, &value));
+    MUST(napi_create_external(env, cell, cell_finalize, NULL, &value));
     MUST(napi_adjust_external_memory(env, WEIGHT, &total));
     return value;
 }
@@ -245,8 +245,8 @@ static bool poll_make(napi_env env, struct cell *cell)
     return true;
 }
 
-/* arm(cell, callback): calls it once, when the handle is ready, and keeps the loop running until
- * then. Not when there is a callback already. */
+/* arm(cell, callback): calls it once when the handle is ready, and keeps the loop alive until then.
+ * No effect if a callback is set already. */
 static napi_value arm(napi_env env, napi_callback_info info)
 {
     napi_value argument[2] = {NULL};
@@ -258,13 +258,13 @@ static napi_value arm(napi_env env, napi_callback_info info)
         return undefined(env);
     MUST(napi_create_reference(env, argument[1], 1, &cell->waiting));
     if (uv_poll_start(cell->poll, UV_READABLE, readable) != 0) {
-        forget(cell);
+        cell_disarm(cell);
         MUST(napi_throw_error(env, NULL, "the descriptor cannot be polled"));
     }
     return undefined(env);
 }
 
-/* disarm(cell): nobody waits any more. */
+/* disarm(cell): removes the callback. */
 static napi_value disarm(napi_env env, napi_callback_info info)
 {
     napi_value argument = NULL;
@@ -272,7 +272,7 @@ static napi_value disarm(napi_env env, napi_callback_info info)
 
     arguments(env, info, 1, &argument);
     cell = to_cell(env, argument);
-    forget(cell);
+    cell_disarm(cell);
     if (cell->poll)
         uv_poll_stop(cell->poll);
     return undefined(env);
@@ -292,7 +292,7 @@ static napi_value close_handle(napi_env env, napi_callback_info info)
     return boolean(env, open);
 }
 
-/* counts(): how much there is, for tests. */
+/* counts(): open resources, for tests. */
 static napi_value counts(napi_env env, napi_callback_info info)
 {
     struct instance *instance = instance_of(env);

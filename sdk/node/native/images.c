@@ -1,4 +1,4 @@
-/* images.c - getting images; what is in the store is asked for by jobs. */
+/* images.c - image pulls and imports; jobs query the store. */
 #include "addon.h"
 
 static napi_value image_value(napi_env env, const msb_image_entry *entry)
@@ -44,7 +44,7 @@ static napi_value image_pull(napi_env env, napi_callback_info info)
 
     arguments(env, info, 1, &from);
     status = msb_image_pull(lend(env, &lent, from, "name", NULL), &image, &err);
-    give_back(&lent);
+    lent_release(&lent);
     return failed(env, status, &err) ? NULL : cell_value(env, image);
 }
 
@@ -60,11 +60,11 @@ static napi_value image_import(napi_env env, napi_callback_info info)
     arguments(env, info, 1, &from);
     status = msb_image_import(lend(env, &lent, from, "path", NULL),
                               lend(env, &lent, from, "name", NULL), &image, &err);
-    give_back(&lent);
+    lent_release(&lent);
     return failed(env, status, &err) ? NULL : cell_value(env, image);
 }
 
-/* imageWait(image): what is known about it, undefined while it is not there. */
+/* imageWait(image): its description, undefined while in progress. */
 static napi_value image_wait(napi_env env, napi_callback_info info)
 {
     msb_image_entries list = MSB_IMAGE_ENTRIES_INIT;
@@ -81,7 +81,7 @@ static napi_value image_wait(napi_env env, napi_callback_info info)
     return value;
 }
 
-/* What is new, undefined when nothing is. */
+/* Returns new progress, undefined if there is none. */
 static napi_value progress_value(napi_env env, msb_status status, const msb_progress *progress,
                                  const msb_error *err)
 {

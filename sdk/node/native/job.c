@@ -1,9 +1,9 @@
-/* job.c - calls that wait for the sandbox or the disk, on threads of the addon's own.
+/* job.c - calls that block on the sandbox or the disk, on threads of the addon.
  *
- * Not on libuv's pool: a sandbox that takes long to stop would hold up files and names of the whole
- * process, and a process that exits joins that pool. The threads here are detached. What they know
- * of an environment is its mailbox, which outlives it; a job that ends after its environment did is
- * thrown away.
+ * Not on libuv's pool: a slow stop of a sandbox would block file system and DNS calls of the whole
+ * process, and an exiting process joins that pool. The threads here are detached. They access an
+ * environment only through its mailbox, which outlives it; a job that ends after its environment is
+ * discarded.
  */
 #include "addon.h"
 
@@ -15,7 +15,7 @@
 
 enum job_kind {
     SIGNAL, RESIZE, REATTACH, SESSIONS, INFO, LIST, DOCTOR, LOGS, IMAGES,
-    /* These may take as long as they like, so each has a thread to itself. */
+    /* These are unbounded, so each has its own thread. */
     STOP, KILL, REMOVE, ATTACH, IMAGE_REMOVE, IMAGE_PRUNE,
 };
 
@@ -27,7 +27,7 @@ struct job {
     void *handle;
     uint64_t number[2];
     struct lent lent;
-    const char *name; /* a session's, sandbox's or image's */
+    const char *name; /* of a session, sandbox or image */
     msb_exec_options command;
     msb_attach_options attach;
     msb_log_options wanted;
@@ -46,13 +46,13 @@ struct job {
     uint64_t freed;
 };
 
-/* Where jobs go when they are done. */
+/* Receives finished jobs. */
 struct mailbox {
     pthread_mutex_t lock;
     struct job *first, **last;
     uv_async_t *async; /* NULL when the environment is ending */
     struct instance *instance;
-    size_t references; /* the instance's, and one per job */
+    size_t references; /* of the instance and of each job */
 };
 
 /* ---- the threads ---- */
@@ -74,7 +74,7 @@ static msb_status call(struct job *job)
     case RESIZE:
         return msb_exec_resize(handle, (uint16_t)job->number[0], (uint16_t)job->number[1], err);
     case REATTACH:
-        /* A sink that nobody wants would end the input of all when it is closed. */
+        /* An unwanted sink would end the session's input when it is closed. */
         return msb_exec_reattach(handle, job->name, (int64_t)job->number[0], &job->exec,
                                  job->number[1] ? &job->sink : NULL, err);
     case SESSIONS:
@@ -118,8 +118,8 @@ static void mailbox_release(struct mailbox *mailbox)
     free(mailbox);
 }
 
-/* Frees a job and what it still owns, on any thread. Its callback went with its environment. */
-static void throw_away(struct job *job)
+/* Frees a job and what it still owns, on any thread. The environment has freed its callback. */
+static void job_free(struct job *job)
 {
     struct mailbox *mailbox = job->mailbox;
 
@@ -134,7 +134,7 @@ static void throw_away(struct job *job)
         msb_handle_close(job->sink);
     if (job->logs)
         msb_handle_close(job->logs);
-    give_back(&job->lent);
+    lent_release(&job->lent);
     free(job);
     mailbox_release(mailbox);
 }
@@ -154,7 +154,7 @@ static void post(struct job *job)
     }
     pthread_mutex_unlock(&mailbox->lock);
     if (!open)
-        throw_away(job);
+        job_free(job);
 }
 
 static void run(struct job *job)
@@ -190,7 +190,7 @@ static void *run_many(void *unused)
     }
 }
 
-/* A detached thread that gets no signals: those are the program's. */
+/* Starts a detached thread that blocks all signals, which belong to the program. */
 static bool spawn(void *(*start)(void *), void *argument)
 {
     pthread_attr_t attributes;
@@ -208,11 +208,11 @@ static bool spawn(void *(*start)(void *), void *argument)
     return started;
 }
 
-static void refuse(struct job *job)
+static void job_fail(struct job *job)
 {
     job->status = job->err.status = MSB_E_LIMIT;
     job->err.origin = MSB_ORIGIN_HOST;
-    snprintf(job->err.message, sizeof job->err.message, "no thread can be started");
+    snprintf(job->err.message, sizeof job->err.message, "cannot start a thread");
     post(job);
 }
 
@@ -222,13 +222,13 @@ static void start(struct job *job)
 
     if (job->kind >= STOP) {
         if (!spawn(run_one, job))
-            refuse(job);
+            job_fail(job);
         return;
     }
     pthread_mutex_lock(&pool.lock);
     started = pool.running > 0;
     if (pool.running < POOL_THREADS && spawn(run_many, NULL)) {
-        pool.running++; /* it waits for the lock before it looks */
+        pool.running++; /* it acquires the lock before it looks */
         started = true;
     }
     if (started) {
@@ -238,7 +238,7 @@ static void start(struct job *job)
     }
     pthread_mutex_unlock(&pool.lock);
     if (!started)
-        refuse(job);
+        job_fail(job);
 }
 
 /* ---- the mailbox, on the environment's thread ---- */
@@ -249,9 +249,7 @@ static napi_value value_of(napi_env env, struct job *job)
 
     switch (job->kind) {
     case REATTACH:
-        MUST(napi_create_array_with_length(env, 2, &value));
-        MUST(napi_set_element(env, value, 0, cell_value(env, job->exec)));
-        MUST(napi_set_element(env, value, 1, cell_value(env, job->sink)));
+        value = pair(env, cell_value(env, job->exec), cell_value(env, job->sink));
         job->exec = NULL, job->sink = NULL;
         return value;
     case SESSIONS:
@@ -276,7 +274,7 @@ static napi_value value_of(napi_env env, struct job *job)
     }
 }
 
-static void tell(napi_env env, struct job *job)
+static void deliver(napi_env env, struct job *job)
 {
     napi_handle_scope scope = NULL;
     napi_value argument[2];
@@ -286,10 +284,10 @@ static void tell(napi_env env, struct job *job)
     argument[1] = job->status < 0 ? undefined(env) : value_of(env, job);
     call_back(job->mailbox->instance, job->callback, 2, argument);
     MUST(napi_close_handle_scope(env, scope));
-    throw_away(job);
+    job_free(job);
 }
 
-static struct job *take_one(struct mailbox *mailbox)
+static struct job *mailbox_pop(struct mailbox *mailbox)
 {
     struct job *job;
 
@@ -310,9 +308,9 @@ static void posted(uv_async_t *async)
     napi_env env = mailbox->instance->env;
     struct job *job;
 
-    /* What a callback does may end the environment, and then there is nothing more to take. */
-    while ((job = take_one(mailbox)) != NULL)
-        tell(env, job);
+    /* A callback may end the environment, after which the mailbox is empty. */
+    while ((job = mailbox_pop(mailbox)) != NULL)
+        deliver(env, job);
 }
 
 struct mailbox *mailbox_make(struct instance *instance)
@@ -325,7 +323,7 @@ struct mailbox *mailbox_make(struct instance *instance)
     mailbox->references = 1;
     mailbox->async = loop_handle(instance, UV_ASYNC, mailbox);
     if (uv_async_init(instance->loop, mailbox->async, posted) != 0)
-        return NULL; /* the module cannot be loaded, and node says so */
+        return NULL; /* the module cannot be loaded, which node reports */
     uv_handle_set_data((uv_handle_t *)mailbox->async, mailbox);
     uv_unref((uv_handle_t *)mailbox->async);
     return mailbox;
@@ -355,7 +353,7 @@ void mailbox_close(struct mailbox *mailbox)
     while (job) {
         struct job *next = job->next;
 
-        throw_away(job);
+        job_free(job);
         job = next;
     }
     loop_handle_close(async, async_closed);
@@ -377,7 +375,7 @@ static void describe_attach(napi_env env, struct job *job, napi_value from)
     job->attach.exec = &job->command;
 }
 
-/* Queues a job on a cell or null, by a name or null, with two numbers. The callback gets an error
+/* Queues a job on a cell or null, with a name or null and two numbers. The callback gets an error
  * or null, and a value. */
 static napi_value queue(napi_env env, napi_callback_info info, enum job_kind kind)
 {
@@ -436,7 +434,7 @@ JOB(image_list, IMAGES)
 JOB(image_remove, IMAGE_REMOVE)
 JOB(image_prune, IMAGE_PRUNE)
 
-/* hold(whether): whether somebody awaits a job, so that the process is to go on. */
+/* hold(whether): whether a job is awaited, which keeps the process alive. */
 static napi_value hold(napi_env env, napi_callback_info info)
 {
     struct mailbox *mailbox = instance_of(env)->mailbox;

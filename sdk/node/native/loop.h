@@ -1,7 +1,7 @@
 /* loop.h - the few functions of libuv that the addon uses.
  *
- * node exports them, and node-api-headers, which is all that a build needs, has no uv.h. Handles are
- * opaque: libuv says how large they are. Types and numbers are those of libuv 1, whose ABI is stable.
+ * node exports them, but node-api-headers, the only build dependency, has no uv.h. Handles are
+ * opaque: libuv returns their size. Types and numbers are those of libuv 1, whose ABI is stable.
  */
 #ifndef LOOP_H
 #define LOOP_H

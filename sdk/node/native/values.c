@@ -1,10 +1,10 @@
-/* values.c - values and errors of JavaScript, and back. */
+/* values.c - converts values and errors to and from JavaScript. */
 #include "addon.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Whether JavaScript may still run: not in a worker that is being terminated. */
+/* Returns whether JavaScript may still run, which it may not in a terminating worker. */
 static bool alive(napi_env env)
 {
     napi_value array = NULL;
@@ -91,6 +91,16 @@ void set(napi_env env, napi_value object, const char *name, napi_value value)
     MUST(napi_set_named_property(env, object, name, value));
 }
 
+napi_value pair(napi_env env, napi_value first, napi_value second)
+{
+    napi_value value = NULL;
+
+    MUST(napi_create_array_with_length(env, 2, &value));
+    MUST(napi_set_element(env, value, 0, first));
+    MUST(napi_set_element(env, value, 1, second));
+    return value;
+}
+
 napi_value texts(napi_env env, const char *const *list, size_t len)
 {
     napi_value value = NULL;
@@ -123,7 +133,7 @@ bool failed(napi_env env, msb_status status, const msb_error *err)
     return true;
 }
 
-/* ---- what became of a command ---- */
+/* ---- results of commands ---- */
 
 napi_value exit_value(napi_env env, const msb_exec_exit *exit)
 {
@@ -328,7 +338,7 @@ double real(napi_env env, napi_value from, const char *name)
     return number;
 }
 
-/* ---- what calls are lent ---- */
+/* ---- memory lent to calls ---- */
 
 struct lent_block {
     struct lent_block *next;
@@ -345,7 +355,7 @@ void *keep(struct lent *lent, void *memory)
     return memory;
 }
 
-void give_back(struct lent *lent)
+void lent_release(struct lent *lent)
 {
     while (lent->first) {
         struct lent_block *block = lent->first;

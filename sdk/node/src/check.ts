@@ -1,15 +1,15 @@
 /**
- * What is refused before anything is sent, and how values are passed to the addon.
+ * Validates arguments before anything is sent, and converts them for the addon.
  *
  * @internal
  * @module
  */
 import { InvalidArgumentError } from "./errors";
 
-/** A text, or bytes where a text cannot say it: a file's name need not be valid UTF-8. */
+/** A string, or bytes where the value need not be valid UTF-8, such as a file name. */
 export type Text = string | Uint8Array;
 
-/** A text without NUL, which no program could be given. */
+/** Encodes a string that must not contain NUL. */
 export function text(what: string, value: Text): Buffer {
   if (typeof value !== "string" && !(value instanceof Uint8Array)) {
     throw new InvalidArgumentError(`${what} is neither a string nor a Uint8Array`);
@@ -20,7 +20,7 @@ export function text(what: string, value: Text): Buffer {
   return bytes;
 }
 
-/** As `text`, and not empty; `undefined` for what is not set. */
+/** Encodes a string as `text` does, and rejects an empty one; `undefined` if not set. */
 export function optional(what: string, value: Text | undefined): Buffer | undefined {
   if (value === undefined) return undefined;
   const bytes = text(what, value);
@@ -28,7 +28,7 @@ export function optional(what: string, value: Text | undefined): Buffer | undefi
   return bytes;
 }
 
-/** `NAME=value`. */
+/** Encodes `NAME=value`. */
 export function pair(what: string, key: Text, value: Text): Buffer {
   const name = text(`the name of ${what}`, key);
   if (name.length === 0 || name.includes("=")) {
@@ -38,28 +38,28 @@ export function pair(what: string, key: Text, value: Text): Buffer {
   return Buffer.concat([name, Buffer.from("="), text(`the value of ${what}`, value)]);
 }
 
-/** The same bytes as a Buffer; strings are encoded as UTF-8. */
+/** Returns the same bytes as a Buffer; strings are encoded as UTF-8. */
 export function bytesOf(data: Uint8Array | string): Buffer {
   if (typeof data === "string") return Buffer.from(data);
   if (data instanceof Uint8Array) return Buffer.from(data.buffer, data.byteOffset, data.byteLength);
   throw new InvalidArgumentError("data is neither a string nor a Uint8Array");
 }
 
-/** A boolean, and nothing that could be taken for one; false for what is not set. */
+/** Validates a boolean; false if not set. */
 export function truth(what: string, value: boolean | undefined): boolean {
   if (value === undefined || typeof value === "boolean") return value ?? false;
   throw new InvalidArgumentError(`${what} is ${JSON.stringify(value)}, not true or false`);
 }
 
-/** A number of processors, whole or not. */
+/** Validates a number of processors, which may be a fraction. */
 export function processors(value: number): number {
   if (typeof value === "number" && value > 0 && value <= 4096) return value;
   throw new InvalidArgumentError(`cpus is ${value}; it must be more than 0 and at most 4096`);
 }
 
-/** A whole number within bounds. */
+/** Validates an integer within bounds. */
 export function whole(what: string, value: number | bigint, least: number, most: number): number {
-  // `Number` alone would take a boolean and a text.
+  // `Number` alone would accept booleans and strings.
   const number = typeof value === "number" || typeof value === "bigint" ? Number(value) : NaN;
   if (!Number.isInteger(number) || number < least || number > most) {
     throw new InvalidArgumentError(`${what} is ${value}, not a number from ${least} to ${most}`);
@@ -69,7 +69,7 @@ export function whole(what: string, value: number | bigint, least: number, most:
 
 const U64_MAX = 2n ** 64n - 1n;
 
-/** 0 to 2^64-1; `Infinity` is the largest, which means no limit. */
+/** Validates an integer from 0 to 2^64-1; `Infinity` is the largest, which means no limit. */
 export function u64(what: string, value: number | bigint): bigint {
   if (value === Infinity) return U64_MAX;
   if (typeof value === "bigint" && value >= 0n && value <= U64_MAX) return value;
@@ -79,7 +79,7 @@ export function u64(what: string, value: number | bigint): bigint {
   );
 }
 
-/** A time in milliseconds, also a fraction of one, as nanoseconds. */
+/** Converts milliseconds, which may be a fraction, to nanoseconds. */
 export function nanoseconds(what: string, ms: number | bigint): bigint {
   if (typeof ms === "bigint" && ms >= 0n && ms <= U64_MAX / 1_000_000n) return ms * 1_000_000n;
   if (typeof ms === "number" && ms >= 0 && ms <= Number.MAX_SAFE_INTEGER) {

@@ -6,71 +6,72 @@ import type { Progress, ProgressOptions } from "./progress";
 import type { Sandbox } from "./sandbox";
 import type { WaitOptions } from "./wait";
 
-/** When a registry is asked for an image: when it is not in the store, each time (what has not changed
- * is not fetched again), or not at all. */
+/** When an image is pulled: if it is not in the store, each time (unchanged layers are not
+ * downloaded again), or never. */
 export type PullPolicy = "missing" | "always" | "never";
 
-/** What commands in a virtual machine may do: all that root may in a kernel of its own, or what a
- * container's may. */
+/** What commands in a virtual machine may do: everything that root may do in a kernel of its own,
+ * or what commands in a container may do. */
 export type Security = "default" | "restricted";
 
-/** What a new sandbox is to be; what is left out is the default. Times are milliseconds. */
+/** Options of a new sandbox; an omitted option has its default. Times are in milliseconds. */
 export interface SandboxOptions {
   /**
-   * The name of an image, as in docker: `"python:3.12"`. Or a path, beginning with `/`, `./` or
-   * `../`: of a directory, which is the root filesystem and is never written to, or of an archive.
+   * The name of an image, as in docker: `"python:3.12"`; or a path beginning with `/`, `./` or
+   * `../`, of a directory, which is the root filesystem and is never modified, or of an archive.
    */
   image: string;
-  /** When the registry is asked for the image; `"missing"` unless set. */
+  /** When the image is pulled; `"missing"` unless set. */
   pullPolicy?: PullPolicy | undefined;
   /** Processors: 2, or a fraction such as 0.5; more than 0 and at most 4096. */
   cpus?: number | undefined;
-  /** Memory in MiB, 16 to 16,777,216; 2 GiB or half of the host's unless set, whichever is less. */
+  /** Memory in MiB, 16 to 16,777,216; unless set, the lesser of 2 GiB and half of the host's. */
   memory?: number | undefined;
   /** Processes and threads at once, at least 8; 4096 unless set. */
   pidsLimit?: number | undefined;
   /** Size of the upper layer in MiB, 16 to 16,777,216; 32 GiB unless set. */
   disk?: number | undefined;
-  /** Whether it is refused to start where a wall of the jail cannot be had; `MSB_REQUIRE_JAIL=1` in
-   * the environment says so for every sandbox. */
+  /** Whether the start fails if a wall of the jail is missing; `MSB_REQUIRE_JAIL=1` in the
+   * environment sets it for every sandbox. */
   requireJail?: boolean | undefined;
   /** What commands in a virtual machine may do; `"default"` unless set. */
   security?: Security | undefined;
-  /** Variables of every command, over those of the image. */
+  /** Variables for every command, on top of the image's. */
   env?: Record<string, string> | undefined;
-  /** Working directory of commands that name none; else the image's, else `/`. */
+  /** Default working directory of commands; else the image's, else `/`. */
   workdir?: string | undefined;
   /** Shell for scripts; else the image's, else `/bin/sh`. */
   shell?: string | undefined;
-  /** User of commands that name none: `name`, `uid`, `name:group` or `uid:gid`; else the image's,
+  /** Default user of commands: `name`, `uid`, `name:group` or `uid:gid`; else the image's,
    * else root. */
   user?: string | undefined;
   /** Host name; else the sandbox's name. */
   hostname?: string | undefined;
-  /** Notes of the caller's own. */
+  /** Labels of the caller. */
   labels?: Record<string, string> | undefined;
-  /** It outlives the process that creates it. */
+  /** Whether it outlives the process that creates it. */
   detached?: boolean | undefined;
-  /** A sandbox that has the name already is ended and removed first. */
+  /** Whether to end and remove an existing sandbox of the same name first. */
   replace?: boolean | undefined;
-  /** Ended after this time. */
+  /** Time after which it ends. */
   maxDuration?: number | undefined;
-  /** Ended when nothing ran in it for this time. */
+  /** Time of being idle after which it ends. */
   idleTimeout?: number | undefined;
   /** How long the start may take; 30,000 unless set. */
   bootTimeout?: number | undefined;
-  /** `"container"` and such; else `$MSB_DRIVER`, else the first usable with hardware isolation. */
+  /** Driver such as `"container"`; else `$MSB_DRIVER`, else the first usable one with hardware
+   * isolation. */
   driver?: string | undefined;
-  /** Whether it may reach the network. */
+  /** Whether it has access to the network. */
   network?: boolean | undefined;
   /**
-   * Whether the output of its sessions is kept in a log, and how much of it: at most `files` files
+   * Whether the output of its sessions is logged, and the limits of the log: at most `files` files
    * (2 to 10,000; 4 unless set) of `maxBytes` each (at least 524,288; 16 MiB unless set).
    */
   log?: boolean | { maxBytes?: number | undefined; files?: number | undefined } | undefined;
 }
 
-/** What creating a sandbox takes. */
+/** Options of {@link Sandbox.create}. */
 export type CreateOptions = SandboxOptions & ProgressOptions & WaitOptions;
 
 const KNOWN: ReadonlySet<string> = new Set([
@@ -79,10 +80,10 @@ const KNOWN: ReadonlySet<string> = new Set([
   "pullPolicy", "onProgress", "pidsLimit", "disk", "requireJail", "security",
 ] satisfies (keyof CreateOptions)[]);
 
-const MOST = Number.MAX_SAFE_INTEGER;
+const MAX = Number.MAX_SAFE_INTEGER;
 
-/** 0, the default, for what is not set; and zero is refused, which would mean it. */
-function number(what: string, value: number | undefined, least = 1, most = MOST): number {
+/** Validates a number. Returns 0, which means default, if not set; so a given 0 is rejected. */
+function number(what: string, value: number | undefined, least = 1, most = MAX): number {
   return value === undefined ? 0 : whole(what, value, least, most);
 }
 
@@ -95,7 +96,7 @@ const POLICIES = new Map<PullPolicy, number>([
 function policy(value: PullPolicy = "missing"): number {
   const found = POLICIES.get(value);
   if (found !== undefined) return found;
-  throw new InvalidArgumentError(`${JSON.stringify(value)} is no pull policy`);
+  throw new InvalidArgumentError(`unknown pull policy ${JSON.stringify(value)}`);
 }
 
 const SECURITIES = new Map<Security, number>([
@@ -117,8 +118,8 @@ const FLAGS = [
   ["requireJail", abi.MSB_SANDBOX_REQUIRE_JAIL],
 ] as const;
 
-/** The most that a size may be, 16 TiB in MiB. */
-const MOST_MIB = 16 * 1024 * 1024;
+/** Largest valid size, 16 TiB in MiB. */
+const MAX_MIB = 16 * 1024 * 1024;
 
 function pairs(what: string, from: Record<string, string> | undefined): Buffer[] {
   return Object.entries(from ?? {}).map(([key, value]) => pair(what, key, value));
@@ -127,7 +128,7 @@ function pairs(what: string, from: Record<string, string> | undefined): Buffer[]
 /** @internal */
 export function sandboxOptions(name: string, options: SandboxOptions): NativeSandboxOptions {
   for (const key of Object.keys(options)) {
-    if (!KNOWN.has(key)) throw new InvalidArgumentError(`a sandbox has no option ${key}`);
+    if (!KNOWN.has(key)) throw new InvalidArgumentError(`unknown sandbox option ${key}`);
   }
   const log = typeof options.log === "object" ? options.log : {};
   const logged = typeof options.log === "object" || truth("log", options.log);
@@ -145,24 +146,24 @@ export function sandboxOptions(name: string, options: SandboxOptions): NativeSan
     env: pairs("a variable", options.env),
     labels: pairs("a label", options.labels),
     cpus: options.cpus === undefined ? 0 : processors(options.cpus),
-    memoryMib: number("memory (in MiB)", options.memory, 16, MOST_MIB),
+    memoryMib: number("memory (in MiB)", options.memory, 16, MAX_MIB),
     pidsLimit: number("pidsLimit", options.pidsLimit, 8, 2 ** 32 - 1),
-    diskMib: number("disk (in MiB)", options.disk, 16, MOST_MIB),
+    diskMib: number("disk (in MiB)", options.disk, 16, MAX_MIB),
     security: securityOf(options.security),
     maxDurationMs: number("maxDuration", options.maxDuration),
     idleTimeoutMs: number("idleTimeout", options.idleTimeout),
     bootTimeoutMs: number("bootTimeout", options.bootTimeout),
-    // In C the two have their defaults together only.
+    // In C these two options have defaults only together.
     logMaxBytes: logged ? number("log.maxBytes", log.maxBytes, 524_288) || 16 << 20 : 0,
     pullPolicy: policy(options.pullPolicy),
     logFiles: logged ? number("log.files", log.files, 2, 10_000) || 4 : 0,
   };
 }
 
-/** Builds a sandbox step by step: `Sandbox.builder(name).image(...).create()`. */
+/** Builder of a sandbox: `Sandbox.builder(name).image(...).create()`. */
 export class SandboxBuilder {
   #options: Partial<SandboxOptions> = {};
-  #told: ProgressOptions["onProgress"];
+  #onProgress: ProgressOptions["onProgress"];
 
   /** @internal */
   constructor(
@@ -184,8 +185,8 @@ export class SandboxBuilder {
     return this.#set("pullPolicy", policy);
   }
   /** As {@link ProgressOptions.onProgress}. */
-  onProgress(told: (progress: Progress) => void): this {
-    this.#told = told;
+  onProgress(callback: (progress: Progress) => void): this {
+    this.#onProgress = callback;
     return this;
   }
   /** As {@link SandboxOptions.cpus}. */
@@ -212,11 +213,11 @@ export class SandboxBuilder {
   security(security: Security): this {
     return this.#set("security", security);
   }
-  /** Adds one variable of every command. */
+  /** Adds one variable for every command. */
   env(key: string, value: string): this {
     return this.envs({ [key]: value });
   }
-  /** Adds many variables of every command. */
+  /** Adds many variables for every command. */
   envs(vars: Record<string, string>): this {
     return this.#set("env", { ...this.#options.env, ...vars });
   }
@@ -236,11 +237,11 @@ export class SandboxBuilder {
   hostname(hostname: string): this {
     return this.#set("hostname", hostname);
   }
-  /** Adds one note of the caller's own. */
+  /** Adds one label. */
   label(key: string, value: string): this {
     return this.labels({ [key]: value });
   }
-  /** Adds many notes. */
+  /** Adds many labels. */
   labels(labels: Record<string, string>): this {
     return this.#set("labels", { ...this.#options.labels, ...labels });
   }
@@ -277,10 +278,10 @@ export class SandboxBuilder {
     return this.#set("log", log);
   }
 
-  /** As {@link Sandbox.create}. */
+  /** Creates the sandbox; see {@link Sandbox.create}. */
   async create(options: WaitOptions = {}): Promise<Sandbox> {
     const { image } = this.#options;
-    if (image === undefined) throw new InvalidArgumentError("a sandbox needs an image");
-    return this.make(this.name, { ...this.#options, image, onProgress: this.#told, ...options });
+    if (image === undefined) throw new InvalidArgumentError("the sandbox has no image");
+    return this.make(this.name, { ...this.#options, image, onProgress: this.#onProgress, ...options });
   }
 }

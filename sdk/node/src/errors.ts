@@ -4,11 +4,11 @@ import type { StatusKind } from "./abi";
 import type { NativeFailure } from "./native";
 import type { ExecOutput } from "./output";
 
-/** Who noticed a failure: the call itself was wrong, this host, the driver, the connection, or the
- * agent in the sandbox. */
+/** Who detected a failure: the caller (an invalid call), this host, the driver, the transport, or
+ * the agent in the sandbox. */
 export type ErrorOrigin = "caller" | "host" | "driver" | "transport" | "agent";
 
-/** Why a command never started. */
+/** Why a command did not start. */
 export type ExecFailureKind =
   | "not_found"
   | "permission_denied"
@@ -21,10 +21,10 @@ export type ExecFailureKind =
   | "pty_setup_failed"
   | "other";
 
-/** What kind of failure it was, the same in every language. */
+/** Kind of a failure, the same in every language. */
 export type ErrorKind = ExecFailureKind | Exclude<StatusKind, "exec_failed">;
 
-/** What an error knows besides its message. @internal */
+/** Details of an error besides its message. @internal */
 export interface Detail {
   errno?: number | undefined;
   errnoName?: string | undefined;
@@ -33,22 +33,22 @@ export interface Detail {
 
 const ORIGINS: readonly ErrorOrigin[] = ["caller", "host", "driver", "transport", "agent"];
 
-/** The name of an errno of Linux: `"ENOENT"`; `undefined` for 0. */
+/** Returns the name of a Linux errno, such as `"ENOENT"`; `undefined` for 0. */
 function nameOf(errno: number | undefined): string | undefined {
   return errno ? getSystemErrorName(-errno) : undefined;
 }
 
-/** The error of every call of this package. */
+/** Base class of all errors of this package. */
 export class MicrosandboxError extends Error {
-  /** What kind of failure, for callers that branch on it. */
+  /** Kind of the failure, for callers that branch on it. */
   readonly kind: ErrorKind;
-  /** The name of the system's error where there is one (`"ENOENT"`), else `ERR_MSB_` and the kind. */
+  /** Name of the system error if there is one (`"ENOENT"`), else `ERR_MSB_` and the kind. */
   readonly code: string;
-  /** The system's error number, of the host or the guest as `origin` says. */
+  /** System error number, of the host or the guest according to `origin`. */
   readonly errno: number | undefined;
-  /** Its name. */
+  /** Name of the system error. */
   readonly errnoName: string | undefined;
-  /** Who noticed. */
+  /** Who detected the failure. */
   readonly origin: ErrorOrigin;
 
   /** @internal */
@@ -66,12 +66,12 @@ export class MicrosandboxError extends Error {
   }
 }
 
-/** The command never started; `kind` says why. */
+/** The command did not start; `kind` is the reason. */
 export class ExecFailedError extends MicrosandboxError {
   declare readonly kind: ExecFailureKind;
   /** The step that failed: `"execve"`, `"chdir"`, ... */
   readonly stage: string;
-  /** The program, directory or name that the step was about. */
+  /** The program, directory or name that the step concerned. */
   readonly path: string;
 
   /** @internal */
@@ -88,7 +88,7 @@ export class ExecFailedError extends MicrosandboxError {
   }
 }
 
-/** One line of a text that acts on no terminal; the library escapes messages in the same way. */
+/** Escapes terminal control characters; the library escapes messages in the same way. */
 function escaped(text: string): string {
   const hostile = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
   return text.slice(0, 200).replace(hostile, (c) => {
@@ -97,7 +97,7 @@ function escaped(text: string): string {
   });
 }
 
-/** What failed and on what. The agent's own sentence may name it already. */
+/** Returns the message with the path, which the agent's message may name already. */
 function sentence(kind: string, message: string, path: string): string {
   const why = message || kind;
   if (path === "" || why.includes(path)) return why;
@@ -106,15 +106,15 @@ function sentence(kind: string, message: string, path: string): string {
   return `cannot run ${path}: ${why}`;
 }
 
-/** The command's time ran out, and it was killed with everything that it had started. */
+/** The command timed out, and it and its process tree were killed. */
 export class ExecTimeoutError extends MicrosandboxError {
   declare readonly kind: "exec_timeout";
-  /** What it had put out until then, and how it ended. */
+  /** Its output so far and its exit status. */
   readonly output: ExecOutput;
 
   /** @internal */
   constructor(output: ExecOutput) {
-    super("exec_timeout", "the command did not end in its time and was killed", {
+    super("exec_timeout", "the command timed out and was killed", {
       errno: 110, // ETIMEDOUT
       origin: "agent",
     });
@@ -122,10 +122,10 @@ export class ExecTimeoutError extends MicrosandboxError {
   }
 }
 
-/** The connection to the sandbox was lost before the end of the command was known. */
+/** The connection to the sandbox was lost before the command's exit was known. */
 export class StreamLostError extends MicrosandboxError {
   declare readonly kind: "stream_lost";
-  /** What a collected call had gathered until then. */
+  /** The output that a collecting call had received so far. */
   readonly output: { stdout: Uint8Array; stderr: Uint8Array } | undefined;
 
   /** @internal */
@@ -135,48 +135,48 @@ export class StreamLostError extends MicrosandboxError {
   }
 }
 
-/** An argument makes no sense. */
+/** An argument is invalid. */
 export class InvalidArgumentError extends MicrosandboxError {
   /** @internal */
   constructor(message: string, detail?: Detail) {
     super("invalid_argument", message, detail);
   }
 }
-/** The sandbox cannot be what it was asked to be. */
+/** The configuration of the sandbox is invalid. */
 export class InvalidConfigError extends MicrosandboxError {}
 /** No sandbox has this name. */
 export class SandboxNotFoundError extends MicrosandboxError {}
-/** A sandbox has this name already. */
+/** A sandbox of this name already exists. */
 export class SandboxAlreadyExistsError extends MicrosandboxError {}
 /** The sandbox is not running. */
 export class SandboxNotRunningError extends MicrosandboxError {}
-/** The sandbox is running, and the call needs one that is not. */
+/** The sandbox is running, but the call requires one that is not. */
 export class SandboxRunningError extends MicrosandboxError {}
-/** The sandbox ended by itself. */
+/** The sandbox ended unexpectedly. */
 export class SandboxCrashedError extends MicrosandboxError {}
 /** No driver is usable. */
 export class NoDriverError extends MicrosandboxError {}
-/** The sandbox did not come up. */
+/** The sandbox did not boot. */
 export class BootFailedError extends MicrosandboxError {}
 /** No such image, in the store or in the registry. */
 export class ImageNotFoundError extends MicrosandboxError {}
-/** The registry wants other credentials, or there is no such image and it does not say so. */
+/** The registry denied access: wrong credentials, or no such image. */
 export class ImageUnauthorizedError extends MicrosandboxError {}
-/** The registry cannot be reached, is not trusted, or is in trouble. */
+/** The registry is unreachable, not trusted, or failing. */
 export class RegistryUnreachableError extends MicrosandboxError {}
-/** The image is broken, hostile, or not for this machine. */
+/** The image is corrupt, malicious, or for another architecture. */
 export class ImageInvalidError extends MicrosandboxError {}
 /** A sandbox uses the image. */
 export class ImageInUseError extends MicrosandboxError {}
-/** The process that works on images died. */
+/** The image worker process died. */
 export class ImageFailedError extends MicrosandboxError {}
 /** The disk is too full. */
 export class NoSpaceError extends MicrosandboxError {}
-/** The image names no command of its own. */
+/** The image has no default command. */
 export class NoCommandError extends MicrosandboxError {}
 /** The command no longer reads its input. */
 export class BrokenPipeError extends MicrosandboxError {}
-/** Another call is reading this handle already. */
+/** Another call is reading this handle. */
 export class BusyError extends MicrosandboxError {
   /** @internal */
   constructor(message = "another call is reading this handle", detail?: Detail) {
@@ -190,16 +190,16 @@ export class ClosedError extends MicrosandboxError {
     super("closed", message, detail);
   }
 }
-/** The process is gone. */
+/** The command has ended. */
 export class NoSuchProcessError extends MicrosandboxError {
   /** @internal */
   constructor(message = "the command has ended", detail: Detail = {}) {
     super("no_such_process", message, { origin: "agent", ...detail, errno: detail.errno || 3 });
   }
 }
-/** No such session is known in this sandbox. */
+/** The sandbox has no such session. */
 export class NoSuchSessionError extends MicrosandboxError {}
-/** The session has no terminal, or standard input is none. */
+/** The session has no terminal, or standard input is not a terminal. */
 export class NotATerminalError extends MicrosandboxError {}
 
 /** Makes the error of a kind. */
@@ -246,7 +246,7 @@ const MAKERS: { readonly [kind in StatusKind]: Make } = {
   exec_timeout: general(),
 };
 
-/** The typed error of what the addon threw; anything else as it is. @internal */
+/** Converts an error of the addon to its class; returns other values unchanged. @internal */
 export function typed(error: unknown): unknown {
   const raw = error as { status?: number; errno?: number; origin?: number; message: string };
   if (!(error instanceof Error) || raw.status === undefined) return error;

@@ -5,36 +5,37 @@ import { native, type NativeExit, type NativeFailure } from "./native";
 import { statusOf, type ExitStatus } from "./output";
 
 /**
- * What happens to a command, told by {@link ExecHandle}. The discriminator is `kind`.
+ * Event of a command, delivered by {@link ExecHandle}. The discriminator is `kind`.
  *
  * `started` comes once and first; then any number of `stdout`, `stderr` and `stdinError`; then one
- * of `exited`, `failed` and `lost`. Behind `exited`, output of other processes that still hold the
- * command's output may come; `failed` (without a `started`) and `lost` are the last event.
- * Ignore kinds that you do not know: later versions may add some.
+ * of `exited`, `failed` and `lost`. After `exited`, output of background processes that still hold
+ * the command's output may follow; `failed` (without a `started`) and `lost` are the last event.
+ * Ignore unknown kinds: later versions may add some.
  */
 export type ExecEvent =
-  /** The process has started; `pid` is its number in the sandbox. */
+  /** The process has started; `pid` is its process id in the sandbox. */
   | { kind: "started"; pid: number }
-  /** A chunk of stdout data, of any size. With a terminal, everything. */
+  /** A chunk of stdout data, of any size. With a terminal, of both outputs. */
   | { kind: "stdout"; data: Uint8Array }
   /** A chunk of stderr data, of any size. */
   | { kind: "stderr"; data: Uint8Array }
-  /** The process no longer reads its input. It may run on. */
+  /** The process no longer reads its input. It may keep running. */
   | { kind: "stdinError"; errno: number; code: string }
-  /** The process has exited; `code` is -1 for a death by signal. */
+  /** The process has exited; `code` is -1 if a signal killed it. */
   | { kind: "exited"; code: number; status: ExitStatus }
-  /** The process never started. */
+  /** The process did not start. */
   | { kind: "failed"; error: ExecFailedError }
-  /** The sandbox went first: how the process ended is not known. */
+  /** The sandbox was lost first: the exit of the process is unknown. */
   | { kind: "lost"; error: StreamLostError };
 
-/** Nothing yet. */
+/** No event is available yet. */
 export const NOTHING = Symbol("nothing");
 
-/** The event that the addon has just told; `null` at the end, `undefined` for an unknown kind. */
+/** Returns the event that the addon has just received; `null` at the end, `undefined` for an
+ * unknown kind. */
 export function eventOf(value: unknown): ExecEvent | null | undefined | typeof NOTHING {
-  const kind = native.told[0];
-  const number = native.told[1] ?? 0;
+  const kind = native.last[0];
+  const number = native.last[1] ?? 0;
   switch (kind) {
     case abi.MSB_EVENT_STDOUT:
       return { kind: "stdout", data: value as Buffer };

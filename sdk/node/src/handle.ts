@@ -13,8 +13,8 @@ import { call, job, Reader, type Waiter, type WaitOptions } from "./wait";
 const SIGKILL = 9;
 
 /**
- * Signals a command and resizes its terminal, and reads nothing: for those who do not own the
- * {@link ExecHandle}. Never waits for a reader. It works as long as the handle is not closed.
+ * Signals a command and resizes its terminal without reading it: for code that does not own the
+ * {@link ExecHandle}. Never waits for the reader. Works until the handle is closed.
  */
 export class ExecControl {
   /** Session id: the same in every language, in logs and in `msb`. Never used again. */
@@ -37,7 +37,7 @@ export class ExecControl {
   }
 
   /**
-   * Force-terminate the process and everything that it started.
+   * Kill the process and its process tree.
    *
    * @throws {@link NoSuchProcessError} when it has ended.
    */
@@ -48,7 +48,7 @@ export class ExecControl {
   /**
    * Change the size of its terminal. The program gets SIGWINCH.
    *
-   * @throws {@link NotATerminalError} when it has none.
+   * @throws {@link NotATerminalError} when it has no terminal.
    */
   async resize(rows: number, cols: number, options: WaitOptions = {}): Promise<void> {
     const [first, second] = checkedSize(rows, cols);
@@ -68,16 +68,16 @@ export class ExecControl {
 function numberOf(signal: number | NodeJS.Signals): number {
   const number = typeof signal === "string" ? constants.signals[signal] : signal;
   if (Number.isInteger(number)) return number;
-  throw new InvalidArgumentError(`${String(signal)} is no signal`);
+  throw new InvalidArgumentError(`unknown signal ${String(signal)}`);
 }
 
 /**
  * A handle to a running streaming execution, for `for await...of` and `await using`.
  *
- * One caller at a time reads it (`recv`, iteration, `wait`, `collect`, the streams); a second one
- * gets {@link BusyError}. A read that is given up loses nothing. The command stands still when
- * about a mebibyte of its output was not read. An idle handle keeps no process alive, a call that
- * waits does. A handle that is forgotten is closed when it is collected; the command runs on.
+ * It has one reader at a time (`recv`, iteration, `wait`, `collect`, the streams); a second reader
+ * gets {@link BusyError}. A cancelled read loses nothing. The command blocks when about a mebibyte
+ * of its output was not read. An idle handle does not keep the process alive, a pending call does.
+ * The garbage collector closes an unreachable handle; the command keeps running.
  */
 export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
   /** Session id: the same in every language, in logs and in `msb`. Never used again. */
@@ -101,8 +101,8 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
   }
 
   /**
-   * Receive the next event, or `null` once the stream ends, and for ever after. Giving it up loses
-   * no event.
+   * Receive the next event, or `null` once the stream has ended, and for ever after. Cancelling
+   * loses no event.
    */
   recv(options: WaitOptions = {}): Promise<ExecEvent | null> {
     return this.#reader.read(this.#nextEvent, options.signal);
@@ -113,14 +113,14 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
       const event = eventOf(native.execRecv(this.#cell));
       if (event === NOTHING) return undefined;
       if (event === undefined) continue;
-      if (event === null) this.#flags = native.told[1] ?? 0;
+      if (event === null) this.#flags = native.last[1] ?? 0;
       return event;
     }
   };
 
   /**
    * Take ownership of the stdin sink. Resolves to `null` when there is no pipe, and after the first
-   * call. A sink that was not taken is closed with the handle.
+   * call. Closing the handle closes a sink that was not taken.
    */
   async takeStdin(): Promise<ExecSink | null> {
     const sink = this.#sink;
@@ -129,36 +129,36 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
   }
 
   /**
-   * Wait for the process to exit. What it puts out until then is thrown away. A death by signal or
-   * by timeout is a status, too.
+   * Wait for the process to exit and discard its output until then. A death by signal or timeout is
+   * a status, too.
    *
-   * @throws {@link ExecFailedError} when it never started, {@link StreamLostError} when the sandbox
-   * went first.
+   * @throws {@link ExecFailedError} when it did not start, {@link StreamLostError} when the sandbox
+   * was lost first.
    */
   async wait(options: WaitOptions = {}): Promise<ExitStatus> {
-    const ending = await this.#reader.read(this.#lookForEnding, options.signal);
-    if (ending.kind === "exited") return ending.status;
-    throw ending.error;
+    const end = await this.#reader.read(this.#nextEnd, options.signal);
+    if (end.kind === "exited") return end.status;
+    throw end.error;
   }
 
-  #lookForEnding = (): Ending | undefined => {
+  #nextEnd = (): EndEvent | undefined => {
     const event = eventOf(native.execWait(this.#cell));
-    return event === NOTHING ? undefined : (event as Ending);
+    return event === NOTHING ? undefined : (event as EndEvent);
   };
 
   /**
-   * Drain what is left of stdout and stderr and wait for the end of both. Giving it up keeps what
-   * was gathered for the next call of this, and leaves the command running.
+   * Collect the rest of stdout and stderr and wait for the end of both. Cancelling keeps the
+   * collected output for the next call of this, and leaves the command running.
    *
-   * @throws {@link ExecFailedError} when it never started, {@link ExecTimeoutError} when its time
-   * ran out, {@link StreamLostError} when the sandbox went first.
+   * @throws {@link ExecFailedError} when it did not start, {@link ExecTimeoutError} when it timed
+   * out, {@link StreamLostError} when the sandbox was lost first.
    */
   async collect(options: WaitOptions = {}): Promise<ExecOutput> {
-    const output = await this.#reader.read(this.#lookForOutput, options.signal);
+    const output = await this.#reader.read(this.#nextOutput, options.signal);
     return outputOf(output, this.#most);
   }
 
-  #lookForOutput = (): NativeOutput | undefined => {
+  #nextOutput = (): NativeOutput | undefined => {
     const output = native.execCollect(this.#cell);
     if (output) this.#flags = output.flags;
     return output;
@@ -179,20 +179,20 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
     return this.#control.resize(rows, cols, options);
   }
 
-  /** Signals and resizes, for somebody else. */
+  /** Returns the control of this command, for code that does not read it. */
   control(): ExecControl {
     return this.#control;
   }
 
   /**
-   * How many bytes of output, both together, were handed out or thrown away.
-   * {@link Sandbox.reattach} goes on there.
+   * How many bytes of both outputs together were delivered or discarded. {@link Sandbox.reattach}
+   * can continue there.
    */
   get position(): number {
     return this.#positions()[0];
   }
 
-  /** How many bytes {@link Sandbox.reattach} was asked for that were no longer kept. */
+  /** How many of the bytes requested from {@link Sandbox.reattach} were no longer kept. */
   get missed(): number {
     return this.#positions()[1];
   }
@@ -203,7 +203,8 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
     return call(() => native.execPosition(this.#cell));
   }
 
-  /** At the end of the stream: whether another process still had the output open. Else `false`. */
+  /** At the end of the stream: whether a background process still had the output open. Else
+   * `false`. */
   get writerLeft(): boolean {
     return (this.#flags & abi.MSB_EVENT_WRITER_LEFT) !== 0;
   }
@@ -214,21 +215,22 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
   }
 
   /**
-   * The outputs as streams of Node's, which read this handle from now on. Each is to be read, or
-   * `resume()`d or destroyed: what nobody takes holds the command up, also its other output.
+   * The outputs as Node streams, which read this handle from now on. Read, `resume()` or destroy
+   * each: a stream that is not consumed blocks the command, including its other output.
    */
   pipes(): ExecPipes {
     return pipes(this);
   }
 
-  /** The outputs as web streams, which read this handle from now on. Cancel what is not read. */
+  /** The outputs as web streams, which read this handle from now on. Cancel one that you do not
+   * read. */
   webPipes(): ExecWebPipes {
     return webPipes(this);
   }
 
   /**
-   * Let go of the command, which runs on. Idempotent; whoever waits on the handle gets
-   * {@link ClosedError}. {@link Sandbox.reattach} takes it up again.
+   * Close the handle; the command keeps running. Idempotent; pending calls on the handle get
+   * {@link ClosedError}. {@link Sandbox.reattach} reattaches to the command.
    */
   close(): void {
     if (!this.#reader.closed) this.#position = this.#positions();
@@ -238,8 +240,8 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
   }
 
   /**
-   * Iterate events with `for await...of`. Leaving the loop ends nothing: the handle can be read on,
-   * waited for or killed.
+   * Iterate events with `for await...of`. Leaving the loop ends nothing: the handle can still be
+   * read, waited for or killed.
    */
   [Symbol.asyncIterator](): AsyncIterator<ExecEvent, undefined> {
     return this.#reader.iterator(this.#nextEvent);
@@ -252,9 +254,9 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
   }
 }
 
-type Ending = Extract<ExecEvent, { kind: "exited" | "failed" | "lost" }>;
+type EndEvent = Extract<ExecEvent, { kind: "exited" | "failed" | "lost" }>;
 
-/** From where a session's output is replayed: a byte position, or only what is still to come. */
+/** Where to start in a session's output: a byte position, or `"now"` for new output only. */
 export type ReattachFrom = number | bigint | "now";
 
 /** @internal */

@@ -1,38 +1,38 @@
 import * as abi from "./abi";
 import { optional, text, type Text } from "./check";
 import { native, type Cell, type NativeImage } from "./native";
-import { checkedCallback, telling, type ProgressOptions } from "./progress";
+import { checkedCallback, reporting, type ProgressOptions } from "./progress";
 import { call, job, Waiter, type WaitOptions } from "./wait";
 
-/** What is known about an image in the store. */
+/** Description of an image in the store. */
 export interface ImageInfo {
   /** `sha256:` and 64 digits. */
   readonly id: string;
-  /** Its names, as short as they can be written. */
+  /** Its names in their shortest form. */
   readonly names: readonly string[];
-  /** The digests by which registries know it. */
+  /** Its digests in registries. */
   readonly digests: readonly string[];
-  /** The processor's architecture that it is for, as in `"amd64"`. */
+  /** Processor architecture, such as `"amd64"`. */
   readonly architecture: string;
   /** How many layers it has. */
   readonly layers: number;
-  /** How many bytes its files have. */
+  /** Size of its files in bytes. */
   readonly size: number;
-  /** How many bytes its layers have as they came. */
+  /** Size of its layers as downloaded, in bytes. */
   readonly downloadSize: number;
-  /** When it came into the store. */
+  /** When it was added to the store. */
   readonly addedAt: Date;
-  /** Its root filesystem, a directory that must not be written. */
+  /** Its root filesystem, a directory that must not be modified. */
   readonly rootfs: string;
-  /** Its variables, which sandboxes of it have unless they are given others. */
+  /** Its variables, the defaults of its sandboxes. */
   readonly env: Readonly<Record<string, string>>;
   /** Its working directory. */
   readonly workdir: string | null;
   /** Its user; `null` is root. */
   readonly user: string | null;
-  /** What runs in front of a command of its own. */
+  /** Its entry point. */
   readonly entrypoint: readonly string[];
-  /** Its own command. */
+  /** Its default command. */
   readonly cmd: readonly string[];
   /** The sandboxes that use it, running or not. */
   readonly usedBy: readonly string[];
@@ -46,11 +46,11 @@ function imageInfo({ added, env, ...rest }: NativeImage): ImageInfo {
   return { ...rest, addedAt: new Date(added), env: Object.fromEntries(pairs) };
 }
 
-/** Awaits an image, and closes its handle, which ends what is still being done. */
-async function got(cell: Cell, options: ProgressOptions & WaitOptions): Promise<ImageInfo> {
+/** Awaits a pull or import, and closes its handle, which cancels it if it is still in progress. */
+async function finished(cell: Cell, options: ProgressOptions & WaitOptions): Promise<ImageInfo> {
   const waiter = new Waiter(cell);
   const progress = () => native.imageProgress(cell);
-  const look = telling(progress, options.onProgress, () => native.imageWait(cell));
+  const look = reporting(progress, options.onProgress, () => native.imageWait(cell));
   try {
     return imageInfo(await waiter.until(look, options.signal));
   } finally {
@@ -61,14 +61,14 @@ async function got(cell: Cell, options: ProgressOptions & WaitOptions): Promise<
 /**
  * The store of images, which all sandboxes and programs of this user share.
  *
- * A `pull` or `import` that is given up ends at once; what was downloaded is kept for the next time.
+ * A cancelled `pull` or `import` ends at once; what was downloaded is kept for the next time.
  */
 export class Image {
   private constructor() {}
 
   /**
-   * Get an image from its registry, `"python:3.12"`, also when it is here already; what has not
-   * changed is not fetched again.
+   * Pull an image such as `"python:3.12"` from its registry, even if it is in the store already;
+   * unchanged layers are not downloaded again.
    *
    * @throws {@link ImageNotFoundError}, {@link ImageUnauthorizedError},
    * {@link RegistryUnreachableError}
@@ -76,15 +76,15 @@ export class Image {
   static async pull(name: string, options: ProgressOptions & WaitOptions = {}): Promise<ImageInfo> {
     checkedCallback(options);
     options.signal?.throwIfAborted();
-    return got(call(() => native.imagePull({ name: text("the name", name) })), options);
+    return finished(call(() => native.imagePull({ name: text("the name", name) })), options);
   }
 
   /**
-   * Take an image from an archive of a root filesystem, from what `docker save` writes, or from OCI's
-   * layout; archives may be compressed with gzip or zstd. Without a `name` it is called as it says
-   * itself, if it does.
+   * Import an image from an archive of a root filesystem, from the output of `docker save`, or from
+   * an OCI image layout; archives may be compressed with gzip or zstd. `name` overrides the name in
+   * the archive.
    *
-   * @throws {@link InvalidConfigError} when there is nothing at `path`, {@link ImageInvalidError}
+   * @throws {@link InvalidConfigError} when `path` does not exist, {@link ImageInvalidError}
    */
   static async import(
     path: Text,
@@ -93,18 +93,18 @@ export class Image {
     checkedCallback(options);
     options.signal?.throwIfAborted();
     const spec = { path: text("the path", path), name: optional("the name", options.name) };
-    return got(call(() => native.imageImport(spec)), options);
+    return finished(call(() => native.imageImport(spec)), options);
   }
 
-  /** All images in the store, the newest first. */
+  /** List all images in the store, newest first. */
   static async list(options: WaitOptions = {}): Promise<ImageInfo[]> {
     return (await job(native.imageList, null, {}, options.signal)).map(imageInfo);
   }
 
   /**
-   * Take a name from an image, and remove the image with its last name; called by its id it loses all
-   * its names. With `force` also one that a sandbox uses, which then goes with that sandbox and the
-   * next `prune`.
+   * Remove a name of an image, and the image with its last name. Given an id, remove all names.
+   * With `force` also those of an image that a sandbox uses; `prune` removes the image once that
+   * sandbox is removed.
    *
    * @throws {@link ImageNotFoundError}, {@link ImageInUseError}
    */
@@ -114,10 +114,10 @@ export class Image {
   }
 
   /**
-   * Remove what has no name and no sandbox uses, and what downloads have left; with `all` also what
-   * has a name. Waits for images that are being got.
+   * Remove images without a name that no sandbox uses, and leftovers of downloads; with `all` also
+   * images with a name. Waits for pulls and imports in progress.
    *
-   * @returns About how many bytes are free again.
+   * @returns Roughly how many bytes were freed.
    */
   static async prune(options: { all?: boolean } & WaitOptions = {}): Promise<number> {
     const first = options.all ? abi.MSB_PRUNE_ALL : 0;

@@ -45,10 +45,10 @@ export { ExecSink } from "./sink";
 export type { ExecPipes, ExecWebPipes } from "./streams";
 export type { WaitOptions } from "./wait";
 
-/** Version of the library underneath. */
+/** Version of the underlying library. */
 export const version: string = native.version;
 
-/** Tells which drivers and which walls of the jail can be had on this host. Tries each. */
+/** Probes which drivers and which walls of the jail this host supports. */
 export async function doctor(options: WaitOptions = {}): Promise<HostInfo> {
   return hostInfo(await job(native.doctor, null, {}, options.signal));
 }

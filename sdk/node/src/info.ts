@@ -2,11 +2,11 @@ import * as abi from "./abi";
 import type { NativeBounds, NativeHost, NativeSandboxEntry, NativeSession } from "./native";
 import { statusOf, type ExitStatus } from "./output";
 
-/** Never started, running, ended in order, or ended by itself. */
+/** Never started, running, stopped, or ended unexpectedly. */
 export type SandboxStatus = "created" | "running" | "stopped" | "crashed";
 
-/** What isolates a sandbox: a virtual machine of the processor's, one in software, a container, or a
- * virtual machine on a host that was told to skip the check for hardware isolation. */
+/** What isolates a sandbox: hardware virtualization, emulation, a container, or a virtual machine
+ * on a host configured to skip the check for hardware isolation. */
 export type Isolation = "hardware" | "emulated" | "container" | "unchecked";
 
 /** Why a sandbox ended. */
@@ -19,7 +19,7 @@ export type EndReason =
   | "crashed"
   | "boot_failed";
 
-/** What a sandbox can take at most; `null` where nothing bounds it. */
+/** Resource limits of a sandbox; `null` means unlimited. */
 export interface Bounds {
   /** Processes and threads at once. */
   readonly pids: number | null;
@@ -27,46 +27,46 @@ export interface Bounds {
   readonly memoryBytes: number | null;
   /** Bytes of its upper layer. */
   readonly diskBytes: number | null;
-  /** Processors, also a fraction. */
+  /** Processors, possibly a fraction. */
   readonly cpus: number | null;
 }
 
-/** What is known about a sandbox. */
+/** Description of a sandbox. */
 export interface SandboxInfo {
   /** Its name. */
   readonly name: string;
   /** Its state. */
   readonly status: SandboxStatus;
-  /** What it was made from: the name of an image, or a path. */
+  /** The name or path of its image. */
   readonly image: string;
   /** The driver that runs it, or ran it last. */
   readonly driver: string | null;
   /** What isolates it; `null` when it was never started. */
   readonly isolation: Isolation | null;
-  /** Whether every process of it on the host, but its supervisor, is in a jail with all of its walls;
-   * `null` when it never came up. */
+  /** Whether all its host processes except the supervisor are in a jail with every wall; `null` if
+   * it never booted. */
   readonly jailed: boolean | null;
-  /** The walls of the jail that are missing, each with the reason. */
+  /** The missing walls of the jail, each with the reason. */
   readonly missingWalls: readonly string[];
-  /** The bounds in force; `null` when it never came up. */
+  /** The limits in force; `null` if it never booted. */
   readonly bounds: Bounds | null;
-  /** How many processors were asked for. */
+  /** Requested processors. */
   readonly cpus: number | null;
-  /** How much memory was asked for, in MiB. */
+  /** Requested memory, in MiB. */
   readonly memory: number | null;
   /** Whether it outlives the process that created it. */
   readonly detached: boolean;
-  /** The caller's own notes. */
+  /** Labels of the caller. */
   readonly labels: Readonly<Record<string, string>>;
   /** When it was created. */
   readonly createdAt: Date;
   /** When it was last started. */
   readonly startedAt: Date | null;
-  /** Why it ended, when it is not running. */
+  /** Why it ended, if it is not running. */
   readonly endReason: EndReason | null;
-  /** More about its end, for people. */
+  /** Human-readable detail about its end. */
   readonly endDetail: string | null;
-  /** What its image runs when nobody names a command; `exec` and its like know nothing of it. */
+  /** Default command of its image, which `exec` and similar calls do not use. */
   readonly command: readonly string[];
 }
 
@@ -76,15 +76,15 @@ export interface SessionInfo {
   readonly id: string;
   /** Its process id in the guest. */
   readonly pid: number;
-  /** Program and arguments, cut when they are very long. */
+  /** Program and arguments, truncated if very long. */
   readonly command: readonly string[];
   /** Whether it has a terminal. */
   readonly tty: boolean;
-  /** How it ended; `null` while it runs. */
+  /** Exit status; `null` while it runs. */
   readonly status: ExitStatus | null;
   /** How long ago it started, in milliseconds. */
   readonly ageMs: number;
-  /** How many bytes it has put out. */
+  /** How many bytes of output it has written. */
   readonly outputTotal: number;
   /** How many readers follow it. */
   readonly followers: number;
@@ -98,33 +98,33 @@ export interface DriverInfo {
   readonly isolation: Isolation | null;
   /** Whether it can be used. */
   readonly usable: boolean;
-  /** On what it stands when it can be used, else why it cannot. */
+  /** Backend details if usable, else the reason. */
   readonly why: string;
-  /** What would make it usable, when that is known. */
+  /** The remedy, if known. */
   readonly hint: string | null;
-  /** What it cannot bound, each with the reason. */
+  /** Limits that it cannot enforce, each with the reason. */
   readonly unbounded: readonly string[];
 }
 
 /** Whether this host has a wall of the jail. */
 export interface WallInfo {
-  /** What it is called, such as `"seccomp"`. */
+  /** Its name, such as `"seccomp"`. */
   readonly name: string;
-  /** Why this host does not have it; `null` when it does. */
+  /** Why this host lacks it; `null` if the host has it. */
   readonly missing: string | null;
-  /** What would help, when that is known. */
+  /** The remedy, if known. */
   readonly hint: string | null;
 }
 
-/** What this host offers. */
+/** Capabilities of this host. */
 export interface HostInfo {
-  /** In the order in which they are chosen. */
+  /** Drivers, in order of preference. */
   readonly drivers: readonly DriverInfo[];
-  /** Of the jail. */
+  /** Walls of the jail. */
   readonly walls: readonly WallInfo[];
 }
 
-/* At the place of their number in C; 0 is none. */
+/* Indexed by the number in C minus one; 0 means none. */
 const STATES: readonly SandboxStatus[] = ["created", "running", "stopped", "crashed"];
 const ISOLATIONS: readonly Isolation[] = ["hardware", "emulated", "container", "unchecked"];
 const REASONS: readonly EndReason[] = [

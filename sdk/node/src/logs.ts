@@ -5,9 +5,9 @@ import { native, type Cell, type JobSpec, type NativeRecord } from "./native";
 import { statusOf, type ExitStatus } from "./output";
 import { Reader, type WaitOptions } from "./wait";
 
-/** Which part of a log is wanted; what is left out means all that there is. */
+/** Which part of a log to read; an omitted option does not restrict it. */
 export interface LogsOptions {
-  /** Go on with what is still to come, until the sandbox ends. */
+  /** Whether to keep reading new records until the sandbox ends. */
   follow?: boolean | undefined;
   /** Only the records of the session with this id. */
   session?: string | undefined;
@@ -16,23 +16,23 @@ export interface LogsOptions {
 }
 
 /**
- * One record of a log. `time` is when it reached the log, by the clock of the host, and `timeNs`
- * the same in nanoseconds since 1970. Ignore kinds that you do not know.
+ * One record of a log. `time` is when it was logged, by the host's clock, and `timeNs` the same in
+ * nanoseconds since 1970. Ignore unknown kinds.
  */
 export type LogRecord = {
   time: Date;
   timeNs: bigint;
 } & (
   | { kind: "stdout" | "stderr"; session: string; data: Uint8Array }
-  /** The session began. What is not UTF-8 in `command` was replaced. */
+  /** The session started. Invalid UTF-8 in `command` is replaced. */
   | { kind: "started"; session: string; pid: number; command: string[]; tty: boolean }
-  /** The session ended. All that it wrote itself stands before. */
+  /** The session exited. All its own output precedes this record. */
   | { kind: "exited"; session: string; code: number; status: Omit<ExitStatus, "usage"> }
-  /** The session never ran; the path of the error is empty, since the log does not keep it. */
+  /** The session did not start; the path of the error is empty, since the log does not keep it. */
   | { kind: "failed"; session: string; error: ExecFailedError; command: string[] }
-  /** Nothing more is known of the session: the connection to the sandbox ended first. */
+  /** The session was lost: the connection to the sandbox ended first. */
   | { kind: "lost"; session: string }
-  /** Not of a session, once and last: what is missing from what was read, one line for people. */
+  /** Belongs to no session, once and last: one human-readable line naming what is missing. */
   | { kind: "incomplete"; message: string }
 );
 
@@ -40,7 +40,7 @@ export type LogRecord = {
 export function logsSpec(options: LogsOptions): JobSpec {
   const { since, session } = options;
   const ms = since === undefined ? 0 : since.getTime();
-  if (!Number.isFinite(ms) || ms < 0) throw new InvalidArgumentError("since is no time after 1970");
+  if (!Number.isFinite(ms) || ms < 0) throw new InvalidArgumentError("since is not a time after 1970");
   return {
     name: session === undefined ? undefined : text("the session", session),
     first: BigInt(ms) * 1_000_000n,
@@ -48,7 +48,7 @@ export function logsSpec(options: LogsOptions): JobSpec {
   };
 }
 
-/** The record that the addon has just told; `null` at the end, `undefined` for an unknown kind. */
+/** Converts the record that the addon has just received; `undefined` for an unknown kind. */
 function recordOf(kind: number | undefined, from: NativeRecord): LogRecord | undefined {
   const { timeNs, data, argv, exit, failure, flags } = from;
   const time = { time: new Date(Number(timeNs / 1_000_000n)), timeNs };
@@ -60,7 +60,7 @@ function recordOf(kind: number | undefined, from: NativeRecord): LogRecord | und
       return { kind: "stderr", ...time, session, data };
     case abi.MSB_LOG_STARTED: {
       const tty = (flags & abi.MSB_SESSION_TTY) !== 0;
-      return { kind: "started", ...time, session, pid: native.told[1] ?? 0, command: argv, tty };
+      return { kind: "started", ...time, session, pid: native.last[1] ?? 0, command: argv, tty };
     }
     case abi.MSB_LOG_EXITED: {
       if (!exit) return undefined;
@@ -81,9 +81,9 @@ function recordOf(kind: number | undefined, from: NativeRecord): LogRecord | und
 }
 
 /**
- * The log of a sandbox, while it is read: records in the order in which they reached the log, those
- * of several sessions among each other. Reading holds up neither the sandbox nor its commands. One
- * caller at a time reads. One that is forgotten is closed when it is collected.
+ * Reader of a sandbox's log. Records are in log order; those of several sessions are interleaved.
+ * Reading blocks neither the sandbox nor its commands. It has one reader at a time. The garbage
+ * collector closes an unreachable one.
  */
 export class LogReader implements AsyncIterable<LogRecord>, AsyncDisposable {
   readonly #reader: Reader;
@@ -93,7 +93,7 @@ export class LogReader implements AsyncIterable<LogRecord>, AsyncDisposable {
     this.#reader = new Reader(cell);
   }
 
-  /** The next record; `null` at the end, and for ever after. Giving it up loses none. */
+  /** Receive the next record; `null` at the end, and for ever after. Cancelling loses none. */
   recv(options: WaitOptions = {}): Promise<LogRecord | null> {
     return this.#reader.read(this.#next, options.signal);
   }
@@ -101,7 +101,7 @@ export class LogReader implements AsyncIterable<LogRecord>, AsyncDisposable {
   #next = (): LogRecord | null | undefined => {
     for (;;) {
       const from = native.logsRecv(this.#reader.cell);
-      const kind = native.told[0];
+      const kind = native.last[0];
       if (kind === native.AGAIN) return undefined;
       if (kind === 0 || !from) return null;
       const record = recordOf(kind, from);
@@ -114,7 +114,7 @@ export class LogReader implements AsyncIterable<LogRecord>, AsyncDisposable {
     return this.#reader.iterator(this.#next, () => this.close());
   }
 
-  /** Ends the reading. Idempotent; whoever waits gets {@link ClosedError}. */
+  /** Close the reader. Idempotent; a pending call gets {@link ClosedError}. */
   close(): void {
     this.#reader.close();
   }

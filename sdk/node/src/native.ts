@@ -1,5 +1,5 @@
 /**
- * The addon: what native/*.c exports, and where it is found.
+ * Loads the addon and declares what native/*.c exports.
  *
  * @internal
  * @module
@@ -12,7 +12,7 @@ for (const name of ["asyncDispose", "dispose"]) {
   if (!(name in Symbol)) Object.defineProperty(Symbol, name, { value: Symbol(`Symbol.${name}`) });
 }
 
-/** A handle of the library's, closed when it is collected at the latest. */
+/** A handle of the library, which the garbage collector closes if nothing else does. */
 export interface Cell {
   readonly cell: unique symbol;
 }
@@ -142,7 +142,7 @@ export interface NativeRecord {
   failure: NativeFailure | null;
 }
 
-/** What a call that waits is given: a name and two numbers, whose meaning is the call's. */
+/** Arguments of a blocking call: a name and two numbers, whose meaning depends on the call. */
 export interface JobSpec {
   name?: Buffer | undefined;
   first?: number | bigint;
@@ -151,7 +151,7 @@ export interface JobSpec {
   detachKeys?: Buffer | undefined;
 }
 
-/** A call that waits: on a thread of the addon's, which calls back. */
+/** A blocking call on a thread of the addon, with a callback for its result. */
 export type Job<T> = (
   cell: Cell | null,
   spec: JobSpec,
@@ -162,8 +162,8 @@ export interface Native {
   /** What `told` has for the kind when there is nothing yet. */
   readonly AGAIN: number;
   readonly version: string;
-  /** Kind and number of the event that was received last. */
-  readonly told: Int32Array;
+  /** Kind and value of the event that was received last. */
+  readonly last: Int32Array;
   sandboxCreate(options: NativeSandboxOptions): Cell;
   sandboxOpen(spec: { name: Buffer; flags: number }): Cell;
   sandboxReady(sandbox: Cell): boolean;

@@ -3,7 +3,7 @@ import type { NativeExecOptions, NativeRlimit } from "./abi";
 import { bytesOf, nanoseconds, optional, pair, text, u64, whole, type Text } from "./check";
 import { InvalidArgumentError } from "./errors";
 
-/** Names of the resources that can be limited, at the place of their Linux number. */
+/** Names of the resources that can be limited, indexed by their Linux number. */
 const RESOURCES = [
   "cpu",
   "fsize",
@@ -33,13 +33,13 @@ export type RlimitResource =
 export interface Rlimit {
   /** Which resource is limited. */
   resource: RlimitResource;
-  /** Soft limit: the one in force. */
+  /** Soft limit, which is in force. */
   soft: number | bigint;
-  /** Hard limit: what the command may raise the soft one to. */
+  /** Hard limit, to which the command may raise the soft one. */
   hard: number | bigint;
 }
 
-/** Stdin behavior for an execution; {@link Stdin} makes them. */
+/** Stdin behavior for an execution; see {@link Stdin}. */
 export type StdinMode =
   /** Stdin connected to `/dev/null`. */
   | { kind: "null" }
@@ -48,30 +48,30 @@ export type StdinMode =
   /** Pre-supplied stdin bytes, then EOF. */
   | { kind: "bytes"; data: Uint8Array };
 
-/** Makes a {@link StdinMode}, which {@link ExecOptionsBuilder.stdin} takes. */
+/** Constructors of {@link StdinMode}, for {@link ExecOptionsBuilder.stdin}. */
 export const Stdin = {
   /** Connect stdin to `/dev/null`. */
   null: (): StdinMode => ({ kind: "null" }),
-  /** Open a writable pipe; the caller writes by {@link ExecHandle.takeStdin}. */
+  /** Open a writable pipe; the caller writes to {@link ExecHandle.takeStdin}. */
   pipe: (): StdinMode => ({ kind: "pipe" }),
   /** Send the given bytes (or UTF-8-encoded string) and close stdin. */
   bytes: (data: Uint8Array | string): StdinMode => ({ kind: "bytes", data: bytesOf(data) }),
 } as const;
 
-/** A command as the addon takes it. @internal */
+/** A command for the addon. @internal */
 export interface Command {
   native: NativeExecOptions;
   pipe: boolean;
-  /** What the caller's limit on collected output really is. */
+  /** The caller's limit on collected output, before conversion for C. */
   most: number;
 }
 
 function flag(name: string, value: boolean): boolean {
   if (typeof value === "boolean") return value;
-  throw new InvalidArgumentError(`${name} takes true or false`);
+  throw new InvalidArgumentError(`${name} must be true or false`);
 }
 
-/** What both builders can say. */
+/** Options that both builders share. */
 abstract class CommandBuilder {
   #args: Text[] = [];
   #cwd: Text | undefined;
@@ -88,7 +88,7 @@ abstract class CommandBuilder {
 
   /** Append many arguments. */
   args(args: Iterable<Text>): this {
-    if (typeof args === "string") throw new InvalidArgumentError("args takes a list, not a string");
+    if (typeof args === "string") throw new InvalidArgumentError("args must be a list, not a string");
     this.#args.push(...args);
     return this;
   }
@@ -105,7 +105,7 @@ abstract class CommandBuilder {
     return this;
   }
 
-  /** Add a single env var, on top of the sandbox's. The last of a name counts. */
+  /** Add a single env var, on top of the sandbox's. The last value of a name wins. */
   env(key: Text, value: Text): this {
     this.#env.push([key, value]);
     return this;
@@ -117,13 +117,13 @@ abstract class CommandBuilder {
     return this;
   }
 
-  /** Kill the process, and all that it started, after this many milliseconds. */
+  /** Kill the process and its process tree after this many milliseconds. */
   timeout(ms: number | bigint): this {
     this.#timeout = ms;
     return this;
   }
 
-  /** Set both soft and hard rlimit. `Infinity` is no limit; above 2^53, give a bigint. */
+  /** Set both soft and hard rlimit. `Infinity` is no limit; above 2^53, pass a bigint. */
   rlimit(resource: RlimitResource, limit: number | bigint): this {
     return this.rlimitRange(resource, limit, limit);
   }
@@ -134,7 +134,7 @@ abstract class CommandBuilder {
     return this;
   }
 
-  /** Checks everything that can be checked before it is sent. */
+  /** Validates everything that can be validated before it is sent. */
   protected command(cmd: Text): NativeExecOptions {
     return {
       flags: 0,
@@ -157,13 +157,13 @@ abstract class CommandBuilder {
 function checkedTimeout(ms: number | bigint): bigint {
   const timeout = nanoseconds("the timeout", ms);
   if (timeout > 0n) return timeout;
-  throw new InvalidArgumentError("the timeout is zero; leave it out or give it a time");
+  throw new InvalidArgumentError("the timeout is zero; omit it or set a positive time");
 }
 
 function checkedLimit(limit: Rlimit): NativeRlimit {
   const resource = RESOURCES.indexOf(limit.resource);
   if (resource < 0) {
-    throw new InvalidArgumentError(`${JSON.stringify(limit.resource)} is no resource to limit`);
+    throw new InvalidArgumentError(`unknown resource ${JSON.stringify(limit.resource)}`);
   }
   const soft = u64(`the soft limit of ${limit.resource}`, limit.soft);
   const hard = u64(`the hard limit of ${limit.resource}`, limit.hard);
@@ -177,8 +177,8 @@ function checkedLimit(limit: Rlimit): NativeRlimit {
 
 /**
  * Passed to the callback in `execWith(cmd, b => ...)` and its streaming and shell variants. Every
- * setter mutates the builder and returns it, so calls chain. What makes no sense is refused when
- * the call is made, before anything is sent.
+ * setter mutates the builder and returns it, so calls chain. The call rejects invalid options
+ * before anything is sent.
  */
 export class ExecOptionsBuilder extends CommandBuilder {
   #stdin: StdinMode = Stdin.null();
@@ -193,7 +193,7 @@ export class ExecOptionsBuilder extends CommandBuilder {
     return this.stdin(Stdin.null());
   }
 
-  /** Open a writable stdin pipe; {@link ExecHandle.takeStdin} gives its writing end. */
+  /** Open a writable stdin pipe; {@link ExecHandle.takeStdin} returns its writing end. */
   stdinPipe(): this {
     return this.stdin(Stdin.pipe());
   }
@@ -203,40 +203,40 @@ export class ExecOptionsBuilder extends CommandBuilder {
     return this.stdin(Stdin.bytes(data));
   }
 
-  /** What stdin is to be, as {@link Stdin} makes it. */
+  /** Set the stdin mode; see {@link Stdin}. */
   stdin(mode: StdinMode): this {
     this.#stdin = mode;
     return this;
   }
 
-  /** Allocate a pseudo-terminal. Its stderr then comes as stdout. */
+  /** Allocate a pseudo-terminal. Stderr is then delivered as stdout. */
   tty(enabled: boolean): this {
     this.#tty = flag("tty", enabled);
     return this;
   }
 
-  /** The size of the terminal; 24 rows of 80 columns unless set. */
+  /** Set the size of the terminal; 24 rows of 80 columns unless set. */
   ttySize(rows: number, cols: number): this {
     this.#size = [rows, cols];
     return this;
   }
 
   /**
-   * How long the output of other processes, which the command left behind, is still forwarded after
-   * its exit, in milliseconds; 250 unless set.
+   * Set how long output of background processes is forwarded after the command's exit, in
+   * milliseconds; 250 unless set.
    */
   drain(ms: number | bigint): this {
     this.#drain = ms;
     return this;
   }
 
-  /** Forward output until every process that holds it has closed it, however long that takes. */
+  /** Forward output until every writer has closed it, however long that takes. */
   waitForEof(enabled: boolean): this {
     this.#waitForEof = flag("waitForEof", enabled);
     return this;
   }
 
-  /** Keep at most so many bytes of each output when it is collected, and count on. */
+  /** Limit how many bytes of each output are kept when collected; the rest is only counted. */
   maxOutput(bytes: number | bigint): this {
     this.#maxOutput = bytes;
     return this;
@@ -250,20 +250,20 @@ export class ExecOptionsBuilder extends CommandBuilder {
     if (this.#tty) command.flags |= MSB_EXEC_TTY;
     if (this.#waitForEof) command.flags |= MSB_EXEC_WAIT_FOR_EOF;
     if (this.#tty && this.#size) [command.rows, command.cols] = checkedSize(...this.#size);
-    // In C a zero is the default. A nanosecond is as good as none.
+    // In C zero means default. A nanosecond is equivalent to none.
     if (this.#drain !== undefined) command.drainNs = nanoseconds("the drain", this.#drain) || 1n;
     let most = Infinity;
     if (this.#maxOutput !== undefined) {
       const limit = u64("maxOutput", this.#maxOutput);
       most = Number(limit);
-      command.maxOutput = limit || 1n; // of which ExecOutput shows nothing
+      command.maxOutput = limit || 1n; // ExecOutput discards the byte
     }
     if (this.#stdin.kind === "bytes") command.stdinData = bytesOf(this.#stdin.data);
     return { native: command, pipe: this.#stdin.kind === "pipe", most };
   }
 }
 
-/** Rows and columns of a terminal, which has at least one of each. @internal */
+/** Validates the rows and columns of a terminal, at least one of each. @internal */
 export function checkedSize(rows: number, cols: number): [number, number] {
   return [whole("rows", rows, 1, 65535), whole("cols", cols, 1, 65535)];
 }
@@ -275,7 +275,7 @@ export function checkedSize(rows: number, cols: number): [number, number] {
 export class AttachOptionsBuilder extends CommandBuilder {
   #detachKeys: string | undefined;
 
-  /** Detach key sequence, e.g. `"ctrl-]"` (the default) or `"ctrl-p,ctrl-q"`. */
+  /** Set the detach key sequence, e.g. `"ctrl-]"` (the default) or `"ctrl-p,ctrl-q"`. */
   detachKeys(spec: string): this {
     this.#detachKeys = spec;
     return this;

@@ -2,7 +2,7 @@ import * as abi from "./abi";
 import { ExecFailedError, ExecTimeoutError, StreamLostError } from "./errors";
 import type { NativeExit, NativeOutput } from "./native";
 
-/** What a command and the children that it waited for used. */
+/** Resource usage of a command and the children that it waited for. */
 export interface ResourceUsage {
   /** CPU time in user mode, in milliseconds. */
   readonly userMs: number;
@@ -10,23 +10,23 @@ export interface ResourceUsage {
   readonly systemMs: number;
   /** Time from start to exit, in milliseconds. */
   readonly wallMs: number;
-  /** Largest resident size, in bytes. */
+  /** Maximum resident set size, in bytes. */
   readonly maxRss: number;
 }
 
 /** The exit result of a process. */
 export interface ExitStatus {
-  /** Exit code; -1 for a death by signal. */
+  /** Exit code; -1 if a signal killed it. */
   readonly code: number;
   /** `true` when `code === 0`. */
   readonly success: boolean;
   /** Number of the signal that killed it. */
   readonly signal: number | null;
-  /** Whether it left a core dump. */
+  /** Whether it dumped core. */
   readonly coreDumped: boolean;
-  /** Whether its time had run out, and it was killed for it. */
+  /** Whether it was killed because it timed out. */
   readonly timedOut: boolean;
-  /** What it used. */
+  /** Its resource usage. */
   readonly usage: ResourceUsage;
 }
 
@@ -47,13 +47,13 @@ export function statusOf(exit: NativeExit): ExitStatus {
 export class ExecOutput {
   /** Exit status object. */
   readonly status: ExitStatus;
-  /** How many bytes it wrote to standard output, also beyond a limit. */
+  /** How many bytes it wrote to standard output, including those beyond a limit. */
   readonly stdoutTotal: number;
-  /** How many bytes it wrote to standard error, also beyond a limit. */
+  /** How many bytes it wrote to standard error, including those beyond a limit. */
   readonly stderrTotal: number;
-  /** Whether `maxOutput` cut something off. */
+  /** Whether `maxOutput` truncated an output. */
   readonly truncated: boolean;
-  /** Whether some other process still had the output open when collecting ended. */
+  /** Whether a background process still had the output open when collecting ended. */
   readonly writerLeft: boolean;
   /** Whether the connection was lost after the exit, so that output may be missing. */
   readonly cut: boolean;
@@ -74,7 +74,7 @@ export class ExecOutput {
     this.cut = (output.flags & abi.MSB_EVENT_CUT) !== 0;
   }
 
-  /** Process exit code; -1 for a death by signal. */
+  /** Process exit code; -1 if a signal killed it. */
   get code(): number {
     return this.status.code;
   }
@@ -94,18 +94,19 @@ export class ExecOutput {
     return this.#stderr.toString();
   }
 
-  /** Raw stdout bytes: the same memory each time, not a copy. */
+  /** Raw stdout bytes, not copied: the same memory each time. */
   stdoutBytes(): Uint8Array {
     return this.#stdout;
   }
 
-  /** Raw stderr bytes: the same memory each time, not a copy. */
+  /** Raw stderr bytes, not copied: the same memory each time. */
   stderrBytes(): Uint8Array {
     return this.#stderr;
   }
 }
 
-/** The output of a command that ran to its end; throws what else became of it. @internal */
+/** Returns the output of a command that exited; throws if it failed, was lost or timed out.
+ * @internal */
 export function outputOf(from: NativeOutput, most: number): ExecOutput {
   if (from.failure) throw new ExecFailedError(from.failure);
   if (!from.exit) {

@@ -1,65 +1,65 @@
-/** How far getting an image is, and telling of it. */
+/** Progress of an image pull or import, and how it is reported. */
 import { InvalidArgumentError } from "./errors";
 import type { NativeProgress } from "./native";
 
-/** Finding out what the name means, getting the layers, unpacking them; the image is there, and the
- * sandbox starts. */
+/** Phase of an image pull or import: resolving the name, downloading the layers, unpacking them; or
+ * the image is ready and the sandbox is starting. */
 export type ImagePhase = "resolving" | "downloading" | "unpacking" | "starting";
 
-/** How far getting an image is. */
+/** Progress of an image pull or import. */
 export interface Progress {
-  /** What is being done. */
+  /** Current phase. */
   readonly phase: ImagePhase;
-  /** How many layers there are; `null` while that is not known. */
+  /** Number of layers; `null` while unknown. */
   readonly layers: number | null;
-  /** How many of them are finished in this phase. */
+  /** Number of layers finished in this phase. */
   readonly layersDone: number;
-  /** How many bytes are finished in this phase. */
+  /** Number of bytes finished in this phase. */
   readonly bytes: number;
-  /** How many there are; `null` while that is not known. */
+  /** Total number of bytes; `null` while unknown. */
   readonly bytesTotal: number | null;
 }
 
-/** What calls that get an image take. */
+/** Options of calls that pull or import an image. */
 export interface ProgressOptions {
   /**
-   * Called with the newest progress, at each layer and about ten times a second; a step that is over
-   * at once may be left out. What it throws ends the call, which rejects with that.
+   * Called with the latest progress, after each layer and about ten times a second; a short phase
+   * may be skipped. If it throws, the call is cancelled and rejects with that error.
    */
   onProgress?: ((progress: Progress) => void) | undefined;
 }
 
-/* At the place of their number in C; 0 is none. */
+/* Indexed by the number in C minus one; 0 means none. */
 const PHASES: readonly ImagePhase[] = ["resolving", "downloading", "unpacking", "starting"];
 
-/** Refuses what cannot be called, before anything is begun. @internal */
+/** Validates `onProgress` before anything is started. @internal */
 export function checkedCallback({ onProgress }: ProgressOptions): ProgressOptions["onProgress"] {
   if (onProgress !== undefined && typeof onProgress !== "function") {
-    throw new InvalidArgumentError("onProgress is no function");
+    throw new InvalidArgumentError("onProgress is not a function");
   }
   return onProgress;
 }
 
-/** What looks with `look`, and tells of the progress before it does. @internal */
-export function telling<T>(
+/** Wraps `look` to report all pending progress first. @internal */
+export function reporting<T>(
   progress: () => NativeProgress | undefined,
-  told: ProgressOptions["onProgress"],
+  onProgress: ProgressOptions["onProgress"],
   look: () => T | undefined,
 ): () => T | undefined {
-  // Who never asks for news is not woken by them either.
-  if (!told) return look;
-  const tell = () => {
-    for (let news = progress(); news; news = progress()) {
-      const phase = PHASES[news.phase - 1];
+  // Without a callback no progress is read, so that progress never wakes the caller.
+  if (!onProgress) return look;
+  const report = () => {
+    for (let next = progress(); next; next = progress()) {
+      const phase = PHASES[next.phase - 1];
       if (!phase) continue;
-      const { layers, layersDone, bytes, bytesTotal } = news;
-      told({ phase, layers: layers || null, layersDone, bytes, bytesTotal: bytesTotal || null });
+      const { layers, layersDone, bytes, bytesTotal } = next;
+      onProgress({ phase, layers: layers || null, layersDone, bytes, bytesTotal: bytesTotal || null });
     }
   };
   return () => {
-    tell();
+    report();
     const found = look();
-    if (found !== undefined) tell();
+    if (found !== undefined) report();
     return found;
   };
 }

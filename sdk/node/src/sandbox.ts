@@ -8,7 +8,7 @@ import { LogReader, logsSpec, type LogsOptions } from "./logs";
 import { native, type Cell } from "./native";
 import { AttachOptionsBuilder, ExecOptionsBuilder, type Command } from "./options";
 import type { ExecOutput } from "./output";
-import { checkedCallback, telling, type ProgressOptions } from "./progress";
+import { checkedCallback, reporting, type ProgressOptions } from "./progress";
 import { call, job, Waiter, type WaitOptions } from "./wait";
 
 type Configure<B> = (builder: B) => B;
@@ -18,52 +18,52 @@ const STOP_GRACE_MS = 10_000;
 /**
  * A sandbox and everything that runs in it.
  *
- * Unless it is `detached` it ends, within two seconds, when the process that created it does. An
- * idle object keeps no process alive. Every call that waits takes an `AbortSignal`: a collected
- * command that is given up is killed, since nobody could reach it any more; of other calls, only
- * the wait ends.
+ * Unless it is `detached` it ends within two seconds of the end of the process that created it. An
+ * idle object does not keep the process alive. Every call that waits takes an `AbortSignal`, which
+ * ends only the wait; but cancelling a collecting call kills the command, since no handle to it is
+ * left.
  */
 export class Sandbox implements AsyncDisposable {
   /** Its name. */
   readonly name: string;
   readonly #waiter: Waiter;
-  /** Whether leaving an `await using` scope ends it. */
-  readonly #ours: boolean;
-  /** Whether commands can be started without a wait for the connection. */
+  /** Whether leaving an `await using` scope stops it. */
+  readonly #owned: boolean;
+  /** Whether commands can be started without waiting for the connection. */
   #connected: boolean;
 
-  private constructor(name: string, cell: Cell, ours: boolean, connected: boolean) {
+  private constructor(name: string, cell: Cell, owned: boolean, connected: boolean) {
     this.name = name;
     this.#waiter = new Waiter(cell);
-    this.#ours = ours;
+    this.#owned = owned;
     this.#connected = connected;
   }
 
   /**
-   * Create a sandbox and start it. Resolves when it runs commands.
+   * Create a sandbox and start it. Resolves when it can run commands.
    *
    * @param name - 1 to 128 letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
    * @throws {@link SandboxAlreadyExistsError}, {@link InvalidConfigError}, {@link NoDriverError} or
-   * {@link BootFailedError}; and of its image {@link ImageNotFoundError} and what else
-   * {@link Image.pull} throws. Giving it up while the image is got ends that, and there is no
-   * sandbox; later the sandbox comes up, and is found by its name. What `onProgress` throws undoes
-   * that as well.
+   * {@link BootFailedError}; for its image {@link ImageNotFoundError} and the other errors of
+   * {@link Image.pull}. Cancelling during the image pull cancels creation; after the pull creation
+   * continues, and {@link Sandbox.get} finds the sandbox. If `onProgress` throws, the sandbox is
+   * removed in either case.
    */
   static async create(name: string, options: CreateOptions): Promise<Sandbox> {
-    const told = checkedCallback(options);
+    const onProgress = checkedCallback(options);
     if (options.signal?.aborted) throw options.signal.reason;
     const cell = call(() => native.sandboxCreate(sandboxOptions(name, options)));
     const sandbox = new Sandbox(name, cell, !options.detached, true);
-    return sandbox.#ready(options.signal, told);
+    return sandbox.#ready(options.signal, onProgress);
   }
 
-  /** Build a sandbox step by step. */
+  /** Return a builder of a sandbox. */
   static builder(name: string): SandboxBuilder {
     return new SandboxBuilder(name, (name, options) => Sandbox.create(name, options));
   }
 
   /**
-   * Find a sandbox by its name, running or not, whoever created it.
+   * Find a sandbox by its name, running or not, created by any process.
    *
    * @throws {@link SandboxNotFoundError}
    */
@@ -72,7 +72,7 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Start a sandbox that was stopped, with the files it was left with.
+   * Start a sandbox that is not running, with its existing files.
    *
    * @throws {@link SandboxNotFoundError}, {@link SandboxRunningError}
    */
@@ -80,13 +80,13 @@ export class Sandbox implements AsyncDisposable {
     return Sandbox.#open(name, abi.MSB_OPEN_START, options.signal);
   }
 
-  /** All sandboxes, by name, running or not. */
+  /** List all sandboxes, sorted by name, running or not. */
   static async list(options: WaitOptions = {}): Promise<SandboxInfo[]> {
     return (await job(native.sandboxList, null, {}, options.signal)).map(sandboxInfo);
   }
 
   /**
-   * Remove a sandbox that is not running, and its files; with `force`, one that runs is killed first.
+   * Remove a sandbox and its files; with `force`, kill a running one first.
    *
    * @throws {@link SandboxNotFoundError}, {@link SandboxRunningError}
    */
@@ -101,21 +101,21 @@ export class Sandbox implements AsyncDisposable {
     return new Sandbox(name, cell, false, flags !== 0).#ready(signal);
   }
 
-  /** When it is ready. Tells how far its image is meanwhile. */
+  /** Resolves when it is ready. Reports the progress of its image until then. */
   async #ready(
     signal: AbortSignal | undefined,
-    told?: ProgressOptions["onProgress"],
+    onProgress?: ProgressOptions["onProgress"],
   ): Promise<Sandbox> {
     const { cell } = this.#waiter;
     let threw = false;
-    const watched: typeof told = told && ((progress) => {
+    const guarded: typeof onProgress = onProgress && ((progress) => {
       threw = true;
-      told(progress);
+      onProgress(progress);
       threw = false;
     });
     const look = () => native.sandboxReady(cell) || undefined;
     try {
-      await this.#waiter.until(telling(() => native.sandboxProgress(cell), watched, look), signal);
+      await this.#waiter.until(reporting(() => native.sandboxProgress(cell), guarded, look), signal);
       return this;
     } catch (error) {
       if (threw) void this.#undo();
@@ -124,14 +124,14 @@ export class Sandbox implements AsyncDisposable {
     }
   }
 
-  /** Ends and removes what its creator has no use for: also the getting of its image. */
+  /** Kills and removes the sandbox, and cancels the pull of its image. */
   async #undo(): Promise<void> {
     const { cell } = this.#waiter;
     try {
       await job(native.sandboxKill, cell);
       await job(native.sandboxRemove, null, { name: text("the name", this.name), first: 0 });
     } catch {
-      // It did not come up, or somebody else was faster.
+      // It did not boot, or another caller removed it first.
     } finally {
       this.close();
     }
@@ -144,16 +144,16 @@ export class Sandbox implements AsyncDisposable {
 
   /**
    * Run a command inside the sandbox and wait for it to complete. Collects all stdout and stderr
-   * into memory. An exit code other than 0 is a result and no error.
+   * into memory. An exit code other than 0 is a result, not an error.
    *
-   * @throws {@link ExecFailedError} when it never started, {@link ExecTimeoutError} when its time
-   * ran out, {@link StreamLostError} when the sandbox went first.
+   * @throws {@link ExecFailedError} when it did not start, {@link ExecTimeoutError} when it timed
+   * out, {@link StreamLostError} when the sandbox was lost first.
    */
   async exec(cmd: Text, args: Iterable<Text> = [], options: WaitOptions = {}): Promise<ExecOutput> {
     return this.execWith(cmd, (b) => b.args(args), options);
   }
 
-  /** As {@link Sandbox.exec}, with per-execution overrides, which change nothing else. */
+  /** As {@link Sandbox.exec}, with options for this execution only. */
   async execWith(
     cmd: Text,
     configure: Configure<ExecOptionsBuilder>,
@@ -180,8 +180,8 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Run a command with streaming output: a handle that tells stdout, stderr and exit as they
-   * happen, also that the command could not be started.
+   * Run a command with streaming output: the handle delivers stdout, stderr and the exit as they
+   * happen, including a failure to start.
    */
   async execStream(
     cmd: Text,
@@ -218,7 +218,7 @@ export class Sandbox implements AsyncDisposable {
     if (signal?.aborted) throw signal.reason;
     const cell = this.#cell();
     if (!this.#connected) {
-      // The first call makes the connection, which may take a while.
+      // The first call connects, which may take a while.
       await job(native.execList, cell, {}, signal);
       this.#connected = true;
     }
@@ -233,7 +233,7 @@ export class Sandbox implements AsyncDisposable {
     } catch (error) {
       if (error instanceof StreamLostError) this.#connected = false;
       if (error instanceof MicrosandboxError) throw error;
-      // Given up: nobody could reach it any more.
+      // Cancelled: no handle to the command would be left.
       void handle[Symbol.asyncDispose]();
       throw error;
     } finally {
@@ -244,13 +244,13 @@ export class Sandbox implements AsyncDisposable {
   /**
    * Bridge your terminal directly to a process inside the sandbox for a fully interactive PTY
    * session. Press `Ctrl+]` (or configured detach keys) to disconnect without stopping the process.
-   * Nothing else may read `process.stdin` meanwhile.
+   * Nothing else may read `process.stdin` during the call.
    *
-   * Resolves to the exit code of the process, 128 and the signal's number for a death by signal, or
-   * -1 when it was detached from. Giving it up detaches, too.
+   * Resolves to the exit code of the process, to 128 plus the signal number if a signal killed it,
+   * or to -1 after detaching. Cancelling detaches, too.
    *
-   * @throws {@link NotATerminalError} when standard input is none, {@link BusyError} when another
-   * attach has it.
+   * @throws {@link NotATerminalError} when standard input is not a terminal, {@link BusyError} when
+   * another attach uses it.
    */
   async attach(cmd: Text, args: Iterable<Text> = [], options: WaitOptions = {}): Promise<number> {
     return this.attachWith(cmd, (b) => b.args(args), options);
@@ -272,7 +272,7 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Take up a session with a terminal, by its id. Resolves as {@link Sandbox.attach}.
+   * Attach to an existing session with a terminal, by its id. Resolves as {@link Sandbox.attach}.
    *
    * @throws {@link NoSuchSessionError}
    */
@@ -288,7 +288,7 @@ export class Sandbox implements AsyncDisposable {
 
   async #attached(spec: Parameters<typeof native.attach>[1], signal?: AbortSignal): Promise<number> {
     this.#cell();
-    // A handle of its own, so that closing it can part the terminal.
+    // A handle of its own, so that closing it detaches the terminal.
     const own = await Sandbox.get(this.name, { signal });
     try {
       return await job(native.attach, own.#cell(), spec, signal);
@@ -298,10 +298,10 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Follow a session that runs, or that ended a short while ago: one of this process or another's.
-   * About the last mebibyte of its output is kept and replayed from `from` on (0 unless set);
-   * {@link ExecHandle.missed} tells how much is missing. With `stdin`, {@link ExecHandle.takeStdin}
-   * gives a sink if the session's input is open; whoever closes one ends the input for all.
+   * Reattach to a session that is running or ended recently, of this process or another. About the
+   * last mebibyte of its output is kept and replayed from `from` on (0 unless set);
+   * {@link ExecHandle.missed} is how much is missing. With `stdin`, {@link ExecHandle.takeStdin}
+   * returns a sink if the session's input is open; closing any of its sinks ends the input.
    *
    * @throws {@link NoSuchSessionError}
    */
@@ -322,10 +322,10 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Read the log of its sessions' output, which is there if it was created with `log`; also when it
-   * has ended.
+   * Open the log of its sessions' output, also after it has ended. It has one if it was created
+   * with `log`.
    *
-   * @throws {@link InvalidConfigError} when it keeps none.
+   * @throws {@link InvalidConfigError} when it has no log.
    */
   async logs(options: LogsOptions & WaitOptions = {}): Promise<LogReader> {
     const discard = (cell: Cell) => native.close(cell);
@@ -333,48 +333,48 @@ export class Sandbox implements AsyncDisposable {
     return new LogReader(await job(native.logsOpen, this.#cell(), spec, options.signal, discard));
   }
 
-  /** The commands that run in it, and those that ended a short while ago. */
+  /** List the sessions that are running in it or ended recently. */
   async sessions(options: WaitOptions = {}): Promise<SessionInfo[]> {
     return (await job(native.execList, this.#cell(), {}, options.signal)).map(sessionInfo);
   }
 
   /**
-   * What is known about it now.
+   * Return its current description.
    *
    * @throws {@link SandboxNotFoundError} when it was removed.
    */
   async info(options: WaitOptions = {}): Promise<SandboxInfo> {
     const [entry] = await job(native.sandboxInfo, this.#cell(), {}, options.signal);
-    if (!entry) throw new MicrosandboxError("internal", "the sandbox tells nothing of itself");
+    if (!entry) throw new MicrosandboxError("internal", "the library returned no description of the sandbox");
     return sandboxInfo(entry);
   }
 
-  /** Its state now. */
+  /** Return its current state. */
   async status(options: WaitOptions = {}): Promise<SandboxStatus> {
     return (await this.info(options)).status;
   }
 
   /**
-   * End it in order: its commands are asked to end, and killed after `timeout` milliseconds (10,000
-   * unless set). Resolves when it has ended.
+   * Stop it: ask its commands to end, and kill them after `timeout` milliseconds (10,000 unless
+   * set). Resolves when it has ended.
    *
    * @throws {@link SandboxNotRunningError} when it had ended before, {@link SandboxCrashedError}
-   * when it ended by itself first.
+   * when it ended unexpectedly first.
    */
   async stop(options: { timeout?: number } & WaitOptions = {}): Promise<void> {
     const first = whole("the timeout", options.timeout ?? STOP_GRACE_MS, 0, 2 ** 32 - 1);
     await job(native.sandboxStop, this.#cell(), { first }, options.signal);
   }
 
-  /** End it at once, with everything that runs in it. Fails as {@link Sandbox.stop} does. */
+  /** Kill it and everything that runs in it at once. Fails as {@link Sandbox.stop} does. */
   async kill(options: WaitOptions = {}): Promise<void> {
     await job(native.sandboxKill, this.#cell(), {}, options.signal);
   }
 
   /**
-   * Wait until it has ended, however that comes; {@link Sandbox.info} says why.
+   * Wait until it has ended for any reason; {@link Sandbox.info} has the reason.
    *
-   * @throws {@link SandboxCrashedError} when it ended by itself.
+   * @throws {@link SandboxCrashedError} when it ended unexpectedly.
    */
   async wait(options: WaitOptions = {}): Promise<void> {
     const cell = this.#cell();
@@ -382,7 +382,7 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Let go of it. Ends nothing: not the sandbox and no command. Idempotent; whoever waits gets
+   * Close the handle; the sandbox and its commands keep running. Idempotent; pending calls get
    * {@link ClosedError}.
    */
   close(): void {
@@ -390,19 +390,19 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * On `await using` scope exit: stops it when this process created it and it is not detached, and
-   * closes it. Never rejects.
+   * On `await using` scope exit: stops it if this object created it and it is not detached, and
+   * closes the handle. Never rejects.
    */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#ours && !this.#waiter.closed) await this.stop().catch(() => {});
+    if (this.#owned && !this.#waiter.closed) await this.stop().catch(() => {});
     this.close();
   }
 }
 
-/** A callback that forgets to return the builder would run without its options in silence. */
+/** Rejects a callback that does not return the builder, whose options would be ignored silently. */
 function returned<B>(builder: B): B {
   if (builder) return builder;
-  throw new InvalidArgumentError("the callback has to return the builder");
+  throw new InvalidArgumentError("the callback must return the builder");
 }
 
 function built(configure: Configure<ExecOptionsBuilder>, cmd: Text, shell: boolean): Command {

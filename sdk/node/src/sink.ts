@@ -7,8 +7,8 @@ import { fairly, Waiter, type WaitOptions } from "./wait";
 
 /**
  * Writer for sending data to a running process's stdin, from {@link ExecHandle.takeStdin} when the
- * execution was configured with `.stdinPipe()`. Its life is independent of the handle's. One that
- * is forgotten is closed when it is collected.
+ * execution was configured with `.stdinPipe()`. It is independent of the handle. The garbage
+ * collector closes an unreachable one.
  */
 export class ExecSink implements AsyncDisposable {
   readonly #waiter: Waiter;
@@ -20,14 +20,14 @@ export class ExecSink implements AsyncDisposable {
   }
 
   /**
-   * Write bytes to the process's stdin. Strings are UTF-8 encoded. Resolves when all were taken,
-   * and so waits while the process does not read. Writes happen one after another, in the order of
-   * the calls. `data` must not be changed until then.
+   * Write bytes to the process's stdin. Strings are UTF-8 encoded. Resolves when all bytes were
+   * written, so it waits while the process does not read. Writes are serialized in the order of the
+   * calls. `data` must not be modified until then.
    *
-   * One that is given up may have written a part.
+   * A cancelled write may have written a part.
    *
-   * @throws {@link BrokenPipeError} when the process no longer reads, {@link ClosedError} when this
-   * was closed.
+   * @throws {@link BrokenPipeError} when the process no longer reads, {@link ClosedError} when the
+   * sink was closed.
    */
   write(data: Uint8Array | string, options: WaitOptions = {}): Promise<void> {
     const before = this.#last;
@@ -59,17 +59,17 @@ export class ExecSink implements AsyncDisposable {
     } while (done < bytes.length);
   }
 
-  /** Send EOF. Idempotent. A write that still waits is given up: await it first. */
+  /** Send EOF. Idempotent. It cancels a pending write: await that first. */
   async close(): Promise<void> {
     this.#waiter.close();
   }
 
-  /** This as a stream of Node's: ending it sends EOF, destroying it too. */
+  /** Return a Node stream of this sink: ending or destroying it sends EOF. */
   toWritable(): Writable {
     return writable(this);
   }
 
-  /** This as a web stream: closing it sends EOF, aborting it too. */
+  /** Return a web stream of this sink: closing or aborting it sends EOF. */
   toWebWritable(): WritableStream<Uint8Array | string> {
     return webWritable(this);
   }
@@ -80,7 +80,7 @@ export class ExecSink implements AsyncDisposable {
   }
 }
 
-/** What was waited for may take as long as it likes. */
+/** Waits for a promise until the signal aborts; the promise itself is not cancelled. */
 function unlessAborted(what: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
   if (!signal) return what;
   return new Promise((resolve, reject) => {

@@ -3,7 +3,7 @@ import type { ExecHandle } from "./handle";
 import type { ExitStatus } from "./output";
 import type { ExecSink } from "./sink";
 
-/** A command's outputs as streams of Node's. */
+/** A command's outputs as Node streams. */
 export interface ExecPipes {
   /** What it writes to standard output. */
   readonly stdout: Readable;
@@ -23,20 +23,20 @@ export interface ExecWebPipes {
   readonly exited: Promise<ExitStatus>;
 }
 
-/** How much is buffered in a stream before the command has to wait. */
+/** How many bytes a stream buffers before the command blocks. */
 const HIGH_WATER_MARK = 64 * 1024;
 
-/** One of the two outputs, on its way into a stream. */
+/** Feeds one of the two outputs into a stream. */
 interface Lane {
-  /** Whether there is room for more. */
+  /** Queues data. Returns whether there is room for more. */
   push(data: Uint8Array): boolean;
-  /** Resolves when there is room again, or nobody is there any more. */
+  /** Resolves when there is room again, or the stream has no reader any more. */
   room(): Promise<void>;
   end(): void;
   fail(error: unknown): void;
 }
 
-/** Distributes the events of a handle. Output for which there is no room holds everything up. */
+/** Distributes the events of a handle. A full lane blocks both outputs. */
 async function pump(handle: ExecHandle, stdout: Lane, stderr: Lane): Promise<ExitStatus> {
   let status: ExitStatus | undefined;
   try {
@@ -67,7 +67,7 @@ async function pump(handle: ExecHandle, stdout: Lane, stderr: Lane): Promise<Exi
   return status;
 }
 
-/** A promise that is resolved from elsewhere. */
+/** A promise that another caller resolves. */
 class Gate {
   #open: (() => void) | undefined;
 
@@ -94,7 +94,7 @@ class ReadableLane implements Lane {
     },
   });
 
-  /** What nobody reads any more is thrown away. */
+  /** Discards data once the stream is destroyed. */
   push(data: Uint8Array): boolean {
     return this.stream.destroyed || this.stream.push(data);
   }
@@ -157,7 +157,7 @@ export function pipes(handle: ExecHandle): ExecPipes {
   const stdout = new ReadableLane();
   const stderr = new ReadableLane();
   const exited = pump(handle, stdout, stderr);
-  exited.catch(() => {}); // the streams tell it too
+  exited.catch(() => {}); // the streams report it too
   return { stdout: stdout.stream, stderr: stderr.stream, exited };
 }
 

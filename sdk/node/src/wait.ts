@@ -1,5 +1,6 @@
 /**
- * Waiting: for handles to become ready, for calls that are made on threads, and for others' turn.
+ * Waits for handles to become ready and for blocking calls on threads, and yields to the event
+ * loop.
  *
  * @internal
  * @module
@@ -7,13 +8,13 @@
 import { BusyError, ClosedError, typed } from "./errors";
 import { native, type Cell, type Job, type JobSpec } from "./native";
 
-/** What every waiting call takes. */
+/** Options of every call that waits. */
 export interface WaitOptions {
-  /** Gives the call up, which then rejects with the signal's reason. */
+  /** Cancels the call, which then rejects with the signal's reason. */
   signal?: AbortSignal | undefined;
 }
 
-/** Does a call of the addon, with its errors as classes. */
+/** Calls the addon and converts its errors to classes. */
 export function call<T>(what: () => T): T {
   try {
     return what();
@@ -22,7 +23,7 @@ export function call<T>(what: () => T): T {
   }
 }
 
-/** A handle that can be waited for, by any number of callers. */
+/** A handle that any number of callers can wait for. */
 export class Waiter {
   #waiting = new Set<() => void>();
   #closed = false;
@@ -41,8 +42,8 @@ export class Waiter {
   };
 
   /**
-   * Looks until there is something. What there is belongs to whoever looked: a caller that gives up
-   * has not looked, so nothing is lost.
+   * Calls `look` until it returns a value. Only `look` consumes data, so cancelling the wait loses
+   * nothing.
    */
   async until<T>(look: () => T | undefined, signal: AbortSignal | undefined): Promise<T> {
     for (;;) {
@@ -71,7 +72,7 @@ export class Waiter {
     });
   }
 
-  /** Closes the handle; whoever waits is told so. Again is harmless. */
+  /** Closes the handle and wakes all waiters. Idempotent. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -80,11 +81,11 @@ export class Waiter {
   }
 }
 
-/** A handle that one caller at a time reads. */
+/** A handle with one reader at a time. */
 export class Reader extends Waiter {
   #reading = false;
 
-  /** What is there already comes without a detour: a busy stream is read by this alone. */
+  /** Returns available data without waiting, which is the fast path of a busy stream. */
   read<T>(look: () => T | undefined, signal: AbortSignal | undefined): Promise<T> {
     if (this.#reading) return Promise.reject(new BusyError());
     if (this.closed || signal?.aborted) return this.#wait(look, signal);
@@ -95,8 +96,8 @@ export class Reader extends Waiter {
       return Promise.reject(error);
     }
     if (found === undefined) return this.#wait(look, signal);
-    const turn = fairly();
-    return turn ? this.#later(turn, found) : Promise.resolve(found);
+    const pause = fairly();
+    return pause ? this.#later(pause, found) : Promise.resolve(found);
   }
 
   async #wait<T>(look: () => T | undefined, signal: AbortSignal | undefined): Promise<T> {
@@ -108,56 +109,56 @@ export class Reader extends Waiter {
     }
   }
 
-  /** What was taken is handed out, whatever happens in the meantime. */
-  async #later<T>(turn: Promise<void>, found: T): Promise<T> {
+  /** Delivers data that was already consumed, whatever happens in the meantime. */
+  async #later<T>(pause: Promise<void>, found: T): Promise<T> {
     this.#reading = true;
-    await turn;
+    await pause;
     this.#reading = false;
     return found;
   }
 
-  /** Reads until `null`. What `returned` does, leaving the loop does. */
+  /** Iterates until `null`. Leaving the loop calls `returned`. */
   iterator<T>(look: () => T | null | undefined, returned = () => {}): AsyncIterator<T, undefined> {
-    const given = new AbortController();
-    const over: IteratorReturnResult<undefined> = { done: true, value: undefined };
+    const left = new AbortController();
+    const end: IteratorReturnResult<undefined> = { done: true, value: undefined };
     let done = false;
     return {
       next: () => {
-        if (done) return Promise.resolve(over);
-        return this.read(look, given.signal).then(
+        if (done) return Promise.resolve(end);
+        return this.read(look, left.signal).then(
           (value): IteratorResult<T, undefined> => {
             if (value !== null) return { done: false, value };
             done = true;
-            return over;
+            return end;
           },
           (error: unknown) => {
-            if (!given.signal.aborted || error !== given.signal.reason) throw error;
-            return over;
+            if (!left.signal.aborted || error !== left.signal.reason) throw error;
+            return end;
           },
         );
       },
-      // Also while a `next` waits, which then has no more.
+      // Also while a `next` is pending, which then returns the end.
       return: async () => {
         done = true;
-        given.abort();
+        left.abort();
         returned();
-        return over;
+        return end;
       },
     };
   }
 }
 
-let awaited = 0;
+let pending = 0;
 
 function hold(by: number): void {
-  const before = awaited;
-  awaited += by;
-  if ((before === 0) !== (awaited === 0)) native.hold(awaited > 0);
+  const before = pending;
+  pending += by;
+  if ((before === 0) !== (pending === 0)) native.hold(pending > 0);
 }
 
 /**
- * Makes a call on a thread. One that is given up goes on, but keeps no process alive; what comes of
- * it is then `discard`ed.
+ * Makes a blocking call on a thread. A cancelled call continues but does not keep the process
+ * alive; its late result is passed to `discard`.
  */
 export function job<T>(
   start: Job<T>,
@@ -197,35 +198,35 @@ export function job<T>(
 }
 
 /**
- * How much may be handed out before timers and sockets get their turn. Promises alone would starve
- * them: what is there already is handed out without the event loop ever turning.
+ * How much is delivered before timers and sockets run. Promises alone would starve them: available
+ * data is delivered without a turn of the event loop.
  */
-const MOST_PER_TURN = 64;
+const MAX_PER_TURN = 64;
 const MS_PER_TURN = 5;
 
-let taken = 0;
+let delivered = 0;
 let begun = 0;
-let turn: Promise<void> | null = null;
+let pause: Promise<void> | null = null;
 
 function turnBegins(): void {
-  taken = 0;
+  delivered = 0;
 }
 
 /**
- * To be awaited between taking something and handing it out; `undefined` when there is no need to.
- * Not before taking it: whether a call that is given up at once has taken what was there would then
- * be a matter of luck.
+ * Returns a promise to await between consuming data and delivering it; `undefined` if not needed.
+ * Awaiting it before consuming would make it a matter of timing whether a call that is cancelled at
+ * once has consumed data.
  */
 export function fairly(): Promise<void> | undefined {
-  if (turn) return turn;
-  if (taken === 0) begun = performance.now();
-  if (taken++ < MOST_PER_TURN && performance.now() - begun < MS_PER_TURN) return undefined;
-  turn = new Promise((resolve) => {
+  if (pause) return pause;
+  if (delivered === 0) begun = performance.now();
+  if (delivered++ < MAX_PER_TURN && performance.now() - begun < MS_PER_TURN) return undefined;
+  pause = new Promise((resolve) => {
     setImmediate(() => {
-      turn = null;
-      taken = 0;
+      pause = null;
+      delivered = 0;
       resolve();
     });
   });
-  return turn;
+  return pause;
 }

@@ -1,4 +1,4 @@
-// Streams of Node's and of the web.
+// Node streams and web streams.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { Readable } from "node:stream";
@@ -21,7 +21,7 @@ async function allOf(stream) {
 
 const cat = () => sandbox.shellStreamWith("tee /dev/stderr", (b) => b.stdinPipe());
 
-test("streams of Node's, in and out", async () => {
+test("Node streams, in and out", async () => {
   const handle = await cat();
   const sink = await handle.takeStdin();
   const { stdout, stderr, exited } = handle.pipes();
@@ -58,12 +58,12 @@ test("web streams, in and out", async () => {
 });
 
 for (const kind of ["pipes", "webPipes"]) {
-  test(`${kind}: a reader that stops, stops the command`, async () => {
+  test(`${kind}: a stopped reader blocks the command`, async () => {
     const handle = await sandbox.shellStream("yes");
     const { stdout } = handle[kind]();
     const total = async () => (await sandbox.sessions()).find(({ id }) => id === handle.id).outputTotal;
     let last = -1;
-    await until("it stands still", async () => {
+    await until("the command is blocked", async () => {
       const now = await total();
       const still = now > 0 && now === last;
       last = now;
@@ -76,19 +76,19 @@ for (const kind of ["pipes", "webPipes"]) {
       seen += chunk.length;
       if (seen > 2 * last) break;
     }
-    // What nobody reads any more is thrown away, and the command goes on.
+    // Output of a destroyed stream is discarded, and the command continues.
     await until("it goes on", async () => (await total()) > 4 * last);
     await handle.kill();
   });
 
-  test(`${kind}: a command that never started fails both`, async () => {
+  test(`${kind}: a command that did not start fails both`, async () => {
     const { stdout, stderr, exited } = (await sandbox.execStream("nonexistent"))[kind]();
     const failed = { name: "ExecFailedError", code: "ENOENT" };
     await Promise.all([allOf(stdout), allOf(stderr), exited].map((one) => assert.rejects(one, failed)));
   });
 }
 
-test("writing streams fail when the command stops reading, and end when they are destroyed", async () => {
+test("writable fails on broken pipe and ends when destroyed", async () => {
   const closed = await sandbox.shellStreamWith("exec <&-; sleep 600", (b) => b.stdinPipe());
   const source = Readable.from(
     (function* () {

@@ -1,4 +1,4 @@
-// Runs one of the examples, and says what came of it: example.mjs SANDBOX EXAMPLE
+// Runs one of the examples and prints its result: example.mjs SANDBOX EXAMPLE
 import { Sandbox } from "microsandbox";
 import * as examples from "./dist/examples.mjs";
 

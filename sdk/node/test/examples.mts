@@ -1,4 +1,4 @@
-// The examples of the documentation, as they stand there. examples.test.mjs runs each.
+// The examples of the documentation, unchanged. examples.test.mjs runs each.
 import { Sandbox } from "microsandbox";
 
 // The page of the SDK: a typical flow.

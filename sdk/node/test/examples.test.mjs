@@ -1,4 +1,4 @@
-// Every example of the documentation runs, and does what the text beside it says.
+// Runs every example of the documentation and checks what it does.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { after, before, test } from "node:test";
@@ -15,7 +15,7 @@ after(() => end(sandbox));
 
 const script = fileURLToPath(new URL("example.mjs", import.meta.url));
 
-/** An example in a process of its own: this one's output is the test runner's. */
+/** Starts an example in a process of its own, since the test runner owns this one's output. */
 class Printed {
   text = "";
 
@@ -30,12 +30,12 @@ class Printed {
   }
 }
 
-/** All that an example prints. */
+/** Returns the output of an example. */
 function printed(example) {
   return new Printed(example).end;
 }
 
-/** As `printed`, of one that follows the log for ever: its tail is ended when it has shown it. */
+/** Returns the output of an example that follows a log, whose tail is killed after its output. */
 async function followed(example, name) {
   const run = new Printed(example, name);
   await until(() => `the log is shown, behind ${run.text}`, () => run.text.includes(LOG));
@@ -52,11 +52,11 @@ const LOG = "a line of the log\n";
 const END = "resolved to undefined\n";
 
 test("the typical flow", async () => {
-  await Sandbox.remove("api", { force: true }).catch(() => {}); // of a run that was broken off
+  await Sandbox.remove("api", { force: true }).catch(() => {}); // left by an interrupted run
   assert.equal(await followed("typicalFlow", ""), `2\n\n${LOG}${END}`);
 });
 
-test("commands that are collected", async () => {
+test("collected commands", async () => {
   assert.equal(await printed("exec"), `2\n\n0\n${END}`);
   const out = await examples.execWith(sandbox);
   assert.match(out.stdout(), /^script\.py \/app \/app\/lib /);
@@ -66,7 +66,7 @@ test("commands that are collected", async () => {
   assert.match((await examples.guideShell(sandbox)).stdout(), /\ndone\n$/);
 });
 
-test("commands that are watched", async () => {
+test("streamed commands", async () => {
   assert.equal(await followed("execStream", sandbox.name), `${LOG}${END}`);
   assert.equal(await followed("guideStream", sandbox.name), `${LOG}Exited: -1\n${END}`);
   assert.equal(await printed("shellStream"), `1\n2\n3\n${END}`);
@@ -78,7 +78,7 @@ test("commands that are watched", async () => {
   await server.kill();
 });
 
-/** Runs an example in a process with a terminal: types when it reads, and says how it ended. */
+/** Runs an example on a terminal, types the answers, and returns how it ended. */
 async function onTerminal(name, dialogue) {
   const command = [process.execPath, script, sandbox.name, name].join(" ");
   const child = spawn("script", ["-qec", command, "/dev/null"], {
@@ -101,18 +101,18 @@ async function onTerminal(name, dialogue) {
   return RESOLVED.exec(seen)[1];
 }
 
-test("terminals are attached and detached from", async () => {
+test("attach to and detach from a terminal", async () => {
   assert.equal(await onTerminal("attachShell", [["#", "exit 7\r"]]), "7");
   assert.equal(await onTerminal("attach", [[">>> ", "exit()\r"]]), "0");
   assert.equal(await onTerminal("attachWith", [["#", "echo $EDITOR-$PWD\r"], ["vim-/app", "\x1d"]]), "-1");
   assert.equal(await onTerminal("guideAttach", [["#", "exit 3\r"], ["#", "\x11"]]), "3");
 });
 
-test("without a terminal, attaching is refused", async () => {
+test("attach without a terminal is rejected", async () => {
   assert.match(await printed("attachShell"), /rejected with NotATerminalError/);
 });
 
-/** Runs one of examples/, with `input`: what it prints, and its code. */
+/** Runs one of examples/ with `input`; returns its output and exit code. */
 async function example(file, args, input = "") {
   const path = fileURLToPath(new URL(`../examples/${file}.mjs`, import.meta.url));
   const child = spawn(process.execPath, [path, image, ...args], { stdio: ["pipe", "pipe", "ignore"] });
@@ -127,5 +127,5 @@ test("the example programs", async () => {
   assert.deepEqual(await example("collect", ["sh", "-c", "echo out; exit 3"]), ["out\n", 3]);
   assert.deepEqual(await example("collect", ["nonexistent"]), ["", 127]);
   assert.deepEqual(await example("filter", ["tr a-z A-Z; exit 2"], "text\n"), ["TEXT\n", 2]);
-  assert.deepEqual(await example("many", []), ["90 done, 10 given up\n", 0]);
+  assert.deepEqual(await example("many", []), ["90 done, 10 cancelled\n", 0]);
 });

@@ -1,4 +1,4 @@
-// Images by name: taken from archives, used, removed; and one whose registry never answers.
+// Images by name: import, use, removal, and a registry that never responds.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -24,7 +24,7 @@ after(async () => {
   assert.deepEqual(await Image.list(), []);
 });
 
-/** A registry that takes connections and never says a word. */
+/** Starts a registry that accepts connections and never responds. */
 async function silent(t) {
   const taken = [];
   const server = createServer((socket) => taken.push(socket.on("error", () => {})));
@@ -36,7 +36,7 @@ async function silent(t) {
   return { taken, name: `localhost:${server.address().port}/nothing` };
 }
 
-test("an image is imported, listed and removed", async () => {
+test("import, list and remove an image", async () => {
   const seen = [];
   const image = await Image.import(archive, { onProgress: (progress) => seen.push(progress) });
   assert.deepEqual(image.names, ["made:1"]);
@@ -57,7 +57,7 @@ test("an image is imported, listed and removed", async () => {
   await assert.rejects(Image.remove("made:1"), { name: "ImageNotFoundError", kind: "image_not_found" });
 });
 
-test("a sandbox has what its image says", async () => {
+test("a sandbox uses the defaults of its image", async () => {
   const { id } = await Image.import(archive);
   const seen = [];
   const sandbox = await Sandbox.builder(`node-image-${process.pid}`)
@@ -82,7 +82,7 @@ test("a sandbox has what its image says", async () => {
   assert.ok((await Image.prune({ all: true })) > 0);
 });
 
-test("a sandbox of an archive tells how far it is, and one of a directory does not", async () => {
+test("creation reports progress for an archive only", async () => {
   const seen = [];
   const onProgress = (progress) => seen.push(progress.phase);
   const sandbox = await create({ image: join(folder, "rootfs.tar"), onProgress });
@@ -95,14 +95,14 @@ test("a sandbox of an archive tells how far it is, and one of a directory does n
   assert.deepEqual(seen, []);
 });
 
-test("what onProgress throws ends the call and leaves nothing", async () => {
+test("an error in onProgress cancels the call and leaks nothing", async () => {
   const odd = new Error("enough");
   const onProgress = () => {
     throw odd;
   };
   const same = (error) => error === odd;
   const imported = async () => {
-    await Image.prune({ all: true }); // what is here already is not got, and has no progress
+    await Image.prune({ all: true }); // an image in the store has no progress
     await assert.rejects(Image.import(archive, { onProgress }), same);
   };
   await imported();
@@ -118,7 +118,7 @@ test("what onProgress throws ends the call and leaves nothing", async () => {
   await until("all descriptors are closed", () => descriptors() <= files + 2);
 });
 
-test("what is not there and what cannot be", async () => {
+test("missing and invalid images", async () => {
   const name = `node-none-${process.pid}`;
   await assert.rejects(Sandbox.create(name, { image: "no-such-image:9", ...never }), {
     name: "ImageNotFoundError",
@@ -144,7 +144,7 @@ test("what is not there and what cannot be", async () => {
   await assert.rejects(Image.pull("x", { signal: AbortSignal.abort(reason) }), (error) => error === reason);
 });
 
-test("a pull that is given up leaves nothing", async (t) => {
+test("a cancelled pull leaks nothing", async (t) => {
   const registry = await silent(t);
   const files = () => descriptors() - registry.taken.length;
   async function pulled(onProgress) {
@@ -157,7 +157,7 @@ test("a pull that is given up leaves nothing", async (t) => {
     given.abort();
     await pull;
   }
-  await pulled(); // what the library keeps is there now
+  await pulled(); // opens what the library keeps open
   const [cells, left, running] = [native.counts().cells, files(), threads()];
   for (let round = 0; round < 3; round++) await pulled(({ phase }) => assert.equal(phase, "resolving"));
   assert.equal(native.counts().cells, cells);
@@ -165,7 +165,7 @@ test("a pull that is given up leaves nothing", async (t) => {
   await until("all threads are gone", () => threads() <= running);
 });
 
-test("a creation that is given up ends the pull of its image", async (t) => {
+test("cancelling creation cancels the image pull", async (t) => {
   const registry = await silent(t);
   const name = `node-given-up-${process.pid}`;
   const given = new AbortController();
@@ -175,7 +175,7 @@ test("a creation that is given up ends the pull of its image", async (t) => {
   await until("the registry is asked", () => registry.taken.length > 0);
   given.abort();
   await creation;
-  // This waits for whatever is being got; without an end the registry would be waited for.
+  // Prune waits for pulls in progress, so it would block if the pull were not cancelled.
   await Image.prune({ signal: AbortSignal.timeout(15_000) });
   await assert.rejects(Sandbox.get(name), { name: "SandboxNotFoundError" });
 });

@@ -1,4 +1,4 @@
-// Processes and workers that end, and what keeps them from it.
+// Ends of processes and workers, and what keeps them alive.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createRequire } from "node:module";
@@ -15,7 +15,7 @@ after(() => end(sandbox));
 
 const cwd = fileURLToPath(new URL("..", import.meta.url));
 
-/** Runs a program with `sandbox` in a process: what it printed, its code and its signal. */
+/** Runs a program with `sandbox` in a process; returns its output, exit code and signal. */
 async function run(program, options = []) {
   const source = `import { Sandbox } from "microsandbox";
     const sandbox = await Sandbox.get(${JSON.stringify(sandbox.name)});
@@ -32,7 +32,7 @@ async function run(program, options = []) {
   return [text, ...(await ended)];
 }
 
-test("idle handles keep no process alive", async () => {
+test("idle handles do not keep the process alive", async () => {
   const program = `
     const handle = await sandbox.execStreamWith("sleep", (b) => b.arg("600").stdinPipe());
     const sink = await handle.takeStdin();
@@ -41,18 +41,18 @@ test("idle handles keep no process alive", async () => {
     const given = new AbortController();
     const promise = handle.wait({ signal: given.signal });
     setTimeout(() => given.abort(), 10);
-    await promise.catch(() => console.log("given up"));`;
-  assert.deepEqual(await run(program), ["given up\n", 0, null]);
+    await promise.catch(() => console.log("cancelled"));`;
+  assert.deepEqual(await run(program), ["cancelled\n", 0, null]);
 });
 
-test("calls that wait keep the process alive", async () => {
+test("pending calls keep the process alive", async () => {
   const program = `
     const handle = await sandbox.shellStream("usleep 300000; echo done");
     handle.collect().then((output) => console.log(output.stdout()));`;
   assert.deepEqual(await run(program), ["done\n\n", 0, null]);
 });
 
-test("a call that was given up keeps no process alive", async () => {
+test("a cancelled call does not keep the process alive", async () => {
   const other = await create();
   await other.shellStream("trap '' TERM; while :; do sleep 1; done");
   const program = `
@@ -83,7 +83,7 @@ for (const [state, program] of Object.entries(STATES)) {
   });
 }
 
-test("a process exits in a stop that takes long", async () => {
+test("a process exits during a slow stop", async () => {
   const other = await create();
   await other.shellStream("trap '' TERM; while :; do sleep 1; done");
   const program = `
@@ -110,30 +110,30 @@ const SOURCE = `
       sandbox, (message) => parentPort.postMessage(message));
   })();`;
 
-/** A worker that runs a program, and what it has told first. */
+/** Starts a worker that runs a program; returns it and its first message. */
 async function start(program) {
   const module = createRequire(import.meta.url).resolve("microsandbox");
   const workerData = { module, name: sandbox.name, program };
   const worker = new Worker(SOURCE, { eval: true, workerData });
-  const told = await new Promise((resolve, reject) => {
+  const first = await new Promise((resolve, reject) => {
     worker.once("message", resolve);
     worker.once("error", reject);
   });
-  return [worker, told];
+  return [worker, first];
 }
 
-test("workers run commands, at the same time as others", async () => {
+test("workers run commands concurrently", async () => {
   const program = `tell((await sandbox.exec("echo", ["from a worker"])).stdout());`;
   const all = await Promise.all([...Array(8)].map(() => start(program)));
-  for (const [worker, told] of all) {
-    assert.equal(told, "from a worker\n");
+  for (const [worker, first] of all) {
+    assert.equal(first, "from a worker\n");
     await worker.terminate();
   }
 });
 
 const WAITS = {
   "a reader": `const handle = await sandbox.execStream("sleep", ["600"]); tell(handle.id); await handle.wait();`,
-  "a loop over a busy stream": `
+  "a busy loop": `
     const handle = await sandbox.shellStream("yes");
     for await (const event of handle) if (event.kind === "stdout") tell(handle.id);`,
   "a writer": `
@@ -141,14 +141,14 @@ const WAITS = {
     const sink = await handle.takeStdin();
     tell(handle.id);
     await sink.write(Buffer.alloc(8 << 20));`,
-  "threads": `
+  "blocking calls": `
     const handle = await sandbox.execStream("sleep", ["600"]);
     tell(handle.id);
     for (;;) await Promise.all([...Array(40)].map(() => sandbox.sessions()));`,
-  "nobody": `const handle = await sandbox.execStream("sleep", ["600"]); tell(handle.id);`,
+  "no call": `const handle = await sandbox.execStream("sleep", ["600"]); tell(handle.id);`,
 };
 for (const [what, program] of Object.entries(WAITS)) {
-  test(`a worker is terminated while it waits for ${what}; its commands run on`, async () => {
+  test(`commands survive termination of a worker with ${what}`, async () => {
     for (let times = 0; times < 5; times++) {
       const [worker, id] = await start(program);
       await worker.terminate();
@@ -162,14 +162,14 @@ for (const [what, program] of Object.entries(WAITS)) {
   });
 }
 
-test("a worker that alone has loaded the addon is terminated while its threads wait", async () => {
+test("terminate the only worker with the addon, threads blocked", async () => {
   const program = `
     import("node:worker_threads").then(async ({ Worker }) => {
       for (let times = 0; times < 5; times++) {
         const worker = new Worker(${JSON.stringify(SOURCE)}, { eval: true, workerData: ${JSON.stringify({
           module: createRequire(import.meta.url).resolve("microsandbox"),
           name: sandbox.name,
-          program: WAITS.threads,
+          program: WAITS["blocking calls"],
         })} });
         await new Promise((resolve) => worker.once("message", resolve));
         await worker.terminate();
@@ -187,6 +187,6 @@ test("a worker that alone has loaded the addon is terminated while its threads w
   });
 });
 
-test("nothing of terminated workers is left", () => {
+test("terminated workers leak nothing", () => {
   assert.ok(native.counts().cells <= 3);
 });

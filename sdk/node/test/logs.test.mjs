@@ -1,9 +1,9 @@
-// Logs of sessions.
+// Session logs.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { bytesOf, create, end } from "./support.mjs";
 
-test("a log is read, by session, followed and given up", async () => {
+test("read, filter, follow and cancel a log", async () => {
   const sandbox = await create({ log: { files: 2, maxBytes: 1 << 20 } });
   const first = await sandbox.shellStream("echo out; echo err >&2; exit 3");
   await first.collect();
@@ -11,7 +11,7 @@ test("a log is read, by session, followed and given up", async () => {
   const other = await sandbox.shellStream("echo other");
   await other.collect();
   const records = [];
-  // What a command put out reaches the log a moment after it reached whoever reads it.
+  // Output reaches the log shortly after it reaches the reader.
   for await (const record of await sandbox.logs({ session: first.id, follow: true })) {
     records.push(record);
     if (record.kind === "exited") break;
@@ -48,7 +48,7 @@ test("a log is read, by session, followed and given up", async () => {
   await end(sandbox);
 });
 
-test("a sandbox without a log says so", async () => {
+test("reading a log that was not enabled is rejected", async () => {
   const sandbox = await create();
   await assert.rejects(sandbox.logs(), { name: "InvalidConfigError" });
   await end(sandbox);

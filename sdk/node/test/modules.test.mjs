@@ -1,4 +1,4 @@
-// One copy of the code, for both kinds of modules.
+// One copy of the code for both module systems.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { test } from "node:test";
@@ -12,7 +12,7 @@ test("ESM and CommonJS export the same", () => {
   for (const name of Object.keys(cjs)) assert.equal(esm[name], cjs[name], name);
 });
 
-test("TypeScript compiles to either", () => {
+test("TypeScript compiles to both module systems", () => {
   const compiled = require("./dist/commonjs.cjs");
   assert.equal(compiled.same, true);
   assert.equal(compiled.Sandbox, esm.Sandbox);

@@ -1,4 +1,4 @@
-// Commands that are run and collected.
+// Collected commands.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { ExecFailedError, MicrosandboxError, Sandbox } from "microsandbox";
@@ -20,13 +20,13 @@ test("an exit code is a result", async () => {
   assert.equal(typeof output.status.usage.wallMs, "number");
 });
 
-test("output that is no UTF-8 is told lossily, and its bytes as they are", async () => {
+test("invalid UTF-8 is lossy as text and exact as bytes", async () => {
   const output = await sandbox.exec("printf", ["a\\377b"]);
   assert.equal(output.stdout(), "a\ufffdb");
   assert.deepEqual([...output.stdoutBytes()], [97, 255, 98]);
 });
 
-test("why a command did not start is a class with all that is known", async () => {
+test("a failure to start has a class and its details", async () => {
   const wanted = {
     name: "ExecFailedError",
     kind: "not_found",
@@ -51,7 +51,7 @@ test("why a command did not start is a class with all that is known", async () =
   );
 });
 
-test("a timeout carries what was put out until then", async () => {
+test("a timeout carries the output so far", async () => {
   await assert.rejects(
     sandbox.shellWith("echo early; sleep 600", (b) => b.timeout(200)),
     (error) => {
@@ -76,7 +76,7 @@ test("an aborted command is killed", async () => {
   await assert.rejects(sandbox.exec("true", [], { signal: given.signal }), { name: "AbortError" });
 });
 
-test("what makes no sense is refused before it is sent", async () => {
+test("invalid arguments are rejected before sending", async () => {
   const invalid = { name: "InvalidArgumentError", kind: "invalid_argument" };
   const refused = (configure) => assert.rejects(sandbox.execWith("true", configure), invalid);
   await assert.rejects(sandbox.exec("tr\0ue"), invalid);
@@ -134,7 +134,7 @@ test("limits are numbers, bigints and infinity", async () => {
   assert.equal(output.stdout(), "64\n2\n0\n");
 });
 
-test("a limit on output cuts and counts on", async () => {
+test("maxOutput truncates and keeps counting", async () => {
   const limited = (most) => sandbox.execWith("printf", (b) => b.arg("12345").maxOutput(most));
   const show = ({ truncated, stdoutTotal, ...output }) => [truncated, stdoutTotal];
   assert.equal((await limited(3)).stdout(), "123");
@@ -145,7 +145,7 @@ test("a limit on output cuts and counts on", async () => {
   assert.deepEqual(show(await limited(5)), [false, 5]);
 });
 
-test("large outputs are lent until they are collected, and copied when that is forbidden", async () => {
+test("large outputs are lent, or copied beyond the limit", async () => {
   const size = 3 << 20;
   const script = `head -c ${size} /dev/zero | tr '\\0' a; head -c ${size} /dev/zero | tr '\\0' b >&2`;
   const wanted = [Buffer.alloc(size, "a"), Buffer.alloc(size, "b")];
@@ -160,7 +160,7 @@ test("large outputs are lent until they are collected, and copied when that is f
   let part = await run();
   assert.ok(native.counts().lent >= size);
   await collectGarbage();
-  assert.equal(native.counts().lent, size); // what a part is held of
+  assert.equal(native.counts().lent, size); // a view of a part keeps all of it
   assert.equal(part.toString(), "a".repeat(10));
   part = null;
   await collectGarbage();
@@ -174,7 +174,7 @@ test("large outputs are lent until they are collected, and copied when that is f
   }
 });
 
-test("input in advance", async () => {
+test("pre-supplied input", async () => {
   const given = async (data) => (await sandbox.execWith("cat", (b) => b.stdinBytes(data))).stdout();
   assert.equal(await given("text ü"), "text ü");
   assert.equal(await given(Buffer.from("bytes")), "bytes");
@@ -187,13 +187,13 @@ test("shells, with arguments and the sandbox's own", async () => {
   assert.equal(output.stdout(), "zero one x\n");
 });
 
-test("many at once leave nothing behind", async () => {
+test("many concurrent commands leak nothing", async () => {
   await collectGarbage();
   const before = [native.counts().cells, descriptors()];
   const outputs = await Promise.all(
     [...Array(200).keys()].map((at) => sandbox.exec("echo", [String(at)])),
   );
   outputs.forEach((output, at) => assert.equal(output.stdout(), `${at}\n`));
-  await sleep(1); // libuv closes its handles in the next turn
+  await sleep(1); // libuv closes handles in the next turn
   assert.deepEqual([native.counts().cells, descriptors()], before);
 });

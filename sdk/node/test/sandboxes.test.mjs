@@ -1,4 +1,4 @@
-// Sandboxes around the commands.
+// Sandboxes: options, lifecycle, bounds.
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { doctor, Sandbox, version } from "microsandbox";
 import { create, end, image, turn } from "./support.mjs";
 
-test("a sandbox is what its options say", async () => {
+test("options are applied and reported", async () => {
   const sandbox = await Sandbox.builder(`node-built-${process.pid}`)
     .image(image)
     .env("A", "a")
@@ -39,7 +39,7 @@ test("a sandbox is what its options say", async () => {
   assert.ok(!(await Sandbox.list()).some(({ name }) => name === sandbox.name));
 });
 
-test("a sandbox is found, stopped, started and removed by name", async () => {
+test("find, stop, start and remove a sandbox by name", async () => {
   const sandbox = await create({ replace: false });
   const { name } = sandbox;
   await assert.rejects(Sandbox.create(name, { image }), {
@@ -70,7 +70,7 @@ test("a sandbox is found, stopped, started and removed by name", async () => {
   await assert.rejects(started.info(), { name: "SandboxNotFoundError" });
 });
 
-test("closing ends nothing, and wakes whoever waits", async () => {
+test("close ends nothing and wakes waiters", async () => {
   const sandbox = await create();
   const handle = await sandbox.execStream("sleep", ["600"]);
   const waiting = assert.rejects(sandbox.wait(), { name: "ClosedError" });
@@ -87,7 +87,7 @@ test("closing ends nothing, and wakes whoever waits", async () => {
   await end(found);
 });
 
-test("disposing stops what was created here, and only lets go of what was found", async () => {
+test("dispose stops a created sandbox and closes a found one", async () => {
   const sandbox = await create();
   const found = await Sandbox.get(sandbox.name);
   await found[Symbol.asyncDispose]();
@@ -99,14 +99,14 @@ test("disposing stops what was created here, and only lets go of what was found"
   await end(again);
 });
 
-test("creating can be given up", async () => {
+test("creation can be cancelled", async () => {
   const name = `node-given-up-${process.pid}`;
   const promise = Sandbox.create(name, { image, signal: AbortSignal.abort() });
   await assert.rejects(promise, { name: "AbortError" });
   await assert.rejects(Sandbox.get(name), { name: "SandboxNotFoundError" });
 });
 
-test("j4 bounds are taken and reported", async () => {
+test("j4 bounds are applied and reported", async () => {
   const name = `node-bounded-${process.pid}`;
   const sandbox = await Sandbox.builder(name)
     .image(image)
@@ -121,7 +121,7 @@ test("j4 bounds are taken and reported", async () => {
   assert.deepEqual([info.cpus, info.memory], [0.5, 256]);
   assert.ok(info.jailed !== null && info.bounds !== null);
   await sandbox.kill();
-  // What the runner writes about it, with values that this test knows.
+  // The runner's state file, with known values.
   const path = join(process.env.MSB_HOME, "sandboxes", name, "started.json");
   const started = JSON.parse(readFileSync(path));
   const bounds = { pids: 512, memory_bytes: 2 ** 28, disk_bytes: null, cpu_millis: 500 };

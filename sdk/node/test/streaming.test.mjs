@@ -1,4 +1,4 @@
-// Commands that are watched: events, input, giving up, closing.
+// Streamed commands: events, input, cancellation, closing.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { bytesOf, collectGarbage, create, end, eventsOf, native, sleep, turn, until } from "./support.mjs";
@@ -11,7 +11,7 @@ after(() => end(sandbox));
 
 const endless = () => sandbox.exec && sandbox.execStream("sleep", ["600"]);
 
-test("the events of a command in order, and the end for ever", async () => {
+test("events in order, then the end for ever", async () => {
   const handle = await sandbox.shellStream("echo out; exit 3");
   const events = await eventsOf(handle);
   assert.deepEqual(events.map(({ kind }) => kind), ["started", "stdout", "exited"]);
@@ -29,7 +29,7 @@ test("the events of a command in order, and the end for ever", async () => {
   assert.equal(handle.position, 4);
 });
 
-test("a command that cannot start is told as an event, and as an error by wait", async () => {
+test("a failure to start is an event, and an error of wait", async () => {
   const handle = await sandbox.execStream("nonexistent");
   const [event, ...more] = await eventsOf(handle);
   assert.equal(event.kind, "failed");
@@ -39,7 +39,7 @@ test("a command that cannot start is told as an event, and as an error by wait",
   await assert.rejects(handle.collect(), { name: "ExecFailedError", kind: "not_found" });
 });
 
-test("a command that stops reading is told as an event", async () => {
+test("a command that stops reading causes stdinError", async () => {
   const handle = await sandbox.shellStreamWith("exec <&-; echo closed; sleep 600", (b) => b.stdinPipe());
   const sink = await handle.takeStdin();
   const kinds = [];
@@ -61,7 +61,7 @@ test("a command that stops reading is told as an event", async () => {
   assert.deepEqual(kinds, ["started", "stdout", "stdinError", "exited"]);
 });
 
-test("a sandbox that goes is told as an event, and as an error by wait and collect", async () => {
+test("a lost sandbox is an event, and an error of wait and collect", async () => {
   const other = await create();
   const handle = await other.execStream("sleep", ["600"]);
   const [collected, waited] = [await other.execStream("sleep", ["600"]), await other.execStream("sleep", ["600"])];
@@ -81,7 +81,7 @@ test("one reader at a time, and signals at any time", async () => {
   const handle = await sandbox.shellStream("trap 'echo term; exit 4' TERM; echo up; while :; do sleep 1; done");
   const events = eventsOf(handle);
   const busy = { name: "BusyError", kind: "busy" };
-  // From then on nothing comes, and the first reader waits.
+  // No more events follow, so the first reader waits.
   await until("it runs", () => handle.position > 0);
   await assert.rejects(handle.recv(), busy);
   await assert.rejects(handle.wait(), busy);
@@ -93,7 +93,7 @@ test("one reader at a time, and signals at any time", async () => {
   await assert.rejects(handle.signal("SIGNOT"), { name: "InvalidArgumentError" });
 });
 
-test("giving up loses nothing", async () => {
+test("cancelling loses nothing", async () => {
   const handle = await sandbox.execStreamWith("cat", (b) => b.stdinPipe());
   const sink = await handle.takeStdin();
   assert.equal((await handle.recv()).kind, "started");
@@ -106,7 +106,7 @@ test("giving up loses nothing", async () => {
   assert.equal((await handle.collect()).stdout(), "kept");
 });
 
-test("closing wakes whoever waits, and the command runs on", async () => {
+test("close wakes waiters and the command keeps running", async () => {
   const handle = await endless();
   const closed = { name: "ClosedError", kind: "closed" };
   const waiting = assert.rejects(handle.wait(), closed);
@@ -121,7 +121,7 @@ test("closing wakes whoever waits, and the command runs on", async () => {
   assert.equal((await again.wait()).signal, 9);
 });
 
-test("leaving a loop ends nothing; return also ends a next that waits", async () => {
+test("leaving a loop ends nothing; return ends a pending next", async () => {
   const handle = await sandbox.shellStream("echo one; read line </dev/zero; sleep 600");
   for await (const event of handle) if (event.kind === "stdout") break;
   const iterator = handle[Symbol.asyncIterator]();
@@ -137,7 +137,7 @@ test("leaving a loop ends nothing; return also ends a next that waits", async ()
   await assert.rejects(closed.next(), { name: "ClosedError" });
 });
 
-test("disposing kills and closes, in every state", async () => {
+test("dispose kills and closes in every state", async () => {
   const signalOf = async (id) => {
     const handle = await sandbox.reattach(id);
     return (await handle.wait()).signal;
@@ -163,7 +163,7 @@ test("disposing kills and closes, in every state", async () => {
   assert.equal((await sinks.wait()).code, 0);
 });
 
-test("input: taken once, in order, also while the program does not read", async () => {
+test("stdin is taken once and written in order", async () => {
   const handle = await sandbox.execStreamWith("cat", (b) => b.stdinPipe());
   const sink = await handle.takeStdin();
   assert.equal(await handle.takeStdin(), null);
@@ -179,7 +179,7 @@ test("input: taken once, in order, also while the program does not read", async 
   await assert.rejects(sink.write("x"), { name: "ClosedError" });
 });
 
-test("a write that waits can be given up, and one that waits for it", async () => {
+test("a pending and a queued write can be cancelled", async () => {
   const handle = await sandbox.execStreamWith("sleep", (b) => b.arg("600").stdinPipe());
   const sink = await handle.takeStdin();
   const given = new AbortController();
@@ -216,7 +216,7 @@ test("terminals", async () => {
   await plain.kill();
 });
 
-test("a session is followed again from a position", async () => {
+test("reattach to a session from a position", async () => {
   const handle = await sandbox.execStreamWith("cat", (b) => b.stdinPipe());
   const sink = await handle.takeStdin();
   await sink.write("12345");
@@ -236,12 +236,12 @@ test("a session is followed again from a position", async () => {
   await assert.rejects(sandbox.reattach(handle.id, { from: -1 }), { name: "InvalidArgumentError" });
 });
 
-test("an exit does not wait for those who hold the output", async () => {
+test("exit does not wait for background writers", async () => {
   const handle = await sandbox.shellStream("sleep 600 & echo hi");
   const events = await eventsOf(handle);
   assert.equal(bytesOf(events).toString(), "hi\n");
   assert.equal(handle.writerLeft, true);
-  await handle.kill(); // reaches what was left
+  await handle.kill(); // reaches background processes
 });
 
 test("a loop over a busy stream lets timers run", async () => {
@@ -261,7 +261,7 @@ test("a loop over a busy stream lets timers run", async () => {
   for await (const event of handle) {
     if (event.kind !== "stdout") continue;
     bytes += event.data.length;
-    // How many events come between two turns of the loop; no clock is asked.
+    // Counts events between two turns of the loop, without a clock.
     if (ticks !== before) since = 0;
     before = ticks;
     most = Math.max(most, ++since);
@@ -271,11 +271,11 @@ test("a loop over a busy stream lets timers run", async () => {
   assert.ok(ticks > 10, `${ticks} ticks, the longest pause ${longest} ms`);
 });
 
-test("a reader that stops, stops the program, and what was taken is credit again", async () => {
+test("a stopped reader blocks the program; reads return credit", async () => {
   const handle = await sandbox.shellStream("yes");
   const kept = [];
   let bytes = 0;
-  // Much more than the window, all held: no collector is needed for more to come.
+  // Far more than the window, all referenced: credit does not depend on garbage collection.
   while (bytes < 8 << 20) {
     const event = await handle.recv();
     if (event.kind === "stdout") bytes += event.data.length;
@@ -283,7 +283,7 @@ test("a reader that stops, stops the program, and what was taken is credit again
   }
   const total = async () => (await sandbox.sessions()).find(({ id }) => id === handle.id).outputTotal;
   let before = -1;
-  await until("it stands still", async () => {
+  await until("the command is blocked", async () => {
     const now = await total();
     const still = now === before;
     before = now;
@@ -296,7 +296,7 @@ test("a reader that stops, stops the program, and what was taken is credit again
   handle.close();
 });
 
-test("handles that are forgotten end nothing and crash nothing", async () => {
+test("unreachable handles end nothing and crash nothing", async () => {
   const ids = [];
   for (let at = 0; at < 20; at++) ids.push((await sandbox.shellStream("usleep 100000; echo done")).id);
   await until("they are collected", async () => {

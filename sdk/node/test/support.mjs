@@ -1,11 +1,11 @@
-// What the tests share: one sandbox per file, and time that a slow machine may stretch.
+// Shared by the tests: one sandbox per file, and times that a slow machine may scale.
 import { readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { Sandbox } from "microsandbox";
 
 export const image = process.env.MSB_TEST_ROOTFS;
 export const SCALE = Number(process.env.MSB_TEST_TIME_SCALE || 1);
-/** The long form of the tests that have one: for `make check`. */
+/** Whether to run the long form of tests that have one, for `make check`. */
 export const LONG = Boolean(process.env.MSB_TEST_NODE_LONG);
 
 const require = createRequire(import.meta.url);
@@ -19,19 +19,19 @@ export const descriptors = () => readdirSync("/proc/self/fd").length;
 
 let next = 0;
 
-/** A sandbox of its own for the caller, with what else its options say. */
+/** Creates a sandbox for the caller. */
 export function create(options = {}) {
   return Sandbox.create(`node-${process.pid}-${next++}`, { image, replace: true, ...options });
 }
 
-/** Ends a sandbox and takes its files away. */
+/** Kills and removes a sandbox. */
 export async function end(sandbox) {
   await sandbox.kill().catch(() => {});
   sandbox.close();
   await Sandbox.remove(sandbox.name, { force: true });
 }
 
-/** Waits until something holds; `what` may be a function that says it when it does not. */
+/** Waits until a condition holds; `what` may be a function that returns the failure message. */
 export async function until(what, condition) {
   const deadline = Date.now() + 30_000 * SCALE;
   for (;;) {
@@ -41,14 +41,14 @@ export async function until(what, condition) {
   }
 }
 
-/** All events of a handle. */
+/** Returns all events of a handle. */
 export async function eventsOf(handle) {
   const events = [];
   for await (const event of handle) events.push(event);
   return events;
 }
 
-/** The bytes of one output among events. */
+/** Returns the bytes of one output among events. */
 export function bytesOf(events, kind = "stdout") {
   return Buffer.concat(events.filter((event) => event.kind === kind).map(({ data }) => data));
 }
@@ -59,7 +59,7 @@ export function error(name, more = {}) {
 
 let collect;
 
-/** Collects garbage, and lets the finalizers run. */
+/** Collects garbage and lets the finalizers run. */
 export async function collectGarbage() {
   if (!collect) {
     const [v8, vm] = [await import("node:v8"), await import("node:vm")];

@@ -1,4 +1,4 @@
-// What the page says of types, for the compiler: this file is not run.
+// The types of the reference page, checked by the compiler: this file is not run.
 import {
   AttachOptionsBuilder,
   ExecHandle,
@@ -23,7 +23,7 @@ import {
 
 type Configure<B> = (configure: B) => B;
 
-/** The signatures of the page: ours may take and give more, and never less. */
+/** The signatures of the page: ours may accept and return more, but never less. */
 interface Page {
   exec(cmd: string, args?: Iterable<string>): Promise<ExecOutput>;
   execWith(cmd: string, configure: Configure<ExecOptionsBuilder>): Promise<ExecOutput>;
@@ -94,7 +94,7 @@ type PageStdinMode =
   | { kind: "pipe" }
   | { kind: "bytes"; data: Uint8Array };
 
-/** Compiles when the first can be used where the second is wanted. */
+/** Compiles if the first type is assignable to the second. */
 type Is<T extends U, U> = T;
 
 export type Checks = [
@@ -112,7 +112,7 @@ export type Checks = [
 
 export const modes: StdinMode[] = [Stdin.null(), Stdin.pipe(), Stdin.bytes("x"), Stdin.bytes(new Uint8Array())];
 
-/** Images, in the forms of the README. */
+/** Images, as in the README. */
 export async function images(): Promise<ImageInfo[]> {
   const policy: PullPolicy = "never";
   const onProgress = ({ phase, bytes, bytesTotal }: Progress) => console.log(phase, bytes, bytesTotal);
@@ -123,7 +123,7 @@ export async function images(): Promise<ImageInfo[]> {
   return [await Image.pull("python", { onProgress }), await Image.import("./x.tar", { name: "x:1" })];
 }
 
-/** Bounds, the jail, and what is told about both. */
+/** Bounds, the jail, and how both are reported. */
 export async function limits(): Promise<Bounds | null> {
   const security: Security = "restricted";
   await Sandbox.create("api", { image: "python", cpus: 0.5, pidsLimit: 512, disk: 1024, security });
@@ -138,17 +138,17 @@ export async function limits(): Promise<Bounds | null> {
 
 /** What must not compile. */
 export async function refused(sandbox: Sandbox): Promise<void> {
-  // @ts-expect-error a number is no command
+  // @ts-expect-error a number is not a command
   await sandbox.exec(1);
-  // @ts-expect-error there is no such resource
+  // @ts-expect-error unknown resource
   await sandbox.execWith("true", (b) => b.rlimit("files", 1));
-  // @ts-expect-error the callback returns the builder
+  // @ts-expect-error the callback must return the builder
   await sandbox.execWith("true", () => undefined);
-  // @ts-expect-error there is no such policy
+  // @ts-expect-error unknown policy
   await Sandbox.create("x", { image: "python", pullPolicy: "sometimes" });
-  // @ts-expect-error a number of processors is a number
+  // @ts-expect-error cpus must be a number
   await Sandbox.create("x", { image: "python", cpus: true });
-  // @ts-expect-error there is no such security
+  // @ts-expect-error unknown security
   await Sandbox.create("x", { image: "python", security: "strict" });
   // @ts-expect-error a sandbox needs an image
   await Sandbox.create("x", {});

@@ -9,7 +9,7 @@ before(async () => {
 });
 after(() => end(sandbox));
 
-/** Checks numbered lines: each must follow the one before. */
+/** Checks that numbered lines have no gap. */
 class Lines {
   #rest = "";
   last = 0;
@@ -26,8 +26,8 @@ class Lines {
 
 const LINES = LONG ? 1_000_000 : 100_000;
 
-test(`${LINES} lines with random aborts: no gap and one ending`, async () => {
-  // Each line is a write of its own, so that events are many and small.
+test(`${LINES} lines with random aborts: no gap and one end`, async () => {
+  // One write per line, so that events are many and small.
   const handle = await sandbox.shellStream(`i=0; while [ $i -lt ${LINES} ]; do i=$((i+1)); echo $i; done`);
   const lines = new Lines();
   let [events, aborts, endings] = [0, 0, 0];
@@ -53,13 +53,13 @@ test(`${LINES} lines with random aborts: no gap and one ending`, async () => {
   }
   assert.equal(lines.last, LINES);
   assert.equal(endings, 1);
-  // How many events there are is up to the machine: what waits together comes together.
+  // The number of events depends on the machine: pending output is merged.
   assert.ok(aborts > 0, `${aborts} aborts among ${events} events`);
 });
 
 const STREAMS = 1_000;
 
-test(`${STREAMS} streams at once, and nothing of them is left`, async () => {
+test(`${STREAMS} concurrent streams leak nothing`, async () => {
   await collectGarbage();
   const before = [native.counts().cells, native.counts().polls, descriptors()];
   const started = threads();
@@ -93,7 +93,7 @@ test(`${STREAMS} streams at once, and nothing of them is left`, async () => {
   assert.deepEqual([native.counts().cells, native.counts().polls, descriptors()], before);
 });
 
-test("memory stays flat while much is streamed", async () => {
+test("memory stays flat while streaming", async () => {
   const rss = () => process.memoryUsage.rss();
   const run = async (bytes) => {
     let seen = 0;
@@ -113,7 +113,7 @@ test("memory stays flat while much is streamed", async () => {
 
 const EXECS = LONG ? 20_000 : 500;
 
-test(`${EXECS} commands one after another leave nothing behind`, async () => {
+test(`${EXECS} sequential commands leak nothing`, async () => {
   const count = () => [native.counts().cells, descriptors(), threads()];
   for (let at = 0; at < 20; at++) await sandbox.exec("true");
   await collectGarbage();

@@ -44,7 +44,7 @@ func CreateSandbox(o *SandboxOptions) (*Sandbox, error) {
 	options, err := o.lend(a), C.go_error()
 	var raw *C.msb_sandbox
 	if status := C.msb_sandbox_create(&options, &raw, &err); status < 0 {
-		return nil, failed(&err)
+		return nil, newError(&err)
 	}
 	return newSandbox(raw), nil
 }
