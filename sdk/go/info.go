@@ -219,7 +219,7 @@ type DriverInfo struct {
 type WallInfo struct {
 	// Name is its name, such as "seccomp".
 	Name string
-	// Missing is why this host lacks it, empty if it does not; Hint is the remedy.
+	// Missing is why this host lacks it, empty if the host has it; Hint is the remedy.
 	Missing, Hint string
 }
 
