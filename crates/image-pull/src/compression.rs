@@ -1,20 +1,20 @@
-//! Compressed files, told by how they begin and not by what somebody says about them.
+//! Decompression. The format is detected by magic bytes, and not by a declared media type.
 
-use crate::tarball::broken;
+use crate::tarball::archive_error;
 use flate2::bufread::MultiGzDecoder;
 use msb_image::{Error, Result};
 use std::io::{BufRead, BufReader, Chain, Cursor, Read};
 
-/// The most that a zstd frame may want to look back: 128 MiB, as its own tools have it.
+/// Maximum window of a zstd frame: 128 MiB, the limit of the zstd tools.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
-/// Bytes that were read to look at them, and the rest.
-type Whole<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
+/// The bytes that were read for detection, and the rest.
+type Peeked<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
 
-/// The plain content of a file that may be compressed.
-pub(crate) fn plain<'a, R: Read + 'a>(mut from: R) -> Result<Box<dyn Read + 'a>> {
+/// Returns the uncompressed content of a file that may be compressed.
+pub(crate) fn decompress<'a, R: Read + 'a>(mut from: R) -> Result<Box<dyn Read + 'a>> {
     let mut head = Vec::new();
-    (&mut from).take(6).read_to_end(&mut head).map_err(|error| broken(&error))?;
+    (&mut from).take(6).read_to_end(&mut head).map_err(|error| archive_error(&error))?;
     let begins = |magic: &[u8]| head.starts_with(magic);
     let named = match () {
         () if begins(b"\xfd7zXZ") => Some("xz"),
@@ -23,11 +23,11 @@ pub(crate) fn plain<'a, R: Read + 'a>(mut from: R) -> Result<Box<dyn Read + 'a>>
         () => None,
     };
     if let Some(name) = named {
-        let error = Error::bad(format!("a layer is compressed with {name}"));
-        return Err(error.hint("gzip, zstd and plain tar are understood"));
+        let error = Error::bad(format!("cannot read a layer: compressed with {name}"));
+        return Err(error.hint("use gzip, zstd or no compression"));
     }
     let (gzip, zstd) = (begins(b"\x1f\x8b"), begins(b"\x28\xb5\x2f\xfd") || is_skippable(&head));
-    let whole: Whole<R> = BufReader::with_capacity(64 * 1024, Cursor::new(head).chain(from));
+    let whole: Peeked<R> = BufReader::with_capacity(64 * 1024, Cursor::new(head).chain(from));
     if gzip {
         return Ok(Box::new(MultiGzDecoder::new(whole)));
     }
@@ -37,15 +37,15 @@ pub(crate) fn plain<'a, R: Read + 'a>(mut from: R) -> Result<Box<dyn Read + 'a>>
     Ok(Box::new(whole))
 }
 
-/// A frame that holds no data, with which some tools begin a zstd file.
+/// Whether it is a zstd frame without data, which some tools write first.
 fn is_skippable(head: &[u8]) -> bool {
     matches!(head, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
 fn zstd_decoder<'a>(from: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
     let mut decoder =
-        zstd::stream::read::Decoder::with_buffer(from).map_err(|error| broken(&error))?;
-    decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|error| broken(&error))?;
+        zstd::stream::read::Decoder::with_buffer(from).map_err(|error| archive_error(&error))?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|error| archive_error(&error))?;
     Ok(Box::new(decoder))
 }
 
@@ -56,22 +56,22 @@ mod tests {
 
     fn read(bytes: &[u8]) -> Vec<u8> {
         let mut found = Vec::new();
-        plain(bytes).unwrap().read_to_end(&mut found).unwrap();
+        decompress(bytes).unwrap().read_to_end(&mut found).unwrap();
         found
     }
 
     #[test]
-    fn the_beginning_says_how_a_file_is_compressed() {
+    fn compression_is_detected_by_magic_bytes() {
         let text = b"some text".repeat(1000);
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&text).unwrap();
         let gzip = gzip.finish().unwrap();
-        // Two members in one file, as parallel compressors write it.
+        // Two gzip members in one file, as parallel compressors write.
         assert_eq!(read(&[gzip.clone(), gzip].concat()).len(), 2 * text.len());
         assert_eq!(read(&zstd::encode_all(&text[..], 1).unwrap()), text);
         assert_eq!(read(&text), text);
         assert_eq!(read(b""), b"");
-        let error = plain(&b"\xfd7zXZ\0...."[..]).err().unwrap();
+        let error = decompress(&b"\xfd7zXZ\0...."[..]).err().unwrap();
         assert!(error.to_string().contains("xz"), "{error}");
     }
 }

@@ -1,12 +1,12 @@
-//! Credentials, from where docker and podman keep them.
+//! Credentials of docker and podman.
 //!
-//! Looked at, in this order: the file that `REGISTRY_AUTH_FILE` names, podman's in
-//! `XDG_RUNTIME_DIR`, docker's (`DOCKER_CONFIG`, else `.docker` in the home directory), podman's
-//! in `.config/containers`. In each, a helper program for the registry comes before a password.
+//! Searched in this order: the file in `REGISTRY_AUTH_FILE`, podman's in `XDG_RUNTIME_DIR`,
+//! docker's (in `DOCKER_CONFIG`, else `.docker` in the home directory), podman's in
+//! `.config/containers`. In each file, a credential helper for the registry precedes a password.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use msb_image::{Error, OFFICIAL_CREDENTIALS, OFFICIAL_REGISTRY, Result};
+use msb_image::{Error, ErrorKind, OFFICIAL_REGISTRY, Result};
 use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -14,20 +14,22 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What a helper calls a password that is a token and not a user's.
+/// Name of docker for the credentials of its registry.
+const OFFICIAL_CREDENTIALS: &str = "https://index.docker.io/v1/";
+/// User name of a credential helper for a bearer token.
 const TOKEN_USER: &str = "<token>";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct File {
-    auths: BTreeMap<String, Entry>,
+struct AuthFile {
+    auths: BTreeMap<String, AuthEntry>,
     cred_helpers: BTreeMap<String, String>,
     creds_store: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Entry {
+struct AuthEntry {
     auth: Option<String>,
     username: Option<String>,
     password: Option<String>,
@@ -36,12 +38,12 @@ struct Entry {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Answer {
+struct HelperAnswer {
     username: String,
     secret: String,
 }
 
-/// The credentials for a repository of a registry; anonymous where there are none.
+/// Returns the credentials for a repository; anonymous if there are none.
 pub(crate) fn find(registry: &str, repository: &str) -> Result<RegistryAuth> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let home = variable("HOME").map(PathBuf::from);
@@ -49,13 +51,13 @@ pub(crate) fn find(registry: &str, repository: &str) -> Result<RegistryAuth> {
     let runtime = variable("XDG_RUNTIME_DIR").map(PathBuf::from);
     let config = variable("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| in_home(".config"));
     let docker = variable("DOCKER_CONFIG").map(PathBuf::from).or_else(|| in_home(".docker"));
-    let places = [
+    let paths = [
         variable("REGISTRY_AUTH_FILE").map(PathBuf::from),
-        runtime.map(|folder| folder.join("containers/auth.json")),
-        docker.map(|folder| folder.join("config.json")),
-        config.map(|folder| folder.join("containers/auth.json")),
+        runtime.map(|directory| directory.join("containers/auth.json")),
+        docker.map(|directory| directory.join("config.json")),
+        config.map(|directory| directory.join("containers/auth.json")),
     ];
-    for path in places.into_iter().flatten() {
+    for path in paths.into_iter().flatten() {
         if let Some(found) = find_in(&path, registry, repository)? {
             return Ok(found);
         }
@@ -69,13 +71,13 @@ fn find_in(path: &Path, registry: &str, repository: &str) -> Result<Option<Regis
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io("read credentials from", path, error)),
     };
-    let file: File = serde_json::from_slice(&bytes).map_err(|error| {
+    let file: AuthFile = serde_json::from_slice(&bytes).map_err(|error| {
         Error::invalid(format!("cannot read credentials from {}: {error}", path.display()))
     })?;
-    let keys = keys(registry, repository);
+    let keys = lookup_keys(registry, repository);
     let helper = keys.iter().find_map(|key| Some((key, file.cred_helpers.get(key)?)));
     if let Some((key, helper)) = helper {
-        return ask(helper, key);
+        return run_credential_helper(helper, key);
     }
     for key in &keys {
         let found = match file.auths.get(key).map(|entry| from_entry(entry, path)) {
@@ -87,20 +89,20 @@ fn find_in(path: &Path, registry: &str, repository: &str) -> Result<Option<Regis
         }
     }
     match &file.creds_store {
-        // It holds the credentials of a registry as a whole, by the name that docker has for it.
-        Some(helper) => ask(helper, keys.last().map_or(registry, String::as_str)),
+        // It has credentials for whole registries, by docker's name for each.
+        Some(helper) => run_credential_helper(helper, keys.last().map_or(registry, String::as_str)),
         None => Ok(None),
     }
 }
 
-/// Under which names credentials may be kept, the narrowest first.
-fn keys(registry: &str, repository: &str) -> Vec<String> {
+/// Returns the keys under which credentials may be stored, the most specific first.
+fn lookup_keys(registry: &str, repository: &str) -> Vec<String> {
     let mut keys = Vec::new();
     let mut path = repository;
     loop {
         keys.push(format!("{registry}/{path}"));
         match path.rsplit_once('/') {
-            Some((above, _)) => path = above,
+            Some((parent, _)) => path = parent,
             None => break,
         }
     }
@@ -114,7 +116,7 @@ fn keys(registry: &str, repository: &str) -> Vec<String> {
     keys
 }
 
-fn from_entry(entry: &Entry, path: &Path) -> Result<Option<RegistryAuth>> {
+fn from_entry(entry: &AuthEntry, path: &Path) -> Result<Option<RegistryAuth>> {
     let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     if let Some(token) = set(&entry.registrytoken) {
         return Ok(Some(RegistryAuth::Bearer(token)));
@@ -131,22 +133,23 @@ fn from_entry(entry: &Entry, path: &Path) -> Result<Option<RegistryAuth>> {
             Ok(Some(RegistryAuth::Basic(user.to_owned(), password)))
         }
         None => {
-            let text = format!("credentials in {} are not base64 of USER:PASSWORD", path.display());
+            let path = path.display();
+            let text = format!("cannot use credentials in {path}: not base64 of USER:PASSWORD");
             Err(Error::invalid(text))
         }
     }
 }
 
-/// Asks a helper program, in docker's protocol for them.
-fn ask(helper: &str, key: &str) -> Result<Option<RegistryAuth>> {
+/// Runs a credential helper by docker's protocol.
+fn run_credential_helper(helper: &str, key: &str) -> Result<Option<RegistryAuth>> {
     let is_name = !helper.is_empty() && !helper.contains('/');
     let program = format!("docker-credential-{helper}");
-    let failed = |what: String| {
-        Error::new(msb_image::ErrorKind::Unauthorized, format!("{program} failed: {what}"))
-            .hint("docker's or podman's configuration names it")
+    let failed = |why: String| {
+        Error::new(ErrorKind::Unauthorized, format!("cannot run {program}: {why}"))
+            .hint("it is set in the configuration of docker or podman")
     };
     if !is_name {
-        return Err(failed("its name is none".to_owned()));
+        return Err(failed("its name is invalid".to_owned()));
     }
     let mut child = Command::new(&program)
         .arg("get")
@@ -156,25 +159,27 @@ fn ask(helper: &str, key: &str) -> Result<Option<RegistryAuth>> {
         .spawn()
         .map_err(|error| failed(error.to_string()))?;
     if let Some(mut input) = child.stdin.take() {
-        // One that wants no input says so by its answer.
+        // A helper that does not read its input reports an error itself.
         let _ = input.write_all(key.as_bytes());
     }
     let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
-    let said = String::from_utf8_lossy(&output.stdout);
+    let stdout = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
-        // This text is a part of the protocol.
-        if said.contains("credentials not found") {
+        // This text is part of the protocol.
+        if stdout.contains("credentials not found") {
             return Ok(None);
         }
-        return Err(failed(format!("{said} {}", String::from_utf8_lossy(&output.stderr))));
+        return Err(failed(format!("{stdout} {}", String::from_utf8_lossy(&output.stderr))));
     }
-    // What it said may hold a secret, and is not repeated.
-    let answer: Answer =
-        serde_json::from_str(&said).map_err(|_| failed("its answer cannot be read".to_owned()))?;
+    // The answer may contain a secret, so no error quotes it.
+    let answer: HelperAnswer =
+        serde_json::from_str(&stdout).map_err(|_| failed("its answer is invalid".to_owned()))?;
     Ok(match answer {
-        Answer { username, secret } if username.is_empty() && secret.is_empty() => None,
-        Answer { username, secret } if username == TOKEN_USER => Some(RegistryAuth::Bearer(secret)),
-        Answer { username, secret } => Some(RegistryAuth::Basic(username, secret)),
+        HelperAnswer { username, secret } if username.is_empty() && secret.is_empty() => None,
+        HelperAnswer { username, secret } if username == TOKEN_USER => {
+            Some(RegistryAuth::Bearer(secret))
+        }
+        HelperAnswer { username, secret } => Some(RegistryAuth::Basic(username, secret)),
     })
 }
 
@@ -183,10 +188,10 @@ mod tests {
     use super::*;
 
     fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.json");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
         std::fs::write(&path, text).unwrap();
-        (folder, path)
+        (directory, path)
     }
 
     fn basic(user: &str, password: &str) -> Option<RegistryAuth> {
@@ -194,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_narrowest_entry_counts_and_the_official_registry_has_a_name_of_its_own() {
+    fn most_specific_credentials_apply() {
         let of = |pair: &str| STANDARD.encode(pair);
         let text = format!(
             r#"{{"auths": {{"a.example": {{"auth": "{}"}}, "a.example/org": {{"auth": "{}"}},
@@ -203,7 +208,7 @@ mod tests {
             of("wide:1"),
             of("narrow:2:3"),
         );
-        let (_folder, path) = file(&text);
+        let (_directory, path) = file(&text);
         let find = |registry: &str, repository: &str| find_in(&path, registry, repository).unwrap();
         assert_eq!(find("a.example", "other/app"), basic("wide", "1"));
         assert_eq!(find("a.example", "org/app"), basic("narrow", "2:3"));
@@ -214,15 +219,15 @@ mod tests {
     }
 
     #[test]
-    fn i_files_that_make_no_sense_are_errors_without_their_content() {
-        let (_folder, path) = file(r#"{"auths": {"a.example": {"auth": "c2VjcmV0"}}}"#);
+    fn i_invalid_credentials_are_errors_without_content() {
+        let (_directory, path) = file(r#"{"auths": {"a.example": {"auth": "c2VjcmV0"}}}"#);
         let error = find_in(&path, "a.example", "x").unwrap_err().to_string();
         assert!(error.contains("config.json") && !error.contains("secret"), "{error}");
-        let (_folder, path) = file("{");
+        let (_directory, path) = file("{");
         assert!(find_in(&path, "a.example", "x").is_err());
-        let (_folder, path) = file(r#"{"credHelpers": {"a.example": "../evil"}}"#);
+        let (_directory, path) = file(r#"{"credHelpers": {"a.example": "../evil"}}"#);
         assert!(find_in(&path, "a.example", "x").unwrap_err().to_string().contains("name"));
-        let (_folder, path) = file(r#"{"credsStore": "msb-test-none"}"#);
+        let (_directory, path) = file(r#"{"credsStore": "msb-test-none"}"#);
         let error = find_in(&path, "a.example", "x").unwrap_err().to_string();
         assert!(error.contains("docker-credential-msb-test-none"), "{error}");
     }

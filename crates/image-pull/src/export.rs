@@ -1,5 +1,5 @@
-//! From the store to an archive that other tools read: OCI's layout, and beside it the list that
-//! `docker load` looks for.
+//! Exports an image to an archive: an OCI image layout, and the `manifest.json` that `docker load`
+//! reads.
 
 use crate::manifest::Descriptor;
 use msb_image::{Digest, Error, Reference, Result, Store};
@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use tar::{Builder, EntryType, Header};
 
-/// Writes an image into a new file.
+/// Writes an image to a new archive.
 pub(crate) fn export(
     store: &Store,
     id: &Digest,
@@ -22,7 +22,7 @@ pub(crate) fn export(
     let file = file.map_err(|error| Error::io("create", path, error))?;
     let result = write(store, id, reference, file, path);
     if result.is_err() {
-        // The first error is the one to report.
+        // The first error is reported.
         let _ = fs::remove_file(path);
     }
     result
@@ -37,11 +37,11 @@ fn write(
 ) -> Result<()> {
     let record = store
         .record(id)?
-        .ok_or_else(|| Error::not_found(format!("image {id} is not in the store")))?;
+        .ok_or_else(|| Error::not_found(format!("cannot find image {id}: not in the store")))?;
     let failed = |error: io::Error| Error::io("write", path, error);
     let mut archive = Builder::new(BufWriter::with_capacity(256 * 1024, file));
-    let place = store.blob(&record.manifest);
-    let manifest = fs::read(&place).map_err(|error| Error::io("read", &place, error))?;
+    let source = store.blob(&record.manifest);
+    let manifest = fs::read(&source).map_err(|error| Error::io("read", &source, error))?;
     let media_type = serde_json::from_slice::<serde_json::Value>(&manifest)
         .ok()
         .and_then(|value| value.get("mediaType")?.as_str().map(str::to_owned));
@@ -58,7 +58,7 @@ fn write(
         "manifests": [entry],
     });
     let blob = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
-    let saved = serde_json::json!([{
+    let docker = serde_json::json!([{
         "Config": blob(id),
         "RepoTags": reference.filter(|name| name.tag().is_some()).map(|name| [name.familiar()]),
         "Layers": record.layers.iter().map(|layer| blob(&layer.digest)).collect::<Vec<_>>(),
@@ -66,7 +66,7 @@ fn write(
     let texts = [
         ("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#.to_owned()),
         ("index.json", index.to_string()),
-        ("manifest.json", saved.to_string()),
+        ("manifest.json", docker.to_string()),
     ];
     for (name, text) in &texts {
         let content = text.as_bytes();
@@ -77,9 +77,9 @@ fn write(
     digests.sort();
     digests.dedup();
     for digest in digests {
-        let place = store.blob(digest);
-        let content = File::open(&place).map_err(|error| Error::io("open", &place, error))?;
-        let length = content.metadata().map_err(|e| Error::io("inspect", &place, e))?.len();
+        let source = store.blob(digest);
+        let content = File::open(&source).map_err(|error| Error::io("open", &source, error))?;
+        let length = content.metadata().map_err(|e| Error::io("inspect", &source, e))?.len();
         add(&mut archive, &blob(digest), length, content).map_err(failed)?;
     }
     archive.into_inner().and_then(|mut file| file.flush()).map_err(failed)

@@ -1,8 +1,8 @@
-//! The second process: it unpacks, and it removes what it has unpacked.
+//! The helper process: it unpacks layers and removes trees of unpacked files.
 //!
-//! Told apart from the first because it works with other users: in an ordinary user's case in the
-//! user namespace that a sandbox of the image has as well. It ends with the first one, whose end
-//! closes its standard input.
+//! Separate from the process with the network because it works with other owners of files: for an
+//! ordinary user in the user namespace that sandboxes of the image use. It exits with its parent,
+//! whose exit closes its standard input.
 
 use crate::layer::{Bounds, Layer, Unpacked, unpack};
 use crate::tree::{Owners, Tree};
@@ -17,20 +17,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often the second process says how far it is.
-const PERIOD: Duration = Duration::from_millis(50);
+/// Minimum interval between reports of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How the second process is started: a program and its arguments.
+/// The command that starts a helper process.
 #[derive(Debug, Clone)]
 pub struct Helper {
-    /// The program and its arguments.
+    /// Program and arguments.
     pub command: Vec<OsString>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Order {
-    /// Unpack layers into an empty directory, and make the working directory.
+enum Job {
+    /// Unpack layers into an empty directory, and create the working directory.
     Unpack { layers: Vec<Layer>, into: PathBuf, workdir: Option<String> },
     /// Remove a tree.
     Remove { path: PathBuf },
@@ -38,9 +38,9 @@ enum Order {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Word {
-    /// So many layers, and so many bytes of all that there are to read.
-    At(u32, u64),
+enum Reply {
+    /// Layers finished, and bytes read of all layers.
+    Progress(u32, u64),
     Done {
         bytes: u64,
         diff_ids: Vec<Digest>,
@@ -49,34 +49,35 @@ enum Word {
 }
 
 impl Helper {
-    /// Unpacks layers into a directory that does not exist yet.
+    /// Unpacks layers into a new directory.
     pub(crate) fn unpack(
         &self,
         layers: Vec<Layer>,
         into: &Path,
         workdir: Option<String>,
-        each: impl FnMut(u32, u64),
+        on_progress: impl FnMut(u32, u64),
     ) -> Result<Unpacked> {
         let failed = |error| Error::io("create directory", into, error);
         fs::create_dir_all(into).map_err(failed)?;
         fs::set_permissions(into, fs::Permissions::from_mode(0o755)).map_err(failed)?;
-        self.order(&Order::Unpack { layers, into: into.to_path_buf(), workdir }, each)
+        self.run(&Job::Unpack { layers, into: into.to_path_buf(), workdir }, on_progress)
     }
 
-    /// Removes a directory with all it contains, whoever it belongs to.
+    /// Removes a directory tree, whoever owns the files.
     pub(crate) fn remove_tree(&self, path: &Path) -> Result<()> {
         match remove(path) {
             Err(error) if is_denied(&error) => {
-                self.order(&Order::Remove { path: path.to_path_buf() }, |_, _| {}).map(drop)
+                self.run(&Job::Remove { path: path.to_path_buf() }, |_, _| {}).map(drop)
             }
             result => result,
         }
     }
 
-    fn order(&self, order: &Order, mut each: impl FnMut(u32, u64)) -> Result<Unpacked> {
-        let died = |what: String| Error::new(ErrorKind::Died, format!("cannot unpack: {what}"));
+    /// Runs a job in a new helper process, and waits for its reply.
+    fn run(&self, job: &Job, mut on_progress: impl FnMut(u32, u64)) -> Result<Unpacked> {
+        let died = |why: String| Error::new(ErrorKind::Died, format!("cannot unpack: {why}"));
         let [program, arguments @ ..] = self.command.as_slice() else {
-            return Err(died("no program for it".to_owned()));
+            return Err(died("the helper has no program".to_owned()));
         };
         let mut child = Command::new(program)
             .args(arguments)
@@ -84,9 +85,9 @@ impl Helper {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| Error::io("run", Path::new(program), error))?;
-        let mut line = serde_json::to_vec(order).map_err(|error| died(error.to_string()))?;
+        let mut line = serde_json::to_vec(job).map_err(|error| died(error.to_string()))?;
         line.push(b'\n');
-        // Stays open until the end: its closing is what ends the other process.
+        // Open until the end: the helper exits when it closes.
         let mut input = child.stdin.take();
         let output = child.stdout.take();
         let sent = input.as_mut().map(|input| input.write_all(&line));
@@ -94,96 +95,97 @@ impl Helper {
         for line in BufReader::new(output.ok_or_else(|| died("no pipe".to_owned()))?).lines() {
             let line = line.map_err(|error| died(error.to_string()))?;
             match serde_json::from_str(&line) {
-                Ok(Word::At(layers, bytes)) => each(layers, bytes),
-                Ok(word) => last = Some(word),
-                Err(error) => return Err(died(format!("it said {line:?}: {error}"))),
+                Ok(Reply::Progress(layers, bytes)) => on_progress(layers, bytes),
+                Ok(reply) => last = Some(reply),
+                Err(error) => return Err(died(format!("the helper replied {line:?}: {error}"))),
             }
         }
         drop(input);
-        let ended = child.wait();
+        let status = child.wait();
         match (last, sent) {
-            (Some(Word::Done { bytes, diff_ids }), _) => Ok(Unpacked { bytes, diff_ids }),
-            (Some(Word::Failed(error)), _) => Err(error),
+            (Some(Reply::Done { bytes, diff_ids }), _) => Ok(Unpacked { bytes, diff_ids }),
+            (Some(Reply::Failed(error)), _) => Err(error),
             (_, Some(Err(error))) => Err(died(error.to_string())),
-            _ => Err(died(format!("the process that unpacks ended, {ended:?}"))),
+            _ => Err(died(format!("the helper exited without a reply: {status:?}"))),
         }
     }
 }
 
-/// What an order to unpack works on.
+/// The paths that an unpack job uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
-    /// The layers, which are read.
+pub struct UnpackPaths {
+    /// Layers, which are read.
     pub layers: Vec<PathBuf>,
-    /// The directory that they are unpacked into.
+    /// Directory that they are unpacked into, which is written.
     pub into: PathBuf,
 }
 
-/// Finds what the second process needs for an order to unpack. `None` for another order, which
-/// reads nothing of an image.
-pub fn places(order: &str) -> Option<Places> {
-    match serde_json::from_str(order) {
-        Ok(Order::Unpack { layers, into, .. }) => {
-            Some(Places { layers: layers.into_iter().map(|(path, _)| path).collect(), into })
+/// Returns the paths that an unpack job uses. `None` for another job, which parses no image.
+pub fn unpack_paths(job: &str) -> Option<UnpackPaths> {
+    match serde_json::from_str(job) {
+        Ok(Job::Unpack { layers, into, .. }) => {
+            Some(UnpackPaths { layers: layers.into_iter().map(|(path, _)| path).collect(), into })
         }
         _ => None,
     }
 }
 
-/// Is the second process: carries out an order, which was read from `input`, and ends when that
-/// does. True when that succeeded. To be called in the namespaces that the files are made for.
-pub fn help(order: &str, input: impl Read + Send + 'static, owners: Owners) -> bool {
-    let order = serde_json::from_str(order).map_err(|error| Error::invalid(error.to_string()));
-    end_with(input);
-    let word = match order.and_then(|order| carry_out(order, owners)) {
-        Ok(Unpacked { bytes, diff_ids }) => Word::Done { bytes, diff_ids },
-        Err(error) => Word::Failed(error),
+/// Runs a job in the helper process and replies. Returns whether it succeeded.
+///
+/// The job was read from `input`; the process exits when that closes. Call it in the namespaces
+/// that the files are created for.
+pub fn run_job(job: &str, input: impl Read + Send + 'static, owners: Owners) -> bool {
+    let job = serde_json::from_str(job).map_err(|error| Error::invalid(error.to_string()));
+    exit_on_close(input);
+    let reply = match job.and_then(|job| execute(job, owners)) {
+        Ok(Unpacked { bytes, diff_ids }) => Reply::Done { bytes, diff_ids },
+        Err(error) => Reply::Failed(error),
     };
-    say(&word);
-    matches!(word, Word::Done { .. })
+    send(&reply);
+    matches!(reply, Reply::Done { .. })
 }
 
-/// Tells the first process that an order was not carried out.
-pub fn refuse(why: &str) {
-    say(&Word::Failed(Error::new(ErrorKind::Died, format!("cannot unpack: {why}"))));
+/// Replies that a job was not started.
+pub fn reject_job(why: &str) {
+    send(&Reply::Failed(Error::new(ErrorKind::Died, format!("cannot unpack: {why}"))));
 }
 
-/// Ends this process once nobody holds the other end of its standard input any more.
-#[allow(clippy::exit, reason = "nobody is left for whom to clean up, and what is half is tidied")]
-pub fn end_with(mut input: impl Read + Send + 'static) {
+/// Exits this process when the other end of its input closes.
+#[allow(clippy::exit, reason = "the parent is gone, and the next pull removes leftovers")]
+pub fn exit_on_close(mut input: impl Read + Send + 'static) {
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut input, &mut std::io::sink());
         std::process::exit(1);
     });
 }
 
-fn carry_out(order: Order, owners: Owners) -> Result<Unpacked> {
-    match order {
-        Order::Remove { path } => {
+fn execute(job: Job, owners: Owners) -> Result<Unpacked> {
+    match job {
+        Job::Remove { path } => {
             remove(&path)?;
             Ok(Unpacked::default())
         }
-        Order::Unpack { layers, into, workdir } => {
-            let mut said = Instant::now();
-            let each = |layer: usize, bytes| {
-                if said.elapsed() >= PERIOD {
-                    said = Instant::now();
-                    say(&Word::At(u32::try_from(layer).unwrap_or(u32::MAX), bytes));
+        Job::Unpack { layers, into, workdir } => {
+            let mut reported = Instant::now();
+            let on_progress = |layer: usize, bytes| {
+                if reported.elapsed() >= PROGRESS_INTERVAL {
+                    reported = Instant::now();
+                    send(&Reply::Progress(u32::try_from(layer).unwrap_or(u32::MAX), bytes));
                 }
             };
-            let unpacked = unpack(&layers, &into, owners, Bounds::of_disk(&into)?, each)?;
+            let unpacked = unpack(&layers, &into, owners, Bounds::of_disk(&into)?, on_progress)?;
             if let Some(workdir) = workdir {
-                Tree::open(&into, owners)?.make_directory(&workdir)?;
+                Tree::open(&into, owners)?.create_directory(&workdir)?;
             }
             Ok(unpacked)
         }
     }
 }
 
-fn say(word: &Word) {
-    let mut line = serde_json::to_vec(word).unwrap_or_default();
+fn send(reply: &Reply) {
+    let mut line = serde_json::to_vec(reply).unwrap_or_default();
     line.push(b'\n');
-    // Nobody listens when the other process is gone, and then this one goes as well.
+    // Fails only if the parent is gone, and then this process exits.
     let _ = std::io::stdout().write_all(&line);
 }
 

@@ -1,13 +1,14 @@
-//! Images from archives and directories: OCI's layout, what `docker save` writes, and a tar of a
-//! root filesystem.
+//! Imports an OCI image layout, an archive of `docker save`, or a tar of a root filesystem.
 
-use crate::compression::plain;
+use crate::compression::decompress;
 use crate::helper::Helper;
 use crate::layer::{Bounds, unpack};
 use crate::make::{Report, make, make_from_rootfs};
-use crate::manifest::{Descriptor, Document, Manifest, check_layer_count, choose, manifest_of};
+use crate::manifest::{
+    Descriptor, Document, Manifest, check_layer_count, manifest_of, select_platform,
+};
 use crate::tarball::{Kind, TarReader};
-use crate::tree::{Owners, Tree, open_file, parts};
+use crate::tree::{Owners, Tree, components, open_file};
 use msb_image::{
     Blob, Digest, Error, ImageConfig, MAX_DOCUMENT, OFFICIAL_REGISTRY, Reference, Result, Store,
 };
@@ -17,22 +18,22 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
-/// Under which an archive may say what its images are called.
-const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
-/// How deep lists of images may be nested.
+/// Annotations for the names of images in an archive.
+const NAME_KEYS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+/// Maximum nesting of indexes.
 const MAX_NESTING: u32 = 4;
 
-/// One image of `manifest.json`, as `docker save` writes it.
+/// One image in the `manifest.json` of `docker save`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Saved {
+struct DockerImage {
     config: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
     layers: Vec<String>,
 }
 
-/// Takes an image from a file or directory, and returns its id and what it calls itself.
+/// Imports an image from an archive or directory. Returns its id and its name in the archive.
 pub(crate) fn import(
     store: &Store,
     helper: &Helper,
@@ -52,7 +53,7 @@ pub(crate) fn import(
     let unpacked = store.temporary();
     std::fs::create_dir(&unpacked)
         .map_err(|error| Error::io("create directory", &unpacked, error))?;
-    // A strange archive, and so unpacked with the same care as a layer.
+    // Untrusted, so unpacked like a layer.
     let layers = [(path.to_path_buf(), None)];
     let bounds = Bounds::of_disk(&unpacked)?;
     let result = unpack(&layers, &unpacked, Owners::RootOnly, bounds, |_, _| {})
@@ -64,25 +65,27 @@ pub(crate) fn import(
     Ok(imported)
 }
 
-/// Whether an archive holds images rather than a root filesystem: by its own table of contents,
-/// which may come last. The first directory or link that only a root filesystem has ends the search.
+/// Whether an archive contains images and not a root filesystem.
+///
+/// An image archive has `oci-layout` or `manifest.json`, perhaps at its end. The search stops at
+/// the first directory or link that only a root filesystem has.
 fn is_image_archive(path: &Path) -> Result<bool> {
-    let mut archive = TarReader::new(plain(open_file(path)?)?);
+    let mut archive = TarReader::new(decompress(open_file(path)?)?);
     while let Some(member) = archive.next_member()? {
         let is_hash =
             |name: &[u8]| name.len() >= 64 && name.iter().take(64).all(u8::is_ascii_hexdigit);
-        match (parts(&member.path)?.as_slice(), &member.kind) {
+        match (components(&member.path)?.as_slice(), &member.kind) {
             ([b"oci-layout"], Kind::File) => {
                 if is_json::<OciLayout>(&mut archive) {
                     return Ok(true);
                 }
             }
             ([b"manifest.json"], Kind::File) => {
-                if is_json::<Vec<Saved>>(&mut archive) {
+                if is_json::<Vec<DockerImage>>(&mut archive) {
                     return Ok(true);
                 }
             }
-            // What the files are called differs from tool to tool.
+            // The names of other files differ among tools.
             ([], _) | ([_], Kind::File) => {}
             (_, Kind::Fifo | Kind::Character(..) | Kind::Block(..)) => return Ok(false),
             ([b"blobs", ..], _) => {}
@@ -93,14 +96,14 @@ fn is_image_archive(path: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether a document, which is never long, is one of these.
+/// Whether a document of bounded length parses as `T`.
 fn is_json<T: serde::de::DeserializeOwned>(from: &mut impl Read) -> bool {
     let mut bytes = Vec::new();
     let read = from.take(MAX_DOCUMENT).read_to_end(&mut bytes);
     read.is_ok() && serde_json::from_slice::<T>(&bytes).is_ok()
 }
 
-/// A directory in OCI's layout or in docker's. No path in it leads out of it.
+/// A directory in the layout of OCI or docker. Paths in it are resolved inside it.
 struct Layout {
     tree: Tree,
 }
@@ -114,29 +117,29 @@ impl Layout {
         report: Report<'_>,
     ) -> Result<(Digest, Option<Reference>)> {
         let (bytes, manifest, name) = match self.read("index.json") {
-            Ok(index) => self.in_index(store, &index, wanted)?,
-            Err(_) => self.in_saved(store, wanted)?,
+            Ok(index) => self.read_index(store, &index, wanted)?,
+            Err(_) => self.read_docker_manifest(store, wanted)?,
         };
         let digest = store.add_blob(bytes.as_slice(), None)?.digest;
         make(store, helper, &digest, &manifest, report).map(|id| (id, name))
     }
 
-    fn in_index(
+    fn read_index(
         &self,
         store: &Store,
         index: &[u8],
         wanted: Option<&Reference>,
     ) -> Result<(Vec<u8>, Manifest, Option<Reference>)> {
         let Document::Index(all) = Document::parse(index)? else {
-            return Err(Error::bad("index.json is no index"));
+            return Err(Error::bad("cannot read index.json: not an index"));
         };
-        let entry = pick(&all, wanted, name_of)?;
+        let entry = select_image(&all, wanted, name_of)?;
         let name = name_of(entry);
         let mut blob = entry.blob()?;
         for _ in 0..MAX_NESTING {
             let bytes = self.blob_bytes(&blob.digest)?;
             match Document::parse(&bytes)? {
-                Document::Index(all) => blob = choose(&all)?.blob()?,
+                Document::Index(all) => blob = select_platform(&all)?.blob()?,
                 Document::Image(manifest) => {
                     for part in manifest.layers.iter().chain([&manifest.config]) {
                         if !store.blob(&part.digest).is_file() {
@@ -148,41 +151,41 @@ impl Layout {
                 }
             }
         }
-        Err(Error::bad("its lists of images are nested without end"))
+        Err(Error::bad(format!("its indexes are nested more than {MAX_NESTING} levels deep")))
     }
 
-    fn in_saved(
+    fn read_docker_manifest(
         &self,
         store: &Store,
         wanted: Option<&Reference>,
     ) -> Result<(Vec<u8>, Manifest, Option<Reference>)> {
         let bytes = self.read("manifest.json")?;
-        let all: Vec<Saved> = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::bad(format!("manifest.json cannot be read: {error}")))?;
-        let name_of = |saved: &Saved| {
-            let first = saved.repo_tags.as_ref().and_then(|tags| tags.first());
+        let all: Vec<DockerImage> = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::bad(format!("cannot parse manifest.json: {error}")))?;
+        let name_of = |image: &DockerImage| {
+            let first = image.repo_tags.as_ref().and_then(|tags| tags.first());
             first.and_then(|tag| Reference::parse(tag, OFFICIAL_REGISTRY).ok())
         };
-        let saved = pick(&all, wanted, name_of)?;
-        let config = store.add_blob(self.open(&saved.config)?, None)?;
-        check_layer_count(saved.layers.len())?;
-        let layers = saved.layers.iter().map(|path| store.add_blob(self.open(path)?, None));
+        let image = select_image(&all, wanted, name_of)?;
+        let config = store.add_blob(self.open(&image.config)?, None)?;
+        check_layer_count(image.layers.len())?;
+        let layers = image.layers.iter().map(|path| store.add_blob(self.open(path)?, None));
         let layers = layers.collect::<Result<Vec<Blob>>>()?;
         let bytes = manifest_of(store, &config, &layers)?;
-        Ok((bytes, Manifest { config, layers }, name_of(saved)))
+        Ok((bytes, Manifest { config, layers }, name_of(image)))
     }
 
     fn open(&self, path: &str) -> Result<std::fs::File> {
         self.tree.open_file(path)
     }
 
-    /// A document, which is never long.
+    /// Reads a document of bounded length.
     fn read(&self, path: &str) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let read = self.open(path)?.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes);
         read.map_err(|error| Error::io("read", &self.tree.path().join(path), error))?;
         if bytes.len() as u64 > MAX_DOCUMENT {
-            return Err(Error::bad(format!("{path} is longer than any such document")));
+            return Err(Error::bad(format!("{path} is longer than {MAX_DOCUMENT} bytes")));
         }
         Ok(bytes)
     }
@@ -198,14 +201,14 @@ impl Layout {
 
 fn name_of(entry: &Descriptor) -> Option<Reference> {
     let annotations: &BTreeMap<String, String> = &entry.annotations;
-    let names = NAMES.iter().filter_map(|key| annotations.get(*key));
-    // A tag alone is a name only in the place that the archive came from.
+    let names = NAME_KEYS.iter().filter_map(|key| annotations.get(*key));
+    // A tag alone is no name outside of the registry that it came from.
     let mut names = names.filter(|name| name.contains(['/', ':']));
     names.find_map(|name| Reference::parse(name, OFFICIAL_REGISTRY).ok())
 }
 
-/// The image of an archive that is meant: the only one, or the one that is called so.
-fn pick<'a, T>(
+/// Selects an image of an archive: the only one, or the one with the wanted name.
+fn select_image<'a, T>(
     all: &'a [T],
     wanted: Option<&Reference>,
     name_of: impl Fn(&T) -> Option<Reference>,
@@ -218,8 +221,8 @@ fn pick<'a, T>(
         return Ok(found);
     }
     let names: Vec<String> = all.iter().filter_map(name_of).map(|name| name.familiar()).collect();
-    let text = format!("the archive has {} images: {}", all.len(), names.join(", "));
-    Err(Error::bad(text).hint("import it by the name of one of them"))
+    let text = format!("cannot select one of {} images: {}", all.len(), names.join(", "));
+    Err(Error::bad(text).hint("import it with the name of one of them"))
 }
 
 #[cfg(test)]
@@ -228,7 +231,8 @@ mod tests {
     use crate::testing::{Archive, gzip};
 
     const HASH: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-    const SAVED: &str = r#"[{"Config": "config.json", "RepoTags": null, "Layers": ["a.tar.gz"]}]"#;
+    const DOCKER_MANIFEST: &str =
+        r#"[{"Config": "config.json", "RepoTags": null, "Layers": ["a.tar.gz"]}]"#;
 
     fn is_image(archive: Archive) -> bool {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -242,8 +246,8 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_of_images_is_known_by_its_contents_whatever_the_files_are_called() {
-        let saved = |archive: Archive| archive.file("manifest.json", SAVED);
+    fn image_archive_is_detected_by_its_contents() {
+        let saved = |archive: Archive| archive.file("manifest.json", DOCKER_MANIFEST);
         assert!(is_image(saved(Archive::new().file("config.json", "{}").file("a.tar.gz", "x"))));
         let colon = format!("sha256:{HASH}");
         assert!(is_image(saved(Archive::new().file(&colon, "{}"))));
@@ -259,12 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn a_root_filesystem_is_none_also_with_files_of_such_names() {
+    fn rootfs_with_similar_files_is_no_image_archive() {
         assert!(!is_image(Archive::new()));
         assert!(!is_image(Archive::new().file(".dockerenv", "").dir("bin").file("bin/sh", "x")));
         assert!(!is_image(Archive::new().file("program", "x").file("manifest.json", "{}")));
         assert!(!is_image(Archive::new().file("oci-layout", "a text")));
-        assert!(!is_image(Archive::new().symlink("bin", "usr/bin").file("manifest.json", SAVED)));
+        assert!(!is_image(
+            Archive::new().symlink("bin", "usr/bin").file("manifest.json", DOCKER_MANIFEST)
+        ));
         assert!(!is_image(Archive::new().symlink("manifest.json", "x")));
     }
 }

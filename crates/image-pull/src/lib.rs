@@ -1,12 +1,10 @@
-//! Gets images from registries and archives into the store.
+//! Pulls images from registries, imports archives, and unpacks both into the store.
 //!
-//! This crate is used by `msb-runner` alone: network, credentials and archives of strangers have
-//! no place in the program that uses the library. What is downloaded is handled by one process,
-//! what is unpacked by another, which has no network code in use and no credentials, and is in the
-//! user namespace of an ordinary user's sandboxes.
+//! Only `msb-runner` uses this crate: network, credentials and untrusted archives are kept out of
+//! the caller's program. One process downloads; another unpacks, without network and credentials,
+//! in a jail or in the user namespace of an ordinary user's sandboxes.
 //!
-//! Invariant: a byte that came from outside gets a name in the store only after its digest was
-//! compared with the one that was asked for.
+//! Invariant: a downloaded byte gets a name in the store only after its digest was verified.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +26,6 @@ mod transfer;
 mod tree;
 mod work;
 
-pub use helper::{Helper, Places, end_with, help, places, refuse};
+pub use helper::{Helper, UnpackPaths, exit_on_close, reject_job, run_job, unpack_paths};
 pub use tree::Owners;
-pub use work::work;
+pub use work::run_request;

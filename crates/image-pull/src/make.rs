@@ -22,7 +22,7 @@ pub(crate) fn make(
 ) -> Result<Digest> {
     let id = &manifest.config.digest;
     let config = checked_config(store, manifest)?;
-    let _lock = store.hold_digest(id)?;
+    let _lock = store.lock_digest(id)?;
     if store.has(id) {
         return Ok(id.clone());
     }
@@ -71,7 +71,7 @@ pub(crate) fn make_from_rootfs(
             unpacked_bytes: unpacked.bytes,
             made_ms: now_ms(),
         };
-        let _lock = store.hold_digest(&id)?;
+        let _lock = store.lock_digest(&id)?;
         match store.has(&id) {
             true => helper.remove_tree(directory)?,
             false => store.install(&id, directory, &record)?,
@@ -125,12 +125,12 @@ pub(crate) fn checked_config(store: &Store, manifest: &Manifest) -> Result<Image
     let config = store.config(&manifest.config.digest)?;
     let (layers, diffs) = (manifest.layers.len(), config.diff_ids.len());
     if layers != diffs {
-        return Err(Error::bad(format!("it has {layers} layers, and digests of {diffs}")));
+        return Err(Error::bad(format!("it has {layers} layers, but {diffs} layer digests")));
     }
     let own = own_architecture();
     let fits = |found: &str, wanted: &str| found.is_empty() || found == wanted;
     if !fits(&config.os, "linux") || !fits(&config.architecture, &own) {
-        let text = format!("it is for {}/{}, and not for", config.os, config.architecture);
+        let text = format!("it is for {}/{}, not", config.os, config.architecture);
         return Err(Error::bad(format!("{text} linux/{own}")));
     }
     Ok(config)

@@ -1,4 +1,9 @@
-//! The documents that say what an image is made of.
+//! Manifests and indexes of OCI and docker.
+//!
+//! They are read into types of this module and not of `oci-spec`, because those need fields that
+//! exist only in the specification, check fields that nobody uses, and would have to be read by
+//! way of `serde_json::Value` to be as lenient: up to 330 MiB for a hostile document of 4 MiB, for
+//! which these types need none.
 
 use msb_image::{Blob, Digest, Error, MAX_DOCUMENT, Result, Store};
 use oci_client::manifest::{
@@ -14,10 +19,10 @@ use std::io::Read;
 /// Maximum number of layers of an image. Docker allows 127.
 const MAX_LAYERS: usize = 1000;
 
-/// The one media type that oci-client does not have.
+/// The only media type that `oci-client` lacks.
 const ZSTD_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
-/// A pointer to a blob.
+/// A reference to a blob.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Descriptor {
@@ -32,7 +37,7 @@ pub(crate) struct Descriptor {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-/// What the programs of an image run on.
+/// Platform of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Platform {
@@ -42,14 +47,14 @@ pub(crate) struct Platform {
     pub(crate) variant: Option<String>,
 }
 
-/// Either of the two kinds.
+/// A manifest or an index.
 #[derive(Debug, Clone)]
 pub(crate) enum Document {
     Image(Manifest),
     Index(Vec<Descriptor>),
 }
 
-/// What one image is made of.
+/// The blobs of one image.
 #[derive(Debug, Clone)]
 pub(crate) struct Manifest {
     pub(crate) config: Blob,
@@ -58,7 +63,7 @@ pub(crate) struct Manifest {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Raw {
+struct RawDocument {
     #[serde(default)]
     schema_version: u32,
     config: Option<Descriptor>,
@@ -68,24 +73,27 @@ struct Raw {
 
 impl Document {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Document> {
-        let raw: Raw = serde_json::from_slice(bytes)
-            .map_err(|error| Error::bad(format!("its manifest cannot be read: {error}")))?;
+        let raw: RawDocument = serde_json::from_slice(bytes)
+            .map_err(|error| Error::bad(format!("cannot parse its manifest: {error}")))?;
         if raw.schema_version == 1 {
-            let text = "its manifest is of docker's first version, which is not supported";
-            return Err(Error::bad(text).hint("push the image again with a tool of this decade"));
+            let text = "cannot use its manifest: docker schema version 1 is not supported";
+            return Err(Error::bad(text).hint("push the image again with a current tool"));
         }
         if let Some(manifests) = raw.manifests {
             return Ok(Document::Index(manifests));
         }
         let (Some(config), Some(layers)) = (raw.config, raw.layers) else {
-            return Err(Error::bad("its manifest names no configuration or no layers"));
+            return Err(Error::bad("cannot use its manifest: no configuration or no layers"));
         };
         let known = [IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, ""];
         if !known.contains(&config.media_type.as_str()) {
-            return Err(Error::bad(format!("it is no image of a system: {}", config.media_type)));
+            return Err(Error::bad(format!(
+                "cannot unpack an artifact of type {}",
+                config.media_type
+            )));
         }
         if let Some(layer) = layers.iter().find(|layer| layer.media_type.contains("encrypted")) {
-            return Err(Error::bad(format!("layer {} is encrypted", layer.digest)));
+            return Err(Error::bad(format!("cannot unpack layer {}: encrypted", layer.digest)));
         }
         check_layer_count(layers.len())?;
         if config.size > MAX_DOCUMENT {
@@ -146,19 +154,19 @@ pub(crate) fn own_architecture() -> String {
     Arch::default().to_string()
 }
 
-/// The one of a list that is for this machine.
-pub(crate) fn choose(all: &[Descriptor]) -> Result<&Descriptor> {
+/// Selects the entry of an index for this platform.
+pub(crate) fn select_platform(all: &[Descriptor]) -> Result<&Descriptor> {
     let own = own_architecture();
     let fits = |entry: &&Descriptor| {
         let platform = entry.platform.as_ref();
         platform.is_some_and(|found| found.os == "linux" && found.architecture == own)
     };
-    // Where there are variants, a plain one, or the first, which is the most general.
-    let plain = |entry: &&Descriptor| {
+    // Of several variants the baseline, else the first, which is the most general.
+    let is_baseline = |entry: &&Descriptor| {
         let variant = entry.platform.as_ref().and_then(|platform| platform.variant.as_deref());
         matches!(variant, None | Some("" | "v1" | "v8"))
     };
-    let found = all.iter().filter(fits).find(plain).or_else(|| all.iter().find(fits));
+    let found = all.iter().filter(fits).find(is_baseline).or_else(|| all.iter().find(fits));
     if let Some(found) = found {
         return Ok(found);
     }
@@ -174,7 +182,7 @@ pub(crate) fn choose(all: &[Descriptor]) -> Result<&Descriptor> {
         .map(|platform| format!("{}/{}", platform.os, platform.architecture))
         .collect();
     names.dedup();
-    let text = format!("there is none for linux/{own}, only for {}", names.join(", "));
+    let text = format!("no image for linux/{own}, only for {}", names.join(", "));
     Err(Error::bad(text))
 }
 
@@ -190,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_list_the_image_for_this_machine_is_taken() {
+    fn index_entry_for_this_platform_is_selected() {
         let own = own_architecture();
         let all = [
             entry("windows", &own, None),
@@ -198,12 +206,12 @@ mod tests {
             entry("linux", &own, Some("v3")),
             entry("linux", &own, None),
         ];
-        assert_eq!(choose(&all).unwrap().digest, all[3].digest);
-        assert_eq!(choose(&all[..3]).unwrap().digest, all[2].digest);
-        let error = choose(&all[..2]).unwrap_err().to_string();
+        assert_eq!(select_platform(&all).unwrap().digest, all[3].digest);
+        assert_eq!(select_platform(&all[..3]).unwrap().digest, all[2].digest);
+        let error = select_platform(&all[..2]).unwrap_err().to_string();
         assert!(error.contains("linux/s390x") && error.contains("windows"), "{error}");
         let bare = [Descriptor { digest: all[0].digest.clone(), ..Descriptor::default() }];
-        assert!(choose(&bare).is_ok() && choose(&[]).is_err());
+        assert!(select_platform(&bare).is_ok() && select_platform(&[]).is_err());
     }
 
     #[test]
@@ -223,11 +231,11 @@ mod tests {
     }
 
     #[test]
-    fn documents_that_are_no_images_are_refused_in_words() {
+    fn documents_that_are_no_images_are_refused() {
         let refused = |text: &str| Document::parse(text.as_bytes()).unwrap_err().to_string();
-        assert!(refused(r#"{"schemaVersion":1}"#).contains("first version"));
+        assert!(refused(r#"{"schemaVersion":1}"#).contains("schema version 1"));
         assert!(refused(r#"{"schemaVersion":2}"#).contains("no configuration"));
-        assert!(refused("[").contains("cannot be read"));
+        assert!(refused("[").contains("cannot parse"));
         let with = |config: &str, layer: &str| {
             let digest = Digest::of(b"x");
             format!(

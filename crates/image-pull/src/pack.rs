@@ -1,4 +1,4 @@
-//! From a directory to a layer.
+//! Packs a directory into a layer.
 
 use msb_image::{Blob, Error, Result, Store};
 use std::collections::HashMap;
@@ -16,37 +16,36 @@ pub(crate) fn pack(store: &Store, root: &Path) -> Result<Blob> {
     let failed = |error| Error::io("pack", root, error);
     let file = BufWriter::with_capacity(256 * 1024, store.blob_writer()?);
     let mut packer = Packer { to: Builder::new(file), seen: HashMap::new() };
-    packer.add(root, Path::new("./"))?;
+    packer.add_tree(root, Path::new("./"))?;
     let file = packer.to.into_inner().map_err(failed)?;
     file.into_inner().map_err(|error| failed(error.into_error()))?.finish(None)
 }
 
 struct Packer<W: Write> {
     to: Builder<W>,
-    /// Files with more than one name, by device and inode, and their first name.
+    /// The first name of each file with several hard links, by device and inode.
     seen: HashMap<(u64, u64), PathBuf>,
 }
 
 impl<W: Write> Packer<W> {
-    /// Adds a file or directory with all that is in it. Not recursive in the number of levels that
-    /// it costs of the stack.
-    fn add(&mut self, root: &Path, name: &Path) -> Result<()> {
-        let mut waiting = vec![(root.to_path_buf(), name.to_path_buf())];
-        while let Some((path, name)) = waiting.pop() {
+    /// Adds a file or directory tree. Iterative, so that its depth takes no stack.
+    fn add_tree(&mut self, root: &Path, name: &Path) -> Result<()> {
+        let mut pending = vec![(root.to_path_buf(), name.to_path_buf())];
+        while let Some((path, name)) = pending.pop() {
             let meta = fs::symlink_metadata(&path).map_err(|e| Error::io("inspect", &path, e))?;
-            self.one(&path, &name, &meta).map_err(|error| Error::io("pack", &path, error))?;
+            self.add_entry(&path, &name, &meta).map_err(|error| Error::io("pack", &path, error))?;
             if meta.is_dir() {
                 let entries = fs::read_dir(&path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
                 let mut entries = entries.map_err(|error| Error::io("read", &path, error))?;
                 entries.sort_by_key(|entry| std::cmp::Reverse(entry.file_name()));
-                let below = entries.into_iter().map(|e| (e.path(), name.join(e.file_name())));
-                waiting.extend(below);
+                let children = entries.into_iter().map(|e| (e.path(), name.join(e.file_name())));
+                pending.extend(children);
             }
         }
         Ok(())
     }
 
-    fn one(&mut self, path: &Path, name: &Path, meta: &Metadata) -> io::Result<()> {
+    fn add_entry(&mut self, path: &Path, name: &Path, meta: &Metadata) -> io::Result<()> {
         let kind = meta.file_type();
         if kind.is_socket() {
             return Ok(());
@@ -64,7 +63,7 @@ impl<W: Write> Packer<W> {
             }
             self.seen.insert((meta.dev(), meta.ino()), name.to_path_buf());
         }
-        self.attributes(path)?;
+        self.add_xattrs(path)?;
         if kind.is_symlink() {
             header.set_entry_type(EntryType::Symlink);
             return self.to.append_link(&mut header, name, fs::read_link(path)?);
@@ -72,12 +71,12 @@ impl<W: Write> Packer<W> {
         if kind.is_file() {
             header.set_entry_type(EntryType::Regular);
             header.set_size(meta.len());
-            // No more than was announced, should it grow meanwhile; less is an error.
+            // Exactly as many bytes as the header declares, even if the file changes size.
             let content = io::Read::take(fs::File::open(path)?, meta.len());
             return self.to.append_data(
                 &mut header,
                 name,
-                Exactly { from: content, left: meta.len() },
+                ExactReader { from: content, remaining: meta.len() },
             );
         }
         header.set_entry_type(match () {
@@ -93,8 +92,8 @@ impl<W: Write> Packer<W> {
         self.to.append_data(&mut header, name, io::empty())
     }
 
-    /// The attributes of the next member.
-    fn attributes(&mut self, path: &Path) -> io::Result<()> {
+    /// Adds the extended attributes of the next member.
+    fn add_xattrs(&mut self, path: &Path) -> io::Result<()> {
         let mut names = vec![0; 64 * 1024];
         let Ok(length) = rustix::fs::llistxattr(path, names.as_mut_slice()) else { return Ok(()) };
         let names = names.get(..length).unwrap_or_default();
@@ -115,18 +114,18 @@ impl<W: Write> Packer<W> {
     }
 }
 
-/// A file that may become shorter while it is read, which must not shift all that follows.
-struct Exactly<R> {
+/// Fails if a file ends before its declared size, which would misplace all later members.
+struct ExactReader<R> {
     from: R,
-    left: u64,
+    remaining: u64,
 }
 
-impl<R: io::Read> io::Read for Exactly<R> {
+impl<R: io::Read> io::Read for ExactReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.from.read(buffer)?;
-        self.left = self.left.saturating_sub(read as u64);
-        if read == 0 && self.left > 0 && !buffer.is_empty() {
-            return Err(io::Error::other("it became shorter while it was read"));
+        self.remaining = self.remaining.saturating_sub(read as u64);
+        if read == 0 && self.remaining > 0 && !buffer.is_empty() {
+            return Err(io::Error::other("it was truncated while it was read"));
         }
         Ok(read)
     }

@@ -1,14 +1,14 @@
-//! Getting an image from a registry.
+//! Pulls an image from a registry.
 
 use crate::credentials;
 use crate::helper::Helper;
 use crate::make::{checked_config, count, make, total};
-use crate::manifest::{Document, Manifest, choose};
-use crate::transfer::{Failed, Transfer, download};
-use crate::tree::room;
+use crate::manifest::{Document, Manifest, select_platform};
+use crate::transfer::{Transfer, TransferError, download};
+use crate::tree::free_space;
 use msb_image::{
     Blob, Digest, Error, ErrorKind, MAX_DOCUMENT, OFFICIAL_REGISTRY, Phase, Progress, Reference,
-    Registries, Result, Store, is_loopback,
+    Registries, Result, Store,
 };
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
@@ -18,17 +18,17 @@ use oci_client::manifest::{
 };
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference as Remote, RegistryOperation};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long a connection may take, with TLS; how long nothing may come on one; and how long it may
-/// take to be let in.
-const CONNECT_LIMIT: Duration = Duration::from_secs(15);
-const READ_LIMIT: Duration = Duration::from_secs(60);
-const SIGN_IN_LIMIT: Duration = Duration::from_secs(30);
-/// How many blobs are under way at once.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum number of concurrent downloads.
 const PARALLEL: usize = 4;
+/// Media types of manifests and indexes.
 const ACCEPTED: [&str; 4] = [
     OCI_IMAGE_MEDIA_TYPE,
     OCI_IMAGE_INDEX_MEDIA_TYPE,
@@ -36,7 +36,7 @@ const ACCEPTED: [&str; 4] = [
     IMAGE_MANIFEST_LIST_MEDIA_TYPE,
 ];
 
-/// Gets an image, gives it its name, and returns its id.
+/// Pulls an image, from a mirror if one has it, names it, and returns its id.
 pub(crate) async fn pull(
     store: &Store,
     helper: &Helper,
@@ -49,9 +49,9 @@ pub(crate) async fn pull(
     let mut first = None;
     for host in mirrors.iter().map(String::as_str).chain([reference.registry()]) {
         match pull_from(store, helper, reference, host, registries, report).await {
-            // What only a registry can lack is asked for at the next one.
-            Err(error) if is_its_own(error.kind) => {
-                // That of the registry itself says most; of mirrors the first.
+            // The next registry may succeed.
+            Err(error) if may_try_next(error.kind) => {
+                // The registry's own error is reported, else that of the first mirror.
                 if first.is_none() || host == reference.registry() {
                     first = Some(error);
                 }
@@ -59,10 +59,10 @@ pub(crate) async fn pull(
             result => return result,
         }
     }
-    Err(first.unwrap_or_else(|| Error::not_found(format!("there is no image {reference}"))))
+    Err(first.unwrap_or_else(|| Error::not_found(format!("cannot find image {reference}"))))
 }
 
-fn is_its_own(kind: ErrorKind) -> bool {
+fn may_try_next(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::Unauthorized | ErrorKind::Unreachable)
 }
 
@@ -74,149 +74,167 @@ async fn pull_from(
     registries: &Registries,
     report: &mut dyn FnMut(Progress),
 ) -> Result<Digest> {
-    let session = Session::open(reference, host, registries).await?;
-    let (bytes, asked, manifest) = session.manifest().await?;
+    let client = ImageClient::connect(reference, host, registries).await?;
+    let (bytes, requested, manifest) = client.manifest().await?;
     let manifest_digest = store.add_blob(bytes.as_slice(), None)?.digest;
     let id = &manifest.config.digest;
     if !store.has(id) {
-        session.blobs(store, &manifest, report).await?;
+        client.download_blobs(store, &manifest, report).await?;
     }
     let id = make(store, helper, &manifest_digest, &manifest, report)?;
-    store.name(reference, &id, Some(&asked))?;
+    store.set_name(reference, &id, Some(&requested))?;
     Ok(id)
 }
 
-/// A conversation with one registry about one image.
-struct Session {
+/// A client of one registry for one image.
+struct ImageClient {
     client: Client,
     remote: Remote,
-    shown: String,
+    /// Name of the image in errors.
+    display_name: String,
 }
 
-impl Session {
-    async fn open(reference: &Reference, host: &str, registries: &Registries) -> Result<Session> {
-        let auth = credentials::find(host, reference.repository())?;
-        let settings = registries.settings(host);
-        let plain = settings.plain_http;
-        let secure = Session::with(reference, host, registries, plain)?;
-        match secure.sign_in(&auth).await {
-            // As docker has it: a registry on this machine may do without TLS. One that has it,
-            // but nobody to vouch for it, is no such registry.
-            Err(error) if !plain && is_loopback(host) && !is_about_trust(&error) => {
-                let open = Session::with(reference, host, registries, true)?;
-                open.sign_in(&auth).await.map_err(|other| match open.explained(&other) {
-                    explained if explained.kind != ErrorKind::Unreachable => explained,
-                    _ => Error::new(
-                        ErrorKind::Unreachable,
-                        format!(
-                            "cannot reach {host}: with TLS: {}; without: {}",
-                            chain(&error),
-                            chain(&other)
-                        ),
-                    ),
-                })?;
-                Ok(open)
-            }
-            Err(error) => Err(secure.explained(&error)),
-            Ok(()) => Ok(secure),
-        }
-    }
-
-    fn with(
+impl ImageClient {
+    /// Creates a client and authenticates, with TLS unless the registry does without.
+    async fn connect(
         reference: &Reference,
         host: &str,
         registries: &Registries,
-        plain: bool,
-    ) -> Result<Session> {
+    ) -> Result<ImageClient> {
+        let auth = credentials::find(host, reference.repository())?;
+        let settings = registries.settings(host);
+        let plain_http = settings.plain_http;
+        let client = ImageClient::new(reference, host, registries, plain_http)?;
+        match client.authenticate(&auth).await {
+            // As docker does: a registry on this host may do without TLS. One that has TLS with an
+            // untrusted certificate is refused.
+            Err(error) if !plain_http && is_loopback(host) && !is_certificate_error(&error) => {
+                let client = ImageClient::new(reference, host, registries, true)?;
+                client.authenticate(&auth).await.map_err(|other| {
+                    match client.to_error(&other) {
+                        converted if converted.kind != ErrorKind::Unreachable => converted,
+                        _ => Error::new(
+                            ErrorKind::Unreachable,
+                            format!(
+                                "cannot reach {host}: with TLS: {}; without: {}",
+                                error_chain(&error),
+                                error_chain(&other)
+                            ),
+                        ),
+                    }
+                })?;
+                Ok(client)
+            }
+            Err(error) => Err(client.to_error(&error)),
+            Ok(()) => Ok(client),
+        }
+    }
+
+    fn new(
+        reference: &Reference,
+        host: &str,
+        registries: &Registries,
+        plain_http: bool,
+    ) -> Result<ImageClient> {
         let settings = registries.settings(host);
         let files = settings.ca_file.iter().chain(&registries.ca_file);
         let mut certificates = Vec::new();
         for file in files {
             certificates.extend(certificates_in(file)?);
         }
-        let protocol = if plain { ClientProtocol::Http } else { ClientProtocol::Https };
+        let protocol = if plain_http { ClientProtocol::Http } else { ClientProtocol::Https };
         let config = ClientConfig {
             protocol,
             extra_root_certificates: certificates,
-            connect_timeout: Some(CONNECT_LIMIT),
-            read_timeout: Some(READ_LIMIT),
+            connect_timeout: Some(CONNECT_TIMEOUT),
+            read_timeout: Some(READ_TIMEOUT),
             user_agent: concat!("microsandbox/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
         let client = Client::try_from(config).map_err(|error| {
-            let hint = "install ca-certificates, or name certificates in MSB_REGISTRY_CA";
-            Error::invalid(format!("cannot make a client: {}", chain(&error))).hint(hint)
+            let hint = "install ca-certificates, or set MSB_REGISTRY_CA";
+            Error::invalid(format!("cannot load CA certificates: {}", error_chain(&error)))
+                .hint(hint)
         })?;
         let (registry, repository) = (host.to_owned(), reference.repository().to_owned());
         let remote = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => Remote::with_digest(registry, repository, digest.to_string()),
             (None, tag) => Remote::with_tag(registry, repository, tag.unwrap_or("latest").into()),
         };
-        let mut shown = reference.familiar();
+        let mut display_name = reference.familiar();
         if host != reference.registry() && host != OFFICIAL_REGISTRY {
-            shown = format!("{shown} (at {host})");
+            display_name = format!("{display_name} (at {host})");
         }
-        Ok(Session { client, remote, shown })
+        Ok(ImageClient { client, remote, display_name })
     }
 
-    async fn sign_in(&self, auth: &RegistryAuth) -> oci_client::errors::Result<()> {
-        let signing_in = self.client.auth(&self.remote, auth, RegistryOperation::Pull);
-        match timeout(SIGN_IN_LIMIT, signing_in).await {
+    async fn authenticate(&self, auth: &RegistryAuth) -> oci_client::errors::Result<()> {
+        let authentication = self.client.auth(&self.remote, auth, RegistryOperation::Pull);
+        match timeout(AUTHENTICATION_TIMEOUT, authentication).await {
             Ok(result) => result.map(drop),
             Err(_) => Err(OciDistributionError::IoError(std::io::Error::new(
                 std::io::ErrorKind::TimedOut,
-                format!("no answer within {} s", SIGN_IN_LIMIT.as_secs()),
+                format!("no answer within {} s", AUTHENTICATION_TIMEOUT.as_secs()),
             ))),
         }
     }
 
-    /// The manifest of the image for this machine; and the digest of what was asked for.
+    /// Fetches the manifest for this platform.
+    ///
+    /// Returns its bytes, the digest of the manifest or index that was requested, and the parsed
+    /// manifest.
     async fn manifest(&self) -> Result<(Vec<u8>, Digest, Manifest)> {
-        let (bytes, asked) = self.document(&self.remote).await?;
+        let (bytes, requested) = self.fetch_document(&self.remote).await?;
         match Document::parse(&bytes)? {
-            Document::Image(manifest) => Ok((bytes, asked, manifest)),
+            Document::Image(manifest) => Ok((bytes, requested, manifest)),
             Document::Index(all) => {
-                let chosen = choose(&all).map_err(|error| self.about(&error))?.blob()?;
+                let chosen =
+                    select_platform(&all).map_err(|error| self.with_name(&error))?.blob()?;
                 let remote = self.remote.clone_with_digest(chosen.digest.to_string());
-                let (bytes, _) = self.document(&remote).await?;
+                let (bytes, _) = self.fetch_document(&remote).await?;
                 match Document::parse(&bytes)? {
-                    Document::Image(manifest) => Ok((bytes, asked, manifest)),
-                    Document::Index(_) => Err(Error::bad("a list of images holds a list")),
+                    Document::Image(manifest) => Ok((bytes, requested, manifest)),
+                    Document::Index(_) => {
+                        Err(Error::bad("cannot use its index: nested in another index"))
+                    }
                 }
             }
         }
     }
 
-    async fn document(&self, remote: &Remote) -> Result<(Vec<u8>, Digest)> {
-        // Whether it has the right digest, the client looks; it was told who to be.
+    /// Fetches a manifest or index, and verifies its digest.
+    async fn fetch_document(&self, remote: &Remote) -> Result<(Vec<u8>, Digest)> {
+        // The client is authenticated already, and checks the digest that the registry declares.
         let pulled =
             self.client.pull_manifest_raw(remote, &RegistryAuth::Anonymous, &ACCEPTED).await;
-        let (bytes, _) = pulled.map_err(|error| self.explained(&error))?;
+        let (bytes, _) = pulled.map_err(|error| self.to_error(&error))?;
         if bytes.len() as u64 > MAX_DOCUMENT {
-            return Err(Error::bad(format!("the manifest of {} is far too long", self.shown)));
+            let text = format!("its manifest is longer than {MAX_DOCUMENT} bytes");
+            return Err(self.with_name(&Error::bad(text)));
         }
         let digest = Digest::of(&bytes);
         if remote.digest().is_some_and(|wanted| wanted != digest.to_string()) {
-            return Err(Error::bad(format!(
-                "the registry sent another manifest of {}",
-                self.shown
-            )));
+            return Err(
+                self.with_name(&Error::bad(format!("its manifest has the digest {digest}")))
+            );
         }
         Ok((bytes.to_vec(), digest))
     }
 
-    async fn blobs(
+    /// Downloads the configuration, checks it, and downloads the layers.
+    async fn download_blobs(
         &self,
         store: &Store,
         manifest: &Manifest,
         report: &mut dyn FnMut(Progress),
     ) -> Result<()> {
         let transfer = Transfer { client: &self.client, remote: &self.remote, store };
-        // First, since it says whether the rest is of any use here.
+        // First, because it says whether the image is for this platform.
         let config = [manifest.config.clone()];
-        let got = download(&transfer, &config, 1, &mut |_, _| {}).await;
-        got.map_err(|failed| failed.explained(self))?;
-        checked_config(store, manifest).map_err(|error| self.about(&error))?;
+        download(&transfer, &config, 1, &mut |_, _| {})
+            .await
+            .map_err(|error| self.transfer_error(error))?;
+        checked_config(store, manifest).map_err(|error| self.with_name(&error))?;
         let mut wanted: Vec<Blob> = Vec::new();
         for blob in &manifest.layers {
             if !wanted.contains(blob) && !store.blob(&blob.digest).is_file() {
@@ -224,9 +242,10 @@ impl Session {
             }
         }
         let total = total(&wanted);
-        let (free, _) = room(store.home())?;
+        let (free, _) = free_space(store.home())?;
         if total > free {
-            let text = format!("{} has {total} bytes to download, {free} are free", self.shown);
+            let name = &self.display_name;
+            let text = format!("cannot download {name}: {total} bytes needed, {free} bytes free");
             return Err(Error::new(ErrorKind::NoSpace, text));
         }
         let mut progress = Progress::default();
@@ -240,17 +259,24 @@ impl Session {
             report(progress);
         })
         .await
-        .map_err(|failed| failed.explained(self))
+        .map_err(|error| self.transfer_error(error))
     }
 
-    fn about(&self, error: &Error) -> Error {
-        Error { message: format!("{}: {}", self.shown, error.message), ..error.clone() }
+    fn with_name(&self, error: &Error) -> Error {
+        Error { message: format!("{}: {}", self.display_name, error.message), ..error.clone() }
     }
 
-    /// What a client's error means for somebody who wanted an image.
-    pub(crate) fn explained(&self, error: &OciDistributionError) -> Error {
+    fn transfer_error(&self, error: TransferError) -> Error {
+        match error {
+            TransferError::Local(error) => error,
+            TransferError::Remote(error) => self.to_error(&error),
+        }
+    }
+
+    /// Converts a client's error.
+    fn to_error(&self, error: &OciDistributionError) -> Error {
         use OciDistributionError as Oci;
-        let (host, shown) = (self.remote.registry(), &self.shown);
+        let (host, image) = (self.remote.registry(), &self.display_name);
         let codes: Vec<&OciErrorCode> = match error {
             Oci::RegistryError { envelope, .. } => {
                 envelope.errors.iter().map(|e| &e.code).collect()
@@ -259,10 +285,10 @@ impl Session {
         };
         let has = |wanted: &[OciErrorCode]| codes.iter().any(|code| wanted.contains(code));
         let denied = || {
-            Error::new(ErrorKind::Unauthorized, format!("{host} does not let us have {shown}"))
-                .hint("it may not exist, or want credentials: log in with docker or podman")
+            Error::new(ErrorKind::Unauthorized, format!("access to {image} denied by {host}"))
+                .hint("check its name, or log in with docker or podman")
         };
-        let missing = || Error::not_found(format!("{host} has no image {shown}"));
+        let missing = || Error::not_found(format!("{host} has no image {image}"));
         match error {
             Oci::UnauthorizedError { .. } | Oci::AuthenticationFailure(_) => denied(),
             Oci::ServerError { code: 401 | 403, .. } => denied(),
@@ -277,43 +303,46 @@ impl Session {
             {
                 missing()
             }
-            Oci::RequestError(_) | Oci::IoError(_) => {
-                Error::new(ErrorKind::Unreachable, format!("cannot reach {host}: {}", chain(error)))
-            }
+            Oci::RequestError(_) | Oci::IoError(_) => Error::new(
+                ErrorKind::Unreachable,
+                format!("cannot reach {host}: {}", error_chain(error)),
+            ),
             Oci::ServerError { code: 429 | 500..=599, .. } => {
-                let text = format!("{host} cannot give {shown} now: {error}");
+                let text = format!("cannot pull {image} from {host}: {error}");
                 Error::new(ErrorKind::Unreachable, text)
             }
             _ if has(&[OciErrorCode::Toomanyrequests]) => {
-                let text = format!("{host} cannot give {shown} now: {error}");
-                Error::new(ErrorKind::Unreachable, text).hint("log in, or use a mirror")
+                let text = format!("cannot pull {image} from {host}: {error}");
+                Error::new(ErrorKind::Unreachable, text)
+                    .hint("log in with docker or podman, or use a mirror")
             }
-            other => Error::bad(format!("{host} did not give {shown}: {}", chain(other))),
+            other => Error::bad(format!("cannot pull {image} from {host}: {}", error_chain(other))),
         }
     }
 }
 
-impl Failed {
-    fn explained(self, session: &Session) -> Error {
-        match self {
-            Failed::Here(error) => error,
-            Failed::There(error) => session.explained(&error),
-        }
-    }
+/// Whether a host, with or without a port, is this host. Its registry need not have TLS.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((inside, _)) => inside,
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    };
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether a certificate is the reason, and not that there is no TLS at all.
-fn is_about_trust(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Whether an untrusted certificate is the cause, and not a server without TLS.
+fn is_certificate_error(error: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
         return true;
     }
-    // One of the system's hides the error that it is about from those who ask for its source.
+    // `io::Error::source` skips the error that it wraps.
     let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    wrapped.is_some_and(|inner| is_about_trust(inner)) || error.source().is_some_and(is_about_trust)
+    wrapped.is_some_and(|inner| is_certificate_error(inner))
+        || error.source().is_some_and(is_certificate_error)
 }
 
-/// An error with those behind it, which say what really happened.
-fn chain(error: &dyn std::error::Error) -> String {
+/// Returns the text of an error with those of its sources.
+fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
@@ -326,7 +355,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The certificates of a file, of which there may be many.
+/// Reads the certificates of a PEM file.
 fn certificates_in(path: &Path) -> Result<Vec<Certificate>> {
     const END: &str = "-----END CERTIFICATE-----";
     let text = std::fs::read_to_string(path)
@@ -340,7 +369,25 @@ fn certificates_in(path: &Path) -> Result<Vec<Certificate>> {
         })
         .collect();
     if found.is_empty() {
-        return Err(Error::invalid(format!("{} has no certificate in PEM", path.display())));
+        return Err(Error::invalid(format!(
+            "cannot use {}: no PEM certificate in it",
+            path.display()
+        )));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_hosts_are_recognized() {
+        for host in ["localhost", "localhost:5000", "127.0.0.1", "127.1.2.3:80", "[::1]:5000"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["example.org", "10.0.0.1:5000", "localhost.example", "[::2]:5000"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
 }

@@ -1,16 +1,16 @@
-//! Archives for tests, also such as no tool would make.
+//! Builds archives for tests, including malformed ones.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test that cannot go on fails, also in what it shares with others"
+    reason = "helpers of tests may panic"
 )]
 
 use std::io::Write;
 use tar::{EntryType, Header};
 
-/// An archive that is being made, header by header.
+/// Builds an archive, header by header.
 #[derive(Debug, Default)]
 pub(crate) struct Archive(Vec<u8>);
 
@@ -19,7 +19,7 @@ impl Archive {
         Archive::default()
     }
 
-    /// A header with a content, whatever it says of itself.
+    /// Adds a header and content, which need not match.
     pub(crate) fn raw(
         mut self,
         kind: EntryType,
@@ -72,7 +72,7 @@ impl Archive {
         })
     }
 
-    /// Records in front of the next member, in pax's form.
+    /// Adds pax records for the next member.
     pub(crate) fn pax(self, records: &[(&str, &[u8])]) -> Archive {
         let mut content = Vec::new();
         for (key, value) in records {
@@ -88,12 +88,13 @@ impl Archive {
         self.raw(EntryType::XHeader, b"pax", content.len() as u64, &content, |_| {})
     }
 
+    /// Returns the archive.
     pub(crate) fn end(mut self) -> Vec<u8> {
         self.0.resize(self.0.len() + 1024, 0);
         self.0
     }
 
-    /// Without an end, for what is to be appended by hand.
+    /// Returns the archive without the blocks at its end.
     pub(crate) fn open_end(self) -> Vec<u8> {
         self.0
     }

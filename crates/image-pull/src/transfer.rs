@@ -1,7 +1,7 @@
-//! Downloading blobs: several at once, each from where it stopped, each verified.
+//! Downloads blobs: concurrently, resumed after a failure, with their digests verified.
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use msb_image::{Blob, Digest, Error, ErrorKind, Hasher, Result, Store};
+use msb_image::{Blob, Digest, Error, ErrorKind, Hasher, Result, Store, StoreLock};
 use oci_client::client::BlobResponse;
 use oci_client::errors::OciDistributionError;
 use oci_client::manifest::OciDescriptor;
@@ -13,147 +13,153 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often a transfer that broke off is taken up again without a byte in between.
+/// Number of retries without progress.
 const RETRIES: u32 = 4;
-/// How long the first of these waits; each further one twice as long.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// How often it is said how far it is.
-const PERIOD: Duration = Duration::from_millis(50);
+/// Delay before the first retry; doubled for each further one.
+const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+/// Minimum interval between reports of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
-/// From where, and to where.
+/// Source and destination of downloads.
 pub(crate) struct Transfer<'a> {
     pub(crate) client: &'a Client,
     pub(crate) remote: &'a Remote,
     pub(crate) store: &'a Store,
 }
 
-/// Why a transfer failed, and on which side.
+/// Why a download failed.
 #[derive(Debug)]
-pub(crate) enum Failed {
-    Here(Error),
-    There(Box<OciDistributionError>),
+pub(crate) enum TransferError {
+    /// On this host, or because of the content.
+    Local(Error),
+    /// In the client or the registry.
+    Remote(Box<OciDistributionError>),
 }
 
-impl From<Error> for Failed {
-    fn from(error: Error) -> Failed {
-        Failed::Here(error)
+impl From<Error> for TransferError {
+    fn from(error: Error) -> TransferError {
+        TransferError::Local(error)
     }
 }
 
-impl From<OciDistributionError> for Failed {
-    fn from(error: OciDistributionError) -> Failed {
-        Failed::There(Box::new(error))
+impl From<OciDistributionError> for TransferError {
+    fn from(error: OciDistributionError) -> TransferError {
+        TransferError::Remote(Box::new(error))
     }
 }
 
-/// What all transfers of an image share.
-struct Shared<'a> {
+/// Progress of all downloads of an image.
+struct SharedProgress<'a> {
     done: Cell<u32>,
     bytes: Cell<u64>,
-    said: Cell<Option<Instant>>,
-    each: RefCell<&'a mut dyn FnMut(u32, u64)>,
+    reported: Cell<Option<Instant>>,
+    on_progress: RefCell<&'a mut dyn FnMut(u32, u64)>,
 }
 
-impl Shared<'_> {
+impl SharedProgress<'_> {
     fn add(&self, bytes: u64) {
         self.bytes.set(self.bytes.get().saturating_add(bytes));
-        self.tell(false);
+        self.report(false);
     }
 
-    /// A part that turned out to be worth nothing.
-    fn take_back(&self, bytes: u64) {
+    /// Subtracts bytes that are discarded.
+    fn subtract(&self, bytes: u64) {
         self.bytes.set(self.bytes.get().saturating_sub(bytes));
     }
 
-    fn tell(&self, always: bool) {
-        if always || self.said.get().is_none_or(|said| said.elapsed() >= PERIOD) {
-            self.said.set(Some(Instant::now()));
-            (self.each.borrow_mut())(self.done.get(), self.bytes.get());
+    fn report(&self, always: bool) {
+        if always || self.reported.get().is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL) {
+            self.reported.set(Some(Instant::now()));
+            (self.on_progress.borrow_mut())(self.done.get(), self.bytes.get());
         }
     }
 }
 
-/// Gets blobs into the store, so many at once.
+/// Downloads blobs into the store, `parallel` of them concurrently.
 pub(crate) async fn download(
     transfer: &Transfer<'_>,
     wanted: &[Blob],
     parallel: usize,
-    each: &mut dyn FnMut(u32, u64),
-) -> std::result::Result<(), Failed> {
-    let shared = Shared {
+    on_progress: &mut dyn FnMut(u32, u64),
+) -> std::result::Result<(), TransferError> {
+    let shared = SharedProgress {
         done: Cell::new(0),
         bytes: Cell::new(0),
-        said: Cell::new(None),
-        each: RefCell::new(each),
+        reported: Cell::new(None),
+        on_progress: RefCell::new(on_progress),
     };
-    let mut waiting = wanted.iter();
+    let mut pending = wanted.iter();
     let mut running = FuturesUnordered::new();
     loop {
         while running.len() < parallel
-            && let Some(blob) = waiting.next()
+            && let Some(blob) = pending.next()
         {
-            running.push(one(transfer, blob, &shared));
+            running.push(download_blob(transfer, blob, &shared));
         }
         match running.next().await {
             Some(result) => result?,
             None => return Ok(()),
         }
         shared.done.set(shared.done.get() + 1);
-        shared.tell(true);
+        shared.report(true);
     }
 }
 
-/// Gets one blob, unless somebody else does so meanwhile.
-async fn one(
+/// Downloads one blob, unless another process has done so.
+async fn download_blob(
     transfer: &Transfer<'_>,
     blob: &Blob,
-    shared: &Shared<'_>,
-) -> std::result::Result<(), Failed> {
+    shared: &SharedProgress<'_>,
+) -> std::result::Result<(), TransferError> {
     let store = transfer.store;
-    let _lock = hold(store, &blob.digest).await?;
+    let _lock = lock_digest(store, &blob.digest).await?;
     if store.blob(&blob.digest).is_file() {
         shared.add(blob.size);
         return Ok(());
     }
     let path = store.partial(&blob.digest);
-    let mut part = Part::open(&path, blob.size)?;
-    shared.add(part.length);
-    let resumed = part.length > 0;
-    let mut result = part.fill(transfer, blob, shared).await;
-    if resumed && matches!(&result, Err(Failed::Here(error)) if error.kind == ErrorKind::BadImage) {
-        // The part that was there was broken, and not what came.
-        shared.take_back(part.length);
-        part.restart()?;
-        result = part.fill(transfer, blob, shared).await;
+    let mut partial = PartialBlob::open(&path, blob.size)?;
+    shared.add(partial.length);
+    let resumed = partial.length > 0;
+    let mut result = partial.fill(transfer, blob, shared).await;
+    if resumed
+        && matches!(&result, Err(TransferError::Local(error)) if error.kind == ErrorKind::BadImage)
+    {
+        // The partial file may have been corrupt, and not what was downloaded.
+        shared.subtract(partial.length);
+        partial.restart()?;
+        result = partial.fill(transfer, blob, shared).await;
     }
     match result {
         Ok(()) => Ok(store.adopt_blob(&path, &blob.digest)?),
-        Err(Failed::Here(error)) if error.kind == ErrorKind::BadImage => {
-            // Worth nothing to anybody.
+        Err(TransferError::Local(error)) if error.kind == ErrorKind::BadImage => {
+            // It cannot be resumed.
             let _ = std::fs::remove_file(&path);
-            Err(Failed::Here(error))
+            Err(TransferError::Local(error))
         }
         Err(error) => Err(error),
     }
 }
 
-/// Waits for whoever makes the same blob, without keeping the others from going on.
-async fn hold(store: &Store, digest: &Digest) -> Result<msb_image::Hold> {
+/// Waits for another writer of the same blob, on another thread.
+async fn lock_digest(store: &Store, digest: &Digest) -> Result<StoreLock> {
     let (store, digest) = (store.clone(), digest.clone());
-    let waited = tokio::task::spawn_blocking(move || store.hold_digest(&digest)).await;
-    waited.unwrap_or_else(|error| Err(Error::new(ErrorKind::Io, format!("cannot wait: {error}"))))
+    let locked = tokio::task::spawn_blocking(move || store.lock_digest(&digest)).await;
+    locked.unwrap_or_else(|error| {
+        Err(Error::new(ErrorKind::Io, format!("cannot lock a blob: {error}")))
+    })
 }
 
-/// A blob of which a part is there.
-struct Part<'a> {
+/// A partial download.
+struct PartialBlob<'a> {
     path: &'a Path,
     file: File,
     hasher: Hasher,
     length: u64,
 }
 
-impl<'a> Part<'a> {
-    fn open(path: &'a Path, size: u64) -> Result<Part<'a>> {
+impl<'a> PartialBlob<'a> {
+    fn open(path: &'a Path, size: u64) -> Result<PartialBlob<'a>> {
         let mut options = std::fs::OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let failed = |error| Error::io("open", path, error);
@@ -168,59 +174,59 @@ impl<'a> Part<'a> {
                 break;
             }
         }
-        let mut part = Part { path, file, hasher, length };
+        let mut partial = PartialBlob { path, file, hasher, length };
         if length > size {
-            part.restart()?;
+            partial.restart()?;
         }
-        Ok(part)
+        Ok(partial)
     }
 
     fn restart(&mut self) -> Result<()> {
         use std::io::Seek;
         let restarted = self.file.set_len(0).and_then(|()| self.file.rewind());
-        restarted.map_err(|error| Error::io("shorten", self.path, error))?;
+        restarted.map_err(|error| Error::io("truncate", self.path, error))?;
         (self.hasher, self.length) = (Hasher::default(), 0);
         Ok(())
     }
 
-    /// Gets what is missing, also over several connections, and verifies the whole.
+    /// Downloads the rest, over several connections if necessary, and verifies the digest.
     async fn fill(
         &mut self,
         transfer: &Transfer<'_>,
         blob: &Blob,
-        shared: &Shared<'_>,
-    ) -> std::result::Result<(), Failed> {
+        shared: &SharedProgress<'_>,
+    ) -> std::result::Result<(), TransferError> {
         let mut failures = 0;
         while self.length < blob.size {
             let before = self.length;
-            match self.go_on(transfer, blob, shared).await {
+            match self.receive(transfer, blob, shared).await {
                 Ok(()) if self.length > before => failures = 0,
                 Ok(()) => {
                     let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-                    failures = pause(failures, error.into()).await?;
+                    failures = back_off(failures, error.into()).await?;
                 }
-                Err(Failed::There(error)) if is_passing(&error) => {
+                Err(TransferError::Remote(error)) if is_transient(&error) => {
                     failures = if self.length > before { 0 } else { failures };
-                    failures = pause(failures, *error).await?;
+                    failures = back_off(failures, *error).await?;
                 }
                 Err(error) => return Err(error),
             }
         }
         let found = self.hasher.clone().finish();
         if found != blob.digest {
-            let text = format!("what came has the digest {found}, not {}", blob.digest);
+            let text = format!("a download has the digest {found}, not {}", blob.digest);
             return Err(Error::bad(text).into());
         }
         Ok(())
     }
 
-    /// One connection's worth.
-    async fn go_on(
+    /// Downloads over one connection until it ends.
+    async fn receive(
         &mut self,
         transfer: &Transfer<'_>,
         blob: &Blob,
-        shared: &Shared<'_>,
-    ) -> std::result::Result<(), Failed> {
+        shared: &SharedProgress<'_>,
+    ) -> std::result::Result<(), TransferError> {
         let descriptor = OciDescriptor {
             digest: blob.digest.to_string(),
             size: i64::try_from(blob.size).unwrap_or(i64::MAX),
@@ -236,9 +242,9 @@ impl<'a> Part<'a> {
                 .await?
             {
                 BlobResponse::Partial(stream) => stream.stream,
-                // A registry that knows no ranges starts again.
+                // The registry does not support ranges.
                 BlobResponse::Full(stream) => {
-                    shared.take_back(self.length);
+                    shared.subtract(self.length);
                     self.restart()?;
                     stream.stream
                 }
@@ -247,7 +253,9 @@ impl<'a> Part<'a> {
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(OciDistributionError::from)?;
             if self.length + chunk.len() as u64 > blob.size {
-                return Err(Error::bad(format!("more came than the {} bytes", blob.size)).into());
+                return Err(
+                    Error::bad(format!("a download is longer than {} bytes", blob.size)).into()
+                );
             }
             self.file.write_all(&chunk).map_err(|error| Error::io("write", self.path, error))?;
             self.hasher.update(&chunk);
@@ -258,8 +266,8 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Whether the same question may have another answer in a moment.
-fn is_passing(error: &OciDistributionError) -> bool {
+/// Whether a retry may succeed.
+fn is_transient(error: &OciDistributionError) -> bool {
     use OciDistributionError as Oci;
     match error {
         Oci::RequestError(_) | Oci::IoError(_) => true,
@@ -268,11 +276,14 @@ fn is_passing(error: &OciDistributionError) -> bool {
     }
 }
 
-/// Waits a while before the next try, or gives up.
-async fn pause(failures: u32, error: OciDistributionError) -> std::result::Result<u32, Failed> {
+/// Waits before the next retry. Fails after the last one.
+async fn back_off(
+    failures: u32,
+    error: OciDistributionError,
+) -> std::result::Result<u32, TransferError> {
     if failures >= RETRIES {
         return Err(error.into());
     }
-    tokio::time::sleep(FIRST_WAIT * 2_u32.pow(failures)).await;
+    tokio::time::sleep(FIRST_BACKOFF * 2_u32.pow(failures)).await;
     Ok(failures + 1)
 }

@@ -1,69 +1,74 @@
-//! Doing what the library asks for.
+//! Carries out requests of the library.
 
 use crate::helper::Helper;
 use crate::make::make_from_rootfs;
 use crate::{export, import, pack, registry};
 use msb_image::{
-    BuildOptions, Error, ErrorKind, Event, ImageConfig, Progress, Request, Result, Selected, Store,
+    BuildOptions, Error, ErrorKind, Event, ImageConfig, Progress, Request, Result, Store,
+    TaskOutcome,
 };
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often it is told how far something is, at most, beside each layer and phase.
-const PERIOD: Duration = Duration::from_millis(100);
+/// Minimum interval between reports of progress within one layer and phase.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Carries out a request about the store of a state directory, and tells how it goes. The last
-/// event is what came of it.
-pub async fn work(request: Request, home: &Path, helper: &Helper, tell: &mut dyn FnMut(Event)) {
-    // The client's own choice would need a library that takes minutes to build; fails if there
-    // is one already, which is as good.
+/// Carries out a request on the store of a state directory. Emits progress, and last the outcome.
+pub async fn run_request(
+    request: Request,
+    home: &Path,
+    helper: &Helper,
+    emit: &mut dyn FnMut(Event),
+) {
+    // The default provider takes minutes to build. Fails if one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut last: Option<(Progress, Instant)> = None;
     let mut report = |progress: Progress| {
-        let is_news = last.is_none_or(|(told, at)| {
-            let step = (told.phase, told.layers_done) != (progress.phase, progress.layers_done);
-            step || (told != progress && at.elapsed() >= PERIOD)
+        let is_new = last.is_none_or(|(reported, at)| {
+            let step =
+                (reported.phase, reported.layers_done) != (progress.phase, progress.layers_done);
+            step || (reported != progress && at.elapsed() >= PROGRESS_INTERVAL)
         });
-        if is_news {
+        if is_new {
             last = Some((progress, Instant::now()));
-            tell(Event::Progress(progress));
+            emit(Event::Progress(progress));
         }
     };
     let store = Store::at(home);
-    let result = carry_out(request, &store, helper, &mut report).await;
+    let result = execute(request, &store, helper, &mut report).await;
     if result.as_ref().is_err_and(|error| error.kind == ErrorKind::BadImage) {
-        // A later prune would remove them as well.
-        let _ = store.remove_unused();
+        // Fails harmlessly: a later prune removes them as well.
+        let _ = store.remove_unused_blobs();
     }
-    tell(match result {
-        Ok(selected) => Event::Done(selected),
+    emit(match result {
+        Ok(outcome) => Event::Done(outcome),
         Err(error) => Event::Error(error),
     });
 }
 
-async fn carry_out(
+async fn execute(
     request: Request,
     store: &Store,
     helper: &Helper,
     report: &mut dyn FnMut(Progress),
-) -> Result<Selected> {
+) -> Result<TaskOutcome> {
     let remove_tree = |path: &Path| helper.remove_tree(path);
-    let made = |id| Selected { id: Some(id), ..Selected::default() };
+    let made = |id| TaskOutcome { id: Some(id), ..TaskOutcome::default() };
     match request {
         Request::Pull { reference, registries } => {
-            store.tidy(&remove_tree)?;
-            let _hold = store.hold()?;
+            store.remove_leftovers(&remove_tree)?;
+            let _lock = store.lock_shared()?;
             registry::pull(store, helper, &reference, &registries, report).await.map(made)
         }
         Request::Import { path, reference } => {
-            store.tidy(&remove_tree)?;
-            let _hold = store.hold()?;
+            store.remove_leftovers(&remove_tree)?;
+            let _lock = store.lock_shared()?;
             let stamp = Store::stamp(&path);
             let wanted = reference.as_ref();
-            let (id, own) = import::import(store, helper, &path, wanted, report)
-                .map_err(|error| about(&path, error))?;
-            if let Some(name) = reference.or(own) {
-                store.name(&name, &id, None)?;
+            let (id, own_name) = import::import(store, helper, &path, wanted, report)
+                .map_err(|error| with_file_name(&path, error))?;
+            if let Some(name) = reference.or(own_name) {
+                store.set_name(&name, &id, None)?;
             }
             if let Some(stamp) = stamp {
                 store.remember_import(&path, stamp, &id)?;
@@ -71,44 +76,46 @@ async fn carry_out(
             Ok(made(id))
         }
         Request::Build { path, reference, options } => {
-            store.tidy(&remove_tree)?;
-            let _hold = store.hold()?;
+            store.remove_leftovers(&remove_tree)?;
+            let _lock = store.lock_shared()?;
             let layer = pack::pack(store, &path)?;
-            let config = config_of(options)?;
+            let config = config_from(options)?;
             let id = make_from_rootfs(store, helper, layer, config, report)?;
-            store.name(&reference, &id, None)?;
+            store.set_name(&reference, &id, None)?;
             Ok(made(id))
         }
         Request::Export { id, reference, path } => {
-            let _hold = store.hold()?;
+            let _lock = store.lock_shared()?;
             export::export(store, &id, reference.as_ref(), &path)?;
             Ok(made(id))
         }
         Request::Remove { id, reference, force } => {
             let removed = store.remove(&id, reference.as_ref(), force, &remove_tree)?;
-            Ok(Selected { id: Some(id), removed: removed.images, freed: removed.bytes })
+            Ok(TaskOutcome { id: Some(id), removed: removed.images, freed: removed.bytes })
         }
         Request::Prune { all } => {
             let pruned = store.prune(all, &remove_tree)?;
-            Ok(Selected { id: None, removed: pruned.images, freed: pruned.bytes })
+            Ok(TaskOutcome { id: None, removed: pruned.images, freed: pruned.bytes })
         }
-        _ => Err(Error::invalid("this runner is older than the library")),
+        _ => Err(Error::invalid(
+            "cannot carry out the request: this runner is older than the library",
+        )),
     }
 }
 
-fn about(path: &Path, error: Error) -> Error {
+fn with_file_name(path: &Path, error: Error) -> Error {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Error { message: format!("{name}: {}", error.message), ..error }
 }
 
-fn config_of(options: BuildOptions) -> Result<ImageConfig> {
+fn config_from(options: BuildOptions) -> Result<ImageConfig> {
     let BuildOptions { env, workdir, user, entrypoint, cmd } = options;
-    let odd = |entry: &&String| entry.split_once('=').is_none_or(|(key, _)| key.is_empty());
-    if let Some(entry) = env.iter().find(odd) {
-        return Err(Error::invalid(format!("the variable {entry:?} is not NAME=value")));
+    let is_invalid = |entry: &&String| entry.split_once('=').is_none_or(|(key, _)| key.is_empty());
+    if let Some(entry) = env.iter().find(is_invalid) {
+        return Err(Error::invalid(format!("invalid variable {entry:?}: must be NAME=value")));
     }
     if !workdir.is_empty() && !workdir.starts_with('/') {
-        return Err(Error::invalid(format!("workdir {workdir:?} is relative")));
+        return Err(Error::invalid(format!("invalid workdir {workdir:?}: must be absolute")));
     }
     Ok(ImageConfig { env, workdir, user, entrypoint, cmd, ..ImageConfig::default() })
 }

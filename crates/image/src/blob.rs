@@ -88,7 +88,7 @@ mod tests {
         assert_eq!((blob.size, fs::read(store.blob(&blob.digest)).unwrap()), (3, b"abc".to_vec()));
         assert!(store.add_blob(&b"x"[..], Some(&Digest::of(b"y"))).is_err());
         store.blob_writer().unwrap().write_all(b"z").unwrap();
-        let count = |folder| entries(&store.folder(folder)).unwrap().len();
+        let count = |name| entries(&store.directory(name)).unwrap().len();
         assert_eq!((count("tmp"), count("blobs/sha256")), (0, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! Digests, by which everything in the store is named.
+//! SHA-256 digests, the names of blobs and images in the store.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -10,22 +10,22 @@ use std::str::FromStr;
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
 
-/// A text that is no digest, or one of an algorithm that is not used here.
+/// A text that is not a SHA-256 digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a digest; one is sha256: and 64 hexadecimal digits")]
+#[error("invalid digest {0:?}: must be sha256: and 64 lower-case hexadecimal digits")]
 pub struct InvalidDigest(String);
 
 const PREFIX: &str = "sha256:";
 
 impl Digest {
-    /// The digest of some bytes.
+    /// Returns the digest of bytes.
     pub fn of(bytes: &[u8]) -> Digest {
         let mut hasher = Hasher::default();
         hasher.update(bytes);
         hasher.finish()
     }
 
-    /// The digits, which never hold a slash or a dot, and so can name a file.
+    /// Returns the hexadecimal digits, which are safe as a file name.
     pub fn hex(&self) -> &str {
         &self.0
     }
@@ -63,17 +63,17 @@ impl From<Digest> for String {
     }
 }
 
-/// Computes a digest piece by piece.
+/// Computes a digest incrementally.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The digest of all bytes that were taken.
+    /// Returns the digest of all bytes added.
     pub fn finish(self) -> Digest {
         let hex = self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Digest(hex)
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_is_what_everybody_else_computes_and_nothing_else_parses() {
+    fn digest_is_standard_and_only_digests_parse() {
         let text = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Digest::of(b"abc").to_string(), text);
         assert_eq!(text.parse::<Digest>().unwrap(), Digest::of(b"abc"));

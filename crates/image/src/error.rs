@@ -1,77 +1,78 @@
-//! What can go wrong with an image.
+//! Errors of operations on images.
 
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
 
-/// The result of a call of this crate.
+/// The result of an operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a call about an image failed, in a form that crosses the pipe from the runner.
+/// Why an operation on an image failed. Serialized by the runner for the library.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}{}", hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default())]
 pub struct Error {
-    /// What kind of failure.
+    /// Kind of failure.
     pub kind: ErrorKind,
-    /// What failed and on what, in one line.
+    /// What failed and why, in one line.
     pub message: String,
-    /// What to do about it, where that is known.
+    /// Remedy, if known.
     #[serde(default)]
     pub hint: Option<String>,
-    /// The system's error number, where there is one.
+    /// `errno`, if any.
     #[serde(default)]
     pub os_error: Option<i32>,
 }
 
-/// The kind of an [`Error`], for callers that branch on it.
+/// The kind of an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The name or an option makes no sense.
+    /// A name or an option is invalid.
     Invalid,
-    /// No such image, here or in the registry.
+    /// The image is neither in the store nor in the registry.
     NotFound,
-    /// The registry wants other credentials, or none would do.
+    /// The registry denied access.
     Unauthorized,
-    /// The registry cannot be reached.
+    /// The registry is unreachable.
     Unreachable,
-    /// The image is broken, hostile, or of a kind that cannot be used.
+    /// The image is malformed, exceeds a limit, or is unsupported.
     BadImage,
     /// A sandbox uses the image.
     InUse,
-    /// The disk is too full.
+    /// The disk is full.
     NoSpace,
-    /// The system refused something.
+    /// A system call failed.
     Io,
-    /// The process that did the work died.
+    /// The worker process died.
     Died,
 }
 
 impl Error {
-    /// An error of the given kind.
+    /// Creates an error of the given kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        // One line, whatever a registry or a tool said.
+        // One line, even if the text is a registry's or another program's.
         let message = message.into().split_whitespace().collect::<Vec<_>>().join(" ");
         Error { kind, message, hint: None, os_error: None }
     }
 
-    /// The image is broken, hostile, or of a kind that cannot be used.
+    /// Creates an error of kind [`ErrorKind::BadImage`].
     pub fn bad(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::BadImage, message)
     }
 
-    /// The name or an option makes no sense.
+    /// Creates an error of kind [`ErrorKind::Invalid`].
     pub fn invalid(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::Invalid, message)
     }
 
-    /// No such image.
+    /// Creates an error of kind [`ErrorKind::NotFound`].
     pub fn not_found(message: impl Into<String>) -> Self {
         Error::new(ErrorKind::NotFound, message)
     }
 
-    /// The system refused something; a disk that is full is a kind of its own.
+    /// Creates an error of a system call: [`ErrorKind::NoSpace`] if the disk is full, else
+    /// [`ErrorKind::Io`].
     pub fn io(action: &str, path: &Path, error: impl Into<io::Error>) -> Self {
         let error = error.into();
         let full = matches!(
@@ -80,11 +81,11 @@ impl Error {
         );
         let kind = if full { ErrorKind::NoSpace } else { ErrorKind::Io };
         let os_error = error.raw_os_error();
-        let made = Error::new(kind, format!("cannot {action} {}: {error}", path.display()));
-        Error { os_error, ..made }
+        let text = format!("cannot {action} {}: {error}", path.display());
+        Error { os_error, ..Error::new(kind, text) }
     }
 
-    /// Adds what to do about it.
+    /// Adds the remedy.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

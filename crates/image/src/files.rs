@@ -1,4 +1,4 @@
-//! Directories and files of the store.
+//! Helpers for files and directories of the store.
 
 use crate::error::{Error, Result};
 use serde::Serialize;
@@ -10,26 +10,27 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Now, in milliseconds since 1970.
+/// Returns the current time in milliseconds since the Unix epoch.
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-pub(crate) fn private_dir(path: &Path) -> Result<()> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| Error::io("create directory", path, error))
+/// Creates a directory and its parents, accessible to this user only.
+pub(crate) fn create_private_dir(path: &Path) -> Result<()> {
+    let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    created.map_err(|error| Error::io("create directory", path, error))
 }
 
-/// A name in a directory that nobody else takes.
-pub(crate) fn fresh_name(folder: &Path) -> PathBuf {
+/// Returns a path in a directory that no other caller or process uses.
+pub(crate) fn unique_path(directory: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    folder.join(format!("{}-{}-{count}", std::process::id(), now_ms()))
+    directory.join(format!("{}-{}-{count}", std::process::id(), now_ms()))
 }
 
-/// Writes a file so that a reader sees the old content or the new and never a part.
-pub(crate) fn write_atomically(path: &Path, temporary: &Path, content: &[u8]) -> Result<()> {
+/// Replaces a file atomically: a reader sees the old content or the new.
+fn write_atomically(path: &Path, temporary: &Path, content: &[u8]) -> Result<()> {
     let write = || -> io::Result<()> {
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
@@ -40,13 +41,14 @@ pub(crate) fn write_atomically(path: &Path, temporary: &Path, content: &[u8]) ->
     write().map_err(|error| Error::io("write", path, error))
 }
 
+/// Replaces a JSON file atomically.
 pub(crate) fn write_json<T: Serialize>(path: &Path, temporary: &Path, value: &T) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(value)
         .map_err(|error| Error::io("write", path, io::Error::from(error)))?;
     write_atomically(path, temporary, &bytes)
 }
 
-/// Reads a file of ours; `None` when there is none.
+/// Reads a JSON file of the store; `None` if it does not exist.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
@@ -57,7 +59,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     }
 }
 
-/// The entries of a directory; none when it is not there.
+/// Returns the paths of a directory's entries; none if it does not exist.
 pub(crate) fn entries(path: &Path) -> Result<Vec<PathBuf>> {
     match fs::read_dir(path) {
         Ok(entries) => Ok(entries.flatten().map(|entry| entry.path()).collect()),
@@ -66,6 +68,7 @@ pub(crate) fn entries(path: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
+/// Removes a file if it exists.
 pub(crate) fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -1,12 +1,12 @@
-//! Images on the host: their names, what is known about them, and the store that holds them.
+//! The store of images on the host, and the references that name them.
 //!
-//! This crate owns the grammar of names, the layout of the store under the state directory, the
-//! locks in it, what an image's configuration means, and the words in which the library asks
-//! `msb-runner` for something. It does not own getting an image: no network and no archives here,
-//! because this crate is linked into people's programs. `msb-image-pull` does that, in the runner.
+//! Owns: the grammar of references, the store's layout and locks under the state directory, the
+//! meaning of an image's configuration, and the protocol between the library and `msb-runner` for
+//! work on images. Does not own: network and archives, because this crate is linked into the
+//! caller's program; `msb-image-pull` pulls and unpacks, in the runner.
 //!
-//! Invariant: what bears its final name in the store is complete. Everything is made under a
-//! temporary name and renamed, so that no process that is killed leaves half an image behind.
+//! Invariant: a file with its final name in the store is complete. Everything is written under a
+//! temporary name and renamed, so that a crash leaves no partial image.
 
 #![forbid(unsafe_code)]
 
@@ -23,13 +23,13 @@ mod store;
 mod task;
 
 pub use blob::BlobWriter;
-pub use collect::{Pruned, Removed};
+pub use collect::Pruned;
 pub use config::{ImageConfig, MAX_DOCUMENT};
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use error::{Error, ErrorKind, Result};
 pub use files::now_ms;
-pub use reference::{InvalidReference, OFFICIAL_CREDENTIALS, OFFICIAL_REGISTRY, Reference};
-pub use registries::{Registries, RegistrySettings, is_loopback};
-pub use source::{Source, is_path};
-pub use store::{Blob, Hold, ImageInfo, ImageRecord, Store};
-pub use task::{BuildOptions, Event, Phase, Progress, PullPolicy, Request, Selected};
+pub use reference::{InvalidReference, OFFICIAL_REGISTRY, Reference};
+pub use registries::{Registries, RegistrySettings};
+pub use source::Source;
+pub use store::{Blob, ImageInfo, ImageRecord, Store, StoreLock};
+pub use task::{BuildOptions, Event, Phase, Progress, PullPolicy, Request, TaskOutcome};

@@ -1,29 +1,31 @@
-//! The grammar of image names, as docker and podman have it.
+//! References: the names of images, in the grammar of docker and podman.
 //!
 //! ```text
 //! [HOST[:PORT]/]PATH[/PATH..][:TAG][@DIGEST]
 //! ```
 //!
-//! The first part is a host when it holds a dot or a colon or is `localhost`; without one, the
-//! default registry is meant, where a name of one part is one of the official images.
+//! The first part is a host if it contains a dot or a colon or is `localhost`. Without a host the
+//! default registry applies; a name of one part in docker.io is an official image.
+//!
+//! Not `oci_spec::distribution::Reference`: it has one fixed default registry and no IPv6 hosts,
+//! accepts port 0 and Unicode tags, gives no reason for a refusal, and its regular expression takes
+//! 45 ms to compile and then 7 MB of the caller's memory.
 
 use crate::digest::Digest;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The registry that names without a host mean, unless another is configured.
+/// Registry of names without a host, unless another is configured.
 pub const OFFICIAL_REGISTRY: &str = "docker.io";
-/// By which name docker keeps the credentials for it.
-pub const OFFICIAL_CREDENTIALS: &str = "https://index.docker.io/v1/";
-/// Other names by which people call it.
+/// Other names of it.
 const OFFICIAL_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
-/// The part that official images have in front of their name.
+/// Prefix of official images in the registry.
 const OFFICIAL_PATH: &str = "library/";
 const DEFAULT_TAG: &str = "latest";
-/// Most bytes of registry and path together, as the reference grammar has it.
+/// Maximum length of registry and path together, by the reference grammar.
 const MAX_NAME: usize = 255;
 
-/// The full name of an image.
+/// The fully qualified name of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reference {
@@ -33,23 +35,23 @@ pub struct Reference {
     digest: Option<Digest>,
 }
 
-/// A text that cannot name an image.
+/// A text that is not a reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not the name of an image: {why}")]
+#[error("invalid image name {text:?}: {why}")]
 pub struct InvalidReference {
     text: String,
     why: &'static str,
 }
 
 impl Reference {
-    /// What a text means when names without a host belong to `default_registry`.
+    /// Parses a reference. A name without a host belongs to `default_registry`.
     pub fn parse(text: &str, default_registry: &str) -> Result<Reference, InvalidReference> {
-        let wrong = |why| InvalidReference { text: text.to_owned(), why };
+        let invalid = |why| InvalidReference { text: text.to_owned(), why };
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
-                let digest = digest
-                    .parse()
-                    .map_err(|_| wrong("after @ comes sha256: and 64 hexadecimal digits"))?;
+                let digest = digest.parse().map_err(|_| {
+                    invalid("a digest must be sha256: and 64 lower-case hexadecimal digits")
+                })?;
                 (rest, Some(digest))
             }
             None => (text, None),
@@ -60,14 +62,14 @@ impl Reference {
             _ => (rest, None),
         };
         if tag.is_some_and(|tag| !is_tag(tag)) {
-            return Err(wrong("a tag has 1 to 128 letters, digits, '_', '.' and '-'"));
+            return Err(invalid("a tag must have 1 to 128 letters, digits, '_', '.' and '-'"));
         }
         let (registry, path) = match name.split_once('/') {
             Some((host, path)) if is_host_like(host) => (host, path),
             _ => (default_registry, name),
         };
         if !is_host(registry) {
-            return Err(wrong("the registry's host is not one"));
+            return Err(invalid("its registry is not a valid host"));
         }
         let registry =
             if OFFICIAL_ALIASES.contains(&registry) { OFFICIAL_REGISTRY } else { registry };
@@ -76,40 +78,40 @@ impl Reference {
             false => path.to_owned(),
         };
         if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return Err(wrong("names are in lower case"));
+            return Err(invalid("names must be lower case"));
         }
         if !repository.split('/').all(is_component) {
-            return Err(wrong("a name has parts of letters, digits and single '.', '_', '-'"));
+            return Err(invalid("each part must have letters, digits and single '.', '_', '-'"));
         }
         if registry.len() + 1 + repository.len() > MAX_NAME {
-            return Err(wrong("it is too long"));
+            return Err(invalid("it is longer than 255 bytes"));
         }
         let tag = tag.map(str::to_owned);
         let tag = if digest.is_none() { tag.or(Some(DEFAULT_TAG.to_owned())) } else { tag };
         Ok(Reference { registry: registry.to_owned(), repository, tag, digest })
     }
 
-    /// The registry's host, with its port where one was given.
+    /// Returns the registry's host, with its port if given.
     pub fn registry(&self) -> &str {
         &self.registry
     }
 
-    /// The path of the image in its registry.
+    /// Returns the path of the image in its registry.
     pub fn repository(&self) -> &str {
         &self.repository
     }
 
-    /// The tag; `None` only where there is a digest.
+    /// Returns the tag; `None` only if there is a digest.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The digest, where it names one exact image.
+    /// Returns the digest, if any.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
 
-    /// As short as it can be written: how people wrote it, mostly.
+    /// Returns the shortest form, without the default registry and `library/`.
     pub fn familiar(&self) -> String {
         let full = self.to_string();
         let Some(short) = full.strip_prefix(OFFICIAL_REGISTRY).and_then(|s| s.strip_prefix('/'))
@@ -182,7 +184,7 @@ fn is_tag(text: &str) -> bool {
         && text.chars().all(|c| is_word(c) || matches!(c, '.' | '-'))
 }
 
-/// Letters and digits, and between them one `.`, one or two `_`, or any number of `-`.
+/// Whether it is letters and digits, separated by one `.`, one or two `_`, or any number of `-`.
 fn is_component(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let separators = text.split(is_plain).filter(|between| !between.is_empty());
@@ -219,7 +221,7 @@ mod tests {
             let reference = parse(text);
             assert_eq!(reference.to_string(), full);
             assert_eq!(reference.familiar(), short);
-            assert_eq!(parse(full), reference, "a full name means itself");
+            assert_eq!(parse(full), reference, "a full name parses as itself");
             assert_eq!(parse(short), reference, "and so does a short one");
         }
         assert_eq!(parse(&at).digest(), Some(&digest));
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn i_what_cannot_be_a_name_is_refused_with_the_reason() {
+    fn i_invalid_name_is_refused_with_the_reason() {
         let bad = [
             "",
             "Python",

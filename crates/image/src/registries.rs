@@ -1,35 +1,33 @@
-//! Which registries there are and how they are reached: `config.json` in the state directory, and
-//! the environment.
+//! Configuration of registries: `config.json` in the state directory, and the environment.
 
 use crate::error::{Error, Result};
 use crate::files::read_json;
 use crate::reference::{OFFICIAL_REGISTRY, Reference};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// Everything that is configured about registries.
+/// Configuration of all registries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Registries {
-    /// The registry of names without a host.
+    /// Registry of names without a host.
     pub default_registry: String,
-    /// What is known about single registries, by host and port as they stand in names.
+    /// Settings of single registries, by host and port as in names.
     pub registries: BTreeMap<String, RegistrySettings>,
-    /// A file of certificates, in PEM, that every registry may be signed with.
+    /// PEM file of additional CA certificates for all registries.
     pub ca_file: Option<PathBuf>,
 }
 
-/// How one registry is reached.
+/// Settings of one registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RegistrySettings {
-    /// Registries that hold the same images and are asked first, in this order.
+    /// Mirrors, tried first, in this order.
     pub mirrors: Vec<String>,
-    /// Without TLS.
+    /// Whether to connect without TLS.
     pub plain_http: bool,
-    /// A file of certificates, in PEM, that this registry may be signed with.
+    /// PEM file of additional CA certificates for this registry.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -43,7 +41,7 @@ impl Default for Registries {
     }
 }
 
-/// `config.json`; other parts of it are none of this crate's business.
+/// `config.json`. Other crates own its other parts.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct File {
@@ -51,11 +49,11 @@ struct File {
 }
 
 impl Registries {
-    /// What holds now: the file in the state directory, and over it the environment.
+    /// Loads the configuration. The environment overrides the file.
     pub fn load(home: &Path) -> Result<Registries> {
         let path = home.join("config.json");
         let file: Option<File> = read_json(&path).map_err(|error| match error.os_error {
-            // The system's fault, and not that of whoever wrote it.
+            // A failed system call is no error of the configuration.
             Some(_) => error,
             None => Error::invalid(error.message),
         })?;
@@ -70,48 +68,40 @@ impl Registries {
         }
         if let Some(mirrors) = variable("MSB_REGISTRY_MIRROR") {
             let settings = self.registries.entry(self.default_registry.clone()).or_default();
-            settings.mirrors = words(&mirrors);
+            settings.mirrors = split_list(&mirrors);
         }
-        for host in variable("MSB_REGISTRY_PLAIN_HTTP").map(|text| words(&text)).unwrap_or_default()
+        for host in
+            variable("MSB_REGISTRY_PLAIN_HTTP").map(|text| split_list(&text)).unwrap_or_default()
         {
             self.registries.entry(host).or_default().plain_http = true;
         }
         if let Some(file) = variable("MSB_REGISTRY_CA") {
             self.ca_file = Some(file.into());
         }
-        self.checked()
+        self.validate()
     }
 
-    fn checked(self) -> Result<Self> {
+    fn validate(self) -> Result<Self> {
         let mirrors = self.registries.values().flat_map(|settings| &settings.mirrors);
         let hosts = self.registries.keys().chain(mirrors).chain([&self.default_registry]);
         for host in hosts {
             let probe = Reference::parse("x/x", host);
             if !probe.is_ok_and(|probe| probe.registry() == host) {
-                let text = format!("{host:?} in the configuration of registries is no host");
-                return Err(Error::invalid(text).hint("give HOST or HOST:PORT, without a scheme"));
+                let text = format!("invalid registry {host:?} in the configuration");
+                return Err(Error::invalid(text).hint("use HOST or HOST:PORT, without a scheme"));
             }
         }
         Ok(self)
     }
 
-    /// How a registry is reached.
+    /// Returns the settings of a registry.
     pub fn settings(&self, host: &str) -> RegistrySettings {
         self.registries.get(host).cloned().unwrap_or_default()
     }
 }
 
-fn words(text: &str) -> Vec<String> {
-    text.split([',', ' ']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
-}
-
-/// Whether a host, with or without a port, is this machine. Such a registry may do without TLS.
-pub fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((inside, _)) => inside,
-        None => host.split_once(':').map_or(host, |(name, _)| name),
-    };
-    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+fn split_list(text: &str) -> Vec<String> {
+    text.split([',', ' ']).filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -119,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_stands_over_the_file() {
+    fn environment_overrides_the_file() {
         let home = tempfile::tempdir().unwrap();
         let text = r#"{"other": 1, "images": {"default_registry": "a.example",
             "registries": {"b.example:5000": {"plain_http": true, "ca_file": "/ca.pem"}}}}"#;
@@ -139,20 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn i_a_host_with_a_scheme_or_an_unknown_option_is_refused() {
+    fn i_host_with_a_scheme_or_unknown_option_is_refused() {
         let set = |name: &str| (name == "MSB_REGISTRY_MIRROR").then(|| "http://m".to_owned());
         let error = Registries::default().with_environment(set).unwrap_err();
         assert!(error.to_string().contains("without a scheme"), "{error}");
         assert!(serde_json::from_str::<File>(r#"{"images": {"registry": "x"}}"#).is_err());
-    }
-
-    #[test]
-    fn this_machine_is_known_by_its_names() {
-        for host in ["localhost", "localhost:5000", "127.0.0.1", "127.1.2.3:80", "[::1]:5000"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["example.org", "10.0.0.1:5000", "localhost.example", "[::2]:5000"] {
-            assert!(!is_loopback(host), "{host}");
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What people give as an image: a path, or a name.
+//! Where an image comes from, as the caller names it: a path, a reference or an id.
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -7,40 +7,40 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Fewest digits by which an image can be called by its id.
+/// Minimum number of digits of an abbreviated id.
 const MIN_ID: usize = 12;
 
-/// What an image is to be taken from.
+/// Where an image comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// A directory that is the root filesystem itself.
+    /// A directory with a root filesystem.
     Directory(PathBuf),
-    /// An archive, or a directory in OCI's layout.
+    /// An archive, or a directory in OCI image layout.
     Archive(PathBuf),
-    /// A name in the store or in a registry.
+    /// A reference in the store or a registry.
     Name(Reference),
-    /// The beginning of an id of an image in the store, in hexadecimal digits.
+    /// The first hexadecimal digits of the id of an image in the store.
     Id(String),
 }
 
-/// Whether a text is a path: it begins with `/`, `./` or `../`, or it has a slash and is there.
-pub fn is_path(text: &OsStr) -> bool {
+/// Whether a text is a path: it begins with `/`, `./` or `../`, or contains a slash and exists.
+fn is_path(text: &OsStr) -> bool {
     let bytes = text.as_bytes();
     let begins = [&b"/"[..], b"./", b"../"].iter().any(|start| bytes.starts_with(start));
     begins || matches!(bytes, b"." | b"..") || (bytes.contains(&b'/') && Path::new(text).exists())
 }
 
 impl Source {
-    /// What a text means, here and now: a path has to exist.
+    /// Interprets a text. A path must exist.
     pub fn find(text: &OsStr, default_registry: &str) -> Result<Source> {
         if text.is_empty() || text.as_bytes().contains(&0) {
-            return Err(Error::invalid("the image is empty or contains a NUL byte"));
+            return Err(Error::invalid("the name of the image is empty or contains a NUL byte"));
         }
         if is_path(text) {
             let path = Path::new(text);
-            let wrong = |error| Error::invalid(format!("cannot use image {text:?}: {error}"));
-            let path = path.canonicalize().map_err(wrong)?;
+            let failed = |error| Error::invalid(format!("cannot use image {text:?}: {error}"));
+            let path = path.canonicalize().map_err(failed)?;
             let is_layout = path.join("oci-layout").is_file() && path.join("index.json").is_file();
             return Ok(match path.is_dir() && !is_layout {
                 true => Source::Directory(path),
@@ -49,7 +49,7 @@ impl Source {
         }
         let text = text
             .to_str()
-            .ok_or_else(|| Error::invalid(format!("{text:?} is not the name of an image")))?;
+            .ok_or_else(|| Error::invalid(format!("invalid image name {text:?}: not UTF-8")))?;
         if let Ok(digest) = text.parse::<Digest>() {
             return Ok(Source::Id(digest.hex().to_owned()));
         }
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn g_a_path_begins_like_one_and_everything_else_is_a_name() {
+    fn g_path_begins_like_one_and_the_rest_are_names() {
         let scratch = tempfile::tempdir().unwrap();
         let root = scratch.path().canonicalize().unwrap();
         std::fs::write(root.join("a.tar"), "x").unwrap();
@@ -84,7 +84,7 @@ mod tests {
             std::fs::write(root.join(file), "{}").unwrap();
         }
         assert_eq!(find(&root).unwrap(), Source::Archive(root.clone()));
-        assert!(matches!(find("src/../src").unwrap(), Source::Directory(_)), "it is there");
+        assert!(matches!(find("src/../src").unwrap(), Source::Directory(_)), "it exists");
         assert!(matches!(find("python").unwrap(), Source::Name(_)));
         assert!(matches!(find("no/such").unwrap(), Source::Name(_)));
         assert!(matches!(find("0123456789ab").unwrap(), Source::Id(_)));
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn i_what_is_neither_is_refused() {
+    fn i_neither_path_nor_name_is_refused() {
         for (text, part) in [("", "empty"), ("./none/such", "No such file"), ("A", "lower case")] {
             assert!(find(text).unwrap_err().to_string().contains(part), "{text}");
         }

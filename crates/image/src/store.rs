@@ -1,25 +1,27 @@
-//! The store: where everything is, and what is in it.
+//! The store: its layout, its locks, and lookups in it.
 //!
 //! ```text
 //! images/
-//!   lock                    shared by whoever uses the store, exclusive for whoever cleans it
-//!   blobs/sha256/HEX        manifests, configurations, layers as they came
-//!   partial/HEX             layers of which a part is there
-//!   roots/HEX/rootfs        the root filesystem of the image with that id, never written again
-//!   roots/HEX/image.json    what it was made from
-//!   refs/HASH.json          a name, and the id it stands for
-//!   sources/HASH.json       an archive that was imported, and the id that came of it
-//!   locks/HEX               held by whoever makes the blob or the image with that digest
-//!   tmp/                    what is being made
+//!   lock                    shared for users of the store, exclusive for removal
+//!   blobs/sha256/HEX        manifests, configurations, layers as downloaded
+//!   partial/HEX             partial downloads
+//!   roots/HEX/rootfs        root filesystem of the image with that id, read-only from then on
+//!   roots/HEX/image.json    the blobs it was made from
+//!   refs/HASH.json          a reference and the id of its image
+//!   sources/HASH.json       an imported archive and the id of its image
+//!   locks/HEX               exclusive for the writer of the blob or image with that digest
+//!   tmp/                    files being written
 //! ```
 //!
-//! An image's id is the digest of its configuration, which holds the digests of its unpacked
-//! layers: two images with one id have one content.
+//! An image's id is the digest of its configuration, which contains the digests of its uncompressed
+//! layers: images with the same id have the same content.
 
 use crate::config::{ImageConfig, MAX_DOCUMENT};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::files::{entries, fresh_name, now_ms, private_dir, read_json, remove_file, write_json};
+use crate::files::{
+    create_private_dir, entries, now_ms, read_json, remove_file, unique_path, write_json,
+};
 use crate::reference::Reference;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -36,207 +38,213 @@ pub struct Store {
     root: PathBuf,
 }
 
-/// A lock; it ends with this value, and with the process.
+/// A lock on the store or on one digest, released on drop and at the end of the process.
 #[derive(Debug)]
-pub struct Hold {
+pub struct StoreLock {
     _file: File,
 }
 
 /// One blob of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blob {
-    /// Its digest.
+    /// Digest.
     pub digest: Digest,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub size: u64,
 }
 
-/// What an image was made from; `image.json`.
+/// The blobs that an image was made from; `image.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
-    /// The manifest that it was made from first.
+    /// Manifest.
     pub manifest: Digest,
-    /// Its configuration, whose digest is the image's id.
+    /// Configuration; its digest is the image's id.
     pub config: Digest,
-    /// Its layers as they came, from the lowest to the highest.
+    /// Layers as downloaded, from the lowest to the highest.
     pub layers: Vec<Blob>,
-    /// How many bytes its files have.
+    /// Total size of its files in bytes.
     pub unpacked_bytes: u64,
-    /// When it was unpacked, in milliseconds since 1970.
+    /// Time of unpacking, in milliseconds since the Unix epoch.
     pub made_ms: u64,
 }
 
-/// A name in the store; a file in `refs`.
+/// A reference and its image; a file in `refs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Named {
+pub(crate) struct NameRecord {
     pub(crate) reference: Reference,
     pub(crate) id: Digest,
-    /// The digest by which the registry knows it: of the manifest, or of a list of such.
+    /// Digest in the registry: of the manifest or the index.
     pub(crate) digest: Option<Digest>,
     pub(crate) at_ms: u64,
 }
 
-/// An archive as it was when it was imported; a file in `sources`.
+/// An imported archive and its image; a file in `sources`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Imported {
+pub(crate) struct ImportRecord {
     stamp: Vec<u64>,
     pub(crate) id: Digest,
 }
 
-/// What is known about an image in the store.
+/// Description of an image in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImageInfo {
-    /// Its id.
+    /// Id.
     pub id: Digest,
-    /// Its names.
+    /// References.
     pub references: Vec<Reference>,
-    /// The digests by which registries know it.
+    /// Digests in registries.
     pub digests: Vec<Digest>,
-    /// What it was made from.
+    /// Blobs that it was made from.
     pub record: ImageRecord,
-    /// What it says about itself.
+    /// Configuration.
     pub config: ImageConfig,
-    /// The sandboxes that use it, running or not.
+    /// Sandboxes that use it, running or not.
     pub used_by: Vec<String>,
 }
 
 impl Store {
-    /// The store of a state directory, which need not exist yet.
+    /// Returns the store of a state directory, which need not exist yet.
     pub fn at(home: &Path) -> Store {
         Store { home: home.to_path_buf(), root: home.join("images") }
     }
 
-    /// The state directory.
+    /// Returns the state directory.
     pub fn home(&self) -> &Path {
         &self.home
     }
 
-    /// Where a blob is, if it is there.
+    /// Returns the path of a blob.
     pub fn blob(&self, digest: &Digest) -> PathBuf {
         self.root.join("blobs/sha256").join(digest.hex())
     }
 
-    /// Where the part of a blob is that has come.
+    /// Returns the path of a partial download.
     pub fn partial(&self, digest: &Digest) -> PathBuf {
         self.root.join("partial").join(digest.hex())
     }
 
-    /// The root filesystem of an image, if it is there.
+    /// Returns the path of an image's root filesystem.
     pub fn rootfs(&self, id: &Digest) -> PathBuf {
         self.image(id).join("rootfs")
     }
 
-    /// The directory of an image, if it is there.
+    /// Returns the path of an image's directory.
     pub fn image(&self, id: &Digest) -> PathBuf {
         self.root.join("roots").join(id.hex())
     }
 
-    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+    pub(crate) fn directory(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
-    /// A name that nobody else uses, for something that is being made.
+    /// Returns an unused path for a file or directory being written.
     pub fn temporary(&self) -> PathBuf {
-        fresh_name(&self.folder("tmp"))
+        unique_path(&self.directory("tmp"))
     }
 
-    /// Makes the directories of the store.
+    /// Creates the directories of the store.
     pub fn prepare(&self) -> Result<()> {
-        let folders = ["blobs/sha256", "partial", "roots", "refs", "sources", "locks", "tmp"];
-        private_dir(&self.root)?;
-        folders.iter().try_for_each(|folder| private_dir(&self.folder(folder)))
+        let directories = ["blobs/sha256", "partial", "roots", "refs", "sources", "locks", "tmp"];
+        create_private_dir(&self.root)?;
+        directories.iter().try_for_each(|name| create_private_dir(&self.directory(name)))
     }
 
-    /// Keeps the store from being cleaned, until the value is dropped. May wait for a cleaning.
-    pub fn hold(&self) -> Result<Hold> {
+    /// Prevents removal until the lock is dropped. Waits for a running removal.
+    pub fn lock_shared(&self) -> Result<StoreLock> {
         self.prepare()?;
-        self.lock(&self.folder("lock"), FlockOperation::LockShared)
+        self.lock(&self.directory("lock"), FlockOperation::LockShared)
     }
 
-    /// As the only one, until the value is dropped. Waits for all others.
-    pub(crate) fn alone(&self) -> Result<Hold> {
+    /// Excludes all other users until the lock is dropped. Waits for them.
+    pub(crate) fn lock_exclusive(&self) -> Result<StoreLock> {
         self.prepare()?;
-        self.lock(&self.folder("lock"), FlockOperation::LockExclusive)
+        self.lock(&self.directory("lock"), FlockOperation::LockExclusive)
     }
 
-    /// As [`Store::alone`]; `None` where there are others.
-    pub(crate) fn try_alone(&self) -> Result<Option<Hold>> {
+    /// Excludes all other users until the lock is dropped; `None` if there are any.
+    pub(crate) fn try_lock_exclusive(&self) -> Result<Option<StoreLock>> {
         self.prepare()?;
-        let path = self.folder("lock");
+        let path = self.directory("lock");
         let file = open_lock(&path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Hold { _file: file })),
+            Ok(()) => Ok(Some(StoreLock { _file: file })),
             Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
             Err(error) => Err(Error::io("lock", &path, error)),
         }
     }
 
-    /// Waits until nobody else makes what has this digest, and keeps others from it. The caller
-    /// holds the store.
-    pub fn hold_digest(&self, digest: &Digest) -> Result<Hold> {
-        self.lock(&self.folder("locks").join(digest.hex()), FlockOperation::LockExclusive)
+    /// Excludes other writers of the blob or image with this digest. Waits for them. The caller has
+    /// the shared lock.
+    pub fn lock_digest(&self, digest: &Digest) -> Result<StoreLock> {
+        self.lock(&self.directory("locks").join(digest.hex()), FlockOperation::LockExclusive)
     }
 
-    fn lock(&self, path: &Path, how: FlockOperation) -> Result<Hold> {
+    fn lock(&self, path: &Path, how: FlockOperation) -> Result<StoreLock> {
         let file = open_lock(path)?;
         loop {
             match flock(&file, how) {
-                Ok(()) => return Ok(Hold { _file: file }),
+                Ok(()) => return Ok(StoreLock { _file: file }),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(Error::io("lock", path, error)),
             }
         }
     }
 
-    /// Whether the image is there, whole.
+    /// Whether the image is in the store.
     pub fn has(&self, id: &Digest) -> bool {
         self.image(id).join("image.json").is_file()
     }
 
-    /// What an image was made from.
+    /// Returns the blobs that an image was made from.
     pub fn record(&self, id: &Digest) -> Result<Option<ImageRecord>> {
         read_json(&self.image(id).join("image.json"))
     }
 
-    /// Puts the finished directory of an image in its place.
-    pub fn install(&self, id: &Digest, made: &Path, record: &ImageRecord) -> Result<()> {
-        write_json(&made.join("image.json"), &made.join("image.json.new"), record)?;
-        let place = self.image(id);
-        fs::rename(made, &place).map_err(|error| Error::io("make", &place, error))
+    /// Moves the complete directory of an image to its final name.
+    pub fn install(&self, id: &Digest, directory: &Path, record: &ImageRecord) -> Result<()> {
+        write_json(&directory.join("image.json"), &directory.join("image.json.new"), record)?;
+        let path = self.image(id);
+        fs::rename(directory, &path).map_err(|error| Error::io("create", &path, error))
     }
 
-    /// Lets a name stand for an image from now on.
-    pub fn name(&self, reference: &Reference, id: &Digest, digest: Option<&Digest>) -> Result<()> {
-        let named = Named {
+    /// Gives an image a name, and takes it from any other.
+    pub fn set_name(
+        &self,
+        reference: &Reference,
+        id: &Digest,
+        digest: Option<&Digest>,
+    ) -> Result<()> {
+        let record = NameRecord {
             reference: reference.clone(),
             id: id.clone(),
             digest: digest.cloned(),
             at_ms: now_ms(),
         };
-        write_json(&self.ref_path(reference), &self.temporary(), &named)
+        write_json(&self.ref_path(reference), &self.temporary(), &record)
     }
 
+    /// Returns the path of a name's record.
     pub(crate) fn ref_path(&self, reference: &Reference) -> PathBuf {
         let hash = Digest::of(reference.to_string().as_bytes());
-        self.folder("refs").join(format!("{}.json", hash.hex()))
+        self.directory("refs").join(format!("{}.json", hash.hex()))
     }
 
-    /// All names. One that cannot be read is left out.
-    pub(crate) fn names(&self) -> Result<Vec<Named>> {
-        let files = entries(&self.folder("refs"))?;
+    /// Returns all names. Skips unreadable ones.
+    pub(crate) fn names(&self) -> Result<Vec<NameRecord>> {
+        let files = entries(&self.directory("refs"))?;
         Ok(files.iter().filter_map(|path| read_json(path).ok().flatten()).collect())
     }
 
-    /// The image that a name stands for, if it is here.
+    /// Finds the image with a name.
     pub fn resolve(&self, reference: &Reference) -> Result<Option<Digest>> {
-        let named: Option<Named> = read_json(&self.ref_path(reference))?;
+        let named: Option<NameRecord> = read_json(&self.ref_path(reference))?;
         if let Some(named) = named {
             return Ok(Some(named.id).filter(|id| self.has(id)));
         }
-        // By digest it may be known under the name of a tag.
+        // An image pulled by tag has the digest as well.
         let Some(wanted) = reference.digest() else { return Ok(None) };
-        let same = |named: &Named| {
+        let same = |named: &NameRecord| {
             named.reference.registry() == reference.registry()
                 && named.reference.repository() == reference.repository()
                 && named.digest.as_ref() == Some(wanted)
@@ -245,20 +253,21 @@ impl Store {
         Ok(found.map(|named| named.id).filter(|id| self.has(id)))
     }
 
-    /// The one image whose id begins with these digits.
+    /// Finds the only image whose id begins with these digits.
     pub fn resolve_id(&self, digits: &str) -> Result<Option<Digest>> {
         let mut found = self.ids()?.into_iter().filter(|id| id.hex().starts_with(digits));
         match (found.next(), found.next()) {
             (Some(_), Some(_)) => {
-                Err(Error::invalid(format!("more than one image's id begins with {digits}")))
+                let text = format!("cannot use image id {digits}: more than one image has it");
+                Err(Error::invalid(text))
             }
             (first, _) => Ok(first),
         }
     }
 
-    /// The ids of all images.
+    /// Returns the ids of all images.
     pub fn ids(&self) -> Result<Vec<Digest>> {
-        let mut ids: Vec<Digest> = entries(&self.folder("roots"))?
+        let mut ids: Vec<Digest> = entries(&self.directory("roots"))?
             .iter()
             .filter_map(|path| format!("sha256:{}", path.file_name()?.to_str()?).parse().ok())
             .filter(|id| self.has(id))
@@ -267,7 +276,7 @@ impl Store {
         Ok(ids)
     }
 
-    /// What an image says about itself.
+    /// Reads an image's configuration.
     pub fn config(&self, id: &Digest) -> Result<ImageConfig> {
         let path = self.blob(id);
         let mut bytes = Vec::new();
@@ -281,11 +290,11 @@ impl Store {
         ImageConfig::from_document(&bytes)
     }
 
-    /// What is known about an image.
+    /// Describes an image.
     pub fn info(&self, id: &Digest) -> Result<ImageInfo> {
         let record = self
             .record(id)?
-            .ok_or_else(|| Error::not_found(format!("image {id} is not in the store")))?;
+            .ok_or_else(|| Error::not_found(format!("cannot find image {id}: not in the store")))?;
         let mut names = self.names()?;
         names.retain(|named| named.id == *id);
         names.sort_by(|a, b| a.reference.cmp(&b.reference));
@@ -302,13 +311,13 @@ impl Store {
         })
     }
 
-    /// All images, the newest first.
+    /// Describes all images, the newest first.
     pub fn list(&self) -> Result<Vec<ImageInfo>> {
         let mut all = Vec::new();
         for id in self.ids()? {
             match self.info(&id) {
                 Ok(info) => all.push(info),
-                // Removed meanwhile.
+                // Removed concurrently.
                 Err(_) if !self.has(&id) => {}
                 Err(error) => return Err(error),
             }
@@ -317,20 +326,20 @@ impl Store {
         Ok(all)
     }
 
-    /// The image that an archive, as it is now, was imported as.
+    /// Finds the image that an archive was imported as, unless the archive has changed since.
     pub fn imported(&self, path: &Path) -> Result<Option<Digest>> {
-        let found: Option<Imported> = read_json(&self.source_path(path))?;
+        let found: Option<ImportRecord> = read_json(&self.source_path(path))?;
         let Some(stamp) = stamp(path) else { return Ok(None) };
         Ok(found.filter(|imported| imported.stamp == stamp).map(|i| i.id).filter(|id| self.has(id)))
     }
 
-    /// Remembers what an archive, as it was at that moment, was imported as.
+    /// Records the image that an archive with this stamp was imported as.
     pub fn remember_import(&self, path: &Path, stamp: Vec<u64>, id: &Digest) -> Result<()> {
-        let imported = Imported { stamp, id: id.clone() };
-        write_json(&self.source_path(path), &self.temporary(), &imported)
+        let record = ImportRecord { stamp, id: id.clone() };
+        write_json(&self.source_path(path), &self.temporary(), &record)
     }
 
-    /// What changes when an archive does; to be taken before it is read.
+    /// Returns numbers that change when an archive does. Call it before reading the archive.
     pub fn stamp(path: &Path) -> Option<Vec<u64>> {
         stamp(path)
     }
@@ -338,13 +347,13 @@ impl Store {
     fn source_path(&self, path: &Path) -> PathBuf {
         use std::os::unix::ffi::OsStrExt;
         let hash = Digest::of(path.as_os_str().as_bytes());
-        self.folder("sources").join(format!("{}.json", hash.hex()))
+        self.directory("sources").join(format!("{}.json", hash.hex()))
     }
 
-    /// Forgets archives whose image is gone.
-    pub(crate) fn forget_imports(&self) -> Result<()> {
-        for path in entries(&self.folder("sources"))? {
-            let found: Option<Imported> = read_json(&path).ok().flatten();
+    /// Removes the records of archives whose image no longer exists.
+    pub(crate) fn remove_stale_imports(&self) -> Result<()> {
+        for path in entries(&self.directory("sources"))? {
+            let found: Option<ImportRecord> = read_json(&path).ok().flatten();
             if !found.is_some_and(|imported| self.has(&imported.id)) {
                 remove_file(&path)?;
             }
@@ -360,7 +369,7 @@ fn open_lock(path: &Path) -> Result<File> {
 }
 
 fn stamp(path: &Path) -> Option<Vec<u64>> {
-    // Of a directory in OCI's layout this file names all others by digest.
+    // The index of an OCI image layout names all its other files by digest.
     let file = if path.is_dir() { path.join("index.json") } else { path.to_path_buf() };
     let found = fs::metadata(file).ok()?;
     let number = |signed: i64| u64::from_ne_bytes(signed.to_ne_bytes());
@@ -383,8 +392,8 @@ mod tests {
     pub(crate) fn add(store: &Store, name: Option<&str>, salt: &str) -> Digest {
         let id =
             store.add_blob(format!(r#"{{"created":"{salt}"}}"#).as_bytes(), None).unwrap().digest;
-        let made = store.temporary();
-        fs::create_dir_all(made.join("rootfs")).unwrap();
+        let directory = store.temporary();
+        fs::create_dir_all(directory.join("rootfs")).unwrap();
         let layer = store.add_blob(salt.as_bytes(), None).unwrap().digest;
         let record = ImageRecord {
             manifest: store.add_blob(&b"{}"[..], None).unwrap().digest,
@@ -393,16 +402,16 @@ mod tests {
             unpacked_bytes: 10,
             made_ms: now_ms(),
         };
-        store.install(&id, &made, &record).unwrap();
+        store.install(&id, &directory, &record).unwrap();
         if let Some(name) = name {
             let reference = Reference::parse(name, "docker.io").unwrap();
-            store.name(&reference, &id, Some(&Digest::of(salt.as_bytes()))).unwrap();
+            store.set_name(&reference, &id, Some(&Digest::of(salt.as_bytes()))).unwrap();
         }
         id
     }
 
     #[test]
-    fn an_image_is_found_by_its_name_its_digest_and_its_id() {
+    fn image_is_found_by_name_digest_and_id() {
         let (_home, store) = store();
         let id = add(&store, Some("a/b:1"), "x");
         let find =
@@ -415,7 +424,7 @@ mod tests {
         assert_eq!(store.list().unwrap()[0].references[0].familiar(), "a/b:1");
         assert!(store.resolve_id("").unwrap().is_some());
         add(&store, None, "y");
-        assert!(store.resolve_id("").is_err(), "two begin like this");
+        assert!(store.resolve_id("").is_err(), "two images begin with it");
     }
 
     #[test]
@@ -432,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_is_remembered_until_it_changes() {
+    fn imported_archive_is_known_until_it_changes() {
         let (home, store) = store();
         let id = add(&store, None, "x");
         let archive = home.path().join("a.tar");
@@ -445,12 +454,12 @@ mod tests {
     }
 
     #[test]
-    fn whoever_holds_the_store_keeps_it_from_being_cleaned() {
+    fn shared_lock_prevents_the_exclusive_one() {
         let (_home, store) = store();
-        let (one, two) = (store.hold().unwrap(), store.hold().unwrap());
-        assert!(store.try_alone().unwrap().is_none());
+        let (one, two) = (store.lock_shared().unwrap(), store.lock_shared().unwrap());
+        assert!(store.try_lock_exclusive().unwrap().is_none());
         drop((one, two));
-        let alone = store.try_alone().unwrap();
-        assert!(alone.is_some() && store.try_alone().unwrap().is_none());
+        let lock = store.try_lock_exclusive().unwrap();
+        assert!(lock.is_some() && store.try_lock_exclusive().unwrap().is_none());
     }
 }

@@ -1,5 +1,5 @@
-//! What the library and `msb-runner` say to each other about images: one line of JSON with the
-//! request on standard input, and lines of JSON with events on standard output.
+//! The protocol between the library and `msb-runner` for work on images: one line of JSON with the
+//! request on standard input, then lines of JSON with events on standard output.
 
 use crate::digest::Digest;
 use crate::error::Error;
@@ -8,22 +8,22 @@ use crate::registries::Registries;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// When the registry is asked for an image.
+/// When to pull an image from its registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PullPolicy {
-    /// When the image is not in the store.
+    /// If the image is not in the store.
     #[default]
     Missing,
-    /// Each time; what has not changed is not fetched again.
+    /// Each time. Skips blobs that are in the store.
     Always,
-    /// Not at all: the image has to be in the store.
+    /// Never: the image must be in the store.
     Never,
 }
 
 impl PullPolicy {
-    /// Its name, the same in every language.
+    /// Returns its name, the same in every language.
     pub fn name(self) -> &'static str {
         match self {
             PullPolicy::Missing => "missing",
@@ -33,134 +33,134 @@ impl PullPolicy {
     }
 }
 
-/// What an image that is made from a directory says of itself.
+/// Configuration of an image that is built from a directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BuildOptions {
-    /// Variables, `NAME=value`.
+    /// Environment variables, `NAME=value`.
     pub env: Vec<String>,
     /// Working directory.
     pub workdir: String,
     /// User.
     pub user: String,
-    /// What runs in front of the command.
+    /// Program and arguments that precede the command.
     pub entrypoint: Vec<String>,
-    /// The command.
+    /// Default command.
     pub cmd: Vec<String>,
 }
 
-/// What the runner is asked to do with the store.
+/// Work on the store that the library requests from the runner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "task", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Request {
-    /// Get an image from its registry.
+    /// Pull an image.
     Pull {
-        /// Its name.
+        /// Reference.
         reference: Reference,
-        /// How registries are reached.
+        /// Configuration of registries.
         registries: Registries,
     },
-    /// Take an image from an archive, a directory in OCI's layout, or a tar of a root filesystem.
+    /// Import an image archive, an OCI image layout, or a tar of a root filesystem.
     Import {
-        /// Where it is.
+        /// Path of the archive or directory.
         path: PathBuf,
-        /// What it is to be called; else as it says itself, if it does.
+        /// New name; else the name in the archive, if any.
         reference: Option<Reference>,
     },
-    /// Make an image from a directory.
+    /// Build an image from a directory.
     Build {
         /// The root filesystem.
         path: PathBuf,
-        /// What it is to be called.
+        /// New name.
         reference: Reference,
-        /// What it says of itself.
+        /// Configuration.
         options: BuildOptions,
     },
-    /// Write an image into an archive.
+    /// Export an image to an archive.
     Export {
-        /// Its id.
+        /// Id.
         id: Digest,
-        /// What it is called in the archive.
+        /// Name in the archive.
         reference: Option<Reference>,
-        /// The archive. It must not exist.
+        /// Path of the archive, which must not exist.
         path: PathBuf,
     },
-    /// Take a name from an image, and remove what has no name any more.
+    /// Remove one or all names of an image, and the image with its last name.
     Remove {
-        /// Its id.
+        /// Id.
         id: Digest,
-        /// The name; without it all of them.
+        /// Name; `None` for all.
         reference: Option<Reference>,
-        /// Also the names of an image that a sandbox uses.
+        /// Whether to remove the last name of an image that a sandbox uses.
         force: bool,
     },
-    /// Remove what nothing uses.
+    /// Remove unused images and blobs.
     Prune {
-        /// Also images that have a name, but are used by no sandbox.
+        /// Whether to remove images with a name that no sandbox uses.
         all: bool,
     },
 }
 
-/// What the runner tells.
+/// Progress or outcome that the runner reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
-    /// How far it is.
+    /// Progress.
     Progress(Progress),
-    /// Last: it is done.
-    Done(Selected),
-    /// Last: it failed.
+    /// Last: success.
+    Done(TaskOutcome),
+    /// Last: failure.
     Error(Error),
 }
 
-/// What came of a request.
+/// Outcome of a successful request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Selected {
-    /// The image that was pulled, imported or built.
+pub struct TaskOutcome {
+    /// Image that was pulled, imported or built.
     pub id: Option<Digest>,
-    /// What was removed, by name or id.
+    /// Images that were removed, by name or id.
     pub removed: Vec<String>,
-    /// How many bytes that were.
+    /// Number of bytes freed.
     pub freed: u64,
 }
 
-/// How far getting an image is.
+/// Progress of a pull or import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Progress {
-    /// What is being done.
+    /// Current phase.
     pub phase: Phase,
-    /// How many layers the image has; 0 while that is not known.
+    /// Number of layers; 0 while unknown.
     pub layers: u32,
-    /// How many of them are finished in this phase.
+    /// Number of layers finished in this phase.
     pub layers_done: u32,
-    /// How many bytes are finished in this phase.
+    /// Number of bytes finished in this phase.
     pub bytes: u64,
-    /// How many there are; 0 while that is not known.
+    /// Total number of bytes; 0 while unknown.
     pub bytes_total: u64,
 }
 
-/// A part of getting an image.
+/// Phase of a pull or import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Phase {
-    /// Finding out what the name means.
+    /// Resolving the reference.
     #[default]
     Resolving,
-    /// Getting the layers.
+    /// Downloading the layers.
     Downloading,
-    /// Unpacking them.
+    /// Unpacking the layers.
     Unpacking,
-    /// The image is there, and the sandbox starts.
+    /// Starting the sandbox.
     Starting,
 }
 
 impl Phase {
-    /// Its name, the same in every language.
+    /// Returns its name, the same in every language.
     pub fn name(self) -> &'static str {
         match self {
             Phase::Resolving => "resolving",
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_and_events_are_one_line_each_and_survive_the_way() {
+    fn requests_and_events_round_trip_as_one_line() {
         let request = Request::Pull {
             reference: Reference::parse("a:1", "docker.io").unwrap(),
             registries: Registries::default(),

@@ -5,7 +5,7 @@ use crate::process::{exit_code, runtime, start_trace, wait};
 use crate::sys;
 use msb_driver::Users;
 use msb_image::{Error, Event, Request};
-use msb_image_pull::{Helper, Owners, Places};
+use msb_image_pull::{Helper, Owners, UnpackPaths};
 use msb_jail::{Bind, Ids, Jail, JailError, LOG_VARIABLE, Proc, Program, Slot};
 use msb_state::jail_is_required;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -27,7 +27,7 @@ pub(crate) fn work(home: &Path) -> Result<ExitCode, String> {
     let mut input = BufReader::new(io::stdin());
     let mut line = String::new();
     input.read_line(&mut line).map_err(|error| format!("cannot read a request: {error}"))?;
-    msb_image_pull::end_with(input);
+    msb_image_pull::exit_on_close(input);
     end_with_process(creator);
     let request: Request = match serde_json::from_str(&line) {
         Ok(request) => request,
@@ -44,7 +44,7 @@ pub(crate) fn work(home: &Path) -> Result<ExitCode, String> {
         failed = matches!(event, Event::Error(_));
         write_event(&event);
     };
-    runtime()?.block_on(msb_image_pull::work(request, home, &helper, &mut each));
+    runtime()?.block_on(msb_image_pull::run_request(request, home, &helper, &mut each));
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -58,16 +58,16 @@ pub(crate) fn files() -> Result<ExitCode, String> {
         Side::Inside(users) => users,
     };
     let (request, input) = read_request()?;
-    if let Some(places) = msb_image_pull::places(&request) {
+    if let Some(places) = msb_image_pull::unpack_paths(&request) {
         return match start_unpacker(&request, &places, users) {
             Ok((pid, pipe, slot)) => {
-                msb_image_pull::end_with(input);
+                msb_image_pull::exit_on_close(input);
                 let code = wait(i32::try_from(pid).ok().and_then(Pid::from_raw));
                 drop((pipe, slot));
                 Ok(code)
             }
             Err(why) => {
-                msb_image_pull::refuse(&why);
+                msb_image_pull::reject_job(&why);
                 Ok(ExitCode::FAILURE)
             }
         };
@@ -77,7 +77,7 @@ pub(crate) fn files() -> Result<ExitCode, String> {
         Users::Range => Owners::Some,
         Users::RootOnly => Owners::RootOnly,
     };
-    Ok(exit_code(msb_image_pull::help(&request, input, owners)))
+    Ok(exit_code(msb_image_pull::run_job(&request, input, owners)))
 }
 
 /// Unpacks an image in the jail that the parent describes.
@@ -86,7 +86,7 @@ pub(crate) fn unpack(range: bool) -> Result<ExitCode, String> {
     entered.finish().map_err(|error| error.to_string())?;
     let (request, input) = read_request()?;
     let owners = if range { Owners::Some } else { Owners::RootOnly };
-    Ok(exit_code(msb_image_pull::help(&request, input, owners)))
+    Ok(exit_code(msb_image_pull::run_job(&request, input, owners)))
 }
 
 fn read_request() -> Result<(String, impl io::Read + Send + 'static), String> {
@@ -108,7 +108,7 @@ const FILES: u64 = 65_536;
 /// missing wall.
 fn start_unpacker(
     request: &str,
-    places: &Places,
+    places: &UnpackPaths,
     users: Users,
 ) -> Result<(u32, PipeWriter, Option<Slot>), String> {
     let require = jail_is_required().map_err(|error| error.to_string())?;
@@ -159,7 +159,7 @@ impl From<JailError> for JailFailure {
 fn launch_unpacker(
     ids: Ids,
     idmapped: bool,
-    places: &Places,
+    places: &UnpackPaths,
     users: Users,
     require: bool,
 ) -> Result<(u32, PipeWriter), JailFailure> {

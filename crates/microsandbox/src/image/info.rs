@@ -1,6 +1,6 @@
 //! What is known about images.
 
-use msb_image::{Selected, Store};
+use msb_image::{Store, TaskOutcome};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -88,8 +88,8 @@ pub struct PruneReport {
     pub freed: u64,
 }
 
-impl From<Selected> for PruneReport {
-    fn from(selected: Selected) -> PruneReport {
-        PruneReport { removed: selected.removed, freed: selected.freed }
+impl From<TaskOutcome> for PruneReport {
+    fn from(outcome: TaskOutcome) -> PruneReport {
+        PruneReport { removed: outcome.removed, freed: outcome.freed }
     }
 }

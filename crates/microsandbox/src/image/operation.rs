@@ -6,7 +6,7 @@ use super::progress::ProgressCell;
 use crate::client::{Pending, completion, lock};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::runtime;
-use msb_image::{Event, Progress, Request, Selected};
+use msb_image::{Event, Progress, Request, TaskOutcome};
 use msb_state::ImageTask;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -59,7 +59,7 @@ impl Cancel {
 pub struct ImageOperation {
     found: Surroundings,
     progress: Arc<ProgressCell>,
-    pending: Pending<Selected>,
+    pending: Pending<TaskOutcome>,
     cancel: Cancel,
 }
 
@@ -82,7 +82,7 @@ impl ImageOperation {
         .await
     }
 
-    pub(crate) async fn outcome(mut self) -> MicrosandboxResult<Selected> {
+    pub(crate) async fn outcome(mut self) -> MicrosandboxResult<TaskOutcome> {
         (&mut self.pending).await
     }
 
@@ -127,7 +127,7 @@ pub(crate) fn perform(
     request: &Request,
     cancel: &Cancel,
     each: &mut dyn FnMut(Progress),
-) -> Result<Selected, Error> {
+) -> Result<TaskOutcome, Error> {
     let begun = Instant::now();
     let line = serde_json::to_string(request)
         .map_err(|error| Error::invalid(format!("cannot ask for that: {error}")))?;

@@ -4,7 +4,7 @@ use super::Surroundings;
 use super::operation::{Cancel, perform};
 use crate::error::Error;
 use msb_image::{
-    Digest, Hold, ImageConfig, Phase, Progress, PullPolicy, Reference, Request, Source, Store,
+    Digest, ImageConfig, Phase, Progress, PullPolicy, Reference, Request, Source, Store, StoreLock,
 };
 use msb_state::ByteString;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub(crate) struct Resolved {
     /// What it says about commands.
     pub(crate) config: ImageConfig,
     /// Keeps it from being removed until the sandbox says that it uses it.
-    pub(crate) _hold: Option<Hold>,
+    pub(crate) _hold: Option<StoreLock>,
 }
 
 /// Finds an image, and gets it where it is not here. Blocks.
@@ -47,7 +47,7 @@ pub(crate) fn resolve(
         Source::Name(reference) => named(found, &reference, wanted, each)?,
         Source::Id(digits) => {
             let store = found.store();
-            let hold = store.hold()?;
+            let hold = store.lock_shared()?;
             let id = store.resolve_id(&digits)?.ok_or_else(|| {
                 let text = format!("no image's id begins with {digits}");
                 Error::from(msb_image::Error::not_found(text))
@@ -73,7 +73,7 @@ fn directory(path: PathBuf) -> Resolved {
     Resolved { rootfs: path.into(), name: None, config, _hold: None }
 }
 
-type Got = (Digest, String, Hold);
+type Got = (Digest, String, StoreLock);
 
 fn named(
     found: &Surroundings,
@@ -129,7 +129,7 @@ fn archive(
 fn held(
     store: &Store,
     find: impl FnOnce() -> Result<Option<Digest>, Error>,
-) -> Result<Option<(Digest, Hold)>, Error> {
-    let hold = store.hold()?;
+) -> Result<Option<(Digest, StoreLock)>, Error> {
+    let hold = store.lock_shared()?;
     Ok(find()?.map(|id| (id, hold)))
 }
