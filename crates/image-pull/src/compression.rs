@@ -14,7 +14,7 @@ type Peeked<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
 /// Returns the uncompressed content of a file that may be compressed.
 pub(crate) fn decompress<'a, R: Read + 'a>(mut from: R) -> Result<Box<dyn Read + 'a>> {
     let mut head = Vec::new();
-    (&mut from).take(6).read_to_end(&mut head).map_err(|error| archive_error(&error))?;
+    (&mut from).take(6).read_to_end(&mut head).map_err(archive_error)?;
     let begins = |magic: &[u8]| head.starts_with(magic);
     let named = match () {
         () if begins(b"\xfd7zXZ") => Some("xz"),
@@ -43,9 +43,8 @@ fn is_skippable(head: &[u8]) -> bool {
 }
 
 fn zstd_decoder<'a>(from: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
-    let mut decoder =
-        zstd::stream::read::Decoder::with_buffer(from).map_err(|error| archive_error(&error))?;
-    decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|error| archive_error(&error))?;
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(from).map_err(archive_error)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(archive_error)?;
     Ok(Box::new(decoder))
 }
 

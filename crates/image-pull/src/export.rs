@@ -2,7 +2,7 @@
 //! reads.
 
 use crate::manifest::Descriptor;
-use msb_image::{Digest, Error, Reference, Result, Store};
+use msb_image::{Blob, Digest, Error, Reference, Result, Store};
 use oci_client::manifest::{OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -46,7 +46,8 @@ fn write(
         .ok()
         .and_then(|value| value.get("mediaType")?.as_str().map(str::to_owned));
     let media_type = media_type.unwrap_or_else(|| OCI_IMAGE_MEDIA_TYPE.to_owned());
-    let mut entry = Descriptor::new(&media_type, &record.manifest, manifest.len() as u64);
+    let blob = Blob { digest: record.manifest.clone(), size: manifest.len() as u64 };
+    let mut entry = Descriptor::new(&media_type, &blob);
     if let Some(reference) = reference {
         for key in ["io.containerd.image.name", "org.opencontainers.image.ref.name"] {
             entry.annotations.insert(key.to_owned(), reference.to_string());
@@ -57,11 +58,11 @@ fn write(
         "mediaType": OCI_IMAGE_INDEX_MEDIA_TYPE,
         "manifests": [entry],
     });
-    let blob = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
+    let path_of = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
     let docker = serde_json::json!([{
-        "Config": blob(id),
+        "Config": path_of(id),
         "RepoTags": reference.filter(|name| name.tag().is_some()).map(|name| [name.familiar()]),
-        "Layers": record.layers.iter().map(|layer| blob(&layer.digest)).collect::<Vec<_>>(),
+        "Layers": record.layers.iter().map(|layer| path_of(&layer.digest)).collect::<Vec<_>>(),
     }]);
     let texts = [
         ("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#.to_owned()),
@@ -80,7 +81,7 @@ fn write(
         let source = store.blob(digest);
         let content = File::open(&source).map_err(|error| Error::io("open", &source, error))?;
         let length = content.metadata().map_err(|e| Error::io("inspect", &source, e))?.len();
-        add(&mut archive, &blob(digest), length, content).map_err(failed)?;
+        add(&mut archive, &path_of(digest), length, content).map_err(failed)?;
     }
     archive.into_inner().and_then(|mut file| file.flush()).map_err(failed)
 }

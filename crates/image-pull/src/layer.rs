@@ -163,7 +163,7 @@ fn write(mut file: File, member: &Member, from: &mut impl Read) -> Result<File> 
         while remaining > 0 {
             let most = usize::try_from(remaining).unwrap_or(usize::MAX).min(buffer.len());
             let Some(chunk) = buffer.get_mut(..most) else { break };
-            from.read_exact(chunk).map_err(|error| archive_error(&error))?;
+            from.read_exact(chunk).map_err(archive_error)?;
             file.write_all(chunk).map_err(|error| Error::io("write", name, error))?;
             remaining -= most as u64;
         }

@@ -114,9 +114,9 @@ pub(crate) fn check_layer_count(count: usize) -> Result<()> {
 }
 
 impl Descriptor {
-    pub(crate) fn new(media_type: &str, digest: &Digest, size: u64) -> Descriptor {
-        let media_type = media_type.to_owned();
-        Descriptor { media_type, digest: digest.to_string(), size, ..Descriptor::default() }
+    pub(crate) fn new(media_type: &str, blob: &Blob) -> Descriptor {
+        let (media_type, digest) = (media_type.to_owned(), blob.digest.to_string());
+        Descriptor { media_type, digest, size: blob.size, ..Descriptor::default() }
     }
 
     pub(crate) fn blob(&self) -> Result<Blob> {
@@ -138,12 +138,12 @@ pub(crate) fn manifest_of(store: &Store, config: &Blob, layers: &[Blob]) -> Resu
             [0x28, 0xb5, 0x2f, 0xfd] => ZSTD_LAYER,
             _ => IMAGE_LAYER_MEDIA_TYPE,
         };
-        Ok(Descriptor::new(media_type, &blob.digest, blob.size))
+        Ok(Descriptor::new(media_type, blob))
     };
     let document = serde_json::json!({
         "schemaVersion": 2,
         "mediaType": OCI_IMAGE_MEDIA_TYPE,
-        "config": Descriptor::new(IMAGE_CONFIG_MEDIA_TYPE, &config.digest, config.size),
+        "config": Descriptor::new(IMAGE_CONFIG_MEDIA_TYPE, config),
         "layers": layers.iter().map(describe).collect::<Result<Vec<_>>>()?,
     });
     Ok(document.to_string().into_bytes())

@@ -102,32 +102,23 @@ impl ImageClient {
         registries: &Registries,
     ) -> Result<ImageClient> {
         let auth = credentials::find(host, reference.repository())?;
-        let settings = registries.settings(host);
-        let plain_http = settings.plain_http;
+        let plain_http = registries.settings(host).plain_http;
         let client = ImageClient::new(reference, host, registries, plain_http)?;
-        match client.authenticate(&auth).await {
-            // As docker does: a registry on this host may do without TLS. One that has TLS with an
-            // untrusted certificate is refused.
-            Err(error) if !plain_http && is_loopback(host) && !is_certificate_error(&error) => {
-                let client = ImageClient::new(reference, host, registries, true)?;
-                client.authenticate(&auth).await.map_err(|other| {
-                    match client.to_error(&other) {
-                        converted if converted.kind != ErrorKind::Unreachable => converted,
-                        _ => Error::new(
-                            ErrorKind::Unreachable,
-                            format!(
-                                "cannot reach {host}: with TLS: {}; without: {}",
-                                error_chain(&error),
-                                error_chain(&other)
-                            ),
-                        ),
-                    }
-                })?;
-                Ok(client)
-            }
-            Err(error) => Err(client.to_error(&error)),
-            Ok(()) => Ok(client),
+        let Err(error) = client.authenticate(&auth).await else { return Ok(client) };
+        // As docker does: a registry on this host may do without TLS. One that has TLS with an
+        // untrusted certificate is refused.
+        if plain_http || !is_loopback(host) || is_certificate_error(&error) {
+            return Err(client.to_error(&error));
         }
+        let client = ImageClient::new(reference, host, registries, true)?;
+        let Err(other) = client.authenticate(&auth).await else { return Ok(client) };
+        let converted = client.to_error(&other);
+        if converted.kind != ErrorKind::Unreachable {
+            return Err(converted);
+        }
+        let (with, without) = (error_chain(&error), error_chain(&other));
+        let text = format!("cannot reach {host}: with TLS: {with}; without: {without}");
+        Err(Error::new(ErrorKind::Unreachable, text))
     }
 
     fn new(
@@ -360,21 +351,14 @@ fn certificates_in(path: &Path) -> Result<Vec<Certificate>> {
     const END: &str = "-----END CERTIFICATE-----";
     let text = std::fs::read_to_string(path)
         .map_err(|error| Error::io("read certificates from", path, error))?;
-    let found: Vec<Certificate> = text
-        .split_inclusive(END)
-        .filter(|part| part.ends_with(END))
-        .map(|part| Certificate {
-            encoding: CertificateEncoding::Pem,
-            data: part.as_bytes().to_vec(),
-        })
+    let parts = text.split_inclusive(END).filter(|part| part.ends_with(END));
+    let found: Vec<_> = parts
+        .map(|part| Certificate { encoding: CertificateEncoding::Pem, data: part.into() })
         .collect();
-    if found.is_empty() {
-        return Err(Error::invalid(format!(
-            "cannot use {}: no PEM certificate in it",
-            path.display()
-        )));
+    match found.is_empty() {
+        true => Err(Error::invalid(format!("cannot use {}: no PEM certificate", path.display()))),
+        false => Ok(found),
     }
-    Ok(found)
 }
 
 #[cfg(test)]

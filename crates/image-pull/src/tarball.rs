@@ -73,7 +73,7 @@ impl<R: Read> TarReader<R> {
         let mut extensions = Extensions::default();
         loop {
             let Some(header) = self.header()? else { return Ok(None) };
-            let size = header.entry_size().map_err(|error| archive_error(&error))?;
+            let size = header.entry_size().map_err(archive_error)?;
             match header.entry_type() {
                 EntryType::GNULongName => extensions.path = Some(trim_nul(self.extension(size)?)),
                 EntryType::GNULongLink => extensions.link = Some(trim_nul(self.extension(size)?)),
@@ -88,7 +88,7 @@ impl<R: Read> TarReader<R> {
     /// Reads the rest after the last member, which is part of the layer's digest.
     pub(crate) fn finish(mut self) -> Result<()> {
         let read = io::copy(&mut (&mut self.from).take(MAX_PADDING), &mut io::sink());
-        match read.map_err(|error| archive_error(&error))? {
+        match read.map_err(archive_error)? {
             MAX_PADDING => Err(Error::bad(format!(
                 "cannot read an archive: {MAX_PADDING} bytes or more after its end"
             ))),
@@ -131,7 +131,7 @@ impl<R: Read> TarReader<R> {
             mode: if is_blank(&header.as_old().mode) {
                 0
             } else {
-                header.mode().map_err(|error| archive_error(&error))?
+                header.mode().map_err(archive_error)?
             } & 0o7777,
             uid: if is_blank(&header.as_old().uid) { 0 } else { check_id(header.uid())? },
             gid: if is_blank(&header.as_old().gid) { 0 } else { check_id(header.gid())? },
@@ -230,7 +230,7 @@ impl<R: Read> TarReader<R> {
         self.remaining = size;
         self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
         let mut content = Vec::new();
-        self.read_to_end(&mut content).map_err(|error| archive_error(&error))?;
+        self.read_to_end(&mut content).map_err(archive_error)?;
         self.skip_content()?;
         Ok(content)
     }
@@ -238,7 +238,7 @@ impl<R: Read> TarReader<R> {
     fn skip_content(&mut self) -> Result<()> {
         let rest = self.remaining.saturating_add(self.padding);
         let skipped = io::copy(&mut (&mut self.from).take(rest), &mut io::sink());
-        let skipped = skipped.map_err(|error| archive_error(&error))?;
+        let skipped = skipped.map_err(archive_error)?;
         // Some tools omit the padding after the last member.
         if skipped < self.remaining {
             return Err(Error::bad("cannot read an archive: truncated in a file"));
@@ -278,7 +278,7 @@ fn apply_pax(
     stored: &mut u64,
 ) -> Result<()> {
     for extension in PaxExtensions::new(pax) {
-        let extension = extension.map_err(|error| archive_error(&error))?;
+        let extension = extension.map_err(archive_error)?;
         let (key, value) = (extension.key().unwrap_or_default(), extension.value_bytes());
         let number = || {
             let text = std::str::from_utf8(value).ok();
@@ -314,7 +314,7 @@ fn apply_pax(
 
 /// Checks a user or group id.
 fn check_id(found: io::Result<u64>) -> Result<u32> {
-    let found = found.map_err(|error| archive_error(&error))?;
+    let found = found.map_err(archive_error)?;
     u32::try_from(found).ok().filter(|id| *id != u32::MAX).ok_or_else(|| {
         Error::bad(format!("cannot read an archive: {found} is no user or group id"))
     })
@@ -344,14 +344,14 @@ fn read_block(from: &mut impl Read, block: &mut [u8; BLOCK]) -> Result<bool> {
             Ok(0) => return Err(Error::bad("cannot read an archive: truncated in a header")),
             Ok(read) => filled += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(archive_error(&error)),
+            Err(error) => return Err(archive_error(error)),
         }
     }
     Ok(true)
 }
 
 /// Converts an error of a reader: a failed system call, else a malformed archive.
-pub(crate) fn archive_error(error: &io::Error) -> Error {
+pub(crate) fn archive_error(error: io::Error) -> Error {
     match error.raw_os_error() {
         Some(_) => Error {
             os_error: error.raw_os_error(),

@@ -36,6 +36,8 @@ pub(crate) enum TransferError {
     Remote(Box<OciDistributionError>),
 }
 
+type TransferResult<T> = std::result::Result<T, TransferError>;
+
 impl From<Error> for TransferError {
     fn from(error: Error) -> TransferError {
         TransferError::Local(error)
@@ -81,7 +83,7 @@ pub(crate) async fn download(
     wanted: &[Blob],
     parallel: usize,
     on_progress: &mut dyn FnMut(u32, u64),
-) -> std::result::Result<(), TransferError> {
+) -> TransferResult<()> {
     let shared = SharedProgress {
         done: Cell::new(0),
         bytes: Cell::new(0),
@@ -110,7 +112,7 @@ async fn download_blob(
     transfer: &Transfer<'_>,
     blob: &Blob,
     shared: &SharedProgress<'_>,
-) -> std::result::Result<(), TransferError> {
+) -> TransferResult<()> {
     let store = transfer.store;
     let _lock = lock_digest(store, &blob.digest).await?;
     if store.blob(&blob.digest).is_file() {
@@ -195,7 +197,7 @@ impl<'a> PartialBlob<'a> {
         transfer: &Transfer<'_>,
         blob: &Blob,
         shared: &SharedProgress<'_>,
-    ) -> std::result::Result<(), TransferError> {
+    ) -> TransferResult<()> {
         let mut failures = 0;
         while self.length < blob.size {
             let before = self.length;
@@ -226,7 +228,7 @@ impl<'a> PartialBlob<'a> {
         transfer: &Transfer<'_>,
         blob: &Blob,
         shared: &SharedProgress<'_>,
-    ) -> std::result::Result<(), TransferError> {
+    ) -> TransferResult<()> {
         let descriptor = OciDescriptor {
             digest: blob.digest.to_string(),
             size: i64::try_from(blob.size).unwrap_or(i64::MAX),
@@ -277,10 +279,7 @@ fn is_transient(error: &OciDistributionError) -> bool {
 }
 
 /// Waits before the next retry. Fails after the last one.
-async fn back_off(
-    failures: u32,
-    error: OciDistributionError,
-) -> std::result::Result<u32, TransferError> {
+async fn back_off(failures: u32, error: OciDistributionError) -> TransferResult<u32> {
     if failures >= RETRIES {
         return Err(error.into());
     }

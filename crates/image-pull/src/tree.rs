@@ -188,18 +188,13 @@ impl Tree {
             Kind::Symlink(target) => rustix::fs::symlinkat(target.as_slice(), &at, *name)
                 .map_err(|error| failed(self, error))?,
             Kind::HardLink(target) => return self.link(target, at, name).map(|()| None),
-            Kind::Fifo => self.create_node(at.as_fd(), name, FileType::Fifo, 0)?,
-            Kind::Character(major, minor) | Kind::Block(major, minor) => {
-                let kind = match member.kind {
-                    Kind::Block(..) => FileType::BlockDevice,
-                    _ => FileType::CharacterDevice,
+            Kind::Fifo | Kind::Character(..) | Kind::Block(..) => {
+                let (kind, dev) = match member.kind {
+                    Kind::Character(major, minor) => (FileType::CharacterDevice, (major, minor)),
+                    Kind::Block(major, minor) => (FileType::BlockDevice, (major, minor)),
+                    _ => (FileType::Fifo, (0, 0)),
                 };
-                if !self.create_device(
-                    at.as_fd(),
-                    name,
-                    kind,
-                    rustix::fs::makedev(*major, *minor),
-                )? {
+                if !self.mknod(at.as_fd(), name, kind, rustix::fs::makedev(dev.0, dev.1))? {
                     return Ok(None);
                 }
             }
@@ -235,31 +230,15 @@ impl Tree {
         }
     }
 
-    fn create_node(
-        &self,
-        at: BorrowedFd<'_>,
-        name: &[u8],
-        kind: FileType,
-        device: u64,
-    ) -> Result<()> {
-        let made = rustix::fs::mknodat(at, name, kind, Mode::RUSR, device);
-        made.map_err(|error| self.image_error(name, error))
-    }
-
-    /// Creates a device if permitted. Returns whether it did.
-    fn create_device(
-        &self,
-        at: BorrowedFd<'_>,
-        name: &[u8],
-        kind: FileType,
-        dev: u64,
-    ) -> Result<bool> {
-        if self.owners != Owners::All {
+    /// Creates a device or FIFO. Returns false if the process may not create devices.
+    fn mknod(&self, at: BorrowedFd<'_>, name: &[u8], kind: FileType, dev: u64) -> Result<bool> {
+        let is_device = kind != FileType::Fifo;
+        if is_device && self.owners != Owners::All {
             return Ok(false);
         }
         match rustix::fs::mknodat(at, name, kind, Mode::RUSR, dev) {
             Ok(()) => Ok(true),
-            Err(Errno::PERM | Errno::ACCESS) => Ok(false),
+            Err(Errno::PERM | Errno::ACCESS) if is_device => Ok(false),
             Err(error) => Err(self.image_error(name, error)),
         }
     }

@@ -53,16 +53,18 @@ async fn execute(
     report: &mut dyn FnMut(Progress),
 ) -> Result<TaskOutcome> {
     let remove_tree = |path: &Path| helper.remove_tree(path);
+    let begin = || {
+        store.remove_leftovers(&remove_tree)?;
+        store.lock_shared()
+    };
     let made = |id| TaskOutcome { id: Some(id), ..TaskOutcome::default() };
     match request {
         Request::Pull { reference, registries } => {
-            store.remove_leftovers(&remove_tree)?;
-            let _lock = store.lock_shared()?;
+            let _lock = begin()?;
             registry::pull(store, helper, &reference, &registries, report).await.map(made)
         }
         Request::Import { path, reference } => {
-            store.remove_leftovers(&remove_tree)?;
-            let _lock = store.lock_shared()?;
+            let _lock = begin()?;
             let stamp = Store::stamp(&path);
             let wanted = reference.as_ref();
             let (id, own_name) = import::import(store, helper, &path, wanted, report)
@@ -76,8 +78,7 @@ async fn execute(
             Ok(made(id))
         }
         Request::Build { path, reference, options } => {
-            store.remove_leftovers(&remove_tree)?;
-            let _lock = store.lock_shared()?;
+            let _lock = begin()?;
             let layer = pack::pack(store, &path)?;
             let config = config_from(options)?;
             let id = make_from_rootfs(store, helper, layer, config, report)?;
@@ -90,13 +91,9 @@ async fn execute(
             Ok(made(id))
         }
         Request::Remove { id, reference, force } => {
-            let removed = store.remove(&id, reference.as_ref(), force, &remove_tree)?;
-            Ok(TaskOutcome { id: Some(id), removed: removed.images, freed: removed.bytes })
+            store.remove(&id, reference.as_ref(), force, &remove_tree)
         }
-        Request::Prune { all } => {
-            let pruned = store.prune(all, &remove_tree)?;
-            Ok(TaskOutcome { id: None, removed: pruned.images, freed: pruned.bytes })
-        }
+        Request::Prune { all } => store.prune(all, &remove_tree),
         _ => Err(Error::invalid(
             "cannot carry out the request: this runner is older than the library",
         )),

@@ -5,18 +5,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::{entries, remove_file};
 use crate::reference::Reference;
 use crate::store::Store;
+use crate::task::TaskOutcome;
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-
-/// What was removed from the store.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pruned {
-    /// Images, by name where they had one, else by id.
-    pub images: Vec<String>,
-    /// Approximate number of bytes freed.
-    pub bytes: u64,
-}
 
 /// Removes a directory tree, whose files may belong to users of a user namespace.
 type RemoveTree<'a> = &'a dyn Fn(&Path) -> Result<()>;
@@ -55,7 +47,7 @@ impl Store {
         reference: Option<&Reference>,
         force: bool,
         remove_tree: RemoveTree<'_>,
-    ) -> Result<Pruned> {
+    ) -> Result<TaskOutcome> {
         let mut names = self.names()?;
         names.retain(|named| named.id == *id);
         let all = names.len();
@@ -72,31 +64,32 @@ impl Store {
         for named in &names {
             remove_file(&self.ref_path(&named.reference))?;
         }
-        let mut removed = Pruned {
-            images: names.iter().map(|named| named.reference.familiar()).collect(),
-            bytes: 0,
+        let mut outcome = TaskOutcome {
+            id: Some(id.clone()),
+            removed: names.iter().map(|named| named.reference.familiar()).collect(),
+            freed: 0,
         };
         if is_last && let Some(_lock) = self.try_lock_exclusive()? {
             // Checked again: a sandbox may have been created before the lock was acquired.
             if self.users_of(id)?.is_empty() {
-                removed.bytes += self.remove_image(id, remove_tree)?;
-                if removed.images.is_empty() {
-                    removed.images.push(id.to_string());
+                outcome.freed += self.remove_image(id, remove_tree)?;
+                if outcome.removed.is_empty() {
+                    outcome.removed.push(id.to_string());
                 }
             }
-            removed.bytes += self.sweep_blobs()?;
+            outcome.freed += self.sweep_blobs()?;
             self.remove_stale_imports()?;
             self.clear_temporary(remove_tree)?;
         }
-        Ok(removed)
+        Ok(outcome)
     }
 
     /// Removes unused blobs, partial downloads, and images without a name that no sandbox uses.
     ///
     /// With `all` also images with a name. Waits until no other process uses the store.
-    pub fn prune(&self, all: bool, remove_tree: RemoveTree<'_>) -> Result<Pruned> {
+    pub fn prune(&self, all: bool, remove_tree: RemoveTree<'_>) -> Result<TaskOutcome> {
         let _lock = self.lock_exclusive()?;
-        let mut pruned = Pruned::default();
+        let mut outcome = TaskOutcome::default();
         let names = self.names()?;
         for id in self.ids()? {
             let own: Vec<_> = names.iter().filter(|named| named.id == id).collect();
@@ -105,27 +98,27 @@ impl Store {
             }
             for named in &own {
                 remove_file(&self.ref_path(&named.reference))?;
-                pruned.images.push(named.reference.familiar());
+                outcome.removed.push(named.reference.familiar());
             }
             if own.is_empty() {
-                pruned.images.push(id.to_string());
+                outcome.removed.push(id.to_string());
             }
-            pruned.bytes += self.remove_image(&id, remove_tree)?;
+            outcome.freed += self.remove_image(&id, remove_tree)?;
         }
         // Names of images that no longer exist.
         for named in names.iter().filter(|named| !self.has(&named.id)) {
             remove_file(&self.ref_path(&named.reference))?;
         }
-        pruned.bytes += self.sweep_blobs()?;
+        outcome.freed += self.sweep_blobs()?;
         for name in ["partial", "locks"] {
             for path in entries(&self.directory(name))? {
-                pruned.bytes += fs::metadata(&path).map_or(0, |found| found.len());
+                outcome.freed += fs::metadata(&path).map_or(0, |found| found.len());
                 remove_file(&path)?;
             }
         }
         self.remove_stale_imports()?;
         self.clear_temporary(remove_tree)?;
-        Ok(pruned)
+        Ok(outcome)
     }
 
     /// Removes an image's directory. Renames it first, so that a crash leaves no partial image.
@@ -222,10 +215,10 @@ mod tests {
         store.remove(&used, None, true, &remove_tree).unwrap();
         assert!(store.has(&used), "only its name is gone");
         let pruned = store.prune(false, &remove_tree).unwrap();
-        assert_eq!(pruned.images, [unnamed.to_string()]);
+        assert_eq!(pruned.removed, [unnamed.to_string()]);
         assert!(store.has(&used) && store.has(&free) && !store.has(&unnamed));
         assert!(store.config(&used).is_ok(), "its blobs remain");
-        assert_eq!(store.prune(true, &remove_tree).unwrap().images, ["free:latest"]);
+        assert_eq!(store.prune(true, &remove_tree).unwrap().removed, ["free:latest"]);
         assert_eq!(store.ids().unwrap(), [used]);
     }
 
@@ -240,7 +233,7 @@ mod tests {
         store.remove(&id, Some(&two), false, &remove_tree).unwrap();
         assert!(store.has(&id) && store.resolve(&two).unwrap().is_none());
         let one = Reference::parse("one", "docker.io").unwrap();
-        assert!(store.remove(&id, Some(&one), false, &remove_tree).unwrap().bytes > 10);
+        assert!(store.remove(&id, Some(&one), false, &remove_tree).unwrap().freed > 10);
         assert!(!store.has(&id) && entries(&store.directory("blobs/sha256")).unwrap().is_empty());
     }
 

@@ -3,6 +3,7 @@
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Maximum length in bytes of an image's JSON documents. Registries refuse longer manifests.
@@ -93,31 +94,26 @@ impl ImageConfig {
 
     /// Returns the JSON document for an image that is built here.
     pub fn to_document(&self) -> Vec<u8> {
-        let some = |text: &String| (!text.is_empty()).then(|| text.clone());
-        let list = |texts: &Vec<String>| (!texts.is_empty()).then(|| texts.clone());
-        let mut config = serde_json::Map::new();
-        let mut put = |key: &str, value: serde_json::Value| {
-            if !value.is_null() {
-                config.insert(key.to_owned(), value);
-            }
-        };
-        put("Env", serde_json::json!(list(&self.env)));
-        put("WorkingDir", serde_json::json!(some(&self.workdir)));
-        put("User", serde_json::json!(some(&self.user)));
-        put("Entrypoint", serde_json::json!(list(&self.entrypoint)));
-        put("Cmd", serde_json::json!(list(&self.cmd)));
-        put("Shell", serde_json::json!(list(&self.shell)));
-        if !self.labels.is_empty() {
-            put("Labels", serde_json::json!(self.labels));
-        }
-        let mut document = serde_json::json!({
+        let fields = [
+            ("Env", json!(self.env)),
+            ("WorkingDir", json!(self.workdir)),
+            ("User", json!(self.user)),
+            ("Entrypoint", json!(self.entrypoint)),
+            ("Cmd", json!(self.cmd)),
+            ("Shell", json!(self.shell)),
+            ("Labels", json!(self.labels)),
+        ];
+        let is_set = |value: &Value| ![json!(""), json!([]), json!({})].contains(value);
+        let fields = fields.into_iter().filter(|(_, value)| is_set(value));
+        let config: BTreeMap<_, _> = fields.collect();
+        let mut document = json!({
             "architecture": self.architecture,
             "os": self.os,
             "config": config,
             "rootfs": { "type": "layers", "diff_ids": self.diff_ids },
         });
-        if let (Some(created), Some(map)) = (some(&self.created), document.as_object_mut()) {
-            map.insert("created".to_owned(), created.into());
+        if !self.created.is_empty() {
+            document["created"] = json!(self.created);
         }
         document.to_string().into_bytes()
     }

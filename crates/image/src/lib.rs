@@ -23,7 +23,6 @@ mod store;
 mod task;
 
 pub use blob::BlobWriter;
-pub use collect::Pruned;
 pub use config::{ImageConfig, MAX_DOCUMENT};
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use error::{Error, ErrorKind, Result};

@@ -119,11 +119,11 @@ pub enum Event {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaskOutcome {
-    /// Image that was pulled, imported or built.
+    /// Image that was pulled, imported, built, exported or removed.
     pub id: Option<Digest>,
-    /// Images that were removed, by name or id.
+    /// Images that were removed: their names, or the id of one without a name.
     pub removed: Vec<String>,
-    /// Number of bytes freed.
+    /// Approximate number of bytes freed.
     pub freed: u64,
 }
 
