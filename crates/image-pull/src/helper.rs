@@ -63,7 +63,7 @@ impl Helper {
         self.run(&Job::Unpack { layers, into: into.to_path_buf(), workdir }, on_progress)
     }
 
-    /// Removes a directory tree, whoever owns the files.
+    /// Removes a directory tree, including files of other owners.
     pub(crate) fn remove_tree(&self, path: &Path) -> Result<()> {
         match remove(path) {
             Err(error) if is_denied(&error) => {

@@ -1,9 +1,9 @@
 //! Manifests and indexes of OCI and docker.
 //!
-//! They are read into types of this module and not of `oci-spec`, because those need fields that
-//! exist only in the specification, check fields that nobody uses, and would have to be read by
-//! way of `serde_json::Value` to be as lenient: up to 330 MiB for a hostile document of 4 MiB, for
-//! which these types need none.
+//! Parsed into types of this module and not of `oci-spec`, because those require fields that real
+//! manifests omit, and reject unusual values of unused fields and unused entries. To be as lenient,
+//! they have to be parsed by way of `serde_json::Value`, and that takes up to 330 MiB for a hostile
+//! document of 4 MiB, which these types skip without allocating.
 
 use msb_image::{Blob, Digest, Error, MAX_DOCUMENT, Result, Store};
 use oci_client::manifest::{
