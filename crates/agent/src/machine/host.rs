@@ -1,19 +1,20 @@
 //! The link from a machine to the host.
 
-use crate::sys;
 use msb_relay as relay;
 use msb_transport::Stream;
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::OnceLock;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 
 /// Name of the virtio-serial port, which the driver sets.
 const PORT_NAME: &str = "msb";
@@ -42,14 +43,14 @@ pub(crate) enum Listener {
     /// The relay's guest side.
     Relay(mpsc::Receiver<UnixStream>),
     /// A vsock, for connections of the host only.
-    Vsock(sys::VsockListener),
+    Vsock(VsockListener),
 }
 
 /// Announces an orderly shutdown to the host.
 #[derive(Debug)]
 pub(crate) enum Shutdown {
     Relay(relay::Shutdown),
-    Vsock(OwnedFd),
+    Vsock(VsockStream),
 }
 
 impl HostLink {
@@ -71,15 +72,13 @@ impl HostLink {
                 Ok((Listener::Relay(guest.connections), Shutdown::Relay(guest.shutdown)))
             }
             HostLink::Vsock => {
-                let listener = sys::VsockListener::bind(AGENT_PORT)?;
-                let control = sys::connect_to_host(CONTROL_PORT)?;
-                let mut file = fs::File::from(control);
-                let mut now = [0; 8];
-                file.write_all(b"up\n")?;
-                file.read_exact(&mut now)?;
-                set_clock(u64::from_le_bytes(now))?;
-                rustix::fs::fcntl_setfl(&file, OFlags::NONBLOCK)?;
-                Ok((Listener::Vsock(listener), Shutdown::Vsock(file.into())))
+                let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, AGENT_PORT))?;
+                let host = VsockAddr::new(VMADDR_CID_HOST, CONTROL_PORT);
+                let mut control = VsockStream::connect(host).await?;
+                AsyncWriteExt::write_all(&mut control, b"up\n").await?;
+                let now = control.read_u64_le().await?;
+                set_clock(now)?;
+                Ok((Listener::Vsock(listener), Shutdown::Vsock(control)))
             }
         }
     }
@@ -98,7 +97,13 @@ impl Listener {
                 Some(stream) => Stream::from_unix(stream.into_std()?).map(Some),
                 None => Ok(None),
             },
-            Listener::Vsock(listener) => Stream::from_vsock(listener.accept().await?).map(Some),
+            Listener::Vsock(listener) => loop {
+                let (stream, peer) = listener.accept().await?;
+                // Others come from within the machine, and are closed.
+                if peer.cid() == VMADDR_CID_HOST {
+                    return Stream::from_vsock(stream.into()).map(Some);
+                }
+            },
         }
     }
 }
@@ -108,41 +113,15 @@ impl Shutdown {
     pub(crate) async fn announce(self) {
         match self {
             Shutdown::Relay(shutdown) => shutdown.announce().await,
-            Shutdown::Vsock(control) => {
+            Shutdown::Vsock(mut control) => {
                 let announce = async {
-                    let control = Stream::from_vsock(control)?;
-                    send_bye(&control).await?;
-                    wait_for_close(&control).await
+                    AsyncWriteExt::write_all(&mut control, b"bye\n").await?;
+                    // The host acknowledges by closing the connection.
+                    tokio::io::copy(&mut control, &mut tokio::io::sink()).await
                 };
                 // A host that does not answer has exited, or ends the machine itself.
                 let _ = timeout(SHUTDOWN_LIMIT, announce).await;
             }
-        }
-    }
-}
-
-async fn send_bye(control: &Stream) -> io::Result<()> {
-    let mut rest: &[u8] = b"bye\n";
-    while !rest.is_empty() {
-        control.writable().await?;
-        match control.try_write(&[io::IoSlice::new(rest)]) {
-            Ok(length) => rest = rest.get(length..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Waits until the host acknowledges by closing the connection.
-async fn wait_for_close(control: &Stream) -> io::Result<()> {
-    let mut ignored = bytes::BytesMut::with_capacity(64);
-    loop {
-        control.readable().await?;
-        match control.try_read(&mut ignored) {
-            Ok(0) => return Ok(()),
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-            _ => ignored.clear(),
         }
     }
 }
@@ -195,18 +174,18 @@ fn set_clock(now_ns: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
     use std::os::unix::net;
 
     #[test]
     fn b7_shutdown_is_announced_on_an_unpolled_socket() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (ours, mut theirs) = net::UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
         let host = std::thread::spawn(move || {
             let mut received = [0; 4];
             theirs.read_exact(&mut received).map(|()| received)
         });
-        runtime.block_on(Shutdown::Vsock(ours.into()).announce());
+        runtime.block_on(async { Shutdown::Vsock(OwnedFd::from(ours).into()).announce().await });
         assert_eq!(&host.join().unwrap().unwrap(), b"bye\n");
     }
 
@@ -214,10 +193,10 @@ mod tests {
     fn b7_missing_host_does_not_delay_the_shutdown() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (ours, theirs) = net::UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
         drop(theirs);
         runtime.block_on(async {
-            timeout(SHUTDOWN_LIMIT / 2, Shutdown::Vsock(ours.into()).announce()).await.unwrap();
+            let shutdown = Shutdown::Vsock(OwnedFd::from(ours).into());
+            timeout(SHUTDOWN_LIMIT / 2, shutdown.announce()).await.unwrap();
         });
     }
 }

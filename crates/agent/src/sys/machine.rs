@@ -4,14 +4,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::io::unix::AsyncFd;
 
 /// Limit on open files of commands (a count), as service managers set it.
 const DESCRIPTORS: u64 = 1 << 20;
-/// Pending connections of the listener (a count).
-const BACKLOG: i32 = 128;
 
 /// Opens standard input, output and error where the kernel did not: the console, else the null device.
 pub(crate) fn open_standard_streams() -> io::Result<()> {
@@ -66,93 +63,4 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which `request` is (netdevice(7)).
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// A vsock listener for the host.
-#[derive(Debug)]
-pub(crate) struct VsockListener(AsyncFd<OwnedFd>);
-
-impl VsockListener {
-    /// Listens on a port. Must be called inside the runtime.
-    pub(crate) fn bind(port: u32) -> io::Result<Self> {
-        let socket = vsock(libc::SOCK_NONBLOCK)?;
-        let address = address(libc::VMADDR_CID_ANY, port);
-        // SAFETY: the address is live, and its length is its own.
-        let result = unsafe {
-            libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length_of_address())
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: `listen` touches no memory.
-        if unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(VsockListener(super::watch(socket)?))
-    }
-
-    /// Waits for the next connection of the host. Closes those from within the machine. Cancel-safe.
-    pub(crate) async fn accept(&self) -> io::Result<OwnedFd> {
-        loop {
-            let mut ready = self.0.readable().await?;
-            match ready.try_io(|listener| accept(listener.get_ref())) {
-                Ok(Ok((socket, libc::VMADDR_CID_HOST))) => return Ok(socket),
-                Ok(Err(error)) => return Err(error),
-                // A connection from within the machine, or none yet.
-                Ok(Ok(_)) | Err(_) => {}
-            }
-        }
-    }
-}
-
-fn accept(listener: &OwnedFd) -> io::Result<(OwnedFd, u32)> {
-    let mut peer = address(0, 0);
-    let mut length = length_of_address();
-    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: address and length are live; the length is that of the address.
-    let fd = unsafe {
-        libc::accept4(listener.as_raw_fd(), (&raw mut peer).cast(), &raw mut length, flags)
-    };
-    Ok((owned(fd)?, peer.svm_cid))
-}
-
-/// Connects to a port of the host with a blocking socket.
-pub(crate) fn connect_to_host(port: u32) -> io::Result<OwnedFd> {
-    let socket = vsock(0)?;
-    let address = address(libc::VMADDR_CID_HOST, port);
-    // SAFETY: the address is live, and its length is its own.
-    let result = unsafe {
-        libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length_of_address())
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
-}
-
-fn vsock(flags: i32) -> io::Result<OwnedFd> {
-    // SAFETY: `socket` touches no memory.
-    let fd =
-        unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags, 0) };
-    owned(fd)
-}
-
-fn owned(fd: i32) -> io::Result<OwnedFd> {
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor of the system call that returned it, without another owner.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "the kernel keeps families in 16 bits")]
-fn address(cid: u32, port: u32) -> libc::sockaddr_vm {
-    // SAFETY: a plain struct of numbers, for which zeros are valid.
-    let mut address: libc::sockaddr_vm = unsafe { mem::zeroed() };
-    address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
-    address.svm_port = port;
-    address.svm_cid = cid;
-    address
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "16 bytes")]
-fn length_of_address() -> libc::socklen_t {
-    mem::size_of::<libc::sockaddr_vm>() as libc::socklen_t
 }

@@ -6,10 +6,7 @@ mod process;
 mod spawn;
 
 pub(crate) use confine::{restrict_commands, restricts_commands};
-pub(crate) use machine::{
-    VsockListener, connect_to_host, limit_descriptors, loopback_up, open_standard_streams,
-    raise_priority,
-};
+pub(crate) use machine::{limit_descriptors, loopback_up, open_standard_streams, raise_priority};
 pub use process::{Inherited, adopt, be_init, forbid_clone3, limit_processes};
 pub(crate) use process::{
     Reaped, bytes_pending, child_signals, descriptor_limit, die_with_parent, is_hung_up, kill_all,
