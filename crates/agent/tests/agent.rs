@@ -1,6 +1,6 @@
-//! The built agent, driven frame by frame over its socket. Promises are named by their numbers.
+//! The agent binary, driven frame by frame over its socket. Test names start with a promise's number.
 //!
-//! Wants the static binary: `make agent` builds it, `MSB_AGENT` names another one.
+//! Needs the static binary: `make agent` builds it, `MSB_AGENT` names another one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use support::*;
 
 #[test]
-fn the_binary_is_static() {
+fn binary_is_static() {
     let bytes = std::fs::read(binary()).unwrap();
     // PT_INTERP is 3; program headers of an ELF64 file start where bytes 32..40 say (elf(5)).
     let number = |at: usize, len: usize| {
@@ -27,30 +27,30 @@ fn the_binary_is_static() {
     let (start, size, count) = (number(32, 8), number(54, 2), number(56, 2));
     assert!(count > 0);
     for i in 0..count {
-        assert_ne!(number(start + i * size, 4), 3, "it asks for a dynamic loader");
+        assert_ne!(number(start + i * size, 4), 3, "it has a dynamic loader");
     }
 }
 
 #[test]
-fn b1_started_output_exited_end_come_in_this_order() {
+fn b1_started_output_exited_end_arrive_in_this_order() {
     let agent = Agent::start();
-    let told = agent.connect().run(sh("echo out; echo err >&2; exit 7"));
-    assert_eq!(told.order.first(), Some(&"started"));
-    assert_eq!(told.order.last(), Some(&"exited"));
-    assert_eq!((&told.stdout[..], &told.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
-    let exited = told.exited.unwrap();
+    let result = agent.connect().run(sh("echo out; echo err >&2; exit 7"));
+    assert_eq!(result.order.first(), Some(&"started"));
+    assert_eq!(result.order.last(), Some(&"exited"));
+    assert_eq!((&result.stdout[..], &result.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
+    let exited = result.exited.unwrap();
     assert_eq!((exited.code, exited.signal, exited.timed_out), (7, None, false));
     assert!(exited.wall_ns > 0 && exited.max_rss > 0);
-    assert_eq!(told.end, Some(End { writer_left: false, total: 8 }));
+    assert_eq!(result.end, Some(End { writer_left: false, total: 8 }));
 }
 
 #[test]
-fn a7_the_environment_is_what_was_sent_and_the_accounts_and_nothing_else() {
+fn a7_environment_has_request_and_account_only() {
     let agent = Agent::start();
     let mut command = exec(&["env"]);
     command.env = vec![b"A=1".to_vec().into(), b"A=2".to_vec().into()];
-    let told = agent.connect().run(command);
-    let text = String::from_utf8(told.stdout).unwrap();
+    let result = agent.connect().run(command);
+    let text = String::from_utf8(result.stdout).unwrap();
     let mut names: Vec<&str> = text.lines().map(|line| line.split('=').next().unwrap()).collect();
     names.sort_unstable();
     assert_eq!(names, ["A", "HOME", "LOGNAME", "PATH", "USER"]);
@@ -58,24 +58,24 @@ fn a7_the_environment_is_what_was_sent_and_the_accounts_and_nothing_else() {
 }
 
 #[test]
-fn a10_standard_input_is_dev_null() {
+fn a10_default_stdin_is_dev_null() {
     let agent = Agent::start();
-    let told = agent.connect().run(sh("readlink /proc/self/fd/0; cat"));
-    assert_eq!(told.stdout, b"/dev/null\n");
+    let result = agent.connect().run(sh("readlink /proc/self/fd/0; cat"));
+    assert_eq!(result.stdout, b"/dev/null\n");
 }
 
 #[test]
-fn b3_a_death_by_signal_is_minus_one_with_the_signals_number() {
+fn b3_signalled_command_has_code_minus_one_and_signal() {
     let agent = Agent::start();
     for (name, number) in [("KILL", 9), ("TERM", 15), ("37", 37)] {
-        let told = agent.connect().run(sh(&format!("kill -{name} $$")));
-        let exited = told.exited.unwrap();
+        let result = agent.connect().run(sh(&format!("kill -{name} $$")));
+        let exited = result.exited.unwrap();
         assert_eq!((exited.code, exited.signal), (-1, Some(number)));
     }
 }
 
 #[test]
-fn b4_the_exit_does_not_wait_for_a_stranger_who_holds_the_pipe() {
+fn b4_exit_ignores_background_writer() {
     let agent = Agent::start();
     let mut client = agent.connect();
     let channel = client.exec(sh("sleep 600 & echo $!"));
@@ -83,8 +83,8 @@ fn b4_the_exit_does_not_wait_for_a_stranger_who_holds_the_pipe() {
         unreachable!()
     };
     client.wait_for(|m| matches!(m, Message::Exited(_)));
-    let told = client.wait_for(|m| matches!(m, Message::End(_)));
-    assert!(matches!(told, Message::End(End { writer_left: true, .. })));
+    let result = client.wait_for(|m| matches!(m, Message::End(_)));
+    assert!(matches!(result, Message::End(End { writer_left: true, .. })));
     let pid = String::from_utf8(pid.to_vec()).unwrap();
     assert!(
         PathBuf::from(format!("/proc/{}", pid.trim())).exists(),
@@ -95,7 +95,7 @@ fn b4_the_exit_does_not_wait_for_a_stranger_who_holds_the_pipe() {
 }
 
 #[test]
-fn b4_a_writer_that_stayed_is_neither_blocked_nor_killed_and_wait_for_eof_hears_it_all() {
+fn b4_background_writer_continues_or_is_awaited() {
     let agent = Agent::start();
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("go");
@@ -105,8 +105,8 @@ fn b4_a_writer_that_stayed_is_neither_blocked_nor_killed_and_wait_for_eof_hears_
         fifo.display(),
         done.display()
     );
-    let told = agent.connect().run(sh(&script));
-    assert!(told.end.unwrap().writer_left);
+    let result = agent.connect().run(sh(&script));
+    assert!(result.end.unwrap().writer_left);
     std::fs::write(&fifo, "go\n").unwrap();
     let begun = Instant::now();
     while !done.exists() {
@@ -115,19 +115,19 @@ fn b4_a_writer_that_stayed_is_neither_blocked_nor_killed_and_wait_for_eof_hears_
     }
     let mut command = sh("(sleep 0.6; echo late) & echo early");
     command.wait_for_eof = true;
-    let told = agent.connect().run(command);
-    assert_eq!(told.stdout, b"early\nlate\n");
-    assert!(!told.end.unwrap().writer_left);
+    let result = agent.connect().run(command);
+    assert_eq!(result.stdout, b"early\nlate\n");
+    assert!(!result.end.unwrap().writer_left);
 }
 
 #[test]
-fn b6_without_credit_nothing_is_read_and_with_it_nothing_is_missing() {
+fn b6_output_waits_for_credit_and_is_complete() {
     let agent = Agent::start();
     let mut client = agent.connect();
     let channel = client.exec(sh("head -c 5000000 /dev/zero"));
     let (mut got, mut credit) = (0, ReceiveCredit::new(OUTPUT_WINDOW));
     let mut held = Vec::new();
-    // All of the window arrives, and then nothing: a ping is answered before any more output.
+    // The whole window arrives, then nothing: the answer to a ping precedes any more output.
     while credit.held() + 70_000 < OUTPUT_WINDOW {
         if let Message::Stdout(bytes) = client.receive().message {
             credit.receive(bytes.len()).unwrap();
@@ -138,7 +138,7 @@ fn b6_without_credit_nothing_is_read_and_with_it_nothing_is_missing() {
     loop {
         match client.receive().message {
             Message::Stdout(bytes) => {
-                credit.receive(bytes.len()).expect("no more than the window");
+                credit.receive(bytes.len()).expect("at most the window");
                 held.push(bytes.len());
             }
             Message::Pong(1) => break,
@@ -164,7 +164,7 @@ fn b6_without_credit_nothing_is_read_and_with_it_nothing_is_missing() {
 }
 
 #[test]
-fn b9_many_commands_at_once_hold_up_nobody_else() {
+fn b9_many_commands_at_once_do_not_delay_another_client() {
     const COMMANDS: usize = 200;
     let agent = Agent::start();
     let (mut many, mut other) = (agent.connect(), agent.connect());
@@ -173,7 +173,7 @@ fn b9_many_commands_at_once_hold_up_nobody_else() {
         let channel = many.channel();
         assert!(encode(&Frame { channel, message: Message::Exec(exec(&["true"])) }, &mut starts));
     }
-    // Stopped, so that all of it is there when the agent goes on.
+    // Stopped, so that everything is pending when the agent continues.
     agent.signal("STOP");
     many.stream.write_all(&starts).unwrap();
     let channel = other.channel();
@@ -190,7 +190,7 @@ fn b9_many_commands_at_once_hold_up_nobody_else() {
 }
 
 #[test]
-fn c2_input_sent_before_the_start_arrives_and_then_its_end() {
+fn c2_input_and_eof_sent_before_the_start_arrive() {
     let agent = Agent::start();
     let mut client = agent.connect();
     let mut command = exec(&["cat"]);
@@ -198,16 +198,16 @@ fn c2_input_sent_before_the_start_arrives_and_then_its_end() {
     let channel = client.exec(command);
     client.send(channel, Message::Stdin(Bytes::from_static(b"hello")));
     client.send(channel, Message::StdinEof);
-    let told = client.collect(channel);
-    assert_eq!(told.stdout, b"hello");
-    assert_eq!(told.exited.unwrap().code, 0);
+    let result = client.collect(channel);
+    assert_eq!(result.stdout, b"hello");
+    assert_eq!(result.exited.unwrap().code, 0);
 }
 
 #[test]
-fn c3_a_program_that_stops_reading_tells_one_error_and_goes_on() {
+fn c3_closed_stdin_is_one_error_and_command_continues() {
     let agent = Agent::start();
     let mut client = agent.connect();
-    // Executed again, since a shell keeps a copy of what it redirects.
+    // A second exec, since a shell keeps a copy of a redirected descriptor.
     let mut command = sh("exec sh -c 'echo closed; sleep 600' </dev/null");
     command.stdin = StdinMode::Pipe;
     let session = command.session;
@@ -216,8 +216,8 @@ fn c3_a_program_that_stops_reading_tells_one_error_and_goes_on() {
     for _ in 0..3 {
         client.send(channel, Message::Stdin(Bytes::from_static(b"x")));
     }
-    let told = client.wait_for(|m| matches!(m, Message::StdinError(_)));
-    assert_eq!(told, Message::StdinError(StdinError { errno: 32 }));
+    let result = client.wait_for(|m| matches!(m, Message::StdinError(_)));
+    assert_eq!(result, Message::StdinError(StdinError { errno: 32 }));
     client.send(0, Message::Ping(1));
     while !matches!(client.receive().message, Message::Pong(1)) {}
     let mut kill = SignalRequest { session, signal: 9, scope: Scope::Everything };
@@ -228,7 +228,7 @@ fn c3_a_program_that_stops_reading_tells_one_error_and_goes_on() {
 }
 
 #[test]
-fn c2_more_input_than_was_granted_ends_the_connection_and_not_the_agent() {
+fn c2_input_beyond_credit_ends_only_the_connection() {
     let agent = Agent::start();
     let mut client = agent.connect();
     let mut command = exec(&["sleep", "60"]);
@@ -239,7 +239,7 @@ fn c2_more_input_than_was_granted_ends_the_connection_and_not_the_agent() {
     for _ in 0..=STDIN_WINDOW / 65536 + 2 {
         assert!(encode(&Frame { channel, message: Message::Stdin(piece.clone()) }, &mut out));
     }
-    // The agent may hang up before it has read all of it.
+    // The agent may close before it has read everything.
     let _ = client.stream.write_all(&out);
     let mut last = None;
     loop {
@@ -259,16 +259,16 @@ fn c2_more_input_than_was_granted_ends_the_connection_and_not_the_agent() {
 }
 
 #[test]
-fn d3_the_guests_own_clock_kills_and_says_so_also_without_a_client() {
+fn d3_time_limit_kills_and_is_reported_without_client() {
     let agent = Agent::start();
     let mut command = sh("sleep 600");
     command.timeout_ns = Some(100_000_000);
     let session = command.session;
-    let told = agent.connect().run(command.clone());
-    let exited = told.exited.unwrap();
+    let result = agent.connect().run(command.clone());
+    let exited = result.exited.unwrap();
     assert_eq!((exited.code, exited.signal, exited.timed_out), (-1, Some(9), true));
 
-    // A shell that sees its child die first must not get to say so, nor to go on.
+    // A shell that sees its child die first must neither report it nor continue.
     for _ in 0..40 {
         let mut command = sh("sleep 600; sleep 600; exit 3");
         command.timeout_ns = Some(10_000_000);
@@ -285,13 +285,13 @@ fn d3_the_guests_own_clock_kills_and_says_so_also_without_a_client() {
     let channel = client.channel();
     let attach = Attach { session: command.session, from: Some(0), window: OUTPUT_WINDOW };
     client.send(channel, Message::Attach(attach));
-    let told = client.collect(channel);
-    assert!(told.exited.as_ref().is_some_and(|exited| exited.timed_out), "{told:?}");
+    let result = client.collect(channel);
+    assert!(result.exited.as_ref().is_some_and(|exited| exited.timed_out), "{result:?}");
     assert_ne!(session, command.session);
 }
 
 #[test]
-fn d1_d5_a_lost_connection_kills_nothing_and_the_session_is_taken_up_from_a_position() {
+fn d1_d5_lost_connection_kills_nothing_and_reattaches() {
     let agent = Agent::start();
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("go");
@@ -309,9 +309,9 @@ fn d1_d5_a_lost_connection_kills_nothing_and_the_session_is_taken_up_from_a_posi
     let Message::Attached(attached) = second.receive().message else { panic!("not attached") };
     assert_eq!((attached.from, attached.missed), (1, 0));
     std::fs::write(&fifo, "go\n").unwrap();
-    let told = second.collect(channel);
-    assert_eq!(told.stdout, b"ne\ntwo\n");
-    assert_eq!(told.exited.unwrap().code, 0);
+    let result = second.collect(channel);
+    assert_eq!(result.stdout, b"ne\ntwo\n");
+    assert_eq!(result.exited.unwrap().code, 0);
 
     let channel = second.channel();
     second.send(channel, Message::List);
@@ -322,7 +322,7 @@ fn d1_d5_a_lost_connection_kills_nothing_and_the_session_is_taken_up_from_a_posi
 }
 
 #[test]
-fn d5_one_who_joins_before_the_start_hears_of_it_in_its_own_way_and_once() {
+fn d5_attach_before_exec_gets_attached_or_failed_once() {
     let agent = Agent::start();
     let mut client = agent.connect();
     for (command, expected) in [
@@ -355,20 +355,20 @@ fn d5_one_who_joins_before_the_start_hears_of_it_in_its_own_way_and_once() {
 }
 
 #[test]
-fn d5_attach_waits_for_a_start_on_its_way() {
+fn d5_attach_waits_for_a_pending_start() {
     let agent = Agent::start();
     let command = sh("echo hi");
     let attach = Attach { session: command.session, from: Some(0), window: OUTPUT_WINDOW };
     let (mut first, mut other) = (agent.connect(), agent.connect());
     let channel = other.channel();
     other.send(channel, Message::Attach(attach));
-    // The agent has taken this, and so the request before it as well.
+    // The agent has handled this, so also the request before it.
     let mut third = agent.connect();
     third.run(sh("true"));
     first.exec(command);
     assert!(matches!(other.receive().message, Message::Attached(_)));
     assert_eq!(other.collect(channel).stdout, b"hi\n");
-    // One that never comes is unknown in the end.
+    // A session that never starts is unknown.
     let attach = Attach { session: sh("true").session, from: Some(0), window: OUTPUT_WINDOW };
     let channel = other.channel();
     other.send(channel, Message::Attach(attach));
@@ -377,25 +377,25 @@ fn d5_attach_waits_for_a_start_on_its_way() {
 }
 
 #[test]
-fn d5_what_is_no_longer_kept_is_counted() {
+fn d5_dropped_output_is_counted() {
     let agent = Agent::start();
     let command = sh("head -c 3000000 /dev/zero");
     let session = command.session;
     let mut client = agent.connect();
-    let told = client.run(command);
-    assert_eq!(told.stdout.len(), 3_000_000);
+    let result = client.run(command);
+    assert_eq!(result.stdout.len(), 3_000_000);
     let channel = client.channel();
     let attach = Attach { session, from: Some(0), window: OUTPUT_WINDOW };
     client.send(channel, Message::Attach(attach));
     let Message::Attached(attached) = client.receive().message else { panic!("not attached") };
     assert_eq!(attached.missed, attached.from);
-    let told = client.collect(channel);
-    assert_eq!(told.stdout.len() as u64 + attached.missed, 3_000_000);
-    assert!(told.stdout.len() >= REPLAY);
+    let result = client.collect(channel);
+    assert_eq!(result.stdout.len() as u64 + attached.missed, 3_000_000);
+    assert!(result.stdout.len() >= REPLAY);
 }
 
 #[test]
-fn e_each_obstacle_has_its_kind_stage_and_errno() {
+fn e_each_failure_has_kind_stage_and_errno() {
     let agent = Agent::start();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -424,7 +424,7 @@ fn e_each_obstacle_has_its_kind_stage_and_errno() {
             let failure = client.run(command).failed.expect(program);
             assert_eq!((failure.kind, failure.errno), (*kind, *errno), "{program} {failure:?}");
             assert_eq!(failure.stage, Stage::Execve);
-            // A path is cut at the length that the kernel takes.
+            // The path is truncated at the length that the kernel accepts.
             let path = program.as_bytes();
             assert_eq!(failure.path, path[..path.len().min(4096)]);
             assert!(!failure.message.is_empty());
@@ -447,14 +447,14 @@ fn e_each_obstacle_has_its_kind_stage_and_errno() {
     assert_eq!(client.run(sh("echo on")).stdout, b"on\n");
 }
 
-/// Has the kernel say `errno` to every fork that the process tries from now on.
+/// Makes every fork of the process fail with `errno` from now on.
 fn no_forks(errno: i32) -> std::io::Result<()> {
     use libc::*;
     let at = |code: u32, jt: u8, jf: u8, k: u32| sock_filter { code: code as u16, jt, jf, k };
     let equals = |call: i64, jt: u8| {
         at(BPF_JMP | BPF_JEQ | BPF_K, jt, 0, u32::try_from(call).unwrap_or(u32::MAX))
     };
-    let answer = |value: u32| at(BPF_RET | BPF_K, 0, 0, value);
+    let result = |value: u32| at(BPF_RET | BPF_K, 0, 0, value);
     #[cfg(target_arch = "x86_64")]
     let fork = SYS_fork;
     #[cfg(not(target_arch = "x86_64"))]
@@ -463,8 +463,8 @@ fn no_forks(errno: i32) -> std::io::Result<()> {
         at(BPF_LD | BPF_W | BPF_ABS, 0, 0, 0), // the number of the call
         equals(fork, 2),
         equals(SYS_clone, 1),
-        answer(SECCOMP_RET_ALLOW),
-        answer(SECCOMP_RET_ERRNO | u32::from(errno as u16)),
+        result(SECCOMP_RET_ALLOW),
+        result(SECCOMP_RET_ERRNO | u32::from(errno as u16)),
     ];
     let program = sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: only numbers.
@@ -475,7 +475,7 @@ fn no_forks(errno: i32) -> std::io::Result<()> {
 }
 
 #[test]
-fn e_a_process_that_cannot_be_made_says_whether_memory_or_a_limit_is_in_the_way() {
+fn e_failed_fork_reports_memory_or_limit() {
     use std::os::unix::process::CommandExt;
     let table = [
         (libc::ENOMEM, FailureKind::OutOfMemory),
@@ -500,7 +500,7 @@ fn e_a_process_that_cannot_be_made_says_whether_memory_or_a_limit_is_in_the_way(
 }
 
 #[test]
-fn g_where_clone3_is_forbidden_commands_and_their_children_are_told_that_there_is_none() {
+fn g_forbidden_clone3_is_enosys_for_commands_and_children() {
     let call = "import ctypes; libc = ctypes.CDLL(None, use_errno=True); \
                 libc.syscall(435, 0, 0); print(ctypes.get_errno())";
     let script = format!("python3 -c '{call}'; exec python3 -c '{call}'");
@@ -510,14 +510,14 @@ fn g_where_clone3_is_forbidden_commands_and_their_children_are_told_that_there_i
                 command.arg("--forbid-clone3");
             }
         });
-        let told = agent.connect().run(sh(&script));
-        let said = String::from_utf8_lossy(&told.stdout);
-        assert_eq!(said, format!("{errno}\n{errno}\n"), "{told:?}");
+        let result = agent.connect().run(sh(&script));
+        let said = String::from_utf8_lossy(&result.stdout);
+        assert_eq!(said, format!("{errno}\n{errno}\n"), "{result:?}");
     }
 }
 
 #[test]
-fn b8_a_terminal_merges_the_outputs_and_has_a_size_that_changes() {
+fn b8_terminal_merges_outputs_and_resizes() {
     let agent = Agent::start();
     let mut client = agent.connect();
     let mut command = sh("stty size; echo err >&2; trap 'stty size; exit 3' WINCH; echo r; \
@@ -542,7 +542,7 @@ fn b8_a_terminal_merges_the_outputs_and_has_a_size_that_changes() {
 }
 
 #[test]
-fn i_garbage_ends_the_connection_with_an_error_and_not_the_agent() {
+fn i_garbage_ends_only_the_connection_with_an_error() {
     let agent = Agent::start();
     for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &[0; 64]] {
         let mut stream = UnixStream::connect(&agent.address).unwrap();
@@ -561,7 +561,7 @@ fn i_garbage_ends_the_connection_with_an_error_and_not_the_agent() {
 }
 
 #[test]
-fn a_shutdown_ends_every_session_says_bye_and_ends_the_agent() {
+fn shutdown_ends_sessions_sends_bye_and_exits() {
     let mut agent = Agent::start();
     let mut client = agent.connect();
     client.exec(sh("trap '' TERM; sleep 600 & wait; wait"));
@@ -575,13 +575,13 @@ fn a_shutdown_ends_every_session_says_bye_and_ends_the_agent() {
 }
 
 impl Client {
-    /// Asks for every session that starts from now on, and waits until that holds.
+    /// Follows every session that starts from now on, and waits for the confirmation.
     fn follow_all(&mut self, window: u64) {
         let verdict = self.verdict(Message::FollowAll(FollowAll { window }));
         assert_eq!(verdict, Verdict::default());
     }
 
-    /// The next session that is announced, and its channel.
+    /// Receives the next announcement. Returns its channel and content.
     fn announced(&mut self) -> (u32, Opened) {
         let frame = self.receive();
         let Message::Opened(opened) = frame.message else { panic!("{:?}", frame.message) };
@@ -591,7 +591,7 @@ impl Client {
 }
 
 #[test]
-fn d6_every_session_is_told_to_whoever_follows_all_as_to_who_started_it() {
+fn d6_follower_of_all_receives_the_same_as_the_starter() {
     let agent = Agent::start();
     let (mut user, mut log) = (agent.connect(), agent.connect());
     user.run(sh("echo unseen"));
@@ -604,10 +604,10 @@ fn d6_every_session_is_told_to_whoever_follows_all_as_to_who_started_it() {
         let (channel, opened) = log.announced();
         assert_eq!(channel, limits::AGENT_CHANNELS + round);
         assert_eq!(opened, Opened { session, argv, tty: false });
-        let told = log.collect(channel);
-        assert_eq!(told.order.first(), Some(&"started"));
-        assert_eq!((told.stdout, told.stderr), (own.stdout, own.stderr));
-        assert_eq!((told.exited, told.end), (own.exited, own.end));
+        let result = log.collect(channel);
+        assert_eq!(result.order.first(), Some(&"started"));
+        assert_eq!((result.stdout, result.stderr), (own.stdout, own.stderr));
+        assert_eq!((result.exited, result.end), (own.exited, own.end));
     }
     let mut missing = exec(&["/nonexistent"]);
     missing.tty = Some(TtySize { rows: 1, cols: 1 });
@@ -623,13 +623,13 @@ fn d6_every_session_is_told_to_whoever_follows_all_as_to_who_started_it() {
 }
 
 #[test]
-fn d6_who_follows_all_slows_a_program_and_lets_it_go_when_it_leaves() {
+fn d6_slow_follower_of_all_blocks_output_until_it_closes() {
     let agent = Agent::start();
     let (mut user, mut log) = (agent.connect(), agent.connect());
     log.follow_all(limits::OUTPUT_WINDOW_MIN);
     let channel = user.exec(sh("head -c 500000 /dev/zero; echo done >&2"));
     let (own, _) = log.announced();
-    // Only what the log has credit for comes, at the user as well.
+    // The user as well receives only what the log has credit for.
     let mut got = 0;
     while got < MAX_DATA_FOR_ONE_WINDOW {
         let Message::Stdout(data) = user.wait_for(|m| matches!(m, Message::Stdout(_))) else {
@@ -638,19 +638,19 @@ fn d6_who_follows_all_slows_a_program_and_lets_it_go_when_it_leaves() {
         got += data.len();
     }
     got += user.output_meanwhile();
-    assert!(got as u64 <= limits::OUTPUT_WINDOW_MIN, "more was read than the log has room for");
+    assert!(got as u64 <= limits::OUTPUT_WINDOW_MIN, "output beyond the credit of the log");
     assert!(own >= limits::AGENT_CHANNELS);
     drop(log);
-    let told = user.collect(channel);
-    assert_eq!(told.stdout.len() + got, 500_000);
-    assert_eq!(told.stderr, b"done\n");
+    let result = user.collect(channel);
+    assert_eq!(result.stdout.len() + got, 500_000);
+    assert_eq!(result.stderr, b"done\n");
 }
 
-/// With the smallest window nearly one whole data frame fits.
+/// The smallest window fits almost one full data frame.
 const MAX_DATA_FOR_ONE_WINDOW: usize = 60_000;
 
 impl Client {
-    /// How many bytes of output come before the agent has answered three times.
+    /// Counts the bytes of output that arrive before three answers of the agent.
     fn output_meanwhile(&mut self) -> usize {
         let mut bytes = 0;
         for number in 0..3 {
@@ -668,7 +668,7 @@ impl Client {
 }
 
 #[test]
-fn d6_following_all_keeps_to_its_rules() {
+fn d6_violations_of_follow_all_end_the_connection() {
     let agent = Agent::start();
     let refused = |client: &mut Client, channel, message| {
         client.send(channel, message);
@@ -696,7 +696,7 @@ fn d6_following_all_keeps_to_its_rules() {
 }
 
 #[test]
-fn d6_who_follows_all_and_does_not_read_costs_bounded_memory() {
+fn d6_unread_follower_of_all_has_bounded_memory() {
     let agent = Agent::start();
     let (mut user, mut log) = (agent.connect(), agent.connect());
     log.follow_all(OUTPUT_WINDOW);
@@ -713,11 +713,11 @@ fn d6_who_follows_all_and_does_not_read_costs_bounded_memory() {
             Stage::ResolveUser => announced += 1,
             _ => break failure,
         }
-        assert!(announced < 3 * limits::FOLLOW_ALL_OUT / 4000, "nothing bounds it");
+        assert!(announced < 3 * limits::FOLLOW_ALL_OUT / 4000, "memory is not bounded");
     };
     assert_eq!((refusal.stage, refusal.kind), (Stage::Admit, FailureKind::ResourceLimit));
     assert_eq!(user.run(exec(&["true"])).failed.unwrap().stage, Stage::Admit);
-    // What was announced is all there, and once it is read sessions start again.
+    // All announcements arrive, and once they are read sessions start again.
     for number in 0..announced {
         let (channel, _) = log.announced();
         assert_eq!(channel, limits::AGENT_CHANNELS + number as u32);

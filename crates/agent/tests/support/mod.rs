@@ -1,12 +1,7 @@
-//! The agent as a process of its own, and a host that speaks to it frame by frame.
+//! An agent process, and a client that exchanges frames with it.
 
 #![allow(dead_code, reason = "not every test uses every part")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test may panic, also in what it shares with others"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use bytes::{Bytes, BytesMut};
 use command_fds::{CommandFdExt, FdMapping};
@@ -30,8 +25,8 @@ pub(crate) fn binary() -> PathBuf {
     )
 }
 
-/// Makes a root file system of busybox with devices as a container has them, and runs the agent in
-/// it. Its arguments are the directory, the agent, `--`, and the agent's own arguments.
+/// Creates a root file system of busybox with a container's devices, and runs the agent in it. The
+/// arguments are the directory, the agent, `--`, and the agent's arguments.
 const ROOT_SCRIPT: &str = r#"
 root=$1 agent=$2; shift 3
 mount -t tmpfs -o mode=755 root "$root"
@@ -72,16 +67,15 @@ impl Agent {
         Agent::start_as(|_| {})
     }
 
-    /// Starts an agent with something about its process changed.
+    /// Starts an agent with changes to its command.
     pub(crate) fn start_as(change: impl FnOnce(&mut Command)) -> Agent {
         let mut command = Command::new(binary());
         change(&mut command);
         Agent::spawn(command, tempfile::tempdir().unwrap())
     }
 
-    /// Starts an agent as the first process of a small root file system of its own, in which
-    /// commands may break what they like. `prepare` is a script that changes it first; `$root` is
-    /// where it is.
+    /// Starts an agent as PID 1 in a small root file system, which commands may break. The script
+    /// `prepare` changes the file system at `$root` first.
     pub(crate) fn start_in_root(prepare: &str) -> Agent {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new("unshare");
@@ -113,7 +107,7 @@ impl Agent {
         Agent { process, address, _folder: folder }
     }
 
-    /// Sends it a signal; when it is to stop, waits until it has.
+    /// Signals the agent. After `STOP`, waits until it has stopped.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.process.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
@@ -140,7 +134,7 @@ impl Agent {
             next_channel: 0,
         };
         client.send(0, Message::Hello(Hello { features, ..Hello::ours(None) }));
-        let Message::Hello(hello) = client.receive().message else { panic!("no greeting") };
+        let Message::Hello(hello) = client.receive().message else { panic!("no hello") };
         assert!(hello.boot_id.is_some());
         client
     }
@@ -160,9 +154,9 @@ pub(crate) struct Client {
     pub(crate) next_channel: u32,
 }
 
-/// What came on one channel until it was done.
+/// Everything that one channel received.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct ChannelResult {
     pub(crate) order: Vec<&'static str>,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
@@ -176,7 +170,7 @@ impl Client {
         self.send_all([(channel, message)]);
     }
 
-    /// Sends messages that the agent takes in at once.
+    /// Sends messages in one write.
     pub(crate) fn send_all(&mut self, messages: impl IntoIterator<Item = (u32, Message)>) {
         let mut out = BytesMut::new();
         for (channel, message) in messages {
@@ -191,7 +185,7 @@ impl Client {
                 return Some(frame);
             }
             let mut bytes = [0; 65536];
-            match self.stream.read(&mut bytes).expect("the agent answers in time") {
+            match self.stream.read(&mut bytes).expect("the agent timed out") {
                 0 => return None,
                 count => self.buffer.extend_from_slice(&bytes[..count]),
             }
@@ -199,7 +193,7 @@ impl Client {
     }
 
     pub(crate) fn receive(&mut self) -> Frame {
-        self.try_receive().expect("the connection is open")
+        self.try_receive().expect("the connection is closed")
     }
 
     pub(crate) fn channel(&mut self) -> u32 {
@@ -213,9 +207,10 @@ impl Client {
         channel
     }
 
-    /// Reads a channel to its end, giving all credit back at once.
-    pub(crate) fn collect(&mut self, channel: u32) -> Told {
-        let (mut told, mut credit) = (Told::default(), ReceiveCredit::new(OUTPUT_WINDOW));
+    /// Reads a channel to its end, and grants credit at once.
+    pub(crate) fn collect(&mut self, channel: u32) -> ChannelResult {
+        let (mut result, mut credit) =
+            (ChannelResult::default(), ReceiveCredit::new(OUTPUT_WINDOW));
         loop {
             let frame = self.receive();
             assert_eq!(frame.channel, channel, "{:?}", frame.message);
@@ -232,35 +227,35 @@ impl Client {
                 Message::StdinError(_) => "stdin_error",
                 Message::Stdout(bytes) => {
                     data(self, &bytes);
-                    told.stdout.extend_from_slice(&bytes);
+                    result.stdout.extend_from_slice(&bytes);
                     "stdout"
                 }
                 Message::Stderr(bytes) => {
                     data(self, &bytes);
-                    told.stderr.extend_from_slice(&bytes);
+                    result.stderr.extend_from_slice(&bytes);
                     "stderr"
                 }
                 Message::Exited(exited) => {
-                    told.exited = Some(exited);
+                    result.exited = Some(exited);
                     "exited"
                 }
                 Message::Failed(failure) => {
-                    told.failed = Some(failure);
-                    return told;
+                    result.failed = Some(failure);
+                    return result;
                 }
                 Message::End(end) => {
-                    told.end = Some(end);
-                    return told;
+                    result.end = Some(end);
+                    return result;
                 }
                 other => panic!("{other:?}"),
             };
-            if told.order.last() != Some(&name) {
-                told.order.push(name);
+            if result.order.last() != Some(&name) {
+                result.order.push(name);
             }
         }
     }
 
-    pub(crate) fn run(&mut self, exec: Exec) -> Told {
+    pub(crate) fn run(&mut self, exec: Exec) -> ChannelResult {
         let channel = self.exec(exec);
         self.collect(channel)
     }
@@ -272,7 +267,7 @@ impl Client {
             let frame = self.receive();
             match frame.message {
                 Message::Verdict(verdict) if frame.channel == channel => return verdict,
-                // Kept for whoever reads that channel next.
+                // Other messages of another channel are ignored, but not its end.
                 message => assert!(!matches!(message, Message::End(_)), "{message:?}"),
             }
         }
