@@ -40,8 +40,8 @@ impl AccountError {
     }
 }
 
-/// Resolves a user specification in the running image; `None` is root. Reads files of the guest, which
-/// may block for ever: see `lookup`.
+/// Resolves a user specification in the running image; `None` is root. Reads files of the guest,
+/// which may block for ever: see `lookup`.
 pub(crate) fn resolve(specification: Option<&str>) -> Result<Account, AccountError> {
     resolve_with(specification.unwrap_or("0"), read(PASSWD), read(GROUP))
 }
@@ -74,8 +74,8 @@ fn read(path: &'static str) -> Result<String, AccountError> {
         let text = io::Error::from(errno).to_string();
         AccountError::unreadable(path, errno, text.split(" (os error").next().unwrap_or(&text))
     };
-    // Non-blocking, since an image may have a FIFO there. Follows links, since an image may keep the
-    // file elsewhere.
+    // Non-blocking, since an image may have a FIFO there. Follows links, since an image may keep
+    // the file elsewhere.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let fd = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => fd,

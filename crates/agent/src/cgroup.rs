@@ -75,8 +75,8 @@ impl Cgroup {
         self.directory.as_fd()
     }
 
-    /// Kills every process in it and below (cgroup-v2.rst, `cgroup.kill`; Linux 5.14). Returns false
-    /// on failure.
+    /// Kills every process in it and below (cgroup-v2.rst, `cgroup.kill`; Linux 5.14). Returns
+    /// false on failure.
     pub(crate) fn kill(&self) -> bool {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let file = openat(&self.directory, c"cgroup.kill", flags, Mode::empty());
@@ -102,7 +102,8 @@ impl Cgroup {
         Ok(text)
     }
 
-    /// Removes the directory and groups below it if no process is in them. Returns whether it is gone.
+    /// Removes the directory and groups below it if no process is in them. Returns whether it is
+    /// gone.
     pub(crate) fn remove_if_empty(&self) -> bool {
         ROOT.get().is_none_or(|root| self.remove_from(root))
     }

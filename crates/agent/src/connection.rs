@@ -1,6 +1,7 @@
 //! One connection from the host: its input, its output queue, and the channels on it.
 //!
-//! Does not own: what the frames mean (`dispatch`) or which session answers on a channel (`client`).
+//! Does not own: what the frames mean (`dispatch`) or which session answers on a channel
+//! (`client`).
 
 use bytes::{Bytes, BytesMut};
 use msb_transport::{Outbox, Stream};

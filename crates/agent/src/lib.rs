@@ -1,7 +1,7 @@
 //! The agent: runs commands inside a sandbox and transfers their input and output.
 //!
-//! One thread, one tokio runtime, no locks: tasks share state by `Rc` and hold a borrow only between
-//! two awaits, never across one.
+//! One thread, one tokio runtime, no locks: tasks share state by `Rc` and hold a borrow only
+//! between two awaits, never across one.
 //!
 //! ```text
 //!  connection ── dispatch ──> registry ── session ──> child process
@@ -9,11 +9,11 @@
 //!      └──────── outbox <───────────────────┘       queue -> stdin
 //! ```
 //!
-//! Each module uses only those further down: `server`, `dispatch` and `reaper`, `registry`, `client`,
-//! `session`, `connection` and `resources`, `sys`.
+//! Each module uses only those further down: `server`, `dispatch` and `reaper`, `registry`,
+//! `client`, `session`, `connection` and `resources`, `sys`.
 //!
-//! Invariant: a byte leaves a child's pipe only when every follower of the session has credit for it,
-//! so memory does not grow with a program's output.
+//! Invariant: a byte leaves a child's pipe only when every follower of the session has credit for
+//! it, so memory does not grow with a program's output.
 
 #![deny(unsafe_code)]
 

@@ -1,8 +1,8 @@
 //! Looks users up on a separate thread.
 //!
-//! The guest owns `/etc/passwd`, which may be on an unresponsive file system. Invariant: the agent's
-//! main thread waits for no file, and a lookup takes at most [`LIMIT`]; while one is overdue, others
-//! fail at once.
+//! The guest owns `/etc/passwd`, which may be on an unresponsive file system. Invariant: the
+//! agent's main thread waits for no file, and a lookup takes at most [`LIMIT`]; while one is
+//! overdue, others fail at once.
 
 use crate::accounts::{self, Account, AccountError};
 use std::cell::RefCell;

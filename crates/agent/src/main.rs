@@ -10,7 +10,8 @@ use msb_agent::{
 };
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: msb-agent --listen-fd N [--lifeline-fd N] [--cgroup-fd N] [--max-processes N] [--forbid-clone3] | --version";
+const USAGE: &str = "usage: msb-agent --listen-fd N [--lifeline-fd N] [--cgroup-fd N] \
+                     [--max-processes N] [--forbid-clone3] | --version";
 
 fn main() -> ExitCode {
     if let Some(settings) = Settings::from_environment() {

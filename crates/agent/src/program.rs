@@ -1,7 +1,7 @@
 //! The search for a program: execvp's rules with the child's own `PATH`.
 
-/// Returns the paths to try, in order. A name with a slash is a path; an empty element of `PATH` is the
-/// working directory (POSIX.1-2017, XBD 8.3).
+/// Returns the paths to try, in order. A name with a slash is a path; an empty element of `PATH` is
+/// the working directory (POSIX.1-2017, XBD 8.3).
 pub(crate) fn candidates(program: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
     if program.contains(&b'/') || program.is_empty() {
         return vec![program.to_vec()];

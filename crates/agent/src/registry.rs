@@ -144,8 +144,8 @@ impl Registry {
         announced.collect()
     }
 
-    /// Waits briefly for a session that is not known yet. A host shares an id as soon as it has sent
-    /// the start, which may arrive on another connection after the request to attach.
+    /// Waits briefly for a session that is not known yet. A host shares an id as soon as it has
+    /// sent the start, which may arrive on another connection after the request to attach.
     pub(crate) async fn wait_for_session(&self, id: SessionId) {
         let known = async {
             loop {
@@ -209,8 +209,8 @@ impl Registry {
         }
     }
 
-    /// Removes the cgroups of ended sessions whose last process has exited. Returns whether there is
-    /// one without processes that is still busy.
+    /// Removes the cgroups of ended sessions whose last process has exited. Returns whether there
+    /// is one without processes that is still busy.
     pub(crate) fn release_cgroups(&self) -> bool {
         let mut tables = self.tables.borrow_mut();
         tables.background.retain(|session| !session.release_cgroup());

@@ -1,9 +1,9 @@
 //! What the agent shares among all sessions.
 //!
-//! Owns descriptors of `/dev/null`, the devpts mount and `/proc`, opened before any command runs, the
-//! thread that reads `/etc/passwd`, and the read buffer. Invariant: after the start no descriptor is
-//! opened by a path that a command can change, so removing, replacing or covering these files does
-//! not affect the agent.
+//! Owns descriptors of `/dev/null`, the devpts mount and `/proc`, opened before any command runs,
+//! the thread that reads `/etc/passwd`, and the read buffer. Invariant: after the start no
+//! descriptor is opened by a path that a command can change, so removing, replacing or covering
+//! these files does not affect the agent.
 
 use crate::accounts::{self, Account, AccountError};
 use crate::lookup::Lookup;
@@ -93,8 +93,8 @@ impl Resources {
         self.can_commands_mount
     }
 
-    /// Calls a function with the buffer that all reads share. The agent has one thread, and no await
-    /// happens during the call.
+    /// Calls a function with the buffer that all reads share. The agent has one thread, and no
+    /// await happens during the call.
     pub(crate) fn with_scratch<T>(&self, f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         f(&mut self.scratch.borrow_mut())
     }

@@ -1,4 +1,5 @@
-//! The agent binary, driven frame by frame over its socket. Test names start with a promise's number.
+//! The agent binary, driven frame by frame over its socket. Test names start with a promise's
+//! number.
 //!
 //! Needs the static binary: `make agent` builds it, `MSB_AGENT` names another one.
 

@@ -1,7 +1,7 @@
 //! The agent binary with commands that break its environment: promises J5 and J7.
 //!
-//! Needs the static binary: `make agent` builds it, `MSB_AGENT` names another one. Each agent has its
-//! own root file system, which needs root or user namespaces.
+//! Needs the static binary: `make agent` builds it, `MSB_AGENT` names another one. Each agent has
+//! its own root file system, which needs root or user namespaces.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 

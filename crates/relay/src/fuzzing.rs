@@ -37,9 +37,9 @@ fn expected(bytes: &[u8]) -> Outcome {
     Outcome { received, end }
 }
 
-/// Runs a host against a guest that sends `bytes` after the handshake. The client has to receive the
-/// data of all frames before the first invalid one, then end of file; the host has to return its
-/// result.
+/// Runs a host against a guest that sends `bytes` after the handshake. The client has to receive
+/// the data of all frames before the first invalid one, then end of file; the host has to return
+/// its result.
 ///
 /// # Panics
 ///

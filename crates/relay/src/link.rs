@@ -193,7 +193,8 @@ async fn receive(
 ) {
     let (mut consumed, mut closed) = (0, false);
     while let Some(data) = received.recv().await {
-        // Data for a closed socket is dropped. The peer learns of it by the end that `send` reports.
+        // Data for a closed socket is dropped. The peer learns of it by the end that `send`
+        // reports.
         closed = closed || to.write_all(&data).await.is_err();
         consumed += data.len();
         if consumed >= REPORT || received.is_empty() {

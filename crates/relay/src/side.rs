@@ -135,8 +135,8 @@ pub struct Shutdown {
     relay: JoinHandle<Result<(), RelayError>>,
 }
 
-/// Starts the guest's side on a port to which the caller wrote the [`announcement`], and waits for the
-/// host's hello. Must be called inside the runtime.
+/// Starts the guest's side on a port to which the caller wrote the [`announcement`], and waits for
+/// the host's hello. Must be called inside the runtime.
 ///
 /// [`announcement`]: crate::announcement
 pub async fn guest<P: Port>(port: P) -> Result<(Guest, Hello), RelayError> {

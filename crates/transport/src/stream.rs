@@ -19,14 +19,15 @@ enum Inner {
     Vsock(AsyncFd<OwnedFd>),
 }
 
-/// Longest write of a guest to a vsock, in bytes: a longer one hangs on some kernels (libkrun issues
-/// 535 and 674).
+/// Longest write of a guest to a vsock, in bytes: a longer one hangs on some kernels (libkrun
+/// issues 535 and 674).
 const VSOCK_WRITE: usize = 16 * 1024;
 /// Longest read from a vsock, in bytes.
 const VSOCK_READ: usize = 32 * 1024;
 
 impl Stream {
-    /// Takes ownership of a connected Unix socket. Must be called inside the runtime that waits on it.
+    /// Takes ownership of a connected Unix socket. Must be called inside the runtime that waits on
+    /// it.
     pub fn from_unix(stream: std_unix::UnixStream) -> io::Result<Stream> {
         stream.set_nonblocking(true)?;
         Ok(Stream(Inner::Unix(UnixStream::from_std(stream)?)))
@@ -58,8 +59,8 @@ impl Stream {
         }
     }
 
-    /// Appends received bytes to `buffer`, at most its spare capacity. `Ok(0)` is the end, `WouldBlock`
-    /// means that nothing is available.
+    /// Appends received bytes to `buffer`, at most its spare capacity. `Ok(0)` is the end,
+    /// `WouldBlock` means that nothing is available.
     pub fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         match &self.0 {
             Inner::Unix(stream) => stream.try_read_buf(buffer),
@@ -123,7 +124,8 @@ fn first_bytes<'a, 'b>(pieces: &'a [IoSlice<'b>], limit: usize) -> (&'a [IoSlice
 pub struct Listener(UnixListener);
 
 impl Listener {
-    /// Takes ownership of a listening Unix socket. Must be called inside the runtime that waits on it.
+    /// Takes ownership of a listening Unix socket. Must be called inside the runtime that waits on
+    /// it.
     pub fn from_unix(listener: std_unix::UnixListener) -> io::Result<Listener> {
         listener.set_nonblocking(true)?;
         Ok(Listener(UnixListener::from_std(listener)?))

@@ -43,8 +43,8 @@ impl SendCredit {
         }
     }
 
-    /// Applies a grant of an untrusted peer. Fails when the limit decreases or exceeds what was sent
-    /// plus the window: a peer that grants and does not read would fill memory here.
+    /// Applies a grant of an untrusted peer. Fails when the limit decreases or exceeds what was
+    /// sent plus the window: a peer that grants and does not read would fill memory here.
     pub fn grant(&mut self, limit: u64) -> Result<(), WireError> {
         let most = self.used.saturating_add(self.window);
         if limit < self.limit || limit > most {

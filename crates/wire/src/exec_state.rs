@@ -11,8 +11,8 @@
 //!     +-------------------+--------------------+------------------+
 //! ```
 //!
-//! A new command starts in `Opening`, an attached session in `Joining`. `Failed` and `Lost` end both
-//! in the same way.
+//! A new command starts in `Opening`, an attached session in `Joining`. `Failed` and `Lost` end
+//! both in the same way.
 
 use crate::message::Message;
 

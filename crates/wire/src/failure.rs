@@ -159,8 +159,8 @@ const ENAMETOOLONG: i32 = 36;
 const ELOOP: i32 = 40;
 const ELIBBAD: i32 = 80;
 
-/// Returns the kind of a failure at `stage` with `errno`. `ENOENT` for a file that exists means that
-/// its interpreter is missing: the caller looks, and passes `file_exists`.
+/// Returns the kind of a failure at `stage` with `errno`. `ENOENT` for a file that exists means
+/// that its interpreter is missing: the caller looks, and passes `file_exists`.
 pub fn classify(stage: Stage, errno: i32, file_exists: bool) -> FailureKind {
     match (stage, errno) {
         (Stage::Chdir, _) => FailureKind::BadCwd,

@@ -7,8 +7,8 @@ use bytes::BytesMut;
 /// The frames that a decoder returned, and its error.
 type Decoded = (Vec<Frame>, Option<WireError>);
 
-/// Decodes arbitrary bytes of either peer in pieces. Checks that the pieces do not change the result,
-/// that the buffer stays bounded, and that decoded frames survive encoding.
+/// Decodes arbitrary bytes of either peer in pieces. Checks that the pieces do not change the
+/// result, that the buffer stays bounded, and that decoded frames survive encoding.
 ///
 /// The first byte of `data` selects the peer and the length of the pieces.
 pub fn codec(data: &[u8]) {

@@ -16,8 +16,8 @@ pub const MAX_HELLO: usize = 4 * 1024;
 /// agent's connections for ever; an agent in a busy sandbox may be slow.
 pub const GREETING: Duration = Duration::from_secs(30);
 
-/// Credit that a data frame costs beyond its payload: roughly its size in a queue, so that a million
-/// one-byte frames are bounded as well.
+/// Credit that a data frame costs beyond its payload: roughly its size in a queue, so that a
+/// million one-byte frames are bounded as well.
 pub const FRAME_OVERHEAD: u64 = 64;
 
 /// Initial credit that a reader of output grants, per session.

@@ -26,8 +26,8 @@ pub enum Message {
     Exec(Exec),
     /// Host: follows a running or ended session; opens a channel.
     Attach(Attach),
-    /// Host: follows every session that starts from now on. Answered by `Verdict` on the same channel;
-    /// requires [`crate::FEATURE_FOLLOW_ALL`].
+    /// Host: follows every session that starts from now on. Answered by `Verdict` on the same
+    /// channel; requires [`crate::FEATURE_FOLLOW_ALL`].
     FollowAll(FollowAll),
     /// Host: lists the sessions. Answered by `Sessions` on the same channel.
     List,

@@ -1,8 +1,8 @@
 //! Simulates sessions without processes, and hosts that send anything.
 //!
-//! Two connections and two sessions; a script replaces the pump, the pipes and the hosts. Checks: the
-//! order of messages on a channel, every byte from a position on exactly once, no byte without credit,
-//! no input beyond its window, and an end for every channel that follows a session.
+//! Two connections and two sessions; a script replaces the pump, the pipes and the hosts. Checks:
+//! the order of messages on a channel, every byte from a position on exactly once, no byte without
+//! credit, no input beyond its window, and an end for every channel that follows a session.
 
 use crate::client::Client;
 use crate::connection::Connection;

@@ -10,8 +10,8 @@
 //! Owns: mounts, host name, loopback, clock, the link to the host, and the power-off. Does not own:
 //! what happens once the host can connect, which is the same in every kind of sandbox.
 //!
-//! Invariant: the machine ends when the agent does. The host learns of an orderly end before; an end
-//! without that is a crash.
+//! Invariant: the machine ends when the agent does. The host learns of an orderly end before; an
+//! end without that is a crash.
 
 mod boot;
 mod host;

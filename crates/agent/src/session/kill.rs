@@ -2,8 +2,9 @@
 //!
 //! `Everything` is every process in the session's cgroup. Where commands can leave the cgroup or
 //! there is none, it is also every descendant of these processes and every member of a session
-//! (setsid(2)) of one of them. Not found without a cgroup: a process in a new session whose ancestors
-//! have all exited. Not found in a virtual machine: the same, if root moved it to another cgroup.
+//! (setsid(2)) of one of them. Not found without a cgroup: a process in a new session whose
+//! ancestors have all exited. Not found in a virtual machine: the same, if root moved it to another
+//! cgroup.
 
 use crate::cgroup::Cgroup;
 use crate::resources::{Process, Resources};
@@ -79,8 +80,8 @@ fn in_cgroup(cgroup: &Cgroup, signal: i32) -> Verdict {
 
 /// Signals everything that is found, where a command may have left its cgroup.
 fn everything(target: Target<'_>, signal: i32) -> Verdict {
-    // Before a kill everything is stopped, so that no process reacts to the death of another one, and
-    // no orphan loses the ancestor by which it is found.
+    // Before a kill everything is stopped, so that no process reacts to the death of another one,
+    // and no orphan loses the ancestor by which it is found.
     let first = if signal == SIGKILL { SIGSTOP } else { signal };
     let mut seen = HashSet::new();
     for _ in 0..ROUNDS {

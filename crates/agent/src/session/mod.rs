@@ -2,8 +2,8 @@
 //!
 //! Owns the state that outlives connections: the process, its recent output, its pending input, its
 //! followers. `start` creates the process, `pump` moves the bytes, `output_state` decides when exit
-//! and end of output are reported. Invariant: the pump reads output only while no follower is behind,
-//! so the replay never drops a byte that was not sent.
+//! and end of output are reported. Invariant: the pump reads output only while no follower is
+//! behind, so the replay never drops a byte that was not sent.
 
 mod follower;
 mod kill;

@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep_until};
 
 const EPIPE: i32 = 32;
 const OUTPUTS: [OutputStream; 2] = [OutputStream::Stdout, OutputStream::Stderr];
-/// More than a terminal holds when its session ends (N_TTY_BUF_SIZE and the flip buffers), in bytes.
+/// More than a terminal holds when its session ends (N_TTY_BUF_SIZE and the flip buffers), in
+/// bytes.
 const TERMINAL_PENDING: u64 = 256 * 1024;
 /// Size of the pipe of a program with much output, in bytes.
 const LARGE_PIPE: usize = 256 * 1024;
@@ -127,7 +128,7 @@ impl Pump {
     async fn step(&mut self) {
         let has_room = self.session.allowance() > 0;
         let wants = |stream| has_room && self.state.wants(stream);
-        let [stdout, stderr] = &self.ends.outputs;
+        let [out, err] = &self.ends.outputs;
         let has_input = self.session.next_stdin().is_some();
         let time = match (self.deadline, self.drain_until) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -135,8 +136,8 @@ impl Pump {
         };
         let wakeup = tokio::select! {
             () = self.session.notify.notified() => Wakeup::Notified,
-            wakeup = readable(OutputStream::Stdout, stdout), if wants(OutputStream::Stdout) => wakeup,
-            wakeup = readable(OutputStream::Stderr, stderr), if wants(OutputStream::Stderr) => wakeup,
+            wakeup = readable(OutputStream::Stdout, out), if wants(OutputStream::Stdout) => wakeup,
+            wakeup = readable(OutputStream::Stderr, err), if wants(OutputStream::Stderr) => wakeup,
             wakeup = writable(&self.ends.stdin), if has_input => wakeup,
             () = sleep_until(time.unwrap_or_else(Instant::now)), if time.is_some() => Wakeup::Timer,
         };
@@ -173,7 +174,8 @@ impl Pump {
             self.apply(Some(Input::Exited { pending }));
         }
         for stream in OUTPUTS {
-            // Without waiting for readiness: the bytes are in the pipe, or another process took them.
+            // Without waiting for readiness: the bytes are in the pipe, or another process took
+            // them.
             while self.state.wants(stream)
                 && !self.state.has_exited()
                 && let Some(end) = self.ends.output(stream)
@@ -193,8 +195,8 @@ impl Pump {
         if self.session.tty { TERMINAL_PENDING } else { sys::bytes_pending(end.get_ref().as_fd()) }
     }
 
-    /// Reads what the outputs hold, and their ends of file. A busy agent may run only after the drain
-    /// time, with all of that ready.
+    /// Reads what the outputs hold, and their ends of file. A busy agent may run only after the
+    /// drain time, with all of that ready.
     fn read_remaining(&mut self) {
         for stream in OUTPUTS {
             let Some(end) = self.ends.output(stream) else { continue };
@@ -242,8 +244,8 @@ impl Pump {
         }
     }
 
-    /// Enlarges the pipe of a program with much output, for fewer reads. Not before, since the kernel
-    /// limits the pages of all pipes of a user (pipe(7)).
+    /// Enlarges the pipe of a program with much output, for fewer reads. Not before, since the
+    /// kernel limits the pages of all pipes of a user (pipe(7)).
     fn enlarge_pipe(&mut self, stream: OutputStream) {
         let has_much_output = self.session.replay_len() >= LARGE_PIPE_AFTER;
         if !has_much_output || self.session.tty || self.has_large_pipe {

@@ -66,8 +66,8 @@ pub(crate) fn start(
     Ok((session, PendingChild { ends: streams.agent, report, program, cwd: exec.cwd.clone() }))
 }
 
-/// Returns the requested limits, after the limit on descriptors that the agent was started with. Core
-/// dumps are off unless requested: the host's kernel may run a program for each dump.
+/// Returns the requested limits, after the limit on descriptors that the agent was started with.
+/// Core dumps are off unless requested: the host's kernel may run a program for each dump.
 fn limits(requested: &[Rlimit]) -> Vec<Rlimit> {
     const RLIMIT_CORE: u8 = 4;
     const RLIMIT_NOFILE: u8 = 7;

@@ -62,7 +62,8 @@ impl StdinQueue {
 
     /// Queues the end-of-file key of a terminal. Returns false when it was queued before.
     ///
-    /// In the middle of a line the first key only passes on the line so far: a second one is needed.
+    /// In the middle of a line the first key only passes on the line so far: a second one is
+    /// needed.
     pub(super) fn push_eof(&mut self, key: u8) -> bool {
         if std::mem::replace(&mut self.eof_queued, true) {
             return false;

@@ -108,9 +108,9 @@ impl Streams {
     }
 }
 
-/// Lets a command reopen its end of a pipe by `/dev/stdout`, as its user or as one that it switches to
-/// (`su`). Other processes cannot reach it: the path leads through the process's own directory in
-/// `/proc` (proc_pid_fd(5)).
+/// Lets a command reopen its end of a pipe by `/dev/stdout`, as its user or as one that it switches
+/// to (`su`). Other processes cannot reach it: the path leads through the process's own directory
+/// in `/proc` (proc_pid_fd(5)).
 fn allow_reopen(pipe: &OwnedFd, account: &Account) {
     // Refused in a user namespace with one id, where nothing needs it.
     let _ = rustix::fs::fchown(pipe, Some(rustix::fs::Uid::from_raw(account.uid)), None);

@@ -1,10 +1,11 @@
 //! Restricts the commands of a machine to the rights of a container's commands.
 //!
 //! The capabilities are the ten of the container driver. The seccomp filter is a deny list: mounts,
-//! namespaces, tracing and reading other processes' memory, BPF and kernel modules, keys, I/O ports,
-//! clocks, and the socket families of hypervisors and kernel cryptography fail with `EPERM`, as in a
-//! container. clone3(2), whose arguments a filter cannot inspect, and calls of other architectures fail
-//! with `ENOSYS`. Stricter than a container: ptrace(2) and process_vm_readv(2) are denied.
+//! namespaces, tracing and reading other processes' memory, BPF and kernel modules, keys, I/O
+//! ports, clocks, and the socket families of hypervisors and kernel cryptography fail with `EPERM`,
+//! as in a container. clone3(2), whose arguments a filter cannot inspect, and calls of other
+//! architectures fail with `ENOSYS`. Stricter than a container: ptrace(2) and process_vm_readv(2)
+//! are denied.
 
 use libc::{c_long, sock_filter};
 use std::sync::atomic::{AtomicBool, Ordering};

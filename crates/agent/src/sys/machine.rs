@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Limit on open files of commands (a count), as service managers set it.
 const DESCRIPTORS: u64 = 1 << 20;
 
-/// Opens standard input, output and error where the kernel did not: the console, else the null device.
+/// Opens standard input, output and error where the kernel did not: the console, else the null
+/// device.
 pub(crate) fn open_standard_streams() -> io::Result<()> {
     loop {
         let console = std::fs::OpenOptions::new().read(true).write(true).open("/dev/console");

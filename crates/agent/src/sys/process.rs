@@ -51,8 +51,8 @@ fn own(fd: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Applies the settings of the agent's process: no process in the sandbox may trace or inspect it, and
-/// it may open as many descriptors as the system allows.
+/// Applies the settings of the agent's process: no process in the sandbox may trace or inspect it,
+/// and it may open as many descriptors as the system allows.
 pub fn be_init() -> io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let inherited = at_most(getrlimit(Resource::Nofile), MAX_DESCRIPTORS);
@@ -76,9 +76,9 @@ fn at_most(limit: Rlimit, count: u64) -> Rlimit {
     Rlimit { current: least(limit.current), maximum: least(limit.maximum) }
 }
 
-/// Makes clone3(2) fail with `ENOSYS` for commands from now on. Needed where a seccomp filter forbids
-/// new namespaces by clone(2): it cannot inspect the arguments of clone3, which only the agent may
-/// use.
+/// Makes clone3(2) fail with `ENOSYS` for commands from now on. Needed where a seccomp filter
+/// forbids new namespaces by clone(2): it cannot inspect the arguments of clone3, which only the
+/// agent may use.
 pub fn forbid_clone3() {
     FORBIDS_CLONE3.store(true, Ordering::Relaxed);
 }
@@ -97,8 +97,8 @@ pub(crate) fn descriptor_limit() -> Option<Rlimit> {
     DESCRIPTORS.get().copied()
 }
 
-/// Kills the agent when its parent exits, from now on. Called once the parent is the runner: the OCI
-/// runtime that creates a container's process exits before the runner connects.
+/// Kills the agent when its parent exits, from now on. Called once the parent is the runner: the
+/// OCI runtime that creates a container's process exits before the runner connects.
 pub(crate) fn die_with_parent() {
     // The lifeline has the same effect if this fails.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
@@ -187,8 +187,8 @@ pub(crate) fn kill_group(group: i32, signal: i32) -> io::Result<()> {
     send(-group, signal)
 }
 
-/// Signals every process in the sandbox but the agent. Fails unless the agent is PID 1: elsewhere it
-/// would signal the whole machine.
+/// Signals every process in the sandbox but the agent. Fails unless the agent is PID 1: elsewhere
+/// it would signal the whole machine.
 pub(crate) fn kill_all(signal: i32) -> io::Result<()> {
     if std::process::id() != 1 {
         return Err(io::ErrorKind::PermissionDenied.into());

@@ -1,7 +1,7 @@
 //! Creates a process from a plan.
 //!
-//! Everything that allocates, looks up or blocks happens before the fork. Between fork and exec only
-//! async-signal-safe calls happen (signal-safety(7)), and raw ones where libc's wrapper would
+//! Everything that allocates, looks up or blocks happens before the fork. Between fork and exec
+//! only async-signal-safe calls happen (signal-safety(7)), and raw ones where libc's wrapper would
 //! synchronise with threads that the child does not have (setuid and its kin, nptl(7)).
 
 use super::confine::{self, restricts_commands};
@@ -76,8 +76,8 @@ impl Report {
     }
 }
 
-/// Forks. Returns the child's process id and the pipe that gets a [`Report`], or end of file once the
-/// program runs. Waits for nothing.
+/// Forks. Returns the child's process id and the pipe that gets a [`Report`], or end of file once
+/// the program runs. Waits for nothing.
 pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(i32, OwnedFd), (Stage, i32)> {
     let (report_read, report_write) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|error| (Stage::Pipe, error.raw_os_error()))?;
@@ -103,7 +103,8 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(i32, OwnedFd), (Stage, i32)> {
 
 /// Forks. Returns the process id as fork(2) does, and whether the child starts in the cgroup.
 ///
-/// Joining later by `cgroup.procs` takes a global lock that waits for the kernel's RCU: up to 10 ms.
+/// Joining later by `cgroup.procs` takes a global lock that waits for the kernel's RCU: up to 10
+/// ms.
 fn fork_into(cgroup: Option<BorrowedFd<'_>>) -> (i32, bool) {
     if let Some(cgroup) = cgroup {
         match clone_into(cgroup) {
@@ -195,8 +196,8 @@ fn set_streams(plan: &Plan<'_>) -> Result<(), Report> {
 }
 
 /// Closes every descriptor but the streams and the one for the report, and returns the latter. A
-/// child that an unresponsive file system blocks would otherwise keep pipes and connections of other
-/// sessions open.
+/// child that an unresponsive file system blocks would otherwise keep pipes and connections of
+/// other sessions open.
 fn keep_only(report: RawFd) -> RawFd {
     const KEPT: RawFd = 3;
     // SAFETY: touches no memory. The old descriptor 3 is the agent's and close-on-exec.
@@ -230,9 +231,8 @@ fn prepare(plan: &Plan<'_>) -> Result<(), Report> {
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 0) };
     }
     if plan.own_cgroup_namespace {
-        // A cgroup mount of the command then shows only its own cgroup, which it cannot leave. Fails
-        // on kernels without such namespaces.
-        // SAFETY: touches no memory.
+        // A cgroup mount of the command then shows only its own cgroup, which it cannot leave.
+        // Fails on kernels without such namespaces. SAFETY: touches no memory.
         unsafe { libc::unshare(libc::CLONE_NEWCGROUP) };
     }
     if restricts_commands() {
