@@ -49,9 +49,9 @@ check: setup-test test build
 	@MSB_TEST_LONG=1 scripts/test-python
 	@scripts/wheel
 	@echo "== a hundred kills at random moments"
-	@MSB_TEST_KILLS=100 $(CARGO) test --quiet -p msb-runner --test killing g_killed
+	@MSB_TEST_KILLS=100 $(CARGO) test --quiet -p msb-runner --test killing g_random
 	@echo "== an agent that hangs, in a container and in a machine; more kills of machines"
-	@$(CARGO) test --quiet -p msb-runner --test killing hangs -- --ignored
+	@$(CARGO) test --quiet -p msb-runner --test killing hung -- --ignored
 	@MSB_TEST_KILLS=30 scripts/test-vm qemu kills
 	@echo "== an image of a gigabyte"
 	@MSB_TEST_LONG=1 $(CARGO) test --quiet -p msb-cli --test image g_gigabyte_image

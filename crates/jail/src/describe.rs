@@ -64,16 +64,16 @@ impl Ids {
         Ids { users: map.clone(), groups: map, user: last, group: last }
     }
 
-    /// Returns a single id of an ordinary user, in whose user namespace this process is: the last one
-    /// of the user's range or, with `own`, the user's own, which may be the only one with access to
-    /// `/dev/kvm`.
+    /// Returns a single id of an ordinary user, in whose user namespace this process is: the last
+    /// one of the user's range or, with `own`, the user's own, which may be the only one with
+    /// access to `/dev/kvm`.
     pub fn nested_single(own: bool) -> io::Result<Ids> {
         let last = |file| Ok::<_, io::Error>(if own { 0 } else { last_of(&nested(file)?) });
         Ok(Ids::one(last("/proc/self/uid_map")?, last("/proc/self/gid_map")?))
     }
 
-    /// Returns all ids of an ordinary user, in whose user namespace this process is. The process has
-    /// the last one.
+    /// Returns all ids of an ordinary user, in whose user namespace this process is. The process
+    /// has the last one.
     pub fn nested_all() -> io::Result<Ids> {
         let (users, groups) = (nested("/proc/self/uid_map")?, nested("/proc/self/gid_map")?);
         let (user, group) = (last_of(&users), last_of(&groups));

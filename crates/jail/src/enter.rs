@@ -295,8 +295,8 @@ fn accompany(
 }
 
 fn send_go(other: &UnixStream) -> Result<(), JailError> {
-    let said = rustix::net::send(other, &GO, rustix::net::SendFlags::NOSIGNAL);
-    said.map(drop).map_err(|_| peer_gone())
+    let sent = rustix::net::send(other, &GO, rustix::net::SendFlags::NOSIGNAL);
+    sent.map(drop).map_err(|_| peer_gone())
 }
 
 fn wait_for_go(other: &UnixStream) -> Result<(), JailError> {

@@ -22,8 +22,8 @@ impl JailError {
         JailError { text, unmapped: true }
     }
 
-    /// Returns whether the file system cannot map the owners of a bind, and the description has no ids
-    /// for that case.
+    /// Returns whether the file system cannot map the owners of a bind, and the description has no
+    /// ids for that case.
     pub fn is_unmapped(&self) -> bool {
         self.unmapped
     }

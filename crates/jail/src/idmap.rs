@@ -31,8 +31,8 @@ pub(crate) fn detached(source: BorrowedFd<'_>, recursive: bool) -> io::Result<Ow
     Ok(open_tree(source, c"", flags)?)
 }
 
-/// Creates a user namespace with maps for users and groups, which the caller must be allowed to map.
-/// It lives as long as the descriptor, and has no process.
+/// Creates a user namespace with maps for users and groups, which the caller must be allowed to
+/// map. It lives as long as the descriptor, and has no process.
 ///
 /// It belongs to the user `owner`, to whom the kernel's per-user counts, such as inotify instances,
 /// are charged as well (user_namespaces(7)).

@@ -117,8 +117,8 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Reserves a free slot. `seed`, such as a hash of the sandbox's name, selects the first slot to
-    /// try, so that a sandbox usually gets the same ids again.
+    /// Reserves a free slot. `seed`, such as a hash of the sandbox's name, selects the first slot
+    /// to try, so that a sandbox usually gets the same ids again.
     pub fn take(seed: u64) -> Result<Slot, IdError> {
         Slot::take_in(Path::new(LOCKS), IdRange::reserved()?, seed)
     }

@@ -4,9 +4,9 @@
 //! limits), and the user and group ids of a sandbox's processes on the host. Does not own: which
 //! processes there are and what each needs; drivers describe that.
 //!
-//! A driver describes a [`Jail`] and starts a command in it. The command enters by [`launch`], which
-//! executes another program, or by [`enter`], which continues in the jail. Walls that the host lacks
-//! are reported, and the others hold.
+//! A driver describes a [`Jail`] and starts a command in it. The command enters by [`launch`],
+//! which executes another program, or by [`enter`], which continues in the jail. Walls that the
+//! host lacks are reported, and the others hold.
 //!
 //! Invariants: two running sandboxes never share an id; a jailed process dies with the process that
 //! started it.

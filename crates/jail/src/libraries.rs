@@ -21,8 +21,8 @@ pub struct ProgramFiles {
 }
 
 impl ProgramFiles {
-    /// Asks the program's loader for its libraries. The result is cached in the directory `cache`, if
-    /// given, until the program changes.
+    /// Asks the program's loader for its libraries. The result is cached in the directory `cache`,
+    /// if given, until the program changes.
     pub fn of(program: &Path, cache: Option<&Path>) -> io::Result<ProgramFiles> {
         let cached =
             cache.map(|cache| Ok::<_, io::Error>(cache.join(key(program)?))).transpose()?;

@@ -48,18 +48,18 @@ fn jail(ids: Ids) -> Jail {
 
 struct Probe {
     started: Started,
-    said: Vec<String>,
+    lines: Vec<String>,
     _input: ChildStdin,
 }
 
 impl Probe {
     fn get(&self, key: &str) -> &str {
-        let line = self.said.iter().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        line.unwrap_or_else(|| panic!("no {key} in {:?}", self.said))
+        let line = self.lines.iter().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("no {key} in {:?}", self.lines))
     }
 
     fn files(&self) -> Vec<&str> {
-        self.said.iter().filter_map(|line| line.strip_prefix("file=")).collect()
+        self.lines.iter().filter_map(|line| line.strip_prefix("file=")).collect()
     }
 
     fn status(&self, key: &str) -> String {
@@ -84,12 +84,12 @@ fn launcher(arguments: &[&str]) -> Command {
 
 fn run(jail: &Jail, mut command: Command, passed: Vec<(OwnedFd, i32)>) -> Probe {
     let (input, theirs) = std::io::pipe().unwrap();
-    let (output, said) = std::io::pipe().unwrap();
-    command.stdin(input).stdout(said).stderr(Stdio::inherit());
+    let (output, stdout) = std::io::pipe().unwrap();
+    command.stdin(input).stdout(stdout).stderr(Stdio::inherit());
     let started = jail.start(command, passed).unwrap().wait().unwrap();
     let lines = BufReader::new(output).lines().map(Result::unwrap);
-    let said = lines.take_while(|line| line != "end=").collect();
-    Probe { started, said, _input: OwnedFd::from(theirs).into() }
+    let lines = lines.take_while(|line| line != "end=").collect();
+    Probe { started, lines, _input: OwnedFd::from(theirs).into() }
 }
 
 fn reap(pid: u32) -> rustix::process::WaitStatus {
@@ -267,8 +267,8 @@ fn j2_unmappable_owners_appear_unchanged() {
                  exec \"$0\" \"$@\"";
     command.args(["--mount", "sh", "-c", mount, PROBE, "launch", "/usr/bin/stat"]);
     command.args(["-c", "%u:%g %a", "/image/secret"]).current_dir(scratch.path());
-    let (mut output, said) = std::io::pipe().unwrap();
-    command.stdin(Stdio::null()).stdout(said);
+    let (mut output, stdout) = std::io::pipe().unwrap();
+    command.stdin(Stdio::null()).stdout(stdout);
     let started = jail.start(command, Vec::new()).unwrap().wait().unwrap();
     let mut text = String::new();
     output.read_to_string(&mut text).unwrap();
@@ -278,9 +278,9 @@ fn j2_unmappable_owners_appear_unchanged() {
 }
 
 fn run_with(jail: &Jail, program: &str, arguments: &[&str]) -> (String, Vec<String>) {
-    let (mut output, said) = std::io::pipe().unwrap();
+    let (mut output, stdout) = std::io::pipe().unwrap();
     let mut command = launcher(&["launch", program]);
-    command.args(arguments).stdin(Stdio::null()).stdout(said);
+    command.args(arguments).stdin(Stdio::null()).stdout(stdout);
     let started = jail.start(command, Vec::new()).unwrap().wait().unwrap();
     let mut text = String::new();
     output.read_to_string(&mut text).unwrap();
@@ -348,6 +348,6 @@ fn j2_all_tests_pass_for_an_ordinary_user() {
     command.args(["--reuid=61234", "--regid=61234", "--clear-groups", "--"]);
     command.arg(std::env::current_exe().unwrap()).env("TMPDIR", scratch.path()).current_dir("/");
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -71,7 +71,7 @@ fn missing_walls(protection: &Protection) -> Failure {
     )
 }
 
-/// Waits for the agent's hello; the error says what came instead.
+/// Waits for the agent's hello; the error has what happened instead.
 async fn connect(dir: &SandboxDir, machine: &mut dyn Machine) -> Result<AgentLink, String> {
     let refusal = tokio::select! {
         // Prefer a hello that came before the exit.

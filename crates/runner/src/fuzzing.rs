@@ -1,4 +1,5 @@
-//! The entry points of the fuzzers and of the replays of their seeds: every parser of untrusted bytes.
+//! The entry points of the fuzzers and of the replays of their seeds: every parser of untrusted
+//! bytes.
 //!
 //! The programs in `fuzz/` include these modules by path, since this crate is a program.
 
@@ -81,8 +82,8 @@ fn in_runtime<T>(future: impl Future<Output = T>) -> Option<T> {
     ended.ok()
 }
 
-/// An agent sends arbitrary bytes to the runner, after a hello if the first byte is even, and closes
-/// the connection: every call returns.
+/// An agent sends arbitrary bytes to the runner, after a hello if the first byte is even, and
+/// closes the connection: every call returns.
 pub(crate) fn runner_link(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else { return };
     let mut sent = BytesMut::new();

@@ -48,8 +48,8 @@ impl Heartbeat {
         self.limit
     }
 
-    /// Waits until a pong is overdue. Cancel-safe. Waits for ever once the connection has closed: the
-    /// machine's exit then says why.
+    /// Waits until a pong is overdue. Cancel-safe. Waits for ever once the connection has closed:
+    /// the machine's exit then says why.
     pub(crate) async fn hung(&mut self) {
         if (&mut self.hung).await.is_err() {
             std::future::pending::<()>().await;
@@ -86,8 +86,8 @@ mod tests {
     use tokio::net::UnixStream;
     use tokio::time::error::Elapsed;
 
-    /// An agent that sends its hello and `pongs` pongs, then is silent or hangs up. Without any pong
-    /// it does not even send its hello.
+    /// An agent that sends its hello and `pongs` pongs, then is silent or hangs up. Without any
+    /// pong it does not even send its hello.
     async fn agent(mut stream: UnixStream, pongs: usize, hang_up: bool) {
         if pongs == 0 {
             return std::future::pending().await;

@@ -110,8 +110,10 @@ impl Supervisor {
             Console::start(path.clone()).map_err(|error| Failure::boot_io("open", &path, error))?;
         let mut spec = MachineSpec { config, dir, rootfs, agent, users, console };
         let limit = spec.config.boot_timeout();
+        let (drivers, mounted) = (&self.drivers, &mut self.mounted);
+        let booting = boot_with_log(drivers, &mut spec, &log_file, slot, log, mounted);
         let (link, ready) = tokio::select! {
-            booted = timeout(limit, begin(&self.drivers, &mut spec, &log_file, slot, log, &mut self.mounted)) => match booted {
+            booted = timeout(limit, booting) => match booted {
                 Ok(result) => result?,
                 Err(_) => return Err(Failure::boot(format!(
                     "the agent did not answer within {} ms; {}",
@@ -141,7 +143,7 @@ impl Supervisor {
 }
 
 /// Boots the machine, and starts the log before a client can run a command.
-async fn begin(
+async fn boot_with_log(
     drivers: &[Box<dyn Driver>],
     spec: &mut MachineSpec,
     console: &Console,

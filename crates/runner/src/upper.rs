@@ -3,8 +3,8 @@
 //! If the runner is root, the layer is a filesystem in a sparse file: a guest that fills it gets
 //! ENOSPC, and it is removed as one file. Otherwise its size is not limited.
 //!
-//! While the file is mounted, the loop device holds a lock on it, and the next start waits for that:
-//! it is never mounted twice.
+//! While the file is mounted, the loop device holds a lock on it, and the next start waits for
+//! that: it is never mounted twice.
 
 use crate::sys::loop_device;
 use msb_driver::{on_path, probe_disk};
@@ -24,8 +24,9 @@ use std::time::{Duration, Instant};
 /// How long the file may stay in use after the sandbox has ended.
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 const RELEASE_PAUSE: Duration = Duration::from_millis(2);
-/// Options of mkfs. No journal: the layer is temporary, and `e2fsck` repairs it after a crash of the
-/// host. All metadata at the start, so that a copy has few extents. No blocks reserved for root.
+/// Options of mkfs. No journal: the layer is temporary, and `e2fsck` repairs it after a crash of
+/// the host. All metadata at the start, so that a copy has few extents. No blocks reserved for
+/// root.
 const OPTIONS: [&str; 8] = [
     "-q",
     "-F",
@@ -37,8 +38,8 @@ const OPTIONS: [&str; 8] = [
     "lazy_itable_init=1,nodiscard,root_owner=0:0,packed_meta_blocks=1",
 ];
 /// The inode tables of a sparse file are zero already: no lazy initialisation. No barriers: without
-/// a journal the order of writes does not matter, and they would flush the host's disk at each mount
-/// and unmount.
+/// a journal the order of writes does not matter, and they would flush the host's disk at each
+/// mount and unmount.
 const MOUNT_OPTIONS: &std::ffi::CStr = c"noinit_itable,nobarrier,errors=remount-ro";
 
 /// The size limit of the upper layer.

@@ -1,6 +1,6 @@
-//! Promise J2: what a probe finds that runs in the place of a process of a sandbox.
+//! Promise J2: what a probe finds when it replaces a process of a sandbox.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use support::{LIMIT, Scene, eventually, is_root, processes};
 
-/// Creates a sandbox, whose start fails: the body of a process with a `PATH` of its own.
+/// Creates a sandbox whose start fails: the body of a process with its own `PATH`.
 #[test]
 #[ignore = "started by another test"]
 fn helper_creates_from_path() {
@@ -25,14 +25,14 @@ fn helper_creates_from_path() {
 }
 
 #[test]
-fn j2_a_probe_in_the_place_of_qemu_and_virtiofsd() {
+fn j2_probe_replaces_qemu_and_virtiofsd() {
     let scene = Scene::new();
     let programs = scene.scratch.path().join("programs");
     fs::create_dir(&programs).unwrap();
     for name in ["qemu-system-x86_64", "virtiofsd"] {
         fs::copy(env!("CARGO_BIN_EXE_runner-probe"), programs.join(name)).unwrap();
     }
-    // A file of the host beside the image, and one in it that is its owner's alone.
+    // A host file beside the image, and a private file in it.
     fs::write(scene.scratch.path().join("beside"), "x").unwrap();
     let secret = scene.image().join("secret");
     fs::write(&secret, "x").unwrap();
@@ -62,7 +62,7 @@ fn j2_a_probe_in_the_place_of_qemu_and_virtiofsd() {
     for pid in running {
         check_from_outside(pid);
     }
-    // The disk and its descriptor, the sockets; the socket to listen on.
+    // The sockets and the disk; the listening socket.
     check(&text, "qemu-system-x86_64", "[0, 1, 2, 3, 4, 5, 6]", "0", &["/kernel", "/initramfs"]);
     let shown = format!("/{}/secret", dir.id());
     // DAC_READ_SEARCH and FOWNER, as docs/drivers.md says.
@@ -74,33 +74,33 @@ fn j2_a_probe_in_the_place_of_qemu_and_virtiofsd() {
 }
 
 #[test]
-fn j2_a_probe_finds_a_jail_of_an_ordinary_user() {
+fn j2_all_tests_pass_for_an_ordinary_user() {
     if is_root() {
         support::run_tests_as_ordinary_user();
     }
 }
 
-/// Starts the unpacker with an order to unpack a layer.
+/// Starts the unpacker with a request to unpack a layer.
 fn unpack(layer: &Path, into: &Path) -> Child {
     fs::create_dir(into).unwrap();
-    order_unpack(&mut Command::new(env!("CARGO_BIN_EXE_msb-runner")), layer, into)
+    request_unpack(&mut Command::new(env!("CARGO_BIN_EXE_msb-runner")), layer, into)
 }
 
-fn order_unpack(command: &mut Command, layer: &Path, into: &Path) -> Child {
+fn request_unpack(command: &mut Command, layer: &Path, into: &Path) -> Child {
     let mut child =
         command.arg("image-files").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (layer, into) = (layer.display(), into.display());
-    let order =
+    let request =
         format!(r#"{{"unpack":{{"layers":[["{layer}",null]],"into":"{into}","workdir":null}}}}"#);
-    writeln!(child.stdin.as_mut().unwrap(), "{order}").unwrap();
+    writeln!(child.stdin.as_mut().unwrap(), "{request}").unwrap();
     child
 }
 
 #[test]
-fn j2_an_image_is_unpacked_in_a_jail() {
+fn j2_image_is_unpacked_in_a_jail() {
     let scratch = tempfile::tempdir().unwrap();
     let layer = scratch.path().join("layer.tar");
-    // A file whose content is a hole: it takes some seconds to read.
+    // A sparse file, which takes some seconds to read.
     let file = fs::File::create(scratch.path().join("big")).unwrap();
     file.set_len(3 << 30).unwrap();
     let mut tar = Command::new("sh");
@@ -138,26 +138,26 @@ fn j2_an_image_is_unpacked_in_a_jail() {
         expected.sort();
         assert_eq!(names(&root), expected);
     }
-    // The end of its input ends all of it.
+    // The unpacker ends with its input.
     drop(child.stdin.take());
     child.wait().unwrap();
     eventually("the unpacker is gone", LIMIT, || unpacker(&into).is_none());
 }
 
-/// The unpacker of a directory, once it is in its jail.
+/// Returns the unpacker of a directory, once it is in its jail.
 fn unpacker(into: &Path) -> Option<u32> {
     fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
         let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
         let status = read("status");
         let is_ours = read("cmdline").contains("image-unpack")
             && (!is_root() || read("mountinfo").contains(&*into.to_string_lossy()));
-        // The filter is its last wall; a zombie has none.
+        // The seccomp filter is its last wall; a zombie has none.
         let is_jailed = status.contains("Seccomp:\t2") && !status.contains("State:\tZ");
         (is_ours && is_jailed).then(|| entry.file_name().to_string_lossy().parse().ok()).flatten()
     })
 }
 
-/// A layer with `a/b/file`, which has an owner and a group of its own.
+/// Creates a layer with `a/b/file`, which has another owner and group.
 fn layer_with_owners(scratch: &Path) -> PathBuf {
     fs::write(scratch.join("file"), "x").unwrap();
     let layer = scratch.join("layer.tar");
@@ -169,7 +169,7 @@ fn layer_with_owners(scratch: &Path) -> PathBuf {
 }
 
 fn finish(mut unpacker: Child) -> Output {
-    // Its end is the unpacker's.
+    // Closing it would end the unpacker.
     let input = unpacker.stdin.take();
     let output = unpacker.wait_with_output().unwrap();
     drop(input);
@@ -188,7 +188,7 @@ fn j2_unpacker_without_idmapped_mounts_has_the_other_walls() {
         fs::create_dir(&path).unwrap();
         path
     };
-    // The kernel maps the owners of no overlay. The mount goes with the process.
+    // overlayfs has no idmapped mounts. The mount disappears with the process.
     let (lower, upper, work) = (at("lower"), at("upper"), at("work"));
     fs::create_dir(lower.join("into")).unwrap();
     let options = format!(
@@ -204,7 +204,7 @@ fn j2_unpacker_without_idmapped_mounts_has_the_other_walls() {
         let script = r#"mount -t overlay -o "$0" overlay "$1" && exec "$2" "$3""#;
         command.args(["--mount", "sh", "-c", script, &options]).arg(&merged);
         command.arg(env!("CARGO_BIN_EXE_msb-runner")).env("MSB_REQUIRE_JAIL", required);
-        finish(order_unpack(&mut command, &layer, &into))
+        finish(request_unpack(&mut command, &layer, &into))
     };
     let refused = on_overlay("1");
     let text = String::from_utf8_lossy(&refused.stdout);
@@ -216,7 +216,7 @@ fn j2_unpacker_without_idmapped_mounts_has_the_other_walls() {
 }
 
 #[test]
-fn j2_the_jail_keeps_the_owners_of_an_image() {
+fn j2_jail_keeps_the_owners_of_an_image() {
     let scratch = tempfile::tempdir().unwrap();
     let layer = layer_with_owners(scratch.path());
     let into = scratch.path().join("into");
@@ -246,7 +246,7 @@ fn check_from_outside(pid: u32) {
     assert_eq!((get("NoNewPrivs").as_str(), get("Seccomp").as_str()), ("1", "2"), "{status}");
     for name in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
         let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
-        // Processes with other ids cannot be looked into by an ordinary user.
+        // An ordinary user cannot read the namespaces of processes with other ids.
         if is_root() {
             assert_ne!(of(&pid.to_string()), of("self"), "{name}");
         }
@@ -255,21 +255,21 @@ fn check_from_outside(pid: u32) {
 
 fn check(text: &str, program: &str, descriptors: &str, capabilities: &str, held: &[&str]) {
     let prefix = format!("{program}:");
-    let said: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(&prefix)).collect();
+    let output: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(&prefix)).collect();
     let get = |key: &str| {
-        let found = said.iter().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        found.unwrap_or_else(|| panic!("no {key} in {said:?}"))
+        let found = output.iter().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        found.unwrap_or_else(|| panic!("no {key} in {output:?}"))
     };
     assert_eq!(get("pid"), "1");
-    // An ordinary user without a range has one id, which owns the image.
+    // An ordinary user without subordinate ids has one id, the image's owner.
     if is_root() || program.starts_with("qemu") {
         assert_ne!(get("uid"), "0");
     }
     assert_eq!(get("descriptors"), descriptors, "{program}");
     assert_eq!(get("caps"), capabilities, "{program}");
     assert_eq!(get("environment"), r#"["LD_LIBRARY_PATH"]"#);
-    assert!(get("write").starts_with("Err") && get("socket").starts_with("Err"), "{said:?}");
-    let files: Vec<&str> = said.iter().filter_map(|line| line.strip_prefix("file=")).collect();
+    assert!(get("write").starts_with("Err") && get("socket").starts_with("Err"), "{output:?}");
+    let files: Vec<&str> = output.iter().filter_map(|line| line.strip_prefix("file=")).collect();
     for file in held {
         assert!(files.contains(file), "{program} has no {file}: {files:?}");
     }

@@ -1,11 +1,7 @@
-//! Promises B7 and G: whatever is killed at whatever moment, the next call finds a true state and
-//! nothing stays behind.
+//! Promises B7 and G: after any process is killed at any moment, the next call reads a correct
+//! state and nothing is left behind.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test that cannot go on fails, also outside of the functions marked as tests"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -17,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use support::{LIMIT, Scene, eventually, groups, processes};
 
-/// Creates a sandbox and stays: the body of a creating process that a test can kill.
+/// Creates a sandbox and sleeps: the body of a creator that a test can kill.
 #[test]
 #[ignore = "started by other tests"]
 fn helper_creator() {
@@ -54,7 +50,7 @@ impl Creator {
         let mut line = String::new();
         while !line.contains(word) {
             line.clear();
-            assert_ne!(self.1.read_line(&mut line).unwrap(), 0, "the creator never said {word}");
+            assert_ne!(self.1.read_line(&mut line).unwrap(), 0, "the creator never printed {word}");
         }
     }
 
@@ -66,7 +62,7 @@ impl Creator {
 
 fn kill(pid: u32) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    // It may be gone already, which is what is wanted.
+    // It may be gone already.
     let _ = kill_process(pid, Signal::KILL);
 }
 
@@ -78,7 +74,7 @@ fn runner_pid(scene: &Scene) -> u32 {
 }
 
 #[test]
-fn g_an_attached_sandbox_dies_within_two_seconds_of_its_killed_creator() {
+fn g_attached_sandbox_dies_with_its_creator_in_two_seconds() {
     let scene = Scene::new();
     let mut creator = Creator::spawn(&scene, false);
     creator.wait_for("ready");
@@ -92,7 +88,7 @@ fn g_an_attached_sandbox_dies_within_two_seconds_of_its_killed_creator() {
 }
 
 #[test]
-fn g_a_detached_sandbox_outlives_its_killed_creator() {
+fn g_detached_sandbox_outlives_its_killed_creator() {
     let scene = Scene::new();
     let mut creator = Creator::spawn(&scene, true);
     creator.wait_for("ready");
@@ -100,22 +96,22 @@ fn g_a_detached_sandbox_outlives_its_killed_creator() {
     let info = Control::connect(&scene.dir("a")).unwrap().request(&Request::Info, Some(LIMIT));
     assert!(matches!(info, Ok(Reply::Info { .. })), "{info:?}");
     assert_eq!(scene.info("a").unwrap().status, Status::Running);
-    scene.ask("a", &Request::Stop { timeout_ms: 1000 });
+    scene.end("a", &Request::Stop { timeout_ms: 1000 });
     assert_eq!(scene.info("a").unwrap().status, Status::Stopped);
     scene.assert_nothing_left("a");
 }
 
 #[test]
-fn b7_the_machine_dies_with_a_killed_runner_and_the_next_call_cleans_up() {
+fn b7_machine_dies_with_its_runner_next_call_cleans_up() {
     let scene = Scene::new();
     scene.create(scene.config("a")).unwrap();
     let waiting = Control::connect(&scene.dir("a")).unwrap();
     let dir = scene.dir("a");
-    // The runner; and the agent, or the VMM and with QEMU what shows it the image.
+    // The runner, and the agent or the VMM; with QEMU also virtiofsd.
     let expected = if support::driver().to_string() == "qemu" { 3 } else { 2 };
     assert_eq!(processes(&dir).len(), expected, "{:?}", processes(&dir));
     kill(runner_pid(&scene));
-    // The client of a dead runner is told at once, and the lock is free by then.
+    // The client of a dead runner gets the outcome at once, and the lock is free by then.
     let reply = waiting.request(&Request::Wait, Some(LIMIT)).unwrap();
     assert_eq!(support::ended(reply).reason, Reason::Crashed);
     let took =
@@ -124,12 +120,12 @@ fn b7_the_machine_dies_with_a_killed_runner_and_the_next_call_cleans_up() {
     assert_eq!(scene.info("a").unwrap().status, Status::Crashed);
     scene.assert_nothing_left("a");
     scene.create(scene.config("a")).unwrap();
-    scene.ask("a", &Request::Kill);
+    scene.end("a", &Request::Kill);
     scene.assert_nothing_left("a");
 }
 
 #[test]
-fn g_a_runner_that_the_system_asks_to_end_cleans_up() {
+fn g_terminated_runner_cleans_up() {
     let scene = Scene::new();
     scene.create(scene.config("a")).unwrap();
     let waiting = Control::connect(&scene.dir("a")).unwrap();
@@ -141,7 +137,7 @@ fn g_a_runner_that_the_system_asks_to_end_cleans_up() {
 }
 
 #[test]
-fn b7_a_killed_machine_is_a_crash_that_is_cleaned_up_at_once() {
+fn b7_killed_machine_is_a_crash_cleaned_up_at_once() {
     let scene = Scene::new();
     scene.create(scene.config("a")).unwrap();
     let agent = agent_pid(&scene);
@@ -156,10 +152,10 @@ fn b7_a_killed_machine_is_a_crash_that_is_cleaned_up_at_once() {
 
 #[test]
 #[ignore = "waits for more than a minute: make check runs it"]
-fn b7_a_machine_that_hangs_is_a_crash_that_is_cleaned_up() {
+fn b7_hung_machine_is_a_crash_that_is_cleaned_up() {
     let scene = Scene::new();
     let config = scene.config("a");
-    // Asked every 10 s, it has 60 s for an answer, or as long as for its start.
+    // A ping every 10 s, 60 s or the boot timeout for the pong.
     let limit =
         Duration::from_secs(10) + config.boot_timeout().max(Duration::from_secs(60)) + LIMIT;
     scene.create(config).unwrap();
@@ -173,7 +169,7 @@ fn b7_a_machine_that_hangs_is_a_crash_that_is_cleaned_up() {
     assert_eq!(scene.info("a").unwrap().status, Status::Crashed);
 }
 
-/// The container's main process, as the OCI runtime wrote it down; or the VMM.
+/// Returns the container's main process, from the OCI runtime's pid file; or the VMM.
 fn agent_pid(scene: &Scene) -> u32 {
     if support::driver().to_string() == "container" {
         let path = scene.dir("a").bundle().join("pid");
@@ -186,7 +182,7 @@ fn agent_pid(scene: &Scene) -> u32 {
 }
 
 #[test]
-fn b7_g_each_process_of_a_sandbox_that_is_killed_takes_the_others_along() {
+fn b7_g_each_killed_process_takes_the_others_along() {
     let scene = Scene::new();
     let dir = scene.dir("a");
     let mut killed = 0;
@@ -202,15 +198,15 @@ fn b7_g_each_process_of_a_sandbox_that_is_killed_takes_the_others_along() {
         killed += 1;
     }
     assert!(killed >= 2, "it killed {killed}");
-    scene.ask("a", &Request::Kill);
+    scene.end("a", &Request::Kill);
     scene.assert_nothing_left("a");
 }
 
 #[test]
-fn g_killed_at_random_moments_nothing_is_left_and_the_name_is_free() {
+fn g_random_kills_leave_nothing_and_free_the_name() {
     let scene = Scene::new();
     let dir = scene.dir("a");
-    // Of a runtime, which the first one that starts makes.
+    // The probe of the OCI runtime, by the first start.
     let trial = SandboxDir::open(&scene.home.path().join("cache/trial")).unwrap();
     let rounds = std::env::var("MSB_TEST_KILLS").map_or(20, |text| text.parse().unwrap());
     for round in 0..rounds {
@@ -225,7 +221,7 @@ fn g_killed_at_random_moments_nothing_is_left_and_the_name_is_free() {
                 let mut pids = victims.iter().filter_map(|line| {
                     line.strip_prefix("/proc/")?.split(':').next()?.parse().ok()
                 });
-                // The runner, or what came last of its descendants.
+                // The runner, or its latest descendant.
                 let victim = if part == 1 { pids.next() } else { pids.next_back() };
                 victim.into_iter().for_each(kill);
                 creator.kill();
@@ -234,7 +230,7 @@ fn g_killed_at_random_moments_nothing_is_left_and_the_name_is_free() {
         eventually("the runner is gone", LIMIT, || {
             !processes(&dir).iter().any(|line| line.contains("msb-runner"))
         });
-        // A runner that was only being executed at that moment finds out by itself.
+        // A runner that was just being executed notices by itself.
         eventually("the sandbox is gone", LIMIT, || {
             let left = list(&scene.home, Some(&scene.companions)).unwrap();
             let log = || std::fs::read_to_string(dir.runner_log()).unwrap_or_default();
@@ -248,22 +244,22 @@ fn g_killed_at_random_moments_nothing_is_left_and_the_name_is_free() {
         scene.create(scene.config("a")).unwrap_or_else(|error| panic!("round {round}: {error}"));
         assert!(!trial.path().exists(), "round {round}");
         assert_eq!(groups(trial.id()), Vec::<PathBuf>::new(), "round {round}");
-        scene.ask("a", &Request::Kill);
+        scene.end("a", &Request::Kill);
         scene.assert_nothing_left("a");
     }
 }
 
 #[test]
-fn g_a_name_is_free_at_once_when_the_creator_of_an_attached_sandbox_was_killed() {
+fn g_name_is_free_at_once_after_the_creator_was_killed() {
     let scene = Scene::new();
-    // Its runner removes it at this very moment, and must not remove what is made in its place.
+    // Its runner removes it concurrently, and must not remove the new one.
     for _ in 0..20 {
         let mut creator = Creator::spawn(&scene, false);
         creator.wait_for("ready");
         creator.kill();
         scene.create(scene.config("a")).unwrap();
         assert_eq!(scene.info("a").unwrap().status, Status::Running);
-        scene.ask("a", &Request::Kill);
+        scene.end("a", &Request::Kill);
     }
     let name = "a".parse().unwrap();
     msb_state::remove(&scene.home, &name, false, &scene.companions).unwrap();
@@ -272,7 +268,7 @@ fn g_a_name_is_free_at_once_when_the_creator_of_an_attached_sandbox_was_killed()
 }
 
 #[test]
-fn g_all_of_this_holds_for_an_ordinary_user() {
+fn g_all_tests_pass_for_an_ordinary_user() {
     if support::is_root() {
         support::run_tests_as_ordinary_user();
     }

@@ -1,4 +1,4 @@
-//! Promises G and I: sandboxes are created, looked at, ended and removed by name.
+//! Promises G and I: sandboxes are created, inspected, ended and removed by name.
 
 mod support;
 
@@ -13,11 +13,11 @@ use support::{LIMIT, Scene, snapshot};
 const STOP: Request = Request::Stop { timeout_ms: 5000 };
 
 #[test]
-fn g_a_sandbox_is_created_stopped_started_again_and_removed() {
+fn g_sandbox_is_created_stopped_restarted_and_removed() {
     let scene = Scene::new();
-    let begin = Instant::now();
+    let started = Instant::now();
     let ready = scene.create(scene.config("a")).unwrap();
-    println!("ready after {:?}", begin.elapsed());
+    println!("ready after {:?}", started.elapsed());
     let isolation = match ready.driver.as_str() {
         "container" => Isolation::Container,
         "krun" => Isolation::Hardware,
@@ -28,19 +28,19 @@ fn g_a_sandbox_is_created_stopped_started_again_and_removed() {
     assert_eq!(isolation == Isolation::Container, ready.driver == "container");
     assert_eq!(scene.info("a").unwrap().status, Status::Running);
 
-    let begin = Instant::now();
-    assert_eq!(scene.ask("a", &STOP).reason, Reason::Stopped);
-    println!("stopped after {:?}", begin.elapsed());
+    let started = Instant::now();
+    assert_eq!(scene.end("a", &STOP).reason, Reason::Stopped);
+    println!("stopped after {:?}", started.elapsed());
     let info = scene.info("a").unwrap();
     assert_eq!((info.status, info.outcome.unwrap().reason), (Status::Stopped, Reason::Stopped));
     scene.assert_nothing_left("a");
 
     let name = "a".parse().unwrap();
-    let begin = Instant::now();
+    let started = Instant::now();
     start(&scene.home, &name, &scene.companions).unwrap().wait().unwrap();
-    println!("ready again after {:?}", begin.elapsed());
+    println!("ready again after {:?}", started.elapsed());
     assert_eq!(scene.info("a").unwrap().status, Status::Running);
-    assert_eq!(scene.ask("a", &Request::Kill).reason, Reason::Killed);
+    assert_eq!(scene.end("a", &Request::Kill).reason, Reason::Killed);
     scene.assert_nothing_left("a");
 
     remove(&scene.home, &name, false, &scene.companions).unwrap();
@@ -50,19 +50,19 @@ fn g_a_sandbox_is_created_stopped_started_again_and_removed() {
 }
 
 #[test]
-fn g_names_are_taken_by_running_and_by_detached_sandboxes_only() {
+fn g_only_running_and_detached_sandboxes_hold_names() {
     let scene = Scene::new();
     let again = |config| scene.create(config).map(|_| ()).map_err(|error| error.kind());
     scene.create(scene.config("a")).unwrap();
     assert_eq!(again(scene.config("a")), Err(ErrorKind::SandboxAlreadyExists));
-    scene.ask("a", &Request::Kill);
-    assert_eq!(again(scene.config("a")), Ok(()), "what is left of an attached one is no obstacle");
-    scene.ask("a", &STOP);
+    scene.end("a", &Request::Kill);
+    assert_eq!(again(scene.config("a")), Ok(()), "leftovers of an attached one are no obstacle");
+    scene.end("a", &STOP);
 
     let mut detached = scene.config("d");
     detached.detached = true;
     scene.create(detached.clone()).unwrap();
-    scene.ask("d", &STOP);
+    scene.end("d", &STOP);
     assert_eq!(again(detached.clone()), Err(ErrorKind::SandboxAlreadyExists));
     assert_eq!(scene.info("d").unwrap().status, Status::Stopped);
 
@@ -81,7 +81,7 @@ fn g_names_are_taken_by_running_and_by_detached_sandboxes_only() {
 }
 
 #[test]
-fn g_of_creators_that_race_for_a_name_exactly_one_wins() {
+fn g_exactly_one_racing_creator_wins_a_name() {
     let scene = Scene::new();
     for _ in 0..5 {
         let results: Vec<_> = std::thread::scope(|scope| {
@@ -94,19 +94,19 @@ fn g_of_creators_that_race_for_a_name_exactly_one_wins() {
         for error in results.into_iter().filter_map(Result::err) {
             assert_eq!(error.kind(), ErrorKind::SandboxAlreadyExists);
         }
-        scene.ask("a", &Request::Kill);
+        scene.end("a", &Request::Kill);
     }
     scene.assert_nothing_left("a");
 }
 
 #[test]
-fn g_a_sandbox_that_is_coming_up_can_be_removed() {
+fn g_sandbox_can_be_removed_while_it_starts() {
     let scene = Scene::new();
     for round in 0..20 {
-        let pending = scene.begin(scene.config("a")).unwrap();
-        // Who creates it cleans up after a start that failed, at the same time.
+        let pending = scene.start(scene.config("a")).unwrap();
+        // The creator cleans up the failed start concurrently.
         let creating = std::thread::spawn(move || pending.wait());
-        // At any moment of the start, which takes about 70 ms.
+        // Spread over the start, which takes about 70 ms.
         std::thread::sleep(Duration::from_millis(round * 4));
         msb_state::remove(&scene.home, &"a".parse().unwrap(), true, &scene.companions).unwrap();
         if let Err(error) = creating.join().unwrap() {
@@ -118,7 +118,7 @@ fn g_a_sandbox_that_is_coming_up_can_be_removed() {
 }
 
 #[test]
-fn g_failures_to_start_are_typed_and_leave_nothing() {
+fn g_boot_failures_are_typed_and_leave_nothing() {
     let scene = Scene::new();
     let kind = |change: &dyn Fn(&mut msb_state::SandboxConfig)| {
         let mut config = scene.config("a");
@@ -128,12 +128,12 @@ fn g_failures_to_start_are_typed_and_leave_nothing() {
         println!("{error}");
         error.kind()
     };
-    let mut by_itself = scene.config("a");
-    by_itself.driver = DriverChoice::Auto;
-    match scene.create(by_itself) {
+    let mut auto = scene.config("a");
+    auto.driver = DriverChoice::Auto;
+    match scene.create(auto) {
         Ok(ready) => {
             assert_eq!(ready.isolation, Isolation::Hardware);
-            scene.ask("a", &Request::Kill);
+            scene.end("a", &Request::Kill);
             msb_state::remove(&scene.home, &"a".parse().unwrap(), true, &scene.companions).unwrap();
         }
         Err(error) => assert_eq!(error.kind(), ErrorKind::NoDriver),
@@ -141,7 +141,7 @@ fn g_failures_to_start_are_typed_and_leave_nothing() {
     assert_eq!(kind(&|c| c.driver = DriverChoice::Named("x".into())), ErrorKind::NoDriver);
     assert_eq!(kind(&|c| c.network = true), ErrorKind::InvalidConfig);
     assert_eq!(kind(&|c| c.boot_timeout_ms = Some(1)), ErrorKind::BootFailed);
-    // Without control groups no container can be limited; no machine boots with so little.
+    // Without cgroups a container has no limit; no machine boots with so little memory.
     if !support::is_root() || support::driver().to_string() != "container" {
         assert_eq!(kind(&|c| c.memory_mib = Some(64)), ErrorKind::InvalidConfig);
     }
@@ -150,7 +150,7 @@ fn g_failures_to_start_are_typed_and_leave_nothing() {
 }
 
 #[test]
-fn g_the_image_is_never_written() {
+fn g_image_is_never_written() {
     let scene = Scene::new();
     for directory in ["etc", "proc", "usr/bin"] {
         fs::create_dir_all(scene.image().join(directory)).unwrap();
@@ -158,12 +158,12 @@ fn g_the_image_is_never_written() {
     fs::write(scene.image().join("etc/hosts"), "mine").unwrap();
     let before = snapshot(&scene.image());
     scene.create(scene.config("a")).unwrap();
-    scene.ask("a", &STOP);
+    scene.end("a", &STOP);
     assert_eq!(snapshot(&scene.image()), before);
 }
 
 #[test]
-fn i_odd_paths_of_images_and_long_paths_of_the_home_work() {
+fn i_odd_image_paths_and_a_long_home_path_work() {
     use std::os::unix::ffi::OsStrExt;
     let long = format!("home {}/{}:,\\", "h".repeat(100), "i".repeat(100));
     let scene = Scene::with_home(&long);
@@ -174,20 +174,20 @@ fn i_odd_paths_of_images_and_long_paths_of_the_home_work() {
         let mut config = scene.config("a");
         config.image = image.into();
         scene.create(config).unwrap();
-        scene.ask("a", &Request::Kill);
+        scene.end("a", &Request::Kill);
     }
     let image = scene.scratch.path().join(std::ffi::OsStr::from_bytes(b"not\xffutf8\n"));
     fs::create_dir(&image).unwrap();
     let mut config = scene.config("a");
     config.image = image.into();
     scene.create(config).unwrap();
-    scene.ask("a", &Request::Kill);
+    scene.end("a", &Request::Kill);
     scene.assert_nothing_left("a");
 }
 
 #[test]
-fn g_limits_hold_and_the_agent_has_a_control_group_of_its_own() {
-    // A machine has its limits by its size, which tests/machines.rs looks at from within.
+fn g_limits_hold_and_the_agent_has_its_own_cgroup() {
+    // A machine's limits are its size, which tests/machines.rs checks from inside.
     if !support::is_root() || support::driver().to_string() != "container" {
         return;
     }
@@ -220,17 +220,17 @@ fn g_limits_hold_and_the_agent_has_a_control_group_of_its_own() {
         fs::write(own.join("exec/cgroup.procs"), pid.trim()).unwrap();
         assert!(fs::read_dir(inside.join("sys/fs/cgroup")).unwrap().count() > 0);
     }
-    scene.ask("a", &Request::Kill);
+    scene.end("a", &Request::Kill);
     scene.assert_nothing_left("a");
 }
 
 #[test]
-fn g_what_cannot_be_read_hides_no_other_and_is_not_overwritten() {
+fn g_unreadable_sandbox_is_listed_and_kept() {
     let scene = Scene::new();
     let mut config = scene.config("a");
     config.detached = true;
     scene.create(config.clone()).unwrap();
-    scene.ask("a", &STOP);
+    scene.end("a", &STOP);
     fs::write(scene.dir("a").config(), "{\"from\": \"the future\"}").unwrap();
     scene.create(scene.config("b")).unwrap();
     let listed = list(&scene.home, Some(&scene.companions)).unwrap();
@@ -240,11 +240,11 @@ fn g_what_cannot_be_read_hides_no_other_and_is_not_overwritten() {
     let refused = scene.create(config).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::SandboxAlreadyExists);
     remove(&scene.home, &"a".parse().unwrap(), false, &scene.companions).unwrap();
-    scene.ask("b", &Request::Kill);
+    scene.end("b", &Request::Kill);
 }
 
 #[test]
-fn g_the_doctor_knows_the_drivers() {
+fn g_doctor_reports_the_drivers() {
     let scene = Scene::new();
     let report = msb_state::doctor(&scene.home, &scene.companions).unwrap();
     let container = report.drivers.iter().find(|report| report.name == "container").unwrap();
@@ -253,7 +253,7 @@ fn g_the_doctor_knows_the_drivers() {
 }
 
 #[test]
-fn g_a_sandbox_ends_when_its_time_is_over_and_when_it_is_idle() {
+fn g_sandbox_ends_by_duration_and_by_idle_timeout() {
     let scene = Scene::new();
     let mut config = scene.config("a");
     config.max_duration_ms = Some(300);
@@ -261,8 +261,8 @@ fn g_a_sandbox_ends_when_its_time_is_over_and_when_it_is_idle() {
     idle.idle_timeout_ms = Some(400);
     scene.create(config).unwrap();
     scene.create(idle).unwrap();
-    assert_eq!(scene.end_of("a").reason, Reason::MaxDuration);
-    assert_eq!(scene.end_of("b").reason, Reason::Idle);
+    assert_eq!(scene.wait("a").reason, Reason::MaxDuration);
+    assert_eq!(scene.wait("b").reason, Reason::Idle);
     for name in ["a", "b"] {
         assert_eq!(scene.info(name).unwrap().status, Status::Stopped);
         scene.assert_nothing_left(name);
@@ -270,26 +270,26 @@ fn g_a_sandbox_ends_when_its_time_is_over_and_when_it_is_idle() {
 }
 
 #[test]
-fn i_garbage_on_the_control_socket_is_refused_and_harms_nothing() {
+fn i_garbage_on_the_control_socket_is_refused() {
     use std::io::{BufRead, BufReader, Write};
     let scene = Scene::new();
     scene.create(scene.config("a")).unwrap();
     let connect = || Control::connect(&scene.dir("a")).unwrap();
     for garbage in [&b"\n"[..], b"{}\n", b"\xff\xfe\n", b"{\"op\":\"fly\"}\n", &[b'x'; 70_000]] {
         let mut stream = connect().stream().unwrap();
-        // A line that is too long is cut off, which the writer may notice.
+        // The server may close the connection before a long line is sent.
         let _ = stream.write_all(garbage);
-        let mut answer = String::new();
-        let _ = BufReader::new(stream).read_line(&mut answer);
-        assert!(answer.contains("refused"), "{answer}");
+        let mut reply = String::new();
+        let _ = BufReader::new(stream).read_line(&mut reply);
+        assert!(reply.contains("refused"), "{reply}");
     }
     let info = connect().request(&Request::Info, Some(LIMIT)).unwrap();
     assert!(matches!(info, msb_state::Reply::Info { .. }), "{info:?}");
-    scene.ask("a", &Request::Kill);
+    scene.end("a", &Request::Kill);
 }
 
 #[test]
-fn g_all_of_this_holds_for_an_ordinary_user() {
+fn g_all_tests_pass_for_an_ordinary_user() {
     if !support::is_root() {
         return;
     }

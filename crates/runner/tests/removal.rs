@@ -1,10 +1,6 @@
-//! Promise J6: a sandbox can always be removed, whatever it has left.
+//! Promise J6: a sandbox can always be removed, whatever files it has.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test that cannot go on fails, also outside of the functions marked as tests"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -17,19 +13,19 @@ use std::path::Path;
 use std::process::Command;
 use support::{Scene, is_root, run_tests_as_ordinary_user};
 
-/// A place in memory: on a disk that is mounted with `discard`, the removal of each directory
-/// waits for the device.
+/// A fixture in memory: on a disk mounted with `discard`, the removal of each directory waits for
+/// the device.
 fn scene() -> (Scene, tempfile::TempDir) {
     let home = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     (Scene::with_home(home.path().join("home").to_str().unwrap()), home)
 }
 
-/// A sandbox that is not running, with a tree in its upper layer.
+/// Creates a stopped sandbox with a tree in its upper layer.
 fn stopped_with(scene: &Scene, name: &str, fill: impl FnOnce(&Path)) {
     let mut config = scene.config(name);
     config.detached = true;
     scene.create(config).unwrap();
-    scene.ask(name, &Request::Kill);
+    scene.end(name, &Request::Kill);
     let upper = scene.dir(name).upper();
     fs::create_dir_all(&upper).unwrap();
     fill(&upper);
@@ -44,8 +40,8 @@ fn nest(top: &Path, depth: usize, name: &str) {
     }
 }
 
-/// Removes sandboxes with a small stack and a small table of descriptors, which the runner gets as
-/// well: the body of a host program.
+/// Removes sandboxes with a small stack and few descriptors, which the runner inherits: the body of
+/// a host program.
 #[test]
 #[ignore = "started by other tests"]
 fn helper_remover() {
@@ -73,8 +69,8 @@ fn remove_all(home: &Home, names: &str) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "helper_remover", "--ignored", "--nocapture"]);
     let output = command.env("TEST_HOME", home.path()).env("TEST_NAMES", names).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {said}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {stderr}", output.status);
 }
 
 #[test]
@@ -99,7 +95,7 @@ fn j6_removal_without_a_runner_is_a_typed_error() {
     let error = remove(&scene.home, &"a".parse().unwrap(), false, &none).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(error.to_string().starts_with("cannot run /nonexistent/msb-runner: "), "{error}");
-    // The name is free all the same, and the files go with the next call that has a runner.
+    // The name is free, and the next call with a runner removes the files.
     assert_eq!(scene.info("a").unwrap_err().kind(), ErrorKind::SandboxNotFound);
     assert!(list(&scene.home, None).unwrap().is_empty());
     assert_eq!(fs::read_dir(scene.home.sandboxes()).unwrap().count(), 1);
@@ -114,7 +110,7 @@ fn j6_sandbox_with_a_deep_tree_can_be_replaced() {
     let options = msb_state::CreateOptions { replace: true };
     let config = scene.config("a");
     msb_state::create(&scene.home, config, options, &scene.companions).unwrap().wait().unwrap();
-    scene.ask("a", &Request::Kill);
+    scene.end("a", &Request::Kill);
     assert!(!scene.dir("a").upper().join("d").exists(), "a tree of the replaced sandbox is left");
 }
 

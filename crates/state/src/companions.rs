@@ -25,8 +25,8 @@ impl Companions {
     }
 }
 
-/// Finds a program: the path in `variable`, else beside the library, beside the running program, and
-/// in `PATH`.
+/// Finds a program: the path in `variable`, else beside the library, beside the running program,
+/// and in `PATH`.
 ///
 /// Beside means in the same directory, or in the subdirectories of an installation or the build
 /// tree. The library comes first, since its companions have to be of its version.

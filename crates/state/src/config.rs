@@ -145,8 +145,8 @@ impl DriverChoice {
     }
 }
 
-/// Returns the boot timeout: the caller's, else `MSB_BOOT_TIMEOUT` in whole seconds, else `None` for
-/// the default.
+/// Returns the boot timeout: the caller's, else `MSB_BOOT_TIMEOUT` in whole seconds, else `None`
+/// for the default.
 pub fn resolve_boot_timeout(explicit_ms: Option<u64>) -> Result<Option<u64>> {
     let set = std::env::var_os("MSB_BOOT_TIMEOUT").filter(|text| !text.is_empty());
     let (None, Some(text)) = (explicit_ms, set) else { return Ok(explicit_ms) };

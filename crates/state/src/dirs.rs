@@ -66,8 +66,8 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
 /// Prefix of a directory that is being removed, which no sandbox's name has.
 const RETIRED: &str = ".removed-";
 
-/// Renames the directory of a sandbox out of the way of its name and returns the new path; `None` if
-/// it does not exist. The caller holds its lock.
+/// Renames the directory of a sandbox out of the way of its name and returns the new path; `None`
+/// if it does not exist. The caller holds its lock.
 ///
 /// From then on the name is free, and neither sandbox of that name sees files of the other.
 pub(crate) fn set_aside(path: &Path) -> Result<Option<PathBuf>> {

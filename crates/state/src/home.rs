@@ -18,8 +18,8 @@ pub struct Home {
 }
 
 impl Home {
-    /// Returns the home of the environment: `MSB_HOME`, else `microsandbox` in `XDG_STATE_HOME`, else
-    /// in `.local/state` of `HOME`. It is created if needed.
+    /// Returns the home of the environment: `MSB_HOME`, else `microsandbox` in `XDG_STATE_HOME`,
+    /// else in `.local/state` of `HOME`. It is created if needed.
     pub fn from_env() -> Result<Self> {
         let set = |key| std::env::var_os(key).filter(|value: &OsString| !value.is_empty());
         let root = if let Some(home) = set("MSB_HOME") {

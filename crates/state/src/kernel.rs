@@ -13,9 +13,9 @@ const NEWEST: &str = "linux-image-cloud-amd64";
 /// The prefix of that kernel's package.
 const KERNEL: &str = "linux-image-";
 
-/// Downloads Debian's newest kernel for virtual machines with `apt-get download` and unpacks it into
-/// `folder`, which it replaces. Needs no privileges: nothing is installed, and missing package lists
-/// are downloaded to a private directory. Returns the kernel's path.
+/// Downloads Debian's newest kernel for virtual machines with `apt-get download` and unpacks it
+/// into `folder`, which it replaces. Needs no privileges: nothing is installed, and missing package
+/// lists are downloaded to a private directory. Returns the kernel's path.
 pub fn fetch_kernel(folder: &Path) -> Result<PathBuf> {
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));

@@ -331,8 +331,8 @@ impl Pending {
 
     fn failed(self, failure: Failure) -> Error {
         if self.fresh {
-            // A sandbox that was never ready leaves nothing behind. Report the failure of the start;
-            // a later call sweeps what cannot be removed now.
+            // A sandbox that was never ready leaves nothing behind. Report the failure of the
+            // start; a later call sweeps what cannot be removed now.
             let _ = discard_unless_running(&self.dir, &self.companions);
         }
         failure.into()

@@ -123,7 +123,7 @@ pub(crate) fn own_lifeline() -> std::result::Result<OwnedFd, Errno> {
         result => return result,
     }
     if LIFELINE.get().is_none() {
-        // The pipe of a thread that was faster is as good.
+        // Another thread's pipe is equivalent.
         let _ = LIFELINE.set(pipe_with(PipeFlags::CLOEXEC)?);
     }
     let (read, _) = LIFELINE.get().ok_or(Errno::IO)?;

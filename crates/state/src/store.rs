@@ -217,8 +217,8 @@ fn tidy(dir: &SandboxDir, lock: &SandboxLock, companions: &Companions) -> Result
     result
 }
 
-/// Runs the runner's sweep, which kills and removes what a sandbox left on the host. The caller holds
-/// the maintenance lock.
+/// Runs the runner's sweep, which kills and removes what a sandbox left on the host. The caller
+/// holds the maintenance lock.
 pub(crate) fn clean_leftovers(
     dir: &SandboxDir,
     lock: &SandboxLock,
@@ -266,8 +266,8 @@ fn discard(dir: &SandboxDir, lock: &SandboxLock, companions: &Companions) -> Res
     }
 }
 
-/// Frees the name of a sandbox that is not running. Its files are removed now if that is quick, else
-/// by a later call. The caller holds the maintenance lock.
+/// Frees the name of a sandbox that is not running. Its files are removed now if that is quick,
+/// else by a later call. The caller holds the maintenance lock.
 pub(crate) fn replace(dir: &SandboxDir, companions: &Companions) -> Result<()> {
     if let Some(aside) = set_aside(dir.path())?
         && !remove_known(&aside)

@@ -1,6 +1,6 @@
 //! The disk with the upper layer of a virtual machine.
 
-use crate::process::{Bound, on_path};
+use crate::process::{KillOnDrop, on_path};
 use msb_state::{Error, Failure, check_trusted};
 use std::fs;
 use std::path::Path;
@@ -52,7 +52,7 @@ pub async fn create_disk(path: &Path, mib: u64) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::boot(format!("mkfs.ext4: {error}"));
     let mut child = command.spawn().map_err(failed)?;
     let stderr = child.stderr.take();
-    let status = Bound::new(child).wait(LIMIT).await.map_err(failed)?;
+    let status = KillOnDrop::new(child).wait(LIMIT).await.map_err(failed)?;
     if !status.success() {
         let text = stderr.map(std::io::read_to_string).and_then(Result::ok).unwrap_or_default();
         return Err(Failure::boot(format!("mkfs.ext4: {status}: {text}")));

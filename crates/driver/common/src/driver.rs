@@ -49,8 +49,8 @@ pub enum Root {
 pub enum Users {
     /// The host's users: the runner is the host's root.
     Host,
-    /// Root and a range of users in the sandbox's user namespace, mapped to host ids from this one on:
-    /// the runner is the host's root.
+    /// Root and a range of users in the sandbox's user namespace, mapped to host ids from this one
+    /// on: the runner is the host's root.
     Mapped(u32),
     /// Root and a range of users, in an ordinary user's user namespace.
     Range,

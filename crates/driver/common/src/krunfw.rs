@@ -29,8 +29,8 @@ pub struct Krunfw {
     pub path: PathBuf,
 }
 
-/// Finds libkrunfw: the path in `MSB_LIBKRUNFW`, else beside the running program, else in the system
-/// loader's directories. The error lists them.
+/// Finds libkrunfw: the path in `MSB_LIBKRUNFW`, else beside the running program, else in the
+/// system loader's directories. The error lists them.
 pub fn find_krunfw() -> Result<Krunfw, String> {
     if let Some(named) = env::var_os("MSB_LIBKRUNFW").filter(|path| !path.is_empty()) {
         let path = PathBuf::from(named);

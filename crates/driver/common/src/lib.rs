@@ -1,8 +1,8 @@
 //! The `Driver` trait, and what the drivers share.
 //!
-//! Owns: the traits [`Driver`] and [`Machine`], the choice of a driver, the wait for child processes,
-//! and the parts of a virtual machine: the search for a guest kernel, the disk of the upper layer,
-//! and the guest's options. Does not own: any machine.
+//! Owns: the traits [`Driver`] and [`Machine`], the choice of a driver, the wait for child
+//! processes, and the parts of a virtual machine: the search for a guest kernel, the disk of the
+//! upper layer, and the guest's options. Does not own: any machine.
 
 #![forbid(unsafe_code)]
 
@@ -19,5 +19,5 @@ pub use driver::{BoxFuture, Driver, Exit, Machine, MachineSpec, Root, Users, cho
 pub use guest::{Guest, IMAGE_TAG, MEMORY_MIB, PORT_NAME};
 pub use krunfw::{KernelBundle, Krunfw, find_krunfw};
 pub use kvm::kvm;
-pub use process::{Bound, Ended, kill, on_path, watch};
+pub use process::{ChildExit, KillOnDrop, kill, on_path, watch};
 pub use protection::{apply_limits, largest_file, remove_limits};

@@ -36,12 +36,12 @@ pub fn kill(process: &AsyncFd<OwnedFd>) -> io::Result<()> {
 
 /// A child that is killed on drop.
 #[derive(Debug)]
-pub struct Bound(Child);
+pub struct KillOnDrop(Child);
 
-impl Bound {
+impl KillOnDrop {
     /// Takes ownership of a child.
     pub fn new(child: Child) -> Self {
-        Bound(child)
+        KillOnDrop(child)
     }
 
     /// Waits for the exit; kills the child on timeout.
@@ -59,7 +59,7 @@ impl Bound {
     }
 }
 
-impl Drop for Bound {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         // Both fail if it has been reaped.
         let _ = self.0.kill();
@@ -77,16 +77,16 @@ pub fn on_path(program: &str, also: &[&str]) -> Option<PathBuf> {
 
 /// How a child exited.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
+pub struct ChildExit {
     /// Its exit code; `None` after a signal.
     pub code: Option<i32>,
     /// For people.
     pub text: String,
 }
 
-impl Ended {
+impl ChildExit {
     /// Waits for a child's exit and reaps it. Cancel-safe; do not call it again after it returned.
-    pub async fn of(child: &AsyncFd<OwnedFd>) -> Ended {
+    pub async fn wait(child: &AsyncFd<OwnedFd>) -> ChildExit {
         // Fails only when the runtime shuts down.
         let _ = child.readable().await;
         let ended = waitid(WaitId::PidFd(child.get_ref().as_fd()), WaitIdOptions::EXITED);
@@ -98,6 +98,6 @@ impl Ended {
             (_, Some(signal)) => format!("was killed by signal {signal}"),
             _ => "ended".to_owned(),
         };
-        Ended { code, text }
+        ChildExit { code, text }
     }
 }

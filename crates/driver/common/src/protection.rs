@@ -6,8 +6,8 @@ use msb_jail::{MemoryGroup, Started};
 use msb_state::{Bounds, DEFAULT_DISK_MIB, Failure, Protection, SandboxDir};
 use std::path::Path;
 
-/// Limits the memory of a machine's processes to the guest's and `own_mib` of their own, if there is a
-/// cgroup for it, and returns the machine's walls and limits.
+/// Limits the memory of a machine's processes to the guest's and `own_mib` of their own, if there
+/// is a cgroup for it, and returns the machine's walls and limits.
 pub fn apply_limits(
     spec: &MachineSpec,
     guest: &Guest,

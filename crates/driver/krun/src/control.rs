@@ -94,7 +94,7 @@ mod tests {
         runtime.block_on(async { tokio::time::timeout(limit, future).await.unwrap() })
     }
 
-    async fn begin() -> (tempfile::TempDir, Control, UnixStream) {
+    async fn connect() -> (tempfile::TempDir, Control, UnixStream) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let control = Control::listen(StdListener::bind(&path).unwrap()).unwrap();
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn agent_reports_up_gets_the_time_and_says_bye() {
         run(async {
-            let (_dir, mut control, mut agent) = begin().await;
+            let (_dir, mut control, mut agent) = connect().await;
             assert_eq!(control.phase(), Phase::Silent);
             agent.write_all(UP).await.unwrap();
             let now = agent.read_u64_le().await.unwrap();
@@ -120,10 +120,10 @@ mod tests {
     #[test]
     fn i_phase_follows_the_exact_messages_only() {
         run(async {
-            let (_dir, mut control, mut other) = begin().await;
+            let (_dir, mut control, mut other) = connect().await;
             other.write_all(b"xyz").await.unwrap();
             assert!(control.up().await.is_err());
-            let (_dir, mut control, mut agent) = begin().await;
+            let (_dir, mut control, mut agent) = connect().await;
             agent.write_all(UP).await.unwrap();
             control.up().await.unwrap();
             agent.write_all(b"by").await.unwrap();

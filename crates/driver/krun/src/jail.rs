@@ -1,8 +1,8 @@
 //! The VMM's jail, and the sockets that it shares with the host.
 //!
-//! The sockets are in a separate directory, the only one of the host that the VMM can write to. Once
-//! the agent has started, the host moves its socket out and removes the directory: from then on the
-//! VMM can create nothing on the host.
+//! The sockets are in a separate directory, the only one of the host that the VMM can write to.
+//! Once the agent has started, the host moves its socket out and removes the directory: from then
+//! on the VMM can create nothing on the host.
 
 use crate::vmm::{AGENT_SOCKET, CONTROL_SOCKET, DISK, IMAGE, SOCKETS};
 use msb_driver::{Guest, MachineSpec, Users, largest_file};

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Owns: the probe for libkrun, the VMM's command line, its jail and its exit. Does not own: the
-//! calls into libkrun, which are unsafe and in the runner's `vmm`, nor the guest's side (the agent's
-//! `machine`).
+//! calls into libkrun, which are unsafe and in the runner's `vmm`, nor the guest's side (the
+//! agent's `machine`).
 //!
 //! Invariant: the VMM dies with the runner; an exit is orderly only after the agent's "bye".
 

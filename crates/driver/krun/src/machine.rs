@@ -2,7 +2,7 @@
 
 use crate::control::{Control, Phase};
 use crate::jail::Sockets;
-use msb_driver::{BoxFuture, Ended, Exit, Machine, kill};
+use msb_driver::{BoxFuture, ChildExit, Exit, Machine, kill};
 use msb_jail::Slot;
 use msb_state::{Failure, Protection};
 use std::os::fd::OwnedFd;
@@ -39,7 +39,7 @@ impl Krun {
         if let Some(exit) = &self.exit {
             return exit.clone();
         }
-        let ended = Ended::of(&self.vmm).await;
+        let ended = ChildExit::wait(&self.vmm).await;
         let exit = exit(&ended, self.control.phase());
         self.exit = Some(exit.clone());
         exit
@@ -52,7 +52,7 @@ impl Krun {
                 up.map_err(|error| error.to_string())?;
                 self.sockets.take().map_or(Ok(()), Sockets::publish)
             }
-            exit = async { exit(&Ended::of(&self.vmm).await, Phase::Silent) } => {
+            exit = async { exit(&ChildExit::wait(&self.vmm).await, Phase::Silent) } => {
                 self.exit = Some(exit.clone());
                 Err(format!("{} before its agent started", exit.detail))
             }
@@ -61,7 +61,7 @@ impl Krun {
 }
 
 /// Returns how the machine exited.
-fn exit(vmm: &Ended, phase: Phase) -> Exit {
+fn exit(vmm: &ChildExit, phase: Phase) -> Exit {
     match (vmm.code, phase) {
         (Some(0), Phase::Bye) => {
             Exit { detail: "the guest shut down on request".to_owned(), orderly: true }
@@ -106,8 +106,8 @@ mod tests {
 
     #[test]
     fn b7_only_a_shutdown_is_orderly() {
-        let zero = Ended { code: Some(0), text: "exited with 0".to_owned() };
-        let killed = Ended { code: None, text: "was killed by signal 9".to_owned() };
+        let zero = ChildExit { code: Some(0), text: "exited with 0".to_owned() };
+        let killed = ChildExit { code: None, text: "was killed by signal 9".to_owned() };
         assert!(exit(&zero, Phase::Bye).orderly);
         assert!(!exit(&zero, Phase::Up).orderly);
         assert!(!exit(&killed, Phase::Bye).orderly);

@@ -67,7 +67,7 @@ impl Controllers {
             found.cpu |= has("cpu");
             if has("memory") {
                 found.memory = true;
-                // Version 1 counts swap only if the kernel was told to.
+                // cgroup v1 counts swap only with a kernel option.
                 found.swap = unified || path.join("memory.memsw.limit_in_bytes").exists();
             }
         }

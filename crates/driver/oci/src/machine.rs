@@ -9,7 +9,9 @@ use crate::spec::{AGENT, Container as Description, bounds, counts_apart};
 use crate::stage::wants_user_namespace;
 use crate::sweep::{Leftovers, sweep};
 use command_fds::{CommandFdExt, FdMapping};
-use msb_driver::{Bound, BoxFuture, Driver, Ended, Exit, Machine, MachineSpec, Users, kill, watch};
+use msb_driver::{
+    BoxFuture, ChildExit, Driver, Exit, KillOnDrop, Machine, MachineSpec, Users, kill, watch,
+};
 use msb_state::{
     Bounds, Failure, Isolation, Probe, Protection, SandboxConfig, SandboxDir, bind_in, remove_tree,
 };
@@ -83,7 +85,7 @@ impl ContainerDriver {
             command.spawn().map_err(|error| Failure::boot_io("run", &runtime.program, error))?;
         // The command keeps the passed descriptors open until it is dropped.
         drop(command);
-        let status = Bound::new(child)
+        let status = KillOnDrop::new(child)
             .wait(CALL_LIMIT)
             .await
             .map_err(|error| Failure::boot(format!("{}: {error}", runtime.program.display())))?;
@@ -125,8 +127,8 @@ impl ContainerDriver {
     }
 }
 
-/// Returns the agent's command line. `processes` is the limit for each user; in a user namespace the
-/// kernel counts for each user of that namespace.
+/// Returns the agent's command line. `processes` is the limit for each user; in a user namespace
+/// the kernel counts for each user of that namespace.
 fn arguments(with_group: bool, processes: Option<u64>) -> Vec<String> {
     let mut arguments = vec![AGENT.to_owned(), "--forbid-clone3".to_owned()];
     if let Some(processes) = processes {
@@ -252,7 +254,7 @@ impl Container {
         if let Some(exit) = &self.exit {
             return exit.clone();
         }
-        let ended = Ended::of(&self.init).await;
+        let ended = ChildExit::wait(&self.init).await;
         // The end of a PID namespace's first process kills the others, so the runtime has nothing
         // left to delete. Without this state the sweep does not call it, which saves up to a third
         // of a short run.

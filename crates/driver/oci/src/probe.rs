@@ -6,7 +6,7 @@ use crate::settings::Settings;
 use crate::spec::{AGENT, Container, bounds, counts_apart};
 use crate::stage::{Stage, take_slot, wants_user_namespace};
 use crate::sweep::{Leftovers, sweep};
-use msb_driver::{Bound, Users};
+use msb_driver::{KillOnDrop, Users};
 use msb_jail::Slot;
 use msb_state::{
     Failure, SandboxConfig, SandboxDir, check_trusted, create_private_dir, now_ms, remove_tree,
@@ -179,7 +179,7 @@ async fn run(
     let stderr_file = File::create(&stderr).map_err(|error| text(&error))?;
     command.stdout(Stdio::null()).stderr(stderr_file);
     let child = command.spawn().map_err(|error| text(&error))?;
-    let status = Bound::new(child).wait(CALL_LIMIT).await.map_err(|error| text(&error))?;
+    let status = KillOnDrop::new(child).wait(CALL_LIMIT).await.map_err(|error| text(&error))?;
     if status.success() {
         return Ok(());
     }

@@ -1,8 +1,9 @@
 //! The mount points of the runtime in the root filesystem.
 //!
-//! The root comes from an image and from earlier commands of the sandbox, which may be hostile. Some
-//! runtimes follow its symbolic links onto the host. Every mount point is therefore resolved inside
-//! the root before the runtime runs: a link is refused, and a missing mount point is created.
+//! The root comes from an image and from earlier commands of the sandbox, which may be hostile.
+//! Some runtimes follow its symbolic links onto the host. Every mount point is therefore resolved
+//! inside the root before the runtime runs: a link is refused, and a missing mount point is
+//! created.
 
 use msb_driver::Users;
 use msb_jail::as_owner;
@@ -49,7 +50,7 @@ pub(crate) enum Hosts {
     Written,
     /// The image, and it cannot be written.
     Fixed,
-    /// Nobody, and it cannot be created.
+    /// None, and it cannot be created.
     Missing,
 }
 

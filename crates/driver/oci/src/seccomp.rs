@@ -52,17 +52,17 @@ const DENIED: [&str; 22] = [
 
 /// Fail with `ENOSYS`, so that programs fall back.
 ///
-/// `socketcall` is the multiplexer of 32-bit x86, whose arguments no filter can see. libseccomp would
-/// allow it for every socket call; only a rule of its own denies it, and only with another errno than
-/// the default, since runtimes drop a rule that changes nothing.
+/// `socketcall` is the multiplexer of 32-bit x86, whose arguments no filter can see. libseccomp
+/// would allow it for every socket call; only a rule of its own denies it, and only with another
+/// errno than the default, since runtimes drop a rule that changes nothing.
 const NOT_IMPLEMENTED: [&str; 3] = ["io_setup", "io_uring_setup", "socketcall"];
 
 /// Calls that the rules below replace.
 const OWN: [&str; 3] = ["clone", "clone3", "socket"];
 
 /// Allowed socket families as mask and value of the lower 32 bits, the only ones that the kernel
-/// reads: below 64 without netlink (16), AF_ALG (38) and AF_VSOCK (40), which reaches the hypervisor
-/// if the host itself is a guest.
+/// reads: below 64 without netlink (16), AF_ALG (38) and AF_VSOCK (40), which reaches the
+/// hypervisor if the host itself is a guest.
 const FAMILIES: [(u64, u64); 12] = [
     (0xffff_fff0, 0),
     (0xffff_ffff, 17),

@@ -128,8 +128,8 @@ impl Container<'_> {
             .capabilities(capabilities)
             .no_new_privileges(true)
             .build()?;
-        // Inherited from the runner and lowered by the agent: to set them here takes CAP_SYS_RESOURCE
-        // over a process in another user namespace, which not every root has.
+        // Inherited from the runner and lowered by the agent: to set them here takes
+        // CAP_SYS_RESOURCE over a process in another user namespace, which not every root has.
         process.set_rlimits(None);
         Ok(process)
     }

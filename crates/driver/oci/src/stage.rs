@@ -47,8 +47,8 @@ pub struct Stage {
 impl Stage {
     /// Mounts the tmpfs for a container whose host ids start at `start`.
     ///
-    /// Call it in a private mount namespace, after the ids were reserved: it hides their lock files.
-    /// `used` are paths that the caller still opens by name.
+    /// Call it in a private mount namespace, after the ids were reserved: it hides their lock
+    /// files. `used` are paths that the caller still opens by name.
     pub fn mount(start: u32, used: &[&Path]) -> Result<Stage, Failure> {
         if let Some(path) = used.iter().find(|path| path.starts_with(MOUNT_POINT)) {
             return Err(Failure::boot(format!(

@@ -1,9 +1,9 @@
-//! Removes what a container left behind, whatever was killed before.
+//! Removes what a container left behind.
 
 use crate::cgroup;
 use crate::runtime::{CALL_LIMIT, Runtime};
 use crate::settings::Settings;
-use msb_driver::Bound;
+use msb_driver::KillOnDrop;
 use msb_state::{Failure, remove_tree};
 use std::path::PathBuf;
 use std::{fs, io};
@@ -52,7 +52,7 @@ async fn delete(settings: &Settings, leftovers: &Leftovers<'_>) {
     command.args(["delete", "--force"]).arg(leftovers.id);
     match command.spawn() {
         Ok(child) => {
-            if let Err(error) = Bound::new(child).wait(CALL_LIMIT).await {
+            if let Err(error) = KillOnDrop::new(child).wait(CALL_LIMIT).await {
                 tracing::warn!(%error, "the runtime could not delete the container");
             }
         }

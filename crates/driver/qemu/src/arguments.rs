@@ -108,8 +108,8 @@ impl Machine<'_> {
             add(&["console=ttyS0", "cryptomgr.notests"]);
         }
         if self.acceleration == Acceleration::Tcg {
-            // Code is translated again at each new address; and on a busy host the kernel's check of
-            // the timer may fail, which is a panic.
+            // Code is translated again at each new address; and on a busy host the kernel's check
+            // of the timer may fail, which is a panic.
             add(&["norandmaps", "no_timer_check"]);
             // A microvm has no clock for calibration; the guest reads the host's counter.
             if self.is_microvm()

@@ -321,8 +321,8 @@ impl Driver for QemuDriver {
     }
 
     fn sweep<'a>(&'a self, dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
-        // Both processes died with their runner, and their files are in directories that every sweep
-        // removes.
+        // Both processes died with their runner, and their files are in directories that every
+        // sweep removes.
         Box::pin(std::future::ready(remove_limits(dir)))
     }
 }

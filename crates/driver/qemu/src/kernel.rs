@@ -22,8 +22,8 @@ pub(crate) enum Kernel {
 }
 
 impl Kernel {
-    /// Finds a kernel: the path in `MSB_KERNEL`, else libkrunfw, else the one that `msb setup kernel`
-    /// unpacked in `home`, else a cloud kernel in `/boot`. The error lists what was tried.
+    /// Finds a kernel: the path in `MSB_KERNEL`, else libkrunfw, else the one that `msb setup
+    /// kernel` unpacked in `home`, else a cloud kernel in `/boot`. The error lists what was tried.
     pub(crate) fn find(home: &Path) -> Result<Kernel, String> {
         if let Some(named) = env::var_os("MSB_KERNEL").filter(|path| !path.is_empty()) {
             let path = PathBuf::from(named);

@@ -1,5 +1,5 @@
-//! The driver that runs a sandbox as a virtual machine of QEMU, with hardware virtualisation if there
-//! is any, else emulated.
+//! The driver that runs a sandbox as a virtual machine of QEMU, with hardware virtualisation if
+//! there is any, else emulated.
 //!
 //! ```text
 //!  msb-runner ─ relay ══ virtio-serial ══ agent (PID 1)
@@ -13,8 +13,8 @@
 //! Invariant: both processes die with the runner and with each other; an exit is orderly only after
 //! the agent's shutdown message.
 //!
-//! Emulation has to be requested by name: QEMU's documentation does not call its emulator a security
-//! boundary.
+//! Emulation has to be requested by name: QEMU's documentation does not call its emulator a
+//! security boundary.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! A running machine: two processes and a relay, of which none outlives the others.
 
 use crate::qmp::ShutdownReason;
-use msb_driver::{BoxFuture, Ended, Exit, Machine, kill, watch};
+use msb_driver::{BoxFuture, ChildExit, Exit, Machine, kill, watch};
 use msb_jail::Slot;
 use msb_relay::{End, RelayError};
 use msb_state::{Failure, Protection};
@@ -38,8 +38,8 @@ pub(crate) struct Qemu {
     /// The relay's result, once it has ended.
     relay_end: Option<RelayEnd>,
     /// virtiofsd's exit, if it came first.
-    files_ended: Option<Ended>,
-    qemu_ended: Option<Ended>,
+    files_ended: Option<ChildExit>,
+    qemu_ended: Option<ChildExit>,
     exit: Option<Exit>,
     protection: Protection,
     /// Released when both processes have been killed.
@@ -85,8 +85,8 @@ impl Qemu {
                 return exit;
             }
             tokio::select! {
-                ended = Ended::of(&self.qemu) => self.qemu_ended = Some(ended),
-                ended = Ended::of(&self.files), if self.files_ended.is_none() => {
+                ended = ChildExit::wait(&self.qemu) => self.qemu_ended = Some(ended),
+                ended = ChildExit::wait(&self.files), if self.files_ended.is_none() => {
                     // It also exits with QEMU, whose exit is seen a moment later.
                     self.files_ended = Some(ended);
                     self.end_qemu().await;
@@ -106,7 +106,7 @@ impl Qemu {
         }
     }
 
-    async fn conclude(&mut self, qemu: Ended) -> Exit {
+    async fn conclude(&mut self, qemu: ChildExit) -> Exit {
         if self.relay_end.is_none() {
             // QEMU's end is closed, so the relay only forwards the last bytes.
             let end = timeout(2 * EXIT_GRACE, &mut self.relay).await;
@@ -114,21 +114,21 @@ impl Qemu {
         }
         if self.files_ended.is_none() {
             end(&self.files);
-            self.files_ended = Some(Ended::of(&self.files).await);
+            self.files_ended = Some(ChildExit::wait(&self.files).await);
             return self.exit(&qemu, None);
         }
         self.exit(&qemu, self.files_ended.as_ref())
     }
 
-    fn exit(&self, qemu: &Ended, files: Option<&Ended>) -> Exit {
+    fn exit(&self, qemu: &ChildExit, files: Option<&ChildExit>) -> Exit {
         exit(qemu, files, self.relay_end.as_ref(), self.reason.get().as_deref())
     }
 }
 
 /// Returns how the machine exited. `files` is virtiofsd's exit if it came first.
 fn exit(
-    qemu: &Ended,
-    files: Option<&Ended>,
+    qemu: &ChildExit,
+    files: Option<&ChildExit>,
     relay: Option<&RelayEnd>,
     reason: Option<&str>,
 ) -> Exit {
@@ -188,9 +188,9 @@ impl Drop for Qemu {
 mod tests {
     use super::*;
 
-    fn ended(code: Option<i32>) -> Ended {
+    fn ended(code: Option<i32>) -> ChildExit {
         let text = code.map_or("was killed by signal 9".to_owned(), |c| format!("exited with {c}"));
-        Ended { code, text }
+        ChildExit { code, text }
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub(crate) fn needed(folder: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(order)
 }
 
-/// Returns the name of a path: `kernel/fs/fuse/virtiofs.ko` is `virtiofs`. `-` and `_` are the same.
+/// Returns the name of a path: `kernel/fs/fuse/virtiofs.ko` is `virtiofs`. `-` and `_` are the
+/// same.
 fn name_of(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.split(".ko").next().unwrap_or(file).replace('-', "_")

@@ -113,9 +113,10 @@ pub(super) fn load_kernel(path: &Path) -> Result<(), KrunError> {
     Err(KrunError { what: "load libkrunfw", why })
 }
 
-/// Adds a root filesystem with the agent and its mount points only: the image needs no file of ours.
+/// Adds a root filesystem with the agent and its mount points only: the image needs no file of
+/// ours.
 fn root(context: u32, agent: Vec<u8>) -> Result<(), KrunError> {
-    // SAFETY: the tag ends in NUL; no path stands for a filesystem without files of the host.
+    // SAFETY: the tag ends in NUL; a null path is a filesystem without files of the host.
     let added =
         unsafe { krun::krun_add_virtiofs4(context, ROOT.as_ptr(), ptr::null(), 0, false, 0) };
     check("add the root filesystem", added)?;

@@ -1,11 +1,11 @@
-//! What the tests share: a home of their own, an image, and eyes for what is left behind.
+//! What the tests share: a home, an image, and the search for leftovers.
 
 #![allow(dead_code, reason = "no test uses all of it")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test that cannot go on fails, also in what it shares with others"
+    reason = "a test fails by panicking"
 )]
 
 use msb_state::{
@@ -17,7 +17,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A place for one test.
+/// The fixture of a test.
 pub(crate) struct Scene {
     pub(crate) scratch: tempfile::TempDir,
     pub(crate) home: Home,
@@ -44,12 +44,12 @@ impl Scene {
         config(name.parse().unwrap(), self.image())
     }
 
-    pub(crate) fn begin(&self, config: SandboxConfig) -> msb_state::Result<Pending> {
+    pub(crate) fn start(&self, config: SandboxConfig) -> msb_state::Result<Pending> {
         create(&self.home, config, CreateOptions::default(), &self.companions)
     }
 
     pub(crate) fn create(&self, config: SandboxConfig) -> msb_state::Result<Ready> {
-        self.begin(config)?.wait()
+        self.start(config)?.wait()
     }
 
     pub(crate) fn dir(&self, name: &str) -> SandboxDir {
@@ -60,19 +60,19 @@ impl Scene {
         get(&self.home, &name.parse().unwrap(), Some(&self.companions))
     }
 
-    pub(crate) fn ask(&self, name: &str, request: &Request) -> Outcome {
+    pub(crate) fn end(&self, name: &str, request: &Request) -> Outcome {
         ended(Control::connect(&self.dir(name)).unwrap().request(request, Some(LIMIT)).unwrap())
     }
 
-    /// Waits for the end of a sandbox that may have ended already.
-    pub(crate) fn end_of(&self, name: &str) -> Outcome {
+    /// Waits for the exit of a sandbox, which may have ended already.
+    pub(crate) fn wait(&self, name: &str) -> Outcome {
         match Control::connect(&self.dir(name)) {
             Ok(control) => ended(control.request(&Request::Wait, Some(LIMIT)).unwrap()),
-            Err(_) => self.info(name).unwrap().outcome.expect("it ended and left no outcome"),
+            Err(_) => self.info(name).unwrap().outcome.expect("it ended without an outcome"),
         }
     }
 
-    /// Fails if anything but the directory of the sandbox is left on the host.
+    /// Asserts that only the sandbox's directory is left on the host.
     pub(crate) fn assert_nothing_left(&self, name: &str) {
         let dir = self.dir(name);
         let id = dir.id();
@@ -80,16 +80,16 @@ impl Scene {
         assert_eq!(fs::read_dir(self.home.path().join("run")).map_or(0, Iterator::count), 0);
         let mounts = fs::read_to_string("/proc/mounts").unwrap();
         assert!(!mounts.contains(id) && !mounts.contains("msb"), "a mount is left: {mounts}");
-        assert_eq!(groups(id), Vec::<PathBuf>::new(), "control groups are left");
-        // A runner gives its last answer while it still exists.
+        assert_eq!(groups(id), Vec::<PathBuf>::new(), "cgroups are left");
+        // A runner exits after its last reply.
         eventually("no process is left", Duration::from_secs(2), || processes(&dir).is_empty());
     }
 }
 
-/// Longer than anything takes that is not stuck, on the slowest of machines.
+/// Longer than anything that does not hang, on a slow machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
-/// A sandbox as the environment wants them: its driver, and how long that may take.
+/// Returns a configuration with the environment's driver and boot timeout.
 pub(crate) fn config(name: Name, image: PathBuf) -> SandboxConfig {
     let mut config = SandboxConfig::new(name, image);
     config.driver = driver();
@@ -97,7 +97,7 @@ pub(crate) fn config(name: Name, image: PathBuf) -> SandboxConfig {
     config
 }
 
-/// The driver that the tests are about: `MSB_DRIVER`, else the one that runs everywhere.
+/// Returns the driver under test: `MSB_DRIVER`, else the one that runs everywhere.
 pub(crate) fn driver() -> DriverChoice {
     DriverChoice::resolve(
         std::env::var_os("MSB_DRIVER").is_none().then(|| "container".to_owned().into()),
@@ -123,7 +123,7 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The control groups of a sandbox.
+/// Returns the cgroups of a sandbox.
 pub(crate) fn groups(id: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut waiting = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
@@ -141,7 +141,7 @@ pub(crate) fn groups(id: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The processes that a sandbox consists of: runners, runtimes and what is in its container.
+/// Returns a sandbox's processes: runners, runtimes and the container's.
 pub(crate) fn processes(dir: &SandboxDir) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -159,15 +159,15 @@ pub(crate) fn processes(dir: &SandboxDir) -> Vec<String> {
         let state = dir.path().to_string_lossy();
         let home = dir.path().ancestors().nth(2).unwrap().to_string_lossy();
         let mounts = read("mountinfo");
-        // What shows a machine the image has that for its root.
+        // virtiofsd's root is the sandbox's directory.
         let root = fs::read_link(path.join("root")).unwrap_or_default();
         let ours = line.contains(&*state)
             || line.contains(dir.id())
             || group.contains(dir.id())
             || root.starts_with(dir.path());
-        // An ordinary user has no control groups and cannot look into the agent.
+        // An ordinary user has no cgroups and cannot read the agent's files in /proc.
         let agent = !is_root() && line.starts_with("/.msb/agent") && is_own(&read("status"));
-        // A container that is being made, for a trial as well.
+        // A container that is being created, for a probe as well.
         let init = line.trim_end().ends_with("runc init")
             && (read("environ").contains(&*home) || (!is_root() && is_own(&read("status"))));
         let sees = agent || init || mounts.contains(&format!("{state}/rootfs"));
@@ -183,7 +183,7 @@ fn is_own(status: &str) -> bool {
     status.lines().any(|line| line.split_whitespace().take(2).eq(["Uid:", &ours.to_string()]))
 }
 
-/// Waits until a condition holds that nothing can be waited on for; panics when it takes too long.
+/// Polls a condition without an event until it holds; panics on timeout.
 pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !holds() {
@@ -193,7 +193,7 @@ pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() ->
     start.elapsed()
 }
 
-/// A directory's content with everything that a write would change.
+/// Returns a directory's content with all metadata that a write would change.
 pub(crate) fn snapshot(root: &Path) -> Vec<String> {
     use std::os::unix::fs::MetadataExt;
     let mut found = Vec::new();
@@ -218,7 +218,7 @@ pub(crate) fn snapshot(root: &Path) -> Vec<String> {
     found
 }
 
-/// Runs the tests of this very program as an ordinary user.
+/// Runs this program's tests as an ordinary user.
 #[allow(clippy::print_stderr, reason = "why they did not run")]
 pub(crate) fn run_tests_as_ordinary_user() {
     use std::os::unix::fs::chown;
@@ -242,11 +242,11 @@ pub(crate) fn run_tests_as_ordinary_user() {
     command.arg(std::env::current_exe().unwrap()).arg("--test-threads=1");
     command.env("HOME", &own).env("TMPDIR", &own).env_remove("XDG_RUNTIME_DIR").current_dir("/");
     let output = command.output().expect("setpriv is needed for this test");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The group that an ordinary user needs for the driver that is tested, if any.
+/// Returns the group that an ordinary user needs for the driver under test, if any.
 fn kvm_group() -> Result<Option<u32>, &'static str> {
     use std::os::unix::fs::MetadataExt;
     if std::env::var_os("MSB_DRIVER").is_none_or(|name| name != "krun") {

@@ -150,8 +150,8 @@ impl LogReader {
                 }
                 false => {
                     let Some(next) = self.next_number()? else { return Ok(None) };
-                    // The file was completed before the next one was started, perhaps after the last
-                    // read.
+                    // The file was completed before the next one was started, perhaps after the
+                    // last read.
                     if self.read_line()? {
                         continue;
                     }

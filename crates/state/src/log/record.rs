@@ -6,8 +6,8 @@
 //! {"t":"2026-01-31T12:00:00.000000003Z","session":"0f…","stream":"event","event":{"kind":…}}
 //! ```
 //!
-//! `text` has bytes that are valid UTF-8; `base64` has other bytes, and those of which most would be
-//! escaped. Either way no byte is lost.
+//! `text` has bytes that are valid UTF-8; `base64` has other bytes, and those of which most would
+//! be escaped. Either way no byte is lost.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -192,8 +192,8 @@ fn put_line(out: &mut Vec<u8>, line: &Line<'_>) {
     out.push(b'\n');
 }
 
-/// Splits off partial characters at both ends, so that a character split between two chunks does not
-/// turn a whole chunk into base64.
+/// Splits off partial characters at both ends, so that a character split between two chunks does
+/// not turn a whole chunk into base64.
 fn readable_pieces(data: &[u8]) -> [&[u8]; 3] {
     const REST: usize = 3;
     let is_rest = |byte: &&u8| **byte & 0xc0 == 0x80;
