@@ -1,9 +1,10 @@
 //! A cgroup that limits the memory of a sandbox's host processes.
 
+use crate::hierarchy::{Hierarchy, hierarchies};
 use rustix::io::Errno;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long a cgroup may stay busy after its last process was killed, and the pause between two
@@ -18,7 +19,7 @@ pub struct MemoryGroup(PathBuf);
 impl MemoryGroup {
     /// Creates a cgroup in the hierarchy with the memory controller, as root of the host.
     pub fn create(name: &str, bytes: u64) -> io::Result<MemoryGroup> {
-        let (hierarchy, unified) = hierarchy()?;
+        let Hierarchy { path: hierarchy, unified, .. } = hierarchy()?;
         if unified {
             fs::write(hierarchy.join("cgroup.subtree_control"), "+memory")?;
         }
@@ -44,10 +45,10 @@ impl MemoryGroup {
     /// Removes the cgroup of a name, if it exists. Its processes have been killed.
     pub fn remove(name: &str) -> io::Result<()> {
         // Without a hierarchy nothing was created.
-        let Ok((hierarchy, _)) = hierarchy() else { return Ok(()) };
+        let Ok(hierarchy) = hierarchy() else { return Ok(()) };
         let begun = Instant::now();
         loop {
-            match fs::remove_dir(hierarchy.join(name)) {
+            match fs::remove_dir(hierarchy.path.join(name)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 Err(error)
                     if error.raw_os_error() == Some(Errno::BUSY.raw_os_error())
@@ -62,44 +63,37 @@ impl MemoryGroup {
     }
 }
 
-/// Returns the hierarchy with the memory controller, and whether it is cgroup v2.
-fn hierarchy() -> io::Result<(PathBuf, bool)> {
-    find(&fs::read_to_string("/proc/self/mountinfo")?, has_memory)
+/// Returns the hierarchy with the memory controller.
+fn hierarchy() -> io::Result<Hierarchy> {
+    find(hierarchies()?, |hierarchy| hierarchy.has("memory"))
         .ok_or_else(|| io::Error::other("no cgroup hierarchy has the memory controller"))
 }
 
-fn has_memory(unified: &Path) -> bool {
-    let controllers = fs::read_to_string(unified.join("cgroup.controllers"));
-    controllers.is_ok_and(|text| text.split_whitespace().any(|name| name == "memory"))
-}
-
-fn find(mounts: &str, has_memory: impl Fn(&Path) -> bool) -> Option<(PathBuf, bool)> {
-    mounts.lines().find_map(|line| {
-        let (front, back) = line.split_once(" - ")?;
-        let path = PathBuf::from(front.split(' ').nth(4)?);
-        let mut back = back.split(' ');
-        let (kind, options) = (back.next()?, back.nth(1).unwrap_or_default());
-        match kind {
-            "cgroup2" if has_memory(&path) => Some((path, true)),
-            "cgroup" if options.split(',').any(|option| option == "memory") => Some((path, false)),
-            _ => None,
-        }
-    })
+fn find(all: Vec<Hierarchy>, has_memory: impl Fn(&Hierarchy) -> bool) -> Option<Hierarchy> {
+    all.into_iter().find(has_memory)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hierarchy::parse_mounts;
 
     #[test]
     fn j4_memory_controller_is_found() {
+        let found = |mounts: &str, unified_has_memory: bool| {
+            let has = |hierarchy: &Hierarchy| match hierarchy.unified {
+                true => unified_has_memory,
+                false => hierarchy.has("memory"),
+            };
+            find(parse_mounts(mounts.as_bytes()), has).map(|found| (found.path, found.unified))
+        };
         let mounts = "29 25 0:25 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
             30 25 0:26 / /sys/fs/cgroup/cpu rw shared:9 - cgroup cgroup rw,cpu\n\
             31 25 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
             32 25 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(find(mounts, |_| false), Some(("/sys/fs/cgroup/memory".into(), false)));
+        assert_eq!(found(mounts, false), Some(("/sys/fs/cgroup/memory".into(), false)));
         let mounts = "29 25 0:25 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(find(mounts, |_| true), Some(("/sys/fs/cgroup".into(), true)));
-        assert_eq!(find(mounts, |_| false), None);
+        assert_eq!(found(mounts, true), Some(("/sys/fs/cgroup".into(), true)));
+        assert_eq!(found(mounts, false), None);
     }
 }

@@ -22,6 +22,7 @@ mod describe;
 mod enter;
 mod error;
 mod group;
+mod hierarchy;
 mod idmap;
 mod ids;
 mod libraries;
@@ -38,6 +39,7 @@ pub use describe::{Bind, Ids, Jail, Limits, Map, OWN_ALL, Proc, READ_ALL, Source
 pub use enter::{Entered, enter, launch, refuse};
 pub use error::JailError;
 pub use group::MemoryGroup;
+pub use hierarchy::{Hierarchy, hierarchies};
 pub use idmap::{as_owner, attach, idmapped, user_namespace};
 pub use ids::{IDS_PER_SLOT, IdError, IdRange, Slot};
 pub use libraries::ProgramFiles;

@@ -1,17 +1,17 @@
 //! The cgroups of containers, in every mounted hierarchy of the host.
 
 use msb_driver::Users;
+use msb_jail::hierarchies;
 use msb_state::Failure;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CStr, CString};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
@@ -30,15 +30,6 @@ const KILL_SECONDS: i64 = 5;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// A mounted hierarchy.
-#[derive(Debug, PartialEq, Eq)]
-struct Hierarchy {
-    path: PathBuf,
-    unified: bool,
-    /// The controllers of version 1 among the options of the mount.
-    options: String,
-}
-
 /// The resources that cgroups can limit on this host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Controllers {
@@ -56,19 +47,14 @@ impl Controllers {
         if !users.runner_is_root() {
             return found;
         }
-        for Hierarchy { path, unified, options } in hierarchies().unwrap_or_default() {
-            let names = if unified {
-                fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default()
-            } else {
-                options
-            };
-            let has = |name| names.split([' ', ',', '\n']).any(|found| found == name);
-            found.pids |= has("pids");
-            found.cpu |= has("cpu");
-            if has("memory") {
+        for hierarchy in hierarchies().unwrap_or_default() {
+            found.pids |= hierarchy.has("pids");
+            found.cpu |= hierarchy.has("cpu");
+            if hierarchy.has("memory") {
                 found.memory = true;
                 // cgroup v1 counts swap only with a kernel option.
-                found.swap = unified || path.join("memory.memsw.limit_in_bytes").exists();
+                let file = hierarchy.path.join("memory.memsw.limit_in_bytes");
+                found.swap = hierarchy.unified || file.exists();
             }
         }
         found
@@ -197,52 +183,6 @@ fn failure(action: &str, path: &Path, error: io::Error) -> Failure {
     Failure::boot_io(action, path, error)
 }
 
-fn hierarchies() -> io::Result<Vec<Hierarchy>> {
-    Ok(parse_mounts(&fs::read("/proc/self/mountinfo")?))
-}
-
-/// Parses the hierarchies of proc_pid_mountinfo(5).
-fn parse_mounts(mounts: &[u8]) -> Vec<Hierarchy> {
-    let mut found: Vec<Hierarchy> = Vec::new();
-    for line in mounts.split(|byte| *byte == b'\n') {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let path = fields.nth(4);
-        let mut fields = fields.skip_while(|field| *field != b"-");
-        let (kind, options) = (fields.nth(1), fields.nth(1).unwrap_or_default());
-        let unified = match kind {
-            Some(b"cgroup2") => true,
-            Some(b"cgroup") => false,
-            _ => continue,
-        };
-        let path = PathBuf::from(OsString::from_vec(unescape(path.unwrap_or_default())));
-        let options = String::from_utf8_lossy(options).into_owned();
-        let hierarchy = Hierarchy { path, unified, options };
-        if !found.contains(&hierarchy) {
-            found.push(hierarchy);
-        }
-    }
-    found
-}
-
-/// Decodes the octal escapes of mountinfo.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, tail @ ..] = rest {
-        match rest {
-            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] => {
-                plain.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-                rest = tail;
-            }
-            _ => {
-                plain.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    plain
-}
-
 /// Kills every process in a cgroup and waits until they have exited.
 fn empty(group: &OwnedFd) -> io::Result<()> {
     for _ in 0..KILL_ROUNDS {
@@ -312,30 +252,6 @@ mod tests {
     /// Returns whether a container has a cgroup in any hierarchy.
     pub(crate) fn exists(id: &str) -> bool {
         hierarchies().unwrap().iter().any(|hierarchy| hierarchy.path.join(name(id)).exists())
-    }
-
-    #[test]
-    fn hierarchies_are_found_in_hybrid_and_unified_layouts() {
-        let text = b"24 1 0:21 / /proc rw - proc proc rw\n\
-            30 25 0:26 / /sys/fs/cgroup/a\\040b rw,relatime shared:9 - cgroup cgroup rw,cpu\n\
-            31 25 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        let found = parse_mounts(text);
-        assert_eq!(
-            found,
-            [
-                Hierarchy {
-                    path: "/sys/fs/cgroup/a b".into(),
-                    unified: false,
-                    options: "rw,cpu".into()
-                },
-                Hierarchy {
-                    path: "/sys/fs/cgroup/unified".into(),
-                    unified: true,
-                    options: "rw".into()
-                },
-            ]
-        );
-        assert_eq!(parse_mounts(b""), []);
     }
 
     #[test]
