@@ -181,7 +181,7 @@ impl Client {
             Request::Wait => match permit() {
                 Ok(permit) => self.permit = permit,
                 Err(_) => {
-                    let message = format!("{WAITERS} clients wait for its exit already");
+                    let message = format!("{WAITERS} clients wait for the exit already");
                     return Some(Reply::Refused { message });
                 }
             },

@@ -122,13 +122,13 @@ impl Supervisor {
                 )).hint("allow it more time")),
             },
             () = self.creator.gone() => {
-                return Err(Failure::boot("the process that created it has ended"));
+                return Err(Failure::boot("the process that created the sandbox has ended"));
             }
             () = self.signals.arrived() => {
                 return Err(Failure::boot("the runner was asked to end by a signal"));
             }
             () = stop_request(&mut self.control, &mut self.waiting) => {
-                return Err(Failure::boot("it was stopped during its start"));
+                return Err(Failure::boot("the sandbox was stopped during its start"));
             }
         };
         let machine = Some((ready.driver.clone(), ready.isolation));
@@ -168,7 +168,9 @@ async fn stop_request(control: &mut Control, waiting: &mut Vec<PendingReply>) {
                 return;
             }
             Request::Wait => reply_at_exit(waiting, reply),
-            _ => reply.send(Reply::Refused { message: "it has not booted yet".to_owned() }),
+            _ => {
+                reply.send(Reply::Refused { message: "the sandbox has not booted yet".to_owned() })
+            }
         }
     }
 }
