@@ -349,9 +349,9 @@ pub unsafe extern "C" fn msb_exec_resize(
     })
 }
 
-/// Returns this handle's position in the output: the number of bytes that it has received,
-/// collected or discarded, both outputs together. `msb_exec_reattach` continues there.
-/// `*out_missed` is how many bytes before the first received one were requested of
+/// Returns this handle's position in the session's output: the offset after the last byte that it
+/// has received, collected or discarded, counting both outputs together. `msb_exec_reattach`
+/// continues there. `*out_missed` is how many bytes before the first received one were requested of
 /// `msb_exec_reattach` and no longer kept. `out_missed` may be NULL.
 ///
 /// `MSB_OK`. `MSB_E_HANDLE`.
