@@ -8,13 +8,13 @@ use super::error::{ErrorOut, msb_error};
 use super::failure::{Failure, wrong};
 use super::status::{MSB_E_BUSY, MSB_E_INVALID, MSB_E_UNSUPPORTED, MSB_OK, msb_status};
 use super::sync::lock;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use microsandbox::escape;
 use microsandbox::pull::{spawn_thread, start_io};
 use std::ffi::{CString, c_char, c_void};
 use std::fmt::{Debug, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle, ThreadId};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -98,7 +98,7 @@ pub unsafe extern "C" fn msb_trace_set(
 
 static TRACER: Mutex<Option<Tracer>> = Mutex::new(None);
 /// The queue; separate from the tracer, so that no message waits for a tracer that ends.
-static QUEUE_IN: Mutex<Option<SyncSender<Record>>> = Mutex::new(None);
+static QUEUE_IN: Mutex<Option<Sender<Record>>> = Mutex::new(None);
 static TRACE_THREAD: Mutex<Option<ThreadId>> = Mutex::new(None);
 static LEVEL: AtomicU32 = AtomicU32::new(0);
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -146,8 +146,8 @@ struct Tracer {
 
 impl Tracer {
     fn start(level: u32, mut host: Host) -> Result<Tracer, microsandbox::Error> {
-        let (sender, receiver) = sync_channel(QUEUE);
-        let (give, given) = sync_channel::<Host>(1);
+        let (sender, receiver) = bounded(QUEUE);
+        let (give, given) = bounded::<Host>(1);
         let spawned = spawn_thread("msb-trace", move || {
             *lock(&TRACE_THREAD) = Some(thread::current().id());
             if let Ok(host) = given.recv() {

@@ -84,7 +84,7 @@ impl Waits {
         future: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Failure> {
         let (promise, pending) = completion();
-        let (done, gone) = std::sync::mpsc::channel::<()>();
+        let (done, gone) = crossbeam_channel::bounded::<()>(0);
         let result = self.wait(pending, async move {
             let result = tokio::select! {
                 result = future => Some(result),

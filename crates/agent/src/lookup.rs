@@ -5,9 +5,10 @@
 //! overdue, others fail at once.
 
 use crate::accounts::{self, Account, AccountError};
+use crossbeam_channel::{Sender, bounded};
+use msb_wire::limits::SESSIONS;
 use std::cell::RefCell;
 use std::io;
-use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -26,7 +27,7 @@ struct Request {
 /// The thread for lookups.
 #[derive(Debug)]
 pub(crate) struct Lookup {
-    requests: mpsc::Sender<Request>,
+    requests: Sender<Request>,
     /// The pending result of an overdue lookup.
     overdue: RefCell<Option<oneshot::Receiver<Resolved>>>,
     limit: Duration,
@@ -42,7 +43,7 @@ impl Lookup {
         limit: Duration,
         mut resolve: impl FnMut(Option<&str>) -> Resolved + Send + 'static,
     ) -> io::Result<Lookup> {
-        let (requests, queue) = mpsc::channel::<Request>();
+        let (requests, queue) = bounded::<Request>(SESSIONS);
         thread::Builder::new().name("msb-lookup".to_owned()).stack_size(256 * 1024).spawn(
             move || {
                 for Request { user, answer } in queue {
@@ -62,7 +63,7 @@ impl Lookup {
         }
         let (answer, mut response) = oneshot::channel();
         let request = Request { user: user.map(str::to_owned), answer };
-        if self.requests.send(request).is_err() {
+        if self.requests.try_send(request).is_err() {
             return accounts::without_files(user);
         }
         match timeout(self.limit, &mut response).await {
@@ -94,7 +95,7 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn j5_stuck_lookup_fails_others_at_once() {
-        let (release, released) = mpsc::channel::<()>();
+        let (release, released) = bounded::<()>(1);
         let resolve = move |user: Option<&str>| {
             if user == Some("stuck") {
                 let _ = released.recv();

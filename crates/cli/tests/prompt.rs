@@ -124,7 +124,7 @@ fn d2_kill_ends_session_and_signal_reaches_its_group() {
     }
     let ids = msb.ok(&["sessions", "-q", "w"]);
     let ended = ids.lines().next().unwrap();
-    assert!(msb.fails(125, &["kill", "w", "--session", ended]).contains("ended"));
+    assert!(msb.fails(125, &["kill", "w", "--session", ended]).contains("has exited"));
     assert_eq!(msb.names(), ["w"]);
 }
 

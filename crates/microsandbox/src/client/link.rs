@@ -660,7 +660,7 @@ fn judged(verdict: Verdict) -> Result<(), Error> {
     let (kind, otherwise) = match refusal {
         Refusal::NoSuchSession => (ErrorKind::NoSuchSession, "no such session is known"),
         Refusal::NoSuchProcess => (ErrorKind::NoSuchProcess, "the process is gone"),
-        Refusal::Invalid => (ErrorKind::InvalidArgument, "the request makes no sense"),
+        Refusal::Invalid => (ErrorKind::InvalidArgument, "the request is invalid"),
         Refusal::NotATerminal => (ErrorKind::NotATerminal, "the session has no terminal"),
         Refusal::TooMany => (ErrorKind::LimitReached, "a bound of the agent is reached"),
         Refusal::System => (ErrorKind::Io, "the system in the sandbox refused it"),
