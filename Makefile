@@ -121,6 +121,7 @@ lint:
 	@echo "== formatting and lints"
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	@$(CARGO) clippy --quiet -p msb-runner --no-default-features --features system-libkrun -- -D warnings
 	@$(CARGO) run --quiet -p xtask -- abi --check
 
 test-rust: agent $(ROOTFS)

@@ -1,4 +1,9 @@
-//! The calls into libkrun.
+//! The calls into libkrun: the crate, or the distribution's library by the feature `system-libkrun`.
+
+#[cfg(feature = "system-libkrun")]
+mod krun;
+#[cfg(not(any(feature = "bundled-libkrun", feature = "system-libkrun")))]
+compile_error!("build with one of the features bundled-libkrun and system-libkrun");
 
 use msb_driver_krun::{
     AGENT_PORT, AGENT_SOCKET, CONTROL_PORT, CONTROL_SOCKET, DISK, IMAGE, SOCKETS, Vmm,
