@@ -104,8 +104,8 @@ func WithCPUs(cpus float64) SandboxOption {
 // GiB or half of the host's memory, whichever is less.
 func WithMemory(mib int) SandboxOption {
 	return func(c *sandboxConfig) {
-		if c.options.MemoryMib = uint32(mib); mib < 16 || mib > mostMiB {
-			c.refuse(fmt.Sprintf("memory is %d MiB; it must be 16 to %d MiB", mib, mostMiB))
+		if c.options.MemoryMib = uint32(mib); mib < 16 || mib > maxMiB {
+			c.refuse(fmt.Sprintf("memory is %d MiB; it must be 16 to %d MiB", mib, maxMiB))
 		}
 	}
 }
@@ -124,8 +124,8 @@ func WithPidsLimit(count int) SandboxOption {
 // 32 GiB.
 func WithDisk(mib int) SandboxOption {
 	return func(c *sandboxConfig) {
-		if c.options.DiskMib = uint64(mib); mib < 16 || mib > mostMiB {
-			c.refuse(fmt.Sprintf("disk is %d MiB; it must be 16 to %d MiB", mib, mostMiB))
+		if c.options.DiskMib = uint64(mib); mib < 16 || mib > maxMiB {
+			c.refuse(fmt.Sprintf("disk is %d MiB; it must be 16 to %d MiB", mib, maxMiB))
 		}
 	}
 }

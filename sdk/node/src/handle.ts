@@ -1,11 +1,12 @@
 import { constants } from "node:os";
 import * as abi from "./abi";
 import { u64 } from "./check";
+import { outputOf } from "./collect";
 import { ClosedError, InvalidArgumentError } from "./errors";
 import { eventOf, NOTHING, type ExecEvent } from "./events";
 import { native, type Cell, type NativeOutput } from "./native";
 import { checkedSize } from "./options";
-import { outputOf, type ExecOutput, type ExitStatus } from "./output";
+import type { ExecOutput, ExitStatus } from "./output";
 import { ExecSink } from "./sink";
 import { pipes, webPipes, type ExecPipes, type ExecWebPipes } from "./streams";
 import { call, job, Reader, type Waiter, type WaitOptions } from "./wait";

@@ -1,5 +1,4 @@
 import * as abi from "./abi";
-import { ExecFailedError, ExecTimeoutError, StreamLostError } from "./errors";
 import type { NativeExit, NativeOutput } from "./native";
 
 /** Resource usage of a command and the children that it waited for. */
@@ -103,20 +102,4 @@ export class ExecOutput {
   stderrBytes(): Uint8Array {
     return this.#stderr;
   }
-}
-
-/** Returns the output of a command that exited; throws if it failed, was lost or timed out.
- * @internal */
-export function outputOf(from: NativeOutput, most: number): ExecOutput {
-  if (from.failure) throw new ExecFailedError(from.failure);
-  if (!from.exit) {
-    const { stdout, stderr, lost } = from;
-    throw new StreamLostError(lost.toString(), {
-      stdout: stdout.subarray(0, most),
-      stderr: stderr.subarray(0, most),
-    });
-  }
-  const output = new ExecOutput(statusOf(from.exit), from, most);
-  if (output.status.timedOut) throw new ExecTimeoutError(output);
-  return output;
 }

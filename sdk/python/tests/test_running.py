@@ -153,7 +153,7 @@ def test_wrong_types_are_type_errors(box: blocking.Sandbox, options: Any) -> Non
 
 def test_a9_rlimits_have_names_bounds_and_infinity(box: blocking.Sandbox) -> None:
     assert Rlimit.as_(5) == Rlimit("as", 5, 5)
-    for name in m._values.RESOURCES:
+    for name in m._rlimit.RESOURCES:
         made = getattr(Rlimit, {"as": "as_"}.get(name, name))(1, Rlimit.INFINITY)
         assert (made.resource, made.soft, made.hard) == (name, 1, 2**64 - 1)
     for resource, soft, hard in [("nofile", 2, 1), ("nofile", -1, 1), ("files", 1, 1)]:

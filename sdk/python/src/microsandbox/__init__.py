@@ -18,7 +18,6 @@ from ._errors import (
     BusyError,
     ClosedError,
     ExecFailedError,
-    ExecFailureKind,
     ExecNotFoundError,
     ExecPermissionError,
     ExecTimeoutError,
@@ -53,6 +52,7 @@ from ._errors import (
 from ._image_values import ImageInfo, ImagePhase, Progress, PullPolicy
 from ._native import version
 from ._options import AttachOptions, ExecOptions, SandboxOptions
+from ._rlimit import Rlimit
 from ._values import (
     Bounds,
     DriverInfo,
@@ -60,6 +60,7 @@ from ._values import (
     ExecEvent,
     ExecEventType,
     ExecFailure,
+    ExecFailureKind,
     ExecOutput,
     ExecView,
     ExitStatus,
@@ -68,7 +69,6 @@ from ._values import (
     LogKind,
     LogRecord,
     ResourceUsage,
-    Rlimit,
     SandboxInfo,
     SandboxStatus,
     SessionInfo,

@@ -6,14 +6,11 @@ Where Python has an exception for the same failure, ours inherits from it: `File
 
 from __future__ import annotations
 
-import enum
 import errno as errnos
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 from . import _abi
-
-if TYPE_CHECKING:
-    from ._values import ExecOutput
+from ._values import ExecFailureKind, ExecOutput
 
 _ORIGINS = {
     _abi.MSB_ORIGIN_CALLER: "caller",
@@ -22,23 +19,6 @@ _ORIGINS = {
     _abi.MSB_ORIGIN_TRANSPORT: "transport",
     _abi.MSB_ORIGIN_AGENT: "agent",
 }
-
-
-class ExecFailureKind(str, enum.Enum):
-    """Why a command could not be started. Each member equals its string."""
-
-    NOT_FOUND = "not_found"
-    PERMISSION_DENIED = "permission_denied"
-    NOT_EXECUTABLE = "not_executable"
-    BAD_CWD = "bad_cwd"
-    BAD_ARGS = "bad_args"
-    RESOURCE_LIMIT = "resource_limit"
-    USER_SETUP_FAILED = "user_setup_failed"
-    OUT_OF_MEMORY = "out_of_memory"
-    PTY_SETUP_FAILED = "pty_setup_failed"
-    OTHER = "other"
-
-    __str__ = str.__str__
 
 
 class MicrosandboxError(Exception):

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union, cast
 from . import _abi
 from ._errors import InvalidArgumentError
 from ._image_values import PullPolicy, pull_policy
-from ._values import RESOURCES, Rlimit, Stdin, bytes_of
+from ._rlimit import RESOURCES, Rlimit
+from ._values import Stdin, bytes_of
 
 Text = Union[str, bytes]
 """Text for the sandbox: a `str` is sent as UTF-8, `bytes` unchanged."""
