@@ -108,6 +108,8 @@ void *loop_handle(struct instance *instance, int type, void *data);
 void loop_handle_close(void *handle, uv_close_cb closed);
 void loop_handle_closed(struct instance *instance);
 napi_value cell_value(napi_env env, void *handle);
+/* Removes the descriptor from the loop, then closes the handle. */
+void cell_close(struct cell *cell);
 struct cell *to_cell(napi_env env, napi_value value);
 void call_back(struct instance *instance, napi_ref function, size_t count, napi_value *argument);
 extern const napi_property_descriptor cell_functions[];

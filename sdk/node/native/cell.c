@@ -1,114 +1,7 @@
-/* cell.c - the instance of an environment, and handles that can be awaited. */
+/* cell.c - handles that can be awaited. */
 #include "addon.h"
 
 #include <stdlib.h>
-
-/* ---- the instance ---- */
-
-struct instance *instance_of(napi_env env)
-{
-    void *instance = NULL;
-
-    MUST(napi_get_instance_data(env, &instance));
-    return instance;
-}
-
-void instance_release(struct instance *instance)
-{
-    if (--instance->references > 0)
-        return;
-    free(instance);
-}
-
-static void instance_finalize(napi_env env, void *data, void *hint)
-{
-    (void)env, (void)hint;
-    instance_release(data);
-}
-
-void *loop_handle(struct instance *instance, int type, void *data)
-{
-    void *handle = allocate(1, uv_handle_size(type));
-
-    uv_handle_set_data(handle, data);
-    instance->open++;
-    instance->references++;
-    return handle;
-}
-
-void loop_handle_close(void *handle, uv_close_cb closed)
-{
-    uv_close(handle, closed);
-}
-
-/* Drops a reference. The last one lets an ending environment continue to end. */
-void loop_handle_closed(struct instance *instance)
-{
-    if (--instance->open == 0 && instance->ending)
-        napi_remove_async_cleanup_hook(instance->cleanup);
-    instance_release(instance);
-}
-
-static void cell_close(struct cell *cell);
-
-/* The environment ends: removes everything from the loop and closes all handles. */
-static void end(napi_async_cleanup_hook_handle handle, void *data)
-{
-    struct instance *instance = data;
-
-    instance->cleanup = handle;
-    instance->references++;
-    while (instance->cells)
-        cell_close(instance->cells);
-    napi_async_destroy(instance->env, instance->context);
-    mailbox_close(instance->mailbox);
-    instance->ending = true; /* mailbox_close leaves at least one handle to be closed */
-    instance_release(instance);
-}
-
-bool instance_make(napi_env env, napi_value exports)
-{
-    struct instance *instance = allocate(1, sizeof *instance);
-    napi_value buffer = NULL, array = NULL;
-    void *last = NULL;
-
-    instance->env = env;
-    instance->references = 1;
-    MUST(napi_get_uv_event_loop(env, &instance->loop));
-    MUST(napi_set_instance_data(env, instance, instance_finalize, NULL));
-    MUST(napi_async_init(env, NULL, text(env, "microsandbox"), &instance->context));
-    instance->mailbox = mailbox_make(instance);
-    if (!instance->mailbox)
-        return false;
-    MUST(napi_add_async_cleanup_hook(env, end, instance, &instance->cleanup));
-    MUST(napi_create_arraybuffer(env, 2 * sizeof *instance->last, &last, &buffer));
-    MUST(napi_create_typedarray(env, napi_int32_array, 2, buffer, 0, &array));
-    set(env, exports, "last", array);
-    instance->last = last; /* lives as long as the exports */
-    return true;
-}
-
-/* Calls a function from the loop, then runs microtasks. */
-void call_back(struct instance *instance, napi_ref function, size_t count, napi_value *argument)
-{
-    napi_env env = instance->env;
-    napi_value callee = NULL, receiver = NULL, thrown = NULL;
-    bool pending = false;
-
-    MUST(napi_get_reference_value(env, function, &callee));
-    MUST(napi_get_global(env, &receiver));
-    MUST(napi_delete_reference(env, function));
-    if (napi_make_callback(env, instance->context, receiver, callee, count, argument, NULL) ==
-        napi_ok)
-        return;
-    MUST(napi_is_exception_pending(env, &pending));
-    if (pending) {
-        MUST(napi_get_and_clear_last_exception(env, &thrown));
-        MUST(napi_fatal_exception(env, thrown));
-    }
-}
-
-/* ---- cells ---- */
 
 static void cell_release(struct cell *cell)
 {
@@ -138,7 +31,7 @@ static void cell_disarm(struct cell *cell)
 }
 
 /* Removes the descriptor from the loop before its handle is closed. */
-static void cell_close(struct cell *cell)
+void cell_close(struct cell *cell)
 {
     void *handle = cell->handle;
 

@@ -7,13 +7,7 @@ import { hostInfo, type HostInfo } from "./info";
 import { native } from "./native";
 import { job, type WaitOptions } from "./wait";
 
-export {
-  SandboxBuilder,
-  type CreateOptions,
-  type PullPolicy,
-  type SandboxOptions,
-  type Security,
-} from "./create";
+export type { CreateOptions, PullPolicy, SandboxOptions, Security } from "./create";
 export * from "./errors";
 export type { ExecEvent } from "./events";
 export { ExecControl, ExecHandle, type ReattachFrom } from "./handle";
@@ -40,7 +34,7 @@ export {
 } from "./options";
 export { ExecOutput, type ExitStatus, type ResourceUsage } from "./output";
 export type { ImagePhase, Progress, ProgressOptions } from "./progress";
-export { Sandbox } from "./sandbox";
+export { Sandbox, SandboxBuilder } from "./sandbox";
 export { ExecSink } from "./sink";
 export type { ExecPipes, ExecWebPipes } from "./streams";
 export type { WaitOptions } from "./wait";

@@ -1,6 +1,12 @@
 import * as abi from "./abi";
 import { text, whole, type Text } from "./check";
-import { SandboxBuilder, sandboxOptions, type CreateOptions } from "./create";
+import {
+  sandboxOptions,
+  type CreateOptions,
+  type PullPolicy,
+  type SandboxOptions,
+  type Security,
+} from "./create";
 import { ClosedError, InvalidArgumentError, MicrosandboxError, StreamLostError } from "./errors";
 import { ExecHandle, positionOf, type ReattachFrom } from "./handle";
 import { sandboxInfo, sessionInfo, type SandboxInfo, type SandboxStatus, type SessionInfo } from "./info";
@@ -8,7 +14,7 @@ import { LogReader, logsSpec, type LogsOptions } from "./logs";
 import { native, type Cell } from "./native";
 import { AttachOptionsBuilder, ExecOptionsBuilder, type Command } from "./options";
 import type { ExecOutput } from "./output";
-import { checkedCallback, reporting, type ProgressOptions } from "./progress";
+import { checkedCallback, reporting, type Progress, type ProgressOptions } from "./progress";
 import { call, job, Waiter, type WaitOptions } from "./wait";
 
 type Configure<B> = (builder: B) => B;
@@ -407,4 +413,130 @@ function returned<B>(builder: B): B {
 
 function built(configure: Configure<ExecOptionsBuilder>, cmd: Text, shell: boolean): Command {
   return returned(configure(new ExecOptionsBuilder())).build(cmd, shell);
+}
+
+/** Builder of a sandbox: `Sandbox.builder(name).image(...).create()`. */
+export class SandboxBuilder {
+  #options: Partial<SandboxOptions> = {};
+  #onProgress: ProgressOptions["onProgress"];
+
+  /** @internal */
+  constructor(
+    private readonly name: string,
+    private readonly make: (name: string, options: CreateOptions) => Promise<Sandbox>,
+  ) {}
+
+  #set<K extends keyof SandboxOptions>(key: K, value: SandboxOptions[K]): this {
+    this.#options[key] = value;
+    return this;
+  }
+
+  /** As {@link SandboxOptions.image}. */
+  image(image: string): this {
+    return this.#set("image", image);
+  }
+  /** As {@link SandboxOptions.pullPolicy}. */
+  pullPolicy(policy: PullPolicy): this {
+    return this.#set("pullPolicy", policy);
+  }
+  /** As {@link ProgressOptions.onProgress}. */
+  onProgress(callback: (progress: Progress) => void): this {
+    this.#onProgress = callback;
+    return this;
+  }
+  /** As {@link SandboxOptions.cpus}. */
+  cpus(cpus: number): this {
+    return this.#set("cpus", cpus);
+  }
+  /** As {@link SandboxOptions.memory}. */
+  memory(mib: number): this {
+    return this.#set("memory", mib);
+  }
+  /** As {@link SandboxOptions.pidsLimit}. */
+  pidsLimit(count: number): this {
+    return this.#set("pidsLimit", count);
+  }
+  /** As {@link SandboxOptions.disk}. */
+  disk(mib: number): this {
+    return this.#set("disk", mib);
+  }
+  /** As {@link SandboxOptions.requireJail}. */
+  requireJail(require = true): this {
+    return this.#set("requireJail", require);
+  }
+  /** As {@link SandboxOptions.security}. */
+  security(security: Security): this {
+    return this.#set("security", security);
+  }
+  /** Adds one variable for every command. */
+  env(key: string, value: string): this {
+    return this.envs({ [key]: value });
+  }
+  /** Adds many variables for every command. */
+  envs(vars: Record<string, string>): this {
+    return this.#set("env", { ...this.#options.env, ...vars });
+  }
+  /** As {@link SandboxOptions.workdir}. */
+  workdir(workdir: string): this {
+    return this.#set("workdir", workdir);
+  }
+  /** As {@link SandboxOptions.shell}. */
+  shell(shell: string): this {
+    return this.#set("shell", shell);
+  }
+  /** As {@link SandboxOptions.user}. */
+  user(user: string): this {
+    return this.#set("user", user);
+  }
+  /** As {@link SandboxOptions.hostname}. */
+  hostname(hostname: string): this {
+    return this.#set("hostname", hostname);
+  }
+  /** Adds one label. */
+  label(key: string, value: string): this {
+    return this.labels({ [key]: value });
+  }
+  /** Adds many labels. */
+  labels(labels: Record<string, string>): this {
+    return this.#set("labels", { ...this.#options.labels, ...labels });
+  }
+  /** As {@link SandboxOptions.detached}. */
+  detached(detached = true): this {
+    return this.#set("detached", detached);
+  }
+  /** As {@link SandboxOptions.replace}. */
+  replace(replace = true): this {
+    return this.#set("replace", replace);
+  }
+  /** As {@link SandboxOptions.maxDuration}, in milliseconds. */
+  maxDuration(ms: number): this {
+    return this.#set("maxDuration", ms);
+  }
+  /** As {@link SandboxOptions.idleTimeout}, in milliseconds. */
+  idleTimeout(ms: number): this {
+    return this.#set("idleTimeout", ms);
+  }
+  /** As {@link SandboxOptions.bootTimeout}, in milliseconds. */
+  bootTimeout(ms: number): this {
+    return this.#set("bootTimeout", ms);
+  }
+  /** As {@link SandboxOptions.driver}. */
+  driver(driver: string): this {
+    return this.#set("driver", driver);
+  }
+  /** As {@link SandboxOptions.network}. */
+  network(network = true): this {
+    return this.#set("network", network);
+  }
+  /** As {@link SandboxOptions.log}. */
+  log(log: SandboxOptions["log"] = true): this {
+    return this.#set("log", log);
+  }
+
+  /** Creates the sandbox; see {@link Sandbox.create}. */
+  async create(options: WaitOptions = {}): Promise<Sandbox> {
+    const { image } = this.#options;
+    if (image === undefined) throw new InvalidArgumentError("the sandbox has no image");
+    return this.make(this.name, { ...this.#options, image, onProgress: this.#onProgress, ...options });
+  }
 }

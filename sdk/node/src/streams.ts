@@ -1,7 +1,6 @@
 import { Readable, Writable } from "node:stream";
-import type { ExecHandle } from "./handle";
+import type { ExecEvent } from "./events";
 import type { ExitStatus } from "./output";
-import type { ExecSink } from "./sink";
 
 /** A command's outputs as Node streams. */
 export interface ExecPipes {
@@ -26,6 +25,17 @@ export interface ExecWebPipes {
 /** How many bytes a stream buffers before the command blocks. */
 const HIGH_WATER_MARK = 64 * 1024;
 
+/** The events of a command and its exit, as an `ExecHandle` has them. */
+interface Source extends AsyncIterable<ExecEvent> {
+  wait(): Promise<ExitStatus>;
+}
+
+/** The input of a command, as an `ExecSink` takes it. */
+interface Target {
+  write(data: Uint8Array | string): Promise<void>;
+  close(): Promise<void>;
+}
+
 /** Feeds one of the two outputs into a stream. */
 interface Lane {
   /** Queues data. Returns whether there is room for more. */
@@ -37,7 +47,7 @@ interface Lane {
 }
 
 /** Distributes the events of a handle. A full lane blocks both outputs. */
-async function pump(handle: ExecHandle, stdout: Lane, stderr: Lane): Promise<ExitStatus> {
+async function pump(handle: Source, stdout: Lane, stderr: Lane): Promise<ExitStatus> {
   let status: ExitStatus | undefined;
   try {
     for await (const event of handle) {
@@ -153,7 +163,7 @@ class WebLane implements Lane {
 }
 
 /** @internal */
-export function pipes(handle: ExecHandle): ExecPipes {
+export function pipes(handle: Source): ExecPipes {
   const stdout = new ReadableLane();
   const stderr = new ReadableLane();
   const exited = pump(handle, stdout, stderr);
@@ -162,7 +172,7 @@ export function pipes(handle: ExecHandle): ExecPipes {
 }
 
 /** @internal */
-export function webPipes(handle: ExecHandle): ExecWebPipes {
+export function webPipes(handle: Source): ExecWebPipes {
   const stdout = new WebLane();
   const stderr = new WebLane();
   const exited = pump(handle, stdout, stderr);
@@ -171,7 +181,7 @@ export function webPipes(handle: ExecHandle): ExecWebPipes {
 }
 
 /** @internal */
-export function writable(sink: ExecSink): Writable {
+export function writable(sink: Target): Writable {
   return new Writable({
     highWaterMark: HIGH_WATER_MARK,
     decodeStrings: true,
@@ -192,7 +202,7 @@ export function writable(sink: ExecSink): Writable {
 }
 
 /** @internal */
-export function webWritable(sink: ExecSink): WritableStream<Uint8Array | string> {
+export function webWritable(sink: Target): WritableStream<Uint8Array | string> {
   const close = () => sink.close();
   return new WritableStream<Uint8Array | string>(
     { write: (chunk) => sink.write(chunk), close, abort: close },
