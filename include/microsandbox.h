@@ -636,7 +636,7 @@ msb_status msb_sandbox_create(const struct msb_sandbox_options *options,
                               struct msb_sandbox **out_sandbox,
                               struct msb_error *err);
 
-/// Opens a sandbox by its name, which is lent, running or not, whoever created it. Returns at once;
+/// Opens a sandbox of any process by its name, which is lent, running or not. Returns at once;
 /// `msb_sandbox_wait_ready` reports the result.
 ///
 /// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: `name` is NULL, or an unknown flag.

@@ -182,7 +182,7 @@ pub unsafe extern "C" fn msb_sandbox_create(
 /// Start it, with the files that it has.
 pub const MSB_OPEN_START: u32 = 1;
 
-/// Opens a sandbox by its name, which is lent, running or not, whoever created it. Returns at once;
+/// Opens a sandbox of any process by its name, which is lent, running or not. Returns at once;
 /// `msb_sandbox_wait_ready` reports the result.
 ///
 /// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: `name` is NULL, or an unknown flag.

@@ -1,4 +1,4 @@
-//! Modules of a crate use each other without circles: whoever reads one reads those below it.
+//! Modules of a crate use each other without circles: a reader of one needs those below it only.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -385,7 +385,7 @@ static void *waits(void *argument)
 
     atomic_store(&waiting->begun, true);
     harness_arm();
-    /* Whoever looks whether this one waits may have the turn just then. */
+    /* A thread that checks for the waiter may have the turn just then. */
     do {
         waiting->rc = waiting->collects ? msb_exec_collect(waiting->exec, -1, &output, &err)
                                         : msb_exec_wait(waiting->exec, -1, &event, &err);
@@ -441,7 +441,7 @@ TEST(test_b9_one_thread_collects_or_waits_and_others_are_told_so)
     }
 }
 
-TEST(test_d1_closing_wakes_whoever_collects_or_waits)
+TEST(test_d1_closing_wakes_collect_and_wait)
 {
     for (int collects = 0; collects < 2; collects++) {
         msb_exec_options options = command("sleep");

@@ -177,7 +177,7 @@ static const char *never(void)
     return path;
 }
 
-TEST(test_g_closing_an_image_ends_it_and_wakes_whoever_waits)
+TEST(test_g_closing_an_image_cancels_it_and_wakes_waiters)
 {
     msb_image *image = NULL;
     msb_image_entries list = MSB_IMAGE_ENTRIES_INIT;

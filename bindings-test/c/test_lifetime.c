@@ -80,7 +80,7 @@ static int64_t closed_while(void *(*waits)(void *), void *handle, int64_t after_
     return waiting.woken - closed;
 }
 
-TEST(test_i_closing_wakes_whoever_waits)
+TEST(test_i_closing_wakes_waiters)
 {
     msb_exec_options options = script("sleep 600");
     msb_sandbox_options sandbox_options = sandbox_named("woken");
@@ -110,7 +110,7 @@ TEST(test_i_closing_wakes_whoever_waits)
     sandbox_end(sandbox_of_own("woken"), "woken");
 }
 
-TEST(test_i_closing_a_sandbox_wakes_whoever_stops_it)
+TEST(test_i_closing_a_sandbox_wakes_its_stop)
 {
     msb_sandbox *sandbox = sandbox_of_own("slow");
     msb_exec_options options = script("trap '' TERM; echo up; while :; do sleep 1; done");
@@ -137,11 +137,11 @@ TEST(test_i_closing_a_sandbox_wakes_whoever_stops_it)
 
 static void *closes(void *argument)
 {
-    /* Whoever is first closes it; the other is told so. */
+    /* The first thread closes it; the other gets MSB_E_HANDLE. */
     return (void *)(intptr_t)msb_handle_close(argument);
 }
 
-TEST(test_i_a_handle_is_closed_once_whoever_tries)
+TEST(test_i_a_handle_is_closed_once)
 {
     for (int round = 0; round < 50; round++) {
         msb_exec_options options = command("cat");

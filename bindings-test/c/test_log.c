@@ -413,7 +413,7 @@ static void *waits_for_record(void *argument)
     msb_log_record record = MSB_LOG_RECORD_INIT;
     msb_status rc;
 
-    /* Whoever looks whether this one waits may have the turn just then. */
+    /* A thread that checks for the waiter may have the turn just then. */
     do
         rc = msb_log_recv(argument, -1, &record, NULL);
     while (rc == MSB_E_BUSY);

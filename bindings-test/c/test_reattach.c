@@ -71,7 +71,7 @@ TEST(test_d5_a_session_is_taken_up_exactly_where_it_was_left)
         next = reattach(id_of(exec), (int64_t)position(exec), NULL);
         CHECK_INT(msb_handle_close(exec), MSB_OK);
         exec = next;
-        outcome.started = 0; /* told again to whoever joins */
+        outcome.started = 0; /* reported to each joiner */
         handles++;
     }
     CHECK_INT(outcome.out.len, end - expected);
@@ -190,7 +190,7 @@ TEST(test_d5_many_follow_one_session_and_each_gets_all)
     CHECK_INT(msb_handle_close(sink), MSB_OK);
 }
 
-TEST(test_d5_input_goes_on_through_whoever_took_the_session_up)
+TEST(test_d5_input_continues_through_the_reattached_exec)
 {
     msb_exec_options options = command("cat");
     msb_sink *first = NULL, *second = NULL, *third = (msb_sink *)&options;

@@ -20,7 +20,7 @@ static msb_sandbox *opened(const char *name, uint32_t flags)
     return sandbox;
 }
 
-/* Checks that opening is refused, by whoever asks how it went, as often as they ask. */
+/* Checks that opening is refused, each time that its result is asked for. */
 static void open_fails(const char *name, uint32_t flags, msb_status expected)
 {
     msb_sandbox *sandbox = NULL;
@@ -349,7 +349,7 @@ TEST(test_g_the_end_of_a_sandbox_is_waited_for_and_told_again)
     for (int64_t timeout = -1; timeout <= 1; timeout++)
         CHECK_OK(msb_sandbox_wait(sandbox, timeout, &err));
     CHECK(readable(fd, 0));
-    /* Whoever asks for the first time now. */
+    /* A first call now. */
     CHECK_OK(msb_sandbox_wait(other, 60000, &err));
     CHECK_OK(msb_sandbox_wait(other, 0, &err));
     CHECK_INT(msb_handle_close(other), MSB_OK);

@@ -161,7 +161,7 @@ static void *waits_for_an_event(void *exec)
     msb_event event = MSB_EVENT_INIT;
     msb_status rc;
 
-    /* Whoever looks whether this one waits may have the turn just then. */
+    /* A thread that checks for the waiter may have the turn just then. */
     do
         rc = msb_exec_recv(exec, -1, &event, &err);
     while (rc == MSB_E_BUSY);

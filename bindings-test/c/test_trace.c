@@ -140,7 +140,7 @@ TEST(test_trace_only_up_to_the_level_that_was_asked_for)
         CHECK_OK(msb_sandbox_list(&list, &err)); /* warns of the broken one */
         msb_sandbox_entries_release(&list);
         sandbox_end(sandbox_of_own("logs"), "logs"); /* informs */
-        provoke(1); /* for whoever debugs */
+        provoke(1); /* for debugging */
         no_trace();
         for (int k = 0; k < told.count && k < KEPT; k++)
             CHECK_SAY(told.levels[k] <= levels[i], "%s", told.messages[k]);

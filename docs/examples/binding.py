@@ -91,7 +91,7 @@ def call(name, *args):
 
 
 class Handle:
-    """Closed once: by whoever is done with it, else with the object, else with the program."""
+    """Closed once: by its user, else with the object, else with the program."""
 
     def __init__(self, handle):
         self.handle = ptr(handle.value)

@@ -39,7 +39,7 @@ pub struct DriverReport {
     pub isolation: Isolation,
     /// Whether it can be used.
     pub usable: bool,
-    /// On what it stands when it can be used, else why it cannot.
+    /// Backend details if usable, else the reason.
     pub why: String,
     /// What would make it usable, where that is known.
     pub hint: Option<String>,

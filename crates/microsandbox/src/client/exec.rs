@@ -70,7 +70,7 @@ pub(crate) struct ExecCore {
 }
 
 impl ExecCore {
-    /// Starts a command. Returns at once; whatever comes of it comes as events.
+    /// Starts a command. Returns at once; the result comes as events.
     pub(crate) fn start(
         connection: &Arc<Connection>,
         request: ExecRequest,

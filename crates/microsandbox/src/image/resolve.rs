@@ -9,7 +9,7 @@ use msb_image::{
 use msb_state::ByteString;
 use std::path::{Path, PathBuf};
 
-/// How often an image that somebody removes at the same time is got again.
+/// Retries of a pull when another process removes the image at the same time.
 const TRIES: u32 = 3;
 
 /// What a sandbox is to be made from.

@@ -267,12 +267,12 @@ impl SandboxBuilder {
 
     /// Creates the sandbox and starts it.
     ///
-    /// Giving the future up while the image is got ends that, and no sandbox comes of it. Later it
-    /// undoes nothing: the sandbox comes up, and is found by its name.
+    /// Dropping the future during the pull of the image cancels creation; after the pull it has no
+    /// effect: the sandbox starts and can be found by its name.
     pub async fn create(self) -> MicrosandboxResult<Sandbox> {
         let cancel = Cancel::default();
         let pending = self.begin(&cancel);
-        let _given_up = cancel.when_dropped();
+        let _cancelled = cancel.when_dropped();
         pending.await
     }
 

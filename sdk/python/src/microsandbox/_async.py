@@ -278,7 +278,7 @@ class Sandbox:
 
     @classmethod
     async def get(cls, name: str) -> Sandbox:
-        """Find a sandbox by its name, running or not, whoever created it."""
+        """Find a sandbox by its name, running or not, created by any process."""
         return cls(await run(lambda io: SandboxCore.open(io, name, start=False)))
 
     @classmethod
@@ -372,7 +372,7 @@ class Sandbox:
     async def reattach(
         self, session_id: str, position: Optional[int] = 0, *, stdin: bool = False
     ) -> ExecHandle:
-        """Follow a session that is running or ended recently, whoever started it.
+        """Follow a session that is running or ended recently, started by any process.
 
         ``position`` is an offset in its output, as `ExecHandle.position` returns it: 0 is the first
         byte, None skips to what is still to come. About the last mebibyte is kept;
