@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 /// Longest line, in bytes.
 pub(crate) const MAX_LINE: u64 = 64 * 1024;
 
+/// Pause between two looks at the lock of a runner that has no pidfd.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// Time limit for the exit of a runner that has closed the connection.
 const GONE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -166,7 +168,14 @@ impl Control {
         };
         let deadline = deadline.unwrap_or_else(|| Instant::now() + GONE_TIMEOUT);
         while lock.is_running()? {
-            let Some(runner) = &self.runner else { return Err(self.timed_out(GONE_TIMEOUT)) };
+            let Some(runner) = &self.runner else {
+                // Without a pidfd (an old kernel, or valgrind) only the lock can be asked again.
+                if Instant::now() >= deadline {
+                    return Err(self.timed_out(GONE_TIMEOUT));
+                }
+                std::thread::sleep(LOCK_PAUSE);
+                continue;
+            };
             if wait_readable(runner.as_fd(), Some(deadline)).is_err() {
                 return Err(self.timed_out(GONE_TIMEOUT));
             }
