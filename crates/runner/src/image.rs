@@ -24,6 +24,7 @@ pub(crate) fn work(home: &Path) -> Result<ExitCode, String> {
     let creator = sys::inherited(3).map_err(|error| error.to_string())?;
     start_trace();
     allow_many_files();
+    limit_memory();
     let mut input = BufReader::new(io::stdin());
     let mut line = String::new();
     input.read_line(&mut line).map_err(|error| format!("cannot read a request: {error}"))?;
@@ -199,6 +200,20 @@ fn allow_many_files() {
     limit.current = limit.maximum;
     // The current limit is enough for most trees.
     let _ = setrlimit(Nofile, limit);
+}
+
+/// Memory of the process that talks to registries, in bytes of writable mappings. A registry may
+/// answer with a document of any length, which the client reads whole before it can be refused.
+const MEMORY: u64 = 1 << 30;
+
+/// Limits the memory of this process and of those that it starts.
+fn limit_memory() {
+    use rustix::process::Resource::Data;
+    let mut limit = getrlimit(Data);
+    let bound = limit.maximum.map_or(MEMORY, |maximum| maximum.min(MEMORY));
+    (limit.current, limit.maximum) = (Some(bound), Some(bound));
+    // Lowering a limit is always allowed.
+    let _ = setrlimit(Data, limit);
 }
 
 #[allow(clippy::exit, reason = "no process is left to report to")]
