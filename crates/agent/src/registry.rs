@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::resources::Resources;
 use crate::session::{self, Session};
 use crate::sys::{self, Reaped};
-use msb_wire::limits::{ENDED_REPLAY, ENDED_SESSION_SECONDS, ENDED_SESSIONS, SESSIONS};
+use msb_wire::limits::{ENDED_REPLAY, ENDED_SESSION_SECONDS, ENDED_SESSIONS, SESSIONS, TEXT};
 use msb_wire::{
     Attach, Exec, Failure, Message, Opened, Refusal, ResizeRequest, SessionId, Sessions, Shutdown,
     SignalRequest, Verdict,
@@ -19,6 +19,9 @@ use tokio::time::timeout;
 /// How long a request to attach waits for a session that is not known yet.
 const ATTACH_WAIT: Duration = Duration::from_secs(1);
 
+/// Failed starts that are kept (a count).
+const FAILED_STARTS: usize = 64;
+
 /// The sessions of an agent.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -30,7 +33,7 @@ pub(crate) struct Registry {
     shutdown: Cell<Option<Duration>>,
     /// Signalled when a shutdown is requested or a session ends.
     pub(crate) notify: Notify,
-    /// Signalled when a session becomes known.
+    /// Signalled when a session becomes known, or its start fails.
     started: Notify,
     /// Signalled when a session ends and leaves background processes.
     pub(crate) left_background: Notify,
@@ -44,6 +47,8 @@ struct Tables {
     ended: VecDeque<(Instant, SessionId)>,
     /// Ended sessions with background processes.
     background: Vec<Rc<Session>>,
+    /// Sessions whose start failed: a request to attach may arrive after the failure.
+    failed: VecDeque<(Instant, SessionId, Failure)>,
 }
 
 impl Registry {
@@ -78,7 +83,7 @@ impl Registry {
                 for (client, channel, _) in followers {
                     client.send(channel, Message::Failed(failure.clone()));
                 }
-                return;
+                return self.start_failed(exec.session, failure);
             }
         };
         for (client, channel, window) in followers {
@@ -98,6 +103,7 @@ impl Registry {
                 Err(failure) => {
                     session.fail(&failure);
                     registry.forget(&session);
+                    registry.start_failed(session.id, failure);
                 }
             }
         });
@@ -151,7 +157,7 @@ impl Registry {
             loop {
                 // Created before the lookup, so that no start in between is missed.
                 let started = self.started.notified();
-                if self.find(id).is_some() {
+                if self.find(id).is_some() || self.failure(id).is_some() {
                     return;
                 }
                 started.await;
@@ -168,7 +174,11 @@ impl Registry {
                 client.bind(channel, &session);
                 session.follow(client.channel(channel), attach.from, attach.window);
             }
-            None => client.send(channel, Message::Verdict(unknown_session())),
+            None => {
+                let failed = self.failure(attach.session).map(Message::Failed);
+                let answer = failed.unwrap_or_else(|| Message::Verdict(unknown_session()));
+                client.send(channel, answer);
+            }
         }
     }
 
@@ -199,6 +209,23 @@ impl Registry {
 
     fn find(&self, id: SessionId) -> Option<Rc<Session>> {
         self.tables.borrow().by_id.get(&id).cloned()
+    }
+
+    fn failure(&self, id: SessionId) -> Option<Failure> {
+        let tables = self.tables.borrow();
+        tables.failed.iter().find(|(_, failed, _)| *failed == id).map(|(.., why)| why.clone())
+    }
+
+    /// Keeps the failure of a start for those who attach a moment later.
+    fn start_failed(&self, id: SessionId, mut failure: Failure) {
+        failure.path.truncate(TEXT);
+        let mut tables = self.tables.borrow_mut();
+        tables.failed.push_back((Instant::now(), id, failure));
+        if tables.failed.len() > FAILED_STARTS {
+            tables.failed.pop_front();
+        }
+        drop(tables);
+        self.started.notify_waiters();
     }
 
     /// Handles a reaped child: a session's process, or an orphan.
@@ -242,8 +269,9 @@ impl Registry {
     /// Drops ended sessions beyond the limits of time, number and size, the oldest first.
     fn purge(&self) {
         let mut tables = self.tables.borrow_mut();
-        let Tables { by_id, ended, .. } = &mut *tables;
+        let Tables { by_id, ended, failed, .. } = &mut *tables;
         let lifetime = Duration::from_secs(ENDED_SESSION_SECONDS);
+        failed.retain(|(at, ..)| at.elapsed() <= lifetime);
         while ended
             .front()
             .is_some_and(|(at, _)| ended.len() > ENDED_SESSIONS || at.elapsed() > lifetime)

@@ -356,6 +356,22 @@ fn d5_attach_before_exec_gets_attached_or_failed_once() {
 }
 
 #[test]
+fn d5_attach_after_a_failed_start_gets_the_failure() {
+    let agent = Agent::start();
+    let mut unknown_user = sh("true");
+    unknown_user.user = Some("nobody-of-this-name".into());
+    for command in [exec(&["/nonexistent"]), unknown_user] {
+        let attach = Attach { session: command.session, from: Some(0), window: OUTPUT_WINDOW };
+        let (mut first, mut other) = (agent.connect(), agent.connect());
+        first.exec(command);
+        let Message::Failed(failure) = first.receive().message else { panic!("not failed") };
+        let channel = other.channel();
+        other.send(channel, Message::Attach(attach));
+        assert_eq!(other.receive().message, Message::Failed(failure));
+    }
+}
+
+#[test]
 fn d5_attach_waits_for_a_pending_start() {
     let agent = Agent::start();
     let command = sh("echo hi");
