@@ -21,9 +21,14 @@ pub(crate) struct AgentLink {
 impl AgentLink {
     /// Connects and waits for the agent's hello.
     pub(crate) async fn connect(dir: &SandboxDir) -> io::Result<Self> {
+        AgentLink::handshake(AgentLink::open(dir)?).await
+    }
+
+    /// Opens a connection for a handshake.
+    pub(crate) fn open(dir: &SandboxDir) -> io::Result<UnixStream> {
         let stream = dir.connect_agent().map_err(io::Error::other)?;
         stream.set_nonblocking(true)?;
-        AgentLink::handshake(UnixStream::from_std(stream)?).await
+        UnixStream::from_std(stream)
     }
 
     /// Sends the hello on a connection and waits for the agent's.

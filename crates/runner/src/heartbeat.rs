@@ -2,6 +2,7 @@
 
 use crate::agent_link::AgentLink;
 use msb_state::SandboxDir;
+use std::io;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -22,14 +23,14 @@ pub(crate) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Starts the pings. A machine with a longer `boot_timeout` also has longer for a pong. Call it
-    /// inside the runtime.
-    pub(crate) fn start(dir: &SandboxDir, boot_timeout: Duration) -> Self {
+    /// Opens the connection and starts the pings. A machine with a longer `boot_timeout` also has
+    /// longer for a pong. Call it inside the runtime.
+    pub(crate) fn start(dir: &SandboxDir, boot_timeout: Duration) -> io::Result<Self> {
         let limit = boot_timeout.max(PONG_LIMIT);
         let (notify, hung) = oneshot::channel();
-        let dir = dir.clone();
+        let stream = AgentLink::open(dir)?;
         let task = tokio::spawn(async move {
-            let silent = match timeout(limit, AgentLink::connect(&dir)).await {
+            let silent = match timeout(limit, AgentLink::handshake(stream)).await {
                 Ok(Ok(link)) => beat(link, limit).await,
                 Ok(Err(_)) => false,
                 // It hangs already.
@@ -40,7 +41,7 @@ impl Heartbeat {
                 let _ = notify.send(());
             }
         });
-        Heartbeat { limit, hung, task }
+        Ok(Heartbeat { limit, hung, task })
     }
 
     /// Returns the time limit for a pong.
@@ -137,7 +138,7 @@ mod tests {
             let (stream, _) = listener.accept().await.unwrap();
             agent(stream, pongs, hang_up).await;
         });
-        let mut heartbeat = Heartbeat::start(&dir, Duration::from_secs(boot_timeout));
+        let mut heartbeat = Heartbeat::start(&dir, Duration::from_secs(boot_timeout)).unwrap();
         timeout(Duration::from_secs(seconds), heartbeat.hung()).await
     }
 
@@ -147,6 +148,17 @@ mod tests {
         assert!(watched(0, false).await.is_ok(), "silent from the start");
         assert!(watched(3, true).await.is_err(), "the connection closed");
         assert!(watched(usize::MAX, false).await.is_err(), "it always answers");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn started_heartbeat_is_connected() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = SandboxDir::open(&root.path().join("box")).unwrap();
+        std::fs::create_dir_all(dir.run()).unwrap();
+        let listener = UnixListener::bind(dir.run().join("agent.sock")).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let _heartbeat = Heartbeat::start(&dir, Duration::from_secs(1)).unwrap();
+        assert!(listener.accept().is_ok(), "before its task ran");
     }
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]

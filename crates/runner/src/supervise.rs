@@ -65,11 +65,10 @@ impl Supervisor {
         let (mut slot, mut log) = (None, None);
         let end = match self.start(agent, users, &mut slot, &mut log).await {
             Err(failure) => End::failed(failure),
-            Ok((link, ready, config)) => {
+            Ok((link, heartbeat, ready, config)) => {
                 tracing::info!(driver = ready.driver, isolation = %ready.isolation, "booted");
                 match slot.as_mut() {
                     Some(machine) => {
-                        let heartbeat = Heartbeat::start(&self.dir, config.boot_timeout());
                         let mut watch = Watch::new(link, heartbeat, ready, &config);
                         let outcome = watch.until_exit(self, machine.as_mut()).await;
                         End { outcome, failure: None }
@@ -99,7 +98,7 @@ impl Supervisor {
         users: Users,
         slot: &mut Option<Box<dyn Machine>>,
         log: &mut Option<Log>,
-    ) -> Result<(AgentLink, Ready, SandboxConfig), Failure> {
+    ) -> Result<(AgentLink, Heartbeat, Ready, SandboxConfig), Failure> {
         let text = |error: msb_state::Error| Failure::boot(error.to_string());
         let stored = self.dir.read_config().map_err(text)?;
         let config =
@@ -134,11 +133,14 @@ impl Supervisor {
         let machine = Some((ready.driver.clone(), ready.isolation));
         let protection = Some(ready.protection.clone());
         let started = Started { at_ms: now_ms(), machine, protection };
+        // Before a client connects: the runner's connections are the agent's first.
+        let heartbeat = Heartbeat::start(&self.dir, limit)
+            .map_err(|error| Failure::boot(format!("cannot start the heartbeat: {error}")))?;
         self.dir.write_started(&started).map_err(text)?;
         if let Some(status) = self.status.take() {
             status.report(&StatusRecord::Ready(ready.clone()));
         }
-        Ok((link, ready, spec.config))
+        Ok((link, heartbeat, ready, spec.config))
     }
 }
 
