@@ -113,6 +113,11 @@ impl Connection {
         Ok(was_congested && !self.is_congested())
     }
 
+    /// Ends the stream, also for those who still hold the connection.
+    pub(crate) fn close(&self) {
+        self.stream.shutdown();
+    }
+
     /// Waits until all pending output is written, or the stream fails.
     pub(crate) async fn flush(&self) {
         while !self.is_closing.get() && self.pending() > 0 {

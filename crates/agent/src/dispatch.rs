@@ -9,7 +9,7 @@ use msb_wire::{Decoder, Hello, Kind, Message, Peer, Verdict, WireError, agree};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -28,13 +28,15 @@ enum Ending {
 pub(crate) async fn serve(client: Rc<Client>, registry: Rc<Registry>) {
     let writer = tokio::task::spawn_local(write(Rc::clone(&client)));
     let ending = read(&client, &registry).await;
-    if let Err(ending @ (Ending::Wire(_) | Ending::Silent)) = ending {
-        client.send(0, Message::Error(ending.to_string()));
-        client.connection.flush().await;
-    }
-    writer.abort();
     registry.remove_watcher(&client);
     client.unfollow_all();
+    if let Err(ending @ (Ending::Wire(_) | Ending::Silent)) = ending {
+        client.send(0, Message::Error(ending.to_string()));
+        // The client may never read.
+        let _ = timeout(GREETING, client.connection.flush()).await;
+    }
+    writer.abort();
+    client.connection.close();
 }
 
 /// Writes output until the stream fails. The reader then fails as well, and ends the connection.
@@ -158,6 +160,9 @@ pub(crate) fn handle(
 mod tests {
     use super::*;
     use crate::connection::Connection;
+    use msb_transport::Stream;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]
     async fn i_silent_client_gets_an_error_and_is_closed() {
@@ -178,6 +183,38 @@ mod tests {
             assert!(matches!(hello, Message::Hello(_)));
             let reason = decoder.next(&mut buffer).unwrap().unwrap().message;
             assert_eq!(reason, Message::Error("no hello within 30 s".into()));
+        };
+        tokio::task::LocalSet::new().run_until(everything).await;
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn i_garbage_of_a_client_that_never_reads_ends_it() {
+        let everything = async {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let client = Client::new(Connection::new(1, Stream::from_unix(ours).unwrap()));
+            for number in 0..10_000 {
+                client.send(0, Message::Error(format!("{number:1000}")));
+            }
+            theirs.write_all(&[0xff; 64]).unwrap();
+            serve(client, Registry::new([0; 16], Default::default())).await;
+        };
+        tokio::task::LocalSet::new().run_until(everything).await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn i_connection_ends_whoever_still_holds_it() {
+        let everything = async {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let client = Client::new(Connection::new(1, Stream::from_unix(ours).unwrap()));
+            let held = Rc::clone(&client);
+            theirs.write_all(&[0xff; 64]).unwrap();
+            serve(client, Registry::new([0; 16], Default::default())).await;
+            // An open connection would be an error here.
+            theirs.set_nonblocking(true).unwrap();
+            let mut received = Vec::new();
+            theirs.read_to_end(&mut received).unwrap();
+            assert!(!received.is_empty(), "the hello and the reason come before the end");
+            drop(held);
         };
         tokio::task::LocalSet::new().run_until(everything).await;
     }
