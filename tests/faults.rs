@@ -381,6 +381,8 @@ fn i_garbage_of_another_process_ends_its_connection_only() {
     // More input than was granted.
     let mut hostile = Hostile::greeted("garbage");
     hostile.send(1, Message::Exec(exec(&["/bin/sleep", "600"], StdinMode::Pipe)));
+    // Before, `pidof` would not find it.
+    assert!(matches!(hostile.receive(), Some(Message::Started(_))));
     for _ in 0..16 {
         hostile.send(1, Message::Stdin(Bytes::from(vec![0; MAX_DATA])));
     }
