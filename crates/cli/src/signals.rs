@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// Time that a command has to exit after a forwarded SIGTERM or SIGHUP: nobody may be there to
 /// signal a second time, as there is with SIGINT.
-const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 /// The number of SIGINT.
 const SIGINT: i32 = 2;
 

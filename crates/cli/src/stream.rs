@@ -204,3 +204,14 @@ pub(crate) async fn wait_started(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signals::GRACE;
+
+    #[test]
+    fn d3_first_signal_ends_msb_within_15_seconds() {
+        assert!(GRACE + END_LIMIT + CONFIRM < Duration::from_secs(15));
+    }
+}

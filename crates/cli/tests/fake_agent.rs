@@ -7,19 +7,30 @@ mod support;
 use bytes::BytesMut;
 use msb_wire::{
     Decoder, Exited, Failure, FailureKind, Frame, Hello, Message, Peer, SessionId, SessionInfo,
-    Sessions, Stage, Started, encode,
+    Sessions, Stage, Started, Verdict, encode,
 };
 use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::{Duration, Instant};
+use std::process::Child;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
 use support::{Msb, Outcome, signal, wait};
+
+/// How long a test waits for what has to come, so that one that waits in vain fails by itself.
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// Returns the answers to a message of the host, on the same channel.
 type Answer = fn(&Message) -> Vec<Message>;
 
 /// With a sandbox `w` whose agent gives these answers on every new connection.
 fn with_agent(answer: Answer) -> Msb {
+    with_watched_agent(answer).0
+}
+
+/// As `with_agent`; also returns what tells that a request has come.
+fn with_watched_agent(answer: Answer) -> (Msb, Receiver<()>) {
+    let (requested, requests) = mpsc::channel();
     let msb = Msb::with_sandbox();
     let run = msb.home.path().join("sandboxes/w/run");
     let address = run.join("agent.sock");
@@ -27,14 +38,14 @@ fn with_agent(answer: Answer) -> Msb {
     let listener = UnixListener::bind(&address).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let stream = stream.unwrap();
-            std::thread::spawn(move || serve(stream, answer));
+            let (stream, requested) = (stream.unwrap(), requested.clone());
+            std::thread::spawn(move || serve(stream, answer, &requested));
         }
     });
-    msb
+    (msb, requests)
 }
 
-fn serve(mut stream: UnixStream, answer: Answer) {
+fn serve(mut stream: UnixStream, answer: Answer, requested: &Sender<()>) {
     let (mut decoder, mut buffer) = (Decoder::new(Peer::Host), BytesMut::new());
     let mut chunk = vec![0; 65_536];
     loop {
@@ -42,7 +53,11 @@ fn serve(mut stream: UnixStream, answer: Answer) {
             let answers = match message {
                 Message::Hello(_) => vec![Message::Hello(Hello::ours(Some([1; 16])))],
                 Message::Ping(number) => vec![Message::Pong(number)],
-                other => answer(&other),
+                other => {
+                    // Most tests do not wait for it.
+                    let _ = requested.send(());
+                    answer(&other)
+                }
             };
             let mut out = BytesMut::new();
             for message in answers {
@@ -79,48 +94,85 @@ fn is_exec(message: &Message) -> bool {
     matches!(message, Message::Exec(_))
 }
 
-/// Waits for a call, which must end between `least` and `most` seconds after `begun`.
-fn ends_within(child: std::process::Child, begun: Instant, least: u64, most: u64) -> Outcome {
-    let outcome = wait(child);
-    let range = Duration::from_secs(least)..Duration::from_secs(most);
-    assert!(range.contains(&begun.elapsed()), "{:?}: {outcome:?}", begun.elapsed());
-    outcome
+/// Waits for a call that an agent does not answer; fails if it does not end by itself.
+fn ends(child: Child) -> Outcome {
+    let (sender, outcome) = mpsc::channel();
+    std::thread::spawn(move || sender.send(wait(child)));
+    outcome.recv_timeout(PATIENCE).expect("msb waits for ever")
 }
 
-#[test]
-fn d3_timeout_holds_with_an_agent_that_only_answers_pings() {
-    let msb = with_agent(|_| Vec::new());
-    let begun = Instant::now();
-    let child = msb.spawn(&["exec", "--timeout", "2s", "w", "true"]);
-    let outcome = ends_within(child, begun, 11, 20);
-    assert_eq!(outcome.code, 125);
-    assert!(outcome.err.contains("the agent did not answer within 12 s"), "{}", outcome.err);
-    assert_eq!(outcome.err.matches('\n').count(), 1, "{}", outcome.err);
-}
-
-#[test]
-fn d3_timeout_holds_for_a_command_that_never_ends() {
-    let msb = with_agent(|message| match is_exec(message) {
+/// Answers the start of a command, and nothing else.
+fn only_starts(message: &Message) -> Vec<Message> {
+    match is_exec(message) {
         true => vec![Message::Started(Started { pid: 7 })],
         false => Vec::new(),
-    });
-    let begun = Instant::now();
-    let child = msb.spawn(&["exec", "--timeout", "1s", "w", "true"]);
-    let outcome = ends_within(child, begun, 13, 22);
-    assert_eq!(outcome.code, 125);
-    assert!(outcome.err.contains("the agent did not answer"), "{}", outcome.err);
+    }
+}
+
+/// Answers everything, but no command ever ends.
+fn never_ends(message: &Message) -> Vec<Message> {
+    match message {
+        Message::Signal(_) => vec![Message::Verdict(Verdict::default())],
+        message => only_starts(message),
+    }
 }
 
 #[test]
-fn d3_one_sigterm_ends_msb_with_a_silent_agent() {
-    let msb = with_agent(|_| Vec::new());
-    let child = msb.spawn(&["exec", "w", "true"]);
-    std::thread::sleep(Duration::from_secs(1));
-    let begun = Instant::now();
-    signal(&child, Signal::TERM);
-    let outcome = ends_within(child, begun, 9, 16);
-    assert_eq!(outcome.code, 125);
-    assert!(outcome.err.contains("the agent did not answer the kill request"), "{}", outcome.err);
+fn d3_timeout_ends_msb_with_an_agent_that_does_not_get_on() {
+    let agents: [(Answer, &str); 3] = [
+        (|_| Vec::new(), "the agent did not answer within 11 s"),
+        (only_starts, "the agent did not answer within 14 s"),
+        (never_ends, "the agent did not answer within 14 s"),
+    ];
+    // All at once, since each takes its time.
+    let calls = agents.map(|(answer, expected)| {
+        let msb = with_agent(answer);
+        let child = msb.spawn(&["exec", "--timeout", "1s", "w", "true"]);
+        (msb, child, expected)
+    });
+    for (_msb, child, expected) in calls {
+        let outcome = ends(child);
+        assert_eq!(outcome.code, 125, "{outcome:?}");
+        assert!(outcome.err.contains(expected), "{}", outcome.err);
+        assert_eq!(outcome.err.matches('\n').count(), 1, "{}", outcome.err);
+    }
+}
+
+#[test]
+fn d3_one_sigterm_ends_msb_with_an_agent_that_does_not_get_on() {
+    let agents: [Answer; 3] = [|_| Vec::new(), only_starts, never_ends];
+    // All at once, since each takes its time.
+    let calls = agents.map(|answer| {
+        let (msb, requests) = with_watched_agent(answer);
+        let child = msb.spawn(&["exec", "w", "true"]);
+        requests.recv_timeout(PATIENCE).unwrap();
+        signal(&child, Signal::TERM);
+        (msb, child)
+    });
+    for (_msb, child) in calls {
+        let outcome = ends(child);
+        assert_eq!(outcome.code, 125, "{outcome:?}");
+        let lost = "the connection to the sandbox was lost: the agent did not answer the kill";
+        assert!(outcome.err.contains(lost), "{}", outcome.err);
+    }
+}
+
+#[test]
+fn d3_one_sigterm_ends_every_other_wait_for_a_silent_agent() {
+    let (msb, requests) = with_watched_agent(|_| Vec::new());
+    let id = "07".repeat(16);
+    let calls: [&[&str]; 4] = [
+        &["exec", "-d", "w", "true"],
+        &["sessions", "w"],
+        &["attach", "w", &id],
+        &["kill", "w", "--session", &id],
+    ];
+    for call in calls {
+        let child = msb.spawn(call);
+        requests.recv_timeout(PATIENCE).unwrap();
+        signal(&child, Signal::TERM);
+        assert_eq!(ends(child).code, 128 + 15, "{call:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A connection to the agent of one sandbox, shared by everything that runs in it.
 
+use super::SIGKILL;
 use crate::client::completion::{Pending, Promise, completion};
 use crate::client::deadlines::Limits;
 use crate::client::link::{Link, Route, gone, receive, violation};
@@ -8,7 +9,7 @@ use crate::event::ExecLost;
 use crate::runtime;
 use bytes::BytesMut;
 use msb_transport::{Outbox, Stream};
-use msb_wire::limits::{ERROR_TEXT, GREETING, SIGNAL_MAX};
+use msb_wire::limits::{ERROR_TEXT, SIGNAL_MAX};
 use msb_wire::{
     Decoder, Frame, Hello, Message, Peer, ResizeRequest, Scope, SessionId, SessionInfo,
     SignalRequest, TtySize, agree, one_line,
@@ -52,7 +53,8 @@ impl Connection {
         if !(1..=i32::from(SIGNAL_MAX)).contains(&signal) {
             return Err(Error::invalid(format!("{signal} is not the number of a signal")));
         }
-        self.request(Message::Signal(SignalRequest { session, signal, scope }))
+        let killed = (signal == SIGKILL).then_some(session);
+        self.request(Message::Signal(SignalRequest { session, signal, scope }), killed)
     }
 
     /// Changes the size of a session's terminal.
@@ -63,7 +65,7 @@ impl Connection {
         cols: u16,
     ) -> Result<Pending<()>, Error> {
         let size = checked_size(rows, cols)?;
-        self.request(Message::Resize(ResizeRequest { session, size }))
+        self.request(Message::Resize(ResizeRequest { session, size }), None)
     }
 
     /// Asks for the sessions.
@@ -73,13 +75,14 @@ impl Connection {
         Ok(pending)
     }
 
-    /// Asks for something about a session. With the connection, what is known of it is lost.
-    fn request(&self, message: Message) -> Result<Pending<()>, Error> {
+    /// Asks for something about a session, which may be that it ends. With the connection, what is
+    /// known of it is lost.
+    fn request(&self, message: Message, killed: Option<SessionId>) -> Result<Pending<()>, Error> {
         if let Some(lost) = self.lost() {
             return Err(Error::lost(&lost));
         }
         let (promise, pending) = completion();
-        self.link.open(message, |_| (Route::Verdict(promise), ()))?;
+        self.link.open(message, |_| (Route::Verdict(promise, killed), ()))?;
         Ok(pending)
     }
 }
@@ -100,9 +103,11 @@ pub(crate) fn checked_size(rows: u16, cols: u16) -> Result<TtySize, Error> {
 
 /// The life of a connection on the I/O thread.
 pub(super) async fn live(stream: Stream, limits: Limits, promise: Promise<Arc<Connection>>) {
-    let late = || ExecLost::broken("the agent did not greet in time");
-    let greeted = tokio::time::timeout(GREETING, greet(&stream)).await;
-    match greeted.unwrap_or_else(|_| Err(late())) {
+    let greeted = tokio::time::timeout(limits.answer, greet(&stream)).await;
+    let Ok(greeted) = greeted else {
+        return promise.complete(Err(Error::lost(&ExecLost::unanswered(limits.answer))));
+    };
+    match greeted {
         Ok((decoder, buffer)) => {
             let link = Arc::new(Link::new(stream, limits));
             promise.complete(Ok(Arc::new(Connection { link: Arc::clone(&link) })));

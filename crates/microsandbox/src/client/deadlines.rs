@@ -67,7 +67,7 @@ pub(super) enum Wait {
     Start,
     /// End a command whose timeout is over.
     Exit,
-    /// End a command that the host killed.
+    /// End a command that was killed.
     Kill,
     /// End the output of a command that has exited.
     End,
@@ -111,6 +111,19 @@ impl Deadlines {
         self.of.insert(channel, deadline);
         self.order.insert((deadline.at, channel));
         self.armed.is_none_or(|armed| deadline.at < armed)
+    }
+
+    /// As [`Deadlines::set`] for a command that its caller killed, unless it is to end earlier.
+    #[must_use]
+    pub(super) fn set_kill(&mut self, channel: u32, limit: Duration, now: Instant) -> bool {
+        let is_later =
+            |deadline: &Deadline| now.checked_add(limit).is_none_or(|at| at < deadline.at);
+        self.of.get(&channel).is_none_or(is_later) && self.set(channel, Wait::Kill, limit, now)
+    }
+
+    /// What the agent is to do next on a channel, if there is a limit.
+    pub(super) fn wait(&self, channel: u32) -> Option<Wait> {
+        self.of.get(&channel).map(|deadline| deadline.wait)
     }
 
     /// A channel has none any more.

@@ -184,7 +184,8 @@ pub(super) enum Route {
     Exec(Arc<Channel>),
     /// As `Exec`, while it is not known yet whether there is such a session.
     Join(Arc<Channel>, Promise<Joined>),
-    Verdict(Promise<()>),
+    /// With the session that is to end once the agent agrees.
+    Verdict(Promise<()>, Option<SessionId>),
     Sessions(Promise<Vec<SessionInfo>>),
 }
 
@@ -294,7 +295,7 @@ impl Link {
                     channel.times.timeout.map(|time| time.saturating_add(self.limits.grace));
                 (Wait::Start, timed.map_or(self.limits.start, |timed| timed.min(self.limits.start)))
             }
-            Route::Join(..) | Route::Verdict(_) | Route::Sessions(_) => {
+            Route::Join(..) | Route::Verdict(..) | Route::Sessions(_) => {
                 (Wait::Answer, self.limits.answer)
             }
         }
@@ -421,42 +422,50 @@ impl Link {
             // Closed or refused by us: late frames are ignored.
             None if number < table.next => return Ok(()),
             None => return Err("a frame on a channel that was never opened".to_owned()),
-            Some(Route::Verdict(_) | Route::Sessions(_) | Route::Join(..)) => {
+            Some(Route::Verdict(..) | Route::Sessions(_) | Route::Join(..)) => {
                 let route = table.remove(number);
                 // In one step, so that a concurrent close finds the channel.
                 if let (Some(Route::Join(channel, _)), Message::Attached(_)) = (&route, &message) {
                     table.routes.insert(number, Route::Exec(Arc::clone(channel)));
+                }
+                if let (Some(Route::Verdict(_, Some(killed))), Message::Verdict(verdict)) =
+                    (&route, &message)
+                    && verdict.refusal.is_none()
+                    && table.expect_end(*killed, self.limits.answer)
+                {
+                    self.sooner.notify_one();
                 }
                 drop(table);
                 return route.map_or(Ok(()), |route| answer(route, message));
             }
         };
         drop(table);
-        let (grace, times) = (self.limits.grace, channel.times);
-        // `None`: as it was; `Some(None)`: none any more.
+        let times = channel.times;
         let next = match message {
-            Message::Started(_) => {
-                Some(times.timeout.map(|time| (Wait::Exit, time.saturating_add(grace))))
-            }
-            Message::Exited(_) => {
-                Some(times.drain.map(|time| (Wait::End, time.saturating_add(grace))))
-            }
+            Message::Started(_) => Some((Wait::Exit, times.timeout)),
+            Message::Exited(_) => Some((Wait::End, times.drain)),
             _ => None,
         };
         if channel.on_message(message)? {
             let ended = lock(&self.table).remove(number);
             drop(ended);
-        } else if let Some(next) = next {
-            self.set_deadline(number, next);
+        } else if let Some((wait, time)) = next {
+            self.set_deadline(number, wait, time);
         }
         Ok(())
     }
 
-    fn set_deadline(&self, channel: u32, next: Option<(Wait, Duration)>) {
+    /// Sets what is next of a command, which may take `time` itself; `None`: as long as it likes.
+    fn set_deadline(&self, channel: u32, wait: Wait, time: Option<Duration>) {
         let mut table = lock(&self.table);
-        match next {
+        if wait == Wait::Exit && table.deadlines.wait(channel) == Some(Wait::Kill) {
+            // It was killed before it started, and is to end all the same.
+            return;
+        }
+        match time {
             // It may have been closed meanwhile.
-            Some((wait, limit)) if table.routes.contains_key(&channel) => {
+            Some(time) if table.routes.contains_key(&channel) => {
+                let limit = time.saturating_add(self.limits.grace);
                 if table.deadlines.set(channel, wait, limit, Instant::now()) {
                     self.sooner.notify_one();
                 }
@@ -525,7 +534,7 @@ impl Link {
         let (promise, pending) = completion();
         drop(pending);
         // Fails when the agent has stopped reading; the session is abandoned in any case.
-        let _ = self.open(Message::Signal(request), |_| (Route::Verdict(promise), ()));
+        let _ = self.open(Message::Signal(request), |_| (Route::Verdict(promise, None), ()));
     }
 
     fn give_up(&self, number: u32, route: Option<Route>, deadline: &Deadline) {
@@ -570,6 +579,19 @@ impl Table {
         self.deadlines.clear(channel);
         self.routes.remove(&channel)
     }
+
+    /// The agent has killed a session. True when the timer has to be set anew.
+    #[must_use]
+    fn expect_end(&mut self, killed: SessionId, limit: Duration) -> bool {
+        let Table { routes, deadlines, .. } = self;
+        let (now, mut sooner) = (Instant::now(), false);
+        for (number, route) in routes {
+            if matches!(route, Route::Exec(channel) if channel.session == killed) {
+                sooner |= deadlines.set_kill(*number, limit, now);
+            }
+        }
+        sooner
+    }
 }
 
 impl Route {
@@ -578,7 +600,7 @@ impl Route {
         match self {
             Route::Exec(channel) => channel.on_lost(lost),
             Route::Join(_, promise) => promise.complete(Err(Error::lost(lost))),
-            Route::Verdict(promise) => promise.complete(Err(Error::lost(lost))),
+            Route::Verdict(promise, _) => promise.complete(Err(Error::lost(lost))),
             Route::Sessions(promise) => promise.complete(Err(Error::lost(lost))),
         }
     }
@@ -627,7 +649,7 @@ fn answer(route: Route, message: Message) -> Result<(), String> {
             let empty = || Error::internal("the agent agreed to let a session be joined, no more");
             promise.complete(Err(judged(verdict).err().unwrap_or_else(empty)));
         }
-        (Route::Verdict(promise), Message::Verdict(mut verdict)) => {
+        (Route::Verdict(promise, _), Message::Verdict(mut verdict)) => {
             // Who asks has a handle on the session, so it did exist: it never started, or ended so
             // long ago that the agent has forgotten it.
             if verdict.refusal == Some(Refusal::NoSuchSession) {
@@ -643,7 +665,7 @@ fn answer(route: Route, message: Message) -> Result<(), String> {
             promise.complete(Err(refused.unwrap_or_else(empty)));
         }
         (Route::Join(_, promise), _) => return wrong(promise),
-        (Route::Verdict(promise), _) => return wrong(promise),
+        (Route::Verdict(promise, _), _) => return wrong(promise),
         (Route::Sessions(promise), _) => return wrong(promise),
     }
     Ok(())

@@ -12,7 +12,8 @@ use crate::pull::Exec;
 use crate::record::{ExecRecord, Settings};
 use bytes::Bytes;
 use msb_transport::Stream;
-use msb_wire::{Exited, Message, OutputStream, Scope, StdinError, Verdict};
+use msb_wire::{Exited, Message, OutputStream, Scope, StdinError, TtySize, Verdict};
+use std::future::Future;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,27 +104,127 @@ async fn d3_flood_beyond_the_timeout_is_lost_too() {
 }
 
 #[tokio::test(flavor = "current_thread", start_paused = true)]
-async fn d3_start_and_answers_have_limits_without_a_timeout() {
+async fn d3_start_has_a_limit_without_a_timeout() {
     let (connection, mut agent) = connect_here(limits()).await;
     let core = ExecCore::start(&connection, request(StdinSource::Null)).unwrap();
     is_about(is_lost(&core).await, 60);
-    for _ in 0..3 {
-        agent.recv();
-    }
-    let begun = Instant::now();
-    let (signal, list) = (core.signal(15, Scope::Group).unwrap(), connection.sessions().unwrap());
-    let (_joining, joined) =
-        ExecCore::join(&connection, msb_wire::SessionId::from_bytes([3; 16]), None).unwrap();
-    let errors: [Error; 3] = [
-        signal.await.unwrap_err(),
-        list.await.map(drop).unwrap_err(),
-        joined.await.map(drop).unwrap_err(),
+    assert!(matches!(agent.recv().message, Message::Exec(_)));
+    assert!(matches!(agent.recv().message, Message::Signal(_)), "it may still start");
+    assert_eq!(agent.recv().message, Message::Close);
+}
+
+/// Waits for the answer to one request, whatever it is.
+type Asked = std::pin::Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+
+fn ask<T: 'static>(asked: impl Future<Output = Result<T, Error>> + 'static) -> Asked {
+    Box::pin(async { asked.await.map(drop) })
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn d3_every_request_has_a_limit() {
+    let (connection, _agent) = connect_here(limits()).await;
+    let mut started = request(StdinSource::Null);
+    started.exec.tty = Some(TtySize { rows: 2, cols: 2 });
+    let core = ExecCore::start(&connection, started).unwrap();
+    let session = core.session();
+    let (_joining, joined) = ExecCore::join(&connection, session, None).unwrap();
+    let requests = [
+        ("signal", ask(core.signal(15, Scope::Group).unwrap())),
+        ("kill", ask(core.signal(9, Scope::Everything).unwrap())),
+        ("resize", ask(core.resize(3, 3).unwrap())),
+        ("list", ask(connection.sessions().unwrap())),
+        ("attach", ask(joined)),
     ];
-    is_about(begun.elapsed(), 30);
-    for error in errors {
-        assert_eq!(error.kind(), ErrorKind::StreamLost);
-        assert!(error.to_string().contains("did not answer within 30 s"), "{error}");
+    let begun = Instant::now();
+    for (name, answer) in requests {
+        let error = answer.await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StreamLost, "{name}");
+        assert!(error.to_string().contains("did not answer within 30 s"), "{name}: {error}");
     }
+    is_about(begun.elapsed(), 30);
+    assert!(connection.lost().is_none(), "the others go on");
+    is_lost(&core).await;
+    is_about(begun.elapsed(), 60);
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn d3_greeting_has_a_limit() {
+    for (boot_timeout, limit) in [(30, 30), (300, 300)] {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let (promise, pending) = completion();
+        let limits = Limits::new(Duration::from_secs(boot_timeout));
+        tokio::spawn(live(Stream::from_unix(ours).unwrap(), limits, promise));
+        let begun = Instant::now();
+        let error = pending.await.map(drop).unwrap_err();
+        is_about(begun.elapsed(), limit);
+        assert_eq!(error.kind(), ErrorKind::StreamLost);
+        assert!(error.to_string().contains(&format!("within {limit} s")), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn d3_killed_command_that_does_not_end_is_lost() {
+    for (before, scope) in
+        [(false, Scope::Everything), (true, Scope::Everything), (true, Scope::Group)]
+    {
+        let (connection, mut agent) = connect_here(limits()).await;
+        let core = ExecCore::start(&connection, request(StdinSource::Null)).unwrap();
+        let channel = agent.recv().channel;
+        if before {
+            agent.started(channel);
+            assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
+        }
+        let killed = core.signal(9, scope).unwrap();
+        let request = agent.recv().channel;
+        agent.send(request, Message::Verdict(Verdict::default()));
+        killed.await.unwrap();
+        if !before {
+            agent.started(channel);
+            assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
+        }
+        is_about(is_lost(&core).await, 30);
+    }
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn d3_refused_or_other_signal_sets_no_limit() {
+    let refused =
+        Verdict { refusal: Some(msb_wire::Refusal::System), errno: 1, ..Verdict::default() };
+    for (signal, verdict) in [(9, refused), (15, Verdict::default())] {
+        let (connection, mut agent) = connect_here(limits()).await;
+        let core = ExecCore::start(&connection, request(StdinSource::Null)).unwrap();
+        let channel = agent.recv().channel;
+        agent.started(channel);
+        assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
+        let signalled = core.signal(signal, Scope::Everything).unwrap();
+        let request = agent.recv().channel;
+        agent.send(request, Message::Verdict(verdict));
+        assert_eq!(signalled.await.is_ok(), signal == 15);
+        sleep(Duration::from_secs(1_000_000)).await;
+        agent.exited(channel, 7);
+        assert!(matches!(event(&core).await, Some(Event::Exited(_))));
+    }
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn d3_kill_leaves_time_to_those_who_write_after_the_exit() {
+    let (connection, mut agent) = connect_here(limits()).await;
+    let mut started = request(StdinSource::Null);
+    started.exec.wait_for_eof = true;
+    let core = ExecCore::start(&connection, started).unwrap();
+    let channel = agent.recv().channel;
+    agent.started(channel);
+    assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
+    let killed = core.signal(9, Scope::Group).unwrap();
+    let request = agent.recv().channel;
+    agent.send(request, Message::Verdict(Verdict::default()));
+    killed.await.unwrap();
+    agent.exited(channel, 0);
+    assert!(matches!(event(&core).await, Some(Event::Exited(_))));
+    sleep(Duration::from_secs(1_000_000)).await;
+    agent.out(channel, b"late");
+    let output = Event::Output(OutputStream::Stdout, Bytes::from_static(b"late"));
+    assert_eq!(event(&core).await, Some(output));
 }
 
 #[tokio::test(flavor = "current_thread", start_paused = true)]
