@@ -101,3 +101,18 @@ fn j5_removed_devices_are_no_problem() {
     assert_eq!(output.stdout_bytes().as_ref(), b"hello\r\n");
     block_on(sandbox.kill()).unwrap();
 }
+
+#[test]
+fn j5_removed_root_is_a_clear_error_about_the_program() {
+    let sandbox = sandbox("failures-removed");
+    // What is mounted, and the program that removes, cannot all be removed.
+    block_on(sandbox.shell("exec rm -rf /* 2>/dev/null")).unwrap();
+    for tty in [false, true] {
+        let run = sandbox.exec_with("echo", |o| o.arg("hello").tty(tty));
+        let Error::ExecFailed(failed) = block_on(run).unwrap_err() else { panic!() };
+        assert_eq!((failed.kind, failed.stage), (ExecFailureKind::NotFound, ExecStage::Execve));
+        let text = failed.to_string();
+        assert!(text.starts_with("cannot run echo: "), "{text}");
+    }
+    block_on(sandbox.kill()).unwrap();
+}
