@@ -118,18 +118,33 @@ impl From<Error> for Failure {
         match error {
             Error::ExecFailed(failed) => failed.into(),
             error => {
-                let hint = match error.kind() {
-                    ErrorKind::SandboxNotFound => "; list sandboxes with: msb ls",
-                    ErrorKind::SandboxNotRunning => "; start it with: msb start",
-                    ErrorKind::SandboxRunning => "; force with: msb rm -f",
-                    ErrorKind::SandboxAlreadyExists => "; use msb rm, --replace or another --name",
-                    ErrorKind::StreamLost => "; the command's exit status is unknown",
-                    ErrorKind::NoDriver => "; for details run: msb doctor",
-                    _ => "",
-                };
-                Failure { causes: causes(&error), ..Failure::new(format!("{error}{hint}")) }
+                let text = error.to_string();
+                let (general, own) = remedies(error.kind());
+                let text = text.strip_suffix(general).unwrap_or(&text);
+                Failure { causes: causes(&error), ..Failure::new(format!("{text}{own}")) }
             }
         }
+    }
+}
+
+/// Returns the remedy at the end of the library's text, and that of msb in its place.
+fn remedies(kind: ErrorKind) -> (&'static str, &'static str) {
+    match kind {
+        ErrorKind::SandboxNotFound => ("", "; list sandboxes with: msb ls"),
+        ErrorKind::SandboxNotRunning => ("; start it first", "; start it with: msb start"),
+        ErrorKind::SandboxRunning => {
+            ("; stop it first, or force the removal", "; force with: msb rm -f")
+        }
+        ErrorKind::SandboxAlreadyExists => (
+            "; remove it, replace it, or choose another name",
+            "; use msb rm, --replace or another --name",
+        ),
+        ErrorKind::NoCommand => {
+            ("; give one", "; give one: msb run IMAGE CMD, or use -t for a shell")
+        }
+        ErrorKind::StreamLost => ("", "; the command's exit status is unknown"),
+        ErrorKind::NoDriver => ("", "; for details run: msb doctor"),
+        _ => ("", ""),
     }
 }
 

@@ -116,9 +116,12 @@ impl ImageClient {
         if converted.kind != ErrorKind::Unreachable {
             return Err(converted);
         }
-        let (with, without) = (error_chain(&error), error_chain(&other));
-        let text = format!("cannot reach {host}: with TLS: {with}; without: {without}");
-        Err(Error::new(ErrorKind::Unreachable, text))
+        let (with, without) = (root_cause(&error), root_cause(&other));
+        let why = match with == without {
+            true => with,
+            false => format!("with TLS: {with}; without: {without}"),
+        };
+        Err(Error::new(ErrorKind::Unreachable, format!("cannot reach {host}: {why}")))
     }
 
     fn new(
@@ -344,6 +347,15 @@ fn error_chain(error: &dyn std::error::Error) -> String {
         next = source.source();
     }
     text
+}
+
+/// Returns the text of the last of an error's sources.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
 }
 
 /// Reads the certificates of a PEM file.

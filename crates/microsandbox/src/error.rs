@@ -234,7 +234,8 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Error::ExecFailed(failed) => Some(failed),
+            // Its text is this error's.
+            Error::ExecFailed(failed) => failed.source(),
             Error::ExecTimeout { .. } => None,
             // Its text is part of ours already; what is behind it is not.
             Error::Other { source, .. } => source.as_deref().and_then(|source| source.source()),
@@ -308,8 +309,42 @@ mod tests {
     fn the_text_of_an_error_names_the_cause_once() {
         let error = Error::io("cannot make a thread", std::io::Error::from_raw_os_error(11));
         assert_eq!(error.to_string().matches("os error 11").count(), 1);
-        assert!(error.source().is_none());
         assert_eq!((error.kind(), error.os_error()), (ErrorKind::Io, Some(11)));
+    }
+
+    #[test]
+    fn no_text_repeats_that_of_its_source() {
+        let io = || std::io::Error::from_raw_os_error(2);
+        let failed = msb_wire::Failure {
+            kind: msb_wire::FailureKind::NotFound,
+            stage: msb_wire::Stage::Execve,
+            errno: 2,
+            path: b"nosuch".to_vec(),
+            message: "not found in PATH".to_owned(),
+        };
+        let nested = std::io::Error::other(Error::io("cannot read", io()));
+        let state = [
+            msb_state::Error::io("open", std::path::Path::new("/x"), io()),
+            msb_state::Error::from(msb_state::Failure::boot("it hangs").hint("more time")),
+            "".parse::<msb_state::Name>().unwrap_err().into(),
+        ];
+        let mut errors = vec![
+            Error::io("cannot make a thread", io()),
+            Error::io("cannot make a sandbox", nested),
+            Error::from(ExecFailed::from(failed)),
+            Error::from(String::from_utf8(vec![0xff]).unwrap_err()),
+            Error::lost(&ExecLost::gone("it ended", Some(104))),
+            Error::from(msb_image::Error::new(msb_image::ErrorKind::Io, "cannot read x")),
+        ];
+        errors.extend(state.map(Error::from));
+        for error in errors {
+            let text = error.to_string();
+            let mut source = error.source();
+            while let Some(cause) = source {
+                assert!(!text.contains(&cause.to_string()), "{cause} twice: {text}");
+                source = cause.source();
+            }
+        }
     }
 
     #[test]

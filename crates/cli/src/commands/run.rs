@@ -96,10 +96,7 @@ impl OwnSandbox {
         match self.sandbox.default_command() {
             Ok(words) => request.set_words(words.into_iter().map(OsString::from).collect()),
             Err(_) if request.options.tty => Ok(()),
-            Err(error) => {
-                let text = format!("{error}; give one: msb run IMAGE CMD, or use -t for a shell");
-                Err(Failure::new(text))
-            }
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -129,6 +129,7 @@ impl Msb {
         let Outcome { code: found, out, err } = self.run(arguments);
         assert_eq!((found, out.as_str()), (code, ""), "{arguments:?}: {err}");
         assert_eq!(err.matches('\n').count(), 1, "{err}");
+        says_nothing_twice(&err);
         err.strip_prefix("msb: ").expect("the line begins with msb").trim_end().to_owned()
     }
 
@@ -166,6 +167,16 @@ impl Drop for Msb {
         for name in self.run(&["ls", "-q"]).out.lines() {
             self.run(&["rm", "-f", name]);
         }
+    }
+}
+
+/// Checks that no part of an error is in it twice, as when a text has its source's text in it.
+pub(crate) fn says_nothing_twice(error: &str) {
+    let parts: Vec<&str> = error.trim_end().split([':', ';']).map(str::trim).collect();
+    for (at, part) in parts.iter().enumerate() {
+        let before = parts.get(..at).unwrap_or_default();
+        // Short ones are names and numbers.
+        assert!(!part.contains(' ') || !before.contains(part), "{part:?} twice: {error}");
     }
 }
 
