@@ -21,6 +21,10 @@ _ORIGINS = {
 }
 
 
+# What `OSError` knows beside its arguments.
+_OF_SYSTEM = ("errno", "strerror", "filename", "filename2")
+
+
 class MicrosandboxError(Exception):
     """The base of all errors. The exit of a command is never an error."""
 
@@ -33,18 +37,28 @@ class MicrosandboxError(Exception):
     origin: Optional[str]
     """Who detected it: ``"caller"``, ``"host"``, ``"driver"``, ``"transport"`` or ``"agent"``."""
 
+    _errno: Optional[int] = None
+    """The ``errno`` that every error of an `OSError` class has, unless the failure had another."""
+
     def __init__(self, message: str, os_error: int = 0, origin: int = 0) -> None:
         super().__init__(message)
         self.message = message
         self.os_error = os_error or None
         self.origin = _ORIGINS.get(origin)
+        if isinstance(self, OSError):
+            self.errno = os_error or self._errno
+            self.strerror = message
 
     def __str__(self) -> str:
         return self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickling calls the constructor with `args`, which are not its parameters.
-        return _unpickle, (type(self), self.message), self.__dict__
+        state = dict(self.__dict__)
+        if isinstance(self, OSError):
+            # These are not in its dictionary.
+            state.update({name: getattr(self, name) for name in _OF_SYSTEM})
+        return _unpickle, (type(self), self.message), state
 
 
 def _unpickle(cls: type[MicrosandboxError], message: str) -> MicrosandboxError:
@@ -161,6 +175,7 @@ class BrokenInputError(MicrosandboxError, BrokenPipeError):
     """The command no longer reads its input."""
 
     code = "broken_pipe"
+    _errno = errnos.EPIPE
 
 
 class BusyError(MicrosandboxError):
@@ -179,6 +194,7 @@ class NoSuchProcessError(MicrosandboxError, ProcessLookupError):
     """The process has ended."""
 
     code = "no_such_process"
+    _errno = errnos.ESRCH
 
 
 class NoSuchSessionError(MicrosandboxError, LookupError):
@@ -228,21 +244,12 @@ class SystemFailureError(MicrosandboxError, OSError):
 
     code = "io"
 
-    def __init__(self, message: str, os_error: int = 0, origin: int = 0) -> None:
-        super().__init__(message, os_error, origin)
-        self.errno = os_error or None
-        self.strerror = message
-
 
 class NoSpaceError(MicrosandboxError, OSError):
     """The disk has no space left for the image."""
 
     code = "no_space"
-
-    def __init__(self, message: str, os_error: int = 0, origin: int = 0) -> None:
-        super().__init__(message, os_error, origin)
-        self.errno = errnos.ENOSPC
-        self.strerror = message
+    _errno = errnos.ENOSPC
 
 
 class InternalError(MicrosandboxError):
@@ -323,7 +330,6 @@ def exec_failed(
     error = classes.get(errno, ExecFailedError)(message, errno, _abi.MSB_ORIGIN_AGENT)
     error.kind, error.stage = failure_kind(kind), stage
     error.errno, error.errno_name, error.path = errno or None, errno_name, path
-    for name, value in (("strerror", message), ("filename", path)):
-        if isinstance(error, OSError):
-            setattr(error, name, value)
+    if isinstance(error, OSError):
+        error.filename = path
     return error
