@@ -61,6 +61,13 @@ export class MicrosandboxError extends Error {
     this.origin = detail.origin ?? "caller";
   }
 
+  /** What the error knows but its output, for logs, workers and other processes: `JSON.stringify`
+   * and `structuredClone` of an error itself keep only some of it. */
+  toJSON(): Record<string, unknown> {
+    const { name, message, output: _, ...rest } = this as this & { output?: unknown };
+    return { name, message, ...rest };
+  }
+
   static {
     this.prototype.name = "MicrosandboxError";
   }
@@ -129,8 +136,12 @@ export class StreamLostError extends MicrosandboxError {
   readonly output: { stdout: Uint8Array; stderr: Uint8Array } | undefined;
 
   /** @internal */
-  constructor(message: string, output?: { stdout: Uint8Array; stderr: Uint8Array }) {
-    super("stream_lost", message, { origin: "transport" });
+  constructor(
+    message: string,
+    output?: { stdout: Uint8Array; stderr: Uint8Array },
+    detail: Detail = {},
+  ) {
+    super("stream_lost", message, { origin: "transport", ...detail });
     this.output = output;
   }
 }
@@ -236,7 +247,7 @@ const MAKERS: { readonly [kind in StatusKind]: Make } = {
   image_failed: general(ImageFailedError),
   no_space: general(NoSpaceError, 28),
   no_command: general(NoCommandError),
-  stream_lost: (_, message) => new StreamLostError(message),
+  stream_lost: (_, message, detail) => new StreamLostError(message, undefined, detail),
   broken_pipe: general(BrokenPipeError, 32),
   no_such_process: (_, message, detail) => new NoSuchProcessError(message, detail),
   no_such_session: general(NoSuchSessionError),
