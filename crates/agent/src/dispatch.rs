@@ -72,8 +72,11 @@ async fn read(client: &Rc<Client>, registry: &Rc<Registry>) -> Result<(), Ending
                 }
                 Message::Exec(exec) => {
                     client.open(frame.channel, Kind::Exec)?;
+                    let id = exec.session;
+                    registry.start_begins(id);
                     // Awaited, since the next frame may refer to this session.
                     registry.exec(client, frame.channel, exec).await;
+                    registry.start_ends(id);
                     // One read can hold a thousand commands, each with a fork: let other tasks run.
                     tokio::task::yield_now().await;
                 }
@@ -161,8 +164,11 @@ mod tests {
     use super::*;
     use crate::connection::Connection;
     use msb_transport::Stream;
+    use msb_wire::SessionId;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+    use tokio::time::Instant;
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]
     async fn i_silent_client_gets_an_error_and_is_closed() {
@@ -199,6 +205,35 @@ mod tests {
             serve(client, Registry::new([0; 16], Default::default())).await;
         };
         tokio::task::LocalSet::new().run_until(everything).await;
+    }
+
+    /// How long a request to attach waits while `meanwhile` happens.
+    async fn attach_waits(meanwhile: impl AsyncFn(&Registry, SessionId)) -> Duration {
+        let registry = Registry::new([0; 16], Default::default());
+        let id = SessionId::from_bytes([3; 16]);
+        let begun = Instant::now();
+        tokio::join!(registry.wait_for_session(id), meanwhile(&registry, id));
+        begun.elapsed()
+    }
+
+    #[tokio::test(flavor = "current_thread", start_paused = true)]
+    async fn d5_attach_waits_for_a_start_that_was_received() {
+        let seconds = Duration::from_secs;
+        let unknown = attach_waits(async |_, _| {}).await;
+        assert!((seconds(1)..seconds(2)).contains(&unknown), "{unknown:?}");
+        let slow = attach_waits(async |registry, id| {
+            registry.start_begins(id);
+            sleep(seconds(4)).await;
+            registry.start_ends(id);
+        });
+        assert_eq!(slow.await.as_secs(), 4);
+        let late = attach_waits(async |registry, id| {
+            sleep(seconds(1)).await;
+            registry.start_begins(id);
+            sleep(seconds(4)).await;
+            registry.start_ends(id);
+        });
+        assert_eq!(late.await.as_secs(), 5, "its turn came when the time was over");
     }
 
     #[tokio::test(flavor = "current_thread")]

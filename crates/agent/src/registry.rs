@@ -11,10 +11,11 @@ use msb_wire::{
 };
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 /// How long a request to attach waits for a session that is not known yet.
 const ATTACH_WAIT: Duration = Duration::from_secs(1);
@@ -33,7 +34,9 @@ pub(crate) struct Registry {
     shutdown: Cell<Option<Duration>>,
     /// Signalled when a shutdown is requested or a session ends.
     pub(crate) notify: Notify,
-    /// Signalled when a session becomes known, or its start fails.
+    /// Sessions whose start was received and is not decided yet.
+    starting: RefCell<Vec<SessionId>>,
+    /// Signalled when a session becomes known, or a start is decided.
     started: Notify,
     /// Signalled when a session ends and leaves background processes.
     pub(crate) left_background: Notify,
@@ -60,6 +63,7 @@ impl Registry {
             watchers: RefCell::default(),
             shutdown: Cell::new(None),
             notify: Notify::new(),
+            starting: RefCell::default(),
             started: Notify::new(),
             left_background: Notify::new(),
         })
@@ -150,20 +154,44 @@ impl Registry {
         announced.collect()
     }
 
-    /// Waits briefly for a session that is not known yet. A host shares an id as soon as it has
-    /// sent the start, which may arrive on another connection after the request to attach.
+    /// Records that a start was received.
+    pub(crate) fn start_begins(&self, id: SessionId) {
+        self.starting.borrow_mut().push(id);
+    }
+
+    /// Records that a start is decided.
+    pub(crate) fn start_ends(&self, id: SessionId) {
+        let mut starting = self.starting.borrow_mut();
+        if let Some(at) = starting.iter().position(|other| *other == id) {
+            starting.swap_remove(at);
+        }
+        drop(starting);
+        self.started.notify_waiters();
+    }
+
+    /// Waits for a session that is not known yet: until its start is decided, or briefly for that
+    /// start. A host shares an id as soon as it has sent the start, which may arrive on another
+    /// connection after the request to attach.
     pub(crate) async fn wait_for_session(&self, id: SessionId) {
-        let known = async {
-            loop {
-                // Created before the lookup, so that no start in between is missed.
-                let started = self.started.notified();
-                if self.find(id).is_some() || self.failure(id).is_some() {
-                    return;
-                }
-                started.await;
+        let mut grace = pin!(sleep(ATTACH_WAIT));
+        let is_starting = || self.starting.borrow().contains(&id);
+        let mut is_last_look = false;
+        loop {
+            // Created before the lookup, so that no start in between is missed.
+            let started = self.started.notified();
+            if self.find(id).is_some() || self.failure(id).is_some() || is_last_look {
+                return;
             }
-        };
-        let _ = timeout(ATTACH_WAIT, known).await;
+            tokio::select! {
+                () = started => {}
+                // A start that was received has a limit of its own.
+                () = &mut grace, if !is_starting() => {
+                    // On a busy machine the start has come as well, and waits for its turn.
+                    tokio::task::yield_now().await;
+                    is_last_look = !is_starting();
+                }
+            }
+        }
     }
 
     /// Attaches a channel to a session.
