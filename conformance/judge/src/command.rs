@@ -2,6 +2,7 @@
 
 use crate::format::{Bytes, Case, Infinity, Limit, RESOURCES, Stdin};
 use crate::protocol::{Cannot, Request};
+use crate::time::scaled_ms;
 use serde_json::json;
 
 /// Returns the request that runs or starts the command of a case.
@@ -39,9 +40,11 @@ pub(crate) fn command(action: &str, sandbox: u64, case: &Case, own_path: &str) -
         Stdin::Pipe => request.with("stdin_pipe", true),
         Stdin::Bytes(bytes) => request.bytes("stdin", value(bytes)),
     };
+    // A slow machine has more to do before a time limit as well.
+    let stretched = |ms: Option<u64>| ms.map(scaled_ms);
     let numbers = [
-        ("timeout_ms", case.timeout_ms),
-        ("drain_ms", case.drain_ms),
+        ("timeout_ms", stretched(case.timeout_ms)),
+        ("drain_ms", stretched(case.drain_ms)),
         ("max_output", case.max_output),
     ];
     for (field, number) in numbers {
