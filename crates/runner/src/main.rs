@@ -21,6 +21,7 @@ mod drivers;
 #[cfg(test)]
 mod fuzzing;
 mod heartbeat;
+mod idle;
 mod image;
 mod inherited;
 mod life;

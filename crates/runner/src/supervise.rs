@@ -1,11 +1,12 @@
 //! The supervisor of one sandbox, from its start to its exit.
 
-use crate::agent_link::{Activity, AgentLink};
+use crate::agent_link::AgentLink;
 use crate::boot::boot;
 use crate::console::Console;
 use crate::control::{Control, PendingReply, Received};
 use crate::creator::CreatorWatch;
 use crate::heartbeat::Heartbeat;
+use crate::idle::Idle;
 use crate::inherited::Status;
 use crate::life::{Action, Input, State};
 use crate::log::Log;
@@ -16,6 +17,7 @@ use msb_state::{
     Failure, Outcome, Ready, Reason, Reply, Request, SandboxConfig, SandboxDir, Started,
     StatusRecord, now_ms,
 };
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -24,10 +26,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 const AGENT_GRACE: Duration = Duration::from_millis(250);
 /// How long a killed machine may take to exit.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-/// Time limit for sending a message to the agent, or receiving one.
+/// Time limit for sending a message to the agent.
 const AGENT_LIMIT: Duration = Duration::from_secs(1);
-/// Shortest and longest interval between two queries of the agent's activity.
-const ACTIVITY_PERIODS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// How a sandbox ended, and the error if it failed to boot.
 #[derive(Debug)]
@@ -65,17 +65,13 @@ impl Supervisor {
         let (mut slot, mut log) = (None, None);
         let end = match self.start(agent, users, &mut slot, &mut log).await {
             Err(failure) => End::failed(failure),
-            Ok((link, heartbeat, ready, config)) => {
-                tracing::info!(driver = ready.driver, isolation = %ready.isolation, "booted");
-                match slot.as_mut() {
-                    Some(machine) => {
-                        let mut watch = Watch::new(link, heartbeat, ready, &config);
-                        let outcome = watch.until_exit(self, machine.as_mut()).await;
-                        End { outcome, failure: None }
-                    }
-                    None => End::failed(Failure::boot("the driver started nothing")),
+            Ok(mut watch) => match slot.as_mut() {
+                Some(machine) => {
+                    let outcome = watch.until_exit(self, machine.as_mut()).await;
+                    End { outcome, failure: None }
                 }
-            }
+                None => End::failed(Failure::boot("the driver started nothing")),
+            },
         };
         if let Some(mut machine) = slot {
             if let Err(failure) = machine.kill() {
@@ -98,7 +94,7 @@ impl Supervisor {
         users: Users,
         slot: &mut Option<Box<dyn Machine>>,
         log: &mut Option<Log>,
-    ) -> Result<(AgentLink, Heartbeat, Ready, SandboxConfig), Failure> {
+    ) -> Result<Watch, Failure> {
         let text = |error: msb_state::Error| Failure::boot(error.to_string());
         let stored = self.dir.read_config().map_err(text)?;
         let config =
@@ -134,13 +130,14 @@ impl Supervisor {
         let protection = Some(ready.protection.clone());
         let started = Started { at_ms: now_ms(), machine, protection };
         // Before a client connects: the runner's connections are the agent's first.
-        let heartbeat = Heartbeat::start(&self.dir, limit)
-            .map_err(|error| Failure::boot(format!("cannot start the heartbeat: {error}")))?;
+        let watch = Watch::new(link, &self.dir, ready.clone(), &spec.config)
+            .map_err(|error| Failure::boot(format!("cannot connect to the agent: {error}")))?;
         self.dir.write_started(&started).map_err(text)?;
         if let Some(status) = self.status.take() {
             status.report(&StatusRecord::Ready(ready.clone()));
         }
-        Ok((link, heartbeat, ready, spec.config))
+        tracing::info!(driver = ready.driver, isolation = %ready.isolation, "booted");
+        Ok(watch)
     }
 }
 
@@ -186,7 +183,7 @@ fn reply_at_exit(waiting: &mut Vec<PendingReply>, reply: PendingReply) {
 /// The supervision of a booted sandbox.
 struct Watch {
     state: State,
-    link: Option<AgentLink>,
+    link: AgentLink,
     heartbeat: Heartbeat,
     /// Whether it was killed because its agent no longer answered.
     is_hung: bool,
@@ -196,23 +193,29 @@ struct Watch {
     deadline: Option<Instant>,
     /// When the grace period is over.
     grace_over: Option<Instant>,
-    idle: Option<IdleWatch>,
+    idle: Option<Idle>,
 }
 
 impl Watch {
-    fn new(link: AgentLink, heartbeat: Heartbeat, ready: Ready, config: &SandboxConfig) -> Self {
-        let now = Instant::now();
-        Watch {
+    fn new(
+        link: AgentLink,
+        dir: &SandboxDir,
+        ready: Ready,
+        config: &SandboxConfig,
+    ) -> io::Result<Self> {
+        let idle = config.idle_timeout_ms.map(Duration::from_millis);
+        let max_duration = config.max_duration_ms.map(Duration::from_millis);
+        Ok(Watch {
             state: State::Running,
-            link: Some(link),
-            heartbeat,
+            link,
+            heartbeat: Heartbeat::start(dir, config.boot_timeout())?,
             is_hung: false,
             ready,
             since_ms: now_ms(),
-            deadline: config.max_duration_ms.map(|limit| now + Duration::from_millis(limit)),
+            deadline: max_duration.and_then(|limit| Instant::now().checked_add(limit)),
             grace_over: None,
-            idle: config.idle_timeout_ms.map(|limit| IdleWatch::new(limit, now)),
-        }
+            idle: idle.map(|limit| Idle::start(dir, limit)).transpose()?,
+        })
     }
 
     async fn until_exit(
@@ -244,7 +247,6 @@ impl Watch {
         machine: &mut dyn Machine,
     ) -> Option<Input> {
         let open = self.state.is_open();
-        let check = self.idle.as_ref().map(|idle| idle.next_check);
         tokio::select! {
             exit = machine.exited() => {
                 Some(Input::Exited { detail: exit.detail, orderly: exit.orderly })
@@ -260,7 +262,7 @@ impl Watch {
             }
             () = at(self.deadline), if open => Some(Input::MaxDuration),
             () = at(self.grace_over), if open => Some(Input::GraceOver),
-            () = at(check), if self.state == State::Running => self.check_idle().await,
+            () = over(&mut self.idle), if self.state == State::Running => Some(Input::Idle),
         }
     }
 
@@ -300,11 +302,7 @@ impl Watch {
 
     /// Asks the agent to shut down. Returns an input if the grace period is over already.
     async fn ask_agent(&mut self, grace: Duration) -> Option<Input> {
-        let asked = match self.link.as_mut() {
-            Some(link) => timeout(AGENT_LIMIT, link.shut_down(grace)).await,
-            None => return Some(Input::GraceOver),
-        };
-        match asked {
+        match timeout(AGENT_LIMIT, self.link.shut_down(grace)).await {
             Ok(Ok(())) => {
                 self.grace_over = Instant::now().checked_add(grace + AGENT_GRACE);
                 None
@@ -321,25 +319,6 @@ impl Watch {
             }
         }
     }
-
-    async fn check_idle(&mut self) -> Option<Input> {
-        let idle = self.idle.as_mut()?;
-        let activity = match self.link.as_mut() {
-            Some(link) => timeout(AGENT_LIMIT, link.activity()).await,
-            None => return None,
-        };
-        let now = Instant::now();
-        match activity {
-            Ok(Ok(activity)) => idle.on(activity, now).then_some(Input::Idle),
-            Ok(Err(_)) | Err(_) => {
-                // A message may have been cut in half: the connection cannot be used any more.
-                tracing::warn!("cannot query the agent's activity; the idle timeout is off");
-                self.idle = None;
-                self.link = None;
-                None
-            }
-        }
-    }
 }
 
 fn kill(machine: &mut dyn Machine) {
@@ -348,57 +327,16 @@ fn kill(machine: &mut dyn Machine) {
     }
 }
 
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
+async fn over(idle: &mut Option<Idle>) {
+    match idle {
+        Some(idle) => idle.over().await,
         None => std::future::pending().await,
     }
 }
 
-/// Detects an idle sandbox.
-#[derive(Debug)]
-struct IdleWatch {
-    limit: Duration,
-    period: Duration,
-    next_check: Instant,
-    active: Instant,
-    last: Option<Activity>,
-}
-
-impl IdleWatch {
-    fn new(limit_ms: u64, now: Instant) -> Self {
-        let limit = Duration::from_millis(limit_ms);
-        let period = (limit / 4).clamp(ACTIVITY_PERIODS.0, ACTIVITY_PERIODS.1);
-        IdleWatch { limit, period, next_check: now + period, active: now, last: None }
-    }
-
-    /// Returns whether it has been idle for too long.
-    fn on(&mut self, activity: Activity, now: Instant) -> bool {
-        let is_news = self.last.as_ref().is_some_and(|last| last.newest != activity.newest);
-        if activity.running || is_news {
-            self.active = now;
-        }
-        self.last = Some(activity);
-        self.next_check = now + self.period;
-        now.saturating_duration_since(self.active) >= self.limit
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn session_between_two_checks_counts_as_activity() {
-        let start = Instant::now();
-        let mut idle = IdleWatch::new(1000, start);
-        let after = |ms| start + Duration::from_millis(ms);
-        let quiet = |newest: &str| Activity { running: false, newest: Some(newest.to_owned()) };
-        assert!(!idle.on(quiet("a"), after(250)));
-        assert!(!idle.on(quiet("b"), after(900)));
-        assert!(!idle.on(quiet("b"), after(1800)));
-        assert!(!idle.on(Activity { running: true, newest: None }, after(1850)));
-        assert!(!idle.on(quiet("b"), after(1900)), "the list changed");
-        assert!(idle.on(quiet("b"), after(2900)));
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
