@@ -283,6 +283,24 @@ fn b7_a_killed_agent_is_a_loss_within_two_seconds() {
     descriptors_are_back_to(before);
 }
 
+#[test]
+fn d3_stop_and_remove_end_a_sandbox_with_a_frozen_agent() {
+    for name in ["frozen-stop", "frozen-remove"] {
+        let sb = sandbox(name);
+        let mut handle = block_on(sb.exec_stream("sleep", ["600"])).unwrap();
+        assert!(matches!(block_on(handle.recv()), Some(ExecEvent::Started { .. })));
+        // SAFETY: touches no memory.
+        assert_eq!(unsafe { libc::kill(agent_of(name), libc::SIGSTOP) }, 0);
+        if name == "frozen-stop" {
+            block_on(sb.stop_with_timeout(Duration::from_millis(100))).unwrap();
+            assert_eq!(block_on(sb.status()).unwrap(), SandboxStatus::Stopped);
+        }
+        block_on(Sandbox::remove_forced(name)).unwrap();
+        assert!(matches!(rest(&mut handle).as_slice(), [ExecEvent::Lost(_)]));
+        nothing_is_left_of(name);
+    }
+}
+
 /// Proxies between client and agent, and ends after a number of bytes from the agent.
 fn cutting_proxy(listener: UnixListener, real: PathBuf, after: usize) {
     let (host, _) = listener.accept().unwrap();
