@@ -128,6 +128,8 @@ func (e *Error) Unwrap() error {
 		return syscall.EPIPE
 	case e.Kind == ErrNoSpace:
 		return syscall.ENOSPC
+	case e.Kind == ErrNoSuchProcess:
+		return syscall.ESRCH
 	}
 	return nil
 }
@@ -139,6 +141,8 @@ func (e *Error) Is(target error) bool {
 		return e.Kind == ErrNoSuchProcess
 	case os.ErrClosed:
 		return e.Kind == ErrClosed
+	case os.ErrDeadlineExceeded:
+		return e.Timeout()
 	case os.ErrNotExist:
 		return e.Kind == ErrSandboxNotFound || e.Kind == ErrImageNotFound
 	case os.ErrExist:
