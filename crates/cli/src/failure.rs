@@ -65,6 +65,16 @@ impl Failure {
         Failure { agent_silent: true, ..Failure::new(message) }
     }
 
+    /// The exit of a command cannot be told.
+    pub(crate) fn no_exit(error: Error) -> Self {
+        let lost = error.kind() == ErrorKind::StreamLost;
+        let mut failure = Failure::from(error);
+        if let Some(message) = failure.message.as_mut().filter(|_| lost) {
+            message.push_str("; the command's exit status is unknown");
+        }
+        failure
+    }
+
     /// The command timed out.
     pub(crate) fn timed_out(message: String) -> Self {
         Failure { code: TIMED_OUT, ..Failure::new(message) }
@@ -142,7 +152,6 @@ fn remedies(kind: ErrorKind) -> (&'static str, &'static str) {
         ErrorKind::NoCommand => {
             ("; give one", "; give one: msb run IMAGE CMD, or use -t for a shell")
         }
-        ErrorKind::StreamLost => ("", "; the command's exit status is unknown"),
         ErrorKind::NoDriver => ("", "; for details run: msb doctor"),
         _ => ("", ""),
     }

@@ -40,7 +40,7 @@ pub(crate) async fn follow(
         }
         return Err(failure);
     }
-    exit_code(&handle.wait().await?, time)
+    exit_code(&handle.wait().await.map_err(Failure::no_exit)?, time)
 }
 
 /// Follows a command of another client: a signal or a closed output ends msb, not the command.
@@ -49,7 +49,7 @@ pub(crate) async fn watch(handle: &mut ExecHandle, signals: &mut Signals) -> Res
         result = pump(handle, StdinForwarder::default(), None, signals) => result?,
         () = stdio::stdout_closed() => return Err(Failure::by_signal(SIGPIPE)),
     }
-    exit_code(&handle.wait().await?, None)
+    exit_code(&handle.wait().await.map_err(Failure::no_exit)?, None)
 }
 
 /// Returns the exit code for a command's exit status.
@@ -200,7 +200,7 @@ pub(crate) async fn wait_started(
             Some(ExecEvent::Started { .. }) => return Ok(()),
             Some(ExecEvent::Failed(failed)) => return Err(failed.into()),
             Some(_) => {}
-            None => return handle.wait().await.map(drop).map_err(Failure::from),
+            None => return handle.wait().await.map(drop).map_err(Failure::no_exit),
         }
     }
 }

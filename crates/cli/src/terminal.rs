@@ -68,7 +68,7 @@ async fn wait(
     time: Option<Duration>,
     signals: &mut Signals,
 ) -> Result<Outcome, Failure> {
-    let outcome = signals.interrupt(attach).await??;
+    let outcome = signals.interrupt(attach).await?.map_err(Failure::no_exit)?;
     match outcome.status {
         Some(status) => stream::exit_code(&status, time).map(Outcome::Exited),
         None => Ok(Outcome::Running(outcome.session_id)),

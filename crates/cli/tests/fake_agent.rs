@@ -203,6 +203,18 @@ fn b3_exit_code_out_of_range_is_125_with_a_text() {
 }
 
 #[test]
+fn b7_only_a_lost_command_has_an_unknown_exit_status() {
+    // Nothing that was asked for.
+    let msb = with_agent(|_| vec![Message::Started(Started { pid: 7 }); 2]);
+    let unknown = "; the command's exit status is unknown";
+    for (call, is_command) in [(&["exec", "w", "true"][..], true), (&["sessions", "w"], false)] {
+        let error = msb.fails(125, call);
+        assert!(error.contains("connection to the sandbox was lost: "), "{error}");
+        assert_eq!(error.ends_with(unknown), is_command, "{error}");
+    }
+}
+
+#[test]
 fn j8_guest_text_is_escaped() {
     let msb = with_agent(|message| match message {
         Message::List => vec![Message::Sessions(Sessions {
