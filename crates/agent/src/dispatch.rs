@@ -14,9 +14,9 @@ use tokio::time::{sleep, timeout};
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 enum Ending {
-    #[error("{0}")]
+    #[error(transparent)]
     Wire(#[from] WireError),
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     #[error("closed by the host")]
     Closed,

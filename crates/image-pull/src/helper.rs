@@ -196,7 +196,7 @@ fn is_denied(error: &Error) -> bool {
 
 fn remove(path: &Path) -> Result<()> {
     msb_state::remove_tree(path).map_err(|error| match error {
-        msb_state::Error::Io { source, .. } => Error::io("remove", path, source),
+        msb_state::Error::Io { error: source, .. } => Error::io("remove", path, source),
         error => Error::new(ErrorKind::Died, error.to_string()),
     })
 }

@@ -43,13 +43,25 @@ pub enum End {
 pub enum RelayError {
     /// The port failed.
     #[error("port failed: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// The peer sent an invalid frame.
     #[error("peer sent {0}")]
-    Frame(#[from] FrameError),
+    Frame(FrameError),
     /// The peer violated the protocol.
     #[error("{0}")]
     Protocol(&'static str),
+}
+
+impl From<io::Error> for RelayError {
+    fn from(error: io::Error) -> Self {
+        RelayError::Io(error)
+    }
+}
+
+impl From<FrameError> for RelayError {
+    fn from(error: FrameError) -> Self {
+        RelayError::Frame(error)
+    }
 }
 
 /// Forwards connections accepted on `listener` until the port ends.

@@ -92,18 +92,30 @@ fn run(mut follower: Follower, started: oneshot::Sender<Result<(), LogEnd>>) {
 pub(crate) enum LogEnd {
     #[error("the agent has ended")]
     Closed,
-    #[error("{0}")]
+    #[error(transparent)]
     Log(#[from] msb_state::Error),
     #[error("the connection to the agent: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     #[error("the agent broke the protocol: {0}")]
-    Wire(#[from] WireError),
+    Wire(WireError),
     #[error("the agent broke the protocol: {0}")]
     Rule(&'static str),
     #[error("the agent closed the connection: {}", one_line(.0, ERROR_TEXT))]
     Refused(String),
     #[error("the agent is too old to follow all sessions")]
     Unsupported,
+}
+
+impl From<io::Error> for LogEnd {
+    fn from(error: io::Error) -> Self {
+        LogEnd::Io(error)
+    }
+}
+
+impl From<WireError> for LogEnd {
+    fn from(error: WireError) -> Self {
+        LogEnd::Wire(error)
+    }
 }
 
 /// The sink of the records.

@@ -83,7 +83,7 @@ impl Control {
     pub fn connect(dir: &SandboxDir) -> Result<Self> {
         let stream = match connect_in(&dir.run(), "runner.sock") {
             Ok(stream) => stream,
-            Err(Error::Io { source, .. }) if is_absent(&source) => {
+            Err(Error::Io { error: source, .. }) if is_absent(&source) => {
                 return Err(Error::NotRunning(dir.name().clone()));
             }
             Err(error) => return Err(error),
@@ -161,7 +161,7 @@ impl Control {
         let lock = match SandboxLock::open(&self.dir.lock()) {
             Ok(lock) => lock,
             // The runner has removed the directory.
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(Error::Io { error: source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok(());
             }
             Err(error) => return Err(error),

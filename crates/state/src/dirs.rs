@@ -25,7 +25,7 @@ pub fn create_private_dir(path: &Path) -> Result<()> {
             Ok(()) => {}
         }
         match make_private(path) {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(Error::Io { error: source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             result => return result,
         }
     }

@@ -61,14 +61,14 @@ pub enum Error {
     )]
     StillRemoving(Name, Duration),
     /// A system call failed.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {error}", path.display())]
     Io {
         /// The action, as a verb.
         action: &'static str,
         /// The object of the action.
         path: PathBuf,
         /// The system's error.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -119,14 +119,14 @@ impl Error {
     /// Returns the errno, if there is one.
     pub fn os_error(&self) -> Option<i32> {
         match self {
-            Error::Io { source, .. } => source.raw_os_error(),
+            Error::Io { error, .. } => error.raw_os_error(),
             _ => None,
         }
     }
 
     /// Creates [`Error::Io`].
-    pub fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
-        Error::Io { action, path: path.to_path_buf(), source: source.into() }
+    pub fn io(action: &'static str, path: &Path, error: impl Into<io::Error>) -> Self {
+        Error::Io { action, path: path.to_path_buf(), error: error.into() }
     }
 }
 

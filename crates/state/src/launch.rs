@@ -93,7 +93,7 @@ pub fn start(home: &Home, name: &crate::Name, companions: &Companions) -> Result
     loop {
         let lock = match SandboxLock::open(&dir.lock()) {
             Ok(lock) => lock,
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(Error::Io { error: source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::NotFound(name.clone()));
             }
             Err(error) => return Err(error),
@@ -141,7 +141,9 @@ fn claim_name(
         let lock = match SandboxLock::open(&dir.lock()) {
             Ok(lock) => lock,
             // Removed between the two steps.
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+            Err(Error::Io { error: source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                continue;
+            }
             Err(error) => return Err(error),
         };
         lock.maintenance()?;

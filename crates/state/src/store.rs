@@ -58,7 +58,7 @@ impl SandboxDir {
     /// Connects to the agent of a running sandbox.
     pub fn connect_agent(&self) -> Result<UnixStream> {
         match connect_in(&self.run(), "agent.sock") {
-            Err(Error::Io { source, .. }) if crate::control::is_absent(&source) => {
+            Err(Error::Io { error: source, .. }) if crate::control::is_absent(&source) => {
                 Err(Error::NotRunning(self.name().clone()))
             }
             result => result,
@@ -180,7 +180,7 @@ fn names(home: &Home, companions: Option<&Companions>) -> Result<Vec<Name>> {
 
 fn open_existing(dir: &SandboxDir) -> Result<SandboxLock> {
     match SandboxLock::open(&dir.lock()) {
-        Err(Error::Io { source, .. })
+        Err(Error::Io { error: source, .. })
             if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
         {
             Err(Error::NotFound(dir.name().clone()))

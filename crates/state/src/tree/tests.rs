@@ -121,7 +121,7 @@ fn j6_mount_points_are_not_entered() {
     const INNER: &str = "MSB_TEST_MOUNTED_TREE";
     if let Some(tree) = std::env::var_os(INNER) {
         let error = remove_tree(Path::new(&tree)).unwrap_err();
-        let Error::Io { source, .. } = &error else { panic!("{error}") };
+        let Error::Io { error: source, .. } = &error else { panic!("{error}") };
         let expected = [Errno::XDEV, Errno::BUSY].map(Errno::raw_os_error);
         assert!(source.raw_os_error().is_some_and(|code| expected.contains(&code)), "{error}");
         return;
