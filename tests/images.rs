@@ -6,7 +6,10 @@ mod common;
 
 use common::{block_on, builder, rootfs, setup};
 use microsandbox::{BuildOptions, ErrorKind, Image, ImageInfo, ImagePhase, PullPolicy, Sandbox};
-use std::path::PathBuf;
+use serde_json::json;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 /// Imports an image with a command under a name of the test.
@@ -20,6 +23,96 @@ fn built(name: &str, options: BuildOptions) -> ImageInfo {
 fn options(cmd: &[&str]) -> BuildOptions {
     let cmd = cmd.iter().map(|word| (*word).to_owned()).collect();
     BuildOptions { cmd, ..BuildOptions::default() }
+}
+
+fn stdout_of(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Makes an archive, in the form of docker save, of an image with this configuration, whose second
+/// layer has what `fill` puts into a directory.
+fn archive_of(config: &serde_json::Value, fill: impl FnOnce(&Path)) -> PathBuf {
+    setup();
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap().keep();
+    let at = |name: &str| scratch.join(name).display().to_string();
+    std::fs::create_dir(at("upper")).unwrap();
+    fill(&scratch.join("upper"));
+    let mut digests = Vec::new();
+    for (layer, of) in [("0.tar", rootfs().to_str().unwrap()), ("1.tar", &at("upper"))] {
+        stdout_of("tar", &["-C", of, "-cf", &at(layer), "."]);
+        let sum = stdout_of("sha256sum", &[&at(layer)]);
+        digests.push(format!("sha256:{}", sum.split(' ').next().unwrap()));
+    }
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let document = json!({ "architecture": architecture, "os": "linux", "config": config,
+        "rootfs": { "type": "layers", "diff_ids": digests } });
+    let manifest = json!([{ "Config": "config", "Layers": ["0.tar", "1.tar"] }]);
+    std::fs::write(at("config"), document.to_string()).unwrap();
+    std::fs::write(at("manifest.json"), manifest.to_string()).unwrap();
+    let archive = scratch.with_extension("tar");
+    let members = ["manifest.json", "config", "0.tar", "1.tar"];
+    let packed = ["-C", scratch.to_str().unwrap(), "-cf", archive.to_str().unwrap()];
+    stdout_of("tar", &[&packed[..], &members].concat());
+    std::fs::remove_dir_all(&scratch).unwrap();
+    archive
+}
+
+/// Creates a sandbox of such an image.
+fn configured(
+    name: &str,
+    config: &serde_json::Value,
+    fill: impl FnOnce(&Path),
+) -> microsandbox::MicrosandboxResult<Sandbox> {
+    let archive = archive_of(config, fill);
+    let created = block_on(builder(name).image(&archive).create());
+    std::fs::remove_file(archive).unwrap();
+    created
+}
+
+fn shell(sandbox: &Sandbox, script: &str) -> String {
+    block_on(sandbox.shell(script)).unwrap().stdout().unwrap().to_owned()
+}
+
+#[test]
+fn g10_missing_volumes_and_workdir_are_created_inside() {
+    let config = json!({
+        "WorkingDir": "/app/src", "User": "me",
+        "Volumes": { "/var/lib/data": {}, "relative/./x": {}, "/work": {}, "/out/x": {} },
+    });
+    let outside = tempfile::tempdir().unwrap();
+    let sandbox = configured("volumes", &config, |upper| {
+        symlink("/data/app", upper.join("app")).unwrap();
+        symlink(outside.path().join("made"), upper.join("out")).unwrap();
+    });
+    let sandbox = sandbox.unwrap();
+    let found = shell(&sandbox, "pwd -P; stat -c '%a %u:%g %F' . /var/lib/data /relative/x /out/x");
+    let line = "755 0:0 directory\n";
+    assert_eq!(found, format!("/data/app/src\n{}", line.repeat(4)));
+    assert_eq!(shell(&sandbox, "cat /work/hello | head -n 1"), "#!/bin/sh\n", "what was there");
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn g10_volume_or_workdir_that_is_a_file_is_refused_by_name() {
+    for (field, value) in [
+        ("Volumes", json!({ "/etc/passwd": {} })),
+        ("Volumes", json!({ "/file/x": {} })),
+        ("WorkingDir", json!("/etc/passwd")),
+    ] {
+        let made = configured("file", &json!({ field: value }), |upper| {
+            symlink("etc/passwd", upper.join("file")).unwrap();
+        });
+        let error = made.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ImageInvalid);
+        let named = ["/etc/passwd", "/file/x"].iter().any(|path| error.to_string().contains(path));
+        assert!(named && error.to_string().contains("Not a directory"), "{error}");
+    }
 }
 
 #[test]

@@ -30,8 +30,8 @@ pub struct Helper {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Job {
-    /// Unpack layers into an empty directory, and create the working directory.
-    Unpack { layers: Vec<Layer>, into: PathBuf, workdir: Option<String> },
+    /// Unpack layers into an empty directory, and create those that the configuration names.
+    Unpack { layers: Vec<Layer>, into: PathBuf, directories: Vec<String> },
     /// Remove a tree.
     Remove { path: PathBuf },
 }
@@ -54,13 +54,13 @@ impl Helper {
         &self,
         layers: Vec<Layer>,
         into: &Path,
-        workdir: Option<String>,
+        directories: Vec<String>,
         on_progress: impl FnMut(u32, u64),
     ) -> Result<Unpacked> {
         let failed = |error| Error::io("create directory", into, error);
         fs::create_dir_all(into).map_err(failed)?;
         fs::set_permissions(into, fs::Permissions::from_mode(0o755)).map_err(failed)?;
-        self.run(&Job::Unpack { layers, into: into.to_path_buf(), workdir }, on_progress)
+        self.run(&Job::Unpack { layers, into: into.to_path_buf(), directories }, on_progress)
     }
 
     /// Removes a directory tree, including files of other owners.
@@ -165,7 +165,7 @@ fn execute(job: Job, owners: Owners) -> Result<Unpacked> {
             remove(&path)?;
             Ok(Unpacked::default())
         }
-        Job::Unpack { layers, into, workdir } => {
+        Job::Unpack { layers, into, directories } => {
             let mut reported = Instant::now();
             let on_progress = |layer: usize, bytes| {
                 if reported.elapsed() >= PROGRESS_INTERVAL {
@@ -174,9 +174,8 @@ fn execute(job: Job, owners: Owners) -> Result<Unpacked> {
                 }
             };
             let unpacked = unpack(&layers, &into, owners, Bounds::of_disk(&into)?, on_progress)?;
-            if let Some(workdir) = workdir {
-                Tree::open(&into, owners)?.create_directory(&workdir)?;
-            }
+            let mut tree = Tree::open(&into, owners)?;
+            directories.iter().try_for_each(|path| tree.create_directory(path))?;
             Ok(unpacked)
         }
     }

@@ -30,9 +30,9 @@ pub(crate) fn make(
         let blobs = &manifest.layers;
         let layers = blobs.iter().zip(&config.diff_ids);
         let layers = layers.map(|(blob, diff)| (store.blob(&blob.digest), Some(diff.clone())));
-        let workdir = config.absolute_workdir();
+        let directories = config.directories();
         let unpacked =
-            unpack_into(directory, helper, layers.collect(), total(blobs), workdir, report)?;
+            unpack_into(directory, helper, layers.collect(), total(blobs), directories, report)?;
         let record = ImageRecord {
             manifest: manifest_digest.clone(),
             config: id.clone(),
@@ -55,8 +55,8 @@ pub(crate) fn make_from_rootfs(
 ) -> Result<Digest> {
     in_new_directory(store, helper, |directory| {
         let layers = vec![(store.blob(&layer.digest), None)];
-        let workdir = config.absolute_workdir();
-        let unpacked = unpack_into(directory, helper, layers, layer.size, workdir, report)?;
+        let directories = config.directories();
+        let unpacked = unpack_into(directory, helper, layers, layer.size, directories, report)?;
         config.diff_ids = unpacked.diff_ids;
         config.os = "linux".to_owned();
         config.architecture = own_architecture();
@@ -101,7 +101,7 @@ fn unpack_into(
     helper: &Helper,
     layers: Vec<Layer>,
     bytes_total: u64,
-    workdir: Option<String>,
+    directories: Vec<String>,
     report: Report<'_>,
 ) -> Result<Unpacked> {
     let mut progress = Progress::default();
@@ -109,11 +109,12 @@ fn unpack_into(
     progress.layers = count(layers.len());
     progress.bytes_total = bytes_total;
     report(progress);
-    let unpacked = helper.unpack(layers, &directory.join("rootfs"), workdir, |done, bytes| {
-        progress.layers_done = done;
-        progress.bytes = bytes.min(bytes_total);
-        report(progress);
-    })?;
+    let unpacked =
+        helper.unpack(layers, &directory.join("rootfs"), directories, |done, bytes| {
+            progress.layers_done = done;
+            progress.bytes = bytes.min(bytes_total);
+            report(progress);
+        })?;
     progress.layers_done = progress.layers;
     progress.bytes = bytes_total;
     report(progress);

@@ -2,6 +2,7 @@
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ pub struct ImageConfig {
     pub cmd: Vec<String>,
     /// Shell with its arguments.
     pub shell: Vec<String>,
+    /// Directories that it wants to have.
+    pub volumes: Vec<String>,
     /// Labels set by the image's author.
     pub labels: BTreeMap<String, String>,
     /// CPU architecture that its programs are built for, such as `amd64`.
@@ -60,6 +63,7 @@ struct Inner {
     entrypoint: Option<Vec<String>>,
     cmd: Option<Vec<String>>,
     shell: Option<Vec<String>>,
+    volumes: Option<BTreeMap<String, IgnoredAny>>,
     labels: Option<BTreeMap<String, String>>,
 }
 
@@ -84,6 +88,7 @@ impl ImageConfig {
             entrypoint: inner.entrypoint.unwrap_or_default(),
             cmd: inner.cmd.unwrap_or_default(),
             shell: inner.shell.unwrap_or_default(),
+            volumes: inner.volumes.unwrap_or_default().into_keys().collect(),
             labels: inner.labels.unwrap_or_default(),
             architecture: document.architecture.unwrap_or_default(),
             os: document.os.unwrap_or_default(),
@@ -94,6 +99,7 @@ impl ImageConfig {
 
     /// Returns the JSON document for an image that is built here.
     pub fn to_document(&self) -> Vec<u8> {
+        let volumes: BTreeMap<_, _> = self.volumes.iter().map(|path| (path, json!({}))).collect();
         let fields = [
             ("Env", json!(self.env)),
             ("WorkingDir", json!(self.workdir)),
@@ -101,6 +107,7 @@ impl ImageConfig {
             ("Entrypoint", json!(self.entrypoint)),
             ("Cmd", json!(self.cmd)),
             ("Shell", json!(self.shell)),
+            ("Volumes", json!(volumes)),
             ("Labels", json!(self.labels)),
         ];
         let is_set = |value: &Value| ![json!(""), json!([]), json!({})].contains(value);
@@ -125,18 +132,33 @@ impl ImageConfig {
 
     /// Returns the working directory as an absolute path, if set.
     pub fn absolute_workdir(&self) -> Option<String> {
-        match self.workdir.as_str() {
-            "" => None,
-            path if path.starts_with('/') => Some(path.to_owned()),
-            // Docker resolves a relative one against the root.
-            path => Some(format!("/{path}")),
-        }
+        (!self.workdir.is_empty()).then(|| absolute(&self.workdir))
+    }
+
+    /// Returns the directories that have to exist, as absolute paths: the working directory and the
+    /// volumes.
+    pub fn directories(&self) -> Vec<String> {
+        let volumes = self.volumes.iter().map(|path| absolute(path));
+        self.absolute_workdir().into_iter().chain(volumes).collect()
     }
 
     /// Returns the program of the shell, if set.
     pub fn shell_program(&self) -> Option<&str> {
         self.shell.first().map(String::as_str).filter(|program| !program.is_empty())
     }
+}
+
+/// Returns a path from the root without `.`, `..` and empty parts, by its text alone as docker does.
+fn absolute(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 #[cfg(test)]
@@ -147,16 +169,22 @@ mod tests {
     fn config_fields_may_be_missing_or_null() {
         let empty = ImageConfig::from_document(b"{}").unwrap();
         assert_eq!(empty, ImageConfig::default());
-        let nulls = br#"{"config":{"Env":null,"Cmd":null,"Labels":null},"rootfs":null}"#;
+        let nulls = br#"{"config":{"Env":null,"Cmd":null,"Labels":null,"Volumes":null},
+            "rootfs":null}"#;
         assert_eq!(ImageConfig::from_document(nulls).unwrap(), ImageConfig::default());
         assert!(ImageConfig::from_document(b"[]x").is_err());
         let text = br#"{"architecture":"amd64","os":"linux","config":{"Env":["A=b=c","X","=y"],
             "WorkingDir":"srv","User":"1:2","Entrypoint":["/e"],"Cmd":["c"],
-            "Shell":["/bin/bash","-c"]}}"#;
+            "Shell":["/bin/bash","-c"],"Volumes":{"/data":{},"a/../b//c":null}}}"#;
         let config = ImageConfig::from_document(text).unwrap();
         assert_eq!(config.env_pairs().collect::<Vec<_>>(), [("A", "b=c")]);
         assert_eq!(config.absolute_workdir().as_deref(), Some("/srv"));
+        assert_eq!(config.directories(), ["/srv", "/data", "/b/c"]);
         assert_eq!(config.shell_program(), Some("/bin/bash"));
         assert_eq!(ImageConfig::from_document(&config.to_document()).unwrap(), config);
+        for (given, meant) in [("", None), ("/", Some("/")), ("../x/.", Some("/x"))] {
+            let config = ImageConfig { workdir: given.to_owned(), ..ImageConfig::default() };
+            assert_eq!(config.absolute_workdir().as_deref(), meant, "{given}");
+        }
     }
 }

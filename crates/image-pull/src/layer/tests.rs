@@ -140,11 +140,58 @@ fn link_of_a_lower_layer_is_followed_or_replaced() {
 }
 
 #[test]
-fn dangling_and_looping_links_are_no_directories() {
+fn looping_links_and_files_are_no_directories() {
     let archive = Archive::new().symlink("a", "b").symlink("b", "a").file("a/x", "");
     Fixture::new().refuses(archive);
-    Fixture::new().refuses(Archive::new().symlink("a", "/nonexistent").file("a/x", ""));
     Fixture::new().refuses(Archive::new().file("a", "").file("a/x", ""));
+    Fixture::new().refuses(Archive::new().file("b", "").symlink("a", "b").file("a/x/y", ""));
+}
+
+#[test]
+fn dangling_links_are_directories_inside() {
+    let outside = tempfile::tempdir().unwrap();
+    let target = outside.path().join("new").display().to_string();
+    let fixture = Fixture::new();
+    let archive = Archive::new()
+        .symlink("a", "/data/deep")
+        .symlink("up", "../../b/./c/")
+        .symlink("chain", "d/../up/e")
+        .symlink("out", &target)
+        .file("a/x/1", "1")
+        .file("chain/2", "2")
+        .file("out/3", "3");
+    fixture.unpack(&[archive.end()]).unwrap();
+    assert_eq!(fixture.read("data/deep/x/1"), "1");
+    assert_eq!(fixture.read("b/c/e/2"), "2");
+    assert_eq!(fixture.read(&format!("{}/3", target.trim_start_matches('/'))), "3");
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn directories_of_the_configuration_are_created_inside() {
+    let outside = tempfile::tempdir().unwrap();
+    let target = outside.path().join("new").display().to_string();
+    let fixture = Fixture::new();
+    let archive = Archive::new().file("file", "").mode("mine", EntryType::Directory, 0o700);
+    let archive = archive.symlink("app", "/data/app").symlink("out", &target);
+    fixture.unpack(&[archive.symlink("loop", "loop").symlink("f", "file").end()]).unwrap();
+    let mut tree = Tree::open(&fixture.root(""), Owners::All).unwrap();
+    for path in ["/app/src", "out/x", "/", "/var/lib/data", "mine"] {
+        tree.create_directory(path).unwrap();
+    }
+    for path in ["data", "data/app/src", "var/lib/data"] {
+        let found = fs::metadata(fixture.root(path)).unwrap();
+        assert!(found.is_dir(), "{path}");
+        assert_eq!(found.mode() & 0o7777, 0o755, "{path}");
+    }
+    assert_eq!(fs::metadata(fixture.root("mine")).unwrap().mode() & 0o7777, 0o700, "unchanged");
+    assert!(fixture.root(target.trim_start_matches('/')).join("x").is_dir());
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    for path in ["/file", "/file/x", "/f", "/loop/x", "/../x"] {
+        let error = tree.create_directory(path).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::BadImage, "{error}");
+        assert!(error.to_string().contains(path.trim_start_matches('/')), "{error}");
+    }
 }
 
 #[test]
