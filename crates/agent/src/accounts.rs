@@ -28,7 +28,7 @@ pub(crate) enum AccountError {
     User(String),
     #[error("no group {0:?} in /etc/group of the image")]
     Group(String),
-    #[error("{0:?} is no user specification; use name, uid, name:group or uid:gid")]
+    #[error("{0:?} is no user specification; use name, uid, name:group, uid:gid or :gid")]
     Malformed(String),
     #[error("cannot read {path}: {why}")]
     Unreadable { path: &'static str, errno: i32, why: String },
@@ -58,7 +58,7 @@ fn resolve_with(
     passwd: Result<String, AccountError>,
     group: Result<String, AccountError>,
 ) -> Result<Account, AccountError> {
-    let user = specification.split(':').next().unwrap_or_default();
+    let user = specification.split(':').next().filter(|user| !user.is_empty()).unwrap_or("0");
     let text = |file: &Result<String, AccountError>| file.clone().unwrap_or_default();
     let account = resolve_in(specification, &text(&passwd), &text(&group));
     match passwd.and(group) {
@@ -136,17 +136,20 @@ fn groups(group: &str) -> impl Iterator<Item = Group<'_>> {
 
 /// Parses an id: any 32-bit number but the one that means "unchanged" to the kernel.
 fn id(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|id| *id != u32::MAX)
+    // `parse` alone would accept a sign.
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|id| is_number && *id != u32::MAX)
 }
 
+/// As docker has it: `1000:` is `1000`, and `:1000` is root with that group.
 fn resolve_in(specification: &str, passwd: &str, group: &str) -> Result<Account, AccountError> {
-    let (user, wanted_group) = match specification.split_once(':') {
-        Some((user, group)) => (user, Some(group)),
-        None => (specification, None),
-    };
-    if user.is_empty() || wanted_group == Some("") {
+    let (user, wanted_group) = specification.split_once(':').unwrap_or((specification, ""));
+    let is_empty = user.is_empty() && wanted_group.is_empty();
+    if is_empty || specification.contains(char::is_whitespace) {
         return Err(AccountError::Malformed(specification.to_owned()));
     }
+    let user = if user.is_empty() { "0" } else { user };
+    let wanted_group = (!wanted_group.is_empty()).then_some(wanted_group);
     // A name wins over a number, as useradd allows names of digits.
     let entry = users(passwd)
         .find(|entry| entry.name == user)
@@ -227,6 +230,18 @@ mod tests {
     }
 
     #[test]
+    fn either_side_of_the_colon_may_be_empty() {
+        for (given, same) in [("app:", "app"), ("1000:", "1000"), ("4242:", "4242")] {
+            assert_eq!(account(given), account(same), "{given}");
+        }
+        for (given, gid) in [(":data", 2000), (":10", 10), (":4242", 4242)] {
+            let root = account(given).unwrap();
+            assert_eq!((root.uid, root.gid, root.groups), (0, gid, vec![gid]), "{given}");
+            assert_eq!((root.name.as_str(), root.home.as_str()), ("root", "/root"));
+        }
+    }
+
+    #[test]
     fn number_needs_no_entry_and_digits_may_be_a_name() {
         let nobody = account("4242").unwrap();
         assert_eq!((nobody.uid, nobody.gid, nobody.groups), (4242, 0, vec![0]));
@@ -245,7 +260,7 @@ mod tests {
         ];
         for (passwd, group) in files {
             let resolve = |text| resolve_with(text, passwd.clone(), group.clone());
-            for number in ["0", "1000", "4242", "1000:2000"] {
+            for number in ["0", "1000", "4242", "1000:2000", "1000:", ":2000"] {
                 assert!(resolve(number).is_ok(), "{number}");
             }
             for name in ["app", "app:2000", "nobody"] {
@@ -261,10 +276,13 @@ mod tests {
     fn unknown_or_malformed_specifications_are_refused() {
         assert_eq!(account("nobody"), Err(AccountError::User("nobody".into())));
         assert_eq!(account("app:nogroup"), Err(AccountError::Group("nogroup".into())));
-        for text in ["", ":", "app:", ":10"] {
+        for text in ["", ":", " ", " app", "app ", "app: 10", "1000\t:10", "1000 10"] {
             assert_eq!(account(text), Err(AccountError::Malformed(text.into())));
         }
         assert_eq!(account("4294967295"), Err(AccountError::User("4294967295".into())));
-        assert_eq!(account("-1"), Err(AccountError::User("-1".into())));
+        for number in ["-1", "+1000"] {
+            assert_eq!(account(number), Err(AccountError::User(number.into())));
+        }
+        assert_eq!(account("app:+10"), Err(AccountError::Group("+10".into())));
     }
 }
