@@ -532,10 +532,15 @@ typedef struct msb_sandbox_options {
     uint32_t security;
     /// Size of the upper layer in MiB, 16 to 16,777,216; 0: 32,768.
     uint64_t disk_mib;
+    /// Lent. `entrypoint_len` texts, a program and its arguments, instead of the image's entrypoint
+    /// and default command; one empty text: no entrypoint.
+    const char *const *entrypoint;
+    /// How many; 0: the image's.
+    size_t entrypoint_len;
 } msb_sandbox_options;
 #define MSB_SANDBOX_OPTIONS_INIT \
     MSB_INIT(msb_sandbox_options, sizeof(msb_sandbox_options), 0, NULL, NULL, NULL, NULL, NULL, \
-             NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+             NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0)
 
 /// Resource limits of a sandbox; 0 for unlimited.
 typedef struct msb_bounds {

@@ -103,6 +103,11 @@ pub struct msb_sandbox_options {
     pub security: u32,
     /// Size of the upper layer in MiB, 16 to 16,777,216; 0: 32,768.
     pub disk_mib: u64,
+    /// Lent. `entrypoint_len` texts, a program and its arguments, instead of the image's entrypoint
+    /// and default command; one empty text: no entrypoint.
+    pub entrypoint: *const *const c_char,
+    /// How many; 0: the image's.
+    pub entrypoint_len: usize,
 }
 
 sized!(msb_sandbox_options, reserved);
@@ -164,6 +169,12 @@ pub(super) unsafe fn builder(
         let (key, value) = utf8_pair(&entry, "the label")?;
         builder = builder.label(key, value);
     }
+    // SAFETY: by the contract.
+    let entrypoint = unsafe { texts(options.entrypoint, options.entrypoint_len, "entrypoint") }?;
+    if !entrypoint.is_empty() {
+        let words = entrypoint.into_iter().map(|word| utf8(word, "the entrypoint"));
+        builder = builder.entrypoint(words.collect::<Result<Vec<_>, _>>()?);
+    }
     if options.cpus != 0.0 {
         builder = builder.cpus(options.cpus);
     }
@@ -213,9 +224,9 @@ fn os_text(bytes: Vec<u8>) -> std::ffi::OsString {
 
 fn utf8_pair(entry: &[u8], what: &str) -> Result<(String, String), Failure> {
     let (key, value) = pair(entry, what)?;
-    let text = |bytes| {
-        String::from_utf8(bytes)
-            .map_err(|_| wrong(MSB_E_INVALID, format!("{what} is not valid UTF-8")))
-    };
-    Ok((text(key)?, text(value)?))
+    Ok((utf8(key, what)?, utf8(value, what)?))
+}
+
+fn utf8(bytes: Vec<u8>, what: &str) -> Result<String, Failure> {
+    String::from_utf8(bytes).map_err(|_| wrong(MSB_E_INVALID, format!("{what} is not valid UTF-8")))
 }

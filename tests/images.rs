@@ -116,6 +116,28 @@ fn g10_volume_or_workdir_that_is_a_file_is_refused_by_name() {
 }
 
 #[test]
+fn g10_entrypoint_precedes_the_command_and_can_be_replaced() {
+    let image = BuildOptions {
+        entrypoint: vec!["echo".to_owned(), "entry".to_owned()],
+        ..options(&["cmd"])
+    };
+    built("entry", image);
+    let create = |name: &str| builder(name).image("entry").pull_policy(PullPolicy::Never);
+    let plain = block_on(create("entry").create()).unwrap();
+    assert_eq!(plain.entrypoint(), ["echo", "entry"]);
+    assert_eq!(plain.default_command().unwrap(), ["echo", "entry", "cmd"]);
+    // Of a command that is named, nothing is said by the image.
+    assert_eq!(block_on(plain.exec("echo", ["own"])).unwrap().stdout().unwrap(), "own\n");
+    let own = block_on(create("own-entry").entrypoint(["/bin/cat", "-n"]).create()).unwrap();
+    assert_eq!(own.default_command().unwrap(), ["/bin/cat", "-n"]);
+    let none = block_on(create("no-entry").entrypoint([""]).create()).unwrap();
+    assert_eq!(none.entrypoint(), [] as [&str; 0]);
+    assert_eq!(none.default_command().unwrap_err().kind(), ErrorKind::NoCommand);
+    let empty = block_on(create("empty-entry").entrypoint([] as [&str; 0]).create()).unwrap();
+    assert_eq!(empty.default_command().unwrap_err().kind(), ErrorKind::NoCommand);
+}
+
+#[test]
 fn g_what_the_caller_sets_goes_before_what_the_image_says() {
     let options = BuildOptions {
         env: vec!["A=image".to_owned(), "B=image".to_owned()],

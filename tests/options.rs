@@ -57,6 +57,7 @@ const SANDBOX: Group = Group {
         ("shell", ["const char *shell;", "Shell", "shell", "shell?", "shell "]),
         ("user", ["const char *user;", "User", "user", "user?", "user "]),
         ("hostname", ["const char *hostname;", "Hostname", "hostname", "hostname?", "hostname "]),
+        ("entrypoint", ["const char *const *entrypoint;", "Entrypoint", "entrypoint", "entrypoint?", "entrypoint "]),
         ("label", ["const char *const *labels;", "Labels", "labels", "labels?", "label "]),
         ("labels", ["const char *const *labels;", "Labels", "labels", "labels?", "label "]),
         ("replace", ["#define MSB_SANDBOX_REPLACE", "Replace", "replace", "replace?", "replace`"]),

@@ -121,6 +121,13 @@ func TestSandboxUsesImageDefaults(t *testing.T) {
 		equal(t, "images", len(all), 1)
 		equal(t, "used by", strings.Join(all[0].UsedBy, " "), sb.Name())
 	})
+	t.Run("with another entrypoint", func(t *testing.T) {
+		for want, words := range map[string][]string{"cat -n": {"cat", "-n"}, "": {}} {
+			info, err := box(t, m.WithImage("made:1"), never, m.WithEntrypoint(words...)).Info(ctx)
+			must(t, err)
+			equal(t, "command", strings.Join(info.Command, " "), want)
+		}
+	})
 	t.Run("by its id", func(t *testing.T) {
 		out, err := box(t, m.WithImage(image.ID[7:19]), never, m.WithUser("root")).Exec(ctx, "id", []string{"-un"})
 		must(t, err)

@@ -86,6 +86,20 @@ func WithHostname(name string) SandboxOption {
 	return text("host name", name, func(o *ffi.SandboxOptions) *string { return &o.Hostname })
 }
 
+// WithEntrypoint sets the entrypoint, a program and its arguments, instead of the image's, and drops
+// the image's default command; no words for none. SandboxInfo.Command begins with it; Exec and its
+// like ignore it.
+func WithEntrypoint(words ...string) SandboxOption {
+	return func(c *sandboxConfig) {
+		if c.options.Entrypoint = words; len(words) == 0 {
+			c.options.Entrypoint = []string{""}
+		}
+		if strings.IndexByte(strings.Join(words, ""), 0) >= 0 {
+			c.refuse("the entrypoint contains NUL")
+		}
+	}
+}
+
 // maxMiB is the largest valid size, 16 TiB.
 const maxMiB = 16 << 20
 

@@ -42,6 +42,7 @@ pub(crate) fn builder(
     builder = set(builder, options.pids_limit, SandboxBuilder::pids_limit);
     builder = set(builder, options.disk, SandboxBuilder::disk);
     builder = set(builder, options.hostname, |builder, hostname| builder.hostname(hostname));
+    builder = set(builder, options.entrypoint, |builder, words| builder.entrypoint(words.0));
     builder = set(builder, options.shell, |builder, shell| builder.shell(shell));
     builder = set(builder, options.max_duration, SandboxBuilder::max_duration);
     builder = set(builder, options.idle_timeout, SandboxBuilder::idle_timeout);

@@ -66,7 +66,7 @@ fn g_pulled_image_sets_command_defaults() {
     let name = registry.name("org/app:1");
     assert_eq!(msb.ok(&["run", &name]), "image /srv/app\n");
     assert_eq!(msb.ok(&["run", "-e", "FROM=me", "-w", "/tmp", &name]), "me /tmp\n");
-    assert_eq!(msb.ok(&["run", &name, "--", "pwd"]), "/srv/app\n", "no entrypoint");
+    assert_eq!(msb.ok(&["run", &name, "--", "pwd"]), "/srv/app\n", "sh -c pwd");
     let by_digest = msb.json(&["image", "inspect", &name])[0]["digests"][0].clone();
     let by_digest = format!("{}@{}", registry.name("org/app"), by_digest.as_str().unwrap());
     assert_eq!(msb.ok(&["run", "--pull", "never", &by_digest]), "image /srv/app\n");
@@ -77,6 +77,29 @@ fn g_pulled_image_sets_command_defaults() {
     msb.ok(&["stop", "box"]);
     msb.ok(&["start", "box"]);
     assert_eq!(msb.ok(&["exec", "box", "--", "pwd"]), "/srv/app\n");
+}
+
+#[test]
+fn g10_arguments_of_run_follow_the_entrypoint() {
+    let msb = Msb::new();
+    let entry = ["--entrypoint", r#"["echo","entry"]"#, "--cmd", "cmd"];
+    msb.ok(&[&["image", "build-from-dir", image(), "app"][..], &entry].concat());
+    let run = |words: &[&str]| msb.ok(&[&["run"][..], words].concat());
+    assert_eq!(run(&["app"]), "entry cmd\n");
+    assert_eq!(run(&["app", "--", "extra", "-x"]), "entry extra -x\n");
+    assert_eq!(run(&["app", "extra"]), "entry extra\n");
+    // A replaced entrypoint drops the image's command.
+    assert_eq!(run(&["--entrypoint", "/bin/echo", "app"]), "\n");
+    assert_eq!(run(&["--entrypoint", "/bin/echo", "app", "--", "a", "b"]), "a b\n");
+    assert_eq!(run(&["--entrypoint", r#"["echo","-n"]"#, "app", "a"]), "a");
+    assert_eq!(run(&["--entrypoint", "", "app", "--", "echo", "bare"]), "bare\n");
+    assert_eq!(run(&["--entrypoint=", image(), "--", "echo", "bare"]), "bare\n");
+    let error = msb.fails(125, &["run", "--entrypoint", "", "app"]);
+    assert!(error.contains("app:latest has no command"), "{error}");
+    let error = msb.fails(127, &["run", "--entrypoint", "no-such", "app"]);
+    assert!(error.contains("no-such"), "{error}");
+    msb.ok(&["create", "--name", "box", "--entrypoint", "cat", "app"]);
+    assert_eq!(msb.ok(&["exec", "box", "echo", "own"]), "own\n", "exec has no entrypoint");
 }
 
 #[test]

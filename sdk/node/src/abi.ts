@@ -193,6 +193,7 @@ export interface NativeSandboxOptions {
   pullPolicy: number;
   security: number;
   diskMib: number | bigint;
+  entrypoint: Buffer[];
 }
 
 /** `msb_exec_options`, as the addon takes it. */

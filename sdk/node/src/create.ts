@@ -46,6 +46,9 @@ export interface SandboxOptions {
   user?: string | undefined;
   /** Host name; else the sandbox's name. */
   hostname?: string | undefined;
+  /** A program, or a list of a program and its arguments, instead of the image's entrypoint and
+   * default command; empty for none. {@link SandboxInfo.command} begins with it. */
+  entrypoint?: string | readonly string[] | undefined;
   /** Labels of the caller. */
   labels?: Record<string, string> | undefined;
   /** Whether it outlives the process that creates it. */
@@ -77,6 +80,7 @@ const KNOWN: ReadonlySet<string> = new Set([
   "image", "cpus", "memory", "env", "workdir", "shell", "user", "hostname", "labels", "detached",
   "replace", "maxDuration", "idleTimeout", "bootTimeout", "driver", "network", "log", "signal",
   "pullPolicy", "onProgress", "pidsLimit", "disk", "requireJail", "security",
+  "entrypoint",
 ] satisfies (keyof CreateOptions)[]);
 
 const MAX = Number.MAX_SAFE_INTEGER;
@@ -124,6 +128,14 @@ function pairs(what: string, from: Record<string, string> | undefined): Buffer[]
   return Object.entries(from ?? {}).map(([key, value]) => pair(what, key, value));
 }
 
+/** An entrypoint; one empty text means none, and no text the image's. */
+function entrypointOf(words: string | readonly string[] | undefined): Buffer[] {
+  if (words === undefined) return [];
+  const list = typeof words === "string" ? [words] : words;
+  if (!Array.isArray(list)) throw new InvalidArgumentError("the entrypoint is no list of strings");
+  return (list.length === 0 ? [""] : list).map((word: string) => text("the entrypoint", word));
+}
+
 /** @internal */
 export function sandboxOptions(name: string, options: SandboxOptions): NativeSandboxOptions {
   for (const key of Object.keys(options)) {
@@ -144,6 +156,7 @@ export function sandboxOptions(name: string, options: SandboxOptions): NativeSan
     hostname: optional("the host name", options.hostname),
     env: pairs("a variable", options.env),
     labels: pairs("a label", options.labels),
+    entrypoint: entrypointOf(options.entrypoint),
     cpus: options.cpus === undefined ? 0 : processors(options.cpus),
     memoryMib: number("memory (in MiB)", options.memory, 16, MAX_MIB),
     pidsLimit: number("pidsLimit", options.pidsLimit, 8, 2 ** 32 - 1),

@@ -468,6 +468,10 @@ export class SandboxBuilder {
   security(security: Security): this {
     return this.#set("security", security);
   }
+  /** As {@link SandboxOptions.entrypoint}. */
+  entrypoint(words: string | readonly string[]): this {
+    return this.#set("entrypoint", words);
+  }
   /** Adds one variable for every command. */
   env(key: string, value: string): this {
     return this.envs({ [key]: value });

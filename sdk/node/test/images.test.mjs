@@ -76,6 +76,11 @@ test("a sandbox uses the defaults of its image", async () => {
   await Image.prune({ all: true });
   assert.deepEqual((await Image.list())[0].names, ["made:1"]);
   await end(sandbox);
+  for (const [entrypoint, command] of [["cat", ["cat"]], [["cat", "-n"], ["cat", "-n"]], [[], []]]) {
+    const own = await create({ image: "made:1", entrypoint, ...never });
+    assert.deepEqual((await own.info()).command, command);
+    await end(own);
+  }
   const other = await create({ image: id.slice(7, 19), user: "root", ...never });
   assert.equal((await other.exec("id", ["-un"])).stdout(), "root\n");
   await end(other);

@@ -113,6 +113,15 @@ def test_sandbox_uses_the_defaults_of_its_image(run: Any, made: m.ImageInfo) -> 
             "py-image", image=made.id[7:19], pull_policy=m.PullPolicy.NEVER, user="root"
         ) as sb:
             assert (await sb.exec("id", ["-un"])).stdout_text == "root\n"
+        entrypoints: list[tuple[Any, list[str]]] = [
+            ("cat", ["cat"]),
+            (["cat", "-n"], ["cat", "-n"]),
+            ("", []),
+            ([], []),
+        ]
+        for entrypoint, command in entrypoints:
+            async with await Sandbox.create("py-image", options, entrypoint=entrypoint) as sb:
+                assert (await sb.info()).command == command
 
     run(main)
 

@@ -149,7 +149,8 @@ pub(crate) enum Setup {
 pub(crate) struct Run {
     /// Image: a name such as python:3.12, or the path (/, ./, ../) of a directory or archive
     pub(crate) image: PathBuf,
-    /// Command and arguments; default: the image's own. After --, it may begin with a dash
+    /// Command and arguments, which follow the entrypoint; default: the image's own. After --, it may
+    /// begin with a dash
     #[arg(trailing_var_arg = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
     #[command(flatten)]

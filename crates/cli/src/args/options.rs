@@ -1,6 +1,6 @@
 //! Options that several commands share.
 
-use crate::values::{self, Label, Variable};
+use crate::values::{self, Label, Variable, Words};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use microsandbox::{Cpus, PullPolicy, Rlimit, Security};
@@ -42,6 +42,10 @@ pub(crate) struct SandboxOptions {
     /// Host name
     #[arg(long)]
     pub(crate) hostname: Option<String>,
+    /// Entrypoint instead of the image's, without the image's command: a program, or a JSON list of a
+    /// program and its arguments; empty for none
+    #[arg(long, value_name = "WORDS", value_parser = values::words)]
+    pub(crate) entrypoint: Option<Words>,
     /// Shell for -t without a command; default: /bin/sh
     #[arg(long, value_name = "PATH")]
     pub(crate) shell: Option<String>,

@@ -44,7 +44,7 @@ pub(crate) async fn run(args: Run, quiet: bool) -> Result<u8, Failure> {
     let creating = create(builder.detached(outlives), outlives, &mut signals, &bar);
     let sandbox = progress::spin_beside(&bar, format!("starting {name}"), creating).await?;
     let own = OwnSandbox { created_at: sandbox.info().await?.created_at, sandbox };
-    let outcome = match own.set_default_command(&mut request) {
+    let outcome = match own.set_command(&mut request) {
         Ok(()) => session(&own.sandbox, request, &mut signals).await,
         Err(failure) => Err(failure),
     };
@@ -87,11 +87,14 @@ struct OwnSandbox {
 }
 
 impl OwnSandbox {
-    /// Has a request without a program run the image's default command. On a terminal, the shell
-    /// runs if there is none.
-    fn set_default_command(&self, request: &mut ExecRequest) -> Result<(), Failure> {
-        if request.program.is_some() {
-            return Ok(());
+    /// Puts the entrypoint before the command of a request, and has a request without one run the
+    /// image's default command. On a terminal, the shell runs if there is none.
+    fn set_command(&self, request: &mut ExecRequest) -> Result<(), Failure> {
+        let entrypoint = self.sandbox.entrypoint().iter().map(OsString::from);
+        if let Some(program) = request.program.take() {
+            let arguments = std::mem::take(&mut request.arguments);
+            let command = std::iter::once(program.into()).chain(arguments);
+            return request.set_words(entrypoint.chain(command).collect());
         }
         match self.sandbox.default_command() {
             Ok(words) => request.set_words(words.into_iter().map(OsString::from).collect()),

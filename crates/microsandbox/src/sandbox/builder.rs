@@ -49,6 +49,7 @@ struct Rest {
     shell: Option<ByteString>,
     user: Option<ByteString>,
     hostname: Option<String>,
+    entrypoint: Option<Vec<String>>,
     labels: Vec<(String, String)>,
     detached: bool,
     network: bool,
@@ -177,6 +178,14 @@ impl SandboxBuilder {
     #[must_use]
     pub fn hostname(mut self, hostname: impl Into<String>) -> Self {
         self.rest.hostname = Some(hostname.into());
+        self
+    }
+
+    /// Replaces the image's entrypoint, a program and its arguments, and drops the image's default
+    /// command; empty, or one empty text, for none. See [`Sandbox::default_command`].
+    #[must_use]
+    pub fn entrypoint(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.rest.entrypoint = Some(words.into_iter().map(Into::into).collect());
         self
     }
 
@@ -328,11 +337,17 @@ impl SandboxBuilder {
     ) -> SandboxConfig {
         let (rest, image) = (self.rest, &resolved.config);
         let of_image = image.env_pairs().map(|(key, value)| (key.into(), value.into()));
+        let (entrypoint, cmd) = match rest.entrypoint {
+            Some(own) => (own, Vec::new()),
+            None => (image.entrypoint.clone(), image.cmd.clone()),
+        };
+        // One empty text means none, as in docker.
+        let is_none = matches!(entrypoint.as_slice(), [word] if word.is_empty());
         let some = |text: &str| (!text.is_empty()).then(|| ByteString::from(text));
         SandboxConfig {
             image_name: resolved.name.clone(),
-            entrypoint: image.entrypoint.clone(),
-            cmd: image.cmd.clone(),
+            entrypoint: if is_none { Vec::new() } else { entrypoint },
+            cmd,
             cpus: rest.cpus,
             memory_mib: rest.memory_mib,
             pids_limit: rest.pids_limit,

@@ -87,8 +87,14 @@ impl Sandbox {
         self.inner.config.name.as_str()
     }
 
-    /// What its image runs when nobody names a command: its entrypoint, and behind it its command.
-    /// [`ErrorKind::NoCommand`](crate::ErrorKind::NoCommand) when it names neither. Commands that
+    /// Its entrypoint, which `msb run` puts before a command: the builder's, else the image's;
+    /// empty if there is none. Commands that are run by [`Sandbox::exec`] and such have none.
+    pub fn entrypoint(&self) -> &[String] {
+        &self.inner.config.entrypoint
+    }
+
+    /// What it runs when nobody names a command: its entrypoint, and behind it the image's command.
+    /// [`ErrorKind::NoCommand`](crate::ErrorKind::NoCommand) when there is neither. Commands that
     /// are run by [`Sandbox::exec`] and such are not affected by either.
     pub fn default_command(&self) -> MicrosandboxResult<Vec<String>> {
         let config = &self.inner.config;

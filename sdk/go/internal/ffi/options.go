@@ -28,6 +28,7 @@ type SandboxOptions struct {
 	PullPolicy    uint32
 	Security      uint32
 	DiskMib       uint64
+	Entrypoint    []string
 }
 
 func (o *SandboxOptions) size() int {
@@ -39,7 +40,8 @@ func (o *SandboxOptions) size() int {
 		textSize(o.User) +
 		textSize(o.Hostname) +
 		textsSize(o.Env) +
-		textsSize(o.Labels)
+		textsSize(o.Labels) +
+		textsSize(o.Entrypoint)
 }
 
 // lend writes the options for C, with all that they point to in the arena.
@@ -66,6 +68,7 @@ func (o *SandboxOptions) lend(a *arena) C.msb_sandbox_options {
 	to.pull_policy = C.uint32_t(o.PullPolicy)
 	to.security = C.uint32_t(o.Security)
 	to.disk_mib = C.uint64_t(o.DiskMib)
+	to.entrypoint, to.entrypoint_len = a.texts(o.Entrypoint)
 	return to
 }
 

@@ -239,6 +239,8 @@ class msb_sandbox_options(Sized):
         ("pull_policy", c_uint32),
         ("security", c_uint32),
         ("disk_mib", c_uint64),
+        ("entrypoint", POINTER(c_char_p)),
+        ("entrypoint_len", c_size_t),
     ]
 
 

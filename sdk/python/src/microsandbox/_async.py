@@ -263,7 +263,7 @@ class Sandbox:
 
         Options, as keywords or as one dict: ``image`` (required), ``driver``, ``cpus``, ``memory``
         (MiB), ``pids_limit``, ``disk`` (MiB), ``require_jail``, ``security``, ``pull_policy``,
-        ``env``, ``workdir``, ``shell``, ``user``, ``hostname``, ``labels``, ``replace``,
+        ``env``, ``workdir``, ``shell``, ``user``, ``hostname``, ``entrypoint``, ``labels``, ``replace``,
         ``detached``, ``network``, ``max_duration``, ``idle_timeout``, ``boot_timeout`` (seconds),
         ``log``, ``log_max_bytes``, ``log_files``. `SandboxOptions` describes each.
 

@@ -101,6 +101,9 @@ class SandboxOptions(TypedDict, total=False):
     user: str
     """Default user of commands; defaults to the image's, or root."""
     hostname: str
+    entrypoint: Union[str, Iterable[str]]
+    """A program, or a list of a program and its arguments, instead of the image's entrypoint and
+    default command; empty for none. ``SandboxInfo.command`` begins with it."""
     labels: Mapping[str, str]
     """Arbitrary labels of the caller."""
     replace: bool
@@ -359,6 +362,11 @@ def sandbox_options(name: Any, options: Optional[Mapping[str, Any]], more: Any) 
             setattr(raw, key, encode_nonempty(f"the {key}", given[key]))
     raw.env, raw.env_len = string_array(env_entries(given.get("env", ())))
     raw.labels, raw.labels_len = string_array(env_entries(given.get("labels", {})))
+    if "entrypoint" in given:
+        words = given["entrypoint"]
+        words = [words] if isinstance(words, (str, bytes)) else list(words)
+        entries = [encode("the entrypoint", word) for word in words]
+        raw.entrypoint, raw.entrypoint_len = string_array(entries or [b""])
     if "cpus" in given:
         raw.cpus = cpu_count(given["cpus"])
     if "memory" in given:
