@@ -537,10 +537,13 @@ typedef struct msb_sandbox_options {
     const char *const *entrypoint;
     /// How many; 0: the image's.
     size_t entrypoint_len;
+    /// Lent. Signal that asks the process of each session to end when the sandbox is stopped:
+    /// `"SIGINT"`, `"INT"`, `"2"` or `"RTMIN+3"`; NULL: the image's, else SIGTERM for every process.
+    const char *stop_signal;
 } msb_sandbox_options;
 #define MSB_SANDBOX_OPTIONS_INIT \
     MSB_INIT(msb_sandbox_options, sizeof(msb_sandbox_options), 0, NULL, NULL, NULL, NULL, NULL, \
-             NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0)
+             NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, NULL)
 
 /// Resource limits of a sandbox; 0 for unlimited.
 typedef struct msb_bounds {

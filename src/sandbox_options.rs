@@ -108,6 +108,9 @@ pub struct msb_sandbox_options {
     pub entrypoint: *const *const c_char,
     /// How many; 0: the image's.
     pub entrypoint_len: usize,
+    /// Lent. Signal that asks the process of each session to end when the sandbox is stopped:
+    /// `"SIGINT"`, `"INT"`, `"2"` or `"RTMIN+3"`; NULL: the image's, else SIGTERM for every process.
+    pub stop_signal: *const c_char,
 }
 
 sized!(msb_sandbox_options, reserved);
@@ -146,12 +149,13 @@ pub(super) unsafe fn builder(
         builder = builder.image(os_text(image));
     }
     type Set = fn(microsandbox::SandboxBuilder, String) -> microsandbox::SandboxBuilder;
-    let settings: [(*const c_char, &str, Set); 5] = [
+    let settings: [(*const c_char, &str, Set); 6] = [
         (options.driver, "the driver", microsandbox::SandboxBuilder::driver),
         (options.workdir, "the working directory", microsandbox::SandboxBuilder::workdir),
         (options.shell, "the shell", microsandbox::SandboxBuilder::shell),
         (options.user, "the user", microsandbox::SandboxBuilder::user),
         (options.hostname, "the host name", microsandbox::SandboxBuilder::hostname),
+        (options.stop_signal, "the stop signal", microsandbox::SandboxBuilder::stop_signal),
     ];
     for (pointer, what, set) in settings {
         // SAFETY: as above.

@@ -4,13 +4,14 @@
 
 mod common;
 
-use common::{block_on, builder, rootfs, setup};
+use common::{block_on, builder, rootfs, setup, shell, wait_until};
 use microsandbox::{BuildOptions, ErrorKind, Image, ImageInfo, ImagePhase, PullPolicy, Sandbox};
 use serde_json::json;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Imports an image with a command under a name of the test.
 fn built(name: &str, options: BuildOptions) -> ImageInfo {
@@ -75,10 +76,6 @@ fn configured(
     created
 }
 
-fn shell(sandbox: &Sandbox, script: &str) -> String {
-    block_on(sandbox.shell(script)).unwrap().stdout().unwrap().to_owned()
-}
-
 #[test]
 fn g10_missing_volumes_and_workdir_are_created_inside() {
     let config = json!({
@@ -135,6 +132,58 @@ fn g10_entrypoint_precedes_the_command_and_can_be_replaced() {
     assert_eq!(none.default_command().unwrap_err().kind(), ErrorKind::NoCommand);
     let empty = block_on(create("empty-entry").entrypoint([] as [&str; 0]).create()).unwrap();
     assert_eq!(empty.default_command().unwrap_err().kind(), ErrorKind::NoCommand);
+}
+
+/// A command that ends by SIGINT alone, and says so.
+const BY_INT: &str =
+    "trap 'echo INT; exit' INT; trap '' TERM; touch /tmp/ready; while :; do sleep 0.1; done";
+
+/// Stops a sandbox while such a command runs in it, and returns what the command writes.
+fn stopped_with(sandbox: &Sandbox, script: &str) -> String {
+    shell(sandbox, "rm -f /tmp/ready");
+    let mut command = block_on(sandbox.shell_stream(script)).unwrap();
+    wait_until(sandbox, "[ -e /tmp/ready ]");
+    block_on(sandbox.stop_with_timeout(Duration::from_secs(100))).unwrap();
+    let output = block_on(command.collect()).unwrap();
+    output.stdout().unwrap().to_owned()
+}
+
+#[test]
+fn g10_stop_signal_of_image_or_caller_ends_the_command() {
+    let config = json!({ "StopSignal": "SIGINT" });
+    let sandbox = configured("stop-signal", &config, |_| ()).unwrap();
+    assert_eq!(stopped_with(&sandbox, BY_INT), "INT\n");
+    // The next start has it as well.
+    let sandbox = block_on(Sandbox::start("stop-signal")).unwrap();
+    assert_eq!(stopped_with(&sandbox, BY_INT), "INT\n");
+    for signal in ["INT", "2", "sigint"] {
+        let own = block_on(builder("own-signal").stop_signal(signal).create()).unwrap();
+        assert_eq!(stopped_with(&own, BY_INT), "INT\n", "{signal}");
+    }
+    let real = "trap 'echo RT; exit' 37; touch /tmp/ready; while :; do sleep 0.1; done";
+    let own = block_on(builder("own-signal").stop_signal("RTMIN+3").create()).unwrap();
+    assert_eq!(stopped_with(&own, real), "RT\n");
+    // SIGTERM, named or not, reaches every process.
+    let everyone = "sleep 600 & touch /tmp/ready; wait; echo woken";
+    for builder in [builder("own-signal"), builder("own-signal").stop_signal("TERM")] {
+        let own = block_on(builder.create()).unwrap();
+        let script = format!("trap : TERM; {everyone}");
+        assert_eq!(stopped_with(&own, &script), "woken\n");
+    }
+}
+
+#[test]
+fn g10_stop_signal_that_is_none_is_refused_by_name() {
+    let error = configured("no-signal", &json!({ "StopSignal": "SIGFOO" }), |_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ImageInvalid);
+    assert!(error.to_string().contains("\"SIGFOO\" is no signal"), "{error}");
+    for bad in ["", "FOO", "0", "65", "-2", "RTMIN+31"] {
+        // Before the image is looked for.
+        let created = builder("no-signal").image("no/such:1").stop_signal(bad).create();
+        let error = block_on(created).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+        assert!(error.to_string().contains(&format!("{bad:?} is no signal")), "{error}");
+    }
 }
 
 #[test]

@@ -58,6 +58,7 @@ const SANDBOX: Group = Group {
         ("user", ["const char *user;", "User", "user", "user?", "user "]),
         ("hostname", ["const char *hostname;", "Hostname", "hostname", "hostname?", "hostname "]),
         ("entrypoint", ["const char *const *entrypoint;", "Entrypoint", "entrypoint", "entrypoint?", "entrypoint "]),
+        ("stop_signal", ["const char *stop_signal;", "StopSignal", "stop_signal", "stopSignal?", "stop-signal "]),
         ("label", ["const char *const *labels;", "Labels", "labels", "labels?", "label "]),
         ("labels", ["const char *const *labels;", "Labels", "labels", "labels?", "label "]),
         ("replace", ["#define MSB_SANDBOX_REPLACE", "Replace", "replace", "replace?", "replace`"]),

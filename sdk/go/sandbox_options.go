@@ -100,6 +100,13 @@ func WithEntrypoint(words ...string) SandboxOption {
 	}
 }
 
+// WithStopSignal sets the signal that asks the process of each session to end when the sandbox is
+// stopped, such as "SIGINT", "INT", "2" or "RTMIN+3", instead of the image's. With SIGTERM, the
+// default, every process gets it.
+func WithStopSignal(signal string) SandboxOption {
+	return text("stop signal", signal, func(o *ffi.SandboxOptions) *string { return &o.StopSignal })
+}
+
 // maxMiB is the largest valid size, 16 TiB.
 const maxMiB = 16 << 20
 

@@ -235,6 +235,7 @@ func TestG9InvalidBoundsAreNamed(t *testing.T) {
 		"pids limit is 7;":         m.WithPidsLimit(7),
 		"disk is 15 MiB;":          m.WithDisk(15),
 		`security is "strict";`:    m.WithSecurity("strict"),
+		`"FOO" is no signal;`:      m.WithStopSignal("FOO"),
 	} {
 		_, err := m.CreateSandbox(soon(t), "go-never", m.WithImage(rootfs), option)
 		if err == nil || !strings.Contains(err.Error(), text) {
@@ -246,7 +247,8 @@ func TestG9InvalidBoundsAreNamed(t *testing.T) {
 func TestJ4BoundsAreAppliedAndReported(t *testing.T) {
 	ctx := soon(t)
 	sandbox, err := m.CreateSandbox(ctx, "go-bounded", m.WithImage(rootfs), m.WithCPUs(0.5),
-		m.WithMemory(256), m.WithPidsLimit(512), m.WithDisk(1024), m.WithSecurity(m.SecurityRestricted))
+		m.WithMemory(256), m.WithPidsLimit(512), m.WithDisk(1024), m.WithSecurity(m.SecurityRestricted),
+		m.WithStopSignal("INT"))
 	must(t, err)
 	defer sandbox.Close()
 	info, err := sandbox.Info(ctx)

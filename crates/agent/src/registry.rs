@@ -31,7 +31,7 @@ pub(crate) struct Registry {
     tables: RefCell<Tables>,
     /// Clients that follow every session.
     watchers: RefCell<Vec<Rc<Client>>>,
-    shutdown: Cell<Option<Duration>>,
+    shutdown: Cell<Option<Grace>>,
     /// Signalled when a shutdown is requested or a session ends.
     pub(crate) notify: Notify,
     /// Sessions whose start was received and is not decided yet.
@@ -40,6 +40,14 @@ pub(crate) struct Registry {
     started: Notify,
     /// Signalled when a session ends and leaves background processes.
     pub(crate) left_background: Notify,
+}
+
+/// How sessions are asked to end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grace {
+    pub(crate) time: Duration,
+    /// The first signal, if it is not SIGTERM for every process.
+    pub(crate) signal: Option<i32>,
 }
 
 #[derive(Debug, Default)]
@@ -325,13 +333,14 @@ impl Registry {
     /// Records a request to shut down; `server` executes it.
     pub(crate) fn request_shutdown(&self, request: &Shutdown) {
         if self.shutdown.get().is_none() {
-            self.shutdown.set(Some(Duration::from_nanos(request.grace_ns)));
+            let time = Duration::from_nanos(request.grace_ns);
+            self.shutdown.set(Some(Grace { time, signal: request.signal }));
             self.notify.notify_one();
         }
     }
 
-    /// Returns the grace period of a requested shutdown.
-    pub(crate) fn shutdown_grace(&self) -> Option<Duration> {
+    /// Returns how a requested shutdown asks sessions to end.
+    pub(crate) fn shutdown_grace(&self) -> Option<Grace> {
         self.shutdown.get()
     }
 
@@ -345,14 +354,20 @@ impl Registry {
         if sys::kill_all(signal).is_ok() {
             return;
         }
-        let sessions: Vec<Rc<Session>> = {
-            let tables = self.tables.borrow();
-            tables.running.iter().filter_map(|id| tables.by_id.get(id)).cloned().collect()
-        };
-        for session in sessions {
+        for session in self.running() {
             // Refused only if the session has no process left.
             let _ = session.signal(signal, msb_wire::Scope::Everything);
         }
+    }
+
+    /// Signals the process of every running session.
+    pub(crate) fn signal_sessions(&self, signal: i32) {
+        self.running().iter().for_each(|session| session.signal_process(signal));
+    }
+
+    fn running(&self) -> Vec<Rc<Session>> {
+        let tables = self.tables.borrow();
+        tables.running.iter().filter_map(|id| tables.by_id.get(id)).cloned().collect()
     }
 }
 

@@ -146,7 +146,8 @@ async fn runner_exit(lifeline: Option<OwnedFd>) -> io::Result<()> {
     }
 }
 
-/// Waits for a shutdown request, then ends every session: by SIGTERM, then by SIGKILL.
+/// Waits for a shutdown request, then ends every session: by SIGTERM for every process or by the
+/// requested signal for the process of each session, then by SIGKILL.
 async fn shut_down(registry: &Rc<Registry>, connections: &Connections) {
     let grace = loop {
         registry.notify.notified().await;
@@ -154,8 +155,11 @@ async fn shut_down(registry: &Rc<Registry>, connections: &Connections) {
             break grace;
         }
     };
-    registry.signal_all(SIGTERM);
-    if timeout(grace, idle(registry)).await.is_err() {
+    match grace.signal {
+        None => registry.signal_all(SIGTERM),
+        Some(signal) => registry.signal_sessions(signal),
+    }
+    if timeout(grace.time, idle(registry)).await.is_err() {
         registry.signal_all(SIGKILL);
         // A process that survives SIGKILL waits in the kernel, until the sandbox ends.
         let _ = timeout(LAST_FRAMES, idle(registry)).await;

@@ -585,9 +585,25 @@ fn shutdown_ends_sessions_sends_bye_and_exits() {
     client.exec(sh("sleep 600"));
     client.wait_for(|m| matches!(m, Message::Started(_)));
     client.wait_for(|m| matches!(m, Message::Started(_)));
-    client.send(0, Message::Shutdown(Shutdown { grace_ns: 200_000_000 }));
+    client.send(0, Message::Shutdown(Shutdown { grace_ns: 200_000_000, signal: None }));
     client.wait_for(|m| matches!(m, Message::Bye));
     assert!(client.try_receive().is_none());
+    assert!(agent.process.wait().unwrap().success());
+}
+
+#[test]
+fn shutdown_signal_is_for_the_process_of_each_session() {
+    let mut agent = Agent::start();
+    let mut client = agent.connect();
+    // The signal would end the child.
+    let trap = "kill -0 $child && echo only; kill $child; exit 3";
+    let script = format!("sleep 600 & child=$!; trap '{trap}' USR1; echo ready; wait");
+    client.exec(sh(&script));
+    client.wait_for(|m| matches!(m, Message::Stdout(b) if &b[..] == b"ready\n"));
+    client.send(0, Message::Shutdown(Shutdown { grace_ns: 60_000_000_000, signal: Some(10) }));
+    client.wait_for(|m| matches!(m, Message::Stdout(b) if &b[..] == b"only\n"));
+    client.wait_for(|m| matches!(m, Message::Exited(exited) if exited.code == 3));
+    client.wait_for(|m| matches!(m, Message::Bye));
     assert!(agent.process.wait().unwrap().success());
 }
 

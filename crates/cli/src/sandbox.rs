@@ -43,6 +43,7 @@ pub(crate) fn builder(
     builder = set(builder, options.disk, SandboxBuilder::disk);
     builder = set(builder, options.hostname, |builder, hostname| builder.hostname(hostname));
     builder = set(builder, options.entrypoint, |builder, words| builder.entrypoint(words.0));
+    builder = set(builder, options.stop_signal, |builder, signal| builder.stop_signal(signal));
     builder = set(builder, options.shell, |builder, shell| builder.shell(shell));
     builder = set(builder, options.max_duration, SandboxBuilder::max_duration);
     builder = set(builder, options.idle_timeout, SandboxBuilder::idle_timeout);

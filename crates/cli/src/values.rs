@@ -1,7 +1,6 @@
 //! Parsers of option values: times, sizes, limits, variables, labels.
 
 use microsandbox::{PullPolicy, Rlimit, RlimitResource};
-use signal_hook::low_level::signal_name;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::{Duration, SystemTime};
@@ -131,20 +130,6 @@ pub(crate) fn env_file(text: &[u8]) -> Result<Vec<Variable>, String> {
         variables.push(found);
     }
     Ok(variables)
-}
-
-/// Parses a signal: its number, or its name with or without SIG.
-pub(crate) fn signal(text: &str) -> Result<i32, String> {
-    let name = text.to_ascii_uppercase();
-    let name = format!("SIG{}", name.strip_prefix("SIG").unwrap_or(&name));
-    let found = match plain_number(text) {
-        Some(number) => i32::try_from(number).ok().filter(|number| (1..=64).contains(number)),
-        // signal-hook leaves these two out.
-        None if name == "SIGSTKFLT" => Some(libc::SIGSTKFLT),
-        None if name == "SIGPWR" => Some(libc::SIGPWR),
-        None => (1..=64).find(|number| signal_name(*number) == Some(name.as_str())),
-    };
-    found.ok_or_else(|| "expected a name such as TERM, or a number from 1 to 64".to_owned())
 }
 
 /// Parses when to pull an image.
@@ -286,24 +271,6 @@ mod tests {
         assert_eq!(pairs, expected);
         assert!(env_file(b"A=1\nB C=2").unwrap_err().starts_with("line 2"));
         assert!(env_file(b"=1").unwrap_err().starts_with("line 1"));
-    }
-
-    #[test]
-    fn signal_is_a_number_or_a_name() {
-        for (text, number) in [
-            ("TERM", 15),
-            ("sigkill", 9),
-            ("9", 9),
-            ("64", 64),
-            ("Hup", 1),
-            ("PWR", 30),
-            ("sigstkflt", 16),
-        ] {
-            assert_eq!(signal(text), Ok(number), "{text}");
-        }
-        for bad in ["", "0", "65", "-9", "NOSUCH", "SIGSIGTERM", "SIG"] {
-            assert!(signal(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

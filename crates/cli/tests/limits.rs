@@ -40,8 +40,8 @@ fn configured(
 #[test]
 fn j4_options_reach_the_stored_configuration() {
     let msb = Msb::new();
-    let line =
-        "create --name x --cpus 0.5 -m 256m --pids-limit 512 --disk 1g --security restricted";
+    let line = "create --name x --cpus 0.5 -m 256m --pids-limit 512 --disk 1g --security restricted \
+                --stop-signal 2";
     let arguments: Vec<&str> = line.split(' ').chain([image()]).collect();
     let config = configured(&msb, &arguments, None).0.unwrap();
     for (key, value) in [
@@ -51,6 +51,7 @@ fn j4_options_reach_the_stored_configuration() {
         ("disk_mib", json!(1024)),
         ("security", json!("restricted")),
         ("require_jail", json!(false)),
+        ("stop_signal", json!("SIGINT")),
     ] {
         assert_eq!(config[key], value, "{key}");
     }

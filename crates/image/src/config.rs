@@ -28,6 +28,8 @@ pub struct ImageConfig {
     pub shell: Vec<String>,
     /// Directories that it wants to have.
     pub volumes: Vec<String>,
+    /// Signal that asks its command to end; empty for SIGTERM.
+    pub stop_signal: String,
     /// Labels set by the image's author.
     pub labels: BTreeMap<String, String>,
     /// CPU architecture that its programs are built for, such as `amd64`.
@@ -64,6 +66,7 @@ struct Inner {
     cmd: Option<Vec<String>>,
     shell: Option<Vec<String>>,
     volumes: Option<BTreeMap<String, IgnoredAny>>,
+    stop_signal: Option<String>,
     labels: Option<BTreeMap<String, String>>,
 }
 
@@ -89,6 +92,7 @@ impl ImageConfig {
             cmd: inner.cmd.unwrap_or_default(),
             shell: inner.shell.unwrap_or_default(),
             volumes: inner.volumes.unwrap_or_default().into_keys().collect(),
+            stop_signal: inner.stop_signal.unwrap_or_default(),
             labels: inner.labels.unwrap_or_default(),
             architecture: document.architecture.unwrap_or_default(),
             os: document.os.unwrap_or_default(),
@@ -108,6 +112,7 @@ impl ImageConfig {
             ("Cmd", json!(self.cmd)),
             ("Shell", json!(self.shell)),
             ("Volumes", json!(volumes)),
+            ("StopSignal", json!(self.stop_signal)),
             ("Labels", json!(self.labels)),
         ];
         let is_set = |value: &Value| ![json!(""), json!([]), json!({})].contains(value);
@@ -175,12 +180,14 @@ mod tests {
         assert!(ImageConfig::from_document(b"[]x").is_err());
         let text = br#"{"architecture":"amd64","os":"linux","config":{"Env":["A=b=c","X","=y"],
             "WorkingDir":"srv","User":"1:2","Entrypoint":["/e"],"Cmd":["c"],
-            "Shell":["/bin/bash","-c"],"Volumes":{"/data":{},"a/../b//c":null}}}"#;
+            "Shell":["/bin/bash","-c"],"Volumes":{"/data":{},"a/../b//c":null},
+            "StopSignal":"SIGINT"}}"#;
         let config = ImageConfig::from_document(text).unwrap();
         assert_eq!(config.env_pairs().collect::<Vec<_>>(), [("A", "b=c")]);
         assert_eq!(config.absolute_workdir().as_deref(), Some("/srv"));
         assert_eq!(config.directories(), ["/srv", "/data", "/b/c"]);
         assert_eq!(config.shell_program(), Some("/bin/bash"));
+        assert_eq!(config.stop_signal, "SIGINT");
         assert_eq!(ImageConfig::from_document(&config.to_document()).unwrap(), config);
         for (given, meant) in [("", None), ("/", Some("/")), ("../x/.", Some("/x"))] {
             let config = ImageConfig { workdir: given.to_owned(), ..ImageConfig::default() };

@@ -55,6 +55,6 @@ pub use output::{ExecOutput, ExitStatus, ResourceUsage};
 pub use reattach::ReattachFrom;
 pub use sandbox::{
     Bounds, Cpus, LogEvent, LogOptions, LogRecord, LogSource, LogStream, Sandbox, SandboxBuilder,
-    SandboxInfo, SandboxStatus, Security, SessionInfo, logs,
+    SandboxInfo, SandboxStatus, Security, SessionInfo, Signal, logs,
 };
 pub use sink::ExecSink;

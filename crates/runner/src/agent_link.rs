@@ -51,10 +51,15 @@ impl AgentLink {
         }
     }
 
-    /// Asks the agent to end every process, and itself.
-    pub(crate) async fn shut_down(&mut self, grace: Duration) -> io::Result<()> {
+    /// Asks the agent to end every process, by a signal that is not SIGTERM if there is one, and
+    /// itself.
+    pub(crate) async fn shut_down(
+        &mut self,
+        grace: Duration,
+        signal: Option<i32>,
+    ) -> io::Result<()> {
         let grace_ns = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
-        self.send(0, Message::Shutdown(Shutdown { grace_ns })).await
+        self.send(0, Message::Shutdown(Shutdown { grace_ns, signal })).await
     }
 
     /// Sends a ping and waits for the pong.

@@ -14,7 +14,7 @@ use crate::namespaces::MountedRoot;
 use crate::signals::Signals;
 use msb_driver::{Driver, Machine, MachineSpec, Users};
 use msb_state::{
-    Failure, Outcome, Ready, Reason, Reply, Request, SandboxConfig, SandboxDir, Started,
+    Failure, Outcome, Ready, Reason, Reply, Request, SandboxConfig, SandboxDir, Signal, Started,
     StatusRecord, now_ms,
 };
 use std::io;
@@ -194,6 +194,8 @@ struct Watch {
     /// When the grace period is over.
     grace_over: Option<Instant>,
     idle: Option<Idle>,
+    /// What commands are asked to end with, if it is not SIGTERM.
+    stop_signal: Option<i32>,
 }
 
 impl Watch {
@@ -215,6 +217,10 @@ impl Watch {
             deadline: max_duration.and_then(|limit| Instant::now().checked_add(limit)),
             grace_over: None,
             idle: idle.map(|limit| Idle::start(dir, limit)).transpose()?,
+            stop_signal: config
+                .stop_signal
+                .map(Signal::number)
+                .filter(|number| *number != libc::SIGTERM),
         })
     }
 
@@ -302,7 +308,7 @@ impl Watch {
 
     /// Asks the agent to shut down. Returns an input if the grace period is over already.
     async fn ask_agent(&mut self, grace: Duration) -> Option<Input> {
-        match timeout(AGENT_LIMIT, self.link.shut_down(grace)).await {
+        match timeout(AGENT_LIMIT, self.link.shut_down(grace, self.stop_signal)).await {
             Ok(Ok(())) => {
                 self.grace_over = Instant::now().checked_add(grace + AGENT_GRACE);
                 None

@@ -4,6 +4,7 @@ use crate::bounds::{Cpus, Security};
 use crate::byte_string::ByteString;
 use crate::error::{Failure, Result};
 use crate::name::Name;
+use crate::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -80,6 +81,9 @@ pub struct SandboxConfig {
     /// Its host name.
     #[serde(default)]
     pub hostname: Option<String>,
+    /// The signal with which commands are asked to end; `None` is SIGTERM.
+    #[serde(default)]
+    pub stop_signal: Option<Signal>,
     /// The caller's labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -209,6 +213,7 @@ impl SandboxConfig {
             shell: None,
             user: None,
             hostname: None,
+            stop_signal: None,
             labels: BTreeMap::new(),
             detached: false,
             max_duration_ms: None,

@@ -31,6 +31,7 @@ mod name;
 mod records;
 mod report;
 mod runner;
+mod signal;
 mod socket;
 mod store;
 #[allow(unsafe_code, reason = "system calls that have no safe wrapper")]
@@ -57,6 +58,7 @@ pub use log::{LogEvent, LogOptions, LogReader, LogRecord, LogSource, LogStep, Lo
 pub use name::{InvalidName, Name};
 pub use records::{Creator, Outcome, Reason, Started, Status, Stored};
 pub use report::{DriverReport, HostReport, Isolation, Probe, WallReport};
+pub use signal::Signal;
 pub use socket::{bind_in, connect_in};
 pub use store::{Info, get, list, remove, sweep};
 pub use tree::remove_tree;

@@ -432,7 +432,10 @@ pub struct Sessions {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Shutdown {
-    /// Time between SIGTERM and SIGKILL, in nanoseconds.
+    /// Time between SIGTERM, or `signal`, and SIGKILL, in nanoseconds.
     #[n(0)]
     pub grace_ns: u64,
+    /// What the process of each session gets first; without it every process gets SIGTERM.
+    #[n(1)]
+    pub signal: Option<i32>,
 }

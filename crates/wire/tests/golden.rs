@@ -45,7 +45,16 @@ fn samples() -> Vec<(&'static str, Peer, Frame)> {
         ("error", Peer::Agent, on(0, Message::Error("too many connections".into()))),
         ("ping", Peer::Host, on(0, Message::Ping(42))),
         ("pong", Peer::Agent, on(0, Message::Pong(42))),
-        ("shutdown", Peer::Host, on(0, Message::Shutdown(Shutdown { grace_ns: 1_000_000_000 }))),
+        (
+            "shutdown",
+            Peer::Host,
+            on(0, Message::Shutdown(Shutdown { grace_ns: 1_000_000_000, signal: None })),
+        ),
+        (
+            "shutdown_signal",
+            Peer::Host,
+            on(0, Message::Shutdown(Shutdown { grace_ns: 0, signal: Some(2) })),
+        ),
         ("bye", Peer::Agent, on(0, Message::Bye)),
         (
             "exec_least",

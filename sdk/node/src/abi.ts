@@ -194,6 +194,7 @@ export interface NativeSandboxOptions {
   security: number;
   diskMib: number | bigint;
   entrypoint: Buffer[];
+  stopSignal: Buffer | undefined;
 }
 
 /** `msb_exec_options`, as the addon takes it. */

@@ -49,6 +49,9 @@ export interface SandboxOptions {
   /** A program, or a list of a program and its arguments, instead of the image's entrypoint and
    * default command; empty for none. {@link SandboxInfo.command} begins with it. */
   entrypoint?: string | readonly string[] | undefined;
+  /** Signal that asks the process of each session to end when it is stopped: `"SIGINT"`, `"INT"`,
+   * `2`; else the image's, else SIGTERM for every process. */
+  stopSignal?: string | number | undefined;
   /** Labels of the caller. */
   labels?: Record<string, string> | undefined;
   /** Whether it outlives the process that creates it. */
@@ -80,7 +83,7 @@ const KNOWN: ReadonlySet<string> = new Set([
   "image", "cpus", "memory", "env", "workdir", "shell", "user", "hostname", "labels", "detached",
   "replace", "maxDuration", "idleTimeout", "bootTimeout", "driver", "network", "log", "signal",
   "pullPolicy", "onProgress", "pidsLimit", "disk", "requireJail", "security",
-  "entrypoint",
+  "entrypoint", "stopSignal",
 ] satisfies (keyof CreateOptions)[]);
 
 const MAX = Number.MAX_SAFE_INTEGER;
@@ -136,6 +139,10 @@ function entrypointOf(words: string | readonly string[] | undefined): Buffer[] {
   return (list.length === 0 ? [""] : list).map((word: string) => text("the entrypoint", word));
 }
 
+function signalOf(signal: string | number | undefined): Buffer | undefined {
+  return optional("the stop signal", typeof signal === "number" ? String(signal) : signal);
+}
+
 /** @internal */
 export function sandboxOptions(name: string, options: SandboxOptions): NativeSandboxOptions {
   for (const key of Object.keys(options)) {
@@ -157,6 +164,7 @@ export function sandboxOptions(name: string, options: SandboxOptions): NativeSan
     env: pairs("a variable", options.env),
     labels: pairs("a label", options.labels),
     entrypoint: entrypointOf(options.entrypoint),
+    stopSignal: signalOf(options.stopSignal),
     cpus: options.cpus === undefined ? 0 : processors(options.cpus),
     memoryMib: number("memory (in MiB)", options.memory, 16, MAX_MIB),
     pidsLimit: number("pidsLimit", options.pidsLimit, 8, 2 ** 32 - 1),

@@ -472,6 +472,10 @@ export class SandboxBuilder {
   entrypoint(words: string | readonly string[]): this {
     return this.#set("entrypoint", words);
   }
+  /** As {@link SandboxOptions.stopSignal}. */
+  stopSignal(signal: string | number): this {
+    return this.#set("stopSignal", signal);
+  }
   /** Adds one variable for every command. */
   env(key: string, value: string): this {
     return this.envs({ [key]: value });

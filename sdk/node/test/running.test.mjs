@@ -118,6 +118,8 @@ test("invalid arguments are rejected before sending", async () => {
     [{ requireJail: 1 }, /requireJail is 1/],
     [{ detached: "no" }, /detached is "no"/],
     [{ security: "strict" }, /security is "strict"/],
+    [{ stopSignal: "" }, /the stop signal is empty/],
+    [{ stopSignal: true }, /the stop signal is neither/],
   ]) {
     await assert.rejects(Sandbox.create("x", { image, ...options }), { ...invalid, message: named });
   }

@@ -113,12 +113,15 @@ test("j4 bounds are applied and reported", async () => {
     .cpus(0.5)
     .memory(256)
     .pidsLimit(512)
+    .stopSignal(2)
     .disk(1024)
     .requireJail(false)
     .security("restricted")
     .create();
   let info = await sandbox.info();
   assert.deepEqual([info.cpus, info.memory], [0.5, 256]);
+  const config = join(process.env.MSB_HOME, "sandboxes", name, "config.json");
+  assert.equal(JSON.parse(readFileSync(config)).config.stop_signal, "SIGINT");
   assert.ok(info.jailed !== null && info.bounds !== null);
   await sandbox.kill();
   // The runner's state file, with known values.

@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import signal
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -101,6 +102,7 @@ def test_g_invalid_sandbox_options_are_rejected() -> None:
         ({"pids_limit": 7}, "pids_limit is 7;"),
         ({"disk": 15}, "disk (in MiB) is 15;"),
         ({"security": "strict"}, "security is 'strict';"),
+        ({"stop_signal": ""}, "the stop_signal is empty"),
     ):
         with pytest.raises(m.InvalidArgumentError, match=re.escape(named)):
             create(**wrong)
@@ -109,6 +111,7 @@ def test_g_invalid_sandbox_options_are_rejected() -> None:
         {"cpus": "2"},
         {"memory": 64.0},
         {"pids_limit": True},
+        {"stop_signal": True},
         {"disk": 1.5},
         {"require_jail": 1},
         {"detached": "no"},
@@ -129,6 +132,7 @@ def test_j4_bounds_are_applied_and_reported(run: Any) -> None:
             "cpus": 0.5,
             "memory": 256,
             "pids_limit": 512,
+            "stop_signal": signal.SIGINT,
             "disk": 1024,
             "security": "restricted",
             "require_jail": False,
@@ -136,6 +140,8 @@ def test_j4_bounds_are_applied_and_reported(run: Any) -> None:
         async with await Sandbox.create("py-bounded", asked) as sb:
             info = await sb.info()
             assert (info.cpus, info.memory) == (0.5, 256)
+            stored = Path(os.environ["MSB_HOME"], "sandboxes", "py-bounded", "config.json")
+            assert json.loads(stored.read_text())["config"]["stop_signal"] == "SIGINT"
             assert info.jailed is not None and info.bounds is not None
             await sb.kill()
             # The runner's record of the sandbox, with known values.

@@ -201,6 +201,20 @@ impl Session {
         self.send_signal(signal, scope)
     }
 
+    /// Signals the session's process alone. Before its exec it is the only one.
+    pub(crate) fn signal_process(&self, signal: i32) {
+        let (is_running, has_exited) = {
+            let state = self.state.borrow();
+            (state.is_running, state.reaped.is_some())
+        };
+        // Refused only if it has exited, or if the signal does not exist.
+        if is_running && !has_exited {
+            let _ = sys::kill_process(self.pid, signal);
+        } else {
+            let _ = self.signal(signal, Scope::Group);
+        }
+    }
+
     /// Kills a process that may never reach its exec. If the program starts all the same, the pump
     /// kills what it has started.
     pub(super) fn kill_before_exec(&self) {

@@ -6,6 +6,7 @@ mod options;
 use crate::values;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use microsandbox::Signal;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -203,8 +204,8 @@ pub(crate) struct Kill {
     #[arg(long, value_name = "ID", value_parser = values::session_prefix)]
     pub(crate) session: Option<String>,
     /// Send this signal to the session's process group instead, such as TERM
-    #[arg(short, long, value_name = "SIGNAL", value_parser = values::signal, requires = "session")]
-    pub(crate) signal: Option<i32>,
+    #[arg(short, long, value_name = "SIGNAL", requires = "session")]
+    pub(crate) signal: Option<Signal>,
 }
 
 #[derive(Debug, Args)]
@@ -297,6 +298,9 @@ mod tests {
             ("--disk 104857600", "104857600 is a number of MiB"),
             ("--pids-limit 0.5", "'0.5'"),
             ("--security strict", "\"restricted\""),
+            ("--stop-signal FOO", "\"FOO\" is no signal"),
+            ("--stop-signal 65", "\"65\" is no signal"),
+            ("--stop-signal=", "\"\" is no signal"),
         ] {
             let error = parse(&format!("msb create {option} ./image")).unwrap_err().to_string();
             assert!(error.contains(named), "{option}: {error}");

@@ -3,7 +3,7 @@
 use crate::values::{self, Label, Variable, Words};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use microsandbox::{Cpus, PullPolicy, Rlimit, Security};
+use microsandbox::{Cpus, PullPolicy, Rlimit, Security, Signal};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,6 +46,10 @@ pub(crate) struct SandboxOptions {
     /// program and its arguments; empty for none
     #[arg(long, value_name = "WORDS", value_parser = values::words)]
     pub(crate) entrypoint: Option<Words>,
+    /// Signal that asks commands to end, such as INT, 2 or RTMIN+3; only the process of each session
+    /// gets it; default: the image's, else TERM for every process
+    #[arg(long, value_name = "SIGNAL")]
+    pub(crate) stop_signal: Option<Signal>,
     /// Shell for -t without a command; default: /bin/sh
     #[arg(long, value_name = "PATH")]
     pub(crate) shell: Option<String>,

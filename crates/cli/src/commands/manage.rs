@@ -53,7 +53,7 @@ pub(crate) async fn kill(args: &Kill) -> Result<u8, Failure> {
     let session = sandbox::find_session(&sandbox, id).await?;
     let handle = sandbox.reattach(&session.id, ReattachFrom::Now).await?;
     match args.signal {
-        Some(signal) => handle.signal(signal).await?,
+        Some(signal) => handle.signal(signal.number()).await?,
         None => handle.kill().await?,
     }
     Ok(0)

@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::image::{Cancel, ImageProgress, PullPolicy, Resolved, Surroundings, Wanted, resolve};
 use crate::sandbox::{Sandbox, with_name};
 use msb_state::{
-    ByteString, Cpus, CreateOptions, DriverChoice, LogConfig, SandboxConfig, Security,
+    ByteString, Cpus, CreateOptions, DriverChoice, LogConfig, SandboxConfig, Security, Signal,
     resolve_boot_timeout,
 };
 use std::fmt;
@@ -50,6 +50,7 @@ struct Rest {
     user: Option<ByteString>,
     hostname: Option<String>,
     entrypoint: Option<Vec<String>>,
+    stop_signal: Option<String>,
     labels: Vec<(String, String)>,
     detached: bool,
     network: bool,
@@ -189,6 +190,15 @@ impl SandboxBuilder {
         self
     }
 
+    /// Sets the signal with which commands are asked to end when it is stopped, by its name or
+    /// number: `SIGINT`, `INT`, `2`, `RTMIN+3`. Without it the image's. Only the process of each
+    /// session gets it; with SIGTERM, the default, every process does.
+    #[must_use]
+    pub fn stop_signal(mut self, signal: impl Into<String>) -> Self {
+        self.rest.stop_signal = Some(signal.into());
+        self
+    }
+
     /// Attaches a note of the caller's own.
     #[must_use]
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
@@ -296,9 +306,15 @@ impl SandboxBuilder {
         with_name(&name, "msb-create", move |home, name, companions| {
             let options = CreateOptions { replace: self.replace };
             let mut found = found?;
+            let stop_signal = self.rest.stop_signal.as_deref().map(own_signal).transpose()?;
             found.require_jail |= self.rest.require_jail;
             let resolved = self.resolve(&found, &cancel)?;
+            let stop_signal = match stop_signal {
+                None => signal_of(&resolved)?,
+                own => own,
+            };
             let mut config = self.config(name.clone(), driver, &resolved);
+            config.stop_signal = stop_signal;
             config.boot_timeout_ms = boot_timeout?;
             config.require_jail = found.require_jail;
             let starting = msb_state::create(&home, config, options, &companions)?;
@@ -369,6 +385,23 @@ impl SandboxBuilder {
             ..SandboxConfig::new(name, resolved.rootfs.clone())
         }
     }
+}
+
+/// Parses the caller's stop signal.
+fn own_signal(text: &str) -> Result<Signal, Error> {
+    let refuse = |why| Error::new(ErrorKind::InvalidConfig, Origin::Caller, why);
+    text.parse().map_err(|error| refuse(format!("stop_signal: {error}")))
+}
+
+/// Parses the stop signal of an image, if it names one.
+fn signal_of(resolved: &Resolved) -> Result<Option<Signal>, Error> {
+    let text = resolved.config.stop_signal.as_str();
+    let parsed = (!text.is_empty()).then(|| text.parse()).transpose();
+    parsed.map_err(|error: String| {
+        let name = resolved.name.as_deref().unwrap_or_default();
+        let context = format!("cannot use the stop signal of image {name}: {error}");
+        Error::new(ErrorKind::ImageInvalid, Origin::Caller, context)
+    })
 }
 
 /// Whole milliseconds; a part of one counts as one, so that no time becomes none.

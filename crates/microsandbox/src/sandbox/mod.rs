@@ -28,7 +28,7 @@ pub use request::Program;
 pub use builder::SandboxBuilder;
 pub use info::{SandboxInfo, SessionInfo};
 pub use logs::{LogStream, logs};
-pub use msb_state::{Bounds, Cpus, Security};
+pub use msb_state::{Bounds, Cpus, Security, Signal};
 pub use msb_state::{Isolation, Reason as SandboxEndReason, Status as SandboxStatus};
 pub use msb_state::{LogEvent, LogOptions, LogRecord, LogSource};
 

@@ -29,6 +29,7 @@ type SandboxOptions struct {
 	Security      uint32
 	DiskMib       uint64
 	Entrypoint    []string
+	StopSignal    string
 }
 
 func (o *SandboxOptions) size() int {
@@ -41,7 +42,8 @@ func (o *SandboxOptions) size() int {
 		textSize(o.Hostname) +
 		textsSize(o.Env) +
 		textsSize(o.Labels) +
-		textsSize(o.Entrypoint)
+		textsSize(o.Entrypoint) +
+		textSize(o.StopSignal)
 }
 
 // lend writes the options for C, with all that they point to in the arena.
@@ -69,6 +71,7 @@ func (o *SandboxOptions) lend(a *arena) C.msb_sandbox_options {
 	to.security = C.uint32_t(o.Security)
 	to.disk_mib = C.uint64_t(o.DiskMib)
 	to.entrypoint, to.entrypoint_len = a.texts(o.Entrypoint)
+	to.stop_signal = a.optional(o.StopSignal)
 	return to
 }
 

@@ -241,6 +241,7 @@ class msb_sandbox_options(Sized):
         ("disk_mib", c_uint64),
         ("entrypoint", POINTER(c_char_p)),
         ("entrypoint_len", c_size_t),
+        ("stop_signal", c_char_p),
     ]
 
 

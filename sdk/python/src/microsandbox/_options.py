@@ -104,6 +104,9 @@ class SandboxOptions(TypedDict, total=False):
     entrypoint: Union[str, Iterable[str]]
     """A program, or a list of a program and its arguments, instead of the image's entrypoint and
     default command; empty for none. ``SandboxInfo.command`` begins with it."""
+    stop_signal: Union[str, int]
+    """The signal that asks the process of each session to end when it is stopped: ``"SIGINT"``,
+    ``"INT"``, ``signal.SIGINT``; defaults to the image's, or SIGTERM for every process."""
     labels: Mapping[str, str]
     """Arbitrary labels of the caller."""
     replace: bool
@@ -360,6 +363,11 @@ def sandbox_options(name: Any, options: Optional[Mapping[str, Any]], more: Any) 
     for key in ("driver", "workdir", "shell", "user", "hostname"):
         if key in given:
             setattr(raw, key, encode_nonempty(f"the {key}", given[key]))
+    if "stop_signal" in given:
+        signal = given["stop_signal"]
+        if isinstance(signal, int) and not isinstance(signal, bool):
+            signal = str(int(signal))
+        raw.stop_signal = encode_nonempty("the stop_signal", signal)
     raw.env, raw.env_len = string_array(env_entries(given.get("env", ())))
     raw.labels, raw.labels_len = string_array(env_entries(given.get("labels", {})))
     if "entrypoint" in given:
