@@ -21,24 +21,36 @@ pub(crate) struct Words(pub(crate) Vec<String>);
 
 /// The largest size accepted, 16 TiB: a larger number is most likely a number of bytes.
 const MAX_SIZE_MIB: u64 = 16 << 20;
+const NANOS_PER_MILLI: u128 = 1_000_000;
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
-/// Parses a time: a whole number and one of ms, s, m, h.
+/// Parses a time: a number and one of ms, s, m, h; without a unit, seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || "expected a whole number and a unit, such as 500ms, 30s, 5m or 1h".to_owned();
-    let (number, unit) = split_number(text).ok_or_else(bad)?;
-    let factor = match unit {
-        "ms" => return Ok(Duration::from_millis(number)),
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
+    let bad = || {
+        "expected a number of seconds, or a number with a unit, such as 1.5s, 500ms, 5m or 1h"
+            .to_owned()
+    };
+    let (number, unit) = decimal(text).ok_or_else(bad)?;
+    let millis = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
         _ => return Err(bad()),
     };
-    number.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
+    let long = || "too long".to_owned();
+    let nanos = number.times(millis * NANOS_PER_MILLI).ok_or_else(long)?;
+    let seconds = u64::try_from(nanos / NANOS_PER_SECOND).map_err(|_| long())?;
+    // Less than a second.
+    let rest = u32::try_from(nanos % NANOS_PER_SECOND).unwrap_or(0);
+    Ok(Duration::new(seconds, rest))
 }
 
 /// Parses a point in time: how long ago, or a date and time in UTC.
 pub(crate) fn since(text: &str) -> Result<SystemTime, String> {
-    if let Ok(ago) = duration(text) {
+    // Without a unit it would be an age here and a date in docker.
+    let has_unit = text.ends_with(|c: char| c.is_ascii_alphabetic());
+    if let Some(ago) = has_unit.then(|| duration(text)).and_then(Result::ok) {
         return SystemTime::now().checked_sub(ago).ok_or_else(|| "too long".to_owned());
     }
     humantime::parse_rfc3339_weak(text).map_err(|_| {
@@ -51,26 +63,35 @@ pub(crate) fn memory(text: &str) -> Result<u32, String> {
     u32::try_from(size(text)?).map_err(|_| "more than 16T".to_owned())
 }
 
-/// Parses a size in MiB: a whole number and M or nothing for MiB, G for GiB, T for TiB, K for KiB
-/// or B for bytes. Parts of a MiB are rounded up.
+/// Parses a size in MiB: a number and M or nothing for MiB, G for GiB, T for TiB, K for KiB or B for
+/// bytes. Parts of a MiB are rounded up.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
-    let bad = || "expected a whole number of MiB, such as 512 or 512M, or of GiB, such as 1G";
-    let (number, unit) = split_number(text).ok_or_else(bad)?;
-    let mib = match unit.to_ascii_lowercase().as_str() {
-        "b" => Some(number.div_ceil(1 << 20)),
-        "k" | "kb" | "kib" => Some(number.div_ceil(1 << 10)),
-        "" | "m" | "mb" | "mib" => Some(number),
-        "g" | "gb" | "gib" => number.checked_mul(1 << 10),
-        "t" | "tb" | "tib" => number.checked_mul(1 << 20),
-        _ => return Err(bad().to_owned()),
-    };
-    match (mib.filter(|mib| *mib <= MAX_SIZE_MIB), unit) {
-        (Some(mib), _) => Ok(mib),
-        (None, "") => Err(format!(
-            "{number} is a number of MiB, more than 16T; add a unit, such as {number}B, 512M or 1G"
-        )),
-        (None, _) => Err("more than 16T".to_owned()),
-    }
+    let bytes = bytes_of(text, "m").ok_or_else(|| {
+        "expected a number of MiB, or a number with a unit, such as 512m or 1.5g".to_owned()
+    })?;
+    let mib = bytes.and_then(|bytes| u64::try_from(bytes.div_ceil(1 << 20)).ok());
+    mib.filter(|mib| *mib <= MAX_SIZE_MIB).ok_or_else(|| match decimal(text) {
+        Some((_, "")) => format!(
+            "{text} is a number of MiB, more than 16T; add a unit, such as {text}B, 512M or 1G"
+        ),
+        _ => "more than 16T".to_owned(),
+    })
+}
+
+/// Parses a number with a unit of bytes; `unit` if it has none. Returns the bytes, rounded up, or
+/// `None` in their place if they do not fit.
+fn bytes_of(text: &str, unit: &str) -> Option<Option<u128>> {
+    let (number, own) = decimal(text)?;
+    let factor =
+        match if own.is_empty() { unit.to_owned() } else { own.to_ascii_lowercase() }.as_str() {
+            "b" => 1,
+            "k" | "kb" | "kib" => 1 << 10,
+            "m" | "mb" | "mib" => 1 << 20,
+            "g" | "gb" | "gib" => 1 << 30,
+            "t" | "tb" | "tib" => 1 << 40,
+            _ => return None,
+        };
+    Some(number.times(factor))
 }
 
 /// Parses a limit: `NAME=SOFT` or `NAME=SOFT:HARD`, where each may be `unlimited`.
@@ -167,10 +188,37 @@ pub(crate) fn label(text: &str) -> Result<Label, String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-fn split_number(text: &str) -> Option<(u64, &str)> {
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+/// A number that was written in digits with at most one point.
+#[derive(Debug, Clone, Copy)]
+struct Decimal {
+    digits: u128,
+    /// The power of ten that divides the digits.
+    scale: u128,
+}
+
+impl Decimal {
+    /// Returns the product, rounded up; `None` if it is too large.
+    fn times(self, factor: u128) -> Option<u128> {
+        self.digits.checked_mul(factor).map(|product| product.div_ceil(self.scale))
+    }
+}
+
+/// Splits a number from what follows it: `1.5s` and `.5s`, but not `1.s`, `1e9` or `-1`.
+fn decimal(text: &str) -> Option<(Decimal, &str)> {
+    let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
-    Some((plain_number(number)?, unit))
+    let (whole, fraction) = match number.split_once('.') {
+        Some((_, "")) => return None,
+        Some((whole, fraction)) => (whole, fraction),
+        None => (number, ""),
+    };
+    let digits = format!("{whole}{fraction}");
+    // More digits are no time and no size.
+    if digits.is_empty() || whole.len() > 20 || fraction.len() > 9 || fraction.contains('.') {
+        return None;
+    }
+    let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    Some((Decimal { digits: digits.parse().ok()?, scale }, unit))
 }
 
 /// Parses digits only: `parse` alone would accept a sign.
@@ -182,21 +230,62 @@ fn plain_number(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    /// What is no number in any option.
+    const NO_NUMBERS: [&str; 16] = [
+        "",
+        ".",
+        "1.",
+        "1.5.2",
+        "-1",
+        "+1",
+        "1e9",
+        "1e9s",
+        "0x10",
+        "1,5",
+        " 1",
+        "1 ",
+        "inf",
+        "nan",
+        "\u{661}",
+        "123456789012345678901",
+    ];
+
     #[test]
-    fn duration_needs_a_whole_number_and_a_unit() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
-        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
-        assert_eq!(duration("0s"), Ok(Duration::ZERO));
-        for bad in ["", "5", "s", "-1s", "+1s", "1.5s", "1 s", "1d", "99999999999999999999s"] {
-            assert!(duration(bad).is_err(), "{bad}");
+    fn g_duration_has_a_unit_or_is_in_seconds() {
+        for (text, nanos) in [
+            ("500ms", 500_000_000),
+            ("30s", 30_000_000_000),
+            ("5m", 300_000_000_000),
+            ("1h", 3_600_000_000_000),
+            ("0", 0),
+            ("0s", 0),
+            ("2", 2_000_000_000),
+            ("1.5", 1_500_000_000),
+            ("1.5s", 1_500_000_000),
+            (".5", 500_000_000),
+            ("0.25m", 15_000_000_000),
+            ("1.5h", 5_400_000_000_000),
+            ("0.5ms", 500_000),
+            ("007", 7_000_000_000),
+            ("0.000000001", 1),
+            // Rounded up, so that no time becomes none.
+            ("0.0000001ms", 1),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_nanos(nanos)), "{text}");
         }
-        assert!(duration("18446744073709551615h").unwrap_err().contains("too long"));
+        let others = ["s", "-1s", "+1s", "1 s", "1d", "1S", "1m30s", "5sec", "0.0000000001"];
+        for bad in NO_NUMBERS.into_iter().chain(others) {
+            let error = duration(bad).unwrap_err();
+            assert!(error.contains("500ms"), "{bad}: {error}");
+        }
+        for long in ["18446744073709551615h", "99999999999999999999", "99999999999999999999.9h"] {
+            assert_eq!(duration(long).unwrap_err(), "too long", "{long}");
+        }
+        assert_eq!(duration("18446744073709551615"), Ok(Duration::from_secs(u64::MAX)));
     }
 
     #[test]
-    fn memory_without_a_unit_is_mib() {
+    fn g_memory_without_a_unit_is_mib() {
         for (text, mib) in [
             ("512", 512),
             ("512M", 512),
@@ -205,22 +294,32 @@ mod tests {
             ("1G", 1024),
             ("1gib", 1024),
             ("2g", 2048),
+            ("1.5G", 1536),
+            ("0.5g", 512),
+            (".5g", 512),
+            ("100.1", 101),
             ("1T", 1 << 20),
             ("65536k", 64),
             ("104857600b", 100),
+            ("104857601B", 101),
             ("16777216", 16 << 20),
         ] {
             assert_eq!(memory(text), Ok(mib), "{text}");
             assert_eq!(size(text), Ok(mib.into()), "{text}");
         }
-        for bad in ["", "M", "-1", "1P", "1.5G", "5000000000", "4194304G", "17T"] {
-            assert!(memory(bad).is_err(), "{bad}");
+        for bad in NO_NUMBERS.into_iter().chain(["M", "1P", "1 G", "1Gi", "1g5"]) {
+            let error = memory(bad).unwrap_err();
+            assert!(error.contains("MiB") && error.contains("1.5g"), "{bad}: {error}");
+            assert_eq!(size(bad).unwrap_err(), error);
+        }
+        for large in ["4194304G", "17T", "16.1T", "99999999999999999999T"] {
+            assert_eq!(memory(large).unwrap_err(), "more than 16T", "{large}");
         }
     }
 
     #[test]
     fn g9_number_of_bytes_is_not_taken_for_mib() {
-        for absurd in ["104857600", "16777217"] {
+        for absurd in ["104857600", "16777217", "99999999999999999999"] {
             let refusal = memory(absurd).unwrap_err();
             assert!(refusal.contains(absurd) && refusal.contains("MiB"), "{refusal}");
             assert!(refusal.contains("unit"), "{refusal}");
@@ -281,7 +380,12 @@ mod tests {
         let then = since("1h").unwrap();
         let ago = SystemTime::now().duration_since(then).unwrap();
         assert!((3600..3700).contains(&ago.as_secs()));
-        assert!(since("yesterday").unwrap_err().contains("30s"));
+        for bad in ["yesterday", "10", "1700000000", "-10s", "1e9s"] {
+            assert!(since(bad).unwrap_err().contains("30s"), "{bad}");
+        }
+        let then = since("1.5h").unwrap();
+        let ago = SystemTime::now().duration_since(then).unwrap();
+        assert!((5400..5500).contains(&ago.as_secs()));
     }
 
     #[test]

@@ -98,7 +98,9 @@ impl FromStr for Cpus {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Cpus, String> {
-        let count: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+        let is_plain = !text.contains(['e', 'E', '+']);
+        let count: Option<f64> = text.parse().ok().filter(|_| is_plain);
+        let count = count.ok_or_else(|| "not a number".to_owned())?;
         let cpus = Cpus::from(count);
         if cpus.is_valid() { Ok(cpus) } else { Err(cpus.refusal()) }
     }
@@ -192,7 +194,7 @@ fn default_memory_mib(host: Option<u64>) -> u64 {
     host.map_or(DEFAULT_MEMORY_MIB, |host| DEFAULT_MEMORY_MIB.min(host / 2))
 }
 
-fn host_memory_mib() -> Option<u64> {
+pub(crate) fn host_memory_mib() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -212,7 +214,8 @@ mod tests {
         assert_eq!(millis("0.0001"), Ok(1));
         assert_eq!("1.5".parse::<Cpus>().unwrap().whole(), 2);
         assert_eq!("1.5".parse::<Cpus>().unwrap().to_string(), "1.5");
-        for bad in ["0", "-1", "nan", "inf", "4097", "x", ""] {
+        assert_eq!(millis(".5"), Ok(500));
+        for bad in ["0", "-1", "nan", "inf", "4097", "x", "", "1.5.2", "1e1", "1E1", "+1", "1 "] {
             assert!(millis(bad).is_err(), "{bad}");
         }
     }

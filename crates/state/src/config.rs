@@ -1,6 +1,6 @@
 //! The configuration of a sandbox.
 
-use crate::bounds::{Cpus, Security};
+use crate::bounds::{Cpus, Security, host_memory_mib};
 use crate::byte_string::ByteString;
 use crate::error::{Failure, Result};
 use crate::name::Name;
@@ -18,6 +18,9 @@ pub const CONFIG_VERSION: u32 = 1;
 const MIN_MEMORY_MIB: u32 = 16;
 /// Most memory, 16 TiB: a larger number is a number of bytes.
 const MAX_MEMORY_MIB: u32 = 16 * 1024 * 1024;
+/// How many times the host's memory a sandbox may have. What nobody touches costs nothing, but more
+/// than this is most likely a number of another unit.
+const MAX_HOSTS: u64 = 16;
 /// Fewest processes: the agent, a command, and its child.
 const MIN_PIDS: u32 = 8;
 /// Least and most size of the upper layer (the most is the limit of ext4).
@@ -252,6 +255,13 @@ impl SandboxConfig {
                 "memory is {memory} MiB; it must be {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB} MiB"
             ));
         }
+        let host = host_memory_mib().unwrap_or(u64::MAX);
+        let most = host.saturating_mul(MAX_HOSTS);
+        if let Some(memory) = self.memory_mib.filter(|memory| u64::from(*memory) > most) {
+            return invalid(format!(
+                "memory is {memory} MiB, far more than the {host} MiB of this host"
+            ));
+        }
         if let Some(cpus) = self.cpus.filter(|cpus| !cpus.is_valid()) {
             return invalid(cpus.refusal());
         }
@@ -388,6 +398,8 @@ mod tests {
         assert!(refused(|c| c.cpus = Some(f64::NAN.into())).contains("cpus is NaN"));
         assert!(refused(|c| c.cpus = Some((-1).into())).contains("cpus is -1"));
         assert!(refused(|c| c.memory_mib = Some(104_857_600)).contains("104857600 MiB"));
+        // Six million bytes, docker's least, taken for MiB.
+        assert!(refused(|c| c.memory_mib = Some(6_291_456)).contains("6291456 MiB, far more than"));
         assert!(refused(|c| c.pids_limit = Some(1)).contains("pids_limit is 1"));
         assert!(refused(|c| c.disk_mib = Some(1)).contains("disk is 1 MiB"));
         assert!(refused(|c| c.memory_mib = Some(1)).contains("1 MiB"));

@@ -21,6 +21,9 @@ const EXIT_CODES: &str = "Exit codes: the program's own; 128+n if signal n kille
 
 /// Run commands in isolated sandboxes.
 ///
+/// TIME is a number of seconds, or a number and one of ms, s, m and h: 2, 1.5s, 500ms, 5m. SIZE is a
+/// number of MiB, or a number and one of b, k, m, g and t: 512, 512m, 1.5g.
+///
 /// Exit codes of run, exec and attach: the program's own; 128+n if signal n killed it; 124 on
 /// timeout; 125 if msb itself failed; 126 if the program is not executable; 127 if it was not
 /// found. With a terminal, also 0 if the program was detached from.
@@ -77,7 +80,7 @@ pub(crate) enum Command {
         /// Names of the sandboxes
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
-        /// Time that processes have to exit, such as 500ms, 30s or 5m
+        /// Time that processes have to exit, such as 2 (seconds), 1.5s, 500ms or 5m
         #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = values::duration)]
         timeout: Duration,
     },

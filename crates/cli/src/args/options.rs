@@ -21,14 +21,14 @@ pub(crate) struct SandboxOptions {
     /// Number of processors, such as 2 or 0.5; more than 0, at most 4096
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) cpus: Option<Cpus>,
-    /// Memory limit: 512 and 512M are MiB, 1G is 1024 MiB; default: 2G or half of the host's,
+    /// Memory limit: 512 and 512M are MiB, 1.5G is 1536 MiB; default: 2G or half of the host's,
     /// whichever is less
     #[arg(short, long, value_name = "SIZE", value_parser = values::memory)]
     pub(crate) memory: Option<u32>,
     /// Limit on processes and threads, at least 8; default: 4096
     #[arg(long, value_name = "N")]
     pub(crate) pids_limit: Option<u32>,
-    /// Limit on written files: 512 and 512M are MiB, 1G is 1024 MiB; default: 32G
+    /// Limit on written files: 512 and 512M are MiB, 1.5G is 1536 MiB; default: 32G
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub(crate) disk: Option<u64>,
     /// Privileges of commands in a virtual machine: default (all that root has in its own kernel)
@@ -59,13 +59,13 @@ pub(crate) struct SandboxOptions {
     /// Log the output of sessions, for msb logs
     #[arg(long)]
     pub(crate) log: bool,
-    /// Time limit for the start, such as 30s or 2m; default: MSB_BOOT_TIMEOUT, in seconds
+    /// Time limit for the start, such as 30 (seconds) or 2m; default: MSB_BOOT_TIMEOUT, in seconds
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) boot_timeout: Option<Duration>,
-    /// Stop the sandbox after this time
+    /// Stop the sandbox after this time, such as 90 (seconds) or 1.5h
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) max_duration: Option<Duration>,
-    /// Stop the sandbox when nothing has run in it for this time
+    /// Stop the sandbox when nothing has run in it for this time, such as 90 (seconds) or 1.5h
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) idle_timeout: Option<Duration>,
     /// Replace an existing sandbox of that name
@@ -107,7 +107,7 @@ pub(crate) struct SessionOptions {
     /// Keys that detach, such as ctrl-p,ctrl-q; default: ctrl-]
     #[arg(long, value_name = "KEYS", requires = "tty")]
     pub(crate) detach_keys: Option<String>,
-    /// Kill the command after this time, such as 500ms, 30s or 5m
+    /// Kill the command after this time, such as 2 (seconds), 1.5s, 500ms or 5m
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) timeout: Option<Duration>,
     /// Set a resource limit, such as nofile=1024 or nofile=1024:2048; repeatable
