@@ -540,10 +540,13 @@ typedef struct msb_sandbox_options {
     /// Lent. Signal that asks the process of each session to end when the sandbox is stopped:
     /// `"SIGINT"`, `"INT"`, `"2"` or `"RTMIN+3"`; NULL: the image's, else SIGTERM for every process.
     const char *stop_signal;
+    /// Size of `/dev/shm` in bytes, at least 65,536 and at most the memory, of which it is a part; 0:
+    /// 64 MiB.
+    uint64_t shm_size;
 } msb_sandbox_options;
 #define MSB_SANDBOX_OPTIONS_INIT \
     MSB_INIT(msb_sandbox_options, sizeof(msb_sandbox_options), 0, NULL, NULL, NULL, NULL, NULL, \
-             NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, NULL)
+             NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, 0)
 
 /// Resource limits of a sandbox; 0 for unlimited.
 typedef struct msb_bounds {

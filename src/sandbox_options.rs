@@ -111,6 +111,9 @@ pub struct msb_sandbox_options {
     /// Lent. Signal that asks the process of each session to end when the sandbox is stopped:
     /// `"SIGINT"`, `"INT"`, `"2"` or `"RTMIN+3"`; NULL: the image's, else SIGTERM for every process.
     pub stop_signal: *const c_char,
+    /// Size of `/dev/shm` in bytes, at least 65,536 and at most the memory, of which it is a part; 0:
+    /// 64 MiB.
+    pub shm_size: u64,
 }
 
 sized!(msb_sandbox_options, reserved);
@@ -184,6 +187,9 @@ pub(super) unsafe fn builder(
     }
     if options.memory_mib != 0 {
         builder = builder.memory(options.memory_mib);
+    }
+    if options.shm_size != 0 {
+        builder = builder.shm_size(options.shm_size);
     }
     if options.pids_limit != 0 {
         builder = builder.pids_limit(options.pids_limit);

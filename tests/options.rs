@@ -47,6 +47,7 @@ const SANDBOX: Group = Group {
         ("on_progress", ["-", "Progress", "-", "-", "-"]),
         ("cpus", ["double cpus;", "CPUs", "cpus", "cpus?", "cpus "]),
         ("memory", ["uint32_t memory_mib;", "Memory", "memory", "memory?", "memory "]),
+        ("shm_size", ["uint64_t shm_size;", "ShmSize", "shm_size", "shmSize?", "shm-size "]),
         ("pids_limit", ["uint32_t pids_limit;", "PidsLimit", "pids_limit", "pidsLimit?", "pids-limit "]),
         ("disk", ["uint64_t disk_mib;", "Disk", "disk", "disk?", "disk "]),
         ("require_jail", ["#define MSB_SANDBOX_REQUIRE_JAIL", "RequireJail", "require_jail", "requireJail?", "require-jail`"]),

@@ -143,10 +143,27 @@ fn g_what_cannot_be_is_refused_with_its_kind() {
     assert_eq!(kind(builder("bad").cpus(0)), ErrorKind::InvalidConfig);
     assert_eq!(kind(builder("bad").cpus(-0.5)), ErrorKind::InvalidConfig);
     assert_eq!(kind(builder("bad").memory(104_857_600)), ErrorKind::InvalidConfig);
+    assert_eq!(kind(builder("bad").shm_size(64)), ErrorKind::InvalidConfig);
+    let more = builder("bad").memory(256).shm_size(257 << 20);
+    assert_eq!(kind(more), ErrorKind::InvalidConfig, "than the memory");
     assert_eq!(kind(builder("bad").pids_limit(7)), ErrorKind::InvalidConfig);
     assert_eq!(kind(builder("bad").disk(15)), ErrorKind::InvalidConfig);
     assert_eq!(kind(builder("bad").env("A=B", "")), ErrorKind::InvalidConfig);
     assert_eq!(block_on(Sandbox::get("never")).unwrap_err().kind(), ErrorKind::SandboxNotFound);
+}
+
+#[test]
+fn j4_shared_memory_has_its_size_and_no_more() {
+    let blocks = "df -k /dev/shm | tail -n 1 | awk '{ print $2 }'";
+    let plain = sandbox("shm-plain");
+    assert_eq!(shell(&plain, blocks), "65536\n");
+    let own = block_on(builder("shm-own").shm_size(8 << 20).create()).unwrap();
+    assert_eq!(shell(&own, blocks), "8192\n");
+    // At the next start as well.
+    block_on(own.stop()).unwrap();
+    let own = block_on(Sandbox::start("shm-own")).unwrap();
+    let script = "head -c 9000000 /dev/zero > /dev/shm/file && exit 1; stat -c %s /dev/shm/file";
+    assert_eq!(shell(&own, script), "8388608\n");
 }
 
 #[test]

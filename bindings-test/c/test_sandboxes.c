@@ -253,6 +253,9 @@ TEST(test_g9_bounds_that_make_no_sense_are_refused)
     options.disk_mib = 1;
     refused_bound(&options, "disk is 1 MiB;");
     options = sandbox_named("refused");
+    options.shm_size = 64; /* MiB */
+    refused_bound(&options, "shm_size is 64 bytes;");
+    options = sandbox_named("refused");
     options.stop_signal = "FOO";
     refused_bound(&options, "\"FOO\" is no signal;");
     options = sandbox_named("refused");

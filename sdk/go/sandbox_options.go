@@ -131,6 +131,16 @@ func WithMemory(mib int) SandboxOption {
 	}
 }
 
+// WithShmSize sets the size of /dev/shm in bytes, at least 65,536 and at most the memory, of which it
+// is a part, instead of 64 MiB.
+func WithShmSize(bytes uint64) SandboxOption {
+	return func(c *sandboxConfig) {
+		if c.options.ShmSize = bytes; bytes < 64<<10 || bytes > maxMiB<<20 {
+			c.refuse(fmt.Sprintf("shm size is %d bytes; it must be 65536 to %d bytes", bytes, uint64(maxMiB)<<20))
+		}
+	}
+}
+
 // WithPidsLimit sets how many processes and threads the sandbox may have at once, at least 8, instead
 // of 4096.
 func WithPidsLimit(count int) SandboxOption {

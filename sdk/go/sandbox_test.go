@@ -232,6 +232,7 @@ func TestG9InvalidBoundsAreNamed(t *testing.T) {
 		"cpus is -0.5;":            m.WithCPUs(-0.5),
 		"cpus is NaN;":             m.WithCPUs(math.NaN()),
 		"memory is 104857600 MiB;": m.WithMemory(104857600),
+		"shm size is 64 bytes;":    m.WithShmSize(64),
 		"pids limit is 7;":         m.WithPidsLimit(7),
 		"disk is 15 MiB;":          m.WithDisk(15),
 		`security is "strict";`:    m.WithSecurity("strict"),
@@ -248,7 +249,7 @@ func TestJ4BoundsAreAppliedAndReported(t *testing.T) {
 	ctx := soon(t)
 	sandbox, err := m.CreateSandbox(ctx, "go-bounded", m.WithImage(rootfs), m.WithCPUs(0.5),
 		m.WithMemory(256), m.WithPidsLimit(512), m.WithDisk(1024), m.WithSecurity(m.SecurityRestricted),
-		m.WithStopSignal("INT"))
+		m.WithStopSignal("INT"), m.WithShmSize(32<<20))
 	must(t, err)
 	defer sandbox.Close()
 	info, err := sandbox.Info(ctx)
@@ -258,6 +259,9 @@ func TestJ4BoundsAreAppliedAndReported(t *testing.T) {
 	if info.Jailed == nil || info.Bounds == nil {
 		t.Fatalf("%+v", info)
 	}
+	out, err := sandbox.Shell(ctx, "df -k /dev/shm | tail -n 1 | awk '{ print $2 }'")
+	must(t, err)
+	equal(t, "size of /dev/shm", out.Stdout(), "32768\n")
 	must(t, sandbox.Kill(ctx))
 	// The runner's state file, with known values.
 	path := filepath.Join(os.Getenv("MSB_HOME"), "sandboxes", "go-bounded", "started.json")

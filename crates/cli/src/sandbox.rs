@@ -39,6 +39,7 @@ pub(crate) fn builder(
     builder = set(builder, options.driver, |builder, driver| builder.driver(driver));
     builder = set(builder, options.cpus, |builder, cpus| builder.cpus(cpus));
     builder = set(builder, options.memory, SandboxBuilder::memory);
+    builder = set(builder, options.shm_size, SandboxBuilder::shm_size);
     builder = set(builder, options.pids_limit, SandboxBuilder::pids_limit);
     builder = set(builder, options.disk, SandboxBuilder::disk);
     builder = set(builder, options.hostname, |builder, hostname| builder.hostname(hostname));

@@ -78,6 +78,16 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     })
 }
 
+/// Parses a size in bytes as [`size`] does; without a unit it is a number of bytes, as in docker.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let bytes = bytes_of(text, "b").ok_or_else(|| {
+        "expected a number of bytes, or a number with a unit, such as 64m or 1.5g".to_owned()
+    })?;
+    let most = u128::from(MAX_SIZE_MIB) << 20;
+    let fits = bytes.filter(|bytes| *bytes <= most).and_then(|bytes| u64::try_from(bytes).ok());
+    fits.ok_or_else(|| "more than 16T".to_owned())
+}
+
 /// Parses a number with a unit of bytes; `unit` if it has none. Returns the bytes, rounded up, or
 /// `None` in their place if they do not fit.
 fn bytes_of(text: &str, unit: &str) -> Option<Option<u128>> {
@@ -315,6 +325,25 @@ mod tests {
         for large in ["4194304G", "17T", "16.1T", "99999999999999999999T"] {
             assert_eq!(memory(large).unwrap_err(), "more than 16T", "{large}");
         }
+    }
+
+    #[test]
+    fn g_bytes_without_a_unit_are_bytes() {
+        for (text, expected) in [
+            ("67108864", 64 << 20),
+            ("65536b", 65_536),
+            ("100k", 102_400),
+            ("64m", 64 << 20),
+            ("64MiB", 64 << 20),
+            ("1.5g", 3 << 29),
+            ("0.0001k", 1),
+        ] {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+        for bad in NO_NUMBERS.into_iter().chain(["M", "1P", "1 G"]) {
+            assert!(bytes(bad).unwrap_err().contains("64m"), "{bad}");
+        }
+        assert_eq!(bytes("17T").unwrap_err(), "more than 16T");
     }
 
     #[test]

@@ -41,7 +41,7 @@ fn configured(
 fn j4_options_reach_the_stored_configuration() {
     let msb = Msb::new();
     let line = "create --name x --cpus 0.5 -m 256m --pids-limit 512 --disk 1g --security restricted \
-                --stop-signal 2";
+                --stop-signal 2 --shm-size 1.5m";
     let arguments: Vec<&str> = line.split(' ').chain([image()]).collect();
     let config = configured(&msb, &arguments, None).0.unwrap();
     for (key, value) in [
@@ -49,6 +49,7 @@ fn j4_options_reach_the_stored_configuration() {
         ("memory_mib", json!(256)),
         ("pids_limit", json!(512)),
         ("disk_mib", json!(1024)),
+        ("shm_size", json!(3 << 19)),
         ("security", json!("restricted")),
         ("require_jail", json!(false)),
         ("stop_signal", json!("SIGINT")),

@@ -21,6 +21,10 @@ const MAX_MEMORY_MIB: u32 = 16 * 1024 * 1024;
 /// How many times the host's memory a sandbox may have. What nobody touches costs nothing, but more
 /// than this is most likely a number of another unit.
 const MAX_HOSTS: u64 = 16;
+/// Least size of `/dev/shm`: less is most likely a number of MiB.
+const MIN_SHM_BYTES: u64 = 64 * 1024;
+/// Size of `/dev/shm` unless one is set, as in docker.
+const DEFAULT_SHM_BYTES: u64 = 64 * 1024 * 1024;
 /// Fewest processes: the agent, a command, and its child.
 const MIN_PIDS: u32 = 8;
 /// Least and most size of the upper layer (the most is the limit of ext4).
@@ -57,6 +61,9 @@ pub struct SandboxConfig {
     /// Limit of memory; `None` is 2 GiB or half of the host's, whichever is less.
     #[serde(default)]
     pub memory_mib: Option<u32>,
+    /// Size of `/dev/shm` in bytes; `None` is 64 MiB.
+    #[serde(default)]
+    pub shm_size: Option<u64>,
     /// Limit of processes and threads; `None` is 4096.
     #[serde(default)]
     pub pids_limit: Option<u32>,
@@ -207,6 +214,7 @@ impl SandboxConfig {
             cmd: Vec::new(),
             cpus: None,
             memory_mib: None,
+            shm_size: None,
             pids_limit: None,
             disk_mib: None,
             require_jail: false,
@@ -231,6 +239,19 @@ impl SandboxConfig {
     /// Returns the boot timeout.
     pub fn boot_timeout(&self) -> Duration {
         Duration::from_millis(self.boot_timeout_ms.unwrap_or(DEFAULT_BOOT_TIMEOUT_MS))
+    }
+
+    /// Returns the size of `/dev/shm` in bytes, which is at most the memory.
+    pub fn shm_bytes(&self, memory_bytes: Option<u64>) -> std::result::Result<u64, Failure> {
+        let memory = memory_bytes.unwrap_or(u64::MAX);
+        match self.shm_size {
+            None => Ok(DEFAULT_SHM_BYTES.min(memory)),
+            Some(size) if size <= memory => Ok(size),
+            Some(size) => Err(Failure::invalid_config(format!(
+                "shm_size is {size} bytes, more than the memory, which is {memory} bytes"
+            ))
+            .hint("give it more memory, or a smaller shm_size")),
+        }
     }
 
     /// Validates the configuration and makes the image path absolute.
@@ -264,6 +285,12 @@ impl SandboxConfig {
         }
         if let Some(cpus) = self.cpus.filter(|cpus| !cpus.is_valid()) {
             return invalid(cpus.refusal());
+        }
+        let most = u64::from(MAX_MEMORY_MIB) << 20;
+        if let Some(size) = self.shm_size.filter(|size| !(MIN_SHM_BYTES..=most).contains(size)) {
+            return invalid(format!(
+                "shm_size is {size} bytes; it must be {MIN_SHM_BYTES} to {most} bytes"
+            ));
         }
         if let Some(pids) = self.pids_limit.filter(|pids| *pids < MIN_PIDS) {
             return invalid(format!("pids_limit is {pids}; it must be at least {MIN_PIDS}"));
@@ -400,6 +427,8 @@ mod tests {
         assert!(refused(|c| c.memory_mib = Some(104_857_600)).contains("104857600 MiB"));
         // Six million bytes, docker's least, taken for MiB.
         assert!(refused(|c| c.memory_mib = Some(6_291_456)).contains("6291456 MiB, far more than"));
+        assert!(refused(|c| c.shm_size = Some(64)).contains("shm_size is 64 bytes"));
+        assert!(refused(|c| c.shm_size = Some(u64::MAX)).contains("to 17592186044416 bytes"));
         assert!(refused(|c| c.pids_limit = Some(1)).contains("pids_limit is 1"));
         assert!(refused(|c| c.disk_mib = Some(1)).contains("disk is 1 MiB"));
         assert!(refused(|c| c.memory_mib = Some(1)).contains("1 MiB"));
@@ -413,6 +442,18 @@ mod tests {
         assert!(refused(|c| c.log = log(1000, 4)).contains("1000 bytes"));
         assert!(refused(|c| c.log = log(1 << 20, 1)).contains("1 files"));
         assert!(refused(|c| c.version = 9).contains("version 9"));
+    }
+
+    #[test]
+    fn j4_shared_memory_is_within_the_memory() {
+        let mut config = config();
+        assert_eq!(config.shm_bytes(None), Ok(64 << 20));
+        assert_eq!(config.shm_bytes(Some(2 << 30)), Ok(64 << 20));
+        assert_eq!(config.shm_bytes(Some(16 << 20)), Ok(16 << 20));
+        config.shm_size = Some(1 << 30);
+        assert_eq!(config.shm_bytes(Some(1 << 30)), Ok(1 << 30));
+        let failure = config.shm_bytes(Some(512 << 20)).unwrap_err().to_string();
+        assert!(failure.contains("1073741824") && failure.contains("536870912"), "{failure}");
     }
 
     #[test]

@@ -195,6 +195,7 @@ export interface NativeSandboxOptions {
   diskMib: number | bigint;
   entrypoint: Buffer[];
   stopSignal: Buffer | undefined;
+  shmSize: number | bigint;
 }
 
 /** `msb_exec_options`, as the addon takes it. */

@@ -26,6 +26,9 @@ export interface SandboxOptions {
   cpus?: number | undefined;
   /** Memory in MiB, 16 to 16,777,216; unless set, the lesser of 2 GiB and half of the host's. */
   memory?: number | undefined;
+  /** Size of `/dev/shm` in bytes, at least 65,536 and at most the memory, of which it is a part; 64
+   * MiB unless set. */
+  shmSize?: number | undefined;
   /** Processes and threads at once, at least 8; 4096 unless set. */
   pidsLimit?: number | undefined;
   /** Size of the upper layer in MiB, 16 to 16,777,216; 32 GiB unless set. */
@@ -83,7 +86,7 @@ const KNOWN: ReadonlySet<string> = new Set([
   "image", "cpus", "memory", "env", "workdir", "shell", "user", "hostname", "labels", "detached",
   "replace", "maxDuration", "idleTimeout", "bootTimeout", "driver", "network", "log", "signal",
   "pullPolicy", "onProgress", "pidsLimit", "disk", "requireJail", "security",
-  "entrypoint", "stopSignal",
+  "entrypoint", "stopSignal", "shmSize",
 ] satisfies (keyof CreateOptions)[]);
 
 const MAX = Number.MAX_SAFE_INTEGER;
@@ -167,6 +170,7 @@ export function sandboxOptions(name: string, options: SandboxOptions): NativeSan
     stopSignal: signalOf(options.stopSignal),
     cpus: options.cpus === undefined ? 0 : processors(options.cpus),
     memoryMib: number("memory (in MiB)", options.memory, 16, MAX_MIB),
+    shmSize: number("shmSize (in bytes)", options.shmSize, 65_536, MAX_MIB * 2 ** 20),
     pidsLimit: number("pidsLimit", options.pidsLimit, 8, 2 ** 32 - 1),
     diskMib: number("disk (in MiB)", options.disk, 16, MAX_MIB),
     security: securityOf(options.security),

@@ -452,6 +452,10 @@ export class SandboxBuilder {
   memory(mib: number): this {
     return this.#set("memory", mib);
   }
+  /** As {@link SandboxOptions.shmSize}. */
+  shmSize(bytes: number): this {
+    return this.#set("shmSize", bytes);
+  }
   /** As {@link SandboxOptions.pidsLimit}. */
   pidsLimit(count: number): this {
     return this.#set("pidsLimit", count);

@@ -112,6 +112,7 @@ test("invalid arguments are rejected before sending", async () => {
     [{ cpus: "2" }, /cpus is 2;/],
     [{ memory: true }, /memory \(in MiB\) is true/],
     [{ memory: 104857600 }, /memory \(in MiB\) is 104857600/],
+    [{ shmSize: 64 }, /shmSize \(in bytes\) is 64/],
     [{ pidsLimit: 7 }, /pidsLimit is 7/],
     [{ pidsLimit: true }, /pidsLimit is true/],
     [{ disk: 15 }, /disk \(in MiB\) is 15/],

@@ -112,6 +112,7 @@ test("j4 bounds are applied and reported", async () => {
     .image(image)
     .cpus(0.5)
     .memory(256)
+    .shmSize(32 * 2 ** 20)
     .pidsLimit(512)
     .stopSignal(2)
     .disk(1024)
@@ -120,6 +121,8 @@ test("j4 bounds are applied and reported", async () => {
     .create();
   let info = await sandbox.info();
   assert.deepEqual([info.cpus, info.memory], [0.5, 256]);
+  const shm = await sandbox.shell("df -k /dev/shm | tail -n 1 | awk '{ print $2 }'");
+  assert.equal(shm.stdout(), "32768\n");
   const config = join(process.env.MSB_HOME, "sandboxes", name, "config.json");
   assert.equal(JSON.parse(readFileSync(config)).config.stop_signal, "SIGINT");
   assert.ok(info.jailed !== null && info.bounds !== null);

@@ -99,6 +99,7 @@ def test_g_invalid_sandbox_options_are_rejected() -> None:
         ({"cpus": float("nan")}, "cpus is nan;"),
         ({"cpus": 4096.5}, "cpus is 4096.5;"),
         ({"memory": 104857600}, "memory (in MiB) is 104857600;"),
+        ({"shm_size": 64}, "shm_size (in bytes) is 64;"),
         ({"pids_limit": 7}, "pids_limit is 7;"),
         ({"disk": 15}, "disk (in MiB) is 15;"),
         ({"security": "strict"}, "security is 'strict';"),
@@ -131,6 +132,7 @@ def test_j4_bounds_are_applied_and_reported(run: Any) -> None:
             "image": IMAGE,
             "cpus": 0.5,
             "memory": 256,
+            "shm_size": 32 << 20,
             "pids_limit": 512,
             "stop_signal": signal.SIGINT,
             "disk": 1024,
@@ -140,6 +142,9 @@ def test_j4_bounds_are_applied_and_reported(run: Any) -> None:
         async with await Sandbox.create("py-bounded", asked) as sb:
             info = await sb.info()
             assert (info.cpus, info.memory) == (0.5, 256)
+            size = await sb.shell("stat -f -c '%b %S' /dev/shm")
+            blocks, block = map(int, size.stdout_text.split())
+            assert blocks * block == 32 << 20
             stored = Path(os.environ["MSB_HOME"], "sandboxes", "py-bounded", "config.json")
             assert json.loads(stored.read_text())["config"]["stop_signal"] == "SIGINT"
             assert info.jailed is not None and info.bounds is not None

@@ -14,6 +14,8 @@ pub struct Settings {
     pub link: HostLink,
     /// The machine's host name.
     pub hostname: Option<OsString>,
+    /// Size of `/dev/shm` in bytes; the kernel's default without it.
+    pub shm_bytes: Option<u64>,
     /// Whether commands have the rights of a container's commands only.
     pub restricted: bool,
 }
@@ -30,7 +32,9 @@ impl Settings {
             _ => return None,
         };
         let restricted = std::env::var_os("MSB_SECURITY").is_some_and(|word| word == "restricted");
-        Some(Settings { link, hostname: std::env::var_os("MSB_HOSTNAME"), restricted })
+        let shm_bytes = std::env::var("MSB_SHM").ok().and_then(|text| text.parse().ok());
+        let hostname = std::env::var_os("MSB_HOSTNAME");
+        Some(Settings { link, hostname, shm_bytes, restricted })
     }
 }
 
@@ -42,7 +46,8 @@ pub fn prepare(settings: &Settings) -> Result<(), String> {
         .map_err(|error| format!("cannot open the standard streams: {error}"))?;
     mounts::load_modules().map_err(|error| error.to_string())?;
     settings.link.check().map_err(|error| format!("cannot use the link to the host: {error}"))?;
-    mounts::mount_root(settings.restricted).map_err(|error| error.to_string())?;
+    mounts::mount_root(settings.restricted, settings.shm_bytes)
+        .map_err(|error| error.to_string())?;
     sys::loopback_up().map_err(|error| format!("cannot enable the loopback interface: {error}"))?;
     sys::limit_descriptors();
     if let Some(name) = &settings.hostname {

@@ -50,8 +50,8 @@ pub(crate) fn load_modules() -> Result<(), StepFailed> {
     Ok(())
 }
 
-/// Assembles the root file system and changes to it.
-pub(crate) fn mount_root(restricted: bool) -> Result<(), StepFailed> {
+/// Assembles the root file system and changes to it. `shm_bytes` is the size of `/dev/shm`.
+pub(crate) fn mount_root(restricted: bool, shm_bytes: Option<u64>) -> Result<(), StepFailed> {
     mount_unless_mounted(STAGE, c"tmpfs", MountFlags::empty(), c"mode=700")?;
     let at = |name: &str| format!("{STAGE}/{name}");
     let (lower, disk, root) = (at("lower"), at("disk"), at("root"));
@@ -69,10 +69,10 @@ pub(crate) fn mount_root(restricted: bool) -> Result<(), StepFailed> {
     mount_move(".", "/").map_err(failed("move", &root))?;
     rustix::process::chroot(".").map_err(failed("make the root of", &root))?;
     std::env::set_current_dir("/").map_err(failed("enter", "/"))?;
-    mount_in_new_root(restricted)
+    mount_in_new_root(restricted, shm_bytes)
 }
 
-fn mount_in_new_root(restricted: bool) -> Result<(), StepFailed> {
+fn mount_in_new_root(restricted: bool, shm_bytes: Option<u64>) -> Result<(), StepFailed> {
     let closed = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
     let device = MountFlags::NOSUID | MountFlags::NOEXEC;
     mount_unless_mounted("/proc", c"proc", closed, c"")?;
@@ -93,7 +93,9 @@ fn mount_in_new_root(restricted: bool) -> Result<(), StepFailed> {
         device,
         c"newinstance,ptmxmode=0666,mode=0620,gid=5",
     )?;
-    mount_unless_mounted("/dev/shm", c"tmpfs", closed, c"mode=1777")?;
+    let size = shm_bytes.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+    let shm = CString::new(format!("mode=1777{size}")).map_err(failed("name", "/dev/shm"))?;
+    mount_unless_mounted("/dev/shm", c"tmpfs", closed, &shm)?;
     mount_unless_mounted(OWN, c"tmpfs", closed, c"mode=755,size=1m")?;
     for (name, target) in [
         ("ptmx", "pts/ptmx"),

@@ -22,7 +22,7 @@ const EXIT_CODES: &str = "Exit codes: the program's own; 128+n if signal n kille
 /// Run commands in isolated sandboxes.
 ///
 /// TIME is a number of seconds, or a number and one of ms, s, m and h: 2, 1.5s, 500ms, 5m. SIZE is a
-/// number of MiB, or a number and one of b, k, m, g and t: 512, 512m, 1.5g.
+/// number of MiB (of bytes for --shm-size), or a number and one of b, k, m, g and t: 512, 512m, 1.5g.
 ///
 /// Exit codes of run, exec and attach: the program's own; 128+n if signal n killed it; 124 on
 /// timeout; 125 if msb itself failed; 126 if the program is not executable; 127 if it was not
@@ -299,6 +299,7 @@ mod tests {
             ("--cpus 5000", "cpus is 5000"),
             ("--memory 104857600", "104857600 is a number of MiB"),
             ("--disk 104857600", "104857600 is a number of MiB"),
+            ("--shm-size 1e9", "'1e9'"),
             ("--pids-limit 0.5", "'0.5'"),
             ("--security strict", "\"restricted\""),
             ("--stop-signal FOO", "\"FOO\" is no signal"),

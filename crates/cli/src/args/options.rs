@@ -25,6 +25,10 @@ pub(crate) struct SandboxOptions {
     /// whichever is less
     #[arg(short, long, value_name = "SIZE", value_parser = values::memory)]
     pub(crate) memory: Option<u32>,
+    /// Size of /dev/shm, which is part of the memory: 67108864 is a number of bytes, 64M and 1.5G are
+    /// MiB and GiB; default: 64M
+    #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
+    pub(crate) shm_size: Option<u64>,
     /// Limit on processes and threads, at least 8; default: 4096
     #[arg(long, value_name = "N")]
     pub(crate) pids_limit: Option<u32>,

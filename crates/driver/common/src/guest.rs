@@ -20,6 +20,8 @@ pub struct Guest {
     pub cpus: u32,
     /// Memory in MiB.
     pub memory_mib: u32,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_bytes: u64,
     /// Its host name.
     pub hostname: String,
     /// Its security profile.
@@ -50,16 +52,20 @@ impl Guest {
                 "ask for fewer".to_owned(),
             );
         }
+        let shm_bytes = config.shm_bytes(Some(u64::from(memory_mib) << 20))?;
         // A host name has at most 64 bytes, a sandbox's name may have more.
         let hostname = config.hostname.clone();
         let hostname = hostname.unwrap_or_else(|| config.name.as_str().chars().take(64).collect());
-        Ok(Guest { cpus, memory_mib, hostname, security: config.security })
+        Ok(Guest { cpus, memory_mib, shm_bytes, hostname, security: config.security })
     }
 
     /// Returns the agent's options for the kernel's command line. None needs quoting there.
     pub fn options(&self, transport: &str) -> Vec<String> {
-        let mut options =
-            vec![format!("MSB_MACHINE={transport}"), format!("MSB_HOSTNAME={}", self.hostname)];
+        let mut options = vec![
+            format!("MSB_MACHINE={transport}"),
+            format!("MSB_HOSTNAME={}", self.hostname),
+            format!("MSB_SHM={}", self.shm_bytes),
+        ];
         if self.security == Security::Restricted {
             options.push("MSB_SECURITY=restricted".to_owned());
         }
@@ -79,7 +85,10 @@ mod tests {
     fn guest_has_defaults_and_a_hostname() {
         let guest = Guest::of(&config(), "qemu").unwrap();
         assert_eq!((guest.cpus, guest.memory_mib, guest.hostname.as_str()), (1, MEMORY_MIB, "n"));
-        assert_eq!(guest.options("serial"), ["MSB_MACHINE=serial", "MSB_HOSTNAME=n"]);
+        assert_eq!(
+            guest.options("serial"),
+            ["MSB_MACHINE=serial", "MSB_HOSTNAME=n", "MSB_SHM=67108864"]
+        );
         let mut restricted = config();
         restricted.security = Security::Restricted;
         let options = Guest::of(&restricted, "qemu").unwrap().options("vsock");
@@ -95,6 +104,7 @@ mod tests {
         };
         assert!(refused(|c| c.network = true).contains("leave network off"));
         assert!(refused(|c| c.memory_mib = Some(32)).contains("at least 96 MiB"));
+        assert!(refused(|c| c.shm_size = Some(1 << 30)).contains("more than the memory"));
         assert!(refused(|c| c.cpus = Some(4000.into())).contains("cpus is 4000"));
     }
 }

@@ -81,7 +81,8 @@ pub(crate) struct Container<'a> {
 impl Container<'_> {
     pub(crate) fn spec(&self) -> Result<Spec, Failure> {
         self.refuse_unsupported()?;
-        self.build()
+        let shm = self.config.shm_bytes(self.bounds.memory_bytes)?;
+        self.build(shm)
             .map_err(|error| Failure::boot(format!("cannot describe the container: {error}")))
     }
 
@@ -95,7 +96,7 @@ impl Container<'_> {
         Ok(())
     }
 
-    fn build(&self) -> Result<Spec, OciSpecError> {
+    fn build(&self, shm: u64) -> Result<Spec, OciSpecError> {
         let hostname = self.config.hostname.clone();
         // A host name has at most 64 bytes, a sandbox's name may have more.
         let hostname =
@@ -105,7 +106,7 @@ impl Container<'_> {
             .hostname(hostname)
             .root(RootBuilder::default().path(self.rootfs).readonly(false).build()?)
             .process(self.process()?)
-            .mounts(self.mounts()?)
+            .mounts(self.mounts(shm)?)
             .linux(self.linux()?)
             .build()
     }
@@ -134,7 +135,8 @@ impl Container<'_> {
         Ok(process)
     }
 
-    fn mounts(&self) -> Result<Vec<Mount>, OciSpecError> {
+    fn mounts(&self, shm: u64) -> Result<Vec<Mount>, OciSpecError> {
+        let shm = format!("size={shm}");
         let terminals: &[&str] = match self.users {
             // Group 5, by convention the owner of terminals, has to be mapped.
             Users::Host | Users::Mapped(_) | Users::Range => &[
@@ -164,7 +166,7 @@ impl Container<'_> {
                 "/dev/shm",
                 "tmpfs",
                 "shm",
-                &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k", "nr_inodes=16k"],
+                &["nosuid", "noexec", "nodev", "mode=1777", &shm, "nr_inodes=16k"],
             )?,
             mount("/dev/mqueue", "mqueue", "mqueue", &closed)?,
             mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
@@ -358,13 +360,16 @@ mod tests {
     fn j4_limits_become_cgroup_settings() {
         let mut config = config();
         (config.cpus, config.memory_mib) = (Some(0.5.into()), Some(64));
-        config.pids_limit = Some(100);
+        (config.pids_limit, config.shm_size) = (Some(100), Some(32 << 20));
         let json = json(&container(&config, Users::Mapped(7_000_000)));
         let resources = &json["linux"]["resources"];
         assert_eq!(resources["cpu"]["quota"], 50_000);
         assert_eq!(resources["memory"]["limit"], 67_108_864);
         assert_eq!(resources["memory"]["swap"], 67_108_864);
         assert_eq!(resources["pids"]["limit"], 100);
+        let mounts = json["mounts"].as_array().unwrap();
+        let shm = mounts.iter().find(|mount| mount["destination"] == "/dev/shm").unwrap();
+        assert!(shm["options"].as_array().unwrap().contains(&"size=33554432".into()), "{shm}");
     }
 
     #[test]
@@ -400,6 +405,10 @@ mod tests {
         limited.pids_limit = Some(64);
         let failure = bounds(&limited, Users::RootOnly, none, false).unwrap_err();
         assert!(failure.to_string().contains("pids_limit"), "{failure}");
+        let mut shared = config();
+        (shared.memory_mib, shared.shm_size) = (Some(64), Some(65 << 20));
+        let failure = container(&shared, Users::Mapped(1)).spec().unwrap_err();
+        assert!(failure.to_string().contains("more than the memory"), "{failure}");
         let mut networked = config();
         networked.network = true;
         let failure = container(&networked, Users::Host).spec().unwrap_err();

@@ -162,7 +162,8 @@ mod tests {
 
     fn text(kernel: &Kernel, acceleration: Acceleration) -> String {
         let security = msb_state::Security::Default;
-        let guest = Guest { cpus: 2, memory_mib: 300, hostname: "box".to_owned(), security };
+        let hostname = "box".to_owned();
+        let guest = Guest { cpus: 2, memory_mib: 300, shm_bytes: 64 << 20, hostname, security };
         let machine = Machine {
             guest: &guest,
             kernel,
@@ -186,7 +187,7 @@ mod tests {
             "tsc_early_khz=2300000",
             "norandmaps",
             "reboot=t",
-            "MSB_MACHINE=serial MSB_HOSTNAME=box",
+            "MSB_MACHINE=serial MSB_HOSTNAME=box MSB_SHM=67108864",
             r#""filename":"/dev/fdset/1""#,
             "-sandbox on",
         ] {

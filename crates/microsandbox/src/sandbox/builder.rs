@@ -40,6 +40,7 @@ impl fmt::Debug for OnProgress {
 struct Rest {
     cpus: Option<Cpus>,
     memory_mib: Option<u32>,
+    shm_size: Option<u64>,
     pids_limit: Option<u32>,
     disk_mib: Option<u64>,
     require_jail: bool,
@@ -106,6 +107,14 @@ impl SandboxBuilder {
     #[must_use]
     pub fn memory(mut self, mib: u32) -> Self {
         self.rest.memory_mib = Some(mib);
+        self
+    }
+
+    /// Sets the size of `/dev/shm` in bytes, at least 65,536 and at most the memory, of which it is a
+    /// part; 64 MiB unless set.
+    #[must_use]
+    pub fn shm_size(mut self, bytes: u64) -> Self {
+        self.rest.shm_size = Some(bytes);
         self
     }
 
@@ -366,6 +375,7 @@ impl SandboxBuilder {
             cmd,
             cpus: rest.cpus,
             memory_mib: rest.memory_mib,
+            shm_size: rest.shm_size,
             pids_limit: rest.pids_limit,
             disk_mib: rest.disk_mib,
             require_jail: rest.require_jail,

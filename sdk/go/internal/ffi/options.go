@@ -30,6 +30,7 @@ type SandboxOptions struct {
 	DiskMib       uint64
 	Entrypoint    []string
 	StopSignal    string
+	ShmSize       uint64
 }
 
 func (o *SandboxOptions) size() int {
@@ -72,6 +73,7 @@ func (o *SandboxOptions) lend(a *arena) C.msb_sandbox_options {
 	to.disk_mib = C.uint64_t(o.DiskMib)
 	to.entrypoint, to.entrypoint_len = a.texts(o.Entrypoint)
 	to.stop_signal = a.optional(o.StopSignal)
+	to.shm_size = C.uint64_t(o.ShmSize)
 	return to
 }
 

@@ -242,6 +242,7 @@ class msb_sandbox_options(Sized):
         ("entrypoint", POINTER(c_char_p)),
         ("entrypoint_len", c_size_t),
         ("stop_signal", c_char_p),
+        ("shm_size", c_uint64),
     ]
 
 

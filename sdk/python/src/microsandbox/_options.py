@@ -82,6 +82,9 @@ class SandboxOptions(TypedDict, total=False):
     """Number of CPUs: 2, or a fraction such as 0.5; more than 0, at most 4096."""
     memory: int
     """Memory in MiB, 16 to 16,777,216; default 2 GiB or half of the host's, whichever is less."""
+    shm_size: int
+    """Size of ``/dev/shm`` in bytes, at least 65,536 and at most the memory, of which it is a part;
+    default 64 MiB."""
     pids_limit: int
     """Maximum number of processes and threads, at least 8; default 4096."""
     disk: int
@@ -379,6 +382,9 @@ def sandbox_options(name: Any, options: Optional[Mapping[str, Any]], more: Any) 
         raw.cpus = cpu_count(given["cpus"])
     if "memory" in given:
         raw.memory_mib = integer("memory (in MiB)", given["memory"], _MAX_MIB, minimum=16)
+    if "shm_size" in given:
+        size = given["shm_size"]
+        raw.shm_size = integer("shm_size (in bytes)", size, _MAX_MIB << 20, minimum=65_536)
     if "pids_limit" in given:
         raw.pids_limit = integer("pids_limit", given["pids_limit"], 2**32 - 1, minimum=8)
     if "disk" in given:

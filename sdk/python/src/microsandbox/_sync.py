@@ -258,8 +258,8 @@ class Sandbox:
         """Create a sandbox and start it.
 
         Options, as keywords or as one dict: ``image`` (required), ``driver``, ``cpus``, ``memory``
-        (MiB), ``pids_limit``, ``disk`` (MiB), ``require_jail``, ``security``, ``pull_policy``,
-        ``env``, ``workdir``, ``shell``, ``user``, ``hostname``, ``entrypoint``, ``stop_signal``,
+        (MiB), ``shm_size`` (bytes), ``pids_limit``, ``disk`` (MiB), ``require_jail``, ``security``,
+        ``pull_policy``, ``env``, ``workdir``, ``shell``, ``user``, ``hostname``, ``entrypoint``, ``stop_signal``,
         ``labels``, ``replace``, ``detached``, ``network``, ``max_duration``, ``idle_timeout``,
         ``boot_timeout`` (seconds), ``log``, ``log_max_bytes``, ``log_files``. `SandboxOptions` describes each.
 
