@@ -409,6 +409,10 @@ typedef struct msb_progress {
 /// does so for every sandbox.
 #define MSB_SANDBOX_REQUIRE_JAIL 16
 
+/// Reap orphans and forward signals, as docker's `--init` does. Every sandbox does so, with the flag
+/// or without.
+#define MSB_SANDBOX_INIT 32
+
 /// Commands in a virtual machine have all privileges of root, in their own kernel.
 #define MSB_SECURITY_DEFAULT 0
 

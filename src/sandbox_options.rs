@@ -20,12 +20,16 @@ pub const MSB_SANDBOX_LOG: u32 = 8;
 /// Refuse to start where a wall of the jail is missing. `MSB_REQUIRE_JAIL=1` in the environment
 /// does so for every sandbox.
 pub const MSB_SANDBOX_REQUIRE_JAIL: u32 = 16;
+/// Reap orphans and forward signals, as docker's `--init` does. Every sandbox does so, with the flag
+/// or without.
+pub const MSB_SANDBOX_INIT: u32 = 32;
 
 const FLAGS: u32 = MSB_SANDBOX_DETACHED
     | MSB_SANDBOX_REPLACE
     | MSB_SANDBOX_NETWORK
     | MSB_SANDBOX_LOG
-    | MSB_SANDBOX_REQUIRE_JAIL;
+    | MSB_SANDBOX_REQUIRE_JAIL
+    | MSB_SANDBOX_INIT;
 
 /// Commands in a virtual machine have all privileges of root, in their own kernel.
 pub const MSB_SECURITY_DEFAULT: u32 = 0;
@@ -134,6 +138,7 @@ pub(super) unsafe fn builder(
     let mut builder = Sandbox::builder(name)
         .detached(is_set(MSB_SANDBOX_DETACHED))
         .require_jail(is_set(MSB_SANDBOX_REQUIRE_JAIL))
+        .init(is_set(MSB_SANDBOX_INIT))
         .security(security(options.security)?)
         .network(is_set(MSB_SANDBOX_NETWORK));
     builder = match (is_set(MSB_SANDBOX_LOG), options.log_max_bytes, options.log_files) {

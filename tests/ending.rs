@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{block_on, poll_once, shared, shell, wait_until};
+use common::{block_on, builder, poll_once, shared, shell, wait_until};
 use microsandbox::{ErrorKind, ExecEvent};
 use std::collections::HashSet;
 
@@ -52,6 +52,29 @@ fn d2_kill_reaches_all_and_signal_only_the_group() {
         ErrorKind::NoSuchProcess
     );
     assert_eq!(block_on(handle.signal(999)).unwrap_err().kind(), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn d2_an_init_reaps_orphans_and_forwards_signals() {
+    let sb = block_on(builder("init").init(true).create()).unwrap();
+    // The parent of each is gone before the orphan is.
+    let orphans = "for i in 1 2 3; do (sleep 600 >/dev/null 2>&1 & echo $!); done";
+    for pid in shell(&sb, orphans).lines() {
+        wait_until(&sb, &format!("[ $(cut -d ' ' -f 4 /proc/{pid}/stat) = 1 ]"));
+        shell(&sb, &format!("kill {pid}"));
+        // A zombie would still be there.
+        wait_until(&sb, &format!("[ ! -e /proc/{pid} ]"));
+    }
+    let script = "trap 'exit 5' TERM; touch /tmp/ready; while :; do usleep 10000; done";
+    let mut handle = block_on(sb.shell_stream(script)).unwrap();
+    wait_until(&sb, "[ -e /tmp/ready ]");
+    block_on(handle.signal(libc::SIGTERM)).unwrap();
+    assert_eq!(block_on(handle.wait()).unwrap().code, 5);
+    // An init would ignore what it does not handle; a command is none.
+    let mut handle = block_on(sb.exec_stream("sleep", ["600"])).unwrap();
+    assert!(matches!(block_on(handle.recv()), Some(ExecEvent::Started { .. })));
+    block_on(handle.signal(libc::SIGTERM)).unwrap();
+    assert_eq!(block_on(handle.wait()).unwrap().signal, Some(libc::SIGTERM));
 }
 
 #[test]

@@ -60,6 +60,7 @@ const SANDBOX: Group = Group {
         ("hostname", ["const char *hostname;", "Hostname", "hostname", "hostname?", "hostname "]),
         ("entrypoint", ["const char *const *entrypoint;", "Entrypoint", "entrypoint", "entrypoint?", "entrypoint "]),
         ("stop_signal", ["const char *stop_signal;", "StopSignal", "stop_signal", "stopSignal?", "stop-signal "]),
+        ("init", ["#define MSB_SANDBOX_INIT", "Init", "init", "init?", "init`"]),
         ("label", ["const char *const *labels;", "Labels", "labels", "labels?", "label "]),
         ("labels", ["const char *const *labels;", "Labels", "labels", "labels?", "label "]),
         ("replace", ["#define MSB_SANDBOX_REPLACE", "Replace", "replace", "replace?", "replace`"]),

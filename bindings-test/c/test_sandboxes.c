@@ -168,6 +168,7 @@ TEST(test_g_what_is_known_about_a_sandbox)
     options.pids_limit = 512;
     options.disk_mib = 1024;
     options.security = MSB_SECURITY_RESTRICTED;
+    options.flags |= MSB_SANDBOX_INIT;
     CHECK_OK(msb_sandbox_create(&options, &sandbox, &err));
     second.struct_size = sizeof second;
     harness_arm();

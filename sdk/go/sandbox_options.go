@@ -107,6 +107,10 @@ func WithStopSignal(signal string) SandboxOption {
 	return text("stop signal", signal, func(o *ffi.SandboxOptions) *string { return &o.StopSignal })
 }
 
+// WithInit asks for an init that reaps orphans and forwards signals, as docker's --init does. Every
+// sandbox has one, so it changes nothing.
+func WithInit() SandboxOption { return flag(ffi.Init) }
+
 // maxMiB is the largest valid size, 16 TiB.
 const maxMiB = 16 << 20
 

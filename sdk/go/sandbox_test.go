@@ -249,7 +249,7 @@ func TestJ4BoundsAreAppliedAndReported(t *testing.T) {
 	ctx := soon(t)
 	sandbox, err := m.CreateSandbox(ctx, "go-bounded", m.WithImage(rootfs), m.WithCPUs(0.5),
 		m.WithMemory(256), m.WithPidsLimit(512), m.WithDisk(1024), m.WithSecurity(m.SecurityRestricted),
-		m.WithStopSignal("INT"), m.WithShmSize(32<<20))
+		m.WithStopSignal("INT"), m.WithInit(), m.WithShmSize(32<<20))
 	must(t, err)
 	defer sandbox.Close()
 	info, err := sandbox.Info(ctx)

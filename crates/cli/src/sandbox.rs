@@ -35,6 +35,7 @@ pub(crate) fn builder(
         .on_progress(move |progress| bar.show(progress))
         .security(options.security)
         .require_jail(options.require_jail)
+        .init(options.init)
         .log(options.log);
     builder = set(builder, options.driver, |builder, driver| builder.driver(driver));
     builder = set(builder, options.cpus, |builder, cpus| builder.cpus(cpus));

@@ -41,7 +41,7 @@ fn configured(
 fn j4_options_reach_the_stored_configuration() {
     let msb = Msb::new();
     let line = "create --name x --cpus 0.5 -m 256m --pids-limit 512 --disk 1g --security restricted \
-                --stop-signal 2 --shm-size 1.5m";
+                --stop-signal 2 --shm-size 1.5m --init";
     let arguments: Vec<&str> = line.split(' ').chain([image()]).collect();
     let config = configured(&msb, &arguments, None).0.unwrap();
     for (key, value) in [

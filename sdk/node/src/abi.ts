@@ -63,6 +63,7 @@ export const MSB_SANDBOX_REPLACE = 2;
 export const MSB_SANDBOX_NETWORK = 4;
 export const MSB_SANDBOX_LOG = 8;
 export const MSB_SANDBOX_REQUIRE_JAIL = 16;
+export const MSB_SANDBOX_INIT = 32;
 export const MSB_SECURITY_DEFAULT = 0;
 export const MSB_SECURITY_RESTRICTED = 1;
 export const MSB_PULL_MISSING = 0;

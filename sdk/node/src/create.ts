@@ -55,6 +55,9 @@ export interface SandboxOptions {
   /** Signal that asks the process of each session to end when it is stopped: `"SIGINT"`, `"INT"`,
    * `2`; else the image's, else SIGTERM for every process. */
   stopSignal?: string | number | undefined;
+  /** Whether it has an init that reaps orphans and forwards signals, as docker's `--init` is; every
+   * sandbox has one. */
+  init?: boolean | undefined;
   /** Labels of the caller. */
   labels?: Record<string, string> | undefined;
   /** Whether it outlives the process that creates it. */
@@ -86,7 +89,7 @@ const KNOWN: ReadonlySet<string> = new Set([
   "image", "cpus", "memory", "env", "workdir", "shell", "user", "hostname", "labels", "detached",
   "replace", "maxDuration", "idleTimeout", "bootTimeout", "driver", "network", "log", "signal",
   "pullPolicy", "onProgress", "pidsLimit", "disk", "requireJail", "security",
-  "entrypoint", "stopSignal", "shmSize",
+  "entrypoint", "stopSignal", "shmSize", "init",
 ] satisfies (keyof CreateOptions)[]);
 
 const MAX = Number.MAX_SAFE_INTEGER;
@@ -125,6 +128,7 @@ const FLAGS = [
   ["replace", abi.MSB_SANDBOX_REPLACE],
   ["network", abi.MSB_SANDBOX_NETWORK],
   ["requireJail", abi.MSB_SANDBOX_REQUIRE_JAIL],
+  ["init", abi.MSB_SANDBOX_INIT],
 ] as const;
 
 /** Largest valid size, 16 TiB in MiB. */

@@ -476,6 +476,10 @@ export class SandboxBuilder {
   entrypoint(words: string | readonly string[]): this {
     return this.#set("entrypoint", words);
   }
+  /** As {@link SandboxOptions.init}. */
+  init(enabled = true): this {
+    return this.#set("init", enabled);
+  }
   /** As {@link SandboxOptions.stopSignal}. */
   stopSignal(signal: string | number): this {
     return this.#set("stopSignal", signal);

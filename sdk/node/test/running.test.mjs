@@ -117,6 +117,7 @@ test("invalid arguments are rejected before sending", async () => {
     [{ pidsLimit: true }, /pidsLimit is true/],
     [{ disk: 15 }, /disk \(in MiB\) is 15/],
     [{ requireJail: 1 }, /requireJail is 1/],
+    [{ init: "auto" }, /init is "auto"/],
     [{ detached: "no" }, /detached is "no"/],
     [{ security: "strict" }, /security is "strict"/],
     [{ stopSignal: "" }, /the stop signal is empty/],

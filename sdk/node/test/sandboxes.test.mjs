@@ -117,6 +117,7 @@ test("j4 bounds are applied and reported", async () => {
     .stopSignal(2)
     .disk(1024)
     .requireJail(false)
+    .init()
     .security("restricted")
     .create();
   let info = await sandbox.info();

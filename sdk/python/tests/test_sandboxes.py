@@ -115,6 +115,7 @@ def test_g_invalid_sandbox_options_are_rejected() -> None:
         {"stop_signal": True},
         {"disk": 1.5},
         {"require_jail": 1},
+        {"init": "auto"},
         {"detached": "no"},
     ):
         with pytest.raises(TypeError):
@@ -138,6 +139,7 @@ def test_j4_bounds_are_applied_and_reported(run: Any) -> None:
             "disk": 1024,
             "security": "restricted",
             "require_jail": False,
+            "init": True,
         }
         async with await Sandbox.create("py-bounded", asked) as sb:
             info = await sb.info()

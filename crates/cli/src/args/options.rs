@@ -54,6 +54,9 @@ pub(crate) struct SandboxOptions {
     /// gets it; default: the image's, else TERM for every process
     #[arg(long, value_name = "SIGNAL")]
     pub(crate) stop_signal: Option<Signal>,
+    /// Reap orphans and forward signals to the command; always so
+    #[arg(long)]
+    pub(crate) init: bool,
     /// Shell for -t without a command; default: /bin/sh
     #[arg(long, value_name = "PATH")]
     pub(crate) shell: Option<String>,

@@ -208,6 +208,13 @@ impl SandboxBuilder {
         self
     }
 
+    /// Asks for an init that reaps orphans and forwards signals, as docker's `--init` does. Every
+    /// sandbox has one, its agent, so this changes nothing.
+    #[must_use]
+    pub fn init(self, _enabled: bool) -> Self {
+        self
+    }
+
     /// Attaches a note of the caller's own.
     #[must_use]
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {

@@ -17,6 +17,7 @@ const (
 	Log      = C.MSB_SANDBOX_LOG
 
 	RequireJail = C.MSB_SANDBOX_REQUIRE_JAIL
+	Init        = C.MSB_SANDBOX_INIT
 )
 
 // What commands in a virtual machine may do.

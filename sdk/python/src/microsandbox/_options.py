@@ -110,6 +110,9 @@ class SandboxOptions(TypedDict, total=False):
     stop_signal: Union[str, int]
     """The signal that asks the process of each session to end when it is stopped: ``"SIGINT"``,
     ``"INT"``, ``signal.SIGINT``; defaults to the image's, or SIGTERM for every process."""
+    init: bool
+    """Have an init that reaps orphans and forwards signals, as docker's ``--init`` does; every
+    sandbox has one."""
     labels: Mapping[str, str]
     """Arbitrary labels of the caller."""
     replace: bool
@@ -348,6 +351,7 @@ _FLAGS = {
     "network": _abi.MSB_SANDBOX_NETWORK,
     "log": _abi.MSB_SANDBOX_LOG,
     "require_jail": _abi.MSB_SANDBOX_REQUIRE_JAIL,
+    "init": _abi.MSB_SANDBOX_INIT,
 }
 _SECURITY = {
     "default": _abi.MSB_SECURITY_DEFAULT,

@@ -260,7 +260,7 @@ class Sandbox:
         Options, as keywords or as one dict: ``image`` (required), ``driver``, ``cpus``, ``memory``
         (MiB), ``shm_size`` (bytes), ``pids_limit``, ``disk`` (MiB), ``require_jail``, ``security``,
         ``pull_policy``, ``env``, ``workdir``, ``shell``, ``user``, ``hostname``, ``entrypoint``, ``stop_signal``,
-        ``labels``, ``replace``, ``detached``, ``network``, ``max_duration``, ``idle_timeout``,
+        ``init``, ``labels``, ``replace``, ``detached``, ``network``, ``max_duration``, ``idle_timeout``,
         ``boot_timeout`` (seconds), ``log``, ``log_max_bytes``, ``log_files``. `SandboxOptions` describes each.
 
         ``on_progress`` is called in this thread with a `Progress` while the image is pulled or
