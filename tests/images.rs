@@ -134,6 +134,25 @@ fn g10_entrypoint_precedes_the_command_and_can_be_replaced() {
     assert_eq!(empty.default_command().unwrap_err().kind(), ErrorKind::NoCommand);
 }
 
+#[test]
+fn g10_fields_that_are_not_used_do_no_harm() {
+    let config = json!({
+        "Env": ["NOTHING", "=nobody", "KEY=a=b"], "User": "1000:", "WorkingDir": "work/../work/",
+        "Shell": ["/bin/ash", "-c"], "Entrypoint": [""], "Cmd": null, "Labels": { "a": "b" },
+        "Volumes": null, "StopSignal": null, "ExposedPorts": { "80/tcp": {} }, "ArgsEscaped": true,
+        "Healthcheck": { "Test": ["CMD", "false"], "Interval": 1 }, "OnBuild": ["RUN false"],
+        "StopTimeout": 1, "Hostname": "other", "Domainname": "other", "MacAddress": "0", "Later": 1,
+    });
+    let sandbox = configured("unused", &config, |_| ()).unwrap();
+    assert_eq!(
+        shell(&sandbox, "echo $0 $(id -u):$(id -g) $PWD $KEY"),
+        "/bin/ash 1000:1000 /work a=b\n"
+    );
+    assert_eq!(shell(&sandbox, "env | grep -c -e ^NOTHING -e nobody || :"), "0\n");
+    assert_eq!(shell(&sandbox, "hostname"), "unused\n");
+    assert_eq!(sandbox.default_command().unwrap_err().kind(), ErrorKind::NoCommand);
+}
+
 /// A command that ends by SIGINT alone, and says so.
 const BY_INT: &str =
     "trap 'echo INT; exit' INT; trap '' TERM; touch /tmp/ready; while :; do sleep 0.1; done";
