@@ -4,6 +4,8 @@
 //! RESOLVE_IN_ROOT), so that no symbolic link or `..` of an image leads outside. The last component
 //! of a path is never followed.
 
+mod directories;
+
 use crate::tarball::{Kind, Member};
 use msb_image::{Error, ErrorKind, Result};
 use rustix::fs::{
@@ -19,8 +21,6 @@ use std::path::{Path, PathBuf};
 
 /// Maximum depth of directories. Removal needs a descriptor for each level.
 const MAX_DEPTH: usize = 512;
-/// Most links that are followed in one path, as many as the kernel follows.
-const MAX_LINKS: usize = 40;
 
 /// Which owners files can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,60 +110,6 @@ impl Tree {
         let copy = found.try_clone().map_err(|error| self.io_error("open", &key, error))?;
         self.last_parent = Some((key, copy));
         Ok(found)
-    }
-
-    /// Creates a directory and its missing parents, also where a link leads to none yet. As for the
-    /// kernel, a link is resolved with the tree as its root.
-    fn create_directories(&mut self, parts: &[&[u8]]) -> Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let mut rest: Vec<Vec<u8>> = parts.iter().rev().map(|part| part.to_vec()).collect();
-        // The part of the path that was visited, without links.
-        let mut path: Vec<Vec<u8>> = Vec::new();
-        let mut links = 0;
-        while let Some(name) = rest.pop() {
-            if name == b".." {
-                path.pop();
-                continue;
-            }
-            path.push(name);
-            if path.len() > MAX_DEPTH {
-                return Err(too_deep());
-            }
-            let key = path.join(&b'/');
-            let failed = |error| self.image_error(&key, error);
-            match self.resolve(&key, OFlags::PATH | OFlags::NOFOLLOW) {
-                Err(Errno::NOENT) => self.create_one(&path)?,
-                Err(error) => return Err(failed(error)),
-                Ok(found) => match link_target(&found).map_err(failed)? {
-                    None => {}
-                    Some(_) if links == MAX_LINKS => return Err(failed(Errno::LOOP)),
-                    Some(target) => {
-                        links += 1;
-                        let kept = if target.starts_with(b"/") { 0 } else { path.len() - 1 };
-                        path.truncate(kept);
-                        let parts = target.rsplit(|byte| *byte == b'/');
-                        let parts = parts.filter(|part| !part.is_empty() && *part != b".");
-                        rest.extend(parts.map(<[u8]>::to_vec));
-                    }
-                },
-            }
-        }
-        let key = path.join(&b'/');
-        self.resolve(&key, flags).map_err(|error| self.image_error(&key, error))
-    }
-
-    /// Creates a directory whose path has no link.
-    fn create_one(&mut self, path: &[Vec<u8>]) -> Result<()> {
-        let Some((name, parent)) = path.split_last() else { return Ok(()) };
-        let (key, parent) = (path.join(&b'/'), parent.join(&b'/'));
-        let made = self.resolve(&parent, OFlags::PATH | OFlags::DIRECTORY).and_then(|at| {
-            rustix::fs::mkdirat(&at, name, Mode::RWXU)?;
-            // Independent of the umask.
-            rustix::fs::chmodat(&at, name, Mode::from_raw_mode(0o755), AtFlags::empty())?;
-            Ok(at)
-        });
-        let at = made.map_err(|error| self.image_error(&key, error))?;
-        self.record_inode(at.as_fd(), name)
     }
 
     /// Returns the depth of a directory in the tree, independent of links in its path.
@@ -434,17 +380,6 @@ impl Tree {
         Ok(())
     }
 
-    /// Creates a directory that the configuration names, if it is missing.
-    pub(crate) fn create_directory(&mut self, path: &str) -> Result<()> {
-        let parts = components(path.as_bytes())?;
-        let key = parts.join(&b'/');
-        match self.resolve(&key, OFlags::PATH | OFlags::DIRECTORY) {
-            Ok(_) => Ok(()),
-            Err(Errno::NOENT) => self.create_directories(&parts).map(drop),
-            Err(error) => Err(self.image_error(path.as_bytes(), error)),
-        }
-    }
-
     fn io_error(&self, action: &str, name: &[u8], error: impl Into<std::io::Error>) -> Error {
         Error::io(action, Path::new(OsStr::from_bytes(name)), error)
     }
@@ -489,17 +424,6 @@ impl Tree {
 
 fn too_deep() -> Error {
     Error::bad(format!("cannot unpack directories more than {MAX_DEPTH} levels deep"))
-}
-
-/// Returns where a file leads if it is a link.
-fn link_target(file: &OwnedFd) -> rustix::io::Result<Option<Vec<u8>>> {
-    match FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode) {
-        FileType::Symlink => {
-            let target = rustix::fs::readlinkat(file, c"", Vec::new())?;
-            Ok(Some(target.into_bytes()))
-        }
-        _ => Ok(None),
-    }
 }
 
 fn children(directory: &OwnedFd) -> rustix::io::Result<Vec<OsString>> {
