@@ -157,12 +157,14 @@ TEST(test_g_what_is_known_about_a_sandbox)
 {
     msb_sandbox_options options = sandbox_named("known");
     const char *labels[] = {"owner=me", "empty=", "a=b=c", "owner=you"};
+    const char *entrypoint[] = {"cat", "-n"};
     msb_sandbox_entries list, second = MSB_SANDBOX_ENTRIES_INIT, copy;
     const msb_sandbox_entry *entry;
     msb_sandbox *sandbox = NULL;
     int64_t now = (int64_t)time(NULL) * 1000;
 
     SET_ARRAY(options, labels, labels);
+    SET_ARRAY(options, entrypoint, entrypoint);
     options.cpus = 0.5;
     options.memory_mib = 256;
     options.pids_limit = 512;
@@ -194,6 +196,9 @@ TEST(test_g_what_is_known_about_a_sandbox)
         CHECK_INT(entry->isolation, MSB_ISOLATION_CONTAINER);
     CHECK(entry->image[0] == '/' && strstr(entry->image, "rootfs"));
     CHECK(entry->detail == NULL);
+    CHECK_INT(entry->command_len, 2);
+    CHECK_TEXT(entry->command[0], "cat");
+    CHECK_TEXT(entry->command[1], "-n");
     /* By key, and each key once: the last one wins. */
     CHECK_INT(entry->labels_len, 3);
     CHECK_TEXT(entry->labels[0], "a=b=c");
@@ -259,6 +264,14 @@ TEST(test_g9_bounds_that_make_no_sense_are_refused)
     options = sandbox_named("refused");
     options.stop_signal = "FOO";
     refused_bound(&options, "\"FOO\" is no signal;");
+    options = sandbox_named("refused");
+    for (size_t i = 0; i < 2; i++) {
+        const char *entrypoint[] = {i ? NULL : "\xff"};
+
+        SET_ARRAY(options, entrypoint, entrypoint);
+        CHECK_STATUS(msb_sandbox_create(&options, &sandbox, &err), MSB_E_INVALID);
+        CHECK_SAY(strstr(err.message, "entrypoint"), "%s", err.message);
+    }
     options = sandbox_named("refused");
     options.security = 2;
     CHECK_STATUS(msb_sandbox_create(&options, &sandbox, &err), MSB_E_INVALID);
