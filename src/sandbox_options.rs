@@ -187,6 +187,14 @@ pub(super) unsafe fn builder(
         let words = entrypoint.into_iter().map(|word| utf8(word, "the entrypoint"));
         builder = builder.entrypoint(words.collect::<Result<Vec<_>, _>>()?);
     }
+    Ok(bounded(builder, options))
+}
+
+/// Sets the bounds that are not zero.
+fn bounded(
+    mut builder: microsandbox::SandboxBuilder,
+    options: &msb_sandbox_options,
+) -> microsandbox::SandboxBuilder {
     if options.cpus != 0.0 {
         builder = builder.cpus(options.cpus);
     }
@@ -213,7 +221,7 @@ pub(super) unsafe fn builder(
             builder = set(builder, Duration::from_millis(ms));
         }
     }
-    Ok(builder)
+    builder
 }
 
 fn pull_policy(number: u32) -> Result<PullPolicy, Failure> {
