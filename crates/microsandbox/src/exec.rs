@@ -1,6 +1,6 @@
 //! A command as its caller holds it.
 
-use crate::client::{Connection, Next, Pending, Received, SIGKILL};
+use crate::client::{Connection, ExecCore, Next, Pending, Received, SIGKILL};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::event::{Ending, ExecEvent};
 use crate::output::{ExecOutput, ExitStatus};
@@ -89,9 +89,7 @@ impl ExecHandle {
 
     /// A handle for signals and sizes that can be cloned and used beside this one.
     pub fn control(&self) -> ExecControl {
-        let core = &self.exec.core;
-        let (session, tty) = (core.session(), core.tty());
-        ExecControl { connection: Arc::clone(core.connection()), session, tty }
+        ExecControl::new(&self.exec.core)
     }
 
     /// Takes the writing end of standard input. `None` when there is none, or it was taken before.
@@ -166,6 +164,11 @@ pub struct ExecControl {
 }
 
 impl ExecControl {
+    pub(crate) fn new(core: &ExecCore) -> Self {
+        let (session, tty) = (core.session(), core.tty());
+        ExecControl { connection: Arc::clone(core.connection()), session, tty }
+    }
+
     /// The session's id.
     pub fn id(&self) -> String {
         self.session.to_string()

@@ -38,7 +38,7 @@ mod runtime;
 pub mod sandbox;
 mod sink;
 
-pub use attach::{AttachOptions, AttachOptionsBuilder, AttachOutcome};
+pub use attach::{AttachOptions, AttachOptionsBuilder, AttachOutcome, restore_terminal};
 pub use doctor::{DriverReport, HostReport, WallReport, doctor, setup_kernel};
 pub use error::{Error, ErrorKind, MicrosandboxError, MicrosandboxResult, Origin};
 pub use event::{ExecEvent, ExecFailed, ExecLost, ExecStdinError};
@@ -54,7 +54,7 @@ pub use options::{ExecOptions, ExecOptionsBuilder, Rlimit, RlimitResource};
 pub use output::{ExecOutput, ExitStatus, ResourceUsage};
 pub use reattach::ReattachFrom;
 pub use sandbox::{
-    Bounds, Cpus, LogEvent, LogOptions, LogRecord, LogSource, LogStream, Sandbox, SandboxBuilder,
-    SandboxInfo, SandboxStatus, Security, SessionInfo, Signal, logs,
+    Attachment, Bounds, Cpus, LogEvent, LogOptions, LogRecord, LogSource, LogStream, Sandbox,
+    SandboxBuilder, SandboxInfo, SandboxStatus, Security, SessionInfo, Signal, logs,
 };
 pub use sink::ExecSink;

@@ -3,7 +3,7 @@
 use crate::client::StdinSource;
 use crate::error::{Error, MicrosandboxResult};
 use bytes::Bytes;
-use msb_wire::TtySize;
+use msb_wire::{TtyModes, TtySize};
 use std::time::Duration;
 
 /// Rows and columns of a terminal whose size nobody set.
@@ -18,6 +18,7 @@ pub struct ExecOptions {
     pub(crate) user: Option<String>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) tty: Option<TtySize>,
+    pub(crate) modes: Option<TtyModes>,
     pub(crate) stdin: StdinSource,
     pub(crate) rlimits: Vec<Rlimit>,
     pub(crate) drain: Option<Duration>,

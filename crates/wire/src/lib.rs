@@ -50,7 +50,7 @@ pub use kind::Kind;
 pub use message::{
     Attach, Attached, End, Exec, Exited, FollowAll, Message, Opened, OutputStream, Refusal,
     ResizeRequest, Rlimit, Scope, SessionInfo, Sessions, Shutdown, SignalRequest, Started,
-    StdinError, StdinMode, TtySize, Verdict,
+    StdinError, StdinMode, TtyModes, TtySize, Verdict,
 };
 pub use session_id::{InvalidSessionId, SessionId};
 pub use text::{escape, escape_bytes, escape_json, one_line};

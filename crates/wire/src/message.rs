@@ -104,6 +104,30 @@ pub struct TtySize {
     pub cols: u16,
 }
 
+/// A terminal's settings, as Linux's `struct termios` has them (asm-generic/termbits.h).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct TtyModes {
+    /// `c_iflag`.
+    #[n(0)]
+    pub input: u32,
+    /// `c_oflag`.
+    #[n(1)]
+    pub output: u32,
+    /// `c_cflag`.
+    #[n(2)]
+    pub control: u32,
+    /// `c_lflag`.
+    #[n(3)]
+    pub local: u32,
+    /// `c_cc`, from `VINTR` to `VEOL2`. Codes that are missing stay as they are.
+    #[cbor(n(4), with = "minicbor::bytes")]
+    pub codes: Vec<u8>,
+    /// Bits per second; 0 for the usual speed.
+    #[n(5)]
+    pub speed: u32,
+}
+
 /// A resource limit, `u64::MAX` being infinity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -162,6 +186,9 @@ pub struct Exec {
     /// Initial credit for output.
     #[n(11)]
     pub window: u64,
+    /// Settings of the terminal; the kernel's defaults when absent.
+    #[n(12)]
+    pub modes: Option<TtyModes>,
 }
 
 /// A request to follow a session.

@@ -149,6 +149,7 @@ fn exec_that_is_too_long_is_not_encoded() {
         drain_ns: None,
         wait_for_eof: false,
         window: 0,
+        modes: None,
     };
     let mut out = BytesMut::from(&b"before"[..]);
     assert!(!encode(&Frame { channel: 1, message: Message::Exec(exec) }, &mut out));

@@ -83,9 +83,11 @@ fn limits(requested: &[Rlimit]) -> Vec<Rlimit> {
 
 fn open_streams(exec: &Exec, account: &Account, resources: &Resources) -> Result<Streams, Failure> {
     match exec.tty {
-        Some(size) => Streams::terminal(size, account, resources).map_err(|errno| {
-            failure(Stage::OpenPty, errno, b"/dev/ptmx".to_vec(), describe(errno))
-        }),
+        Some(size) => {
+            Streams::terminal(size, exec.modes.as_ref(), account, resources).map_err(|errno| {
+                failure(Stage::OpenPty, errno, b"/dev/ptmx".to_vec(), describe(errno))
+            })
+        }
         None => Streams::pipes(exec.stdin, account, resources)
             .map_err(|errno| failure(Stage::Pipe, errno, Vec::new(), describe(errno))),
     }

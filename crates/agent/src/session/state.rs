@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 
 const SIGKILL: i32 = 9;
 /// Signals that may wait until the program is executed (a count).
-const PENDING_SIGNALS: usize = 16;
+const PENDING_SIGNALS: usize = 64;
 
 /// One run of a command.
 #[derive(Debug)]

@@ -3,15 +3,38 @@
 use crate::accounts::Account;
 use crate::resources::Resources;
 use crate::sys;
-use msb_wire::{OutputStream, StdinMode, TtySize};
+use msb_wire::{OutputStream, StdinMode, TtyModes, TtySize};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::OpenptFlags;
-use rustix::termios::Winsize;
+use rustix::termios::{
+    ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Winsize,
+};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
+
+/// The indices of `c_cc` in the order of the kernel's numbers.
+const CODES: [SpecialCodeIndex; 17] = [
+    SpecialCodeIndex::VINTR,
+    SpecialCodeIndex::VQUIT,
+    SpecialCodeIndex::VERASE,
+    SpecialCodeIndex::VKILL,
+    SpecialCodeIndex::VEOF,
+    SpecialCodeIndex::VTIME,
+    SpecialCodeIndex::VMIN,
+    SpecialCodeIndex::VSWTC,
+    SpecialCodeIndex::VSTART,
+    SpecialCodeIndex::VSTOP,
+    SpecialCodeIndex::VSUSP,
+    SpecialCodeIndex::VEOL,
+    SpecialCodeIndex::VREPRINT,
+    SpecialCodeIndex::VDISCARD,
+    SpecialCodeIndex::VWERASE,
+    SpecialCodeIndex::VLNEXT,
+    SpecialCodeIndex::VEOL2,
+];
 
 /// The agent's ends of a process's standard streams.
 #[derive(Debug)]
@@ -81,6 +104,7 @@ impl Streams {
     /// Opens a terminal. Fails with an errno.
     pub(super) fn terminal(
         size: TtySize,
+        modes: Option<&TtyModes>,
         account: &Account,
         resources: &Resources,
     ) -> Result<Streams, i32> {
@@ -91,6 +115,9 @@ impl Streams {
         // By descriptor: /dev/pts of the image may be another instance than the master's.
         let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).map_err(number)?;
         set_size(&master, size)?;
+        if let Some(modes) = modes {
+            set_modes(&slave, modes).map_err(number)?;
+        }
         // Refused in a user namespace with one id, where nothing needs it.
         let owner = rustix::fs::Uid::from_raw(account.uid);
         let _ = rustix::fs::fchown(&slave, Some(owner), None);
@@ -127,4 +154,19 @@ fn watch(fd: OwnedFd) -> Result<Rc<AsyncFd<OwnedFd>>, i32> {
 pub(super) fn set_size(terminal: &OwnedFd, size: TtySize) -> Result<(), i32> {
     let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(terminal, size).map_err(Errno::raw_os_error)
+}
+
+/// Gives a terminal the settings of the user's.
+fn set_modes(terminal: &OwnedFd, modes: &TtyModes) -> rustix::io::Result<()> {
+    let mut settings = rustix::termios::tcgetattr(terminal)?;
+    let speed = if modes.speed == 0 { settings.output_speed() } else { modes.speed };
+    settings.input_modes = InputModes::from_bits_retain(modes.input);
+    settings.output_modes = OutputModes::from_bits_retain(modes.output);
+    settings.control_modes = ControlModes::from_bits_retain(modes.control);
+    settings.local_modes = LocalModes::from_bits_retain(modes.local);
+    for (index, code) in CODES.into_iter().zip(&modes.codes) {
+        settings.special_codes[index] = *code;
+    }
+    settings.set_speed(speed)?;
+    rustix::termios::tcsetattr(terminal, OptionalActions::Now, &settings)
 }

@@ -32,5 +32,6 @@ pub(crate) fn exec(guest: usize, options: u8) -> Exec {
         drain_ns: None,
         wait_for_eof: false,
         window: if options & 4 == 0 { 0 } else { u64::MAX },
+        modes: None,
     }
 }

@@ -300,6 +300,7 @@ pub(crate) fn exec(argv: &[&str]) -> Exec {
         drain_ns: None,
         wait_for_eof: false,
         window: OUTPUT_WINDOW,
+        modes: None,
     }
 }
 

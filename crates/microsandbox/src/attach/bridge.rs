@@ -274,11 +274,8 @@ impl Bridge {
     fn write(&mut self) -> MicrosandboxResult<()> {
         let Some((data, _)) = &mut self.screen else { return Ok(()) };
         let piece = data.get(..WRITE_MAX).unwrap_or(data);
-        match rustix::io::write(self.terminal.output(), piece) {
-            Ok(written) => {
-                let shown = data.split_to(written.min(data.len()));
-                self.terminal.shown(&shown);
-            }
+        match self.terminal.write(piece) {
+            Ok(written) => drop(data.split_to(written.min(data.len()))),
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(error) => {
                 self.hung_up(error, "cannot write to the terminal")?;

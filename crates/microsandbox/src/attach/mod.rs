@@ -22,3 +22,4 @@ pub(crate) use keys::DetachKeys;
 pub(crate) use keys::fuzzing;
 pub use options::{AttachOptions, AttachOptionsBuilder};
 pub(crate) use terminal::Claim;
+pub use terminal::restore_terminal;

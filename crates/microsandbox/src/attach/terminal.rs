@@ -2,14 +2,48 @@
 
 use crate::attach::modes::Modes;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
-use msb_wire::TtySize;
+use msb_wire::{TtyModes, TtySize};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetwinsize,
+    tcsetattr,
+};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// There is one terminal, and one attach at a time has it.
 static TAKEN: AtomicBool = AtomicBool::new(false);
+/// What gives the terminal its settings back, while it is in raw mode. Held for moments only.
+static SAVED: Mutex<Option<Saved>> = Mutex::new(None);
+/// What takes back what the program changed on the screen. Held while something is written there.
+static UNDO: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+/// How often a signal handler looks for one of them to be free (a count). The thread that holds it
+/// may be the one that was interrupted.
+const TRIES: usize = 1000;
+/// The settings' control characters, in the order of the kernel's numbers.
+const CODES: [SpecialCodeIndex; 17] = [
+    SpecialCodeIndex::VINTR,
+    SpecialCodeIndex::VQUIT,
+    SpecialCodeIndex::VERASE,
+    SpecialCodeIndex::VKILL,
+    SpecialCodeIndex::VEOF,
+    SpecialCodeIndex::VTIME,
+    SpecialCodeIndex::VMIN,
+    SpecialCodeIndex::VSWTC,
+    SpecialCodeIndex::VSTART,
+    SpecialCodeIndex::VSTOP,
+    SpecialCodeIndex::VSUSP,
+    SpecialCodeIndex::VEOL,
+    SpecialCodeIndex::VREPRINT,
+    SpecialCodeIndex::VDISCARD,
+    SpecialCodeIndex::VWERASE,
+    SpecialCodeIndex::VLNEXT,
+    SpecialCodeIndex::VEOL2,
+];
+/// Of the local modes: the kernel's notes on pending input, and what a peer would have to do.
+const NOT_PASSED: LocalModes =
+    LocalModes::PENDIN.union(LocalModes::FLUSHO).union(LocalModes::EXTPROC);
 
 /// The right to the terminal, which has its usual settings still.
 #[derive(Debug)]
@@ -18,13 +52,65 @@ pub(crate) struct Claim(());
 /// The terminal in raw mode. Dropping this gives it the settings back that it had.
 #[derive(Debug)]
 pub(crate) struct Terminal {
-    input: OwnedFd,
-    output: OwnedFd,
-    settings: Termios,
+    input: Arc<OwnedFd>,
+    output: Arc<OwnedFd>,
     /// What the program changed on it; `None` when it is not shown there, or when what it left is
     /// what it wanted to leave.
     modes: Option<Modes>,
     claim: Claim,
+}
+
+/// What the terminal gets back.
+#[derive(Debug)]
+struct Saved {
+    input: Arc<OwnedFd>,
+    output: Arc<OwnedFd>,
+    settings: Termios,
+}
+
+impl Saved {
+    fn restore_screen(&self, undo: &[u8]) {
+        if !undo.is_empty() {
+            // As far as the terminal takes it at once: one that is stopped keeps nobody waiting.
+            let _ = rustix::io::write(&self.output, undo);
+        }
+    }
+
+    fn restore_settings(&self) {
+        // Neither waits for a terminal that is stopped nor throws away what was typed behind the
+        // detach keys. Fails only when the terminal is gone.
+        let _ = tcsetattr(&self.input, OptionalActions::Now, &self.settings);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`lock`], in a signal handler.
+fn lock_briefly<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    for _ in 0..TRIES {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(guard)) => return Some(guard.into_inner()),
+            Err(TryLockError::WouldBlock) => rustix::thread::sched_yield(),
+        }
+    }
+    None
+}
+
+/// Gives an attached terminal its settings back, for a process that is about to end.
+///
+/// An attach does this by itself however it ends. What it cannot see is a signal that ends the
+/// process at once. A program that handles such a signal calls this in its handler: it only makes
+/// system calls that a handler may make (signal-safety(7)), and does nothing without an attach.
+pub fn restore_terminal() {
+    let Some(saved) = lock_briefly(&SAVED) else { return };
+    let Some(saved) = saved.as_ref() else { return };
+    // Nothing is shown while it is held.
+    let undo = lock_briefly(&UNDO);
+    saved.restore_screen(undo.as_deref().map_or(&[], Vec::as_slice));
+    saved.restore_settings();
 }
 
 impl Claim {
@@ -48,17 +134,40 @@ impl Claim {
         (rows > 0 && cols > 0).then_some(TtySize { rows, cols })
     }
 
+    /// The terminal's settings, for the command's terminal. None when it is in raw mode already:
+    /// those are the settings of a program around this call, and not of its user.
+    pub(crate) fn modes(&self) -> Option<TtyModes> {
+        let settings = tcgetattr(std::io::stdin()).ok()?;
+        if !settings
+            .local_modes
+            .intersects(LocalModes::ICANON | LocalModes::ISIG | LocalModes::ECHO)
+        {
+            return None;
+        }
+        Some(TtyModes {
+            input: settings.input_modes.bits(),
+            output: settings.output_modes.bits(),
+            control: settings.control_modes.bits(),
+            local: settings.local_modes.difference(NOT_PASSED).bits(),
+            codes: CODES.map(|index| settings.special_codes[index]).to_vec(),
+            speed: settings.output_speed(),
+        })
+    }
+
     /// Puts the terminal into raw mode.
     pub(crate) fn raw(self) -> MicrosandboxResult<Terminal> {
         let failed = |error| Error::io("cannot use the terminal", error);
         let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
-        let input = own(stdin.as_fd(), OFlags::RDONLY)?;
-        let output = own(stdout.as_fd(), OFlags::WRONLY)?;
+        let input = Arc::new(own(stdin.as_fd(), OFlags::RDONLY)?);
+        let output = Arc::new(own(stdout.as_fd(), OFlags::WRONLY)?);
         let settings = tcgetattr(&input).map_err(failed)?;
         let mut raw = settings.clone();
         raw.make_raw();
         let modes = isatty(&output).then(Modes::default);
-        let terminal = Terminal { input, output, settings, modes, claim: self };
+        let (restored_input, restored_output) = (Arc::clone(&input), Arc::clone(&output));
+        let terminal = Terminal { input, output, modes, claim: self };
+        lock(&UNDO).clear();
+        *lock(&SAVED) = Some(Saved { input: restored_input, output: restored_output, settings });
         // Not `Flush`: what was typed ahead is for the session.
         tcsetattr(&terminal.input, OptionalActions::Now, &raw).map_err(failed)?;
         Ok(terminal)
@@ -77,7 +186,18 @@ impl Terminal {
         self.claim.size()
     }
 
-    /// Notes what was written to the output.
+    /// Writes as much as the output takes at once.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> rustix::io::Result<usize> {
+        let mut undo = lock(&UNDO);
+        let written = rustix::io::write(&self.output, bytes)?;
+        if let Some(modes) = &mut self.modes {
+            modes.shown(bytes.get(..written).unwrap_or(bytes));
+            *undo = modes.undo();
+        }
+        Ok(written)
+    }
+
+    /// Notes what was shown on another terminal.
     pub(crate) fn shown(&mut self, bytes: &[u8]) {
         if let Some(modes) = &mut self.modes {
             modes.shown(bytes);
@@ -92,6 +212,7 @@ impl Terminal {
     /// The program ended by itself: what it left is what it wanted to leave.
     pub(crate) fn keep_screen(&mut self) {
         self.modes = None;
+        lock(&UNDO).clear();
     }
 
     pub(crate) fn input(&self) -> BorrowedFd<'_> {
@@ -105,14 +226,10 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let undo = self.modes.as_ref().map(Modes::undo).unwrap_or_default();
-        if !undo.is_empty() {
-            // As far as the terminal takes it at once: one that is stopped keeps nobody waiting.
-            let _ = rustix::io::write(&self.output, &undo);
+        if let Some(saved) = lock(&SAVED).take() {
+            saved.restore_screen(&lock(&UNDO));
+            saved.restore_settings();
         }
-        // Neither waits for a terminal that is stopped nor throws away what was typed behind the
-        // detach keys. Fails only when the terminal is gone.
-        let _ = tcsetattr(&self.input, OptionalActions::Now, &self.settings);
     }
 }
 

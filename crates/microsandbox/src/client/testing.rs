@@ -97,6 +97,7 @@ pub(crate) fn request(stdin: StdinSource) -> ExecRequest {
         drain_ns: None,
         wait_for_eof: false,
         window: OUTPUT_WINDOW,
+        modes: None,
     };
     ExecRequest { exec, stdin }
 }

@@ -77,5 +77,5 @@ pub async fn attach(
     options: AttachOptions,
 ) -> Result<AttachOutcome, Error> {
     let program = program.unwrap_or_else(|| Program::Command(sandbox.own_shell().to_vec()));
-    sandbox.attach_program(program, options).await
+    sandbox.attach_program(program, options).await?.outcome().await
 }

@@ -5,7 +5,28 @@ use crate::attach::{
 };
 use crate::client::ExecCore;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
+use crate::exec::ExecControl;
 use crate::sandbox::{Program, Sandbox};
+
+/// A session that is about to have this process's terminal, made by [`Sandbox::attach_start`]. The
+/// terminal is unchanged until [`Attachment::outcome`]. Dropping this leaves the session running.
+#[derive(Debug)]
+pub struct Attachment {
+    claim: Claim,
+    session: Session,
+}
+
+impl Attachment {
+    /// Returns a handle for signals to the command, which can be used while it is attached.
+    pub fn control(&self) -> ExecControl {
+        ExecControl::new(&self.session.core)
+    }
+
+    /// Attaches the terminal, and waits as [`Sandbox::attach`] does.
+    pub async fn outcome(self) -> MicrosandboxResult<AttachOutcome> {
+        crate::attach::attach(self.claim, self.session).await
+    }
+}
 
 impl Sandbox {
     /// Runs a command on this process's terminal.
@@ -58,6 +79,16 @@ impl Sandbox {
         cmd: Option<impl Into<String>>,
         f: impl FnOnce(AttachOptionsBuilder) -> AttachOptionsBuilder,
     ) -> MicrosandboxResult<AttachOutcome> {
+        self.attach_start(cmd, f).await?.outcome().await
+    }
+
+    /// As [`Sandbox::attach_outcome`], in two steps: starts the command, which
+    /// [`Attachment::outcome`] then attaches.
+    pub async fn attach_start(
+        &self,
+        cmd: Option<impl Into<String>>,
+        f: impl FnOnce(AttachOptionsBuilder) -> AttachOptionsBuilder,
+    ) -> MicrosandboxResult<Attachment> {
         let program = match cmd {
             Some(cmd) => cmd.into().into_bytes(),
             None => self.own_shell().to_vec(),
@@ -72,7 +103,7 @@ impl Sandbox {
     /// Fails with [`ErrorKind::NoSuchSession`] when the id is not known in this sandbox, and with
     /// [`ErrorKind::NotATerminal`] when the session has no terminal.
     pub async fn attach_session(&self, session_id: impl AsRef<str>) -> MicrosandboxResult<i32> {
-        Ok(self.attach_to(session_id.as_ref(), DetachKeys::default()).await?.code())
+        Ok(self.attach_session_outcome(session_id, None).await?.code())
     }
 
     /// As [`Sandbox::attach_session`], with other keys, as
@@ -82,16 +113,17 @@ impl Sandbox {
         session_id: impl AsRef<str>,
         detach_keys: Option<&str>,
     ) -> MicrosandboxResult<AttachOutcome> {
-        let keys = detach_keys.map_or_else(|| Ok(DetachKeys::default()), str::parse)?;
-        self.attach_to(session_id.as_ref(), keys).await
+        self.attach_session_start(session_id, detach_keys).await?.outcome().await
     }
 
-    /// Takes a session up again.
-    pub(crate) async fn attach_to(
+    /// As [`Sandbox::attach_session_outcome`], in two steps, as [`Sandbox::attach_start`].
+    pub async fn attach_session_start(
         &self,
-        session_id: &str,
-        keys: DetachKeys,
-    ) -> MicrosandboxResult<AttachOutcome> {
+        session_id: impl AsRef<str>,
+        detach_keys: Option<&str>,
+    ) -> MicrosandboxResult<Attachment> {
+        let keys = detach_keys.map_or_else(|| Ok(DetachKeys::default()), str::parse)?;
+        let session_id = session_id.as_ref();
         let claim = Claim::new()?;
         // All that is kept: its program may have changed the terminal that it had, and takes for
         // granted that this one is the same.
@@ -104,7 +136,7 @@ impl Sandbox {
         let id = core.session().to_string();
         let total = before.iter().find(|session| session.id == id);
         let shown = total.map_or(0, |session| session.output_total.saturating_sub(joined.from));
-        crate::attach::attach(claim, Session { core, keys, size: None, shown }).await
+        Ok(Attachment { claim, session: Session { core, keys, size: None, shown } })
     }
 
     /// Runs a program on this process's terminal.
@@ -112,12 +144,13 @@ impl Sandbox {
         &self,
         program: Program,
         mut options: AttachOptions,
-    ) -> MicrosandboxResult<AttachOutcome> {
+    ) -> MicrosandboxResult<Attachment> {
         let claim = Claim::new()?;
         let size = claim.size();
+        options.exec.modes = claim.modes();
         options.exec.tty = size.or(options.exec.tty);
         let (request, _) = self.request_for(program, options.exec)?;
         let core = ExecCore::start(&self.connect().await?, request)?;
-        crate::attach::attach(claim, Session { core, keys: options.keys, size, shown: 0 }).await
+        Ok(Attachment { claim, session: Session { core, keys: options.keys, size, shown: 0 } })
     }
 }

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use crate::options::{Rlimit, RlimitResource};
+pub use attach::Attachment;
 pub use log_queue::{LogItem, LogNext};
 pub use request::Program;
 

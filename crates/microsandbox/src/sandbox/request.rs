@@ -98,6 +98,7 @@ fn compose(
         drain_ns: options.drain.map(|drain| nanos(drain).unwrap_or(u64::MAX)),
         wait_for_eof: options.wait_for_eof,
         window: OUTPUT_WINDOW,
+        modes: options.modes,
     };
     Ok((ExecRequest { exec, stdin: options.stdin }, settings))
 }
