@@ -29,11 +29,12 @@ pub(crate) async fn follow(
     time: Option<Duration>,
 ) -> Result<u8, Failure> {
     let control = handle.control();
+    let target = Target { control: control.clone(), owned: true };
     let stdin = match handle.take_stdin() {
         Some(sink) => StdinForwarder::start(sink).map_err(|error| read_failure(&error))?,
         None => StdinForwarder::default(),
     };
-    if let Err(failure) = pump(handle, stdin, Some(&control), signals).await {
+    if let Err(failure) = pump(handle, stdin, &target, signals).await {
         // Nobody follows the command any more. That it may have ended is fine.
         if !failure.exit_now && !failure.agent_silent {
             let _ = timeout(KILL_LIMIT, control.kill()).await;
@@ -43,10 +44,12 @@ pub(crate) async fn follow(
     exit_code(&handle.wait().await.map_err(Failure::no_exit)?, time)
 }
 
-/// Follows a command of another client: a signal or a closed output ends msb, not the command.
+/// Follows a command of another client: a second signal or a closed output ends msb, not the
+/// command.
 pub(crate) async fn watch(handle: &mut ExecHandle, signals: &mut Signals) -> Result<u8, Failure> {
+    let target = Target { control: handle.control(), owned: false };
     tokio::select! {
-        result = pump(handle, StdinForwarder::default(), None, signals) => result?,
+        result = pump(handle, StdinForwarder::default(), &target, signals) => result?,
         () = stdio::stdout_closed() => return Err(Failure::by_signal(SIGPIPE)),
     }
     exit_code(&handle.wait().await.map_err(Failure::no_exit)?, None)
@@ -75,7 +78,7 @@ pub(crate) fn exit_code(status: &ExitStatus, time: Option<Duration>) -> Result<u
 async fn pump(
     handle: &mut ExecHandle,
     mut stdin: StdinForwarder,
-    control: Option<&ExecControl>,
+    target: &Target,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let mut outputs = Outputs::open()?;
@@ -87,7 +90,7 @@ async fn pump(
         tokio::select! {
             biased;
             action = signals.next() => {
-                act(action, control)?;
+                target.act(action)?;
                 if let SignalAction::Kill(_) = action {
                     killed = Some(Killed::now());
                 }
@@ -107,10 +110,7 @@ async fn pump(
                 }
             }
             () = overdue(&mut killed), if !outputs.is_writing() => {
-                return Err(Failure::agent_silent(
-                    "the connection to the sandbox was lost: the agent did not answer the kill \
-                     request; the command's exit status is unknown",
-                ));
+                return Err(no_answer());
             }
         }
     }
@@ -118,7 +118,7 @@ async fn pump(
 
 /// A command that was killed and has not ended yet.
 #[derive(Debug)]
-struct Killed {
+pub(crate) struct Killed {
     due: Instant,
     confirmed: bool,
     /// Bytes of output since the kill.
@@ -126,7 +126,7 @@ struct Killed {
 }
 
 impl Killed {
-    fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Killed { due: Instant::now() + END_LIMIT, confirmed: false, output: 0 }
     }
 
@@ -137,7 +137,7 @@ impl Killed {
 }
 
 /// Waits until the end of a killed command is overdue; forever if none was killed.
-async fn overdue(killed: &mut Option<Killed>) {
+pub(crate) async fn overdue(killed: &mut Option<Killed>) {
     let Some(killed) = killed else { return pending().await };
     sleep_until(killed.due).await;
     if !killed.confirmed {
@@ -151,32 +151,53 @@ fn read_failure(error: &io::Error) -> Failure {
     Failure::new(format!("cannot read standard input: {error}"))
 }
 
-fn act(action: SignalAction, control: Option<&ExecControl>) -> Result<(), Failure> {
-    let Some(control) = control.cloned() else {
-        return Err(Failure::by_signal(action.signal()));
-    };
-    let kill = match action {
-        SignalAction::Exit(signal) => return Err(Failure::exit_now(signal)),
-        SignalAction::Forward(_) => false,
-        SignalAction::Kill(_) => true,
-    };
-    // In a task, since the output goes on while the agent answers.
-    tokio::spawn(async move {
-        let result = match kill {
-            true => control.kill().await,
-            false => control.signal(action.signal()).await,
+/// The failure of a kill that the agent does not answer.
+pub(crate) fn no_answer() -> Failure {
+    Failure::agent_silent(
+        "the connection to the sandbox was lost: the agent did not answer the kill request; the \
+         command's exit status is unknown",
+    )
+}
+
+/// The command that gets the signals.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) control: ExecControl,
+    /// Whether msb started it: it then ends with msb. Another client's is never killed.
+    pub(crate) owned: bool,
+}
+
+impl Target {
+    /// Does what a signal asks for. A failure ends msb.
+    pub(crate) fn act(&self, action: SignalAction) -> Result<(), Failure> {
+        let kill = match action {
+            SignalAction::Exit(signal) => return Err(Failure::exit_now(signal)),
+            SignalAction::Kill(signal) if !self.owned => return Err(Failure::by_signal(signal)),
+            SignalAction::Pass(_) | SignalAction::Forward(_) => false,
+            SignalAction::Kill(_) => true,
         };
-        match result {
-            // The command ended just now, or the end of the stream will tell.
-            Err(error)
-                if !matches!(error.kind(), ErrorKind::NoSuchProcess | ErrorKind::StreamLost) =>
-            {
-                stdio::report(&format!("cannot signal the command: {error}"));
+        let control = self.control.clone();
+        // In a task, since the output goes on while the agent answers. Tasks begin in their order.
+        tokio::spawn(async move {
+            let result = match kill {
+                true => control.kill().await,
+                false => control.signal(action.signal()).await,
+            };
+            match result {
+                // The command ended just now, or the end of the stream will tell.
+                Err(error)
+                    if !matches!(
+                        error.kind(),
+                        ErrorKind::NoSuchProcess | ErrorKind::StreamLost
+                    ) =>
+                {
+                    stdio::report(&format!("cannot signal the command: {error}"));
+                }
+                _ => {}
             }
-            _ => {}
-        }
-    });
-    Ok(())
+        });
+        Ok(())
+    }
 }
 
 /// Waits until a background command has started.

@@ -3,9 +3,11 @@
 use crate::args::SessionOptions;
 use crate::exec::{ExecRequest, Outcome, configure};
 use crate::failure::Failure;
-use crate::signals::Signals;
-use crate::stream;
-use microsandbox::{AttachOptionsBuilder, AttachOutcome, MicrosandboxResult, Sandbox};
+use crate::signals::{SignalAction, Signals};
+use crate::stream::{self, Killed, Target};
+use crate::sys;
+use microsandbox::{AttachOptionsBuilder, Attachment, Sandbox};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
@@ -47,7 +49,8 @@ pub(crate) async fn run(
             None => builder,
         }
     };
-    wait(sandbox.attach_outcome(program, configure), time, signals).await
+    let attach = signals.starting(sandbox.attach_start(program, configure)).await??;
+    wait(attach, true, time, signals).await
 }
 
 /// Attaches this terminal to a session.
@@ -58,19 +61,55 @@ pub(crate) async fn reattach(
     signals: &mut Signals,
 ) -> Result<Outcome, Failure> {
     require()?;
-    wait(sandbox.attach_session_outcome(session_id, detach_keys), None, signals).await
+    let attach = sandbox.attach_session_start(session_id, detach_keys);
+    let attach = signals.starting(attach).await??;
+    wait(attach, false, None, signals).await
 }
 
-/// Waits for the end of an attach. A signal cancels it, which restores the terminal; the command
-/// runs on.
+/// Waits for the end of an attach, and passes signals on meanwhile. However this ends, the terminal
+/// gets its settings back.
 async fn wait(
-    attach: impl Future<Output = MicrosandboxResult<AttachOutcome>>,
+    attach: Attachment,
+    owned: bool,
     time: Option<Duration>,
     signals: &mut Signals,
 ) -> Result<Outcome, Failure> {
-    let outcome = signals.interrupt(attach).await?.map_err(Failure::no_exit)?;
+    sys::restore_terminal_on_faults();
+    let target = Target { control: attach.control(), owned };
+    let mut attached = std::pin::pin!(attach.outcome());
+    let mut killed = None;
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            outcome = &mut attached => break outcome.map_err(Failure::no_exit)?,
+            action = signals.next() => match action {
+                // The library tells the command's terminal its size.
+                SignalAction::Pass(libc::SIGWINCH) => {}
+                // Nobody asked for the command's end: its terminal has gone.
+                SignalAction::Forward(signal) | SignalAction::Kill(signal)
+                    if signal == libc::SIGHUP && is_hung_up() =>
+                {
+                    return Err(Failure::by_signal(signal));
+                }
+                action => {
+                    target.act(action)?;
+                    if let SignalAction::Kill(_) = action {
+                        killed = Some(Killed::now());
+                    }
+                }
+            },
+            () = stream::overdue(&mut killed) => return Err(stream::no_answer()),
+        }
+    };
     match outcome.status {
         Some(status) => stream::exit_code(&status, time).map(Outcome::Exited),
         None => Ok(Outcome::Running(outcome.session_id)),
     }
+}
+
+/// Whether the terminal has gone.
+fn is_hung_up() -> bool {
+    let input = std::io::stdin();
+    let mut watched = [PollFd::new(&input, PollFlags::empty())];
+    poll(&mut watched, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }

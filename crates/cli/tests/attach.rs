@@ -51,20 +51,29 @@ fn h2_detached_command_can_be_reattached() {
 }
 
 #[test]
-fn h1_signal_restores_terminal_and_command_runs_on() {
+fn h1_signal_ends_command_and_restores_terminal() {
     let msb = Msb::with_sandbox();
-    let script = "printf '\\033[?1049h'; echo ready; read line; exit 4";
-    let exec = ["exec", "-t", "w", "--", "sh", "-c", script];
-    for (number, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
-        let mut pty = Pty::new(&msb, &exec);
+    let script = "printf '\\033[?1049h'; echo ready; exec sleep 600";
+    for (number, code) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::QUIT, 131)] {
+        let mut pty = Pty::new(&msb, &["exec", "-t", "w", "--", "sh", "-c", script]);
         pty.expect("ready");
         signal(&pty.child, number);
         pty.expect("\x1b[?1049l");
         assert_eq!(pty.wait().0, code);
-        let mut pty = Pty::new(&msb, &["attach", "w", &running_session(&msb)]);
-        pty.type_in("\r");
-        assert_eq!(pty.wait().0, 4);
     }
+}
+
+#[test]
+fn h2_terminal_that_hangs_up_leaves_command_running() {
+    let msb = Msb::with_sandbox();
+    let script = "echo ready; read line; exit 4";
+    let mut pty = Pty::controlling(&msb, &["exec", "-t", "w", "--", "sh", "-c", script]);
+    pty.expect("ready");
+    // The kernel sends SIGHUP.
+    pty.hang_up();
+    let mut pty = Pty::new(&msb, &["attach", "w", &running_session(&msb)]);
+    pty.type_in("\r");
+    assert_eq!(pty.wait().0, 4);
 }
 
 #[test]

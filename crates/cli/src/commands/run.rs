@@ -12,11 +12,11 @@ use std::time::SystemTime;
 
 /// Runs a command in a running sandbox.
 pub(crate) async fn exec(args: Exec, quiet: bool) -> Result<u8, Failure> {
+    let mut signals = Signals::handle()?;
     let context = ExecContext::new(args.process)?;
     let detach = args.session.detach;
     let request = ExecRequest::new(args.command, context, args.session)?;
     terminal::check(&request.options)?;
-    let mut signals = Signals::handle()?;
     let sandbox = signals.interrupt(Sandbox::get(&args.name)).await??;
     let outcome = session(&sandbox, request, &mut signals).await?;
     match &outcome {
@@ -32,13 +32,13 @@ pub(crate) async fn exec(args: Exec, quiet: bool) -> Result<u8, Failure> {
 
 /// Runs a command in a new sandbox.
 pub(crate) async fn run(args: Run, quiet: bool) -> Result<u8, Failure> {
+    let mut signals = Signals::handle()?;
     let SessionOptions { detach, tty, .. } = args.session;
     let mut request = ExecRequest::new(args.command, ExecContext::default(), args.session)?;
     terminal::check(&request.options)?;
     let name = sandbox::name_or_random(args.name, "run")?;
     let bar = ImageBar::new(quiet);
     let builder = sandbox::builder(&name, &args.image, args.sandbox, args.process, &bar)?;
-    let mut signals = Signals::handle()?;
     // A session that can be detached from must outlive this process.
     let outlives = detach || tty;
     let creating = create(builder.detached(outlives), outlives, &mut signals, &bar);
@@ -70,7 +70,7 @@ async fn session(
     if tty && !detach {
         return terminal::run(sandbox, request, signals).await;
     }
-    let mut handle = signals.interrupt(exec::start(sandbox, request)).await??;
+    let mut handle = signals.starting(exec::start(sandbox, request)).await??;
     if detach {
         stream::wait_started(&mut handle, signals).await?;
         return Ok(Outcome::Running(handle.id()));
@@ -157,10 +157,15 @@ async fn create(
                 (Err(_), Some(signal)) => return Err(Failure::by_signal(signal)),
             },
             action = signals.next() => match action {
-                SignalAction::Forward(signal) if bar.is_pulling() => {
+                action if !action.cancels() => signals.keep(action),
+                SignalAction::Pass(signal) | SignalAction::Forward(signal)
+                    if bar.is_pulling() =>
+                {
                     return Err(Failure::exit_now(signal));
                 }
-                SignalAction::Forward(signal) => signalled = Some(signal),
+                SignalAction::Pass(signal) | SignalAction::Forward(signal) => {
+                    signalled = Some(signal);
+                }
                 SignalAction::Kill(_) if outlives => {}
                 // An attached sandbox ends with this process.
                 SignalAction::Kill(signal) | SignalAction::Exit(signal) => {

@@ -204,6 +204,13 @@ pub(crate) fn wait(child: Child) -> Outcome {
     outcome(child.wait_with_output().unwrap())
 }
 
+/// Sends a signal, also a real-time one, to a call.
+pub(crate) fn signal_number(child: &Child, number: i32) {
+    let pid = i32::try_from(child.id()).unwrap();
+    // SAFETY: touches no memory; the child was not waited for, so its id is its own.
+    assert_eq!(unsafe { libc::kill(pid, number) }, 0);
+}
+
 /// Sends a signal to a call.
 pub(crate) fn signal(child: &Child, signal: rustix::process::Signal) {
     rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();

@@ -2,6 +2,7 @@
 
 use super::{Msb, shell_code};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Termios, tcgetattr};
 use std::fs::File;
@@ -25,6 +26,7 @@ pub(crate) struct Pty {
     master: File,
     slave: OwnedFd,
     before: Termios,
+    flags: OFlags,
     seen: Vec<u8>,
 }
 
@@ -44,7 +46,14 @@ impl Pty {
     /// With standard error on the terminal too, or in a pipe.
     pub(crate) fn of(command: &mut Command, stderr_too: bool) -> Pty {
         let (master, slave) = open();
+        Pty::on((master, slave), command, stderr_too)
+    }
+
+    /// On a terminal with settings of its own.
+    pub(crate) fn on(pair: (File, OwnedFd), command: &mut Command, stderr_too: bool) -> Pty {
+        let (master, slave) = pair;
         let before = tcgetattr(&slave).unwrap();
+        let flags = fcntl_getfl(&slave).unwrap();
         command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap());
         match stderr_too {
             true => command.stderr(slave.try_clone().unwrap()),
@@ -53,7 +62,7 @@ impl Pty {
         let child = command.spawn().unwrap();
         // Closes this process's copies of the terminal.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Pty { child, master, slave, before, seen: Vec::new() }
+        Pty { child, master, slave, before, flags, seen: Vec::new() }
     }
 
     pub(crate) fn type_in(&mut self, text: &str) {
@@ -87,6 +96,12 @@ impl Pty {
         }
     }
 
+    /// Closes the terminal and waits for the end of the call.
+    pub(crate) fn hang_up(mut self) {
+        drop((self.master, self.slave));
+        self.child.wait().unwrap();
+    }
+
     /// Returns the exit code and the rest of what the terminal shows.
     pub(crate) fn wait_and_read(mut self) -> (i32, String) {
         let code = shell_code(self.child.wait().unwrap());
@@ -102,6 +117,7 @@ impl Pty {
         let code = shell_code(self.child.wait().unwrap());
         let after = tcgetattr(&self.slave).unwrap();
         assert_eq!(format!("{after:?}"), format!("{:?}", self.before));
+        assert_eq!(fcntl_getfl(&self.slave).unwrap(), self.flags);
         (code, errors)
     }
 }
