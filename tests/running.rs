@@ -124,6 +124,28 @@ fn a8_directory_and_user_come_from_the_command_else_the_sandbox() {
 }
 
 #[test]
+fn a8_every_user_may_open_its_streams_and_low_ports() {
+    let open = "cat /dev/stdin; echo out > /dev/stdout; echo err > /dev/stderr; \
+                timeout 1 nc -l -p 80 < /dev/null 2>&1";
+    let run = |user: &str, script: &str| {
+        let options = |o: microsandbox::ExecOptionsBuilder| o.user(user).stdin_bytes("in\n");
+        let output = block_on(shared().shell_with(script, options)).unwrap();
+        (output.stdout().unwrap(), output.stderr().unwrap())
+    };
+    let expected = ("in\nout\n".to_owned(), "err\n".to_owned());
+    for user in ["root", "me", "7:8"] {
+        assert_eq!(run(user, open), expected, "{user}");
+    }
+    assert_eq!(run("root", &format!("su me -s /bin/sh -c '{open}'")), expected);
+    // On a terminal, all of it comes from there.
+    let options = |o: microsandbox::ExecOptionsBuilder| o.user("me").tty(true).stdin_pipe();
+    let script =
+        "echo out > /dev/stdout; echo err > /dev/stderr; stty -a < /dev/stdin | grep -c ^isig";
+    let output = block_on(shared().shell_with(script, options)).unwrap();
+    assert_eq!(output.stdout().unwrap(), "out\r\nerr\r\n1\r\n");
+}
+
+#[test]
 fn a9_limits_hold_in_the_command() {
     let options = |o: microsandbox::ExecOptionsBuilder| {
         o.rlimit(RlimitResource::Nofile, 123).rlimit_range(RlimitResource::Core, 0, 1024)

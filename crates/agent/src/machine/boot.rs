@@ -49,6 +49,8 @@ pub fn prepare(settings: &Settings) -> Result<(), String> {
     mounts::mount_root(settings.restricted, settings.shm_bytes)
         .map_err(|error| error.to_string())?;
     sys::loopback_up().map_err(|error| format!("cannot enable the loopback interface: {error}"))?;
+    // Every user may listen on every port, as in a container. Fails on kernels without IPv4.
+    let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
     sys::limit_descriptors();
     if let Some(name) = &settings.hostname {
         let name = name.clone().into_vec();
