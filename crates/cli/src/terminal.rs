@@ -8,14 +8,22 @@ use crate::stream::{self, Killed, Target};
 use crate::sys;
 use microsandbox::{AttachOptionsBuilder, Attachment, Sandbox};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 /// Fails, before anything is created, if standard input is not a terminal.
 pub(crate) fn require() -> Result<(), Failure> {
-    if std::io::stdin().is_terminal() {
-        return Ok(());
+    let input = std::io::stdin();
+    if input.is_terminal() {
+        // Changes nothing, but the kernel stops a process in the background here, until it is in
+        // the foreground. Threads of the library block the signal and would change the settings of
+        // the terminal that a shell is using.
+        let settings = tcgetattr(&input);
+        return settings
+            .and_then(|settings| tcsetattr(&input, OptionalActions::Now, &settings))
+            .map_err(|errno| Failure::new(format!("cannot use the terminal: {errno}")));
     }
     Err(Failure::new(
         "cannot attach: standard input is not a terminal, as attach and -t require; use exec -i",

@@ -5,6 +5,7 @@
 mod support;
 
 use rustix::process::Signal;
+use std::process::Command;
 use support::pty::Pty;
 use support::{Msb, image, running_session, signal};
 
@@ -193,4 +194,19 @@ fn spinner_is_shown_on_a_terminal_only() {
     let mut command = msb.command(&["run", image(), "echo", "hi"]);
     let output = command.env("MSB_RUNNER", &slow).output().unwrap();
     assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"hi\n"[..], &b""[..]));
+}
+
+#[test]
+fn h1_background_job_does_not_touch_the_terminal() {
+    let msb = Msb::with_sandbox();
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "--wait", "sh", "-mc"]);
+    let jobs = "\"$0\" exec -t w echo shown & wait $!; echo stopped $?; stty -a; fg";
+    command.arg(jobs).arg(support::binary());
+    msb.set_environment(&mut command);
+    let mut pty = Pty::of(&mut command, true);
+    pty.expect("stopped 1");
+    pty.expect(" icanon");
+    pty.expect("shown");
+    assert_eq!(pty.wait().0, 0);
 }
