@@ -4,7 +4,7 @@ use crate::drivers::{cache_of, drivers};
 use crate::inherited::Inherited;
 use crate::namespaces::{Side, enter};
 use crate::process::{is_root, runtime, start_trace};
-use crate::{cleanup, image, run, sys, vmm};
+use crate::{cleanup, image, run, sys, terminal, vmm};
 use clap::{Parser, Subcommand};
 use msb_driver::Users;
 use msb_state::{DriverReport, HostReport, SandboxDir, WallReport};
@@ -74,6 +74,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<OsString>,
     },
+    /// Restore a terminal when the program that has attached it ends.
+    Terminal,
     /// Run a program that is killed when its parent ends.
     Bound {
         /// The parent's process id.
@@ -95,6 +97,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Task::ImageUnpack { range } => image::unpack(range),
         Task::Vmm(arguments) => vmm::run(arguments),
         Task::Jail { command } => Err(msb_jail::launch(&command).to_string()),
+        Task::Terminal => terminal::guard(),
         Task::Bound { parent, command } => bound(parent, &command),
     };
     conclude(result)

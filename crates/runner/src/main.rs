@@ -34,6 +34,7 @@ mod signals;
 mod supervise;
 #[allow(unsafe_code, reason = "system calls that have no safe wrapper")]
 mod sys;
+mod terminal;
 mod upper;
 mod users;
 mod vmm;

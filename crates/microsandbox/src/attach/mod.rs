@@ -10,6 +10,7 @@
 //! a new window size by looking, ten times a second.
 
 mod bridge;
+mod guard;
 mod keys;
 mod modes;
 mod options;

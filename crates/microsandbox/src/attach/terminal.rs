@@ -1,5 +1,6 @@
 //! The host's terminal: standard input, and whatever standard output is.
 
+use crate::attach::guard::Guard;
 use crate::attach::modes::Modes;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use msb_wire::{TtyModes, TtySize};
@@ -57,6 +58,8 @@ pub(crate) struct Terminal {
     /// What the program changed on it; `None` when it is not shown there, or when what it left is
     /// what it wanted to leave.
     modes: Option<Modes>,
+    /// None when it cannot be had.
+    guard: Option<Guard>,
     claim: Claim,
 }
 
@@ -160,12 +163,15 @@ impl Claim {
         let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
         let input = Arc::new(own(stdin.as_fd(), OFlags::RDONLY)?);
         let output = Arc::new(own(stdout.as_fd(), OFlags::WRONLY)?);
+        let guard = Guard::start(input.as_fd(), output.as_fd());
+        let guard =
+            guard.inspect_err(|error| tracing::debug!(%error, "nothing guards the terminal")).ok();
         let settings = tcgetattr(&input).map_err(failed)?;
         let mut raw = settings.clone();
         raw.make_raw();
         let modes = isatty(&output).then(Modes::default);
         let (restored_input, restored_output) = (Arc::clone(&input), Arc::clone(&output));
-        let terminal = Terminal { input, output, modes, claim: self };
+        let terminal = Terminal { input, output, modes, guard, claim: self };
         lock(&UNDO).clear();
         *lock(&SAVED) = Some(Saved { input: restored_input, output: restored_output, settings });
         // Not `Flush`: what was typed ahead is for the session.
@@ -192,7 +198,11 @@ impl Terminal {
         let written = rustix::io::write(&self.output, bytes)?;
         if let Some(modes) = &mut self.modes {
             modes.shown(bytes.get(..written).unwrap_or(bytes));
-            *undo = modes.undo();
+            let needed = modes.undo();
+            if *undo != needed {
+                self.guard.iter().for_each(|guard| guard.tell(&needed));
+                *undo = needed;
+            }
         }
         Ok(written)
     }
