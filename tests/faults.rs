@@ -195,6 +195,7 @@ fn exec(argv: &[&str], stdin: StdinMode) -> Exec {
         user: None,
         stdin,
         tty: None,
+        modes: None,
         timeout_ns: None,
         rlimits: Vec::new(),
         drain_ns: None,
