@@ -1,5 +1,6 @@
 //! Errors of operations on images.
 
+use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
@@ -80,9 +81,12 @@ impl Error {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
         );
         let kind = if full { ErrorKind::NoSpace } else { ErrorKind::Io };
+        let limited = error.kind() == io::ErrorKind::FileTooLarge
+            && getrlimit(Resource::Fsize).current.is_some();
+        let hint = limited.then(|| "raise the limit on the size of files (ulimit -f)".to_owned());
         let os_error = error.raw_os_error();
         let text = format!("cannot {action} {}: {error}", path.display());
-        Error { os_error, ..Error::new(kind, text) }
+        Error { os_error, hint, ..Error::new(kind, text) }
     }
 
     /// Adds the remedy.

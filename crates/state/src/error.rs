@@ -1,6 +1,7 @@
 //! The errors of this crate.
 
 use crate::name::{InvalidName, Name};
+use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -61,7 +62,7 @@ pub enum Error {
     )]
     StillRemoving(Name, Duration),
     /// A system call failed.
-    #[error("cannot {action} {}: {error}", path.display())]
+    #[error("cannot {action} {}: {error}{}", path.display(), remedy_of(error))]
     Io {
         /// The action, as a verb.
         action: &'static str,
@@ -130,6 +131,16 @@ impl Error {
     }
 }
 
+/// Returns the remedy for a file beyond a limit of this process, to be appended to the error.
+fn remedy_of(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::FileTooLarge if getrlimit(Resource::Fsize).current.is_some() => {
+            "; raise the limit on the size of files (ulimit -f)"
+        }
+        _ => "",
+    }
+}
+
 /// Why a sandbox could not be started, as the runner reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}{}", hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default())]
@@ -180,7 +191,9 @@ impl Failure {
 
     /// Creates a boot failure from a failed system call.
     pub fn boot_io(action: &str, path: &Path, error: impl Into<io::Error>) -> Self {
-        Failure::boot(format!("cannot {action} {}: {}", path.display(), error.into()))
+        let error = error.into();
+        let text = format!("cannot {action} {}: {error}", path.display());
+        Failure::boot(format!("{text}{}", remedy_of(&error)))
     }
 
     /// Adds the remedy.

@@ -5,7 +5,7 @@ use crate::probe::{clear_leftover, find};
 use crate::root::{Hosts, prepare};
 use crate::runtime::{CALL_LIMIT, last_error};
 use crate::settings::Settings;
-use crate::spec::{AGENT, Container as Description, bounds, counts_apart};
+use crate::spec::{AGENT, Container as Description, bounds, counts_apart, save};
 use crate::stage::wants_user_namespace;
 use crate::sweep::{Leftovers, sweep};
 use command_fds::{CommandFdExt, FdMapping};
@@ -13,7 +13,8 @@ use msb_driver::{
     BoxFuture, ChildExit, Driver, Exit, KillOnDrop, Machine, MachineSpec, Users, kill, watch,
 };
 use msb_state::{
-    Bounds, Failure, Isolation, Probe, Protection, SandboxConfig, SandboxDir, bind_in, remove_tree,
+    Bounds, Failure, FailureKind, Isolation, Probe, Protection, SandboxConfig, SandboxDir, bind_in,
+    remove_tree,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs;
@@ -54,11 +55,7 @@ impl ContainerDriver {
         let (controllers, apart) = (Controllers::of(spec.users), counts_apart());
         let (bounds, missing) = bounds(&spec.config, spec.users, controllers, apart)?;
         let protection = Protection { jailed: spec.users != Users::Host, missing, bounds };
-        self.describe(spec, group.is_some(), controllers, bounds)?
-            .save(bundle.join("config.json"))
-            .map_err(|error| {
-                Failure::boot(format!("cannot write {}: {error}", bundle.display()))
-            })?;
+        save(&self.describe(spec, group.is_some(), controllers, bounds)?, &bundle)?;
 
         let (lifeline_agent, lifeline) = pipe_with(PipeFlags::CLOEXEC)
             .map_err(|error| Failure::boot_io("make a pipe for", &run, error))?;
@@ -215,8 +212,11 @@ impl Driver for ContainerDriver {
             match find(&self.settings, fresh).await {
                 Ok(runtime) => Probe::Usable(runtime.program.display().to_string()),
                 Err(failure) => Probe::Unusable {
+                    remedy: match failure.kind {
+                        FailureKind::NoDriver => Some("install one: apt-get install runc".into()),
+                        _ => failure.hint,
+                    },
                     reason: failure.message,
-                    remedy: Some("install one: apt-get install runc".to_owned()),
                 },
             }
         })

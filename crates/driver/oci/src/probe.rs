@@ -3,7 +3,7 @@
 use crate::cgroup;
 use crate::runtime::{CALL_LIMIT, NAMES, Runtime, last_error};
 use crate::settings::Settings;
-use crate::spec::{AGENT, Container, bounds, counts_apart};
+use crate::spec::{AGENT, Container, bounds, counts_apart, save};
 use crate::stage::{Stage, take_slot, wants_user_namespace};
 use crate::sweep::{Leftovers, sweep};
 use msb_driver::{KillOnDrop, Users};
@@ -36,6 +36,9 @@ struct ProbeRecord {
     boot: String,
     users: String,
     at_ms: u64,
+    /// Resource limits of the process, which a runtime inherits.
+    #[serde(default)]
+    limits: String,
     error: Option<String>,
 }
 
@@ -49,15 +52,40 @@ impl ProbeRecord {
             boot: boot.trim().to_owned(),
             users: users_key(settings),
             at_ms: now_ms(),
+            limits: fs::read_to_string("/proc/self/limits")?,
             error: None,
         })
     }
 
     fn holds_for(&self, now: &ProbeRecord) -> bool {
-        let fresh = self.error.is_none() || now.at_ms.saturating_sub(self.at_ms) < FAILURE_HOLDS_MS;
+        // A failure may be due to the limits of the process that probed.
+        let fresh = self.error.is_none()
+            || (self.limits == now.limits
+                && now.at_ms.saturating_sub(self.at_ms) < FAILURE_HOLDS_MS);
         let same = (&self.program, self.modified, &self.boot, &self.users)
             == (&now.program, now.modified, &now.boot, &now.users);
         fresh && same
+    }
+}
+
+/// Why a probe did not succeed.
+#[derive(Debug)]
+enum ProbeError {
+    /// The runtime does not work here.
+    Runtime(String),
+    /// It could not be tried. Never cached.
+    Host(Failure),
+}
+
+impl From<String> for ProbeError {
+    fn from(why: String) -> ProbeError {
+        ProbeError::Runtime(why)
+    }
+}
+
+impl From<Failure> for ProbeError {
+    fn from(failure: Failure) -> ProbeError {
+        ProbeError::Host(failure)
     }
 }
 
@@ -75,7 +103,10 @@ pub(crate) async fn find(settings: &Settings, fresh: bool) -> Result<Runtime, Fa
     for runtime in Runtime::candidates() {
         match check(&runtime, settings, fresh).await {
             Ok(()) => return Ok(runtime),
-            Err(error) => errors.push(format!("{}: {error}", runtime.program.display())),
+            Err(ProbeError::Runtime(why)) => {
+                errors.push(format!("{}: {why}", runtime.program.display()));
+            }
+            Err(ProbeError::Host(failure)) => return Err(failure),
         }
     }
     if errors.is_empty() {
@@ -97,13 +128,13 @@ pub(crate) async fn clear_leftover(settings: &Settings) {
 }
 
 /// Returns whether a runtime works here, from the cache or by a probe.
-async fn check(runtime: &Runtime, settings: &Settings, fresh: bool) -> Result<(), String> {
+async fn check(runtime: &Runtime, settings: &Settings, fresh: bool) -> Result<(), ProbeError> {
     let mut record = ProbeRecord::new(runtime, settings).map_err(|error| error.to_string())?;
     check_trusted(&runtime.program).map_err(|error| error.to_string())?;
     let cache = settings.cache.join("oci-runtimes.json");
     let cached = || {
         let known = known(&cache).into_iter().find(|known| known.holds_for(&record))?;
-        Some(known.error.map_or(Ok(()), Err))
+        Some(known.error.map_or(Ok(()), |why| Err(ProbeError::Runtime(why))))
     };
     if !fresh && let Some(result) = cached() {
         return result;
@@ -113,7 +144,11 @@ async fn check(runtime: &Runtime, settings: &Settings, fresh: bool) -> Result<()
     if !fresh && let Some(result) = cached() {
         return result;
     }
-    record.error = probe(runtime, settings, &dir).await.err();
+    record.error = match probe(runtime, settings, &dir).await {
+        Ok(()) => None,
+        Err(ProbeError::Runtime(why)) => Some(why),
+        Err(error) => return Err(error),
+    };
     let mut known = known(&cache);
     known.retain(|known| known.program != record.program);
     known.push(record.clone());
@@ -121,7 +156,7 @@ async fn check(runtime: &Runtime, settings: &Settings, fresh: bool) -> Result<()
     if let Ok(bytes) = serde_json::to_vec(&known) {
         let _ = write_atomically(&cache, &bytes);
     }
-    record.error.map_or(Ok(()), Err)
+    record.error.map_or(Ok(()), |why| Err(ProbeError::Runtime(why)))
 }
 
 /// Returns the cached results.
@@ -130,19 +165,23 @@ fn known(cache: &Path) -> Vec<ProbeRecord> {
 }
 
 /// Runs the agent, which prints its version, in a container like that of a sandbox.
-async fn probe(runtime: &Runtime, settings: &Settings, dir: &ProbeDir) -> Result<(), String> {
+async fn probe(runtime: &Runtime, settings: &Settings, dir: &ProbeDir) -> Result<(), ProbeError> {
     dir.clear(settings).await?;
     let result = run_in_root(runtime, settings, dir).await;
-    result.and(dir.clear(settings).await)
+    result.and(Ok(dir.clear(settings).await?))
 }
 
-async fn run_in_root(runtime: &Runtime, settings: &Settings, dir: &ProbeDir) -> Result<(), String> {
+async fn run_in_root(
+    runtime: &Runtime,
+    settings: &Settings,
+    dir: &ProbeDir,
+) -> Result<(), ProbeError> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let rootfs = dir.dir.path().join("rootfs");
     create_private_dir(&rootfs).map_err(|error| text(&error))?;
     let root = ProbeRoot::mount(settings, rootfs).map_err(|error| text(&error))?;
     let result = run(runtime, settings, &dir.leftovers(), &root).await;
-    result.and(root.unmount().map_err(|error| text(&error)))
+    result.and(Ok(root.unmount().map_err(|error| text(&error))?))
 }
 
 async fn run(
@@ -150,10 +189,10 @@ async fn run(
     settings: &Settings,
     leftovers: &Leftovers<'_>,
     shown: &ProbeRoot,
-) -> Result<(), String> {
+) -> Result<(), ProbeError> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let Leftovers { id, root, log, .. } = leftovers;
-    let directory = root.parent().ok_or("the probe has no directory")?;
+    let directory = root.parent().ok_or_else(|| "the probe has no directory".to_owned())?;
     leftovers.record(runtime).map_err(|error| text(&error))?;
     let name = "trial".parse().map_err(|error| text(&error))?;
     let config = SandboxConfig::new(name, shown.rootfs.as_path());
@@ -172,7 +211,7 @@ async fn run(
         cgroup: shown.users.runner_is_root().then(|| format!("/{}", cgroup::name(id))),
     };
     let spec = container.spec().map_err(|error| text(&error))?;
-    spec.save(directory.join("config.json")).map_err(|error| text(&error))?;
+    save(&spec, directory)?;
     let stderr = directory.join("stderr");
     let mut command = runtime.command(&settings.launcher, root, log);
     command.arg("run").arg("--bundle").arg(directory).arg(id);
@@ -187,7 +226,8 @@ async fn run(
         .or_else(|| fs::read_to_string(&stderr).ok().filter(|text| !text.trim().is_empty()))
         .unwrap_or_else(|| status.to_string())
         .trim()
-        .to_owned())
+        .to_owned()
+        .into())
 }
 
 /// The users and the root of a probe's container, as a sandbox has them.
@@ -287,12 +327,16 @@ mod tests {
             boot: "b".into(),
             users: "Host".into(),
             at_ms,
+            limits: "l".into(),
             error: error.map(str::to_owned),
         }
     }
 
     #[test]
     fn success_is_cached_for_the_boot_failure_for_a_minute() {
+        let mut limited = record(Some("no file"), 990_000);
+        limited.limits = "less".into();
+        assert!(!limited.holds_for(&record(None, 1_000_000)));
         let later = record(None, 1_000_000);
         assert!(record(None, 0).holds_for(&later));
         assert!(!record(Some("broken"), 0).holds_for(&later));

@@ -60,6 +60,15 @@ const MASKED: [&str; 12] = [
 const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// Writes a configuration into a bundle.
+pub(crate) fn save(spec: &Spec, bundle: &Path) -> Result<(), Failure> {
+    let path = bundle.join("config.json");
+    // The error of `Spec::save` does not say what failed.
+    let bytes = serde_json::to_vec(spec)
+        .map_err(|error| Failure::boot_io("write", &path, std::io::Error::from(error)))?;
+    std::fs::write(&path, bytes).map_err(|error| Failure::boot_io("write", &path, error))
+}
+
 /// What a container is created from.
 #[derive(Debug)]
 pub(crate) struct Container<'a> {
