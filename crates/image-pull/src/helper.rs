@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -57,9 +56,7 @@ impl Helper {
         directories: Vec<String>,
         on_progress: impl FnMut(u32, u64),
     ) -> Result<Unpacked> {
-        let failed = |error| Error::io("create directory", into, error);
-        fs::create_dir_all(into).map_err(failed)?;
-        fs::set_permissions(into, fs::Permissions::from_mode(0o755)).map_err(failed)?;
+        fs::create_dir_all(into).map_err(|error| Error::io("create directory", into, error))?;
         self.run(&Job::Unpack { layers, into: into.to_path_buf(), directories }, on_progress)
     }
 
@@ -173,6 +170,7 @@ fn execute(job: Job, owners: Owners) -> Result<Unpacked> {
                     send(&Reply::Progress(u32::try_from(layer).unwrap_or(u32::MAX), bytes));
                 }
             };
+            Tree::open(&into, owners)?.reset_root()?;
             let unpacked = unpack(&layers, &into, owners, Bounds::of_disk(&into)?, on_progress)?;
             let mut tree = Tree::open(&into, owners)?;
             directories.iter().try_for_each(|path| tree.create_directory(path))?;

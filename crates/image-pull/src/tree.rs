@@ -70,6 +70,24 @@ impl Tree {
         Ok(Tree { root, path, owners, last_parent: None, layer_inodes, times: Vec::new() })
     }
 
+    /// Removes from the root what a new directory inherits: the group of a set-group-id parent and
+    /// its access control lists.
+    pub(crate) fn reset_root(&self) -> Result<()> {
+        let root = self
+            .resolve(b"", OFlags::DIRECTORY)
+            .map_err(|error| self.io_error("open", b"", error))?;
+        for list in ["system.posix_acl_access", "system.posix_acl_default"] {
+            match rustix::fs::fremovexattr(&root, list) {
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(self.io_error("reset", b"", error)),
+            }
+        }
+        let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+        rustix::fs::fchown(&root, Some(user), Some(group))
+            .and_then(|()| rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755)))
+            .map_err(|error| self.io_error("reset", b"", error))
+    }
+
     /// Ends the current layer, and sets the times of its directories.
     pub(crate) fn end_layer(&mut self) -> Result<()> {
         self.layer_inodes.clear();

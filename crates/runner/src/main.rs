@@ -40,11 +40,14 @@ mod users;
 mod vmm;
 
 use clap::Parser;
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::fs::Mode;
+use rustix::process::{Resource, getrlimit, setrlimit, umask};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     sys::unblock_signals();
+    // What is stored does not depend on the host program's.
+    umask(Mode::WGRP | Mode::WOTH);
     raise_stack_limit();
     if let Some(result) = purge::from_arguments(std::env::args_os()) {
         return cli::conclude(result);

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -59,8 +59,8 @@ pub(crate) fn paths(dir: &SandboxDir) -> (PathBuf, PathBuf) {
     (dir.upper(), dir.work())
 }
 
-/// Prepares the upper layer of a sandbox, with the mode of the image's root directory, and returns
-/// its size limit.
+/// Prepares the upper layer of a sandbox, with the mode and owner of the image's root directory, and
+/// returns its size limit.
 pub(crate) fn prepare(
     dir: &SandboxDir,
     config: &SandboxConfig,
@@ -81,11 +81,11 @@ pub(crate) fn prepare(
         fs::read_dir(&upper).map_err(|error| Failure::boot_io("read", &upper, error))?;
     if entries.next().is_none() {
         // The root directory has the mode of the upper directory; users other than root need it.
-        let mode = fs::metadata(image)
-            .map_err(|error| Failure::boot_io("inspect", image, error))?
-            .permissions()
-            .mode();
-        fs::set_permissions(&upper, Permissions::from_mode(mode & 0o7777))
+        let like =
+            fs::metadata(image).map_err(|error| Failure::boot_io("inspect", image, error))?;
+        // Fails for an owner that the user namespace does not have: the directory stays root's.
+        let _ = chown(&upper, Some(like.uid()), Some(like.gid()));
+        fs::set_permissions(&upper, Permissions::from_mode(like.mode() & 0o7777))
             .map_err(|error| Failure::boot_io("set the mode of", &upper, error))?;
     }
     Ok(bound)
@@ -311,7 +311,6 @@ fn copy_data(source: &File, target: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn j4_template_is_sparse_and_so_is_its_copy() {
