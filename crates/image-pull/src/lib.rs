@@ -25,6 +25,7 @@ mod testing;
 mod transfer;
 mod tree;
 mod work;
+mod writer;
 
 pub use helper::{Helper, UnpackPaths, exit_on_close, reject_job, run_job, unpack_paths};
 pub use tree::Owners;

@@ -20,7 +20,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// Maximum depth of directories. Removal needs a descriptor for each level.
-const MAX_DEPTH: usize = 512;
+pub(crate) const MAX_DEPTH: usize = 512;
 
 /// Which owners files can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -444,7 +444,7 @@ fn too_deep() -> Error {
     Error::bad(format!("cannot unpack directories more than {MAX_DEPTH} levels deep"))
 }
 
-fn children(directory: &OwnedFd) -> rustix::io::Result<Vec<OsString>> {
+pub(crate) fn children(directory: &OwnedFd) -> rustix::io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
         let name = entry?.file_name().to_bytes().to_vec();
@@ -463,7 +463,7 @@ fn unlink(at: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
 }
 
 /// Whether an image may set an attribute. Those of overlayfs would redirect lookups.
-fn is_allowed(name: &str) -> bool {
+pub(crate) fn is_allowed(name: &str) -> bool {
     name == "security.capability"
         || (name.starts_with("user.") && !name.starts_with("user.overlay."))
 }

@@ -79,11 +79,11 @@ async fn execute(
         }
         Request::Build { path, reference, options } => {
             let _lock = begin()?;
-            let layer = pack::pack(store, &path)?;
             let config = config_from(options)?;
+            let pack::Packed { layer, skipped } = pack::pack(store, &path)?;
             let id = make_from_rootfs(store, helper, layer, config, report)?;
             store.set_name(&reference, &id, None)?;
-            Ok(made(id))
+            Ok(TaskOutcome { skipped, ..made(id) })
         }
         Request::Export { id, reference, path } => {
             let _lock = store.lock_shared()?;

@@ -19,6 +19,11 @@ pub struct BlobWriter {
 }
 
 impl BlobWriter {
+    /// Returns the path of the temporary file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Moves the file to its final name and returns the blob. Fails if an expected digest differs.
     pub fn finish(mut self, expected: Option<&Digest>) -> Result<Blob> {
         let digest = std::mem::take(&mut self.hasher).finish();

@@ -67,7 +67,7 @@ impl Store {
         let mut outcome = TaskOutcome {
             id: Some(id.clone()),
             removed: names.iter().map(|named| named.reference.familiar()).collect(),
-            freed: 0,
+            ..TaskOutcome::default()
         };
         if is_last && let Some(_lock) = self.try_lock_exclusive()? {
             // Checked again: a sandbox may have been created before the lock was acquired.

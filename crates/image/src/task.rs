@@ -125,6 +125,8 @@ pub struct TaskOutcome {
     pub removed: Vec<String>,
     /// Approximate number of bytes freed.
     pub freed: u64,
+    /// Files of a packed directory that were left out, each with the reason.
+    pub skipped: Vec<String>,
 }
 
 /// Progress of a pull or import.

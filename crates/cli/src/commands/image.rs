@@ -4,6 +4,7 @@ use crate::args::ImageCommand;
 use crate::failure::Failure;
 use crate::output::{self, Entry};
 use crate::progress::ImageBar;
+use crate::stdio;
 use crate::text::{self, decimal_size};
 use crate::values::Words;
 use microsandbox::{BuildOptions, Image, ImageInfo, ImageOperation, PruneReport};
@@ -49,6 +50,9 @@ async fn finish(mut operation: ImageOperation, json: bool, quiet: bool) -> Resul
     }
     bar.clear();
     let info = operation.wait().await?;
+    for skipped in operation.skipped() {
+        stdio::report(&format!("skipped {skipped}"));
+    }
     if json {
         output::print_json(&details(&info))?;
     } else if !quiet {

@@ -61,6 +61,7 @@ pub struct ImageOperation {
     progress: Arc<ProgressCell>,
     pending: Pending<TaskOutcome>,
     cancel: Cancel,
+    skipped: Vec<String>,
 }
 
 impl ImageOperation {
@@ -73,6 +74,7 @@ impl ImageOperation {
     /// Waits for the end, and returns what is known about the image.
     pub async fn wait(&mut self) -> MicrosandboxResult<ImageInfo> {
         let selected = (&mut self.pending).await?;
+        self.skipped = selected.skipped;
         let found = self.found.clone();
         on_thread(move || {
             let id =
@@ -80,6 +82,12 @@ impl ImageOperation {
             Ok(ImageInfo::of(&found.store(), found.store().info(&id)?))
         })
         .await
+    }
+
+    /// Returns what building from a directory left out, each with the reason, once
+    /// [`ImageOperation::wait`] has returned: sockets, and what is mounted by the kernel.
+    pub fn skipped(&self) -> &[String] {
+        &self.skipped
     }
 
     pub(crate) async fn outcome(mut self) -> MicrosandboxResult<TaskOutcome> {
@@ -105,7 +113,7 @@ pub(super) fn begin(found: Surroundings, request: Request) -> MicrosandboxResult
     let pending = on_thread(move || {
         perform(&surroundings, &request, &line, &mut |progress| teller.tell(progress))
     });
-    Ok(ImageOperation { found, progress, pending, cancel })
+    Ok(ImageOperation { found, progress, pending, cancel, skipped: Vec::new() })
 }
 
 /// Runs what blocks on a thread of its own.
