@@ -2,33 +2,16 @@
 //! reads.
 
 use crate::manifest::Descriptor;
+use crate::stream::Stream;
 use msb_image::{Blob, Digest, Error, Reference, Result, Store};
 use oci_client::manifest::{OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use tar::{Builder, EntryType, Header};
 
-/// Writes an image to a new archive.
+/// Writes an image to an archive. `path` is what to call it.
 pub(crate) fn export(
-    store: &Store,
-    id: &Digest,
-    reference: Option<&Reference>,
-    path: &Path,
-) -> Result<()> {
-    let mut options = fs::OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o644).open(path);
-    let file = file.map_err(|error| Error::io("create", path, error))?;
-    let result = write(store, id, reference, file, path);
-    if result.is_err() {
-        // The first error is reported.
-        let _ = fs::remove_file(path);
-    }
-    result
-}
-
-fn write(
     store: &Store,
     id: &Digest,
     reference: Option<&Reference>,
@@ -39,7 +22,7 @@ fn write(
         .record(id)?
         .ok_or_else(|| Error::not_found(format!("cannot find image {id}: not in the store")))?;
     let failed = |error: io::Error| Error::io("write", path, error);
-    let mut archive = Builder::new(BufWriter::with_capacity(256 * 1024, file));
+    let mut archive = Builder::new(BufWriter::with_capacity(256 * 1024, Stream(file)));
     let source = store.blob(&record.manifest);
     let manifest = fs::read(&source).map_err(|error| Error::io("read", &source, error))?;
     let media_type = serde_json::from_slice::<serde_json::Value>(&manifest)

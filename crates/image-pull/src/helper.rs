@@ -7,7 +7,9 @@
 use crate::layer::{Bounds, Layer, Unpacked, unpack};
 use crate::tree::{Owners, Tree};
 use msb_image::{Digest, Error, ErrorKind, Result};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs;
@@ -170,13 +172,29 @@ fn execute(job: Job, owners: Owners) -> Result<Unpacked> {
                     send(&Reply::Progress(u32::try_from(layer).unwrap_or(u32::MAX), bytes));
                 }
             };
-            Tree::open(&into, owners)?.reset_root()?;
+            reset(&into)?;
             let unpacked = unpack(&layers, &into, owners, Bounds::of_disk(&into)?, on_progress)?;
             let mut tree = Tree::open(&into, owners)?;
             directories.iter().try_for_each(|path| tree.create_directory(path))?;
             Ok(unpacked)
         }
     }
+}
+
+/// Removes from a new directory what it inherited from its parent: the group of a set-group-id
+/// directory and its access control lists. Files in the directory would inherit them.
+fn reset(directory: &Path) -> Result<()> {
+    let failed = |error: Errno| Error::io("reset", directory, error);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = rustix::fs::open(directory, flags, Mode::empty()).map_err(failed)?;
+    for list in ["system.posix_acl_access", "system.posix_acl_default"] {
+        match rustix::fs::fremovexattr(&root, list) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    rustix::fs::fchown(&root, Some(geteuid()), Some(getegid())).map_err(failed)?;
+    rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755)).map_err(failed)
 }
 
 fn send(reply: &Reply) {

@@ -19,6 +19,7 @@ mod make;
 mod manifest;
 mod pack;
 mod registry;
+mod stream;
 mod tarball;
 #[cfg(test)]
 mod testing;

@@ -3,11 +3,11 @@
 //! Every file is opened by its name in its directory and never followed. Two directories at most are
 //! open at once, so that neither depth nor the length of a path has a limit here.
 
-use crate::tree::{MAX_DEPTH, children};
+use crate::tree::MAX_DEPTH;
 use crate::writer::{Entry, Segment, TarWriter};
 use msb_image::{Blob, BlobWriter, Error, ErrorKind, Result, Store};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, SeekFrom, Stat, fstat, fstatfs, openat, readlinkat, seek,
+    AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat, fstat, fstatfs, openat, readlinkat, seek,
     statat,
 };
 use rustix::io::Errno;
@@ -16,7 +16,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use tar::EntryType;
@@ -237,8 +237,7 @@ impl Packer {
             self.skip("content of the state directory");
             return Ok(None);
         }
-        let mut names = children(fd).map_err(|error| self.failed("read", error))?;
-        names.sort_unstable_by(|one, other| other.cmp(one));
+        let names = children(fd).map_err(|error| self.failed("read", error))?;
         Ok(Some(Level { id: id(&found), names, length: self.name.len() }))
     }
 
@@ -423,9 +422,23 @@ fn mtime(found: &Stat) -> (i64, u32) {
     (found.st_mtime, u32::try_from(found.st_mtime_nsec).unwrap_or(0))
 }
 
-/// Whether an image can have an attribute of this name.
+/// Returns the names of a directory's entries, the last one first.
+fn children(directory: &OwnedFd) -> rustix::io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(OsString::from_vec(name));
+        }
+    }
+    names.sort_unstable_by(|one, other| other.cmp(one));
+    Ok(names)
+}
+
+/// Whether an attribute is kept: it is one of those that are set when an image is unpacked.
 fn is_kept(name: &[u8]) -> bool {
-    std::str::from_utf8(name).is_ok_and(crate::tree::is_allowed)
+    name == b"security.capability"
+        || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
 }
 
 /// Returns the data segments of a file with holes; `None` for one without.

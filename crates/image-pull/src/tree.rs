@@ -70,24 +70,6 @@ impl Tree {
         Ok(Tree { root, path, owners, last_parent: None, layer_inodes, times: Vec::new() })
     }
 
-    /// Removes from the root what a new directory inherits: the group of a set-group-id parent and
-    /// its access control lists.
-    pub(crate) fn reset_root(&self) -> Result<()> {
-        let root = self
-            .resolve(b"", OFlags::DIRECTORY)
-            .map_err(|error| self.io_error("open", b"", error))?;
-        for list in ["system.posix_acl_access", "system.posix_acl_default"] {
-            match rustix::fs::fremovexattr(&root, list) {
-                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(self.io_error("reset", b"", error)),
-            }
-        }
-        let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
-        rustix::fs::fchown(&root, Some(user), Some(group))
-            .and_then(|()| rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755)))
-            .map_err(|error| self.io_error("reset", b"", error))
-    }
-
     /// Ends the current layer, and sets the times of its directories.
     pub(crate) fn end_layer(&mut self) -> Result<()> {
         self.layer_inodes.clear();
@@ -444,7 +426,7 @@ fn too_deep() -> Error {
     Error::bad(format!("cannot unpack directories more than {MAX_DEPTH} levels deep"))
 }
 
-pub(crate) fn children(directory: &OwnedFd) -> rustix::io::Result<Vec<OsString>> {
+fn children(directory: &OwnedFd) -> rustix::io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
         let name = entry?.file_name().to_bytes().to_vec();
@@ -463,7 +445,7 @@ fn unlink(at: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
 }
 
 /// Whether an image may set an attribute. Those of overlayfs would redirect lookups.
-pub(crate) fn is_allowed(name: &str) -> bool {
+fn is_allowed(name: &str) -> bool {
     name == "security.capability"
         || (name.starts_with("user.") && !name.starts_with("user.overlay."))
 }

@@ -2,11 +2,14 @@
 
 use crate::helper::Helper;
 use crate::make::make_from_rootfs;
+use crate::stream::Spool;
 use crate::{export, import, pack, registry};
 use msb_image::{
     BuildOptions, Error, ErrorKind, Event, ImageConfig, Progress, Request, Result, Store,
     TaskOutcome,
 };
+use std::fs::File;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,10 +17,13 @@ use std::time::{Duration, Instant};
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Carries out a request on the store of a state directory. Emits progress, and last the outcome.
+///
+/// `archive` is the file to import from or to export to, if the library passed one.
 pub async fn run_request(
     request: Request,
     home: &Path,
     helper: &Helper,
+    archive: Option<File>,
     emit: &mut dyn FnMut(Event),
 ) {
     // The default provider takes minutes to build. Fails if one is installed already.
@@ -35,7 +41,7 @@ pub async fn run_request(
         }
     };
     let store = Store::at(home);
-    let result = execute(request, &store, helper, &mut report).await;
+    let result = execute(request, &store, helper, archive, &mut report).await;
     if result.as_ref().is_err_and(|error| error.kind == ErrorKind::BadImage) {
         // Fails harmlessly: a later prune removes them as well.
         let _ = store.remove_unused_blobs();
@@ -50,6 +56,7 @@ async fn execute(
     request: Request,
     store: &Store,
     helper: &Helper,
+    archive: Option<File>,
     report: &mut dyn FnMut(Progress),
 ) -> Result<TaskOutcome> {
     let remove_tree = |path: &Path| helper.remove_tree(path);
@@ -65,9 +72,11 @@ async fn execute(
         }
         Request::Import { path, reference } => {
             let _lock = begin()?;
-            let stamp = Store::stamp(&path);
+            let spool = spooled(store, &path, archive)?;
+            let stamp = if spool.is_none() { Store::stamp(&path) } else { None };
+            let from = spool.as_ref().map_or(path.as_path(), Spool::path);
             let wanted = reference.as_ref();
-            let (id, own_name) = import::import(store, helper, &path, wanted, report)
+            let (id, own_name) = import::import(store, helper, from, wanted, report)
                 .map_err(|error| with_file_name(&path, error))?;
             if let Some(name) = reference.or(own_name) {
                 store.set_name(&name, &id, None)?;
@@ -85,9 +94,11 @@ async fn execute(
             store.set_name(&reference, &id, None)?;
             Ok(TaskOutcome { skipped, ..made(id) })
         }
-        Request::Export { id, reference, path } => {
+        Request::Export { id, reference, to } => {
             let _lock = store.lock_shared()?;
-            export::export(store, &id, reference.as_ref(), &path)?;
+            let file = archive
+                .ok_or_else(|| Error::invalid("cannot export the image: no file was passed"))?;
+            export::export(store, &id, reference.as_ref(), file, &to)?;
             Ok(made(id))
         }
         Request::Remove { id, reference, force } => {
@@ -98,6 +109,19 @@ async fn execute(
             "cannot carry out the request: this runner is older than the library",
         )),
     }
+}
+
+/// Copies an archive that can be read once only.
+fn spooled(store: &Store, path: &Path, archive: Option<File>) -> Result<Option<Spool>> {
+    let file = match archive {
+        Some(file) => file,
+        None if path.is_file() || path.is_dir() => return Ok(None),
+        None => File::open(path).map_err(|error| Error::io("open", path, error))?,
+    };
+    if file.is_terminal() {
+        return Err(Error::invalid(format!("cannot import {}: a terminal", path.display())));
+    }
+    Spool::fill(store, file).map(Some).map_err(|error| with_file_name(path, error))
 }
 
 fn with_file_name(path: &Path, error: Error) -> Error {

@@ -204,3 +204,58 @@ fn append_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     records.extend_from_slice(format!("{length} ").as_bytes());
     records.extend([key, b"=", value, b"\n"].concat());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_decimal_numbers_also_before_1970() {
+        for (time, text) in [
+            ((0, 1), "0.000000001"),
+            ((12, 500_000_000), "12.500000000"),
+            ((-1, 0), "-1"),
+            ((-1, 500_000_000), "-0.500000000"),
+            ((-86_401, 250_000_000), "-86400.750000000"),
+        ] {
+            assert_eq!(decimal(time.0, time.1), text);
+        }
+    }
+
+    #[test]
+    fn records_count_their_own_length_and_hold_any_bytes() {
+        let mut records = Vec::new();
+        append_record(&mut records, b"a", b"1234\n");
+        append_record(&mut records, b"abc", b"1=");
+        assert_eq!(records, b"11 a=1234\n\n9 abc=1=\n");
+    }
+
+    #[test]
+    fn names_of_a_hundred_bytes_need_no_extension() {
+        let blocks = |length: usize| {
+            let name = vec![b'n'; length];
+            let entry = Entry {
+                kind: EntryType::Regular,
+                name: &name,
+                link: b"",
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+                mtime: (1, 0),
+                device: (0, 0),
+                xattrs: &[],
+                size: 0,
+                sparse: None,
+            };
+            let mut archive = TarWriter::new(Vec::new());
+            archive.begin(&entry).unwrap();
+            archive.end().unwrap();
+            let bytes = archive.finish().unwrap();
+            let mut read = tar::Archive::new(bytes.as_slice());
+            let first = read.entries().unwrap().next().unwrap().unwrap();
+            assert_eq!(first.path_bytes(), name.as_slice());
+            bytes.len() / BLOCK
+        };
+        assert_eq!([100, 101, 511, 512].map(blocks), [3, 5, 5, 6]);
+    }
+}

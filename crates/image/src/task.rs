@@ -63,7 +63,7 @@ pub enum Request {
     },
     /// Import an image archive, an OCI image layout, or a tar of a root filesystem.
     Import {
-        /// Path of the archive or directory.
+        /// Path of the archive or directory; what to call the archive if it was passed.
         path: PathBuf,
         /// New name; else the name in the archive, if any.
         reference: Option<Reference>,
@@ -77,14 +77,14 @@ pub enum Request {
         /// Configuration.
         options: BuildOptions,
     },
-    /// Export an image to an archive.
+    /// Export an image to the archive that was passed.
     Export {
         /// Id.
         id: Digest,
         /// Name in the archive.
         reference: Option<Reference>,
-        /// Path of the archive, which must not exist.
-        path: PathBuf,
+        /// What to call the archive.
+        to: PathBuf,
     },
     /// Remove one or all names of an image, and the image with its last name.
     Remove {

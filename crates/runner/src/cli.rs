@@ -57,6 +57,9 @@ enum Task {
         /// The directory of the state.
         #[arg(long)]
         home: PathBuf,
+        /// Descriptor 4 is the archive to import from or to export to.
+        #[arg(long)]
+        archive: bool,
     },
     /// Unpack or remove an image's files, as the request on standard input says.
     ImageFiles,
@@ -92,7 +95,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Task::Run { dir, agent, attached } => start(&dir, &agent, attached),
         Task::Sweep { dir } => sweep(&dir),
         Task::Probe { home, agent } => probe(&home, agent),
-        Task::Image { home } => image::work(&home),
+        Task::Image { home, archive } => image::work(&home, archive),
         Task::ImageFiles => image::files(),
         Task::ImageUnpack { range } => image::unpack(range),
         Task::Vmm(arguments) => vmm::run(arguments),

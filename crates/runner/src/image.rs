@@ -10,6 +10,7 @@ use msb_jail::{Bind, Ids, Jail, JailError, LOG_VARIABLE, Proc, Program, Slot};
 use msb_state::jail_is_required;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, getrlimit, setrlimit};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, PipeWriter, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -18,10 +19,12 @@ use std::process::{Command, ExitCode};
 /// Reads a request from standard input, carries it out, and writes events to standard output.
 ///
 /// Ends when the client closes the input or exits.
-pub(crate) fn work(home: &Path) -> Result<ExitCode, String> {
-    sys::close_from(4).map_err(|error| error.to_string())?;
+pub(crate) fn work(home: &Path, with_archive: bool) -> Result<ExitCode, String> {
+    sys::close_from(if with_archive { 5 } else { 4 }).map_err(|error| error.to_string())?;
     sys::reset_signals();
     let creator = sys::inherited(3).map_err(|error| error.to_string())?;
+    let archive = with_archive.then(|| sys::inherited(4)).transpose();
+    let archive = archive.map_err(|error| error.to_string())?.map(File::from);
     start_trace();
     allow_many_files();
     limit_memory();
@@ -45,7 +48,7 @@ pub(crate) fn work(home: &Path) -> Result<ExitCode, String> {
         failed = matches!(event, Event::Error(_));
         write_event(&event);
     };
-    runtime()?.block_on(msb_image_pull::run_request(request, home, &helper, &mut each));
+    runtime()?.block_on(msb_image_pull::run_request(request, home, &helper, archive, &mut each));
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

@@ -54,12 +54,14 @@ impl ImageProcess {
 
 /// Starts an image operation with a request, one line without the newline.
 ///
-/// `require_jail`: unpack in a jail with every wall, or fail.
+/// `require_jail`: unpack in a jail with every wall, or fail. `archive`: the file to import from or
+/// to export to.
 pub fn begin_image_task(
     home: &Home,
     companions: &Companions,
     request: &str,
     require_jail: bool,
+    archive: Option<OwnedFd>,
 ) -> Result<ImageTask> {
     let runner = &companions.runner;
     let failed = |error: io::Error| Error::io("run", runner, error);
@@ -76,11 +78,12 @@ pub fn begin_image_task(
     command.arg("image").arg("--home").arg(home.path());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
     let creator = own_lifeline().map_err(|error| failed(error.into()))?;
-    pass_descriptors(
-        &mut command,
-        companions,
-        vec![FdMapping { parent_fd: creator, child_fd: 3 }],
-    )?;
+    let mut passed = vec![FdMapping { parent_fd: creator, child_fd: 3 }];
+    if let Some(archive) = archive {
+        command.arg("--archive");
+        passed.push(FdMapping { parent_fd: archive, child_fd: 4 });
+    }
+    pass_descriptors(&mut command, companions, passed)?;
     let mut child = command.spawn().map_err(failed)?;
     let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(failed(io::Error::other("the process has no pipes")));

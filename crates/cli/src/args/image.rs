@@ -53,7 +53,7 @@ pub(crate) enum Command {
     /// Import an image from an archive (docker save, OCI, a tar of a root filesystem) or an OCI
     /// image layout
     Import {
-        /// Archive or directory
+        /// Archive or directory; - for an archive on standard input
         path: PathBuf,
         /// Name of the image; default: the one in the archive
         name: Option<String>,
@@ -61,11 +61,11 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Export an image to a new archive, for docker load or podman load
+    /// Export an image to an archive, for docker load or podman load
     Export {
         /// Image, by name or id
         name: String,
-        /// Archive
+        /// Archive, which replaces a file of this name; - for standard output
         path: PathBuf,
         /// Print the image's details as one JSON document
         #[arg(long)]

@@ -8,7 +8,12 @@ use crate::stdio;
 use crate::text::{self, decimal_size};
 use crate::values::Words;
 use microsandbox::{BuildOptions, Image, ImageInfo, ImageOperation, PruneReport};
+use rustix::io::Errno;
 use serde_json::{Value, json};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 /// Runs one of the image commands.
@@ -22,10 +27,23 @@ pub(crate) async fn run(command: ImageCommand, quiet: bool) -> Result<u8, Failur
             print_removed(&[Image::prune(all).await?], json, quiet)
         }
         ImageCommand::Import { path, name, json } => {
-            finish(Image::import(path, name.as_deref())?, json, quiet).await
+            let operation = match is_stream(&path) {
+                true => {
+                    Image::import_from(duplicate(io::stdin(), "standard input")?, name.as_deref())
+                }
+                false => Image::import(path, name.as_deref()),
+            };
+            finish(operation?, json, quiet).await
         }
+        ImageCommand::Export { name, path, json: true } if is_stream(&path) => Err(Failure::new(
+            format!("cannot print JSON of {name}: standard output is its archive"),
+        )),
         ImageCommand::Export { name, path, json } => {
-            finish(Image::export(name, path)?, json, true).await
+            let operation = match is_stream(&path) {
+                true => Image::export_to(name, duplicate(io::stdout(), "standard output")?),
+                false => Image::export(name, path),
+            };
+            finish(operation?, json, true).await
         }
         ImageCommand::BuildFromDir(build) => {
             let list = |words: Option<Words>| words.unwrap_or_default().0;
@@ -42,6 +60,15 @@ pub(crate) async fn run(command: ImageCommand, quiet: bool) -> Result<u8, Failur
     }
 }
 
+/// Whether a path means standard input or output.
+fn is_stream(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn duplicate(stream: impl AsFd, name: &str) -> Result<File, Failure> {
+    stdio::duplicate(stream).map_err(|error| Failure::new(format!("cannot use {name}: {error}")))
+}
+
 /// Shows the progress of an operation, and prints the image's id or details at its end.
 async fn finish(mut operation: ImageOperation, json: bool, quiet: bool) -> Result<u8, Failure> {
     let bar = ImageBar::new(quiet);
@@ -49,7 +76,13 @@ async fn finish(mut operation: ImageOperation, json: bool, quiet: bool) -> Resul
         bar.show(progress);
     }
     bar.clear();
-    let info = operation.wait().await?;
+    let info = operation.wait().await.map_err(|error| match error.os_error() {
+        // The reader of an exported archive is gone.
+        Some(code) if code == Errno::PIPE.raw_os_error() => {
+            Failure::write("standard output", &Errno::PIPE.into())
+        }
+        _ => error.into(),
+    })?;
     for skipped in operation.skipped() {
         stdio::report(&format!("skipped {skipped}"));
     }

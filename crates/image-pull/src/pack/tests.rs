@@ -155,9 +155,11 @@ fn g_file_that_changes_while_it_is_read_is_refused() {
 
 #[test]
 fn g_file_that_cannot_be_read_is_named() {
-    if rustix::process::geteuid().is_root() {
-        return;
-    }
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    // Root may read it by these capabilities, which this thread gives up.
+    let mut sets = capabilities(None).unwrap();
+    sets.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+    set_capabilities(None, sets).unwrap();
     let fixture = Fixture::new();
     fs::create_dir(fixture.root("d")).unwrap();
     fs::write(fixture.root("d/secret"), "x").unwrap();
@@ -186,7 +188,7 @@ fn g_deep_directories_are_refused_and_named_briefly() {
     let fixture = Fixture::new();
     let mut at = rustix::fs::open(fixture.root(""), OFlags::PATH, Mode::empty()).unwrap();
     let name = "d".repeat(200);
-    for _ in 0..10_000 {
+    for _ in 0..1000 {
         rustix::fs::mkdirat(&at, name.as_str(), Mode::RWXU).unwrap();
         at = openat(&at, name.as_str(), OFlags::PATH, Mode::empty()).unwrap();
     }

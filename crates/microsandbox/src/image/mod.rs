@@ -5,15 +5,19 @@
 //! runner). Invariant: this process only reads the store; there is no network and no archive code
 //! in it.
 
+mod archive;
 mod info;
 mod operation;
 mod progress;
 mod resolve;
 
 use crate::error::{Error, MicrosandboxResult};
+use archive::NewArchive;
 use msb_image::{Request, Source, Store};
 use msb_state::{Companions, Home};
 use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 pub use info::{ImageInfo, PruneReport};
@@ -46,10 +50,26 @@ impl Image {
         path: impl AsRef<Path>,
         name: Option<&str>,
     ) -> MicrosandboxResult<ImageOperation> {
+        let path = path.as_ref();
+        // A pipe has a name of this process only, such as /dev/stdin.
+        if path.canonicalize().is_err()
+            && let Ok(file) = File::open(path)
+        {
+            return import_passed(file.into(), path, name);
+        }
         let found = Surroundings::find()?;
         let reference = name.map(|name| found.reference(name)).transpose()?;
-        let path = absolute(path.as_ref())?;
+        let path = absolute(path)?;
         operation::begin(found, Request::Import { path, reference })
+    }
+
+    /// Imports an image from an archive that is read from a descriptor until its end. Otherwise
+    /// like [`Image::import`].
+    pub fn import_from(
+        archive: impl Into<OwnedFd>,
+        name: Option<&str>,
+    ) -> MicrosandboxResult<ImageOperation> {
+        import_passed(archive.into(), Path::new("standard input"), name)
     }
 
     /// Makes an image of one layer from a directory.
@@ -68,7 +88,8 @@ impl Image {
         operation::begin(found, Request::Build { path, reference, options })
     }
 
-    /// Writes an image into a new archive in OCI's layout, which docker and podman load as well.
+    /// Writes an image into an archive in OCI's layout, which docker and podman load as well. A
+    /// file with this name is replaced once the archive is complete.
     pub fn export(
         name: impl AsRef<str>,
         path: impl AsRef<Path>,
@@ -77,7 +98,24 @@ impl Image {
         let (id, reference) = found.image(name.as_ref())?;
         let path = std::path::absolute(path.as_ref())
             .map_err(|error| Error::io(format!("cannot use {}", path.as_ref().display()), error))?;
-        operation::begin(found, Request::Export { id, reference, path })
+        let request = Request::Export { id, reference, to: path.clone() };
+        operation::begin_with(found, move |call| {
+            let archive = NewArchive::create(&path)?;
+            let outcome = call.perform(&request, Some(archive.descriptor()?))?;
+            archive.commit().map(|()| outcome)
+        })
+    }
+
+    /// Writes an image's archive to a descriptor. Otherwise like [`Image::export`].
+    pub fn export_to(
+        name: impl AsRef<str>,
+        archive: impl Into<OwnedFd>,
+    ) -> MicrosandboxResult<ImageOperation> {
+        let (found, archive) = (Surroundings::find()?, archive.into());
+        archive::refuse_terminal(&archive)?;
+        let (id, reference) = found.image(name.as_ref())?;
+        let request = Request::Export { id, reference, to: "standard output".into() };
+        operation::begin_with(found, move |call| call.perform(&request, Some(archive)))
     }
 
     /// Lists the images in the store, the newest first.
@@ -115,6 +153,19 @@ impl Image {
         let found = Surroundings::find()?;
         operation::begin(found, Request::Prune { all })?.outcome().await.map(PruneReport::from)
     }
+}
+
+/// Imports what a descriptor holds. `path` is what to call it.
+fn import_passed(
+    archive: OwnedFd,
+    path: &Path,
+    name: Option<&str>,
+) -> MicrosandboxResult<ImageOperation> {
+    archive::refuse_terminal(&archive)?;
+    let found = Surroundings::find()?;
+    let reference = name.map(|name| found.reference(name)).transpose()?;
+    let request = Request::Import { path: path.to_path_buf(), reference };
+    operation::begin_with(found, move |call| call.perform(&request, Some(archive)))
 }
 
 /// What the environment says; read by the caller of each function, on its own thread.

@@ -2,7 +2,7 @@
 
 use super::Surroundings;
 use super::info::ImageInfo;
-use super::progress::ProgressCell;
+use super::progress::{ProgressCell, Teller};
 use crate::client::{Pending, completion, lock};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::runtime;
@@ -106,13 +106,37 @@ impl Drop for ImageOperation {
     }
 }
 
-/// Begins it on a thread of its own.
+/// Begins work on a thread of its own.
 pub(super) fn begin(found: Surroundings, request: Request) -> MicrosandboxResult<ImageOperation> {
+    begin_with(found, move |call| call.perform(&request, None))
+}
+
+/// Work on a thread of its own, which can have the runner carry out a request.
+pub(super) struct Call {
+    found: Surroundings,
+    cancel: Cancel,
+    teller: Teller,
+}
+
+impl Call {
+    pub(super) fn perform(
+        &self,
+        request: &Request,
+        archive: Option<OwnedFd>,
+    ) -> Result<TaskOutcome, Error> {
+        let each = &mut |progress| self.teller.tell(progress);
+        perform(&self.found, request, archive, &self.cancel, each)
+    }
+}
+
+/// Begins what `work` does, on a thread of its own.
+pub(super) fn begin_with(
+    found: Surroundings,
+    work: impl FnOnce(&Call) -> Result<TaskOutcome, Error> + Send + 'static,
+) -> MicrosandboxResult<ImageOperation> {
     let ((teller, progress), cancel) = (ProgressCell::new(), Cancel::default());
-    let (line, surroundings) = (cancel.clone(), found.clone());
-    let pending = on_thread(move || {
-        perform(&surroundings, &request, &line, &mut |progress| teller.tell(progress))
-    });
+    let call = Call { found: found.clone(), cancel: cancel.clone(), teller };
+    let pending = on_thread(move || work(&call));
     Ok(ImageOperation { found, progress, pending, cancel, skipped: Vec::new() })
 }
 
@@ -133,6 +157,7 @@ pub(super) fn on_thread<T: Send + 'static>(
 pub(crate) fn perform(
     found: &Surroundings,
     request: &Request,
+    archive: Option<OwnedFd>,
     cancel: &Cancel,
     each: &mut dyn FnMut(Progress),
 ) -> Result<TaskOutcome, Error> {
@@ -141,7 +166,7 @@ pub(crate) fn perform(
         .map_err(|error| Error::invalid(format!("cannot ask for that: {error}")))?;
     let Surroundings { home, companions, require_jail, .. } = found;
     let ImageTask { input, output, child } =
-        msb_state::begin_image_task(home, companions, &line, *require_jail)?;
+        msb_state::begin_image_task(home, companions, &line, *require_jail, archive)?;
     let wanted = cancel.connect(input);
     let mut last = None;
     for line in BufReader::new(File::from(output)).lines() {

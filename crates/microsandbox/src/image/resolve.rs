@@ -88,7 +88,7 @@ fn named(
         if must_pull {
             let registries = found.registries.clone();
             let request = Request::Pull { reference: reference.clone(), registries };
-            perform(found, &request, cancel, each)?;
+            perform(found, &request, None, cancel, each)?;
         }
         if let Some((id, hold)) = held(&store, || Ok(store.resolve(reference)?))? {
             return Ok((id, name, hold));
@@ -116,7 +116,7 @@ fn archive(
             return Ok((id, name, hold));
         }
         let request = Request::Import { path: path.to_path_buf(), reference: None };
-        let made = perform(found, &request, cancel, each)?.id;
+        let made = perform(found, &request, None, cancel, each)?.id;
         if let Some((id, hold)) = held(&store, || Ok(made.filter(|id| store.has(id))))? {
             return Ok((id, name, hold));
         }
