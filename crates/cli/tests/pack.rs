@@ -389,8 +389,8 @@ fn g_a_packed_directory_reports_what_it_left_out() {
     assert_eq!(error, format!("cannot pack {path}/.wh.note: {reason}"));
     fs::remove_file(tree.path().join(".wh.note")).unwrap();
     if is_root() {
-        fs::create_dir(tree.path().join("proc")).unwrap();
-        let script = "mount -t proc proc proc && \"$@\"";
+        let script = "mkdir proc mnt && mount -t proc proc proc && mount -t tmpfs tmpfs mnt && \
+                      echo in >mnt/f && \"$@\"";
         let mut call = Command::new("unshare");
         call.args(["--mount", "--fork", "sh", "-c", script, "sh"]).arg(binary());
         call.args(["image", "build-from-dir", path, "app"]).current_dir(tree.path());
@@ -398,5 +398,9 @@ fn g_a_packed_directory_reports_what_it_left_out() {
         let found = outcome(call.output().unwrap());
         let skipped = format!("skipped {path}/proc: content of a file system of the kernel");
         assert!(found.code == 0 && found.err.contains(&skipped), "{found:?}");
+        let root = msb.json(&["image", "inspect", "app"])[0]["rootfs"].clone();
+        let root = Path::new(root.as_str().unwrap());
+        assert_eq!(fs::read_to_string(root.join("mnt/f")).unwrap(), "in\n");
+        assert_eq!(fs::read_dir(root.join("proc")).unwrap().count(), 0);
     }
 }

@@ -1,11 +1,15 @@
 //! Archives that are read from or written to a descriptor of the caller: a pipe, a FIFO, a file.
 
-use msb_image::{Error, Result, Store};
+use crate::tree::free_space;
+use msb_image::{Error, ErrorKind, Result, Store};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+
+/// Disk space that a copy leaves free, in bytes.
+const RESERVED: u64 = 32 * 1024 * 1024;
 
 /// A descriptor that another process may have made non-blocking. Blocks all the same.
 #[derive(Debug)]
@@ -58,9 +62,14 @@ impl Spool {
         let spool = Spool(store.temporary());
         let failed = |error| Error::io("write", spool.path(), error);
         let mut to = File::create_new(spool.path()).map_err(failed)?;
-        match io::copy(&mut Stream(from), &mut to).map_err(failed)? {
+        let free = free_space(spool.path())?.0.saturating_sub(RESERVED);
+        match io::copy(&mut Stream(from).take(free), &mut to).map_err(failed)? {
             0 => Err(Error::bad("the archive is empty")),
-            _ => Ok(spool),
+            length if length < free => Ok(spool),
+            _ => {
+                let text = "the disk is too full for a copy of the archive";
+                Err(Error::new(ErrorKind::NoSpace, text))
+            }
         }
     }
 
