@@ -248,7 +248,7 @@ impl Tree {
         rustix::fs::fchmod(fd, Mode::from_raw_mode(member.mode))
             .map_err(|error| self.io_error("set the mode of", &member.path, error))?;
         for (name, value) in member.xattrs.iter().filter(|(name, _)| is_allowed(name)) {
-            let set = rustix::fs::fsetxattr(fd, name.as_str(), value, XattrFlags::empty());
+            let set = rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty());
             self.ignore_unsupported(set, member)?;
         }
         Ok(())
@@ -256,7 +256,7 @@ impl Tree {
 
     fn set_xattrs(&self, path: &Path, member: &Member) -> Result<()> {
         for (name, value) in member.xattrs.iter().filter(|(name, _)| is_allowed(name)) {
-            let set = rustix::fs::lsetxattr(path, name.as_str(), value, XattrFlags::empty());
+            let set = rustix::fs::lsetxattr(path, name.as_slice(), value, XattrFlags::empty());
             self.ignore_unsupported(set, member)?;
         }
         Ok(())
@@ -445,9 +445,9 @@ fn unlink(at: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
 }
 
 /// Whether an image may set an attribute. Those of overlayfs would redirect lookups.
-fn is_allowed(name: &str) -> bool {
-    name == "security.capability"
-        || (name.starts_with("user.") && !name.starts_with("user.overlay."))
+fn is_allowed(name: &[u8]) -> bool {
+    name == b"security.capability"
+        || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
 }
 
 fn timestamps((seconds, nanos): (i64, u32)) -> Timestamps {
