@@ -1,12 +1,16 @@
 //! Decompression. The format is detected by magic bytes, and not by a declared media type.
 
 use crate::tarball::archive_error;
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
 use msb_image::{Error, Result};
-use std::io::{BufRead, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 
 /// Maximum window of a zstd frame: 128 MiB, the limit of the zstd tools.
 const ZSTD_WINDOW_LOG: u32 = 27;
+/// Maximum memory of xz in KiB, which its dictionary takes: 128 MiB, and 64 MiB for `xz -9`.
+const XZ_MEMORY: u32 = 128 * 1024 + 1024;
 
 /// The bytes that were read for detection, and the rest.
 type Peeked<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
@@ -16,30 +20,34 @@ pub(crate) fn decompress<'a, R: Read + 'a>(mut from: R) -> Result<Box<dyn Read +
     let mut head = Vec::new();
     (&mut from).take(6).read_to_end(&mut head).map_err(archive_error)?;
     let begins = |magic: &[u8]| head.starts_with(magic);
-    let named = match () {
-        () if begins(b"\xfd7zXZ") => Some("xz"),
-        () if begins(b"BZh") => Some("bzip2"),
-        () if begins(b"\x04\x22\x4d\x18") => Some("lz4"),
-        () => None,
-    };
-    if let Some(name) = named {
-        let error = Error::bad(format!("cannot read a layer: compressed with {name}"));
-        return Err(error.hint("use gzip, zstd or no compression"));
-    }
     let (gzip, zstd) = (begins(b"\x1f\x8b"), begins(b"\x28\xb5\x2f\xfd") || is_skippable(&head));
+    let (xz, bzip2) = (begins(b"\xfd7zXZ\0"), is_bzip2(&head));
+    if begins(b"\x04\x22\x4d\x18") {
+        let error = Error::bad("cannot read a layer: compressed with lz4");
+        return Err(error.hint("use gzip, zstd, xz, bzip2 or no compression"));
+    }
     let whole: Peeked<R> = BufReader::with_capacity(64 * 1024, Cursor::new(head).chain(from));
-    if gzip {
-        return Ok(Box::new(MultiGzDecoder::new(whole)));
-    }
-    if zstd {
-        return zstd_decoder(whole);
-    }
-    Ok(Box::new(whole))
+    Ok(match () {
+        () if gzip => Box::new(MultiGzDecoder::new(whole)),
+        () if zstd => zstd_decoder(whole)?,
+        () if bzip2 => Box::new(MultiBzDecoder::new(whole)),
+        () if xz => Box::new(XzDecoder(XzReader::new_mem_limit(whole, true, XZ_MEMORY))),
+        () => Box::new(whole),
+    })
 }
 
 /// Whether it is a zstd frame without data, which some tools write first.
 fn is_skippable(head: &[u8]) -> bool {
     matches!(head, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
+}
+
+/// Whether it begins as bzip2 does: the level, and a block's or the stream's own magic bytes. A tar
+/// may begin with a name such as `BZh`.
+fn is_bzip2(head: &[u8]) -> bool {
+    matches!(
+        head,
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41] | [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72]
+    )
 }
 
 fn zstd_decoder<'a>(from: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
@@ -48,29 +56,109 @@ fn zstd_decoder<'a>(from: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
     Ok(Box::new(decoder))
 }
 
+/// Names the limit of memory, which the library's error does not.
+struct XzDecoder<R: Read>(XzReader<R>);
+
+impl<R: Read> Read for XzDecoder<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::OutOfMemory => {
+                io::Error::other("its xz dictionary is larger than 128 MiB")
+            }
+            _ => error,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
 
-    fn read(bytes: &[u8]) -> Vec<u8> {
+    fn try_read(bytes: &[u8]) -> io::Result<Vec<u8>> {
         let mut found = Vec::new();
-        decompress(bytes).unwrap().read_to_end(&mut found).unwrap();
-        found
+        decompress(bytes).unwrap().read_to_end(&mut found).map(|_| found)
+    }
+
+    fn read(bytes: &[u8]) -> Vec<u8> {
+        try_read(bytes).unwrap()
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        crate::testing::gzip(bytes)
+    }
+
+    fn bzip2(bytes: &[u8]) -> Vec<u8> {
+        let mut writer = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        let mut writer = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        writer.include_checksum(true).unwrap();
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn xz_with(bytes: &[u8], dictionary: u32) -> Vec<u8> {
+        let mut options = lzma_rust2::XzOptions::with_preset(0);
+        options.lzma_options.dict_size = dictionary;
+        let mut writer = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn xz(bytes: &[u8]) -> Vec<u8> {
+        xz_with(bytes, 1 << 20)
     }
 
     #[test]
     fn compression_is_detected_by_magic_bytes() {
         let text = b"some text".repeat(1000);
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gzip.write_all(&text).unwrap();
-        let gzip = gzip.finish().unwrap();
-        // Two gzip members in one file, as parallel compressors write.
-        assert_eq!(read(&[gzip.clone(), gzip].concat()).len(), 2 * text.len());
-        assert_eq!(read(&zstd::encode_all(&text[..], 1).unwrap()), text);
+        for pack in [gzip, bzip2, zstd, xz] {
+            let packed = pack(&text);
+            assert!(packed.len() < text.len());
+            assert_eq!(read(&packed), text);
+            // Two streams in one file, as parallel compressors write.
+            assert_eq!(read(&[packed.clone(), packed].concat()), text.repeat(2));
+            assert_eq!(read(&pack(b"")), b"");
+        }
         assert_eq!(read(&text), text);
         assert_eq!(read(b""), b"");
-        let error = decompress(&b"\xfd7zXZ\0...."[..]).err().unwrap();
-        assert!(error.to_string().contains("xz"), "{error}");
+        assert_eq!(read(b"BZhello"), b"BZhello", "a name in a tar");
+        let error = decompress(&b"\x04\x22\x4d\x18...."[..]).err().unwrap();
+        assert!(error.to_string().contains("lz4"), "{error}");
+    }
+
+    #[test]
+    fn broken_or_followed_streams_are_refused() {
+        let text = b"some text".repeat(1000);
+        for pack in [gzip, bzip2, zstd, xz] {
+            let packed = pack(&text);
+            for end in 7..packed.len() {
+                assert!(try_read(&packed[..end]).is_err(), "cut at {end} of {}", packed.len());
+            }
+            assert!(try_read(&[&packed[..], b"garbage garbage"].concat()).is_err());
+            let mut changed = packed.clone();
+            changed[packed.len() / 2] ^= 1;
+            assert!(try_read(&changed).is_err(), "a changed byte");
+        }
+    }
+
+    #[test]
+    fn frames_without_data_are_skipped() {
+        let empty = b"\x5a\x2a\x4d\x18\x03\0\0\0abc";
+        let whole = [&empty[..], &zstd(b"one"), empty, &zstd(b"two"), empty].concat();
+        assert_eq!(read(&whole), b"onetwo");
+        // Padding between and after streams of xz.
+        assert_eq!(read(&[&xz(b"one")[..], &[0; 8], &xz(b"two"), &[0; 4]].concat()), b"onetwo");
+    }
+
+    #[test]
+    fn j4_memory_of_decompression_is_bounded() {
+        assert_eq!(read(&xz_with(b"text", 128 << 20)), b"text");
+        let error = try_read(&xz_with(b"text", 192 << 20)).unwrap_err();
+        assert_eq!(error.to_string(), "its xz dictionary is larger than 128 MiB");
     }
 }
