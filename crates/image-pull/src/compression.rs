@@ -73,7 +73,7 @@ impl<R: Read> Read for XzDecoder<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use crate::testing::{bzip2, gzip, xz, xz_with, zstd};
 
     fn try_read(bytes: &[u8]) -> io::Result<Vec<u8>> {
         let mut found = Vec::new();
@@ -82,35 +82,6 @@ mod tests {
 
     fn read(bytes: &[u8]) -> Vec<u8> {
         try_read(bytes).unwrap()
-    }
-
-    fn gzip(bytes: &[u8]) -> Vec<u8> {
-        crate::testing::gzip(bytes)
-    }
-
-    fn bzip2(bytes: &[u8]) -> Vec<u8> {
-        let mut writer = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
-        writer.write_all(bytes).unwrap();
-        writer.finish().unwrap()
-    }
-
-    fn zstd(bytes: &[u8]) -> Vec<u8> {
-        let mut writer = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
-        writer.include_checksum(true).unwrap();
-        writer.write_all(bytes).unwrap();
-        writer.finish().unwrap()
-    }
-
-    fn xz_with(bytes: &[u8], dictionary: u32) -> Vec<u8> {
-        let mut options = lzma_rust2::XzOptions::with_preset(0);
-        options.lzma_options.dict_size = dictionary;
-        let mut writer = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
-        writer.write_all(bytes).unwrap();
-        writer.finish().unwrap()
-    }
-
-    fn xz(bytes: &[u8]) -> Vec<u8> {
-        xz_with(bytes, 1 << 20)
     }
 
     #[test]

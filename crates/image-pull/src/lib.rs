@@ -9,6 +9,8 @@
 #![forbid(unsafe_code)]
 
 mod compression;
+#[cfg(test)]
+mod corpus;
 mod credentials;
 mod export;
 mod helper;

@@ -258,7 +258,7 @@ impl<R: Read> Read for TarReader<R> {
         }
         let Some(chunk) = buffer.get_mut(..most) else { return Ok(0) };
         match self.from.read(chunk)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "truncated in a file")),
             read => {
                 self.remaining -= read as u64;
                 Ok(read)

@@ -12,7 +12,11 @@ use tar::{EntryType, Header};
 
 /// Builds an archive, header by header.
 #[derive(Debug, Default)]
-pub(crate) struct Archive(Vec<u8>);
+pub(crate) struct Archive {
+    bytes: Vec<u8>,
+    /// Offset of the last header.
+    last: usize,
+}
 
 impl Archive {
     pub(crate) fn new() -> Archive {
@@ -39,9 +43,29 @@ impl Archive {
         name[..path.len()].copy_from_slice(path);
         change(&mut header);
         header.set_cksum();
-        self.0.extend_from_slice(header.as_bytes());
-        self.0.extend_from_slice(content);
-        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self.last = self.bytes.len();
+        self.bytes.extend_from_slice(header.as_bytes());
+        self.content(content)
+    }
+
+    /// Adds bytes, and pads them to whole blocks.
+    pub(crate) fn content(mut self, content: &[u8]) -> Archive {
+        self.bytes.extend_from_slice(content);
+        self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
+        self
+    }
+
+    /// Overwrites bytes of the last header, and sets its checksum.
+    pub(crate) fn edit(mut self, at: usize, bytes: &[u8]) -> Archive {
+        let header = &mut self.bytes[self.last..self.last + 512];
+        header[at..at + bytes.len()].copy_from_slice(bytes);
+        set_checksum(header, i64::from);
+        self
+    }
+
+    /// Sets the checksum of the last header to the sum of signed bytes.
+    pub(crate) fn signed_checksum(mut self) -> Archive {
+        set_checksum(&mut self.bytes[self.last..self.last + 512], |byte| byte.cast_signed().into());
         self
     }
 
@@ -88,15 +112,21 @@ impl Archive {
         self.raw(EntryType::XHeader, b"pax", content.len() as u64, &content, |_| {})
     }
 
+    /// Adds a name or target of any length for the next member, as GNU tar does.
+    pub(crate) fn long(self, kind: EntryType, text: &[u8]) -> Archive {
+        let bytes = [text, b"\0"].concat();
+        self.raw(kind, b"././@LongLink", bytes.len() as u64, &bytes, |_| {})
+    }
+
     /// Returns the archive.
     pub(crate) fn end(mut self) -> Vec<u8> {
-        self.0.resize(self.0.len() + 1024, 0);
-        self.0
+        self.bytes.resize(self.bytes.len() + 1024, 0);
+        self.bytes
     }
 
     /// Returns the archive without the blocks at its end.
     pub(crate) fn open_end(self) -> Vec<u8> {
-        self.0
+        self.bytes
     }
 }
 
@@ -104,4 +134,37 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(bytes).unwrap();
     gzip.finish().unwrap()
+}
+
+/// Sets the checksum of a header.
+pub(crate) fn set_checksum(header: &mut [u8], value: fn(u8) -> i64) {
+    header[148..156].fill(b' ');
+    let sum: i64 = header.iter().map(|byte| value(*byte)).sum();
+    // A negative sum cannot be written.
+    header[148..156].copy_from_slice(format!("{:06o}\0 ", sum.max(0)).as_bytes());
+}
+
+pub(crate) fn bzip2(bytes: &[u8]) -> Vec<u8> {
+    let mut writer = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    writer.write_all(bytes).unwrap();
+    writer.finish().unwrap()
+}
+
+pub(crate) fn zstd(bytes: &[u8]) -> Vec<u8> {
+    let mut writer = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    writer.include_checksum(true).unwrap();
+    writer.write_all(bytes).unwrap();
+    writer.finish().unwrap()
+}
+
+pub(crate) fn xz(bytes: &[u8]) -> Vec<u8> {
+    xz_with(bytes, 1 << 20)
+}
+
+pub(crate) fn xz_with(bytes: &[u8], dictionary: u32) -> Vec<u8> {
+    let mut options = lzma_rust2::XzOptions::with_preset(0);
+    options.lzma_options.dict_size = dictionary;
+    let mut writer = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+    writer.write_all(bytes).unwrap();
+    writer.finish().unwrap()
 }

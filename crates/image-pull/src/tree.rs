@@ -4,19 +4,23 @@
 //! RESOLVE_IN_ROOT), so that no symbolic link or `..` of an image leads outside. The last component
 //! of a path is never followed.
 
+mod attributes;
+mod current;
 mod directories;
+mod names;
 
 use crate::tarball::{Kind, Member};
+use current::CurrentLayer;
 use msb_image::{Error, ErrorKind, Result};
+use names::{children, unlink};
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
     XattrFlags,
 };
 use rustix::io::Errno;
-use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Maximum depth of directories. Removal needs a descriptor for each level.
@@ -41,10 +45,7 @@ pub(crate) struct Tree {
     owners: Owners,
     /// Parent directory of the last member, which the next one mostly shares.
     last_parent: Option<(Vec<u8>, OwnedFd)>,
-    /// Inodes of the current layer, to which its own whiteouts do not apply.
-    layer_inodes: HashSet<u64>,
-    /// Times of directories, set at the end of the layer, because changes in them update them.
-    times: Vec<(Vec<u8>, (i64, u32))>,
+    layer: CurrentLayer,
 }
 
 /// Splits a member's name into its components. Empty for the root.
@@ -66,18 +67,19 @@ impl Tree {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let root = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|error| Error::io("open", path, error))?;
-        let (path, layer_inodes) = (path.to_path_buf(), HashSet::new());
-        Ok(Tree { root, path, owners, last_parent: None, layer_inodes, times: Vec::new() })
+        let (path, layer) = (path.to_path_buf(), CurrentLayer::default());
+        Ok(Tree { root, path, owners, last_parent: None, layer })
     }
 
     /// Ends the current layer, and sets the times of its directories.
     pub(crate) fn end_layer(&mut self) -> Result<()> {
-        self.layer_inodes.clear();
         self.last_parent = None;
-        for (path, mtime) in std::mem::take(&mut self.times).into_iter().rev() {
-            // The same layer may have removed it again.
-            if let Ok(fd) = self.resolve(&path, OFlags::DIRECTORY | OFlags::RDONLY) {
-                let _ = rustix::fs::futimens(&fd, &timestamps(mtime));
+        for time in std::mem::take(&mut self.layer).into_times() {
+            // The same layer may have removed or replaced it.
+            if let Ok(fd) = self.resolve(&time.path, OFlags::DIRECTORY | OFlags::RDONLY)
+                && rustix::fs::fstat(&fd).is_ok_and(|found| found.st_ino == time.inode)
+            {
+                let _ = rustix::fs::futimens(&fd, &timestamps(time.mtime));
             }
         }
         Ok(())
@@ -104,6 +106,7 @@ impl Tree {
             Err(error) => return Err(self.image_error(&key, error)),
             Ok(found) => found,
         };
+        self.keep_time(&key, found.as_fd())?;
         if self.depth(found.as_fd()) > MAX_DEPTH {
             return Err(too_deep());
         }
@@ -127,11 +130,23 @@ impl Tree {
 
     /// Records that a file belongs to the current layer.
     fn record_inode(&mut self, at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-        let flags = if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
-        let found = rustix::fs::statat(at, name, flags)
-            .map_err(|error| self.io_error("inspect", name, error))?;
-        self.layer_inodes.insert(found.st_ino);
+        let found = self.inspect(at, name)?;
+        self.layer.record(&found);
         Ok(())
+    }
+
+    /// Keeps the time of a directory of a lower layer.
+    fn keep_time(&mut self, path: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
+        let found = self.inspect(fd, b"")?;
+        self.layer.keep_time(path, &found);
+        Ok(())
+    }
+
+    /// Returns the metadata of a file, or of the directory itself if the name is empty.
+    fn inspect(&self, at: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
+        let flags = if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
+        let found = rustix::fs::statat(at, name, flags);
+        found.map_err(|error| self.io_error("inspect", name, error))
     }
 
     /// Creates a member. Returns the file if the caller has to write content.
@@ -144,8 +159,10 @@ impl Tree {
             let root = self
                 .resolve(b"", OFlags::DIRECTORY)
                 .map_err(|error| self.image_error(b"", error))?;
+            attributes::clear(&descriptor_path(root.as_fd()).join("."));
             self.set_open_metadata(root.as_fd(), member)?;
-            self.times.push((Vec::new(), member.mtime));
+            let found = self.inspect(root.as_fd(), b"")?;
+            self.layer.set_time(Vec::new(), &found, member.mtime);
             return Ok(None);
         };
         let at = self.parent(parent)?;
@@ -160,10 +177,18 @@ impl Tree {
                 let made = rustix::fs::openat(&at, *name, flags | OFlags::CLOEXEC, Mode::RUSR);
                 file = Some(std::fs::File::from(made.map_err(|error| failed(self, error))?));
             }
-            Kind::Directory => match rustix::fs::mkdirat(&at, *name, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => self.times.push((parts.join(&b'/'), member.mtime)),
-                Err(error) => return Err(failed(self, error)),
-            },
+            Kind::Directory => {
+                match rustix::fs::mkdirat(&at, *name, Mode::RWXU) {
+                    Ok(()) => {}
+                    Err(Errno::EXIST) => {
+                        let path = descriptor_path(at.as_fd()).join(OsStr::from_bytes(name));
+                        attributes::clear(&path);
+                    }
+                    Err(error) => return Err(failed(self, error)),
+                }
+                let found = self.inspect(at.as_fd(), name)?;
+                self.layer.set_time(parts.join(&b'/'), &found, member.mtime);
+            }
             Kind::Symlink(target) => rustix::fs::symlinkat(target.as_slice(), &at, *name)
                 .map_err(|error| failed(self, error))?,
             Kind::HardLink(target) => return self.link(target, at, name).map(|()| None),
@@ -203,7 +228,12 @@ impl Tree {
             .resolve(&parent.join(&b'/'), OFlags::PATH | OFlags::DIRECTORY)
             .map_err(|_| missing())?;
         match rustix::fs::linkat(&from, *target_name, &at, name, AtFlags::empty()) {
-            Ok(()) => self.record_inode(at.as_fd(), name),
+            Ok(()) => {
+                let directory = self.inspect(at.as_fd(), b"")?;
+                let found = self.inspect(at.as_fd(), name)?;
+                self.layer.record_link(&directory, name, &found);
+                Ok(())
+            }
             Err(Errno::NOENT) => Err(missing()),
             Err(error) => Err(self.image_error(target, error)),
         }
@@ -231,10 +261,11 @@ impl Tree {
                 .map_err(|error| self.io_error("set the mode of", &member.path, error))?;
         }
         let name = OsStr::from_bytes(name);
-        self.set_xattrs(
-            &PathBuf::from(format!("/proc/self/fd/{}", at.as_raw_fd())).join(name),
-            member,
-        )?;
+        let path = descriptor_path(at).join(name);
+        let set = attributes::set(&member.xattrs, |name, value| {
+            rustix::fs::lsetxattr(&path, name, value, XattrFlags::empty())
+        });
+        set.map_err(|error| self.io_error("set an attribute of", &member.path, error))?;
         let times = timestamps(member.mtime);
         // Not every filesystem sets the time of a symbolic link.
         let _ = rustix::fs::utimensat(at, name, &times, AtFlags::SYMLINK_NOFOLLOW);
@@ -247,27 +278,10 @@ impl Tree {
         // After the owner, because chown clears the set-user-id and set-group-id bits.
         rustix::fs::fchmod(fd, Mode::from_raw_mode(member.mode))
             .map_err(|error| self.io_error("set the mode of", &member.path, error))?;
-        for (name, value) in member.xattrs.iter().filter(|(name, _)| is_allowed(name)) {
-            let set = rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty());
-            self.ignore_unsupported(set, member)?;
-        }
-        Ok(())
-    }
-
-    fn set_xattrs(&self, path: &Path, member: &Member) -> Result<()> {
-        for (name, value) in member.xattrs.iter().filter(|(name, _)| is_allowed(name)) {
-            let set = rustix::fs::lsetxattr(path, name.as_slice(), value, XattrFlags::empty());
-            self.ignore_unsupported(set, member)?;
-        }
-        Ok(())
-    }
-
-    /// Ignores attributes that the filesystem does not support or permissions do not allow.
-    fn ignore_unsupported(&self, set: rustix::io::Result<()>, member: &Member) -> Result<()> {
-        match set {
-            Ok(()) | Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
-            Err(error) => Err(self.io_error("set an attribute of", &member.path, error)),
-        }
+        let set = attributes::set(&member.xattrs, |name, value| {
+            rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty())
+        });
+        set.map_err(|error| self.io_error("set an attribute of", &member.path, error))
     }
 
     fn chown(&self, at: BorrowedFd<'_>, name: &[u8], member: &Member, how: AtFlags) -> Result<()> {
@@ -297,7 +311,7 @@ impl Tree {
         }
         self.last_parent = None;
         if self.is_directory(at, name) {
-            self.remove_children(at, name, &HashSet::new(), 0)?;
+            self.remove_children(at, name, &CurrentLayer::default(), 0)?;
         }
         unlink(at, name).map_err(|error| self.image_error(name, error))
     }
@@ -309,15 +323,12 @@ impl Tree {
             return Ok(());
         };
         self.last_parent = None;
-        let layer_inodes = std::mem::take(&mut self.layer_inodes);
-        let result = if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
-            self.remove_children(at.as_fd(), name, &layer_inodes, 0)
-        } else {
-            Ok(())
-        };
-        let keep = layer_inodes.contains(&found.st_ino);
-        self.layer_inodes = layer_inodes;
-        result?;
+        self.keep_time(&parent.join(&b'/'), at.as_fd())?;
+        if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+            self.remove_children(at.as_fd(), name, &self.layer, 0)?;
+        }
+        let directory = self.inspect(at.as_fd(), b"")?;
+        let keep = self.layer.created(directory.st_ino, name, found.st_ino);
         match if keep { Ok(()) } else { unlink(at.as_fd(), name) } {
             // A directory with files of the same layer stays.
             Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
@@ -329,10 +340,8 @@ impl Tree {
     pub(crate) fn make_opaque(&mut self, parts: &[&[u8]]) -> Result<()> {
         let Some(at) = self.find_directory(parts)? else { return Ok(()) };
         self.last_parent = None;
-        let layer_inodes = std::mem::take(&mut self.layer_inodes);
-        let result = self.remove_children(at.as_fd(), b".", &layer_inodes, 0);
-        self.layer_inodes = layer_inodes;
-        result
+        self.keep_time(&parts.join(&b'/'), at.as_fd())?;
+        self.remove_children(at.as_fd(), b".", &self.layer, 0)
     }
 
     fn find_directory(&self, parts: &[&[u8]]) -> Result<Option<OwnedFd>> {
@@ -344,12 +353,12 @@ impl Tree {
         }
     }
 
-    /// Removes the content of a directory, except inodes in `keep`. Follows no link.
+    /// Removes the content of a directory, except what a layer created. Follows no link.
     fn remove_children(
         &self,
         at: BorrowedFd<'_>,
         name: &[u8],
-        keep: &HashSet<u64>,
+        keep: &CurrentLayer,
         depth: usize,
     ) -> Result<()> {
         if depth > 2 * MAX_DEPTH {
@@ -361,6 +370,7 @@ impl Tree {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(at, name, flags, Mode::empty())
             .map_err(|error| self.image_error(name, error))?;
+        let inode = self.inspect(directory.as_fd(), b"")?.st_ino;
         for child in children(&directory).map_err(|error| self.image_error(name, error))? {
             let child = child.as_bytes();
             let Ok(found) = rustix::fs::statat(&directory, child, AtFlags::SYMLINK_NOFOLLOW) else {
@@ -369,7 +379,7 @@ impl Tree {
             if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
                 self.remove_children(directory.as_fd(), child, keep, depth + 1)?;
             }
-            if keep.contains(&found.st_ino) {
+            if keep.created(inode, child, found.st_ino) {
                 continue;
             }
             match unlink(directory.as_fd(), child) {
@@ -426,28 +436,9 @@ fn too_deep() -> Error {
     Error::bad(format!("cannot unpack directories more than {MAX_DEPTH} levels deep"))
 }
 
-fn children(directory: &OwnedFd) -> rustix::io::Result<Vec<OsString>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if name != b"." && name != b".." {
-            names.push(OsString::from_vec(name));
-        }
-    }
-    Ok(names)
-}
-
-fn unlink(at: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
-    match rustix::fs::unlinkat(at, name, AtFlags::empty()) {
-        Err(Errno::ISDIR | Errno::PERM) => rustix::fs::unlinkat(at, name, AtFlags::REMOVEDIR),
-        other => other,
-    }
-}
-
-/// Whether an image may set an attribute. Those of overlayfs would redirect lookups.
-fn is_allowed(name: &[u8]) -> bool {
-    name == b"security.capability"
-        || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
+/// Returns a path of an open file.
+fn descriptor_path(fd: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
 fn timestamps((seconds, nanos): (i64, u32)) -> Timestamps {

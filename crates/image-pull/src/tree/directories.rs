@@ -65,13 +65,15 @@ impl Tree {
     fn create_one(&mut self, path: &[Vec<u8>]) -> Result<()> {
         let Some((name, parent)) = path.split_last() else { return Ok(()) };
         let (key, parent) = (path.join(&b'/'), parent.join(&b'/'));
-        let made = self.resolve(&parent, OFlags::PATH | OFlags::DIRECTORY).and_then(|at| {
-            rustix::fs::mkdirat(&at, name, Mode::RWXU)?;
+        let at = self.resolve(&parent, OFlags::PATH | OFlags::DIRECTORY);
+        let at = at.map_err(|error| self.image_error(&key, error))?;
+        self.keep_time(&parent, at.as_fd())?;
+        rustix::fs::mkdirat(&at, name, Mode::RWXU)
             // Independent of the umask.
-            rustix::fs::chmodat(&at, name, Mode::from_raw_mode(0o755), AtFlags::empty())?;
-            Ok(at)
-        });
-        let at = made.map_err(|error| self.image_error(&key, error))?;
+            .and_then(|()| {
+                rustix::fs::chmodat(&at, name, Mode::from_raw_mode(0o755), AtFlags::empty())
+            })
+            .map_err(|error| self.image_error(&key, error))?;
         self.record_inode(at.as_fd(), name)
     }
 }
