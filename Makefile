@@ -50,6 +50,8 @@ check: setup-test test build
 	@scripts/wheel
 	@echo "== a hundred kills at random moments"
 	@MSB_TEST_KILLS=100 $(CARGO) test --quiet -p msb-runner --test killing g_random
+	@echo "== mutated archives, read beside GNU tar"
+	@MSB_TEST_MUTATIONS=20000 $(CARGO) test --quiet -p msb-image-pull g_mutated
 	@echo "== an agent that hangs, in a container and in a machine; more kills of machines"
 	@$(CARGO) test --quiet -p msb-runner --test killing hung -- --ignored
 	@MSB_TEST_KILLS=30 scripts/test-vm qemu kills

@@ -301,7 +301,12 @@ pub(super) fn pax() -> Vec<Case> {
         ),
         refused("a malformed record", malformed.file("f", "x"), "a malformed record"),
         refused("a size of letters", with_pax(&[("size", b"x")]), "size is \"x\""),
-        refused("a path with a NUL", with_pax(&[("path", b"a\0b")]), "leads out of the image"),
+        refused(
+            "a target with a NUL",
+            between(|a| a.pax(&[("linkpath", b"a\0b")]).symlink("l", "")),
+            "linkpath is",
+        ),
+        refused("a path with a NUL", with_pax(&[("path", b"a\0b")]), "path is \"a\\0b\""),
         refused(
             "no member behind records",
             new().pax(&[("path", b"p")]),

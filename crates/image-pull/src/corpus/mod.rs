@@ -7,6 +7,7 @@
 
 mod cases;
 mod layers;
+mod mutations;
 mod sparse;
 mod walk;
 

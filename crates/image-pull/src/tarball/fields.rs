@@ -1,7 +1,7 @@
 //! The fields of a member that extension headers set.
 
 use super::header::check_id;
-use super::pax::{Record, number, time};
+use super::pax::{Record, name, number, time};
 use super::sparse::PaxSparse;
 use msb_image::Result;
 
@@ -26,16 +26,16 @@ impl Fields {
                 |value: &[u8]| number(&key, value).and_then(|found| check_id(found.cast_signed()));
             let text = || Some(value.clone()).filter(|value| !value.is_empty());
             match key.as_slice() {
-                b"path" => self.path = text(),
-                b"linkpath" => self.link = text(),
+                b"path" => self.path = text().map(|value| name(&key, &value)).transpose()?,
+                b"linkpath" => self.link = text().map(|value| name(&key, &value)).transpose()?,
                 b"size" => self.size = text().map(|value| number(&key, &value)).transpose()?,
                 b"uid" => self.uid = text().map(|value| id(&value)).transpose()?,
                 b"gid" => self.gid = text().map(|value| id(&value)).transpose()?,
                 b"mtime" => self.mtime = text().map(|value| time(&key, &value)).transpose()?,
                 key if key.starts_with(b"GNU.sparse.") => self.sparse.set(key, &value)?,
                 key => {
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        self.xattrs.push((name.to_vec(), value));
+                    if let Some(attribute) = key.strip_prefix(b"SCHILY.xattr.") {
+                        self.xattrs.push((attribute.to_vec(), value));
                     }
                 }
             }

@@ -28,6 +28,9 @@ fn split_record(content: &[u8]) -> Option<(Record, &[u8])> {
     let record = record.get(space + 1..)?.strip_suffix(b"\n")?;
     let equals = record.iter().position(|byte| *byte == b'=').filter(|at| *at > 0)?;
     let (key, value) = record.split_at_checked(equals)?;
+    if key.contains(&0) {
+        return None;
+    }
     Some(((key.to_vec(), value.get(1..)?.to_vec()), rest))
 }
 
@@ -66,6 +69,11 @@ pub(super) fn decimal(text: &[u8]) -> Option<u64> {
 pub(super) fn number(key: &[u8], value: &[u8]) -> Result<u64> {
     let found = decimal(value).filter(|number| i64::try_from(*number).is_ok());
     found.ok_or_else(|| invalid(key, value))
+}
+
+/// Checks a name, which the system ends at a NUL.
+pub(super) fn name(key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
+    if value.contains(&0) { Err(invalid(key, value)) } else { Ok(value.to_vec()) }
 }
 
 pub(super) fn invalid(key: &[u8], value: &[u8]) -> Error {

@@ -1,7 +1,7 @@
 //! Maps of sparse files: GNU's old format, and its formats 0.0, 0.1 and 1.0 in pax archives.
 
 use super::header::{BLOCK, Header, archive_error, parse_number};
-use super::pax::{decimal, invalid, number};
+use super::pax::{decimal, invalid, name, number};
 use msb_image::{Error, Result};
 use std::io::{self, Read};
 
@@ -29,7 +29,7 @@ impl PaxSparse {
         match key {
             b"GNU.sparse.major" => self.version.0 = number(key, value)?,
             b"GNU.sparse.minor" => self.version.1 = number(key, value)?,
-            b"GNU.sparse.name" => self.name = Some(value.to_vec()),
+            b"GNU.sparse.name" => self.name = Some(name(key, value)?),
             b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.length = Some(number(key, value)?),
             b"GNU.sparse.numblocks" => self.count = Some(number(key, value)?),
             b"GNU.sparse.offset" => self.offset = Some(number(key, value)?),
