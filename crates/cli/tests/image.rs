@@ -156,6 +156,29 @@ fn g_archives_and_layouts_are_run_directly() {
     // The same content is stored once, however it was imported.
     let ids = msb.json(&["image", "ls", "--json"]);
     assert_eq!(ids.as_array().unwrap().len(), 2, "{ids}");
+    for (program, suffix) in [("xz", "xz"), ("bzip2", "bz2")] {
+        tool(program, &["-k", &at("saved.tar")]);
+        assert_eq!(msb.ok(&["run", &at(&format!("saved.tar.{suffix}"))]), "image /srv/app\n");
+    }
+    // A FIFO is read once, and again by the next command.
+    tool("mkfifo", &[&at("fifo")]);
+    let fifo = at("fifo");
+    let given: [(&str, &[&str], &str); 2] = [
+        ("saved.tar.xz", &["run", &fifo], "image /srv/app\n"),
+        ("rootfs.tar.gz", &["run", &fifo, "--", "echo", "hi"], "hi\n"),
+    ];
+    for (file, arguments, output) in given {
+        let (from, to) = (at(file), fifo.clone());
+        let writer = std::thread::spawn(move || {
+            std::io::copy(
+                &mut fs::File::open(from)?,
+                &mut fs::OpenOptions::new().write(true).open(to)?,
+            )
+        });
+        assert_eq!(msb.ok(arguments), output, "{file}");
+        writer.join().unwrap().unwrap();
+    }
+    assert!(files_in(&msb, "tmp").is_empty());
     fs::write(at("nonsense.tar"), "no archive").unwrap();
     assert!(msb.fails(125, &["run", &at("nonsense.tar")]).contains("nonsense.tar"));
 }

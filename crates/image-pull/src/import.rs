@@ -7,6 +7,7 @@ use crate::make::{Report, make, make_from_rootfs};
 use crate::manifest::{
     Descriptor, Document, Manifest, check_layer_count, manifest_of, select_platform,
 };
+use crate::stream::Spool;
 use crate::tarball::{Kind, TarReader};
 use crate::tree::{Owners, Tree, components, open_file};
 use msb_image::{
@@ -15,7 +16,9 @@ use msb_image::{
 use oci_spec::image::OciLayout;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// Annotations for the names of images in an archive.
@@ -45,6 +48,8 @@ pub(crate) fn import(
         let layout = Layout { tree: Tree::open(path, Owners::RootOnly)? };
         return layout.import(store, helper, wanted, report);
     }
+    let spool = spool(store, path)?;
+    let path = spool.as_ref().map_or(path, Spool::path);
     if !is_image_archive(path)? {
         let layer = store.add_blob(open_file(path)?, None)?;
         let config = ImageConfig::default();
@@ -223,6 +228,16 @@ fn select_image<'a, T>(
     let names: Vec<String> = all.iter().filter_map(name_of).map(|name| name.familiar()).collect();
     let text = format!("cannot select one of {} images: {}", all.len(), names.join(", "));
     Err(Error::bad(text).hint("import it with the name of one of them"))
+}
+
+/// Copies a FIFO, which can be read only once; a regular file is used as it is.
+fn spool(store: &Store, path: &Path) -> Result<Option<Spool>> {
+    let found = fs::metadata(path).map_err(|error| Error::io("open", path, error))?;
+    match found.file_type() {
+        kind if kind.is_file() => Ok(None),
+        kind if kind.is_fifo() => Spool::fill(store, open_file(path)?).map(Some),
+        _ => Err(Error::bad("cannot read an archive: neither a file nor a FIFO")),
+    }
 }
 
 #[cfg(test)]

@@ -39,8 +39,12 @@ impl Source {
         }
         if is_path(text) {
             let path = Path::new(text);
-            let failed = |error| Error::invalid(format!("cannot use image {text:?}: {error}"));
-            let path = path.canonicalize().map_err(failed)?;
+            let failed = |why: String| Error::invalid(format!("cannot use image {text:?}: {why}"));
+            let path = path.canonicalize().map_err(|error| match path.exists() {
+                // Such as /dev/stdin and what a shell makes of <(...).
+                true => failed("a pipe of this process".to_owned()).hint("use a FIFO or a file"),
+                false => failed(error.to_string()),
+            })?;
             let is_layout = path.join("oci-layout").is_file() && path.join("index.json").is_file();
             return Ok(match path.is_dir() && !is_layout {
                 true => Source::Directory(path),
@@ -68,6 +72,7 @@ impl Source {
 mod tests {
     use super::*;
     use crate::OFFICIAL_REGISTRY;
+    use std::os::fd::AsRawFd;
 
     fn find(text: impl AsRef<OsStr>) -> Result<Source> {
         Source::find(text.as_ref(), OFFICIAL_REGISTRY)
@@ -93,7 +98,15 @@ mod tests {
 
     #[test]
     fn i_neither_path_nor_name_is_refused() {
-        for (text, part) in [("", "empty"), ("./none/such", "No such file"), ("A", "lower case")] {
+        let (pipe, _writer) = std::io::pipe().unwrap();
+        let pipe = format!("/dev/fd/{}", pipe.as_raw_fd());
+        let cases = [
+            ("", "empty"),
+            ("./none/such", "No such file"),
+            ("A", "lower case"),
+            (&pipe, "a pipe"),
+        ];
+        for (text, part) in cases {
             assert!(find(text).unwrap_err().to_string().contains(part), "{text}");
         }
         assert!(find(OsStr::from_bytes(b"\xff")).is_err() && find("a\0").is_err());

@@ -371,7 +371,8 @@ fn open_lock(path: &Path) -> Result<File> {
 fn stamp(path: &Path) -> Option<Vec<u64>> {
     // The index of an OCI image layout names all its other files by digest.
     let file = if path.is_dir() { path.join("index.json") } else { path.to_path_buf() };
-    let found = fs::metadata(file).ok()?;
+    // A FIFO has another content each time.
+    let found = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
     let number = |signed: i64| u64::from_ne_bytes(signed.to_ne_bytes());
     let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
     let rest = times.into_iter().map(number);
