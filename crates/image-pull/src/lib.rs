@@ -13,6 +13,9 @@ mod compression;
 mod corpus;
 mod credentials;
 mod export;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod helper;
 mod import;
 mod layer;

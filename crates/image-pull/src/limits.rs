@@ -131,7 +131,7 @@ impl<R: Read> Read for InflatedReader<'_, R> {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 impl Limits {
     /// Returns limits for tests, with the default ratio.
     pub(crate) fn of(bytes: u64, entries: u64, free: u64) -> Limits {

@@ -34,7 +34,7 @@ pub(crate) enum Kind {
 }
 
 /// The header of a member.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) path: Vec<u8>,
     pub(crate) kind: Kind,
