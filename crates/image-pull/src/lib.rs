@@ -8,9 +8,9 @@
 
 #![forbid(unsafe_code)]
 
-mod compression;
 #[cfg(test)]
-mod corpus;
+mod archives;
+mod compression;
 mod credentials;
 mod export;
 #[cfg(any(test, feature = "fuzzing"))]
