@@ -27,13 +27,14 @@ pub(crate) fn decompress<'a, R: Read + 'a>(mut from: R) -> Result<Box<dyn Read +
         return Err(error.hint("use gzip, zstd, xz, bzip2 or no compression"));
     }
     let whole: Peeked<R> = BufReader::with_capacity(64 * 1024, Cursor::new(head).chain(from));
-    Ok(match () {
+    let from: Box<dyn Read + 'a> = match () {
         () if gzip => Box::new(MultiGzDecoder::new(whole)),
         () if zstd => zstd_decoder(whole)?,
         () if bzip2 => Box::new(MultiBzDecoder::new(whole)),
-        () if xz => Box::new(XzDecoder(XzReader::new_mem_limit(whole, true, XZ_MEMORY))),
-        () => Box::new(whole),
-    })
+        () if xz => Box::new(XzReader::new_mem_limit(whole, true, XZ_MEMORY)),
+        () => return Ok(Box::new(whole)),
+    };
+    Ok(Box::new(Decoder { from, has_failed: false }))
 }
 
 /// Whether it is a zstd frame without data, which some tools write first.
@@ -56,16 +57,26 @@ fn zstd_decoder<'a>(from: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
     Ok(Box::new(decoder))
 }
 
-/// Names the limit of memory, which the library's error does not.
-struct XzDecoder<R: Read>(XzReader<R>);
+/// A decoder that fails again after it has failed: those of the libraries may panic then.
+struct Decoder<R> {
+    from: R,
+    has_failed: bool,
+}
 
-impl<R: Read> Read for XzDecoder<R> {
+impl<R: Read> Read for Decoder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(|error| match error.kind() {
-            io::ErrorKind::OutOfMemory => {
-                io::Error::other("its xz dictionary is larger than 128 MiB")
+        if self.has_failed {
+            return Err(io::Error::other("it could not be decompressed before"));
+        }
+        self.from.read(buffer).map_err(|error| {
+            self.has_failed = error.kind() != io::ErrorKind::Interrupted;
+            match error.kind() {
+                // Only the decoder of xz has a limit.
+                io::ErrorKind::OutOfMemory => {
+                    io::Error::other("its xz dictionary is larger than 128 MiB")
+                }
+                _ => error,
             }
-            _ => error,
         })
     }
 }
@@ -113,7 +124,9 @@ mod tests {
             assert!(try_read(&[&packed[..], b"garbage garbage"].concat()).is_err());
             let mut changed = packed.clone();
             changed[packed.len() / 2] ^= 1;
-            assert!(try_read(&changed).is_err(), "a changed byte");
+            let mut from = decompress(changed.as_slice()).unwrap();
+            assert!(from.read_to_end(&mut Vec::new()).is_err(), "a changed byte");
+            assert!(from.read(&mut [0; 9]).is_err(), "again");
         }
     }
 
