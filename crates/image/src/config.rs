@@ -1,11 +1,12 @@
 //! The configuration of an image: defaults for the commands that run in it.
 
-use crate::digest::Digest;
+use crate::digest::{Digest, InvalidDigest};
 use crate::error::{Error, Result};
-use serde::de::IgnoredAny;
+use crate::{json, json_object};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 /// Maximum length in bytes of an image's JSON documents. Registries refuse longer manifests.
 pub const MAX_DOCUMENT: u64 = 4 * 1024 * 1024;
@@ -36,6 +37,8 @@ pub struct ImageConfig {
     pub architecture: String,
     /// Operating system that its programs are built for.
     pub os: String,
+    /// Variant of the architecture; mostly empty.
+    pub variant: String,
     /// Creation time that the image declares.
     pub created: String,
     /// Digests of the uncompressed layers.
@@ -46,58 +49,85 @@ pub struct ImageConfig {
 ///
 /// `oci-spec` has no `Shell`, requires the platform, rejects unusual values of unused fields, and
 /// adds 23 packages to every program that links this crate.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 struct Document {
-    architecture: Option<String>,
-    os: Option<String>,
-    created: Option<String>,
-    config: Option<Inner>,
-    rootfs: Option<RootFs>,
+    architecture: String,
+    os: String,
+    variant: String,
+    created: String,
+    config: Inner,
+    rootfs: RootFs,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
+#[derive(Debug, Default)]
 struct Inner {
-    env: Option<Vec<String>>,
-    working_dir: Option<String>,
-    user: Option<String>,
-    entrypoint: Option<Vec<String>>,
-    cmd: Option<Vec<String>>,
-    shell: Option<Vec<String>>,
-    volumes: Option<BTreeMap<String, IgnoredAny>>,
-    stop_signal: Option<String>,
-    labels: Option<BTreeMap<String, String>>,
+    env: Vec<String>,
+    working_dir: String,
+    user: String,
+    entrypoint: Vec<String>,
+    cmd: Vec<String>,
+    shell: Vec<String>,
+    volumes: BTreeMap<String, Volume>,
+    stop_signal: String,
+    labels: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+/// An empty object: only the path of a volume matters.
+#[derive(Debug, Default)]
+struct Volume {}
+
+#[derive(Debug, Default)]
 struct RootFs {
-    diff_ids: Option<Vec<Digest>>,
+    diff_ids: Vec<String>,
 }
+
+json_object!(Document {
+    "architecture": architecture,
+    "os": os,
+    "variant": variant,
+    "created": created,
+    "config": config,
+    "rootfs": rootfs,
+});
+json_object!(Inner {
+    "Env": env,
+    "WorkingDir": working_dir,
+    "User": user,
+    "Entrypoint": entrypoint,
+    "Cmd": cmd,
+    "Shell": shell,
+    "Volumes": volumes,
+    "StopSignal": stop_signal,
+    "Labels": labels,
+});
+json_object!(Volume {});
+json_object!(RootFs { "diff_ids": diff_ids });
 
 impl ImageConfig {
     /// Parses the JSON document.
     pub fn from_document(bytes: &[u8]) -> Result<ImageConfig> {
-        let document: Document = serde_json::from_slice(bytes).map_err(|error| {
-            Error::bad(format!("cannot parse the image's configuration: {error}"))
-        })?;
-        let inner = document.config.unwrap_or_default();
-        let rootfs = document.rootfs.unwrap_or_default();
+        let failed = |why: &dyn Display| {
+            Error::bad(format!("cannot parse the image's configuration: {why}"))
+        };
+        let document: Document = json::from_slice(bytes).map_err(|error| failed(&error))?;
+        let Document { config: inner, rootfs, .. } = document;
+        let diff_ids = rootfs.diff_ids.iter().map(|text| text.parse());
+        let diff_ids = diff_ids.collect::<std::result::Result<_, InvalidDigest>>();
         Ok(ImageConfig {
-            env: inner.env.unwrap_or_default(),
-            workdir: inner.working_dir.unwrap_or_default(),
-            user: inner.user.unwrap_or_default(),
-            entrypoint: inner.entrypoint.unwrap_or_default(),
-            cmd: inner.cmd.unwrap_or_default(),
-            shell: inner.shell.unwrap_or_default(),
-            volumes: inner.volumes.unwrap_or_default().into_keys().collect(),
-            stop_signal: inner.stop_signal.unwrap_or_default(),
-            labels: inner.labels.unwrap_or_default(),
-            architecture: document.architecture.unwrap_or_default(),
-            os: document.os.unwrap_or_default(),
-            created: document.created.unwrap_or_default(),
-            diff_ids: rootfs.diff_ids.unwrap_or_default(),
+            env: inner.env,
+            workdir: inner.working_dir,
+            user: inner.user,
+            entrypoint: inner.entrypoint,
+            cmd: inner.cmd,
+            shell: inner.shell,
+            volumes: inner.volumes.into_keys().collect(),
+            stop_signal: inner.stop_signal,
+            labels: inner.labels,
+            architecture: document.architecture,
+            os: document.os,
+            variant: document.variant,
+            created: document.created,
+            diff_ids: diff_ids.map_err(|error| failed(&format!("rootfs: diff_ids: {error}")))?,
         })
     }
 
