@@ -6,11 +6,11 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use msb_image::{Error, ErrorKind, OFFICIAL_REGISTRY, Result};
+use msb_image::{Error, ErrorKind, MAX_DOCUMENT, OFFICIAL_REGISTRY, Result, json, json_object};
 use oci_client::secrets::RegistryAuth;
-use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -19,29 +19,40 @@ const OFFICIAL_CREDENTIALS: &str = "https://index.docker.io/v1/";
 /// User name of a credential helper for a bearer token.
 const TOKEN_USER: &str = "<token>";
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Debug, Default)]
 struct AuthFile {
     auths: BTreeMap<String, AuthEntry>,
     cred_helpers: BTreeMap<String, String>,
-    creds_store: Option<String>,
+    creds_store: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 struct AuthEntry {
-    auth: Option<String>,
-    username: Option<String>,
-    password: Option<String>,
-    registrytoken: Option<String>,
+    auth: String,
+    username: String,
+    password: String,
+    registrytoken: String,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+/// What a credential helper prints.
+#[derive(Debug, Default)]
 struct HelperAnswer {
     username: String,
     secret: String,
 }
+
+json_object!(AuthFile {
+    "auths": auths,
+    "credHelpers": cred_helpers,
+    "credsStore": creds_store,
+});
+json_object!(AuthEntry {
+    "auth": auth,
+    "username": username,
+    "password": password,
+    "registrytoken": registrytoken,
+});
+json_object!(HelperAnswer { "Username": username, "Secret": secret });
 
 /// Returns the credentials for a repository; anonymous if there are none.
 pub(crate) fn find(registry: &str, repository: &str) -> Result<RegistryAuth> {
@@ -66,16 +77,29 @@ pub(crate) fn find(registry: &str, repository: &str) -> Result<RegistryAuth> {
 }
 
 fn find_in(path: &Path, registry: &str, repository: &str) -> Result<Option<RegistryAuth>> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
+    let mut bytes = Vec::new();
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes));
+    match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io("read credentials from", path, error)),
+        // `/dev/null`, for example.
+        Ok(0) => return Ok(None),
+        Ok(_) => {}
+    }
+    let failed = |why: String| {
+        Error::invalid(format!("cannot read credentials from {}: {why}", path.display()))
     };
-    let file: AuthFile = serde_json::from_slice(&bytes).map_err(|error| {
-        Error::invalid(format!("cannot read credentials from {}: {error}", path.display()))
-    })?;
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        return Err(failed(format!("longer than {MAX_DOCUMENT} bytes")));
+    }
+    let file: AuthFile = json::from_slice(&bytes).map_err(|error| failed(error.to_string()))?;
     let keys = lookup_keys(registry, repository);
-    let helper = keys.iter().find_map(|key| Some((key, file.cred_helpers.get(key)?)));
+    let helper = keys
+        .iter()
+        .find_map(|key| Some((key, file.cred_helpers.get(key)?)))
+        // An empty name turns the helper off.
+        .filter(|(_, helper)| !helper.is_empty());
     if let Some((key, helper)) = helper {
         return run_credential_helper(helper, key);
     }
@@ -88,10 +112,10 @@ fn find_in(path: &Path, registry: &str, repository: &str) -> Result<Option<Regis
             return Ok(found);
         }
     }
-    match &file.creds_store {
+    match file.creds_store.as_str() {
+        "" => Ok(None),
         // It has credentials for whole registries, by docker's name for each.
-        Some(helper) => run_credential_helper(helper, keys.last().map_or(registry, String::as_str)),
-        None => Ok(None),
+        helper => run_credential_helper(helper, keys.last().map_or(registry, String::as_str)),
     }
 }
 
@@ -117,7 +141,7 @@ fn lookup_keys(registry: &str, repository: &str) -> Vec<String> {
 }
 
 fn from_entry(entry: &AuthEntry, path: &Path) -> Result<Option<RegistryAuth>> {
-    let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let set = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     if let Some(token) = set(&entry.registrytoken) {
         return Ok(Some(RegistryAuth::Bearer(token)));
     }
@@ -173,7 +197,7 @@ fn run_credential_helper(helper: &str, key: &str) -> Result<Option<RegistryAuth>
     }
     // The answer may contain a secret, so no error quotes it.
     let answer: HelperAnswer =
-        serde_json::from_str(&stdout).map_err(|_| failed("its answer is invalid".to_owned()))?;
+        json::from_slice(&output.stdout).map_err(|_| failed("its answer is invalid".to_owned()))?;
     Ok(match answer {
         HelperAnswer { username, secret } if username.is_empty() && secret.is_empty() => None,
         HelperAnswer { username, secret } if username == TOKEN_USER => {

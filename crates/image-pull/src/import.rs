@@ -5,45 +5,48 @@ use crate::helper::Helper;
 use crate::layer::{Bounds, unpack};
 use crate::make::{Report, make, make_from_rootfs};
 use crate::manifest::{
-    Descriptor, Document, Manifest, check_layer_count, manifest_of, select_platform,
+    DockerImage, Document, Manifest, check_layer_count, manifest_of, parse, parse_index,
 };
+use crate::select::{Candidate, select_entry, select_named, select_platform};
 use crate::stream::Spool;
 use crate::tarball::{Kind, TarReader};
 use crate::tree::{Owners, Tree, components, open_file};
+use msb_image::json;
 use msb_image::{
-    Blob, Digest, Error, ImageConfig, MAX_DOCUMENT, OFFICIAL_REGISTRY, Reference, Result, Store,
+    Blob, Digest, Error, ImageConfig, MAX_DOCUMENT, OFFICIAL_REGISTRY, Platform, Reference, Result,
+    Store, json_object,
 };
-use oci_spec::image::OciLayout;
-use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-/// Annotations for the names of images in an archive.
-const NAME_KEYS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
 /// Maximum nesting of indexes.
-const MAX_NESTING: u32 = 4;
+pub(crate) const MAX_NESTING: u32 = 4;
 
-/// One image in the `manifest.json` of `docker save`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct DockerImage {
-    config: String,
-    #[serde(default)]
-    repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
+/// The file `oci-layout`.
+#[derive(Debug, Default)]
+struct LayoutFile {
+    version: String,
 }
 
-/// Imports an image from an archive or directory. Returns its id and its name in the archive.
+json_object!(LayoutFile { "imageLayoutVersion": version });
+
+/// What an archive is searched for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) name: Option<&'a Reference>,
+    pub(crate) platform: &'a Platform,
+}
+
+/// Imports an image from an archive or directory. Returns its id and its names in the archive.
 pub(crate) fn import(
     store: &Store,
     helper: &Helper,
     path: &Path,
-    wanted: Option<&Reference>,
+    wanted: Wanted<'_>,
     report: Report<'_>,
-) -> Result<(Digest, Option<Reference>)> {
+) -> Result<(Digest, Vec<Reference>)> {
     if path.is_dir() {
         let layout = Layout { tree: Tree::open(path, Owners::RootOnly)? };
         return layout.import(store, helper, wanted, report);
@@ -53,7 +56,7 @@ pub(crate) fn import(
     if !is_image_archive(path)? {
         let layer = store.add_blob(open_file(path)?, None)?;
         let config = ImageConfig::default();
-        return make_from_rootfs(store, helper, layer, config, report).map(|id| (id, None));
+        return make_from_rootfs(store, helper, layer, config, report).map(|id| (id, Vec::new()));
     }
     let unpacked = store.temporary();
     std::fs::create_dir(&unpacked)
@@ -81,12 +84,12 @@ fn is_image_archive(path: &Path) -> Result<bool> {
             |name: &[u8]| name.len() >= 64 && name.iter().take(64).all(u8::is_ascii_hexdigit);
         match (components(&member.path)?.as_slice(), &member.kind) {
             ([b"oci-layout"], Kind::File) => {
-                if is_json::<OciLayout>(&mut archive) {
+                if is_layout_file(&document(&mut archive)) {
                     return Ok(true);
                 }
             }
             ([b"manifest.json"], Kind::File) => {
-                if is_json::<Vec<DockerImage>>(&mut archive) {
+                if is_docker_manifest(&document(&mut archive)) {
                     return Ok(true);
                 }
             }
@@ -101,11 +104,22 @@ fn is_image_archive(path: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether a document of bounded length parses as `T`.
-fn is_json<T: serde::de::DeserializeOwned>(from: &mut impl Read) -> bool {
+/// Reads a document of bounded length; what cannot be read is not one.
+fn document(from: &mut impl Read) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let read = from.take(MAX_DOCUMENT).read_to_end(&mut bytes);
-    read.is_ok() && serde_json::from_slice::<T>(&bytes).is_ok()
+    match from.take(MAX_DOCUMENT).read_to_end(&mut bytes) {
+        Ok(_) => bytes,
+        Err(_) => Vec::new(),
+    }
+}
+
+fn is_layout_file(bytes: &[u8]) -> bool {
+    json::from_slice::<LayoutFile>(bytes).is_ok_and(|file| !file.version.is_empty())
+}
+
+fn is_docker_manifest(bytes: &[u8]) -> bool {
+    let images = json::from_slice::<Vec<DockerImage>>(bytes);
+    images.is_ok_and(|images| images.iter().any(|image| !image.config.is_empty()))
 }
 
 /// A directory in the layout of OCI or docker. Paths in it are resolved inside it.
@@ -118,33 +132,37 @@ impl Layout {
         &self,
         store: &Store,
         helper: &Helper,
-        wanted: Option<&Reference>,
+        wanted: Wanted<'_>,
         report: Report<'_>,
-    ) -> Result<(Digest, Option<Reference>)> {
-        let (bytes, manifest, name) = match self.read("index.json") {
-            Ok(index) => self.read_index(store, &index, wanted)?,
-            Err(_) => self.read_docker_manifest(store, wanted)?,
-        };
+    ) -> Result<(Digest, Vec<Reference>)> {
+        let Candidate { image: (bytes, manifest), names } = self.find(store, wanted)?;
         let digest = store.add_blob(bytes.as_slice(), None)?.digest;
-        make(store, helper, &digest, &manifest, report).map(|id| (id, name))
+        let platform = wanted.platform;
+        make(store, helper, &digest, &manifest, platform, report).map(|id| (id, names))
     }
 
-    fn read_index(
-        &self,
-        store: &Store,
-        index: &[u8],
-        wanted: Option<&Reference>,
-    ) -> Result<(Vec<u8>, Manifest, Option<Reference>)> {
-        let Document::Index(all) = Document::parse(index)? else {
-            return Err(Error::bad("cannot read index.json: not an index"));
+    /// Finds the image and adds its blobs to the store.
+    ///
+    /// `docker save IMAGE@DIGEST` writes an index without entries, beside `manifest.json`.
+    fn find(&self, store: &Store, wanted: Wanted<'_>) -> Result<Candidate<(Vec<u8>, Manifest)>> {
+        let entries = match self.read("index.json") {
+            Ok(index) => parse_index(&index)?,
+            Err(error) if is_missing(&error) => Vec::new(),
+            Err(error) => return Err(error),
         };
-        let entry = select_image(&all, wanted, name_of)?;
-        let name = name_of(entry);
-        let mut blob = entry.blob()?;
+        if entries.is_empty() {
+            return match self.read("manifest.json") {
+                Ok(bytes) => self.find_in_docker_manifest(store, &bytes, wanted),
+                Err(error) if is_missing(&error) => Err(Error::bad("it has no image")),
+                Err(error) => Err(error),
+            };
+        }
+        let Candidate { image, names } = select_entry(entries, wanted.name, wanted.platform)?;
+        let mut blob = image.blob()?;
         for _ in 0..MAX_NESTING {
             let bytes = self.blob_bytes(&blob.digest)?;
             match Document::parse(&bytes)? {
-                Document::Index(all) => blob = select_platform(&all)?.blob()?,
+                Document::Index(all) => blob = select_platform(&all, wanted.platform)?.blob()?,
                 Document::Image(manifest) => {
                     for part in manifest.layers.iter().chain([&manifest.config]) {
                         if !store.blob(&part.digest).is_file() {
@@ -152,32 +170,36 @@ impl Layout {
                             store.add_blob(self.open(&path)?, Some(&part.digest))?;
                         }
                     }
-                    return Ok((bytes, manifest, name));
+                    return Ok(Candidate { image: (bytes, manifest), names });
                 }
             }
         }
-        Err(Error::bad(format!("its indexes are nested more than {MAX_NESTING} levels deep")))
+        Err(too_deep())
     }
 
-    fn read_docker_manifest(
+    fn find_in_docker_manifest(
         &self,
         store: &Store,
-        wanted: Option<&Reference>,
-    ) -> Result<(Vec<u8>, Manifest, Option<Reference>)> {
-        let bytes = self.read("manifest.json")?;
-        let all: Vec<DockerImage> = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::bad(format!("cannot parse manifest.json: {error}")))?;
-        let name_of = |image: &DockerImage| {
-            let first = image.repo_tags.as_ref().and_then(|tags| tags.first());
-            first.and_then(|tag| Reference::parse(tag, OFFICIAL_REGISTRY).ok())
-        };
-        let image = select_image(&all, wanted, name_of)?;
+        bytes: &[u8],
+        wanted: Wanted<'_>,
+    ) -> Result<Candidate<(Vec<u8>, Manifest)>> {
+        let all: Vec<DockerImage> = parse("manifest.json", bytes)?;
+        let named = all.into_iter().map(|image| {
+            let tags = image.repo_tags.iter();
+            let names = tags.filter_map(|tag| Reference::parse(tag, OFFICIAL_REGISTRY).ok());
+            Candidate { names: names.collect(), image }
+        });
+        let same = |a: &DockerImage, b: &DockerImage| a.config == b.config && a.layers == b.layers;
+        let Candidate { image, names } = select_named(named, wanted.name, same)?;
+        if image.config.is_empty() {
+            return Err(Error::bad("cannot use manifest.json: it names no configuration"));
+        }
         let config = store.add_blob(self.open(&image.config)?, None)?;
         check_layer_count(image.layers.len())?;
         let layers = image.layers.iter().map(|path| store.add_blob(self.open(path)?, None));
         let layers = layers.collect::<Result<Vec<Blob>>>()?;
         let bytes = manifest_of(store, &config, &layers)?;
-        Ok((bytes, Manifest { config, layers }, name_of(image)))
+        Ok(Candidate { image: (bytes, Manifest { config, layers }), names })
     }
 
     fn open(&self, path: &str) -> Result<std::fs::File> {
@@ -204,30 +226,15 @@ impl Layout {
     }
 }
 
-fn name_of(entry: &Descriptor) -> Option<Reference> {
-    let annotations: &BTreeMap<String, String> = &entry.annotations;
-    let names = NAME_KEYS.iter().filter_map(|key| annotations.get(*key));
-    // A tag alone is no name outside of the registry that it came from.
-    let mut names = names.filter(|name| name.contains(['/', ':']));
-    names.find_map(|name| Reference::parse(name, OFFICIAL_REGISTRY).ok())
+/// Returns the error for an index in too many others.
+pub(crate) fn too_deep() -> Error {
+    Error::bad(format!("its indexes are nested more than {MAX_NESTING} levels deep"))
 }
 
-/// Selects an image of an archive: the only one, or the one with the wanted name.
-fn select_image<'a, T>(
-    all: &'a [T],
-    wanted: Option<&Reference>,
-    name_of: impl Fn(&T) -> Option<Reference>,
-) -> Result<&'a T> {
-    if let [only] = all {
-        return Ok(only);
-    }
-    let named = |entry: &&T| wanted.is_some() && name_of(entry).as_ref() == wanted;
-    if let Some(found) = all.iter().find(named) {
-        return Ok(found);
-    }
-    let names: Vec<String> = all.iter().filter_map(name_of).map(|name| name.familiar()).collect();
-    let text = format!("cannot select one of {} images: {}", all.len(), names.join(", "));
-    Err(Error::bad(text).hint("import it with the name of one of them"))
+fn is_missing(error: &Error) -> bool {
+    error
+        .os_error
+        .is_some_and(|code| io::Error::from_raw_os_error(code).kind() == io::ErrorKind::NotFound)
 }
 
 /// Copies a FIFO, which can be read only once; a regular file is used as it is.

@@ -24,6 +24,8 @@ mod make;
 mod manifest;
 mod pack;
 mod registry;
+mod remote;
+mod select;
 mod stream;
 mod tarball;
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use crate::helper::Helper;
 use crate::layer::{Layer, Unpacked};
-use crate::manifest::{Manifest, manifest_of, own_architecture};
+use crate::manifest::{Manifest, manifest_of};
 use msb_image::{
-    Blob, Digest, Error, ImageConfig, ImageRecord, Phase, Progress, Result, Store, now_ms,
+    Blob, Digest, Error, ImageConfig, ImageRecord, Phase, Platform, Progress, Result, Store, now_ms,
 };
 use std::fs;
 use std::path::Path;
@@ -18,10 +18,11 @@ pub(crate) fn make(
     helper: &Helper,
     manifest_digest: &Digest,
     manifest: &Manifest,
+    platform: &Platform,
     report: Report<'_>,
 ) -> Result<Digest> {
     let id = &manifest.config.digest;
-    let config = checked_config(store, manifest)?;
+    let config = checked_config(store, manifest, platform)?;
     let _lock = store.lock_digest(id)?;
     if store.has(id) {
         return Ok(id.clone());
@@ -58,8 +59,8 @@ pub(crate) fn make_from_rootfs(
         let directories = config.directories();
         let unpacked = unpack_into(directory, helper, layers, layer.size, directories, report)?;
         config.diff_ids = unpacked.diff_ids;
-        config.os = "linux".to_owned();
-        config.architecture = own_architecture();
+        let host = Platform::host();
+        (config.os, config.architecture) = (host.os, host.architecture);
         let config = store.add_blob(config.to_document().as_slice(), None)?;
         let layers = vec![layer];
         let manifest = manifest_of(store, &config, &layers)?;
@@ -121,20 +122,23 @@ fn unpack_into(
     Ok(unpacked)
 }
 
-/// Returns the configuration if it is for this platform and has a digest for each layer.
-pub(crate) fn checked_config(store: &Store, manifest: &Manifest) -> Result<ImageConfig> {
+/// Returns the configuration if it is for a platform and has a digest for each layer.
+pub(crate) fn checked_config(
+    store: &Store,
+    manifest: &Manifest,
+    platform: &Platform,
+) -> Result<ImageConfig> {
     let config = store.config(&manifest.config.digest)?;
     let (layers, diffs) = (manifest.layers.len(), config.diff_ids.len());
     if layers != diffs {
         return Err(Error::bad(format!("it has {layers} layers, but {diffs} layer digests")));
     }
-    let own = own_architecture();
-    let fits = |found: &str, wanted: &str| found.is_empty() || found == wanted;
-    if !fits(&config.os, "linux") || !fits(&config.architecture, &own) {
-        let text = format!("it is for {}/{}, not", config.os, config.architecture);
-        return Err(Error::bad(format!("{text} linux/{own}")));
+    let found = Platform::of(&config);
+    match platform.accepts(&found) {
+        true => Ok(config),
+        false => Err(Error::bad(format!("it is for {found}, not {platform}"))
+            .hint("another platform has to be asked for")),
     }
-    Ok(config)
 }
 
 /// Returns the size of blobs as their manifest declares it, which need not be true.

@@ -1,17 +1,15 @@
-//! Manifests and indexes of OCI and docker.
+//! Manifests and indexes of OCI and docker, and the `manifest.json` of `docker save`.
 //!
-//! Parsed into types of this module and not of `oci-spec`, because those require fields that real
-//! manifests omit, and reject unusual values of unused fields and unused entries. To be as lenient,
-//! they have to be parsed by way of `serde_json::Value`, and that takes up to 330 MiB for a hostile
-//! document of 4 MiB, which these types skip without allocating.
+//! Read into types of this module and not of `oci-spec`, because those require fields that real
+//! manifests omit, and reject unusual values of unused fields and unused entries.
 
-use msb_image::{Blob, Digest, Error, MAX_DOCUMENT, Result, Store};
+use msb_image::json::{self, Json};
+use msb_image::{Blob, Digest, Error, MAX_DOCUMENT, Platform, Result, Store, json_object};
 use oci_client::manifest::{
     IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, IMAGE_LAYER_GZIP_MEDIA_TYPE,
     IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
 };
-use oci_spec::image::Arch;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -23,29 +21,28 @@ const MAX_LAYERS: usize = 1000;
 const ZSTD_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
 /// A reference to a blob.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Descriptor {
-    #[serde(default)]
     pub(crate) media_type: String,
+    #[serde(skip)]
+    pub(crate) artifact_type: String,
     pub(crate) digest: String,
-    #[serde(default)]
     pub(crate) size: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) platform: Option<Platform>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip)]
+    pub(crate) platform: Platform,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-/// Platform of an image.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Platform {
-    pub(crate) architecture: String,
-    pub(crate) os: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) variant: Option<String>,
-}
+json_object!(Descriptor {
+    "mediaType": media_type,
+    "artifactType": artifact_type,
+    "digest": digest,
+    "size": size,
+    "platform": platform,
+    "annotations": annotations,
+});
 
 /// A manifest or an index.
 #[derive(Debug, Clone)]
@@ -61,29 +58,63 @@ pub(crate) struct Manifest {
     pub(crate) layers: Vec<Blob>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Default)]
 struct RawDocument {
-    #[serde(default)]
-    schema_version: u32,
+    schema_version: u64,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
 }
 
+json_object!(RawDocument {
+    "schemaVersion": schema_version,
+    "config": config,
+    "layers": layers,
+    "manifests": manifests,
+});
+
+/// One image in the `manifest.json` of `docker save`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DockerImage {
+    pub(crate) config: String,
+    pub(crate) repo_tags: Vec<String>,
+    pub(crate) layers: Vec<String>,
+}
+
+json_object!(DockerImage { "Config": config, "RepoTags": repo_tags, "Layers": layers });
+
+/// Reads a document; errors name it.
+pub(crate) fn parse<T: Json + Default>(what: &str, bytes: &[u8]) -> Result<T> {
+    json::from_slice(bytes).map_err(|error| Error::bad(format!("cannot parse {what}: {error}")))
+}
+
+/// Reads `index.json`, which may name no image.
+pub(crate) fn parse_index(bytes: &[u8]) -> Result<Vec<Descriptor>> {
+    let raw: RawDocument = parse("index.json", bytes)?;
+    if raw.config.is_some() || raw.layers.is_some() {
+        return Err(Error::bad("cannot read index.json: not an index"));
+    }
+    Ok(raw.manifests.unwrap_or_default())
+}
+
 impl Document {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Document> {
-        let raw: RawDocument = serde_json::from_slice(bytes)
-            .map_err(|error| Error::bad(format!("cannot parse its manifest: {error}")))?;
+        let raw: RawDocument = parse("its manifest", bytes)?;
         if raw.schema_version == 1 {
             let text = "cannot use its manifest: docker schema version 1 is not supported";
             return Err(Error::bad(text).hint("push the image again with a current tool"));
         }
-        if let Some(manifests) = raw.manifests {
-            return Ok(Document::Index(manifests));
-        }
-        let (Some(config), Some(layers)) = (raw.config, raw.layers) else {
-            return Err(Error::bad("cannot use its manifest: no configuration or no layers"));
+        let (config, layers) = match (raw.config, raw.layers, raw.manifests) {
+            (None, None, Some(manifests)) => return Ok(Document::Index(manifests)),
+            // Another program might take the other half (CVE-2021-41190).
+            (_, _, Some(_)) => {
+                return Err(Error::bad("cannot use its manifest: it is an index as well"));
+            }
+            // An image without layers has none of that name.
+            (Some(config), layers, None) => (config, layers.unwrap_or_default()),
+            (None, _, None) => {
+                return Err(Error::bad("cannot use its manifest: no configuration"));
+            }
         };
         let known = [IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, ""];
         if !known.contains(&config.media_type.as_str()) {
@@ -149,70 +180,9 @@ pub(crate) fn manifest_of(store: &Store, config: &Blob, layers: &[Blob]) -> Resu
     Ok(document.to_string().into_bytes())
 }
 
-/// Returns the architecture of this host, as images name it.
-pub(crate) fn own_architecture() -> String {
-    Arch::default().to_string()
-}
-
-/// Selects the entry of an index for this platform.
-pub(crate) fn select_platform(all: &[Descriptor]) -> Result<&Descriptor> {
-    let own = own_architecture();
-    let fits = |entry: &&Descriptor| {
-        let platform = entry.platform.as_ref();
-        platform.is_some_and(|found| found.os == "linux" && found.architecture == own)
-    };
-    // Of several variants the baseline, else the first, which is the most general.
-    let is_baseline = |entry: &&Descriptor| {
-        let variant = entry.platform.as_ref().and_then(|platform| platform.variant.as_deref());
-        matches!(variant, None | Some("" | "v1" | "v8"))
-    };
-    let found = all.iter().filter(fits).find(is_baseline).or_else(|| all.iter().find(fits));
-    if let Some(found) = found {
-        return Ok(found);
-    }
-    if let [only] = all
-        && only.platform.is_none()
-    {
-        return Ok(only);
-    }
-    let mut names: Vec<String> = all
-        .iter()
-        .filter_map(|entry| entry.platform.as_ref())
-        .filter(|platform| platform.os != "unknown")
-        .map(|platform| format!("{}/{}", platform.os, platform.architecture))
-        .collect();
-    names.dedup();
-    let text = format!("no image for linux/{own}, only for {}", names.join(", "));
-    Err(Error::bad(text))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn entry(os: &str, architecture: &str, variant: Option<&str>) -> Descriptor {
-        let variant = variant.map(str::to_owned);
-        let platform = Platform { architecture: architecture.into(), os: os.into(), variant };
-        let digest = Digest::of(format!("{platform:?}").as_bytes()).to_string();
-        Descriptor { digest, platform: Some(platform), ..Descriptor::default() }
-    }
-
-    #[test]
-    fn index_entry_for_this_platform_is_selected() {
-        let own = own_architecture();
-        let all = [
-            entry("windows", &own, None),
-            entry("linux", "s390x", None),
-            entry("linux", &own, Some("v3")),
-            entry("linux", &own, None),
-        ];
-        assert_eq!(select_platform(&all).unwrap().digest, all[3].digest);
-        assert_eq!(select_platform(&all[..3]).unwrap().digest, all[2].digest);
-        let error = select_platform(&all[..2]).unwrap_err().to_string();
-        assert!(error.contains("linux/s390x") && error.contains("windows"), "{error}");
-        let bare = [Descriptor { digest: all[0].digest.clone(), ..Descriptor::default() }];
-        assert!(select_platform(&bare).is_ok() && select_platform(&[]).is_err());
-    }
 
     #[test]
     fn j4_manifest_beyond_its_bounds_is_refused() {

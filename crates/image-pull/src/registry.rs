@@ -2,53 +2,60 @@
 
 use crate::credentials;
 use crate::helper::Helper;
+use crate::import::{MAX_NESTING, too_deep};
 use crate::make::{checked_config, count, make, total};
-use crate::manifest::{Document, Manifest, select_platform};
+use crate::manifest::{Document, Manifest};
+use crate::remote::{Authorization, Remote, RemoteError};
+use crate::select::{MANIFESTS, select_platform};
 use crate::transfer::{Transfer, TransferError, download};
 use crate::tree::free_space;
 use msb_image::{
-    Blob, Digest, Error, ErrorKind, MAX_DOCUMENT, OFFICIAL_REGISTRY, Phase, Progress, Reference,
+    Blob, Digest, Error, ErrorKind, OFFICIAL_REGISTRY, Phase, Platform, Progress, Reference,
     Registries, Result, Store,
 };
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
-use oci_client::errors::{OciDistributionError, OciErrorCode};
-use oci_client::manifest::{
-    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
-    OCI_IMAGE_MEDIA_TYPE,
-};
-use oci_client::secrets::RegistryAuth;
-use oci_client::{Client, Reference as Remote, RegistryOperation};
+use oci_client::errors::OciDistributionError;
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
-use tokio::time::timeout;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(30);
+const USER_AGENT: &str = concat!("microsandbox/", env!("CARGO_PKG_VERSION"));
 /// Maximum number of concurrent downloads.
 const PARALLEL: usize = 4;
-/// Media types of manifests and indexes.
-const ACCEPTED: [&str; 4] = [
-    OCI_IMAGE_MEDIA_TYPE,
-    OCI_IMAGE_INDEX_MEDIA_TYPE,
-    IMAGE_MANIFEST_MEDIA_TYPE,
-    IMAGE_MANIFEST_LIST_MEDIA_TYPE,
-];
+
+/// What to pull, and how registries are configured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) reference: &'a Reference,
+    pub(crate) registries: &'a Registries,
+}
 
 /// Pulls an image, from a mirror if one has it, names it, and returns its id.
 pub(crate) async fn pull(
     store: &Store,
     helper: &Helper,
-    reference: &Reference,
-    registries: &Registries,
+    source: Source<'_>,
+    platform: &Platform,
     report: &mut dyn FnMut(Progress),
 ) -> Result<Digest> {
     report(Progress::default());
+    let Source { reference, registries } = source;
     let mirrors = registries.settings(reference.registry()).mirrors;
     let mut first = None;
     for host in mirrors.iter().map(String::as_str).chain([reference.registry()]) {
-        match pull_from(store, helper, reference, host, registries, report).await {
+        let client = ImageClient::connect(source, host).await;
+        let pulled = match client {
+            Ok(client) => client.pull(store, helper, platform, report).await,
+            Err(error) => Err(error),
+        };
+        match pulled {
+            Ok((id, requested)) => {
+                store.set_name(reference, &id, Some(&requested))?;
+                return Ok(id);
+            }
             // The next registry may succeed.
             Err(error) if may_try_next(error.kind) => {
                 // The registry's own error is reported, else that of the first mirror.
@@ -56,7 +63,7 @@ pub(crate) async fn pull(
                     first = Some(error);
                 }
             }
-            result => return result,
+            Err(error) => return Err(error),
         }
     }
     Err(first.unwrap_or_else(|| Error::not_found(format!("cannot find image {reference}"))))
@@ -66,53 +73,30 @@ fn may_try_next(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::Unauthorized | ErrorKind::Unreachable)
 }
 
-async fn pull_from(
-    store: &Store,
-    helper: &Helper,
-    reference: &Reference,
-    host: &str,
-    registries: &Registries,
-    report: &mut dyn FnMut(Progress),
-) -> Result<Digest> {
-    let client = ImageClient::connect(reference, host, registries).await?;
-    let (bytes, requested, manifest) = client.manifest().await?;
-    let manifest_digest = store.add_blob(bytes.as_slice(), None)?.digest;
-    let id = &manifest.config.digest;
-    if !store.has(id) {
-        client.download_blobs(store, &manifest, report).await?;
-    }
-    let id = make(store, helper, &manifest_digest, &manifest, report)?;
-    store.set_name(reference, &id, Some(&requested))?;
-    Ok(id)
-}
-
 /// A client of one registry for one image.
 struct ImageClient {
-    client: Client,
     remote: Remote,
+    host: String,
     /// Name of the image in errors.
     display_name: String,
+    /// Its digest, else its tag.
+    requested: String,
 }
 
 impl ImageClient {
     /// Creates a client and authenticates, with TLS unless the registry does without.
-    async fn connect(
-        reference: &Reference,
-        host: &str,
-        registries: &Registries,
-    ) -> Result<ImageClient> {
-        let auth = credentials::find(host, reference.repository())?;
-        let plain_http = registries.settings(host).plain_http;
-        let client = ImageClient::new(reference, host, registries, plain_http)?;
-        let Err(error) = client.authenticate(&auth).await else { return Ok(client) };
+    async fn connect(source: Source<'_>, host: &str) -> Result<ImageClient> {
+        let plain_http = source.registries.settings(host).plain_http;
+        let client = ImageClient::new(source, host, plain_http)?;
+        let Err(error) = client.remote.authenticate().await else { return Ok(client) };
         // As docker does: a registry on this host may do without TLS. One that has TLS with an
         // untrusted certificate is refused.
         if plain_http || !is_loopback(host) || is_certificate_error(&error) {
-            return Err(client.to_error(&error));
+            return Err(client.token_error(&error));
         }
-        let client = ImageClient::new(reference, host, registries, true)?;
-        let Err(other) = client.authenticate(&auth).await else { return Ok(client) };
-        let converted = client.to_error(&other);
+        let client = ImageClient::new(source, host, true)?;
+        let Err(other) = client.remote.authenticate().await else { return Ok(client) };
+        let converted = client.token_error(&other);
         if converted.kind != ErrorKind::Unreachable {
             return Err(converted);
         }
@@ -124,95 +108,106 @@ impl ImageClient {
         Err(Error::new(ErrorKind::Unreachable, format!("cannot reach {host}: {why}")))
     }
 
-    fn new(
-        reference: &Reference,
-        host: &str,
-        registries: &Registries,
-        plain_http: bool,
-    ) -> Result<ImageClient> {
+    fn new(source: Source<'_>, host: &str, plain_http: bool) -> Result<ImageClient> {
+        let Source { reference, registries } = source;
+        let auth = credentials::find(host, reference.repository())?;
         let settings = registries.settings(host);
-        let files = settings.ca_file.iter().chain(&registries.ca_file);
         let mut certificates = Vec::new();
-        for file in files {
+        for file in settings.ca_file.iter().chain(&registries.ca_file) {
             certificates.extend(certificates_in(file)?);
         }
-        let protocol = if plain_http { ClientProtocol::Http } else { ClientProtocol::Https };
+        let failed = |error: &dyn std::error::Error| {
+            Error::invalid(format!("cannot load CA certificates: {}", error_chain(error)))
+                .hint("install ca-certificates, or set MSB_REGISTRY_CA")
+        };
+        let http = http_client(&certificates).map_err(|error| failed(&error))?;
         let config = ClientConfig {
-            protocol,
+            protocol: if plain_http { ClientProtocol::Http } else { ClientProtocol::Https },
             extra_root_certificates: certificates,
             connect_timeout: Some(CONNECT_TIMEOUT),
             read_timeout: Some(READ_TIMEOUT),
-            user_agent: concat!("microsandbox/", env!("CARGO_PKG_VERSION")),
+            user_agent: USER_AGENT,
             ..ClientConfig::default()
         };
-        let client = Client::try_from(config).map_err(|error| {
-            let hint = "install ca-certificates, or set MSB_REGISTRY_CA";
-            Error::invalid(format!("cannot load CA certificates: {}", error_chain(&error)))
-                .hint(hint)
-        })?;
-        let (registry, repository) = (host.to_owned(), reference.repository().to_owned());
-        let remote = match (reference.digest(), reference.tag()) {
-            (Some(digest), _) => Remote::with_digest(registry, repository, digest.to_string()),
-            (None, tag) => Remote::with_tag(registry, repository, tag.unwrap_or("latest").into()),
+        let tokens = oci_client::Client::try_from(config).map_err(|error| failed(&error))?;
+        let repository = reference.repository();
+        let tag = reference.tag().unwrap_or_default().to_owned();
+        let remote = oci_client::Reference::with_tag(host.to_owned(), repository.to_owned(), tag);
+        // Docker Hub's own registry has another host than its names.
+        let (scheme, address) =
+            (if plain_http { "http" } else { "https" }, remote.resolve_registry().to_owned());
+        let remote = Remote {
+            http,
+            tokens,
+            auth,
+            base: format!("{scheme}://{address}/v2/{repository}"),
+            reference: remote,
+            authorization: RefCell::new(Authorization::None),
         };
         let mut display_name = reference.familiar();
         if host != reference.registry() && host != OFFICIAL_REGISTRY {
             display_name = format!("{display_name} (at {host})");
         }
-        Ok(ImageClient { client, remote, display_name })
+        let requested = match (reference.digest(), reference.tag()) {
+            (Some(digest), _) => digest.to_string(),
+            (None, tag) => tag.unwrap_or("latest").to_owned(),
+        };
+        Ok(ImageClient { remote, host: host.to_owned(), display_name, requested })
     }
 
-    async fn authenticate(&self, auth: &RegistryAuth) -> oci_client::errors::Result<()> {
-        let authentication = self.client.auth(&self.remote, auth, RegistryOperation::Pull);
-        match timeout(AUTHENTICATION_TIMEOUT, authentication).await {
-            Ok(result) => result.map(drop),
-            Err(_) => Err(OciDistributionError::IoError(std::io::Error::new(
-                std::io::ErrorKind::TimedOut,
-                format!("no answer within {} s", AUTHENTICATION_TIMEOUT.as_secs()),
-            ))),
+    /// Pulls the image. Returns its id, and the digest of the manifest or index that has its name.
+    async fn pull(
+        &self,
+        store: &Store,
+        helper: &Helper,
+        platform: &Platform,
+        report: &mut dyn FnMut(Progress),
+    ) -> Result<(Digest, Digest)> {
+        let (bytes, requested, manifest) = self.manifest(platform).await?;
+        let manifest_digest = store.add_blob(bytes.as_slice(), None)?.digest;
+        if !store.has(&manifest.config.digest) {
+            self.download_blobs(store, &manifest, platform, report).await?;
         }
+        let id = make(store, helper, &manifest_digest, &manifest, platform, report)
+            .map_err(|error| self.with_name(&error))?;
+        Ok((id, requested))
     }
 
-    /// Fetches the manifest for this platform.
+    /// Fetches the manifest for a platform.
     ///
     /// Returns its bytes, the digest of the manifest or index that was requested, and the parsed
     /// manifest.
-    async fn manifest(&self) -> Result<(Vec<u8>, Digest, Manifest)> {
-        let (bytes, requested) = self.fetch_document(&self.remote).await?;
-        match Document::parse(&bytes)? {
-            Document::Image(manifest) => Ok((bytes, requested, manifest)),
-            Document::Index(all) => {
-                let chosen =
-                    select_platform(&all).map_err(|error| self.with_name(&error))?.blob()?;
-                let remote = self.remote.clone_with_digest(chosen.digest.to_string());
-                let (bytes, _) = self.fetch_document(&remote).await?;
-                match Document::parse(&bytes)? {
-                    Document::Image(manifest) => Ok((bytes, requested, manifest)),
-                    Document::Index(_) => {
-                        Err(Error::bad("cannot use its index: nested in another index"))
-                    }
+    async fn manifest(&self, platform: &Platform) -> Result<(Vec<u8>, Digest, Manifest)> {
+        let (mut bytes, requested) = self.fetch_document(&self.requested).await?;
+        for _ in 0..MAX_NESTING {
+            let named = |error: Error| self.with_name(&error);
+            match Document::parse(&bytes).map_err(named)? {
+                Document::Image(manifest) => return Ok((bytes, requested, manifest)),
+                Document::Index(all) => {
+                    let chosen = select_platform(&all, platform).and_then(|entry| entry.blob());
+                    let digest = chosen.map_err(named)?.digest;
+                    (bytes, _) = self.fetch_document(&digest.to_string()).await?;
                 }
             }
         }
+        Err(self.with_name(&too_deep()))
     }
 
-    /// Fetches a manifest or index, and verifies its digest.
-    async fn fetch_document(&self, remote: &Remote) -> Result<(Vec<u8>, Digest)> {
-        // The client is authenticated already, and checks the digest that the registry declares.
-        let pulled =
-            self.client.pull_manifest_raw(remote, &RegistryAuth::Anonymous, &ACCEPTED).await;
-        let (bytes, _) = pulled.map_err(|error| self.to_error(&error))?;
-        if bytes.len() as u64 > MAX_DOCUMENT {
-            let text = format!("its manifest is longer than {MAX_DOCUMENT} bytes");
-            return Err(self.with_name(&Error::bad(text)));
-        }
+    /// Fetches a manifest or index by tag or digest, and verifies its digest.
+    async fn fetch_document(&self, wanted: &str) -> Result<(Vec<u8>, Digest)> {
+        let fetched =
+            self.remote.document(&format!("manifests/{wanted}"), &MANIFESTS.join(", ")).await;
+        let what = match wanted == self.requested {
+            true => format!("image {}", self.display_name),
+            false => format!("manifest {wanted} of image {}", self.display_name),
+        };
+        let bytes = fetched.map_err(|error| self.to_error(&error, &what))?;
         let digest = Digest::of(&bytes);
-        if remote.digest().is_some_and(|wanted| wanted != digest.to_string()) {
-            return Err(
-                self.with_name(&Error::bad(format!("its manifest has the digest {digest}")))
-            );
+        if wanted.contains(':') && wanted != digest.to_string() {
+            let error = Error::bad(format!("its manifest has the digest {digest}, not {wanted}"));
+            return Err(self.with_name(&error));
         }
-        Ok((bytes.to_vec(), digest))
+        Ok((bytes, digest))
     }
 
     /// Downloads the configuration, checks it, and downloads the layers.
@@ -220,15 +215,16 @@ impl ImageClient {
         &self,
         store: &Store,
         manifest: &Manifest,
+        platform: &Platform,
         report: &mut dyn FnMut(Progress),
     ) -> Result<()> {
-        let transfer = Transfer { client: &self.client, remote: &self.remote, store };
-        // First, because it says whether the image is for this platform.
+        let transfer = Transfer { remote: &self.remote, store };
+        // First, because it says which platform the image is for.
         let config = [manifest.config.clone()];
         download(&transfer, &config, 1, &mut |_, _| {})
             .await
-            .map_err(|error| self.transfer_error(error))?;
-        checked_config(store, manifest).map_err(|error| self.with_name(&error))?;
+            .map_err(|error| self.transfer_error(error, "configuration"))?;
+        checked_config(store, manifest, platform).map_err(|error| self.with_name(&error))?;
         let mut wanted: Vec<Blob> = Vec::new();
         for blob in &manifest.layers {
             if !wanted.contains(blob) && !store.blob(&blob.digest).is_file() {
@@ -253,66 +249,83 @@ impl ImageClient {
             report(progress);
         })
         .await
-        .map_err(|error| self.transfer_error(error))
+        .map_err(|error| self.transfer_error(error, "layer"))
     }
 
     fn with_name(&self, error: &Error) -> Error {
         Error { message: format!("{}: {}", self.display_name, error.message), ..error.clone() }
     }
 
-    fn transfer_error(&self, error: TransferError) -> Error {
+    fn transfer_error(&self, error: TransferError, what: &str) -> Error {
         match error {
             TransferError::Local(error) => error,
-            TransferError::Remote(error) => self.to_error(&error),
+            TransferError::Remote(digest, error) => {
+                self.to_error(&error, &format!("{what} {digest} of image {}", self.display_name))
+            }
         }
     }
 
-    /// Converts a client's error.
-    fn to_error(&self, error: &OciDistributionError) -> Error {
-        use OciDistributionError as Oci;
-        let (host, image) = (self.remote.registry(), &self.display_name);
-        let codes: Vec<&OciErrorCode> = match error {
-            Oci::RegistryError { envelope, .. } => {
-                envelope.errors.iter().map(|e| &e.code).collect()
+    /// Converts the error of a request for `what`.
+    fn to_error(&self, error: &RemoteError, what: &str) -> Error {
+        let (host, image) = (&self.host, &self.display_name);
+        let refusal = match error {
+            RemoteError::Refused(refusal) => refusal,
+            RemoteError::Token(error) => return self.token_error(error),
+            RemoteError::Connection(error) => {
+                let text = format!("cannot reach {host}: {}", error_chain(error));
+                return Error::new(ErrorKind::Unreachable, text);
             }
-            _ => Vec::new(),
+            RemoteError::Cut => {
+                let text = format!("cannot pull {what} from {host}: the connection ends early");
+                return Error::new(ErrorKind::Unreachable, text);
+            }
+            RemoteError::TooLong(max) => {
+                return self
+                    .with_name(&Error::bad(format!("its manifest is longer than {max} bytes")));
+            }
         };
-        let has = |wanted: &[OciErrorCode]| codes.iter().any(|code| wanted.contains(code));
-        let denied = || {
-            Error::new(ErrorKind::Unauthorized, format!("access to {image} denied by {host}"))
-                .hint("check its name, or log in with docker or podman")
-        };
-        let missing = || Error::not_found(format!("{host} has no image {image}"));
+        match refusal.kind() {
+            ErrorKind::NotFound => Error::not_found(format!("{host} has no {what}")),
+            ErrorKind::Unauthorized => {
+                Error::new(ErrorKind::Unauthorized, format!("access to {image} denied by {host}"))
+                    .hint("check its name, or log in with docker or podman")
+            }
+            kind => {
+                let text = format!("cannot pull {what} from {host}: {}", refusal.reason());
+                let error = Error::new(kind, text);
+                match refusal.status {
+                    429 => error.hint("log in with docker or podman, or use a mirror"),
+                    _ => error,
+                }
+            }
+        }
+    }
+
+    /// Converts the error of a request for a token.
+    fn token_error(&self, error: &OciDistributionError) -> Error {
+        let (host, image) = (&self.host, &self.display_name);
         match error {
-            Oci::UnauthorizedError { .. } | Oci::AuthenticationFailure(_) => denied(),
-            Oci::ServerError { code: 401 | 403, .. } => denied(),
-            _ if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) => denied(),
-            Oci::ImageManifestNotFoundError(_) | Oci::ServerError { code: 404, .. } => missing(),
-            _ if has(&[
-                OciErrorCode::ManifestUnknown,
-                OciErrorCode::NameUnknown,
-                OciErrorCode::NotFound,
-                OciErrorCode::BlobUnknown,
-            ]) =>
-            {
-                missing()
-            }
-            Oci::RequestError(_) | Oci::IoError(_) => Error::new(
+            OciDistributionError::RequestError(_) | OciDistributionError::IoError(_) => Error::new(
                 ErrorKind::Unreachable,
                 format!("cannot reach {host}: {}", error_chain(error)),
             ),
-            Oci::ServerError { code: 429 | 500..=599, .. } => {
-                let text = format!("cannot pull {image} from {host}: {error}");
-                Error::new(ErrorKind::Unreachable, text)
-            }
-            _ if has(&[OciErrorCode::Toomanyrequests]) => {
-                let text = format!("cannot pull {image} from {host}: {error}");
-                Error::new(ErrorKind::Unreachable, text)
-                    .hint("log in with docker or podman, or use a mirror")
+            OciDistributionError::AuthenticationFailure(_) => {
+                Error::new(ErrorKind::Unauthorized, format!("access to {image} denied by {host}"))
+                    .hint("check its name, or log in with docker or podman")
             }
             other => Error::bad(format!("cannot pull {image} from {host}: {}", error_chain(other))),
         }
     }
+}
+
+fn http_client(certificates: &[Certificate]) -> reqwest::Result<reqwest::Client> {
+    let certificates = certificates.iter().map(|pem| reqwest::Certificate::from_pem(&pem.data));
+    reqwest::Client::builder()
+        .tls_certs_merge(certificates.collect::<reqwest::Result<Vec<_>>>()?)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .user_agent(USER_AGENT)
+        .build()
 }
 
 /// Whether a host, with or without a port, is this host. Its registry need not have TLS.

@@ -1,11 +1,9 @@
 //! Downloads blobs: concurrently, resumed after a failure, with their digests verified.
 
+use crate::remote::{Remote, RemoteError};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use msb_image::{Blob, Digest, Error, ErrorKind, Hasher, Result, Store, StoreLock};
-use oci_client::client::BlobResponse;
-use oci_client::errors::OciDistributionError;
-use oci_client::manifest::OciDescriptor;
-use oci_client::{Client, Reference as Remote};
+use reqwest::StatusCode;
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,7 +20,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Source and destination of downloads.
 pub(crate) struct Transfer<'a> {
-    pub(crate) client: &'a Client,
     pub(crate) remote: &'a Remote,
     pub(crate) store: &'a Store,
 }
@@ -32,8 +29,8 @@ pub(crate) struct Transfer<'a> {
 pub(crate) enum TransferError {
     /// On this host, or because of the content.
     Local(Error),
-    /// In the client or the registry.
-    Remote(Box<OciDistributionError>),
+    /// In the registry: of the blob with this digest.
+    Remote(Digest, Box<RemoteError>),
 }
 
 type TransferResult<T> = std::result::Result<T, TransferError>;
@@ -41,12 +38,6 @@ type TransferResult<T> = std::result::Result<T, TransferError>;
 impl From<Error> for TransferError {
     fn from(error: Error) -> TransferError {
         TransferError::Local(error)
-    }
-}
-
-impl From<OciDistributionError> for TransferError {
-    fn from(error: OciDistributionError) -> TransferError {
-        TransferError::Remote(Box::new(error))
     }
 }
 
@@ -201,20 +192,26 @@ impl<'a> PartialBlob<'a> {
         let mut failures = 0;
         while self.length < blob.size {
             let before = self.length;
-            match self.receive(transfer, blob, shared).await {
-                Ok(()) if self.length > before => failures = 0,
-                Ok(()) => {
-                    let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-                    failures = back_off(failures, error.into()).await?;
-                }
-                Err(TransferError::Remote(error)) if is_transient(&error) => {
-                    failures = if self.length > before { 0 } else { failures };
-                    failures = back_off(failures, *error).await?;
-                }
-                Err(error) => return Err(error),
+            let error = match self.receive(transfer, blob, shared).await {
+                Ok(()) => RemoteError::Cut,
+                Err(ReceiveError::Remote(error)) => error,
+                Err(ReceiveError::Local(error)) => return Err(error.into()),
+            };
+            failures = if self.length > before { 0 } else { failures };
+            if self.length == blob.size {
+                break;
             }
+            if failures >= RETRIES || !error.is_transient() {
+                return Err(TransferError::Remote(blob.digest.clone(), Box::new(error)));
+            }
+            tokio::time::sleep(FIRST_BACKOFF * 2_u32.pow(failures)).await;
+            failures += 1;
         }
         let found = self.hasher.clone().finish();
+        if found != blob.digest && blob.size == 0 {
+            let text = format!("cannot download {}: its manifest gives no size", blob.digest);
+            return Err(Error::bad(text).into());
+        }
         if found != blob.digest {
             let text = format!("a download has the digest {found}, not {}", blob.digest);
             return Err(Error::bad(text).into());
@@ -228,36 +225,20 @@ impl<'a> PartialBlob<'a> {
         transfer: &Transfer<'_>,
         blob: &Blob,
         shared: &SharedProgress<'_>,
-    ) -> TransferResult<()> {
-        let descriptor = OciDescriptor {
-            digest: blob.digest.to_string(),
-            size: i64::try_from(blob.size).unwrap_or(i64::MAX),
-            ..OciDescriptor::default()
-        };
-        let mut stream = if self.length == 0 {
-            transfer.client.pull_blob_stream(transfer.remote, &descriptor).await?.stream
-        } else {
-            let offset = self.length;
-            let client = transfer.client;
-            match client
-                .pull_blob_stream_partial(transfer.remote, &descriptor, offset, None)
-                .await?
-            {
-                BlobResponse::Partial(stream) => stream.stream,
-                // The registry does not support ranges.
-                BlobResponse::Full(stream) => {
-                    shared.subtract(self.length);
-                    self.restart()?;
-                    stream.stream
-                }
-            }
-        };
+    ) -> std::result::Result<(), ReceiveError> {
+        let path = format!("blobs/{}", blob.digest);
+        let response = transfer.remote.get(&path, "*/*", self.length).await?;
+        if self.length > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
+            // The registry does not support ranges.
+            shared.subtract(self.length);
+            self.restart()?;
+        }
+        let mut stream = response.bytes_stream();
         while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(OciDistributionError::from)?;
+            let chunk = chunk.map_err(RemoteError::from)?;
             if self.length + chunk.len() as u64 > blob.size {
-                return Err(
-                    Error::bad(format!("a download is longer than {} bytes", blob.size)).into()
-                );
+                let text = format!("a download is longer than {} bytes", blob.size);
+                return Err(Error::bad(text).into());
             }
             self.file.write_all(&chunk).map_err(|error| Error::io("write", self.path, error))?;
             self.hasher.update(&chunk);
@@ -268,21 +249,20 @@ impl<'a> PartialBlob<'a> {
     }
 }
 
-/// Whether a retry may succeed.
-fn is_transient(error: &OciDistributionError) -> bool {
-    use OciDistributionError as Oci;
-    match error {
-        Oci::RequestError(_) | Oci::IoError(_) => true,
-        Oci::ServerError { code, .. } => matches!(code, 429 | 500..=599),
-        _ => false,
+/// Why a connection ended early.
+enum ReceiveError {
+    Local(Error),
+    Remote(RemoteError),
+}
+
+impl From<Error> for ReceiveError {
+    fn from(error: Error) -> ReceiveError {
+        ReceiveError::Local(error)
     }
 }
 
-/// Waits before the next retry. Fails after the last one.
-async fn back_off(failures: u32, error: OciDistributionError) -> TransferResult<u32> {
-    if failures >= RETRIES {
-        return Err(error.into());
+impl From<RemoteError> for ReceiveError {
+    fn from(error: RemoteError) -> ReceiveError {
+        ReceiveError::Remote(error)
     }
-    tokio::time::sleep(FIRST_BACKOFF * 2_u32.pow(failures)).await;
-    Ok(failures + 1)
 }

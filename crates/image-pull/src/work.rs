@@ -5,7 +5,7 @@ use crate::make::make_from_rootfs;
 use crate::stream::Spool;
 use crate::{export, import, pack, registry};
 use msb_image::{
-    BuildOptions, Error, ErrorKind, Event, ImageConfig, Progress, Request, Result, Store,
+    BuildOptions, Error, ErrorKind, Event, ImageConfig, Platform, Progress, Request, Result, Store,
     TaskOutcome,
 };
 use std::fs::File;
@@ -66,19 +66,22 @@ async fn execute(
     };
     let made = |id| TaskOutcome { id: Some(id), ..TaskOutcome::default() };
     match request {
-        Request::Pull { reference, registries } => {
+        Request::Pull { reference, registries, platform } => {
             let _lock = begin()?;
-            registry::pull(store, helper, &reference, &registries, report).await.map(made)
+            let platform = platform.unwrap_or_else(Platform::host);
+            let source = registry::Source { reference: &reference, registries: &registries };
+            registry::pull(store, helper, source, &platform, report).await.map(made)
         }
-        Request::Import { path, reference } => {
+        Request::Import { path, reference, platform } => {
             let _lock = begin()?;
             let spool = spooled(store, &path, archive)?;
             let stamp = if spool.is_none() { Store::stamp(&path) } else { None };
             let from = spool.as_ref().map_or(path.as_path(), Spool::path);
-            let wanted = reference.as_ref();
-            let (id, own_name) = import::import(store, helper, from, wanted, report)
+            let platform = platform.unwrap_or_else(Platform::host);
+            let wanted = import::Wanted { name: reference.as_ref(), platform: &platform };
+            let (id, own_names) = import::import(store, helper, from, wanted, report)
                 .map_err(|error| with_file_name(&path, error))?;
-            if let Some(name) = reference.or(own_name) {
+            for name in reference.map_or(own_names, |name| vec![name]) {
                 store.set_name(&name, &id, None)?;
             }
             if let Some(stamp) = stamp {

@@ -3,6 +3,7 @@
 
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registries::Registries;
 use serde::{Deserialize, Serialize};
@@ -60,13 +61,19 @@ pub enum Request {
         reference: Reference,
         /// Configuration of registries.
         registries: Registries,
+        /// Platform; `None` for that of this host.
+        #[serde(default)]
+        platform: Option<Platform>,
     },
     /// Import an image archive, an OCI image layout, or a tar of a root filesystem.
     Import {
         /// Path of the archive or directory; what to call the archive if it was passed.
         path: PathBuf,
-        /// New name; else the name in the archive, if any.
+        /// New name; else the names in the archive.
         reference: Option<Reference>,
+        /// Platform; `None` for that of this host.
+        #[serde(default)]
+        platform: Option<Platform>,
     },
     /// Build an image from a directory.
     Build {
@@ -182,6 +189,7 @@ mod tests {
         let request = Request::Pull {
             reference: Reference::parse("a:1", "docker.io").unwrap(),
             registries: Registries::default(),
+            platform: Some("linux/arm/v7".parse().unwrap()),
         };
         let line = serde_json::to_string(&request).unwrap();
         assert!(!line.contains('\n'));

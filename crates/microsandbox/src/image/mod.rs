@@ -39,7 +39,7 @@ impl Image {
         let found = Surroundings::find()?;
         let reference = found.reference(name.as_ref())?;
         let registries = found.registries.clone();
-        operation::begin(found, Request::Pull { reference, registries })
+        operation::begin(found, Request::Pull { reference, registries, platform: None })
     }
 
     /// Takes an image from a file or directory: an archive of a root filesystem, what
@@ -60,7 +60,7 @@ impl Image {
         let found = Surroundings::find()?;
         let reference = name.map(|name| found.reference(name)).transpose()?;
         let path = absolute(path)?;
-        operation::begin(found, Request::Import { path, reference })
+        operation::begin(found, Request::Import { path, reference, platform: None })
     }
 
     /// Imports an image from an archive that is read from a descriptor until its end. Otherwise
@@ -164,7 +164,7 @@ fn import_passed(
     archive::refuse_terminal(&archive)?;
     let found = Surroundings::find()?;
     let reference = name.map(|name| found.reference(name)).transpose()?;
-    let request = Request::Import { path: path.to_path_buf(), reference };
+    let request = Request::Import { path: path.to_path_buf(), reference, platform: None };
     operation::begin_with(found, move |call| call.perform(&request, Some(archive)))
 }
 

@@ -87,7 +87,8 @@ fn named(
     for _ in 0..TRIES {
         if must_pull {
             let registries = found.registries.clone();
-            let request = Request::Pull { reference: reference.clone(), registries };
+            let request =
+                Request::Pull { reference: reference.clone(), registries, platform: None };
             perform(found, &request, None, cancel, each)?;
         }
         if let Some((id, hold)) = held(&store, || Ok(store.resolve(reference)?))? {
@@ -115,7 +116,7 @@ fn archive(
         if let Some((id, hold)) = held(&store, || Ok(store.imported(path)?))? {
             return Ok((id, name, hold));
         }
-        let request = Request::Import { path: path.to_path_buf(), reference: None };
+        let request = Request::Import { path: path.to_path_buf(), reference: None, platform: None };
         let made = perform(found, &request, None, cancel, each)?.id;
         if let Some((id, hold)) = held(&store, || Ok(made.filter(|id| store.has(id))))? {
             return Ok((id, name, hold));
