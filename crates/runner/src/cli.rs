@@ -6,8 +6,8 @@ use crate::namespaces::{Side, enter};
 use crate::process::{is_root, runtime, start_trace};
 use crate::{cleanup, image, run, sys, terminal, vmm};
 use clap::{Parser, Subcommand};
-use msb_driver::Users;
-use msb_state::{DriverReport, HostReport, SandboxDir, WallReport};
+use msb_driver::{Users, choose};
+use msb_state::{DriverReport, HostReport, SandboxConfig, SandboxDir, WallReport};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -45,6 +45,15 @@ enum Task {
     },
     /// Print the usable drivers and jail walls, as JSON.
     Probe {
+        /// The directory of the state.
+        #[arg(long)]
+        home: PathBuf,
+        /// The agent's binary.
+        #[arg(long)]
+        agent: PathBuf,
+    },
+    /// Print why the sandbox on standard input cannot start, without its image; as JSON.
+    Check {
         /// The directory of the state.
         #[arg(long)]
         home: PathBuf,
@@ -95,6 +104,7 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Task::Run { dir, agent, attached } => start(&dir, &agent, attached),
         Task::Sweep { dir } => sweep(&dir),
         Task::Probe { home, agent } => probe(&home, agent),
+        Task::Check { home, agent } => check(&home, &agent),
         Task::Image { home, archive } => image::work(&home, archive),
         Task::ImageFiles => image::files(),
         Task::ImageUnpack { range } => image::unpack(range),
@@ -164,6 +174,24 @@ fn probe(home: &Path, agent: PathBuf) -> Result<ExitCode, String> {
     });
     let text =
         serde_json::to_string(&HostReport { drivers, walls }).map_err(|error| error.to_string())?;
+    writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tries the driver that the configuration on standard input asks for.
+fn check(home: &Path, agent: &Path) -> Result<ExitCode, String> {
+    sys::close_from(3).map_err(|error| error.to_string())?;
+    sys::reset_signals();
+    let users = match enter(true).map_err(|failure| failure.to_string())? {
+        Side::Outside(code) => return Ok(code),
+        Side::Inside(users) => users,
+    };
+    let config: SandboxConfig = serde_json::from_reader(io::stdin())
+        .map_err(|error| format!("cannot read a configuration: {error}"))?;
+    let drivers = drivers(&home.join("cache"), agent, users);
+    let chosen = runtime()?.block_on(choose(&config.driver, &drivers));
+    let failure = chosen.and_then(|driver| driver.check(&config)).err();
+    let text = serde_json::to_string(&failure).map_err(|error| error.to_string())?;
     writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())?;
     Ok(ExitCode::SUCCESS)
 }

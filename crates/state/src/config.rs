@@ -256,10 +256,15 @@ impl SandboxConfig {
 
     /// Validates the configuration and makes the image path absolute.
     pub fn validated(mut self) -> Result<Self> {
-        self.check_machine()?;
-        self.check_commands()?;
+        self.check()?;
         self.image = image_directory(&self.image)?;
         Ok(self)
+    }
+
+    /// Validates everything except the image.
+    pub fn check(&self) -> Result<()> {
+        self.check_machine()?;
+        self.check_commands()
     }
 
     fn check_machine(&self) -> Result<()> {

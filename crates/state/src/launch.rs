@@ -17,7 +17,7 @@ use command_fds::FdMapping;
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -87,6 +87,49 @@ pub fn create(
     launch(home, dir, lock, &stored.config, companions, true)
 }
 
+/// Refuses a new sandbox that cannot be created, as far as that is known without its image: for its
+/// configuration or its name.
+pub fn check_new(home: &Home, config: &SandboxConfig, options: CreateOptions) -> Result<()> {
+    config.check()?;
+    if options.replace {
+        return Ok(());
+    }
+    let dir = home.sandbox(&config.name);
+    let lock = match SandboxLock::open(&dir.lock()) {
+        Err(Error::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        lock => lock?,
+    };
+    lock.maintenance()?;
+    match lock.is_current() && is_taken(&dir.read_config(), lock.is_running()?) {
+        true => Err(Error::AlreadyExists(dir.name().clone())),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a new sandbox whose driver cannot be used or does not support its configuration.
+pub fn check_driver(home: &Home, config: &SandboxConfig, companions: &Companions) -> Result<()> {
+    let runner = &companions.runner;
+    let failed = |error: io::Error| Error::io("run", runner, error);
+    let text = serde_json::to_string(config).map_err(|error| failed(error.into()))?;
+    let mut command = runner_command(companions);
+    command.arg("check").arg("--home").arg(home.path()).arg("--agent").arg(&companions.agent);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
+    if let Some(mut input) = child.stdin.take() {
+        // Its output says more than a broken pipe.
+        let _ = input.write_all(text.as_bytes());
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    match serde_json::from_slice::<Option<Failure>>(&output.stdout) {
+        Ok(None) => Ok(()),
+        Ok(Some(failure)) => Err(failure.into()),
+        Err(_) => {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            Err(Failure::boot(format!("{} check failed: {stderr}", runner.display())).into())
+        }
+    }
+}
+
 /// Starts an existing sandbox with its files, without waiting until it is ready.
 pub fn start(home: &Home, name: &crate::Name, companions: &Companions) -> Result<Pending> {
     let dir = home.sandbox(name);
@@ -152,12 +195,7 @@ fn claim_name(
         }
         let stored = dir.read_config();
         if lock.try_running()? {
-            // An unreadable record may be of a later version: keep it.
-            let is_free = match &stored {
-                Ok(stored) => stored.as_ref().is_none_or(|stored| !stored.config.detached),
-                Err(_) => false,
-            };
-            if !is_free && !options.replace {
+            if is_taken(&stored, false) && !options.replace {
                 return Err(Error::AlreadyExists(dir.name().clone()));
             }
             clean_leftovers(dir, &lock, companions)?;
@@ -167,13 +205,21 @@ fn claim_name(
             replace(dir, companions)?;
             continue;
         }
-        let is_leftover = |stored: Stored| !stored.config.detached && stored.creator.is_gone();
-        let dying = stored.ok().flatten().is_some_and(is_leftover);
-        if !dying && !options.replace {
+        if is_taken(&stored, true) && !options.replace {
             return Err(Error::AlreadyExists(dir.name().clone()));
         }
         drop(lock);
         kill_running(dir, deadline)?;
+    }
+}
+
+/// Whether a sandbox keeps its name from a new one, by its record and whether it runs.
+fn is_taken(stored: &Result<Option<Stored>>, running: bool) -> bool {
+    match stored {
+        Ok(Some(stored)) => stored.config.detached || (running && !stored.creator.is_gone()),
+        Ok(None) => running,
+        // It may be of a later version.
+        Err(_) => true,
     }
 }
 

@@ -52,7 +52,9 @@ pub use error::{Error, ErrorKind, Failure, FailureKind, Result};
 pub use home::{Home, SandboxDir};
 pub use image_task::{ImageProcess, ImageTask, begin_image_task};
 pub use kernel::fetch_kernel;
-pub use launch::{CreateOptions, Pending, Ready, StatusRecord, create, doctor, start};
+pub use launch::{
+    CreateOptions, Pending, Ready, StatusRecord, check_driver, check_new, create, doctor, start,
+};
 pub use lock::SandboxLock;
 pub use log::{LogEvent, LogOptions, LogReader, LogRecord, LogSource, LogStep, LogWriter};
 pub use name::{InvalidName, Name};

@@ -1,5 +1,6 @@
 //! A fake registry that can delay, disconnect, send wrong content and count requests.
 
+#![allow(dead_code, reason = "not every test uses every part")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,6 +13,7 @@ use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 /// What the registry serves, and how.
@@ -25,7 +27,15 @@ struct State {
     gate: (Mutex<bool>, Condvar),
     /// The URL for tokens, if they are required.
     tokens: Mutex<Option<String>>,
+    /// Refusals, each for the next request whose path contains the text.
+    refusals: Mutex<Vec<(String, Refusal)>>,
+    /// The path that is answered without end, and the number of bytes sent.
+    endless: Mutex<Option<String>>,
+    endless_bytes: AtomicU64,
 }
+
+/// Status line, headers and body of a refusal.
+pub(crate) type Refusal = (&'static str, &'static str, &'static str);
 
 #[derive(Clone)]
 struct Document {
@@ -216,6 +226,27 @@ impl FakeRegistry {
         *self.state.tokens.lock().unwrap() = Some(format!("http://{}/token", self.host));
     }
 
+    /// Refuses the next request whose path contains `part`.
+    pub(crate) fn refuse(&self, part: &str, refusal: Refusal) {
+        self.state.refusals.lock().unwrap().push((part.to_owned(), refusal));
+    }
+
+    /// Removes a blob.
+    pub(crate) fn lose(&self, name: &str, digest: &str) {
+        let path = format!("/v2/{name}/blobs/{digest}");
+        self.state.documents.lock().unwrap().remove(&path).unwrap();
+    }
+
+    /// Answers requests for a tag without end.
+    pub(crate) fn answer_without_end(&self, name: &str, tag: &str) {
+        *self.state.endless.lock().unwrap() = Some(format!("/v2/{name}/manifests/{tag}"));
+    }
+
+    /// Returns how many bytes of an answer without end were sent.
+    pub(crate) fn bytes_without_end(&self) -> u64 {
+        self.state.endless_bytes.load(Ordering::Relaxed)
+    }
+
     /// Waits until the answer to be cut has started.
     pub(crate) fn wait_until_cut(&self) {
         let begun = std::time::Instant::now();
@@ -285,6 +316,22 @@ fn serve(connection: TcpStream, state: &State) -> io::Result<()> {
         if authorization != Some(format!("Bearer {}", token(name))) || name.is_empty() {
             let header = format!("WWW-Authenticate: Bearer realm=\"{realm}\",service=\"test\"\r\n");
             return answer(to, "401 Unauthorized", &header, b"");
+        }
+    }
+    let refusal = {
+        let mut all = state.refusals.lock().unwrap();
+        let found = all.iter().position(|(part, _)| path.contains(part));
+        found.map(|at| all.remove(at).1)
+    };
+    if let Some((status, header, body)) = refusal {
+        return answer(to, status, header, body.as_bytes());
+    }
+    if state.endless.lock().unwrap().as_ref() == Some(&path) {
+        write!(to, "HTTP/1.1 200 OK\r\nContent-Type: {MANIFEST}\r\nConnection: close\r\n\r\n")?;
+        let chunk = [b' '; 64 * 1024];
+        loop {
+            to.write_all(&chunk)?;
+            state.endless_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         }
     }
     let document = state.documents.lock().unwrap().get(&path).cloned();

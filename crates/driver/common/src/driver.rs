@@ -1,5 +1,6 @@
 //! The traits of a driver and of its machines.
 
+use crate::guest::Guest;
 use msb_state::{DriverChoice, Failure, Isolation, Probe, Protection, SandboxConfig, SandboxDir};
 use std::future::Future;
 use std::os::fd::OwnedFd;
@@ -85,6 +86,11 @@ pub trait Driver {
     /// Returns the resources that it cannot limit on this host, each with the reason.
     fn unbounded(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Refuses a configuration that its machines do not support. Starts nothing.
+    fn check(&self, config: &SandboxConfig) -> Result<(), Failure> {
+        Guest::of(config, self.name()).map(drop)
     }
 
     /// Returns the form of the root filesystem that its machines need.

@@ -5,7 +5,9 @@ use crate::probe::{clear_leftover, find};
 use crate::root::{Hosts, prepare};
 use crate::runtime::{CALL_LIMIT, last_error};
 use crate::settings::Settings;
-use crate::spec::{AGENT, Container as Description, bounds, counts_apart, save};
+use crate::spec::{
+    AGENT, Container as Description, bounds, counts_apart, refuse_unsupported, save,
+};
 use crate::stage::wants_user_namespace;
 use crate::sweep::{Leftovers, sweep};
 use command_fds::{CommandFdExt, FdMapping};
@@ -189,6 +191,10 @@ impl Driver for ContainerDriver {
 
     fn isolation(&self) -> Isolation {
         Isolation::Container
+    }
+
+    fn check(&self, config: &SandboxConfig) -> Result<(), Failure> {
+        refuse_unsupported(config)
     }
 
     fn unbounded(&self) -> Vec<String> {

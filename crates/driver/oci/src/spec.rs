@@ -87,22 +87,23 @@ pub(crate) struct Container<'a> {
     pub(crate) bounds: Bounds,
 }
 
+/// Refuses what no container of this driver has.
+pub(crate) fn refuse_unsupported(config: &SandboxConfig) -> Result<(), Failure> {
+    match config.network {
+        true => Err(Failure::invalid_config(
+            "driver container cannot give a sandbox network access yet",
+        )
+        .hint("leave network off")),
+        false => Ok(()),
+    }
+}
+
 impl Container<'_> {
     pub(crate) fn spec(&self) -> Result<Spec, Failure> {
-        self.refuse_unsupported()?;
+        refuse_unsupported(self.config)?;
         let shm = self.config.shm_bytes(self.bounds.memory_bytes)?;
         self.build(shm)
             .map_err(|error| Failure::boot(format!("cannot describe the container: {error}")))
-    }
-
-    fn refuse_unsupported(&self) -> Result<(), Failure> {
-        if self.config.network {
-            return Err(Failure::invalid_config(
-                "driver container cannot give a sandbox network access yet",
-            )
-            .hint("leave network off"));
-        }
-        Ok(())
     }
 
     fn build(&self, shm: u64) -> Result<Spec, OciSpecError> {

@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 const TRIES: u32 = 3;
 
 /// What a sandbox is to be made from.
-#[derive(Debug)]
 pub(crate) struct Wanted<'a> {
     pub(crate) image: &'a ByteString,
     pub(crate) policy: PullPolicy,
     /// Cancels the pull.
     pub(crate) cancel: &'a Cancel,
+    /// Called before a pull or import; its error forbids it.
+    pub(crate) check: &'a dyn Fn() -> Result<(), Error>,
 }
 
 /// What that means here.
@@ -43,7 +44,7 @@ pub(crate) fn resolve(
     let source = Source::find(wanted.image.as_os_str(), &found.registries.default_registry)?;
     let (id, name, hold) = match source {
         Source::Directory(path) => return Ok(directory(path)),
-        Source::Archive(path) => archive(found, &path, wanted.cancel, each)?,
+        Source::Archive(path) => archive(found, &path, wanted, each)?,
         Source::Name(reference) => named(found, &reference, wanted, each)?,
         Source::Id(digits) => {
             let store = found.store();
@@ -68,6 +69,13 @@ pub(crate) fn resolve(
     })
 }
 
+impl Resolved {
+    /// Stands for an image that is not known yet.
+    pub(crate) fn unknown() -> Resolved {
+        directory(PathBuf::from("/"))
+    }
+}
+
 fn directory(path: PathBuf) -> Resolved {
     let config = ImageConfig::default();
     Resolved { rootfs: path.into(), name: None, config, _hold: None }
@@ -78,7 +86,7 @@ type Got = (Digest, String, StoreLock);
 fn named(
     found: &Surroundings,
     reference: &Reference,
-    &Wanted { policy, cancel, .. }: &Wanted<'_>,
+    &Wanted { policy, cancel, check, .. }: &Wanted<'_>,
     each: &mut dyn FnMut(Progress),
 ) -> Result<Got, Error> {
     let store = found.store();
@@ -86,6 +94,7 @@ fn named(
     let name = reference.familiar();
     for _ in 0..TRIES {
         if must_pull {
+            check()?;
             let registries = found.registries.clone();
             let request =
                 Request::Pull { reference: reference.clone(), registries, platform: None };
@@ -107,7 +116,7 @@ fn named(
 fn archive(
     found: &Surroundings,
     path: &Path,
-    cancel: &Cancel,
+    &Wanted { cancel, check, .. }: &Wanted<'_>,
     each: &mut dyn FnMut(Progress),
 ) -> Result<Got, Error> {
     let store = found.store();
@@ -116,6 +125,7 @@ fn archive(
         if let Some((id, hold)) = held(&store, || Ok(store.imported(path)?))? {
             return Ok((id, name, hold));
         }
+        check()?;
         let request = Request::Import { path: path.to_path_buf(), reference: None, platform: None };
         let made = perform(found, &request, None, cancel, each)?.id;
         if let Some((id, hold)) = held(&store, || Ok(made.filter(|id| store.has(id))))? {

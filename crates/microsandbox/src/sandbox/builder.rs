@@ -324,15 +324,23 @@ impl SandboxBuilder {
             let mut found = found?;
             let stop_signal = self.rest.stop_signal.as_deref().map(own_signal).transpose()?;
             found.require_jail |= self.rest.require_jail;
-            let resolved = self.resolve(&found, &cancel)?;
-            let stop_signal = match stop_signal {
-                None => signal_of(&resolved)?,
-                own => own,
+            let boot_timeout = boot_timeout?;
+            let configure = |builder: SandboxBuilder, resolved: &Resolved| {
+                let mut config = builder.config(name.clone(), driver.clone(), resolved);
+                config.stop_signal = match stop_signal {
+                    None => signal_of(resolved)?,
+                    own => own,
+                };
+                config.boot_timeout_ms = boot_timeout;
+                config.require_jail = found.require_jail;
+                Ok::<_, Error>(config)
             };
-            let mut config = self.config(name.clone(), driver, &resolved);
-            config.stop_signal = stop_signal;
-            config.boot_timeout_ms = boot_timeout?;
-            config.require_jail = found.require_jail;
+            // What can be refused without the image is refused before it is pulled.
+            let bare = configure(self.clone(), &Resolved::unknown())?;
+            msb_state::check_new(&home, &bare, options)?;
+            let check = || Ok(msb_state::check_driver(&home, &bare, &companions)?);
+            let resolved = self.resolve(&found, &cancel, &check)?;
+            let config = configure(self, &resolved)?;
             let starting = msb_state::create(&home, config, options, &companions)?;
             // From here on the sandbox's own file says what it uses.
             drop(resolved);
@@ -346,12 +354,17 @@ impl SandboxBuilder {
     }
 
     /// Finds the image, and gets it where it is not here. Blocks.
-    fn resolve(&self, found: &Surroundings, cancel: &Cancel) -> Result<Resolved, Error> {
+    fn resolve(
+        &self,
+        found: &Surroundings,
+        cancel: &Cancel,
+        check: &dyn Fn() -> Result<(), Error>,
+    ) -> Result<Resolved, Error> {
         let Some(image) = &self.image else {
             let context = "the sandbox has no image; give a name or the path of a directory";
             return Err(Error::new(ErrorKind::InvalidConfig, Origin::Caller, context));
         };
-        let wanted = Wanted { image, policy: self.pull_policy, cancel };
+        let wanted = Wanted { image, policy: self.pull_policy, cancel, check };
         let mut each = |progress| {
             if let Some(OnProgress(told)) = &self.progress {
                 told(progress);
