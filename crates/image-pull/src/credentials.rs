@@ -19,8 +19,9 @@ const OFFICIAL_CREDENTIALS: &str = "https://index.docker.io/v1/";
 /// User name of a credential helper for a bearer token.
 const TOKEN_USER: &str = "<token>";
 
+/// A file of credentials.
 #[derive(Debug, Default)]
-struct AuthFile {
+pub(crate) struct AuthFile {
     auths: BTreeMap<String, AuthEntry>,
     cred_helpers: BTreeMap<String, String>,
     creds_store: String,
@@ -76,7 +77,8 @@ pub(crate) fn find(registry: &str, repository: &str) -> Result<RegistryAuth> {
     Ok(RegistryAuth::Anonymous)
 }
 
-fn find_in(path: &Path, registry: &str, repository: &str) -> Result<Option<RegistryAuth>> {
+/// Reads a file of credentials; `None` if there is none.
+pub(crate) fn read_file(path: &Path) -> Result<Option<AuthFile>> {
     let mut bytes = Vec::new();
     let read =
         File::open(path).and_then(|file| file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes));
@@ -93,7 +95,11 @@ fn find_in(path: &Path, registry: &str, repository: &str) -> Result<Option<Regis
     if bytes.len() as u64 > MAX_DOCUMENT {
         return Err(failed(format!("longer than {MAX_DOCUMENT} bytes")));
     }
-    let file: AuthFile = json::from_slice(&bytes).map_err(|error| failed(error.to_string()))?;
+    json::from_slice(&bytes).map(Some).map_err(|error| failed(error.to_string()))
+}
+
+fn find_in(path: &Path, registry: &str, repository: &str) -> Result<Option<RegistryAuth>> {
+    let Some(file) = read_file(path)? else { return Ok(None) };
     let keys = lookup_keys(registry, repository);
     let helper = keys
         .iter()
@@ -249,6 +255,8 @@ mod tests {
         assert!(error.contains("config.json") && !error.contains("secret"), "{error}");
         let (_directory, path) = file("{");
         assert!(find_in(&path, "a.example", "x").is_err());
+        let (_directory, path) = file("");
+        assert_eq!(find_in(&path, "a.example", "x").unwrap(), None, "an empty file has none");
         let (_directory, path) = file(r#"{"credHelpers": {"a.example": "../evil"}}"#);
         assert!(find_in(&path, "a.example", "x").unwrap_err().to_string().contains("name"));
         let (_directory, path) = file(r#"{"credsStore": "msb-test-none"}"#);

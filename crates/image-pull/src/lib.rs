@@ -18,6 +18,8 @@ mod export;
 pub mod fuzzing;
 mod helper;
 mod import;
+#[cfg(test)]
+mod json_tests;
 mod layer;
 mod limits;
 mod make;

@@ -4,7 +4,8 @@ use crate::helper::Helper;
 use crate::layer::{Layer, Unpacked};
 use crate::manifest::{Manifest, manifest_of};
 use msb_image::{
-    Blob, Digest, Error, ImageConfig, ImageRecord, Phase, Platform, Progress, Result, Store, now_ms,
+    Blob, Digest, Error, ImageConfig, ImageRecord, Phase, Platform, Progress, Result, Store,
+    now_ms, shown,
 };
 use std::fs;
 use std::path::Path;
@@ -136,8 +137,10 @@ pub(crate) fn checked_config(
     let found = Platform::of(&config);
     match platform.accepts(&found) {
         true => Ok(config),
-        false => Err(Error::bad(format!("it is for {found}, not {platform}"))
-            .hint("another platform has to be asked for")),
+        false => {
+            Err(Error::bad(format!("it is for {}, not {platform}", shown(&found.to_string())))
+                .hint("another platform has to be asked for"))
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! manifests omit, and reject unusual values of unused fields and unused entries.
 
 use msb_image::json::{self, Json};
-use msb_image::{Blob, Digest, Error, MAX_DOCUMENT, Platform, Result, Store, json_object};
+use msb_image::{Blob, Digest, Error, MAX_DOCUMENT, Platform, Result, Store, json_object, shown};
 use oci_client::manifest::{
     IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, IMAGE_LAYER_GZIP_MEDIA_TYPE,
     IMAGE_LAYER_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
@@ -118,13 +118,14 @@ impl Document {
         };
         let known = [IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, ""];
         if !known.contains(&config.media_type.as_str()) {
-            return Err(Error::bad(format!(
-                "cannot unpack an artifact of type {}",
-                config.media_type
-            )));
+            let kind = shown(&config.media_type);
+            return Err(Error::bad(format!("cannot unpack an artifact of type {kind}")));
         }
         if let Some(layer) = layers.iter().find(|layer| layer.media_type.contains("encrypted")) {
-            return Err(Error::bad(format!("cannot unpack layer {}: encrypted", layer.digest)));
+            return Err(Error::bad(format!(
+                "cannot unpack layer {}: encrypted",
+                shown(&layer.digest)
+            )));
         }
         check_layer_count(layers.len())?;
         if config.size > MAX_DOCUMENT {

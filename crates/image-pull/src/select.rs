@@ -1,7 +1,7 @@
 //! Selects an image: of an index by its platform, and of an archive by its name.
 
 use crate::manifest::Descriptor;
-use msb_image::{Error, OFFICIAL_REGISTRY, Platform, Reference, Result};
+use msb_image::{Error, OFFICIAL_REGISTRY, Platform, Reference, Result, shown};
 use oci_client::manifest::{
     IMAGE_CONFIG_MEDIA_TYPE, IMAGE_DOCKER_CONFIG_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE,
     IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE,
@@ -46,7 +46,7 @@ pub(crate) fn select_platform<'a>(
         images.iter().map(|entry| entry.platform.normalized().to_string()).collect();
     Err(Error::bad(match others.is_empty() {
         true => format!("no image for {wanted}: its index has no image at all"),
-        false => format!("no image for {wanted}, only for {}", listed(others)),
+        false => format!("no image for {wanted}, only for {}", listed(&others)),
     }))
 }
 
@@ -129,7 +129,7 @@ fn only<T>(mut all: Vec<Candidate<T>>) -> Result<Candidate<T>> {
             Err(Error::bad(format!("cannot select one of {count} images without names")))
         }
         _ => {
-            let text = format!("cannot select one of {count} images: {}", listed(names));
+            let text = format!("cannot select one of {count} images: {}", listed(&names));
             Err(Error::bad(text).hint("import it with the name of one of them"))
         }
     }
@@ -145,13 +145,13 @@ fn names_of(entry: &Descriptor) -> Vec<Reference> {
 }
 
 /// Returns names for an error, in a line of bounded length.
-fn listed(names: BTreeSet<String>) -> String {
+fn listed(names: &BTreeSet<String>) -> String {
     let rest = names.len().saturating_sub(MAX_NAMES);
-    let shown = names.into_iter().take(MAX_NAMES);
-    let shown: Vec<String> = shown.map(|name| name.escape_debug().to_string()).collect();
+    let first = names.iter().take(MAX_NAMES);
+    let first = first.map(|name| shown(name)).collect::<Vec<_>>().join(", ");
     match rest {
-        0 => shown.join(", "),
-        rest => format!("{} and {rest} more", shown.join(", ")),
+        0 => first,
+        rest => format!("{first} and {rest} more"),
     }
 }
 

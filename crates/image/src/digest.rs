@@ -1,5 +1,6 @@
 //! SHA-256 digests, the names of blobs and images in the store.
 
+use crate::error::shown;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
@@ -12,7 +13,7 @@ pub struct Digest(String);
 
 /// A text that is not a SHA-256 digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid digest {0:?}: must be sha256: and 64 lower-case hexadecimal digits")]
+#[error("invalid digest \"{text}\": must be sha256: and 64 lower-case hexadecimal digits", text = shown(.0))]
 pub struct InvalidDigest(String);
 
 const PREFIX: &str = "sha256:";

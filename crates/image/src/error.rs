@@ -24,6 +24,15 @@ pub struct Error {
     pub os_error: Option<i32>,
 }
 
+/// Returns text of others for an error: escaped, and at most 100 characters of it.
+pub fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().take(100).flat_map(char::escape_debug).collect();
+    if text.chars().nth(100).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
 /// The kind of an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

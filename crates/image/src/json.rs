@@ -11,6 +11,7 @@
 //! Not `#[derive(Deserialize)]`: it compares keys exactly and refuses repeated ones. Not by way of
 //! `serde_json::Value`: 4 MiB of JSON become up to 330 MiB of values.
 
+use crate::error::shown;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -187,7 +188,7 @@ impl<T: Json + Default> Json for BTreeMap<String, T> {
         while let Some(key) = map.next_key::<String>()? {
             let mut item = T::default();
             let read = map.next_value_seed(Slot(&mut item));
-            read.map_err(|error| within(format_args!("{key:?}"), error))?;
+            read.map_err(|error| within(format_args!("\"{}\"", shown(&key)), error))?;
             if self.len() == MAX_ITEMS {
                 return Err(A::Error::custom(format_args!("has more than {MAX_ITEMS} items")));
             }

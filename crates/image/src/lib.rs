@@ -27,7 +27,7 @@ mod task;
 pub use blob::BlobWriter;
 pub use config::{ImageConfig, MAX_DOCUMENT};
 pub use digest::{Digest, Hasher, InvalidDigest};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result, shown};
 pub use files::now_ms;
 pub use platform::{InvalidPlatform, Platform};
 pub use reference::{InvalidReference, OFFICIAL_REGISTRY, Reference};
