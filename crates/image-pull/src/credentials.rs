@@ -95,7 +95,12 @@ pub(crate) fn read_file(path: &Path) -> Result<Option<AuthFile>> {
     if bytes.len() as u64 > MAX_DOCUMENT {
         return Err(failed(format!("longer than {MAX_DOCUMENT} bytes")));
     }
-    json::from_slice(&bytes).map(Some).map_err(|error| failed(error.to_string()))
+    parse(&bytes).map(Some).map_err(failed)
+}
+
+/// Parses a file of credentials. The error quotes no value.
+pub(crate) fn parse(bytes: &[u8]) -> std::result::Result<AuthFile, String> {
+    json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
 fn find_in(path: &Path, registry: &str, repository: &str) -> Result<Option<RegistryAuth>> {
