@@ -939,6 +939,18 @@ msb_status msb_image_import(const char *path,
                             struct msb_image **out_image,
                             struct msb_error *err);
 
+/// Pulls or imports an image for a platform, such as `"linux/arm64"` or `"linux/arm/v7"`, which is
+/// lent. With `path`, as `msb_image_import`; with `path` NULL, as `msb_image_pull`.
+///
+/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `platform` is NULL, or `path` and `name` are.
+/// `MSB_E_CONFIG`: it is not a platform, or as those functions.
+MSB_MUST_USE
+msb_status msb_image_load_platform(const char *path,
+                                   const char *name,
+                                   const char *platform,
+                                   struct msb_image **out_image,
+                                   struct msb_error *err);
+
 /// Returns the progress, if it changed since the last call. Waits up to `timeout_ms`. A slow reader
 /// misses steps, and never the end. From the first call on, the descriptor of the handle also polls
 /// readable for new progress.

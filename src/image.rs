@@ -123,6 +123,47 @@ pub unsafe extern "C" fn msb_image_import(
     })
 }
 
+/// Pulls or imports an image for a platform, such as `"linux/arm64"` or `"linux/arm/v7"`, which is
+/// lent. With `path`, as `msb_image_import`; with `path` NULL, as `msb_image_pull`.
+///
+/// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `platform` is NULL, or `path` and `name` are.
+/// `MSB_E_CONFIG`: it is not a platform, or as those functions.
+#[unsafe(no_mangle)]
+#[must_use]
+pub unsafe extern "C" fn msb_image_load_platform(
+    path: *const c_char,
+    name: *const c_char,
+    platform: *const c_char,
+    out_image: *mut *mut msb_image,
+    err: *mut msb_error,
+) -> msb_status {
+    // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
+    let err = unsafe { ErrorOut::new(err) };
+    // SAFETY: as above.
+    let out_image = unsafe { out(out_image, "an image") };
+    // SAFETY: as above.
+    let path = unsafe { bytes(path) };
+    // SAFETY: as above.
+    let name = unsafe { text(name, "the name") };
+    // SAFETY: as above.
+    let platform = unsafe { text(platform, "the platform") };
+    boundary(err, || {
+        let (out_image, name, platform) = (out_image?, name?, platform?);
+        let platform =
+            platform.ok_or_else(|| wrong(MSB_E_INVALID, "NULL instead of a platform"))?;
+        let operation = match (path, name) {
+            (Some(path), name) => {
+                let path = PathBuf::from(OsString::from_vec(path));
+                Image::import_for(path, name.as_deref(), Some(&platform))
+            }
+            (None, Some(name)) => Image::pull_for(name, Some(&platform)),
+            (None, None) => return Err(wrong(MSB_E_INVALID, "NULL instead of a path or a name")),
+        };
+        out_image.write(ImageObject::begin(operation)?);
+        Ok(MSB_OK)
+    })
+}
+
 /// Returns the progress, if it changed since the last call. Waits up to `timeout_ms`. A slow reader
 /// misses steps, and never the end. From the first call on, the descriptor of the handle also polls
 /// readable for new progress.

@@ -118,6 +118,9 @@ pub struct msb_sandbox_options {
     /// Size of `/dev/shm` in bytes, at least 65,536 and at most the memory, of which it is a part; 0:
     /// 64 MiB.
     pub shm_size: u64,
+    /// Lent. Platform of the image, such as `"linux/arm64"` or `"linux/arm/v7"`; NULL: that of this
+    /// host. An image whose programs this host cannot run is refused: `MSB_E_BAD_IMAGE`.
+    pub platform: *const c_char,
 }
 
 sized!(msb_sandbox_options, reserved);
@@ -157,7 +160,8 @@ pub(super) unsafe fn builder(
         builder = builder.image(os_text(image));
     }
     type Set = fn(microsandbox::SandboxBuilder, String) -> microsandbox::SandboxBuilder;
-    let settings: [(*const c_char, &str, Set); 6] = [
+    let settings: [(*const c_char, &str, Set); 7] = [
+        (options.platform, "the platform", microsandbox::SandboxBuilder::platform),
         (options.driver, "the driver", microsandbox::SandboxBuilder::driver),
         (options.workdir, "the working directory", microsandbox::SandboxBuilder::workdir),
         (options.shell, "the shell", microsandbox::SandboxBuilder::shell),

@@ -43,6 +43,7 @@ const SANDBOX: Group = Group {
         // An argument of msb.
         ("image", ["const char *image;", "Image", "image", "image", "-"]),
         ("pull_policy", ["uint32_t pull_policy;", "PullPolicy", "pull_policy", "pullPolicy?", "pull "]),
+        ("platform", ["const char *platform;", "Platform", "platform", "platform?", "platform "]),
         // A call in C, an argument of `create` in Python and TypeScript, always on in msb.
         ("on_progress", ["-", "Progress", "-", "-", "-"]),
         ("cpus", ["double cpus;", "CPUs", "cpus", "cpus?", "cpus "]),

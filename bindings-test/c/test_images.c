@@ -152,6 +152,8 @@ TEST(test_g_images_that_cannot_be_had_say_why)
     image = NULL;
     CHECK_STATUS(msb_image_pull("No Name", &image, &err), MSB_E_CONFIG);
     CHECK_STATUS(msb_image_import("./none/such", NULL, &image, &err), MSB_E_CONFIG);
+    CHECK_STATUS(msb_image_load_platform(NULL, "a", "vax", &image, &err), MSB_E_CONFIG);
+    CHECK(strstr(err.message, "\"vax\""));
     CHECK(!image && !list.owner);
     options.image = "test/none:1";
     options.pull_policy = MSB_PULL_NEVER;
@@ -264,6 +266,9 @@ TEST(test_i_calls_about_images_that_make_no_sense_are_refused)
     CHECK_STATUS(msb_image_pull("a", NULL, &err), MSB_E_INVALID);
     CHECK_STATUS(msb_image_import(NULL, NULL, &image, &err), MSB_E_INVALID);
     CHECK_STATUS(msb_image_import("/", NULL, NULL, &err), MSB_E_INVALID);
+    CHECK_STATUS(msb_image_load_platform(NULL, NULL, "linux/arm64", &image, &err), MSB_E_INVALID);
+    CHECK_STATUS(msb_image_load_platform(NULL, "a", NULL, &image, &err), MSB_E_INVALID);
+    CHECK_STATUS(msb_image_load_platform("/", NULL, "linux/arm64", NULL, &err), MSB_E_INVALID);
     CHECK_STATUS(msb_image_list(NULL, &err), MSB_E_INVALID);
     CHECK_STATUS(msb_image_remove(NULL, 0, &err), MSB_E_INVALID);
     CHECK_STATUS(msb_image_remove("a", 4, &err), MSB_E_INVALID);

@@ -129,6 +129,7 @@ func newImageInfo(raw ffi.ImageEntry) *ImageInfo {
 type imageConfig struct {
 	progress func(ffi.Progress)
 	name     string
+	platform string
 	err      error
 }
 
@@ -150,6 +151,16 @@ func WithImageName(name string) ImageOption {
 	}
 }
 
+// WithImagePlatform sets the platform of the image for PullImage and ImportImage, such as
+// "linux/arm64" or "linux/arm/v7", instead of this host's.
+func WithImagePlatform(platform string) ImageOption {
+	return func(c *imageConfig) {
+		if c.platform = platform; platform == "" || strings.IndexByte(platform, 0) >= 0 {
+			c.err = badConfig("the platform of an image is empty or contains NUL")
+		}
+	}
+}
+
 // PullImage pulls an image such as "python:3.12" from its registry, even if it is in the store
 // already; unchanged layers are not downloaded again. When ctx is done the pull is cancelled at
 // once, and what was downloaded is kept for the next pull.
@@ -161,7 +172,7 @@ func PullImage(ctx context.Context, name string, opts ...ImageOption) (*ImageInf
 		if c.name != "" {
 			return nil, invalid("a pulled image cannot be renamed")
 		}
-		return ffi.PullImage(name)
+		return ffi.PullImage(name, c.platform)
 	})
 }
 
@@ -170,7 +181,7 @@ func PullImage(ctx context.Context, name string, opts ...ImageOption) (*ImageInf
 // as PullImage is. A missing path is an error of kind ErrInvalidConfig.
 func ImportImage(ctx context.Context, path string, opts ...ImageOption) (*ImageInfo, error) {
 	return loadImage(ctx, path, opts, func(c *imageConfig) (*ffi.Image, error) {
-		return ffi.ImportImage(path, c.name)
+		return ffi.ImportImage(path, c.name, c.platform)
 	})
 }
 

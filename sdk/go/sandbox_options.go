@@ -65,6 +65,12 @@ func WithDriver(driver string) SandboxOption {
 	return text("driver", driver, func(o *ffi.SandboxOptions) *string { return &o.Driver })
 }
 
+// WithPlatform sets the platform of the image, such as "linux/arm64" or "linux/arm/v7", instead of
+// this host's. An image whose programs this host cannot run is refused.
+func WithPlatform(platform string) SandboxOption {
+	return text("platform", platform, func(o *ffi.SandboxOptions) *string { return &o.Platform })
+}
+
 // WithWorkdir sets the default working directory of commands, instead of the image's or /.
 func WithWorkdir(path string) SandboxOption {
 	return text("working directory", path, func(o *ffi.SandboxOptions) *string { return &o.Workdir })

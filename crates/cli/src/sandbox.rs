@@ -38,6 +38,7 @@ pub(crate) fn builder(
         .init(options.init)
         .log(options.log);
     builder = set(builder, options.driver, |builder, driver| builder.driver(driver));
+    builder = set(builder, options.platform, |builder, name| builder.platform(name));
     builder = set(builder, options.cpus, |builder, cpus| builder.cpus(cpus));
     builder = set(builder, options.memory, SandboxBuilder::memory);
     builder = set(builder, options.shm_size, SandboxBuilder::shm_size);

@@ -169,3 +169,56 @@ fn g_nested_index_selects_an_image_without_platform() {
     let error = msb.fails(125, &["image", "pull", &fake.name("app:deepest")]);
     assert!(error.ends_with("nested more than 4 levels deep"), "{error}");
 }
+
+/// Adds an image for a platform without a name, and returns its entry in an index.
+fn add_for(fake: &FakeRegistry, platform: &str) -> serde_json::Value {
+    let layers = [layer_of(Path::new(image()))];
+    let mut parts = platform.split('/').skip(1);
+    let (architecture, variant) = (parts.next().unwrap(), parts.next());
+    let manifest = fake.add_image_for(
+        "multi",
+        &layers,
+        &json!({ "architecture": architecture, "os": "linux", "variant": variant,
+            "config": { "Cmd": ["echo", platform] } }),
+    );
+    json!({ "mediaType": MANIFEST, "digest": manifest, "size": 1,
+        "platform": { "os": "linux", "architecture": architecture, "variant": variant } })
+}
+
+#[test]
+fn g_platform_is_pulled_exactly_or_refused() {
+    let msb = Msb::new();
+    let fake = FakeRegistry::start();
+    let own = if cfg!(target_arch = "x86_64") { "linux/amd64" } else { "linux/arm64" };
+    let all = ["linux/vax", "linux/vax/v2", own].map(|platform| add_for(&fake, platform));
+    let index = json!({ "schemaVersion": 2, "manifests": all });
+    fake.put_manifest("multi", "1", INDEX, index.to_string().into_bytes());
+    let name = fake.name("multi:1");
+    // What cannot run here is not pulled for a sandbox.
+    let error = msb.fails(125, &["run", "--platform", "linux/vax/v2", &name]);
+    assert!(
+        error.starts_with(&format!("cannot run image {name}: it is for linux/vax/v2")),
+        "{error}"
+    );
+    assert_eq!(fake.requests("").len(), 0);
+    msb.ok(&["image", "pull", "--platform", "linux/vax/v2", &name]);
+    assert_eq!(msb.json(&["image", "inspect", &name])[0]["cmd"], json!(["echo", "linux/vax/v2"]));
+    let error = msb.fails(125, &["run", &name]);
+    assert!(error.contains("it is for linux/vax/v2, and this host is"), "{error}");
+    // The one that runs is pulled instead of the one in the store.
+    assert_eq!(msb.ok(&["run", "--platform", own, &name]), format!("{own}\n"));
+    assert_eq!(msb.ok(&["run", &name]), format!("{own}\n"));
+    let error = msb.fails(125, &["image", "pull", "--platform", "linux/vax/v3", &name]);
+    let expected = format!("no image for linux/vax/v3, only for {own}, linux/vax, linux/vax/v2");
+    assert!(error.ends_with(&expected), "{error}");
+    for arguments in
+        [["image", "pull", "--platform", "vax"], ["run", "--pull", "never", "--platform=x"]]
+    {
+        let error = msb.fails(125, &[&arguments[..], &[&name]].concat());
+        assert!(error.contains("invalid platform"), "{error}");
+    }
+    let only = add_for(&fake, "linux/vax")["digest"].as_str().unwrap().to_owned();
+    let by_digest = format!("{}@{only}", fake.name("multi"));
+    let error = msb.fails(125, &["image", "pull", &by_digest]);
+    assert!(error.contains(&format!("it is for linux/vax, not {own}")), "{error}");
+}

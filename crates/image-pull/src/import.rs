@@ -56,7 +56,8 @@ pub(crate) fn import(
     if !is_image_archive(path)? {
         let layer = store.add_blob(open_file(path)?, None)?;
         let config = ImageConfig::default();
-        return make_from_rootfs(store, helper, layer, config, report).map(|id| (id, Vec::new()));
+        let id = make_from_rootfs(store, helper, layer, config, wanted.platform, report)?;
+        return Ok((id, Vec::new()));
     }
     let unpacked = store.temporary();
     std::fs::create_dir(&unpacked)

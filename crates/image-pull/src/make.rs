@@ -53,6 +53,7 @@ pub(crate) fn make_from_rootfs(
     helper: &Helper,
     layer: Blob,
     mut config: ImageConfig,
+    platform: &Platform,
     report: Report<'_>,
 ) -> Result<Digest> {
     in_new_directory(store, helper, |directory| {
@@ -60,8 +61,7 @@ pub(crate) fn make_from_rootfs(
         let directories = config.directories();
         let unpacked = unpack_into(directory, helper, layers, layer.size, directories, report)?;
         config.diff_ids = unpacked.diff_ids;
-        let host = Platform::host();
-        (config.os, config.architecture) = (host.os, host.architecture);
+        config.set_platform(platform);
         let config = store.add_blob(config.to_document().as_slice(), None)?;
         let layers = vec![layer];
         let manifest = manifest_of(store, &config, &layers)?;
@@ -134,12 +134,12 @@ pub(crate) fn checked_config(
     if layers != diffs {
         return Err(Error::bad(format!("it has {layers} layers, but {diffs} layer digests")));
     }
-    let found = Platform::of(&config);
+    let found = config.platform();
     match platform.accepts(&found) {
         true => Ok(config),
         false => {
             Err(Error::bad(format!("it is for {}, not {platform}", shown(&found.to_string())))
-                .hint("another platform has to be asked for"))
+                .hint("ask for its platform, as with --platform"))
         }
     }
 }

@@ -93,7 +93,7 @@ async fn execute(
             let _lock = begin()?;
             let config = config_from(options)?;
             let pack::Packed { layer, skipped } = pack::pack(store, &path)?;
-            let id = make_from_rootfs(store, helper, layer, config, report)?;
+            let id = make_from_rootfs(store, helper, layer, config, &Platform::host(), report)?;
             store.set_name(&reference, &id, None)?;
             Ok(TaskOutcome { skipped, ..made(id) })
         }

@@ -2,6 +2,7 @@
 
 use crate::digest::{Digest, InvalidDigest};
 use crate::error::{Error, Result};
+use crate::platform::Platform;
 use crate::{json, json_object};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -154,10 +155,24 @@ impl ImageConfig {
             "config": config,
             "rootfs": { "type": "layers", "diff_ids": self.diff_ids },
         });
-        if !self.created.is_empty() {
-            document["created"] = json!(self.created);
+        for (key, value) in [("created", &self.created), ("variant", &self.variant)] {
+            if !value.is_empty() {
+                document[key] = json!(value);
+            }
         }
         document.to_string().into_bytes()
+    }
+
+    /// Returns the platform that it declares.
+    pub fn platform(&self) -> Platform {
+        let (os, architecture) = (self.os.clone(), self.architecture.clone());
+        Platform { os, architecture, variant: self.variant.clone() }.normalized()
+    }
+
+    /// Sets the platform.
+    pub fn set_platform(&mut self, platform: &Platform) {
+        let Platform { os, architecture, variant } = platform.clone();
+        (self.os, self.architecture, self.variant) = (os, architecture, variant);
     }
 
     /// Returns the environment variables as pairs. Skips entries without `=`.

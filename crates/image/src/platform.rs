@@ -1,6 +1,5 @@
 //! Platforms: the operating system and processor that an image is for.
 
-use crate::config::ImageConfig;
 use crate::json_object;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -34,12 +33,6 @@ impl Platform {
             variant: String::new(),
         };
         platform.normalized()
-    }
-
-    /// Returns the platform that a configuration declares.
-    pub fn of(config: &ImageConfig) -> Platform {
-        let ImageConfig { os, architecture, variant, .. } = config.clone();
-        Platform { os, architecture, variant }.normalized()
     }
 
     /// Returns it by the common name of each part. The baseline of an architecture has no variant.

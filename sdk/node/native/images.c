@@ -33,33 +33,41 @@ napi_value images_value(napi_env env, const msb_image_entries *list)
     return value;
 }
 
-/* imagePull({name}) */
+/* imagePull({name, platform or undefined}) */
 static napi_value image_pull(napi_env env, napi_callback_info info)
 {
     msb_error err = MSB_ERROR_INIT;
     struct lent lent = {NULL};
     msb_image *image = NULL;
     napi_value from = NULL;
+    const char *name, *platform;
     msb_status status;
 
     arguments(env, info, 1, &from);
-    status = msb_image_pull(lend(env, &lent, from, "name", NULL), &image, &err);
+    name = lend(env, &lent, from, "name", NULL);
+    platform = lend(env, &lent, from, "platform", NULL);
+    status = platform ? msb_image_load_platform(NULL, name, platform, &image, &err)
+                      : msb_image_pull(name, &image, &err);
     lent_release(&lent);
     return failed(env, status, &err) ? NULL : cell_value(env, image);
 }
 
-/* imageImport({path, name or undefined}) */
+/* imageImport({path, name or undefined, platform or undefined}) */
 static napi_value image_import(napi_env env, napi_callback_info info)
 {
     msb_error err = MSB_ERROR_INIT;
     struct lent lent = {NULL};
     msb_image *image = NULL;
     napi_value from = NULL;
+    const char *path, *name, *platform;
     msb_status status;
 
     arguments(env, info, 1, &from);
-    status = msb_image_import(lend(env, &lent, from, "path", NULL),
-                              lend(env, &lent, from, "name", NULL), &image, &err);
+    path = lend(env, &lent, from, "path", NULL);
+    name = lend(env, &lent, from, "name", NULL);
+    platform = lend(env, &lent, from, "platform", NULL);
+    status = platform ? msb_image_load_platform(path, name, platform, &image, &err)
+                      : msb_image_import(path, name, &image, &err);
     lent_release(&lent);
     return failed(env, status, &err) ? NULL : cell_value(env, image);
 }

@@ -73,6 +73,9 @@ export interface SandboxOptions {
   /** Driver such as `"container"`; else `$MSB_DRIVER`, else the first usable one with hardware
    * isolation. */
   driver?: string | undefined;
+  /** Platform of the image, such as `"linux/arm64"` or `"linux/arm/v7"`; else this host's. An image
+   * whose programs this host cannot run is refused. */
+  platform?: string | undefined;
   /** Whether it has access to the network. */
   network?: boolean | undefined;
   /**
@@ -88,7 +91,7 @@ export type CreateOptions = SandboxOptions & ProgressOptions & WaitOptions;
 const KNOWN: ReadonlySet<string> = new Set([
   "image", "cpus", "memory", "env", "workdir", "shell", "user", "hostname", "labels", "detached",
   "replace", "maxDuration", "idleTimeout", "bootTimeout", "driver", "network", "log", "signal",
-  "pullPolicy", "onProgress", "pidsLimit", "disk", "requireJail", "security",
+  "pullPolicy", "onProgress", "pidsLimit", "disk", "requireJail", "security", "platform",
   "entrypoint", "stopSignal", "shmSize", "init",
 ] satisfies (keyof CreateOptions)[]);
 
@@ -164,6 +167,7 @@ export function sandboxOptions(name: string, options: SandboxOptions): NativeSan
     name: text("the name", name),
     image: text("the image", options.image),
     driver: optional("the driver", options.driver),
+    platform: optional("the platform", options.platform),
     workdir: optional("the working directory", options.workdir),
     shell: optional("the shell", options.shell),
     user: optional("the user", options.user),

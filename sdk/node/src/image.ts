@@ -68,31 +68,41 @@ export class Image {
 
   /**
    * Pull an image such as `"python:3.12"` from its registry, even if it is in the store already;
-   * unchanged layers are not downloaded again.
+   * unchanged layers are not downloaded again. `platform` is one such as `"linux/arm64"` or
+   * `"linux/arm/v7"`, instead of this host's.
    *
    * @throws {@link ImageNotFoundError}, {@link ImageUnauthorizedError},
    * {@link RegistryUnreachableError}
    */
-  static async pull(name: string, options: ProgressOptions & WaitOptions = {}): Promise<ImageInfo> {
+  static async pull(
+    name: string,
+    options: { platform?: string | undefined } & ProgressOptions & WaitOptions = {},
+  ): Promise<ImageInfo> {
     checkedCallback(options);
     options.signal?.throwIfAborted();
-    return finished(call(() => native.imagePull({ name: text("the name", name) })), options);
+    const platform = optional("the platform", options.platform);
+    return finished(call(() => native.imagePull({ name: text("the name", name), platform })), options);
   }
 
   /**
    * Import an image from an archive of a root filesystem, from the output of `docker save`, or from
-   * an OCI image layout; archives may be compressed with gzip or zstd. `name` overrides the name in
-   * the archive.
+   * an OCI image layout; archives may be compressed with gzip or zstd. `name` overrides the names
+   * in the archive; `platform` is as for `pull`.
    *
    * @throws {@link InvalidConfigError} when `path` does not exist, {@link ImageInvalidError}
    */
   static async import(
     path: Text,
-    options: { name?: string | undefined } & ProgressOptions & WaitOptions = {},
+    options: { name?: string | undefined; platform?: string | undefined } & ProgressOptions &
+      WaitOptions = {},
   ): Promise<ImageInfo> {
     checkedCallback(options);
     options.signal?.throwIfAborted();
-    const spec = { path: text("the path", path), name: optional("the name", options.name) };
+    const spec = {
+      path: text("the path", path),
+      name: optional("the name", options.name),
+      platform: optional("the platform", options.platform),
+    };
     return finished(call(() => native.imageImport(spec)), options);
   }
 

@@ -169,8 +169,12 @@ export interface Native {
   sandboxReady(sandbox: Cell): boolean;
   sandboxEnded(sandbox: Cell): boolean;
   sandboxProgress(sandbox: Cell): NativeProgress | undefined;
-  imagePull(spec: { name: Buffer }): Cell;
-  imageImport(spec: { path: Buffer; name: Buffer | undefined }): Cell;
+  imagePull(spec: { name: Buffer; platform: Buffer | undefined }): Cell;
+  imageImport(spec: {
+    path: Buffer;
+    name: Buffer | undefined;
+    platform: Buffer | undefined;
+  }): Cell;
   imageWait(image: Cell): NativeImage | undefined;
   imageProgress(image: Cell): NativeProgress | undefined;
   execStream(sandbox: Cell, command: NativeExecOptions, pipe: boolean): [Cell, Cell | null];

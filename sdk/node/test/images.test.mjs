@@ -137,6 +137,10 @@ test("missing and invalid images", async () => {
   await assert.rejects(Image.pull("UPPER case"), { name: "InvalidConfigError" });
   await assert.rejects(Image.pull("x\0y"), { name: "InvalidArgumentError" });
   await assert.rejects(Image.import(join(folder, "nothing.tar")), { name: "InvalidConfigError" });
+  await assert.rejects(Image.pull("x", { platform: "vax" }), { name: "InvalidConfigError" });
+  const vax = { platform: "linux/vax" };
+  await assert.rejects(Image.import(archive, { name: "vax:1", ...vax }), { name: "ImageInvalidError" });
+  await assert.rejects(Sandbox.create(name, { image: archive, ...vax }), { name: "ImageInvalidError" });
   const broken = join(folder, "broken.tar");
   writeFileSync(broken, "no archive ".repeat(1000));
   await assert.rejects(Image.import(broken, { name: "broken:1" }), { name: "ImageInvalidError" });

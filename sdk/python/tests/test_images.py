@@ -195,8 +195,14 @@ def test_callback_exception_cancels_and_leaves_nothing(run: Any, archives: Path)
     run(main)
 
 
-def test_missing_and_invalid_images_are_errors(run: Any, tmp_path: Path) -> None:
+def test_missing_and_invalid_images_are_errors(run: Any, tmp_path: Path, archives: Path) -> None:
     async def main() -> None:
+        with pytest.raises(m.InvalidConfigError, match="platform"):
+            await Image.pull("x", platform="vax")
+        with pytest.raises(m.ImageInvalidError, match="linux/vax"):
+            await Image.import_(archives / "made.tar", "vax:1", platform="linux/vax")
+        with pytest.raises(m.ImageInvalidError, match="linux/vax"):
+            await Sandbox.create("py-none", image=archives / "made.tar", platform="linux/vax")
         with pytest.raises(m.ImageNotFoundError) as caught:
             await Sandbox.create("py-none", image="no-such-image:9", pull_policy="never")
         assert caught.value.code == "image_not_found" and isinstance(caught.value, LookupError)

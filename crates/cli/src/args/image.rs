@@ -10,6 +10,9 @@ pub(crate) enum Command {
     Pull {
         /// Image, such as python or ghcr.io/org/app:1.2
         name: String,
+        /// Platform, such as linux/arm64 or linux/arm/v7; default: this host's
+        #[arg(long, value_name = "OS/ARCH")]
+        platform: Option<String>,
         /// Print the image's details as one JSON document
         #[arg(long)]
         json: bool,
@@ -55,8 +58,11 @@ pub(crate) enum Command {
     Import {
         /// Archive or directory; - for an archive on standard input
         path: PathBuf,
-        /// Name of the image; default: the one in the archive
+        /// Name of the image; default: those in the archive
         name: Option<String>,
+        /// Platform, such as linux/arm64 or linux/arm/v7; default: this host's
+        #[arg(long, value_name = "OS/ARCH")]
+        platform: Option<String>,
         /// Print the image's details as one JSON document
         #[arg(long)]
         json: bool,

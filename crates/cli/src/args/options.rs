@@ -18,6 +18,9 @@ pub(crate) struct SandboxOptions {
     /// When to pull the image: always, missing (only if it is not in the store) or never
     #[arg(long, value_name = "WHEN", value_parser = values::pull_policy, default_value = "missing")]
     pub(crate) pull: PullPolicy,
+    /// Platform of the image, such as linux/arm64 or linux/arm/v7; default: this host's
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
     /// Number of processors, such as 2 or 0.5; more than 0, at most 4096
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) cpus: Option<Cpus>,

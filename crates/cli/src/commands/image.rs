@@ -19,19 +19,23 @@ use std::time::UNIX_EPOCH;
 /// Runs one of the image commands.
 pub(crate) async fn run(command: ImageCommand, quiet: bool) -> Result<u8, Failure> {
     match command {
-        ImageCommand::Pull { name, json } => finish(Image::pull(name)?, json, quiet).await,
+        ImageCommand::Pull { name, platform, json } => {
+            finish(Image::pull_for(name, platform.as_deref())?, json, quiet).await
+        }
         ImageCommand::Ls { json } => list(json, quiet).await,
         ImageCommand::Inspect { names, json: _ } => inspect(&names).await,
         ImageCommand::Rm { names, force, json } => remove(&names, force, json, quiet).await,
         ImageCommand::Prune { all, json } => {
             print_removed(&[Image::prune(all).await?], json, quiet)
         }
-        ImageCommand::Import { path, name, json } => {
+        ImageCommand::Import { path, name, platform, json } => {
+            let (name, platform) = (name.as_deref(), platform.as_deref());
             let operation = match is_stream(&path) {
                 true => {
-                    Image::import_from(duplicate(io::stdin(), "standard input")?, name.as_deref())
+                    let input = duplicate(io::stdin(), "standard input")?;
+                    Image::import_from(input, name, platform)
                 }
-                false => Image::import(path, name.as_deref()),
+                false => Image::import_for(path, name, platform),
             };
             finish(operation?, json, quiet).await
         }

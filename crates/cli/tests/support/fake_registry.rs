@@ -186,11 +186,32 @@ impl FakeRegistry {
             "aarch64" => "arm64",
             other => other,
         };
+        let document =
+            serde_json::json!({ "architecture": architecture, "os": "linux", "config": config });
+        self.add(name, tag, layers, packed, document)
+    }
+
+    /// Adds an image with a whole configuration except for the digests of its layers, without a tag.
+    pub(crate) fn add_image_for(
+        &self,
+        name: &str,
+        layers: &[Vec<u8>],
+        document: &serde_json::Value,
+    ) -> String {
+        let packed = layers.iter().map(|layer| gzip(layer)).collect::<Vec<_>>();
+        self.add(name, "untagged", layers, packed, document.clone())
+    }
+
+    fn add(
+        &self,
+        name: &str,
+        tag: &str,
+        layers: &[Vec<u8>],
+        packed: Vec<Vec<u8>>,
+        mut document: serde_json::Value,
+    ) -> String {
         let diff_ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
-        let document = serde_json::json!({
-            "architecture": architecture, "os": "linux", "config": config,
-            "rootfs": { "type": "layers", "diff_ids": diff_ids },
-        });
+        document["rootfs"] = serde_json::json!({ "type": "layers", "diff_ids": diff_ids });
         let mut config = self.put_blob(name, document.to_string().into_bytes());
         config["mediaType"] = "application/vnd.oci.image.config.v1+json".into();
         let layers: Vec<_> = packed

@@ -36,10 +36,20 @@ pub struct Image;
 impl Image {
     /// Gets an image from its registry, also when it is in the store already.
     pub fn pull(name: impl AsRef<str>) -> MicrosandboxResult<ImageOperation> {
+        Image::pull_for(name, None)
+    }
+
+    /// As [`Image::pull`], for a platform such as `linux/arm64` or `linux/arm/v7`; without it for
+    /// that of this host. The name then means the image for that platform.
+    pub fn pull_for(
+        name: impl AsRef<str>,
+        platform: Option<&str>,
+    ) -> MicrosandboxResult<ImageOperation> {
         let found = Surroundings::find()?;
         let reference = found.reference(name.as_ref())?;
         let registries = found.registries.clone();
-        operation::begin(found, Request::Pull { reference, registries, platform: None })
+        let platform = platform_of(platform)?;
+        operation::begin(found, Request::Pull { reference, registries, platform })
     }
 
     /// Takes an image from a file or directory: an archive of a root filesystem, what
@@ -50,17 +60,27 @@ impl Image {
         path: impl AsRef<Path>,
         name: Option<&str>,
     ) -> MicrosandboxResult<ImageOperation> {
+        Image::import_for(path, name, None)
+    }
+
+    /// As [`Image::import`], for a platform, as in [`Image::pull_for`].
+    pub fn import_for(
+        path: impl AsRef<Path>,
+        name: Option<&str>,
+        platform: Option<&str>,
+    ) -> MicrosandboxResult<ImageOperation> {
         let path = path.as_ref();
         // A pipe has a name of this process only, such as /dev/stdin.
         if path.canonicalize().is_err()
             && let Ok(file) = File::open(path)
         {
-            return import_passed(file.into(), path, name);
+            return import_passed(file.into(), path, name, platform);
         }
         let found = Surroundings::find()?;
         let reference = name.map(|name| found.reference(name)).transpose()?;
         let path = absolute(path)?;
-        operation::begin(found, Request::Import { path, reference, platform: None })
+        let platform = platform_of(platform)?;
+        operation::begin(found, Request::Import { path, reference, platform })
     }
 
     /// Imports an image from an archive that is read from a descriptor until its end. Otherwise
@@ -68,8 +88,9 @@ impl Image {
     pub fn import_from(
         archive: impl Into<OwnedFd>,
         name: Option<&str>,
+        platform: Option<&str>,
     ) -> MicrosandboxResult<ImageOperation> {
-        import_passed(archive.into(), Path::new("standard input"), name)
+        import_passed(archive.into(), Path::new("standard input"), name, platform)
     }
 
     /// Makes an image of one layer from a directory.
@@ -160,11 +181,13 @@ fn import_passed(
     archive: OwnedFd,
     path: &Path,
     name: Option<&str>,
+    platform: Option<&str>,
 ) -> MicrosandboxResult<ImageOperation> {
+    let platform = platform_of(platform)?;
     archive::refuse_terminal(&archive)?;
     let found = Surroundings::find()?;
     let reference = name.map(|name| found.reference(name)).transpose()?;
-    let request = Request::Import { path: path.to_path_buf(), reference, platform: None };
+    let request = Request::Import { path: path.to_path_buf(), reference, platform };
     operation::begin_with(found, move |call| call.perform(&request, Some(archive)))
 }
 
@@ -221,6 +244,14 @@ impl Surroundings {
             _ => Err(missing()),
         }
     }
+}
+
+/// Reads a platform.
+pub(crate) fn platform_of(text: Option<&str>) -> Result<Option<msb_image::Platform>, Error> {
+    let parsed = text.map(str::parse).transpose();
+    parsed.map_err(|error: msb_image::InvalidPlatform| {
+        msb_image::Error::invalid(error.to_string()).into()
+    })
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Error> {

@@ -2,7 +2,9 @@
 
 use crate::client::Pending;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
-use crate::image::{Cancel, ImageProgress, PullPolicy, Resolved, Surroundings, Wanted, resolve};
+use crate::image::{
+    Cancel, ImageProgress, PullPolicy, Resolved, Surroundings, Wanted, platform_of, resolve,
+};
 use crate::sandbox::{Sandbox, with_name};
 use msb_state::{
     ByteString, Cpus, CreateOptions, DriverChoice, LogConfig, SandboxConfig, Security, Signal,
@@ -21,6 +23,7 @@ pub struct SandboxBuilder {
     driver: Option<DriverChoice>,
     replace: bool,
     pull_policy: PullPolicy,
+    platform: Option<String>,
     progress: Option<OnProgress>,
     /// Everything else, under a placeholder name.
     rest: Rest,
@@ -64,9 +67,18 @@ struct Rest {
 impl SandboxBuilder {
     pub(super) fn new(name: String) -> Self {
         let rest = Rest::default();
-        let (image, driver, progress) = (None, None, None);
+        let (image, driver, platform, progress) = (None, None, None, None);
         let pull_policy = PullPolicy::default();
-        SandboxBuilder { name, image, driver, replace: false, pull_policy, progress, rest }
+        SandboxBuilder {
+            name,
+            image,
+            driver,
+            replace: false,
+            pull_policy,
+            platform,
+            progress,
+            rest,
+        }
     }
 
     /// Sets the image. What begins with `/`, `./` or `../`, or has a slash and is there, is a path:
@@ -83,6 +95,14 @@ impl SandboxBuilder {
     #[must_use]
     pub fn pull_policy(mut self, policy: PullPolicy) -> Self {
         self.pull_policy = policy;
+        self
+    }
+
+    /// Sets the platform of the image, such as `linux/arm64` or `linux/arm/v7`; without it that of
+    /// this host. An image whose programs this host cannot run is refused.
+    #[must_use]
+    pub fn platform(mut self, platform: impl Into<String>) -> Self {
+        self.platform = Some(platform.into());
         self
     }
 
@@ -339,7 +359,8 @@ impl SandboxBuilder {
             let bare = configure(self.clone(), &Resolved::unknown())?;
             msb_state::check_new(&home, &bare, options)?;
             let check = || Ok(msb_state::check_driver(&home, &bare, &companions)?);
-            let resolved = self.resolve(&found, &cancel, &check)?;
+            let shares_kernel = driver == DriverChoice::Named("container".to_owned());
+            let resolved = self.resolve(&found, &cancel, shares_kernel, &check)?;
             let config = configure(self, &resolved)?;
             let starting = msb_state::create(&home, config, options, &companions)?;
             // From here on the sandbox's own file says what it uses.
@@ -358,13 +379,21 @@ impl SandboxBuilder {
         &self,
         found: &Surroundings,
         cancel: &Cancel,
+        shares_kernel: bool,
         check: &dyn Fn() -> Result<(), Error>,
     ) -> Result<Resolved, Error> {
         let Some(image) = &self.image else {
             let context = "the sandbox has no image; give a name or the path of a directory";
             return Err(Error::new(ErrorKind::InvalidConfig, Origin::Caller, context));
         };
-        let wanted = Wanted { image, policy: self.pull_policy, cancel, check };
+        let wanted = Wanted {
+            image,
+            policy: self.pull_policy,
+            platform: platform_of(self.platform.as_deref())?,
+            shares_kernel,
+            cancel,
+            check,
+        };
         let mut each = |progress| {
             if let Some(OnProgress(told)) = &self.progress {
                 told(progress);

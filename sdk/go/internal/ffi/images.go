@@ -90,8 +90,11 @@ func newImage(raw *C.msb_image) *Image {
 	return i
 }
 
-// PullImage starts the pull of an image from its registry.
-func PullImage(name string) (*Image, error) {
+// PullImage starts the pull of an image from its registry; an empty platform selects this host's.
+func PullImage(name, platform string) (*Image, error) {
+	if platform != "" {
+		return loadImage("", name, platform)
+	}
 	a := newArena(textSize(name))
 	defer a.free()
 	err := C.go_error()
@@ -103,13 +106,30 @@ func PullImage(name string) (*Image, error) {
 }
 
 // ImportImage starts the import of an image from a file or directory; an empty name selects the
-// name in the archive.
-func ImportImage(path, name string) (*Image, error) {
+// name in the archive, an empty platform this host's.
+func ImportImage(path, name, platform string) (*Image, error) {
+	if platform != "" {
+		return loadImage(path, name, platform)
+	}
 	a := newArena(textSize(path) + textSize(name))
 	defer a.free()
 	err := C.go_error()
 	var raw *C.msb_image
 	if status := C.msb_image_import(a.text(path), a.optional(name), &raw, &err); status < 0 {
+		return nil, newError(&err)
+	}
+	return newImage(raw), nil
+}
+
+// loadImage starts the import of an image, or without a path its pull, for a platform.
+func loadImage(path, name, platform string) (*Image, error) {
+	a := newArena(textSize(path) + textSize(name) + textSize(platform))
+	defer a.free()
+	err := C.go_error()
+	var raw *C.msb_image
+	status := C.msb_image_load_platform(
+		a.optional(path), a.optional(name), a.text(platform), &raw, &err)
+	if status < 0 {
 		return nil, newError(&err)
 	}
 	return newImage(raw), nil

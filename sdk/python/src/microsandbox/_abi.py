@@ -567,6 +567,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "msb_image_entries_release": (None, [POINTER(msb_image_entries)]),
     "msb_image_pull": (c_int32, [c_char_p, _OUT_HANDLE, _ERR]),
     "msb_image_import": (c_int32, [c_char_p, c_char_p, _OUT_HANDLE, _ERR]),
+    "msb_image_load_platform": (c_int32, [c_char_p, c_char_p, c_char_p, _OUT_HANDLE, _ERR]),
     "msb_image_progress": (c_int32, [HANDLE, c_int64, POINTER(msb_progress), _ERR]),
     "msb_image_wait": (c_int32, [HANDLE, c_int64, POINTER(msb_image_entries), _ERR]),
     "msb_image_list": (c_int32, [POINTER(msb_image_entries), _ERR]),

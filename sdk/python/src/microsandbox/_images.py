@@ -41,22 +41,34 @@ def _image(raw: Any) -> ImageInfo:
     )
 
 
-async def pull_image(io: Backend, name: Any, on_progress: Optional[OnProgress]) -> ImageInfo:
+async def pull_image(
+    io: Backend, name: Any, platform: Any, on_progress: Optional[OnProgress]
+) -> ImageInfo:
     """Pull an image from its registry."""
     callback = check_callback(on_progress)
     out = ctypes.c_void_p()
-    call(lib.msb_image_pull, encode("the name", name), byref(out))
+    reference = encode("the name", name)
+    if platform is None:
+        call(lib.msb_image_pull, reference, byref(out))
+    else:
+        wanted = encode_nonempty("the platform", platform)
+        call(lib.msb_image_load_platform, None, reference, wanted, byref(out))
     return await _finish(io, Handle(out.value or 0), callback)
 
 
 async def import_image(
-    io: Backend, path: Any, name: Any, on_progress: Optional[OnProgress]
+    io: Backend, path: Any, name: Any, platform: Any, on_progress: Optional[OnProgress]
 ) -> ImageInfo:
     """Import an image from a file or directory."""
     callback = check_callback(on_progress)
     out = ctypes.c_void_p()
     reference = None if name is None else encode_nonempty("the name", name)
-    call(lib.msb_image_import, encode_nonempty("the path", path), reference, byref(out))
+    source = encode_nonempty("the path", path)
+    if platform is None:
+        call(lib.msb_image_import, source, reference, byref(out))
+    else:
+        wanted = encode_nonempty("the platform", platform)
+        call(lib.msb_image_load_platform, source, reference, wanted, byref(out))
     return await _finish(io, Handle(out.value or 0), callback)
 
 

@@ -76,6 +76,9 @@ class SandboxOptions(TypedDict, total=False):
     becomes the read-only root filesystem. A path begins with ``/``, ``./`` or ``../``. Required."""
     pull_policy: Union[PullPolicy, Literal["missing", "always", "never"]]
     """When to pull the image; default ``"missing"``."""
+    platform: str
+    """Platform of the image, such as ``"linux/arm64"`` or ``"linux/arm/v7"``; default this host's.
+    An image whose programs this host cannot run is refused."""
     driver: str
     """For example ``"container"``; default $MSB_DRIVER, else the first with hardware isolation."""
     cpus: float
@@ -367,7 +370,7 @@ def sandbox_options(name: Any, options: Optional[Mapping[str, Any]], more: Any) 
         raise TypeError("a sandbox needs an image: a name, or the path of a root filesystem")
     image = encode_nonempty("the image", given["image"])
     raw = _abi.msb_sandbox_options(name=encode("the name", name), image=image)
-    for key in ("driver", "workdir", "shell", "user", "hostname"):
+    for key in ("platform", "driver", "workdir", "shell", "user", "hostname"):
         if key in given:
             setattr(raw, key, encode_nonempty(f"the {key}", given[key]))
     if "stop_signal" in given:

@@ -259,8 +259,8 @@ class Sandbox:
 
         Options, as keywords or as one dict: ``image`` (required), ``driver``, ``cpus``, ``memory``
         (MiB), ``shm_size`` (bytes), ``pids_limit``, ``disk`` (MiB), ``require_jail``, ``security``,
-        ``pull_policy``, ``env``, ``workdir``, ``shell``, ``user``, ``hostname``, ``entrypoint``, ``stop_signal``,
-        ``init``, ``labels``, ``replace``, ``detached``, ``network``, ``max_duration``, ``idle_timeout``,
+        ``pull_policy``, ``platform``, ``env``, ``workdir``, ``shell``, ``user``, ``hostname``, ``entrypoint``,
+        ``stop_signal``, ``init``, ``labels``, ``replace``, ``detached``, ``network``, ``max_duration``, ``idle_timeout``,
         ``boot_timeout`` (seconds), ``log``, ``log_max_bytes``, ``log_files``. `SandboxOptions` describes each.
 
         ``on_progress`` is called in this thread with a `Progress` while the image is pulled or
@@ -453,20 +453,27 @@ class Image:
     """The image store, shared by all sandboxes and processes of this user."""
 
     @staticmethod
-    def pull(name: str, *, on_progress: Optional[OnProgress] = None) -> ImageInfo:
+    def pull(
+        name: str, *, platform: Optional[str] = None, on_progress: Optional[OnProgress] = None
+    ) -> ImageInfo:
         """Pull an image such as ``"python:3.12"`` from its registry, even if it is in the store.
 
         Unchanged layers are not downloaded again. ``on_progress`` is called in this thread with a
         `Progress`. An exception from it cancels the pull. Ctrl-C does, too. Downloaded
-        data is kept for the next pull.
+        data is kept for the next pull. ``platform`` is one such as ``"linux/arm64"`` or
+        ``"linux/arm/v7"``, default this host's.
 
         Raises `ImageNotFoundError`, `ImageUnauthorizedError` or `RegistryUnreachableError`.
         """
-        return run(lambda io: pull_image(io, name, on_progress))
+        return run(lambda io: pull_image(io, name, platform, on_progress))
 
     @staticmethod
     def import_(
-        path: Path, name: Optional[str] = None, *, on_progress: Optional[OnProgress] = None
+        path: Path,
+        name: Optional[str] = None,
+        *,
+        platform: Optional[str] = None,
+        on_progress: Optional[OnProgress] = None,
     ) -> ImageInfo:
         """Import an image from an archive of a root filesystem, from the output of ``docker save``,
         or from an OCI layout; archives may be compressed with gzip or zstd.
@@ -474,7 +481,7 @@ class Image:
         ``name`` defaults to the name in the archive, if it has one. Otherwise as `pull`; raises
         `InvalidConfigError` if ``path`` does not exist.
         """
-        return run(lambda io: import_image(io, path, name, on_progress))
+        return run(lambda io: import_image(io, path, name, platform, on_progress))
 
     @staticmethod
     def list() -> List[ImageInfo]:
