@@ -222,3 +222,53 @@ fn g_platform_is_pulled_exactly_or_refused() {
     let error = msb.fails(125, &["image", "pull", &by_digest]);
     assert!(error.contains(&format!("it is for linux/vax, not {own}")), "{error}");
 }
+
+#[test]
+fn j4_puller_without_memory_names_the_bound() {
+    let msb = Msb::new();
+    let fake = FakeRegistry::start();
+    fake.answer_without_end("app", "1");
+    let runner = support::binary().with_file_name("msb-runner");
+    // Less than a manifest needs that is as long as is allowed.
+    let little = format!("ulimit -d 7000\nexec '{}' \"$@\"", runner.display());
+    let little = msb.script("little-memory", &little);
+    let mut command = msb.command(&["image", "pull", &fake.name("app:1")]);
+    let outcome = support::outcome(command.env("MSB_RUNNER", little).output().unwrap());
+    let log = msb.home.path().join("images.log");
+    let expected = format!(
+        "msb: the process that works on images was aborted, as when it needs more than 1024 MiB of \
+         memory; see {}\n",
+        log.display()
+    );
+    assert_eq!((outcome.code, outcome.err), (125, expected));
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("memory allocation of"), "{log}");
+}
+
+#[test]
+fn j4_puller_bounds_its_own_memory() {
+    let msb = Msb::new();
+    let fake = FakeRegistry::start();
+    let (name, packed) = add_app(&fake);
+    fake.refuse("/manifests/", ("429 Too Many Requests", "Retry-After: 30\r\n", ""));
+    let mut child = msb.spawn(&["image", "pull", &name]);
+    let home = msb.home.path().to_str().unwrap().to_owned();
+    let limits = loop {
+        assert!(child.try_wait().unwrap().is_none(), "it waits for the registry");
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let puller = all.map(|entry| entry.path()).find(|path| {
+            let line = std::fs::read(path.join("cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&format!("image\0--home\0{home}"))
+        });
+        let waits = !fake.requests("/manifests/").is_empty();
+        match puller.and_then(|path| std::fs::read_to_string(path.join("limits")).ok()) {
+            Some(limits) if waits => break limits,
+            _ => std::thread::yield_now(),
+        }
+    };
+    let data = limits.lines().find(|line| line.starts_with("Max data size")).unwrap();
+    assert!(data.contains(" 1073741824 "), "{data}");
+    assert_eq!(fake.requests(&packed).len(), 0);
+    support::signal(&child, rustix::process::Signal::KILL);
+    child.wait().unwrap();
+}

@@ -7,7 +7,7 @@ use msb_driver::Users;
 use msb_image::{Error, Event, Request};
 use msb_image_pull::{Helper, Owners, UnpackPaths};
 use msb_jail::{Bind, Ids, Jail, JailError, LOG_VARIABLE, Proc, Program, Slot};
-use msb_state::jail_is_required;
+use msb_state::{IMAGE_MEMORY, jail_is_required};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, getrlimit, setrlimit};
 use std::fs::File;
@@ -205,15 +205,12 @@ fn allow_many_files() {
     let _ = setrlimit(Nofile, limit);
 }
 
-/// Memory of the process that talks to registries, in bytes of writable mappings. A registry may
-/// answer with a document of any length, which the client reads whole before it can be refused.
-const MEMORY: u64 = 1 << 30;
-
-/// Limits the memory of this process and of those that it starts.
+/// Limits the memory of this process and of those that it starts: it reads what registries and
+/// archives send.
 fn limit_memory() {
     use rustix::process::Resource::Data;
     let mut limit = getrlimit(Data);
-    let bound = limit.maximum.map_or(MEMORY, |maximum| maximum.min(MEMORY));
+    let bound = limit.maximum.map_or(IMAGE_MEMORY, |maximum| maximum.min(IMAGE_MEMORY));
     (limit.current, limit.maximum) = (Some(bound), Some(bound));
     // Lowering a limit is always allowed.
     let _ = setrlimit(Data, limit);

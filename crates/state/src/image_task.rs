@@ -7,6 +7,7 @@ use crate::runner::{open_log, own_lifeline, pass_descriptors, runner_command};
 use command_fds::FdMapping;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 
 /// Additional variables for image operations: credentials, certificates and proxies.
@@ -29,6 +30,9 @@ const ENVIRONMENT: [&str; 16] = [
     "DBUS_SESSION_BUS_ADDRESS",
 ];
 
+/// Most memory of the process of an image operation, in bytes of writable mappings.
+pub const IMAGE_MEMORY: u64 = 1 << 30;
+
 /// A running image operation.
 #[derive(Debug)]
 pub struct ImageTask {
@@ -45,10 +49,12 @@ pub struct ImageTask {
 pub struct ImageProcess(Child);
 
 impl ImageProcess {
-    /// Waits for its exit.
-    pub fn wait(mut self) {
+    /// Waits for its exit. Returns whether it was aborted, as when an allocation failed.
+    pub fn wait(mut self) -> bool {
         // Fails if the host program reaps every child itself.
-        let _ = self.0.wait();
+        let status = self.0.wait().ok();
+        let signal = status.and_then(|status| status.signal());
+        signal == Some(rustix::process::Signal::ABORT.as_raw())
     }
 }
 

@@ -50,7 +50,7 @@ pub use control::{Control, Reply, Request};
 pub use dirs::{create_private_dir, retire, write_atomically};
 pub use error::{Error, ErrorKind, Failure, FailureKind, Result};
 pub use home::{Home, SandboxDir};
-pub use image_task::{ImageProcess, ImageTask, begin_image_task};
+pub use image_task::{IMAGE_MEMORY, ImageProcess, ImageTask, begin_image_task};
 pub use kernel::fetch_kernel;
 pub use launch::{
     CreateOptions, Pending, Ready, StatusRecord, check_driver, check_new, create, doctor, start,

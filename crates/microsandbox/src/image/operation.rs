@@ -7,7 +7,7 @@ use crate::client::{Pending, completion, lock};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::runtime;
 use msb_image::{Event, Progress, Request, TaskOutcome};
-use msb_state::ImageTask;
+use msb_state::{IMAGE_MEMORY, ImageTask};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
@@ -177,7 +177,7 @@ pub(crate) fn perform(
             None => {}
         }
     }
-    child.wait();
+    let aborted = child.wait();
     tracing::debug!(elapsed = ?begun.elapsed(), "work on images ended");
     match last {
         Some(Event::Done(selected)) => Ok(selected),
@@ -187,7 +187,12 @@ pub(crate) fn perform(
         }
         _ => {
             let log = found.home.image_log();
-            let text = format!("the process that works on images died; see {}", log.display());
+            let mib = IMAGE_MEMORY >> 20;
+            let why = match aborted {
+                true => format!("was aborted, as when it needs more than {mib} MiB of memory"),
+                false => "died".to_owned(),
+            };
+            let text = format!("the process that works on images {why}; see {}", log.display());
             Err(Error::new(ErrorKind::ImageFailed, Origin::Host, text))
         }
     }
