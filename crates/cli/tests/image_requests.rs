@@ -102,6 +102,19 @@ fn g_wait_that_is_too_long_is_an_error_that_says_so() {
 }
 
 #[test]
+fn g_limit_of_the_token_service_is_no_denial() {
+    let msb = Msb::new();
+    let fake = FakeRegistry::start();
+    let (name, _) = add_app(&fake);
+    fake.require_tokens();
+    fake.refuse("/token", LIMITED);
+    let error = msb.fails(125, &["image", "pull", &name]);
+    let expected = format!("cannot get a token for {name} from {}: slow down; log in", fake.host);
+    assert!(error.starts_with(&expected), "{error}");
+    assert_eq!(msb.ok(&["run", &name]), "ran\n");
+}
+
+#[test]
 fn g_missing_blob_is_named_with_its_image() {
     let msb = Msb::new();
     let fake = FakeRegistry::start();

@@ -5,7 +5,7 @@ use crate::helper::Helper;
 use crate::import::{MAX_NESTING, too_deep};
 use crate::make::{checked_config, count, make, total};
 use crate::manifest::{Document, Manifest};
-use crate::remote::{Authorization, Remote, RemoteError};
+use crate::remote::{Authorization, Refusal, Remote, RemoteError};
 use crate::select::{MANIFESTS, select_platform};
 use crate::transfer::{Transfer, TransferError, download};
 use crate::tree::free_space;
@@ -23,6 +23,7 @@ use std::time::Duration;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const USER_AGENT: &str = concat!("microsandbox/", env!("CARGO_PKG_VERSION"));
+const LIMIT_HINT: &str = "log in with docker or podman, or use a mirror";
 /// Maximum number of concurrent downloads.
 const PARALLEL: usize = 4;
 
@@ -96,9 +97,8 @@ impl ImageClient {
         }
         let client = ImageClient::new(source, host, true)?;
         let Err(other) = client.remote.authenticate().await else { return Ok(client) };
-        let converted = client.token_error(&other);
-        if converted.kind != ErrorKind::Unreachable {
-            return Err(converted);
+        if !is_connection_error(&other) {
+            return Err(client.token_error(&other));
         }
         let (with, without) = (root_cause(&error), root_cause(&other));
         let why = match with == without {
@@ -293,10 +293,7 @@ impl ImageClient {
             kind => {
                 let text = format!("cannot pull {what} from {host}: {}", refusal.reason());
                 let error = Error::new(kind, text);
-                match refusal.status {
-                    429 => error.hint("log in with docker or podman, or use a mirror"),
-                    _ => error,
-                }
+                if refusal.is_limit() { error.hint(LIMIT_HINT) } else { error }
             }
         }
     }
@@ -305,10 +302,17 @@ impl ImageClient {
     fn token_error(&self, error: &OciDistributionError) -> Error {
         let (host, image) = (&self.host, &self.display_name);
         match error {
-            OciDistributionError::RequestError(_) | OciDistributionError::IoError(_) => Error::new(
+            error if is_connection_error(error) => Error::new(
                 ErrorKind::Unreachable,
                 format!("cannot reach {host}: {}", error_chain(error)),
             ),
+            OciDistributionError::AuthenticationFailure(body)
+                if Refusal::of_token(body).is_limit() =>
+            {
+                let why = Refusal::of_token(body).message;
+                let text = format!("cannot get a token for {image} from {host}: {why}");
+                Error::new(ErrorKind::Unreachable, text).hint(LIMIT_HINT)
+            }
             OciDistributionError::AuthenticationFailure(_) => {
                 Error::new(ErrorKind::Unauthorized, format!("access to {image} denied by {host}"))
                     .hint("check its name, or log in with docker or podman")
@@ -335,6 +339,10 @@ fn is_loopback(host: &str) -> bool {
         None => host.split_once(':').map_or(host, |(name, _)| name),
     };
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn is_connection_error(error: &OciDistributionError) -> bool {
+    matches!(error, OciDistributionError::RequestError(_) | OciDistributionError::IoError(_))
 }
 
 /// Whether an untrusted certificate is the cause, and not a server without TLS.

@@ -184,6 +184,11 @@ async fn bounded(response: Response, max: u64) -> Result<Vec<u8>, reqwest::Error
 }
 
 impl Refusal {
+    /// Returns the refusal of a token, of which only the body is known.
+    pub(crate) fn of_token(body: &str) -> Refusal {
+        Refusal::new(401, body.as_bytes(), None)
+    }
+
     async fn read(response: Response) -> Refusal {
         let status = response.status().as_u16();
         let after = response.headers().get(RETRY_AFTER);
@@ -192,25 +197,34 @@ impl Refusal {
         let retry_after = seconds.map(Duration::from_secs).filter(|_| matches!(status, 429 | 503));
         // The status says enough if the rest cannot be read.
         let body = bounded(response, MAX_REFUSAL).await.unwrap_or_default();
-        let errors = json::from_slice::<Envelope>(&body).unwrap_or_default().errors;
+        Refusal::new(status, &body, retry_after)
+    }
+
+    fn new(status: u16, body: &[u8], retry_after: Option<Duration>) -> Refusal {
+        let errors = json::from_slice::<Envelope>(body).unwrap_or_default().errors;
         let text = match errors.first() {
             Some(error) => error.message.clone(),
-            None => String::from_utf8_lossy(&body).into_owned(),
+            None => String::from_utf8_lossy(body).into_owned(),
         };
         let message = text.trim().chars().take(MAX_MESSAGE).flat_map(char::escape_debug).collect();
         let codes = errors.into_iter().map(|error| error.code).collect();
         Refusal { status, codes, message, retry_after }
     }
 
+    /// Whether there were too many requests.
+    pub(crate) fn is_limit(&self) -> bool {
+        self.status == 429 || self.codes.iter().any(|code| code == "TOOMANYREQUESTS")
+    }
+
     /// Returns the kind of error that it is.
     pub(crate) fn kind(&self) -> ErrorKind {
         let has = |wanted: &[&str]| self.codes.iter().any(|code| wanted.contains(&code.as_str()));
         match self.status {
+            _ if self.is_limit() => ErrorKind::Unreachable,
             401 | 403 => ErrorKind::Unauthorized,
-            429 | 500..=599 => ErrorKind::Unreachable,
+            500..=599 => ErrorKind::Unreachable,
             404 => ErrorKind::NotFound,
             _ if has(&["UNAUTHORIZED", "DENIED"]) => ErrorKind::Unauthorized,
-            _ if has(&["TOOMANYREQUESTS"]) => ErrorKind::Unreachable,
             _ if has(&["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND", "BLOB_UNKNOWN"]) => {
                 ErrorKind::NotFound
             }

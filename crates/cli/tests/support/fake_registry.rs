@@ -321,6 +321,14 @@ fn serve(connection: TcpStream, state: &State) -> io::Result<()> {
     }
     state.log.lock().unwrap().push((path.clone(), range.clone()));
     let mut to = &connection;
+    let refusal = {
+        let mut all = state.refusals.lock().unwrap();
+        let found = all.iter().position(|(part, _)| path.contains(part));
+        found.map(|at| all.remove(at).1)
+    };
+    if let Some((status, header, body)) = refusal {
+        return answer(to, status, header, body.as_bytes());
+    }
     if let Some(realm) = state.tokens.lock().unwrap().as_deref() {
         // The scope in the query limits the token to one image.
         let scope = path.strip_prefix("/token?").map(|query| query.replace("%3A", ":"));
@@ -338,14 +346,6 @@ fn serve(connection: TcpStream, state: &State) -> io::Result<()> {
             let header = format!("WWW-Authenticate: Bearer realm=\"{realm}\",service=\"test\"\r\n");
             return answer(to, "401 Unauthorized", &header, b"");
         }
-    }
-    let refusal = {
-        let mut all = state.refusals.lock().unwrap();
-        let found = all.iter().position(|(part, _)| path.contains(part));
-        found.map(|at| all.remove(at).1)
-    };
-    if let Some((status, header, body)) = refusal {
-        return answer(to, status, header, body.as_bytes());
     }
     if state.endless.lock().unwrap().as_ref() == Some(&path) {
         write!(to, "HTTP/1.1 200 OK\r\nContent-Type: {MANIFEST}\r\nConnection: close\r\n\r\n")?;
