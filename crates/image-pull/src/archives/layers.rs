@@ -34,7 +34,10 @@ pub(super) fn layers() -> Vec<Case> {
         archive.file("a", "3").symlink("l", "d").hard_link("h", "a")
     };
     let old = |archive: Archive, path| {
-        archive.raw(EntryType::Directory, path, 0, b"", |header| header.set_mtime(500_000_000))
+        archive.raw(EntryType::Directory, path, 0, b"", |header| {
+            header.set_mode(0o755);
+            header.set_mtime(500_000_000);
+        })
     };
     let opaque = "d/.wh..wh..opq";
     let attribute = |archive: Archive, name: &str| {
