@@ -539,13 +539,3 @@ fn digest_is_verified_in_every_compression() {
         assert!(error.unwrap_err().to_string().contains("unpacks to"));
     }
 }
-
-#[test]
-fn unsupported_members_are_refused_by_name() {
-    let archive = Archive::new().mode("x", EntryType::new(b'M'), 0o644);
-    let text = Fixture::new().refuses(archive);
-    assert_eq!(text, "cannot unpack \"x\": it continues another volume");
-    let archive = Archive::new().mode("x", EntryType::new(b'Q'), 0o644);
-    let text = Fixture::new().refuses(archive);
-    assert_eq!(text, "cannot unpack \"x\": its type 'Q' is not known");
-}
