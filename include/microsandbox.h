@@ -547,10 +547,14 @@ typedef struct msb_sandbox_options {
     /// Size of `/dev/shm` in bytes, at least 65,536 and at most the memory, of which it is a part; 0:
     /// 64 MiB.
     uint64_t shm_size;
+    /// Lent. Platform of the image, such as `"linux/arm64"` or `"linux/arm/v7"`; NULL: that of this
+    /// host. An image whose programs this host cannot run is refused: `MSB_E_BAD_IMAGE`.
+    const char *platform;
 } msb_sandbox_options;
 #define MSB_SANDBOX_OPTIONS_INIT \
     MSB_INIT(msb_sandbox_options, sizeof(msb_sandbox_options), 0, NULL, NULL, NULL, NULL, NULL, \
-             NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, 0)
+             NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, 0, \
+             NULL)
 
 /// Resource limits of a sandbox; 0 for unlimited.
 typedef struct msb_bounds {

@@ -25,7 +25,7 @@ IS_AT(msb_progress, layers_done, 12, 4);
 IS_AT(msb_progress, bytes, 16, 8);
 IS_AT(msb_progress, bytes_total, 24, 8);
 
-static_assert(sizeof(msb_sandbox_options) == 200, "msb_sandbox_options");
+static_assert(sizeof(msb_sandbox_options) == 208, "msb_sandbox_options");
 IS_AT(msb_sandbox_options, struct_size, 0, 4);
 IS_AT(msb_sandbox_options, flags, 4, 4);
 IS_AT(msb_sandbox_options, name, 8, 8);
@@ -55,6 +55,7 @@ IS_AT(msb_sandbox_options, entrypoint, 168, 8);
 IS_AT(msb_sandbox_options, entrypoint_len, 176, 8);
 IS_AT(msb_sandbox_options, stop_signal, 184, 8);
 IS_AT(msb_sandbox_options, shm_size, 192, 8);
+IS_AT(msb_sandbox_options, platform, 200, 8);
 
 static_assert(sizeof(msb_bounds) == 40, "msb_bounds");
 IS_AT(msb_bounds, struct_size, 0, 4);

@@ -197,6 +197,7 @@ export interface NativeSandboxOptions {
   entrypoint: Buffer[];
   stopSignal: Buffer | undefined;
   shmSize: number | bigint;
+  platform: Buffer | undefined;
 }
 
 /** `msb_exec_options`, as the addon takes it. */

@@ -31,6 +31,7 @@ type SandboxOptions struct {
 	Entrypoint    []string
 	StopSignal    string
 	ShmSize       uint64
+	Platform      string
 }
 
 func (o *SandboxOptions) size() int {
@@ -44,7 +45,8 @@ func (o *SandboxOptions) size() int {
 		textsSize(o.Env) +
 		textsSize(o.Labels) +
 		textsSize(o.Entrypoint) +
-		textSize(o.StopSignal)
+		textSize(o.StopSignal) +
+		textSize(o.Platform)
 }
 
 // lend writes the options for C, with all that they point to in the arena.
@@ -74,6 +76,7 @@ func (o *SandboxOptions) lend(a *arena) C.msb_sandbox_options {
 	to.entrypoint, to.entrypoint_len = a.texts(o.Entrypoint)
 	to.stop_signal = a.optional(o.StopSignal)
 	to.shm_size = C.uint64_t(o.ShmSize)
+	to.platform = a.optional(o.Platform)
 	return to
 }
 

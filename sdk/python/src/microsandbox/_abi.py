@@ -244,6 +244,7 @@ class msb_sandbox_options(Sized):
         ("entrypoint_len", c_size_t),
         ("stop_signal", c_char_p),
         ("shm_size", c_uint64),
+        ("platform", c_char_p),
     ]
 
 
