@@ -39,4 +39,4 @@ mod sys;
 
 pub use cgroup::{use_cgroup, use_mounted_cgroup};
 pub use server::{serve, serve_machine};
-pub use sys::{Inherited, adopt, be_init, forbid_clone3, limit_processes};
+pub use sys::{Inherited, adopt, adopt_socket, be_init, forbid_clone3, limit_processes};

@@ -3,23 +3,23 @@
 #[cfg(not(target_feature = "crt-static"))]
 compile_error!("the agent must be static: build it with `make agent`");
 
-use msb_agent::machine::{self, Settings};
+use msb_agent::machine::{self, HostLink, Settings};
 use msb_agent::{
-    adopt, be_init, forbid_clone3, limit_processes, serve, serve_machine, use_cgroup,
+    adopt, adopt_socket, be_init, forbid_clone3, limit_processes, serve, serve_machine, use_cgroup,
     use_mounted_cgroup,
 };
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: msb-agent --listen-fd N [--lifeline-fd N] [--cgroup-fd N] \
+const USAGE: &str = "usage: msb-agent (--listen-fd N [--lifeline-fd N] [--cgroup-fd N] | --relay-fd N) \
                      [--max-processes N] [--forbid-clone3] | --version";
 
 fn main() -> ExitCode {
     if let Some(settings) = Settings::from_environment() {
-        run_machine(&settings);
+        run_machine(settings);
     }
     let mut arguments = std::env::args().skip(1);
     let (mut listen, mut lifeline, mut cgroup) = (None, None, None);
-    let mut processes = None;
+    let (mut relay, mut processes) = (None, None);
     while let Some(argument) = arguments.next() {
         let value = match argument.as_str() {
             "--version" => return version(),
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
                 forbid_clone3();
                 continue;
             }
+            "--relay-fd" => &mut relay,
             "--listen-fd" => &mut listen,
             "--lifeline-fd" => &mut lifeline,
             "--cgroup-fd" => &mut cgroup,
@@ -38,28 +39,49 @@ fn main() -> ExitCode {
             return fail(USAGE);
         }
     }
-    let Some(listen) = listen else {
-        return fail(USAGE);
+    let result = match (listen, relay) {
+        (Some(listen), None) => serve_listener(listen, lifeline, cgroup, processes),
+        (None, Some(relay)) => serve_socket(relay, processes),
+        _ => return fail(USAGE),
     };
-    let inherited = match adopt(listen, lifeline, cgroup) {
-        Ok((inherited, cgroup)) => {
-            cgroup.into_iter().for_each(use_cgroup);
-            inherited
-        }
-        Err(error) => return fail(&format!("cannot use the inherited descriptors: {error}")),
-    };
-    if let Err(error) = limit_processes(processes).and_then(|()| be_init()) {
-        return fail(&format!("cannot apply the process settings: {error}"));
-    }
-    match serve(inherited) {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string()),
+        Err(error) => fail(&error),
     }
 }
 
+/// Serves the connections to an inherited listening socket, in a container.
+fn serve_listener(
+    listen: i32,
+    lifeline: Option<i32>,
+    cgroup: Option<i32>,
+    processes: Option<i32>,
+) -> Result<(), String> {
+    let (inherited, cgroup) = adopt(listen, lifeline, cgroup).map_err(not_usable)?;
+    cgroup.into_iter().for_each(use_cgroup);
+    become_init(processes)?;
+    serve(inherited).map_err(|error| error.to_string())
+}
+
+/// Serves the connections that an inherited connected socket carries, under gVisor.
+fn serve_socket(relay: i32, processes: Option<i32>) -> Result<(), String> {
+    let socket = adopt_socket(relay).map_err(not_usable)?;
+    become_init(processes)?;
+    serve_machine(HostLink::Socket(socket)).map_err(|error| error.to_string())
+}
+
+fn not_usable(error: std::io::Error) -> String {
+    format!("cannot use the inherited descriptors: {error}")
+}
+
+fn become_init(processes: Option<i32>) -> Result<(), String> {
+    let result = limit_processes(processes).and_then(|()| be_init());
+    result.map_err(|error| format!("cannot apply the process settings: {error}"))
+}
+
 /// Runs as the init process of a virtual machine, and ends the machine.
-fn run_machine(settings: &Settings) -> ! {
-    let result = machine::prepare(settings)
+fn run_machine(settings: Settings) -> ! {
+    let result = machine::prepare(&settings)
         .map(|()| use_mounted_cgroup())
         .and_then(|()| {
             be_init().map_err(|error| format!("cannot apply the process settings: {error}"))

@@ -55,6 +55,12 @@ impl Ids {
         Ids { users: map.clone(), groups: map, user: last, group: last }
     }
 
+    /// Returns all ids of the slot that starts at `start`. The process is root inside.
+    pub fn root_of(start: u32) -> Ids {
+        let map = vec![Map { inside: 0, outside: start, count: IDS_PER_SLOT }];
+        Ids { users: map.clone(), groups: map, user: 0, group: 0 }
+    }
+
     /// Returns an identity map of this user namespace. The process has the last id of a slot.
     ///
     /// For root's file server where the file system cannot map owners.
@@ -221,6 +227,8 @@ pub struct Jail {
     pub keep_groups: bool,
     /// The capabilities that are kept, in the jail's user namespace.
     pub capabilities: Vec<u32>,
+    /// Whether the program mounts file systems, which Landlock would forbid: it goes without.
+    pub mounts: bool,
     /// Resource limits.
     pub limits: Limits,
     /// The environment of an executed program.
@@ -243,6 +251,7 @@ impl Jail {
             descriptors: Vec::new(),
             keep_groups: false,
             capabilities: Vec::new(),
+            mounts: false,
             limits: Limits::default(),
             environment: Vec::new(),
             program: Some(program),

@@ -330,7 +330,7 @@ fn confine(channel: &mut Channel, jail: &Jail, shell: Shell) -> Result<(), JailE
     set_limits(jail).map_err(|error| JailError::new("set limits", error.into()))?;
     let (user, group) = if mapped { (ids.user, ids.group) } else { ids.outside() };
     drop_rights(user, group, jail).map_err(|error| JailError::new("drop rights", error.into()))?;
-    if let Some(why) = paths::restrict(jail, whole) {
+    if let Some(why) = (!jail.mounts).then(|| paths::restrict(jail, whole)).flatten() {
         let remedy = "use Linux 5.13 or later with landlock among its LSMs";
         MissingWalls { channel, require: jail.require }
             .report(format!("Landlock: {why}; {remedy}"))?;

@@ -2,6 +2,7 @@
 
 use crate::sys;
 use msb_driver::{Driver, Users};
+use msb_driver_gvisor::GvisorDriver;
 use msb_driver_krun::KrunDriver;
 use msb_driver_oci::ContainerDriver;
 use msb_driver_qemu::QemuDriver;
@@ -24,6 +25,12 @@ pub(crate) fn drivers(cache: &Path, agent: &Path, users: Users) -> Vec<Box<dyn D
         tsc_khz: sys::tsc_khz,
     };
     let krun = msb_driver_krun::Settings { vmm: program.clone().unwrap_or_default() };
+    let gvisor = msb_driver_gvisor::Settings {
+        cache: cache.to_path_buf(),
+        agent: agent.to_path_buf(),
+        launcher: launcher(["jail", "--"]),
+        users,
+    };
     let container = msb_driver_oci::Settings {
         cache: cache.to_path_buf(),
         agent: agent.to_path_buf(),
@@ -33,6 +40,7 @@ pub(crate) fn drivers(cache: &Path, agent: &Path, users: Users) -> Vec<Box<dyn D
     vec![
         Box::new(KrunDriver::new(krun)),
         Box::new(QemuDriver::new(qemu)),
+        Box::new(GvisorDriver::new(gvisor)),
         Box::new(ContainerDriver::new(container)),
     ]
 }

@@ -12,6 +12,8 @@ pub enum Isolation {
     Hardware,
     /// An emulated virtual machine.
     Emulated,
+    /// gVisor: a kernel in user space, without hardware virtualisation.
+    Gvisor,
     /// A container: the kernel is shared.
     Container,
     /// A virtual machine without the check for hardware virtualisation.
@@ -23,6 +25,7 @@ impl fmt::Display for Isolation {
         f.write_str(match self {
             Isolation::Hardware => "hardware",
             Isolation::Emulated => "emulated",
+            Isolation::Gvisor => "gvisor",
             Isolation::Container => "container",
             Isolation::Unchecked => "unchecked",
         })

@@ -7,11 +7,11 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::UnixStream as AsyncStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
@@ -27,12 +27,14 @@ const CONTROL_PORT: u32 = 1025;
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How a machine reaches the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum HostLink {
     /// One virtio-serial port, with the relay.
     Serial,
     /// Virtio sockets.
     Vsock,
+    /// One connected socket, with the relay.
+    Socket(UnixStream),
 }
 
 /// A listener for connections from the host.
@@ -41,7 +43,7 @@ pub(crate) enum Listener {
     /// A socket that the runner listens on.
     Unix(msb_transport::Listener),
     /// The relay's guest side.
-    Relay(mpsc::Receiver<UnixStream>),
+    Relay(mpsc::Receiver<AsyncStream>),
     /// A vsock, for connections of the host only.
     Vsock(VsockListener),
 }
@@ -55,10 +57,10 @@ pub(crate) enum Shutdown {
 
 impl HostLink {
     /// Checks that the link exists.
-    pub(crate) fn check(self) -> io::Result<()> {
+    pub(crate) fn check(&self) -> io::Result<()> {
         match self {
             HostLink::Serial => port_name().map(drop),
-            HostLink::Vsock => Ok(()),
+            HostLink::Vsock | HostLink::Socket(_) => Ok(()),
         }
     }
 
@@ -69,6 +71,14 @@ impl HostLink {
                 let port = relay::Device::new(open_port()?)?;
                 let (guest, hello) = relay::guest(port).await.map_err(io::Error::other)?;
                 set_clock(hello.now_ns)?;
+                Ok((Listener::Relay(guest.connections), Shutdown::Relay(guest.shutdown)))
+            }
+            HostLink::Socket(socket) => {
+                socket.set_nonblocking(false)?;
+                (&socket).write_all(&relay::announcement())?;
+                socket.set_nonblocking(true)?;
+                let socket = AsyncStream::from_std(socket)?;
+                let (guest, _) = relay::guest(socket).await.map_err(io::Error::other)?;
                 Ok((Listener::Relay(guest.connections), Shutdown::Relay(guest.shutdown)))
             }
             HostLink::Vsock => {

@@ -7,7 +7,7 @@ use rustix::process::{
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -36,6 +36,11 @@ pub fn adopt(
     let lifeline = lifeline.map(own).transpose()?;
     let cgroup = cgroup.map(own).transpose()?;
     Ok((Inherited { listener, lifeline }, cgroup))
+}
+
+/// Takes ownership of an inherited connected socket. Called once, instead of [`adopt`].
+pub fn adopt_socket(fd: i32) -> io::Result<UnixStream> {
+    Ok(UnixStream::from(own(fd)?))
 }
 
 fn own(fd: i32) -> io::Result<OwnedFd> {

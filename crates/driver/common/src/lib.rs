@@ -11,13 +11,17 @@ mod driver;
 mod guest;
 mod krunfw;
 mod kvm;
+mod mountpoints;
 mod process;
 mod protection;
+mod relay;
 
 pub use disk::{create_disk, probe_disk};
 pub use driver::{BoxFuture, Driver, Exit, Machine, MachineSpec, Root, Users, choose};
 pub use guest::{Guest, IMAGE_TAG, MEMORY_MIB, PORT_NAME};
 pub use krunfw::{KernelBundle, Krunfw, find_krunfw};
 pub use kvm::kvm;
+pub use mountpoints::{Hosts, prepare_mount_points};
 pub use process::{ChildExit, KillOnDrop, kill, on_path, watch};
 pub use protection::{apply_limits, largest_file, remove_limits};
+pub use relay::{Relay, RelayEnd};

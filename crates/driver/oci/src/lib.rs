@@ -13,7 +13,6 @@
 mod cgroup;
 mod machine;
 mod probe;
-mod root;
 mod runtime;
 mod seccomp;
 mod settings;

@@ -2,7 +2,6 @@
 
 use crate::cgroup::{self, Controllers};
 use crate::probe::{clear_leftover, find};
-use crate::root::{Hosts, prepare};
 use crate::runtime::{CALL_LIMIT, last_error};
 use crate::settings::Settings;
 use crate::spec::{
@@ -12,7 +11,8 @@ use crate::stage::wants_user_namespace;
 use crate::sweep::{Leftovers, sweep};
 use command_fds::{CommandFdExt, FdMapping};
 use msb_driver::{
-    BoxFuture, ChildExit, Driver, Exit, KillOnDrop, Machine, MachineSpec, Users, kill, watch,
+    BoxFuture, ChildExit, Driver, Exit, Hosts, KillOnDrop, Machine, MachineSpec, Users, kill,
+    prepare_mount_points, watch,
 };
 use msb_state::{
     Bounds, Failure, FailureKind, Isolation, Probe, Protection, SandboxConfig, SandboxDir, bind_in,
@@ -146,7 +146,7 @@ fn arguments(with_group: bool, processes: Option<u64>) -> Vec<String> {
 fn prepare_root(spec: &MachineSpec) -> Result<Option<PathBuf>, Failure> {
     let name = spec.config.hostname.as_deref().unwrap_or(spec.config.name.as_str());
     let text = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost {name}\n");
-    match prepare(&spec.rootfs, spec.config.image.as_path(), spec.users, &text)? {
+    match prepare_mount_points(&spec.rootfs, spec.config.image.as_path(), spec.users, &text)? {
         Hosts::Written | Hosts::Missing => Ok(None),
         Hosts::Fixed => {
             let hosts = spec.dir.bundle().join("hosts");

@@ -7,11 +7,10 @@ use crate::kernel::Kernel;
 use crate::machine::{Parts, Qemu};
 use crate::qmp::ShutdownReason;
 use msb_driver::{
-    BoxFuture, Driver, Guest, Machine, MachineSpec, Root, apply_limits, create_disk, kvm, on_path,
-    probe_disk, remove_limits,
+    BoxFuture, Driver, Guest, Machine, MachineSpec, Relay, Root, apply_limits, create_disk, kvm,
+    on_path, probe_disk, remove_limits,
 };
 use msb_jail::{Jail, JailError, Starting};
-use msb_relay::Hello;
 use msb_state::{Failure, Isolation, Probe, SandboxDir, bind_in, connect_in};
 use std::ffi::OsString;
 use std::fs;
@@ -21,8 +20,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::net::{UnixListener, UnixStream};
 
 /// QEMU's program. The guest has the host's architecture.
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -188,7 +185,7 @@ impl QemuDriver {
         let protection = apply_limits(spec, &guest, own_mib, &[&files, &qemu]);
 
         let listener = bind_in(&run, "agent.sock").map_err(|e| Failure::boot(e.to_string()))?;
-        let relay = start_relay(agent, listener).map_err(io)?;
+        let relay = Relay::start(agent, listener).map_err(io)?;
         let reason = ShutdownReason::listen(qmp).map_err(io)?;
         let slot = jailer.into_slot();
         let (qemu, files) = (qemu.pid, files.pid);
@@ -248,20 +245,6 @@ fn share_arguments(is_qemus_own: bool, image: &Path) -> Vec<OsString> {
         rest.map(str::to_owned).into_iter().chain([socket, files, folder]).collect()
     };
     arguments.into_iter().map(OsString::from).collect()
-}
-
-fn start_relay(
-    port: StdStream,
-    listener: std::os::unix::net::UnixListener,
-) -> io::Result<tokio::task::JoinHandle<Result<msb_relay::End, msb_relay::RelayError>>> {
-    port.set_nonblocking(true)?;
-    listener.set_nonblocking(true)?;
-    let (port, listener) = (UnixStream::from_std(port)?, UnixListener::from_std(listener)?);
-    let mut nonce = [0; msb_relay::NONCE];
-    getrandom::fill(&mut nonce).map_err(io::Error::other)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let hello = Hello { nonce, now_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX) };
-    Ok(tokio::spawn(msb_relay::host(port, listener, hello)))
 }
 
 fn write_initramfs(path: &Path, agent: &Path, kernel: &Kernel) -> io::Result<()> {

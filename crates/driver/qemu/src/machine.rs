@@ -1,15 +1,13 @@
 //! A running machine: two processes and a relay, of which none outlives the others.
 
 use crate::qmp::ShutdownReason;
-use msb_driver::{BoxFuture, ChildExit, Exit, Machine, kill, watch};
+use msb_driver::{BoxFuture, ChildExit, Exit, Machine, Relay, RelayEnd, kill, watch};
 use msb_jail::Slot;
-use msb_relay::{End, RelayError};
 use msb_state::{Failure, Protection};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// How long QEMU may take to exit after virtiofsd or the relay.
@@ -22,7 +20,7 @@ pub(crate) struct Parts {
     pub(crate) qemu: u32,
     /// virtiofsd's pid.
     pub(crate) files: u32,
-    pub(crate) relay: JoinHandle<Result<End, RelayError>>,
+    pub(crate) relay: Relay,
     pub(crate) reason: ShutdownReason,
     /// The ids of both.
     pub(crate) slot: Option<Slot>,
@@ -33,10 +31,8 @@ pub(crate) struct Parts {
 pub(crate) struct Qemu {
     qemu: AsyncFd<OwnedFd>,
     files: AsyncFd<OwnedFd>,
-    relay: JoinHandle<Result<End, RelayError>>,
+    relay: Relay,
     reason: ShutdownReason,
-    /// The relay's result, once it has ended.
-    relay_end: Option<RelayEnd>,
     /// virtiofsd's exit, if it came first.
     files_ended: Option<ChildExit>,
     qemu_ended: Option<ChildExit>,
@@ -44,15 +40,6 @@ pub(crate) struct Qemu {
     protection: Protection,
     /// Released when both processes have been killed.
     _slot: Option<Slot>,
-}
-
-/// The relay's result.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum RelayEnd {
-    Bye,
-    Closed,
-    /// A protocol violation of the guest.
-    Broken(String),
 }
 
 impl Qemu {
@@ -63,7 +50,6 @@ impl Qemu {
             files: watch(files)?,
             relay,
             reason,
-            relay_end: None,
             files_ended: None,
             qemu_ended: None,
             exit: None,
@@ -91,8 +77,7 @@ impl Qemu {
                     self.files_ended = Some(ended);
                     self.end_qemu().await;
                 }
-                end = &mut self.relay, if self.relay_end.is_none() => {
-                    self.relay_end = Some(relay_end(end));
+                () = self.relay.ended(), if self.relay.end().is_none() => {
                     self.end_qemu().await;
                 }
             }
@@ -107,11 +92,8 @@ impl Qemu {
     }
 
     async fn conclude(&mut self, qemu: ChildExit) -> Exit {
-        if self.relay_end.is_none() {
-            // QEMU's end is closed, so the relay only forwards the last bytes.
-            let end = timeout(2 * EXIT_GRACE, &mut self.relay).await;
-            self.relay_end = end.ok().map(relay_end);
-        }
+        // QEMU's end is closed, so the relay only forwards the last bytes.
+        let _ = timeout(2 * EXIT_GRACE, self.relay.ended()).await;
         if self.files_ended.is_none() {
             end(&self.files);
             self.files_ended = Some(ChildExit::wait(&self.files).await);
@@ -121,7 +103,7 @@ impl Qemu {
     }
 
     fn exit(&self, qemu: &ChildExit, files: Option<&ChildExit>) -> Exit {
-        exit(qemu, files, self.relay_end.as_ref(), self.reason.get().as_deref())
+        exit(qemu, files, self.relay.end(), self.reason.get().as_deref())
     }
 }
 
@@ -144,15 +126,6 @@ fn exit(
         _ => format!("QEMU {}", qemu.text),
     };
     Exit { detail, orderly: false }
-}
-
-fn relay_end(end: Result<Result<End, RelayError>, tokio::task::JoinError>) -> RelayEnd {
-    match end {
-        Ok(Ok(End::Bye)) => RelayEnd::Bye,
-        Ok(Ok(End::Closed)) => RelayEnd::Closed,
-        Ok(Err(error)) => RelayEnd::Broken(error.to_string()),
-        Err(error) => RelayEnd::Broken(error.to_string()),
-    }
 }
 
 /// Kills a process, and traces a failure.
@@ -178,7 +151,6 @@ impl Machine for Qemu {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        self.relay.abort();
         end(&self.qemu);
         end(&self.files);
     }

@@ -5,7 +5,7 @@
 //! inside the root before the runtime runs: a link is refused, and a missing mount point is
 //! created.
 
-use msb_driver::Users;
+use crate::driver::Users;
 use msb_jail::as_owner;
 use msb_state::Failure;
 use rustix::fs::{
@@ -45,7 +45,7 @@ const AGENT: &str = ".msb/agent";
 
 /// Who provides `/etc/hosts`.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Hosts {
+pub enum Hosts {
     /// The sandbox: it is in the upper layer.
     Written,
     /// The image, and it cannot be written.
@@ -55,7 +55,7 @@ pub(crate) enum Hosts {
 }
 
 /// Checks every mount point, creates missing ones, and writes `/etc/hosts`.
-pub(crate) fn prepare(
+pub fn prepare_mount_points(
     rootfs: &Path,
     image: &Path,
     users: Users,
@@ -175,7 +175,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn run(root: &Path) -> Result<Hosts, String> {
-        let result = prepare(root, Path::new("/image"), Users::Host, "hosts\n");
+        let result = prepare_mount_points(root, Path::new("/image"), Users::Host, "hosts\n");
         result.map_err(|failure| failure.to_string())
     }
 

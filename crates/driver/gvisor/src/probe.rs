@@ -1,0 +1,166 @@
+//! The probe: it runs the agent once in a sandbox like that of a user.
+
+use crate::driver::Settings;
+use crate::runsc::{self, LOG, Runsc};
+use crate::spec::describe;
+use msb_driver::{ChildExit, Users, watch};
+use msb_jail::Slot;
+use msb_state::{
+    Failure, SandboxConfig, create_private_dir, now_ms, remove_tree, write_atomically,
+};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a failure is cached. A success is cached until the next boot.
+const FAILURE_HOLDS_MS: u64 = 60_000;
+/// Time limit of the trial.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Prefix of the trials' directories in the cache. The pid of the process follows.
+const TRIAL: &str = "gvisor-trial.";
+
+/// The result of a probe, and what it depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    program: PathBuf,
+    modified: (i64, i64),
+    boot: String,
+    users: String,
+    at_ms: u64,
+    error: Option<String>,
+}
+
+impl Record {
+    fn new(program: &Path, users: Users) -> std::io::Result<Record> {
+        let found = fs::metadata(program)?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        Ok(Record {
+            program: program.to_path_buf(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            boot: boot.trim().to_owned(),
+            users: format!("{users:?}"),
+            at_ms: now_ms(),
+            error: None,
+        })
+    }
+
+    fn holds_for(&self, now: &Record) -> bool {
+        let fresh = self.error.is_none() || now.at_ms.saturating_sub(self.at_ms) < FAILURE_HOLDS_MS;
+        fresh
+            && (&self.program, self.modified, &self.boot, &self.users)
+                == (&now.program, now.modified, &now.boot, &now.users)
+    }
+}
+
+/// Returns the program if it works here, from the cache or by a trial.
+pub(crate) async fn find(settings: &Settings, fresh: bool) -> Result<PathBuf, Failure> {
+    let program = runsc::find()?;
+    create_private_dir(&settings.cache).map_err(|error| Failure::boot(error.to_string()))?;
+    let failed = |error| Failure::boot_io("probe", &program, error);
+    let mut record = Record::new(&program, settings.users).map_err(failed)?;
+    let cache = settings.cache.join("gvisor.json");
+    let known = fs::read(&cache).ok();
+    let known = known.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+    match known.filter(|known| !fresh && known.holds_for(&record)) {
+        Some(known) => record.error = known.error,
+        None => {
+            record.error = trial(&program, settings).await.err().map(|error| error.to_string());
+            // Without the cache the next start probes again.
+            if let Ok(bytes) = serde_json::to_vec(&record) {
+                let _ = write_atomically(&cache, &bytes);
+            }
+        }
+    }
+    match record.error {
+        None => Ok(program),
+        Some(error) => {
+            Err(Failure::no_driver(format!("{} does not work here: {error}", program.display()))
+                .hint("msb setup gvisor installs the version that is tested"))
+        }
+    }
+}
+
+async fn trial(program: &Path, settings: &Settings) -> Result<(), Failure> {
+    clear_leftovers(&settings.cache);
+    let work = settings.cache.join(format!("{TRIAL}{}", std::process::id()));
+    let result = run(program, settings, &work).await;
+    let removed = remove_tree(&work).map_err(|error| Failure::boot(error.to_string()));
+    result.and(removed)
+}
+
+/// Removes the directories of trials that were killed. A failure is only traced.
+fn clear_leftovers(cache: &Path) {
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(TRIAL));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+            && let Err(error) = remove_tree(&entry.path())
+        {
+            tracing::warn!(%error, "cannot remove what a trial left behind");
+        }
+    }
+}
+
+async fn run(program: &Path, settings: &Settings, work: &Path) -> Result<(), Failure> {
+    let slot = match settings.users {
+        Users::Host => Slot::take(u64::from(std::process::id()))
+            .map(Some)
+            .map_err(|error| Failure::boot(error.to_string()))?,
+        _ => None,
+    };
+    let users = slot.as_ref().map_or(settings.users, |slot| Users::Mapped(slot.start()));
+    let name = "trial".parse().map_err(|error| Failure::boot(format!("{error}")))?;
+    let config = SandboxConfig::new(name, "/");
+    let rootfs = work.join("rootfs");
+    create_private_dir(&rootfs).map_err(|error| Failure::boot(error.to_string()))?;
+    crate::driver::write_bundle(work, users, &describe(&config, vec!["--version".to_owned()])?)?;
+    crate::driver::give(&rootfs, users)?;
+    let agent = work.join("agent");
+    // Of a mode and owner that the jail's root can read.
+    fs::copy(&settings.agent, &agent)
+        .and_then(|_| fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)))
+        .map_err(|error| Failure::boot_io("copy", &settings.agent, error))?;
+    let io = |error| Failure::boot_io("write below", work, error);
+    let null = || File::options().write(true).open("/dev/null").map_err(io);
+    let stderr = File::create(work.join("stderr")).map_err(io)?;
+    let starting = Runsc {
+        program,
+        launcher: &settings.launcher,
+        cache: &settings.cache,
+        users,
+        rootfs: &rootfs,
+        agent: &agent,
+        work,
+        id: "trial",
+        require_jail: false,
+    }
+    .start(None, (null()?.into(), stderr.into()))?;
+    let started = starting.wait().map_err(|error| Failure::boot(error.to_string()))?;
+    let child = watch(started.pid).map_err(io)?;
+    let ended = timeout(LIMIT, ChildExit::wait(&child)).await;
+    match ended {
+        Ok(ended) if ended.code == Some(0) => Ok(()),
+        Ok(ended) => Err(Failure::boot(last_error(work).unwrap_or(ended.text))),
+        Err(_) => {
+            let _ = msb_driver::kill(&child);
+            Err(Failure::boot(format!("it did not end within {} s", LIMIT.as_secs())))
+        }
+    }
+}
+
+/// Returns the last error of `runsc`, or of the program in the sandbox.
+pub(crate) fn last_error(work: &Path) -> Option<String> {
+    let log = fs::read_to_string(work.join(LOG)).unwrap_or_default();
+    let logged = log.lines().rev().find_map(|line| {
+        let record: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is_error = matches!(record.get("level")?.as_str()?, "error" | "fatal");
+        is_error.then(|| record.get("msg")?.as_str().map(str::to_owned)).flatten()
+    });
+    logged.or_else(|| {
+        let text = fs::read_to_string(work.join("stderr")).ok()?;
+        text.lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
+    })
+}

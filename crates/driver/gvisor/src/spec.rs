@@ -1,0 +1,101 @@
+//! The sandbox's OCI configuration.
+
+use crate::runsc::{AGENT, ROOT};
+use msb_state::{Failure, SandboxConfig};
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder, LinuxNamespaceType,
+    Mount, MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+};
+use std::collections::HashSet;
+
+/// The path of the agent in the sandbox.
+pub(crate) const INIT: &str = "/.msb/agent";
+
+/// Capabilities in the sandbox, of the sandbox's own kernel: as those of a container.
+const CAPABILITIES: [Capability; 10] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::NetBindService,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysChroot,
+];
+
+/// Returns the configuration of a sandbox whose first process is the agent with `arguments`.
+pub(crate) fn describe(config: &SandboxConfig, arguments: Vec<String>) -> Result<Spec, Failure> {
+    if config.network {
+        let text = "driver gvisor cannot give a sandbox network access yet";
+        return Err(Failure::invalid_config(text).hint("leave network off"));
+    }
+    build(config, arguments)
+        .map_err(|error| Failure::boot(format!("cannot describe the sandbox: {error}")))
+}
+
+fn build(config: &SandboxConfig, arguments: Vec<String>) -> Result<Spec, OciSpecError> {
+    use LinuxNamespaceType::{Ipc, Mount as MountNamespace, Network, Pid, Uts};
+    let hostname = config.hostname.clone();
+    // A host name has at most 64 bytes, a sandbox's name may have more.
+    let hostname = hostname.unwrap_or_else(|| config.name.as_str().chars().take(64).collect());
+    let namespaces = [Pid, MountNamespace, Ipc, Uts, Network]
+        .into_iter()
+        .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
+        .collect::<Result<Vec<_>, _>>()?;
+    let capabilities: HashSet<_> = CAPABILITIES.into_iter().collect();
+    let capabilities = LinuxCapabilitiesBuilder::default()
+        .bounding(capabilities.clone())
+        .effective(capabilities.clone())
+        .permitted(capabilities)
+        .inheritable(HashSet::new())
+        .ambient(HashSet::new())
+        .build()?;
+    let mut process = ProcessBuilder::default()
+        .terminal(false)
+        .user(UserBuilder::default().uid(0_u32).gid(0_u32).build()?)
+        .cwd("/")
+        .args([vec![INIT.to_owned()], arguments].concat())
+        .env(Vec::<String>::new())
+        .capabilities(capabilities)
+        .no_new_privileges(true)
+        .build()?;
+    process.set_rlimits(None);
+    SpecBuilder::default()
+        .version("1.0.2")
+        .hostname(hostname)
+        .root(RootBuilder::default().path(ROOT).readonly(false).build()?)
+        .process(process)
+        .mounts(mounts()?)
+        .linux(LinuxBuilder::default().namespaces(namespaces).build()?)
+        .build()
+}
+
+fn mounts() -> Result<Vec<Mount>, OciSpecError> {
+    let closed = ["nosuid", "noexec", "nodev"];
+    let shared = ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"];
+    Ok(vec![
+        mount("/proc", "proc", "proc", &closed)?,
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "mode=755", "size=65536k"])?,
+        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "mode=0620", "gid=5"])?,
+        mount("/dev/shm", "tmpfs", "shm", &shared)?,
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
+        mount(INIT, "bind", AGENT, &["bind", "ro", "nosuid", "nodev"])?,
+    ])
+}
+
+fn mount(
+    destination: &str,
+    kind: &str,
+    source: &str,
+    options: &[&str],
+) -> Result<Mount, OciSpecError> {
+    MountBuilder::default()
+        .destination(destination)
+        .typ(kind)
+        .source(source)
+        .options(options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>())
+        .build()
+}
