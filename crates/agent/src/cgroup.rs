@@ -1,4 +1,5 @@
-//! One cgroup (version 2) for each session, so that a kill reaches everything that it started.
+//! One cgroup for each session, so that a kill reaches everything that it started: of version 2, or
+//! of version 1 under gVisor, which has no other.
 //!
 //! The agent gets the descriptor of a subtree at its start, or none; sessions then have no cgroup.
 //! Invariant: no path in the sandbox leads to the subtree, so no command can leave its cgroup.
@@ -14,8 +15,14 @@ use std::sync::OnceLock;
 
 /// Where the init process of a machine mounts the hierarchy.
 const MOUNTED: &str = "/.msb/cgroup";
+/// Where gVisor mounts those of version 1, one in a directory for each controller, and the
+/// directory of the one that counts processes.
+const CONTROLLERS: &str = "/sys/fs/cgroup";
+const PIDS: &str = "pids";
 /// File system type of cgroup v2 (statfs(2)).
 const CGROUP2: u64 = 0x6367_7270;
+/// File system type of cgroup v1.
+const CGROUP1: u64 = 0x0027_e0eb;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -43,6 +50,34 @@ pub fn use_mounted_cgroup() {
     if let Ok(subtree) = opened {
         use_cgroup(subtree);
     }
+}
+
+/// Sets gVisor's hierarchy that counts processes as the subtree, with that limit for all sessions
+/// together, and unmounts all hierarchies. Returns false where there is none, or it is still
+/// mounted: commands could leave their cgroups.
+pub fn use_counting_cgroup(processes: Option<i32>) -> bool {
+    let Ok(mounted) = rustix::fs::open(CONTROLLERS, DIRECTORY, Mode::empty()) else { return false };
+    let Ok(subtree) = openat(&mounted, PIDS, DIRECTORY, Mode::empty()) else { return false };
+    let Ok(entries) = Dir::read_from(&mounted) else { return false };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            let path = format!("{CONTROLLERS}/{}", name.to_string_lossy());
+            if unmount(path, UnmountFlags::DETACH).is_err() {
+                return false;
+            }
+        }
+    }
+    // The directories are a file system of their own.
+    let _ = unmount(CONTROLLERS, UnmountFlags::DETACH);
+    let is_cgroup = fstatfs(&subtree).is_ok_and(|found| u64::try_from(found.f_type) == Ok(CGROUP1));
+    let limited = processes.is_none_or(|count| write_to(&subtree, c"pids.max", count).is_ok());
+    is_cgroup && limited && ROOT.set(subtree).is_ok()
+}
+
+fn write_to(group: &OwnedFd, file: &std::ffi::CStr, value: i32) -> io::Result<()> {
+    let file = openat(group, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    std::fs::File::from(file).write_all(value.to_string().as_bytes())
 }
 
 /// A session's cgroup. Dropping it removes the directory if no process is in it.
@@ -76,7 +111,7 @@ impl Cgroup {
     }
 
     /// Kills every process in it and below (cgroup-v2.rst, `cgroup.kill`; Linux 5.14). Returns
-    /// false on failure.
+    /// false on failure: version 1 does not have it.
     pub(crate) fn kill(&self) -> bool {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let file = openat(&self.directory, c"cgroup.kill", flags, Mode::empty());
@@ -85,7 +120,14 @@ impl Cgroup {
 
     /// Returns whether any process is in it or below.
     pub(crate) fn is_populated(&self) -> io::Result<bool> {
-        Ok(self.read(c"cgroup.events")?.lines().any(|line| line == "populated 1"))
+        match self.read(c"cgroup.events") {
+            Ok(events) => Ok(events.lines().any(|line| line == "populated 1")),
+            // Version 1, below whose groups commands cannot create any.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(!self.members()?.is_empty())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Lists the processes in it. An error does not mean that there are none.

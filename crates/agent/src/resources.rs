@@ -11,6 +11,7 @@ use crate::sys;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
+use rustix::pty::OpenptFlags;
 use std::cell::RefCell;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -87,6 +88,17 @@ impl Resources {
         self.terminals.as_ref().ok_or(Errno::NOENT)?.new_terminal()
     }
 
+    /// Opens the slave side of a terminal.
+    pub(crate) fn other_side(&self, master: &OwnedFd) -> Result<OwnedFd, Errno> {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        // By descriptor: /dev/pts of the image may be another instance than the master's.
+        match rustix::pty::ioctl_tiocgptpeer(master, flags) {
+            // gVisor does not have it; its only instance is the one that was opened.
+            Err(Errno::NOTTY) => self.terminals.as_ref().ok_or(Errno::NOENT)?.other_side(master),
+            result => result,
+        }
+    }
+
     /// Returns whether commands as root may mount. If not, as in a container, they cannot reach
     /// another cgroup than their own.
     pub(crate) fn can_commands_mount(&self) -> bool {
@@ -158,6 +170,13 @@ impl Terminals {
         #[allow(clippy::useless_conversion, reason = "its type depends on the architecture")]
         let magic = i64::from(rustix::fs::fstatfs(&shown).ok()?.f_type);
         (magic == DEVPTS_MAGIC).then(|| Terminals { shown, private: private_mount(c"/dev/pts") })
+    }
+
+    fn other_side(&self, master: &OwnedFd) -> Result<OwnedFd, Errno> {
+        let path = rustix::pty::ptsname(master, Vec::new())?;
+        let name = path.to_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::openat(&self.shown, name, flags, Mode::empty())
     }
 
     fn new_terminal(&self) -> Result<OwnedFd, Errno> {

@@ -20,3 +20,4 @@ mod mounts;
 pub use boot::{Settings, prepare, reset};
 pub use host::HostLink;
 pub(crate) use host::{Listener, Shutdown};
+pub use mounts::show_own_tmp;

@@ -1,13 +1,17 @@
 //! The file systems of a machine.
 
 use rustix::fs::{CWD, FileType, Mode};
-use rustix::mount::{MountFlags, mount, mount_bind, mount_move, mount_remount};
+use rustix::mount::{
+    MountFlags, UnmountFlags, mount, mount_bind, mount_move, mount_remount, unmount,
+};
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::path::Path;
 
 /// Where the root file system is assembled, before the root changes.
+/// File system type of tmpfs (statfs(2)).
+const TMPFS: u64 = 0x0102_1994;
 const STAGE: &str = "/msb";
 /// The agent's own directory in the new root.
 const OWN: &str = "/.msb";
@@ -23,6 +27,16 @@ pub(crate) struct StepFailed {
 
 fn failed<E: Into<io::Error>>(what: &'static str, at: &str) -> impl FnOnce(E) -> StepFailed {
     move |error| StepFailed { what, at: at.to_owned(), error: error.into() }
+}
+
+/// Unmounts the tmpfs that gVisor puts over an empty `/tmp`: files there are the sandbox's, too.
+pub fn show_own_tmp() {
+    let is_tmpfs =
+        rustix::fs::statfs("/tmp").is_ok_and(|found| u64::try_from(found.f_type) == Ok(TMPFS));
+    if is_tmpfs {
+        // Fails where it is the image's own.
+        let _ = unmount("/tmp", UnmountFlags::DETACH);
+    }
 }
 
 /// Mounts the file systems of the kernel in the initial root.

@@ -64,7 +64,10 @@ fn in_cgroup(cgroup: &Cgroup, signal: i32) -> Verdict {
         Ok(true) => {}
         Err(error) => return verdict(Err(error)),
     }
-    if signal == SIGKILL && cgroup.kill() {
+    if signal == SIGKILL {
+        if !cgroup.kill() {
+            kill_members(cgroup);
+        }
         return Verdict::default();
     }
     let members = match cgroup.members() {
@@ -76,6 +79,26 @@ fn in_cgroup(cgroup: &Cgroup, signal: i32) -> Verdict {
         let _ = sys::kill_process(pid, signal);
     }
     Verdict::default()
+}
+
+/// Kills the members of a cgroup without the kernel's help. They are stopped first, so that none
+/// creates another one in between.
+fn kill_members(cgroup: &Cgroup) {
+    let mut seen = HashSet::new();
+    for _ in 0..ROUNDS {
+        let members = cgroup.members().unwrap_or_default();
+        let fresh: Vec<i32> = members.into_iter().filter(|pid| seen.insert(*pid)).collect();
+        if fresh.is_empty() {
+            break;
+        }
+        for pid in fresh {
+            // Fails only if it has exited since.
+            let _ = sys::kill_process(pid, SIGSTOP);
+        }
+    }
+    for pid in seen {
+        let _ = sys::kill_process(pid, SIGKILL);
+    }
 }
 
 /// Signals everything that is found, where a command may have left its cgroup.

@@ -7,7 +7,6 @@ use msb_wire::{OutputStream, StdinMode, TtyModes, TtySize};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::pty::OpenptFlags;
 use rustix::termios::{
     ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Winsize,
 };
@@ -109,11 +108,9 @@ impl Streams {
         resources: &Resources,
     ) -> Result<Streams, i32> {
         let number = |errno: Errno| errno.raw_os_error();
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = resources.terminal().map_err(number)?;
         rustix::pty::unlockpt(&master).map_err(number)?;
-        // By descriptor: /dev/pts of the image may be another instance than the master's.
-        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).map_err(number)?;
+        let slave = resources.other_side(&master).map_err(number)?;
         set_size(&master, size)?;
         if let Some(modes) = modes {
             set_modes(&slave, modes).map_err(number)?;

@@ -11,10 +11,22 @@ use libc::{c_long, sock_filter};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static RESTRICTED: AtomicBool = AtomicBool::new(false);
+static DROPS_CAPABILITIES: AtomicBool = AtomicBool::new(false);
 
 /// Restricts commands from now on.
 pub(crate) fn restrict_commands() {
     RESTRICTED.store(true, Ordering::Relaxed);
+    drop_commands_capabilities();
+}
+
+/// Restricts commands from now on to the capabilities, without the filter: the agent has others.
+pub fn drop_commands_capabilities() {
+    DROPS_CAPABILITIES.store(true, Ordering::Relaxed);
+}
+
+/// Returns whether commands drop capabilities.
+pub(super) fn drops_capabilities() -> bool {
+    DROPS_CAPABILITIES.load(Ordering::Relaxed)
 }
 
 /// Returns whether commands are restricted.

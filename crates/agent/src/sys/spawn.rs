@@ -4,7 +4,7 @@
 //! only async-signal-safe calls happen (signal-safety(7)), and raw ones where libc's wrapper would
 //! synchronise with threads that the child does not have (setuid and its kin, nptl(7)).
 
-use super::confine::{self, restricts_commands};
+use super::confine::{self, drops_capabilities, restricts_commands};
 use super::machine;
 use super::process::forbids_clone3;
 use msb_wire::{Rlimit, Stage};
@@ -235,7 +235,7 @@ fn prepare(plan: &Plan<'_>) -> Result<(), Report> {
         // Fails on kernels without such namespaces. SAFETY: touches no memory.
         unsafe { libc::unshare(libc::CLONE_NEWCGROUP) };
     }
-    if restricts_commands() {
+    if drops_capabilities() {
         // Before the change of user: only root may reduce the bounding set.
         check(Stage::Setuid, confine::drop_capabilities())?;
     }

@@ -7,7 +7,7 @@ use crate::spec::describe;
 use msb_driver::{
     BoxFuture, Driver, Machine, MachineSpec, Relay, Root, Users, prepare_mount_points,
 };
-use msb_state::{Bounds, Failure, Isolation, Probe, Protection, SandboxDir, bind_in};
+use msb_state::{Bounds, DEFAULT_PIDS, Failure, Isolation, Probe, Protection, SandboxDir, bind_in};
 use oci_spec::runtime::Spec;
 use rustix::fs::{Gid, Uid};
 use std::fs;
@@ -47,7 +47,10 @@ impl GvisorDriver {
         let name = spec.config.hostname.as_deref().unwrap_or(spec.config.name.as_str());
         let hosts = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost {name}\n");
         prepare_mount_points(&spec.rootfs, spec.config.image.as_path(), spec.users, &hosts)?;
-        let arguments = vec!["--relay-fd".to_owned(), SOCKET.to_string()];
+        let pids = spec.config.pids_limit.unwrap_or(DEFAULT_PIDS);
+        let arguments = [("--relay-fd", SOCKET.to_string()), ("--max-processes", pids.to_string())];
+        let arguments =
+            arguments.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
         let work = spec.dir.bundle().join("gvisor");
         write_bundle(&work, spec.users, &describe(&spec.config, arguments)?)?;
         let (ours, theirs) = UnixStream::pair().map_err(io)?;

@@ -12,8 +12,12 @@ use std::collections::HashSet;
 /// The path of the agent in the sandbox.
 pub(crate) const INIT: &str = "/.msb/agent";
 
-/// Capabilities in the sandbox, of the sandbox's own kernel: as those of a container.
-const CAPABILITIES: [Capability; 10] = [
+/// Where the agent finds the cgroups.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Capabilities of the agent, in the sandbox's own kernel: those of a container, to which it confines
+/// every command, and one to unmount the cgroups.
+const CAPABILITIES: [Capability; 11] = [
     Capability::Chown,
     Capability::DacOverride,
     Capability::Fowner,
@@ -23,6 +27,7 @@ const CAPABILITIES: [Capability; 10] = [
     Capability::Setgid,
     Capability::Setpcap,
     Capability::Setuid,
+    Capability::SysAdmin,
     Capability::SysChroot,
 ];
 
@@ -82,6 +87,7 @@ fn mounts() -> Result<Vec<Mount>, OciSpecError> {
         mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "mode=0620", "gid=5"])?,
         mount("/dev/shm", "tmpfs", "shm", &shared)?,
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
+        mount(CGROUPS, "cgroup", "cgroup", &closed)?,
         mount(INIT, "bind", AGENT, &["bind", "ro", "nosuid", "nodev"])?,
     ])
 }
