@@ -12,7 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use rustix::pty::OpenptFlags;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
@@ -21,6 +21,7 @@ const DEVPTS_MAGIC: i64 = 0x1cd1;
 /// The device numbers of `/dev/null` and `/dev/ptmx` (devices.txt of the kernel).
 const NULL_DEVICE: (u32, u32) = (1, 3);
 const PTMX_DEVICE: (u32, u32) = (5, 2);
+const SIGWINCH: i32 = 28;
 /// Longer than any line of `/proc/PID/stat`.
 const MAX_STAT: u64 = 4096;
 
@@ -32,6 +33,7 @@ pub(crate) struct Resources {
     processes: Option<OwnedFd>,
     lookup: Option<Lookup>,
     can_commands_mount: bool,
+    opens_by_name: Cell<bool>,
     scratch: RefCell<Vec<u8>>,
 }
 
@@ -65,6 +67,7 @@ impl Resources {
             can_commands_mount: processes.is_some() && !sys::restricts_commands(),
             lookup: Some(Lookup::start()?),
             processes: processes.or_else(|| directory(c"/proc")),
+            opens_by_name: Cell::new(false),
             scratch: RefCell::default(),
         })
     }
@@ -94,8 +97,24 @@ impl Resources {
         // By descriptor: /dev/pts of the image may be another instance than the master's.
         match rustix::pty::ioctl_tiocgptpeer(master, flags) {
             // gVisor does not have it; its only instance is the one that was opened.
-            Err(Errno::NOTTY) => self.terminals.as_ref().ok_or(Errno::NOENT)?.other_side(master),
+            Err(Errno::NOTTY) => {
+                self.opens_by_name.set(true);
+                self.terminals.as_ref().ok_or(Errno::NOENT)?.other_side(master)
+            }
             result => result,
+        }
+    }
+
+    /// Sends SIGWINCH to the processes of a session (setsid(2)) whose terminal has a new size, where
+    /// the kernel does not: gVisor, which also lacks the call by which [`Resources::other_side`]
+    /// opens terminals elsewhere. It does not say which group is in the foreground, and the others
+    /// ignore the signal unless they handle it.
+    pub(crate) fn announce_resize(&self, session: i32) {
+        if self.opens_by_name.get() {
+            for process in self.processes().iter().filter(|process| process.session == session) {
+                // Fails only if it has exited.
+                let _ = sys::kill_process(process.pid, SIGWINCH);
+            }
         }
     }
 

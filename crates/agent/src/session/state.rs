@@ -252,7 +252,10 @@ impl Session {
         }
         match &*self.terminal.borrow() {
             Some(terminal) => match set_size(terminal.get_ref(), size) {
-                Ok(()) => Verdict::default(),
+                Ok(()) => {
+                    self.resources.announce_resize(self.pid);
+                    Verdict::default()
+                }
                 Err(errno) => refused(Refusal::System, errno, "the terminal refused the size"),
             },
             None => refused(Refusal::NoSuchProcess, 0, "the session has ended"),
