@@ -1,10 +1,10 @@
-//! A cgroup that limits the memory of a sandbox's host processes.
+//! A cgroup that limits the memory and the processors of a sandbox's host processes.
 
 use crate::hierarchy::{Hierarchy, hierarchies};
 use rustix::io::Errno;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a cgroup may stay busy after its last process was killed, and the pause between two
@@ -12,65 +12,112 @@ use std::time::{Duration, Instant};
 const BUSY_LIMIT: Duration = Duration::from_secs(5);
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
-/// A cgroup with a memory limit.
-#[derive(Debug)]
-pub struct MemoryGroup(PathBuf);
+/// Period of the processor limit, and the least share in it, in microseconds (sched-bwc.rst).
+const CPU_PERIOD: u64 = 100_000;
+const LEAST_QUOTA: u64 = 1000;
 
-impl MemoryGroup {
-    /// Creates a cgroup in the hierarchy with the memory controller, as root of the host.
-    pub fn create(name: &str, bytes: u64) -> io::Result<MemoryGroup> {
-        let Hierarchy { path: hierarchy, unified, .. } = hierarchy()?;
-        if unified {
-            fs::write(hierarchy.join("cgroup.subtree_control"), "+memory")?;
+/// The limits of a [`Group`]; `None` is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupLimits {
+    /// Memory and swap in bytes.
+    pub memory: Option<u64>,
+    /// Processor time, in thousandths of a processor.
+    pub cpu_millis: Option<u32>,
+}
+
+/// A cgroup that limits a sandbox's host processes: one directory in the hierarchy of each
+/// controller.
+#[derive(Debug)]
+pub struct Group(Vec<PathBuf>);
+
+impl Group {
+    /// Creates the cgroup of a name, as root of the host. It is an error if a limit cannot be set.
+    pub fn create(name: &str, limits: GroupLimits) -> io::Result<Group> {
+        let mut group = Group(Vec::new());
+        if let Some(bytes) = limits.memory {
+            group.limit_memory(name, bytes)?;
         }
-        let group = hierarchy.join(name);
-        match fs::create_dir(&group) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+        if let Some(millis) = limits.cpu_millis {
+            group.limit_processors(name, millis)?;
         }
+        Ok(group)
+    }
+
+    fn limit_memory(&mut self, name: &str, bytes: u64) -> io::Result<()> {
+        let (group, unified) = self.directory(name, "memory")?;
         let file = if unified { "memory.max" } else { "memory.limit_in_bytes" };
         fs::write(group.join(file), bytes.to_string())?;
         // Without swap accounting the file does not exist, and swap is not limited.
         let (swap, most) =
             if unified { ("memory.swap.max", 0) } else { ("memory.memsw.limit_in_bytes", bytes) };
         let _ = fs::write(group.join(swap), most.to_string());
-        Ok(MemoryGroup(group))
+        Ok(())
     }
 
-    /// Moves a process into the cgroup.
+    fn limit_processors(&mut self, name: &str, millis: u32) -> io::Result<()> {
+        let (group, unified) = self.directory(name, "cpu")?;
+        let quota = (u64::from(millis) * CPU_PERIOD / 1000).max(LEAST_QUOTA);
+        if unified {
+            return fs::write(group.join("cpu.max"), format!("{quota} {CPU_PERIOD}"));
+        }
+        fs::write(group.join("cpu.cfs_period_us"), CPU_PERIOD.to_string())?;
+        fs::write(group.join("cpu.cfs_quota_us"), quota.to_string())
+    }
+
+    /// Creates the directory in the hierarchy of a controller. Returns it, and whether it is of
+    /// version 2.
+    fn directory(&mut self, name: &str, controller: &str) -> io::Result<(PathBuf, bool)> {
+        let Hierarchy { path: hierarchy, unified, .. } =
+            find(hierarchies()?, |hierarchy| hierarchy.has(controller)).ok_or_else(|| {
+                io::Error::other(format!("no cgroup hierarchy has the {controller} controller"))
+            })?;
+        if unified {
+            fs::write(hierarchy.join("cgroup.subtree_control"), format!("+{controller}"))?;
+        }
+        let group = hierarchy.join(name);
+        match fs::create_dir(&group) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        if !self.0.contains(&group) {
+            self.0.push(group.clone());
+        }
+        Ok((group, unified))
+    }
+
+    /// Moves a process into the cgroup. Processes that it creates later are in it as well.
     pub fn add(&self, pid: u32) -> io::Result<()> {
-        fs::write(self.0.join("cgroup.procs"), pid.to_string())
+        self.0.iter().try_for_each(|group| fs::write(group.join("cgroup.procs"), pid.to_string()))
     }
 
     /// Removes the cgroup of a name, if it exists. Its processes have been killed.
     pub fn remove(name: &str) -> io::Result<()> {
-        // Without a hierarchy nothing was created.
-        let Ok(hierarchy) = hierarchy() else { return Ok(()) };
-        let begun = Instant::now();
-        loop {
-            match fs::remove_dir(hierarchy.path.join(name)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(error)
-                    if error.raw_os_error() == Some(Errno::BUSY.raw_os_error())
-                        && begun.elapsed() < BUSY_LIMIT =>
-                {
-                    // A killed process is counted for a moment longer, without an event.
-                    std::thread::sleep(BUSY_PAUSE);
-                }
-                result => return result,
+        // Without hierarchies nothing was created.
+        let all = hierarchies().unwrap_or_default();
+        let used = all.iter().filter(|found| found.has("memory") || found.has("cpu"));
+        used.map(|hierarchy| hierarchy.path.join(name)).try_for_each(|group| remove(&group))
+    }
+}
+
+fn remove(group: &Path) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match fs::remove_dir(group) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error)
+                if error.raw_os_error() == Some(Errno::BUSY.raw_os_error())
+                    && begun.elapsed() < BUSY_LIMIT =>
+            {
+                // A killed process is counted for a moment longer, without an event.
+                std::thread::sleep(BUSY_PAUSE);
             }
+            result => return result,
         }
     }
 }
 
-/// Returns the hierarchy with the memory controller.
-fn hierarchy() -> io::Result<Hierarchy> {
-    find(hierarchies()?, |hierarchy| hierarchy.has("memory"))
-        .ok_or_else(|| io::Error::other("no cgroup hierarchy has the memory controller"))
-}
-
-fn find(all: Vec<Hierarchy>, has_memory: impl Fn(&Hierarchy) -> bool) -> Option<Hierarchy> {
-    all.into_iter().find(has_memory)
+fn find(all: Vec<Hierarchy>, has: impl Fn(&Hierarchy) -> bool) -> Option<Hierarchy> {
+    all.into_iter().find(has)
 }
 
 #[cfg(test)]

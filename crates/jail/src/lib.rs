@@ -38,7 +38,7 @@ pub use channel::CHANNEL;
 pub use describe::{Bind, Ids, Jail, Limits, Map, OWN_ALL, Proc, READ_ALL, Source};
 pub use enter::{Entered, enter, launch, refuse};
 pub use error::JailError;
-pub use group::MemoryGroup;
+pub use group::{Group, GroupLimits};
 pub use hierarchy::{Hierarchy, hierarchies};
 pub use idmap::{as_owner, attach, idmapped, user_namespace};
 pub use ids::{IDS_PER_SLOT, IdError, IdRange, Slot};

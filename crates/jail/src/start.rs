@@ -3,6 +3,7 @@
 use crate::channel::{CHANNEL, Message};
 use crate::describe::Jail;
 use crate::error::JailError;
+use crate::group::Group;
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::io::{BufRead, BufReader, Write};
@@ -38,8 +39,18 @@ impl Jail {
     /// Call it on a thread that lives as long as the process: the jail dies with the thread.
     pub fn start(
         &self,
+        command: Command,
+        passed: Vec<(OwnedFd, i32)>,
+    ) -> Result<Starting, JailError> {
+        self.start_in(command, passed, None)
+    }
+
+    /// As [`Jail::start`], in a cgroup from the start.
+    pub fn start_in(
+        &self,
         mut command: Command,
         passed: Vec<(OwnedFd, i32)>,
+        group: Option<&Group>,
     ) -> Result<Starting, JailError> {
         let failed = |error| JailError::new("start a process in a jail", error);
         let (mut channel, theirs) = UnixStream::pair().map_err(failed)?;
@@ -59,7 +70,14 @@ impl Jail {
         drop(command);
         let launcher = launcher
             .map_err(|error| JailError::new(&format!("run {}", program.display()), error))?;
-        let starting = Starting { launcher, channel };
+        let mut starting = Starting { launcher, channel };
+        // It has no child before it gets the description.
+        if let Some(error) = group.and_then(|group| group.add(starting.launcher.id()).err()) {
+            // Both fail only if it has exited.
+            let _ = starting.launcher.kill();
+            let _ = starting.launcher.wait();
+            return Err(JailError::new("enter a cgroup", error));
+        }
         channel = starting.channel.try_clone().map_err(failed)?;
         // Fails if the launcher has exited, which `wait` reports.
         let _ = channel.write_all(&description);

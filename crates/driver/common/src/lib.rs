@@ -23,5 +23,5 @@ pub use krunfw::{KernelBundle, Krunfw, find_krunfw};
 pub use kvm::kvm;
 pub use mountpoints::{Hosts, prepare_mount_points};
 pub use process::{ChildExit, KillOnDrop, kill, on_path, watch};
-pub use protection::{apply_limits, largest_file, remove_limits};
+pub use protection::{apply_limits, group_name, largest_file, remove_limits};
 pub use relay::{Relay, RelayEnd};

@@ -2,7 +2,7 @@
 
 use crate::driver::MachineSpec;
 use crate::guest::Guest;
-use msb_jail::{MemoryGroup, Started};
+use msb_jail::{Group, GroupLimits, Started};
 use msb_state::{Bounds, DEFAULT_DISK_MIB, Failure, Protection, SandboxDir};
 use std::path::Path;
 
@@ -34,7 +34,8 @@ pub fn apply_limits(
 fn limit_memory(dir: &SandboxDir, guest: &Guest, own_mib: u64, processes: &[&Started]) {
     let bytes = (u64::from(guest.memory_mib) + own_mib) << 20;
     let limit = || {
-        let group = MemoryGroup::create(&group_name(dir), bytes)?;
+        let limits = GroupLimits { memory: Some(bytes), cpu_millis: None };
+        let group = Group::create(&group_name(dir), limits)?;
         processes.iter().try_for_each(|process| group.add(process.pid))
     };
     if let Err(error) = limit() {
@@ -49,14 +50,13 @@ pub fn largest_file(spec: &MachineSpec, guest: &Guest) -> u64 {
     disk_mib.max(u64::from(guest.memory_mib)) << 20
 }
 
-/// Removes what [`apply_limits`] created, after the machine has exited.
+/// Removes the cgroup of a machine's processes, after the machine has exited.
 pub fn remove_limits(dir: &SandboxDir) -> Result<(), Failure> {
     let name = group_name(dir);
-    MemoryGroup::remove(&name)
-        .map_err(|error| Failure::boot_io("remove cgroup", Path::new(&name), error))
+    Group::remove(&name).map_err(|error| Failure::boot_io("remove cgroup", Path::new(&name), error))
 }
 
-/// Returns the cgroup's name, which differs from a container's.
-fn group_name(dir: &SandboxDir) -> String {
+/// Returns the name of the cgroup of a machine's processes, which differs from a container's.
+pub fn group_name(dir: &SandboxDir) -> String {
     format!("microsandbox-machine-{}", dir.id())
 }

@@ -5,9 +5,14 @@ use crate::probe::find;
 use crate::runsc::{BUNDLE, Runsc, SOCKET};
 use crate::spec::describe;
 use msb_driver::{
-    BoxFuture, Driver, Machine, MachineSpec, Relay, Root, Users, prepare_mount_points,
+    BoxFuture, Driver, Machine, MachineSpec, Relay, Root, Users, group_name, prepare_mount_points,
+    remove_limits,
 };
-use msb_state::{Bounds, DEFAULT_PIDS, Failure, Isolation, Probe, Protection, SandboxDir, bind_in};
+use msb_jail::{Group, GroupLimits};
+use msb_state::{
+    Bounds, Cpus, DEFAULT_PIDS, Failure, Isolation, Probe, Protection, SandboxDir, bind_in,
+    memory_mib,
+};
 use oci_spec::runtime::Spec;
 use rustix::fs::{Gid, Uid};
 use std::fs;
@@ -53,6 +58,7 @@ impl GvisorDriver {
             arguments.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
         let work = spec.dir.bundle().join("gvisor");
         write_bundle(&work, spec.users, &describe(&spec.config, arguments)?)?;
+        let (group, bounds, mut missing) = limits(spec)?;
         let (ours, theirs) = UnixStream::pair().map_err(io)?;
         let starting = Runsc {
             program: &program,
@@ -64,6 +70,7 @@ impl GvisorDriver {
             work: &work,
             id: spec.dir.id(),
             require_jail: spec.config.require_jail,
+            group: group.as_ref(),
         }
         .start(Some(theirs.into()), (spec.console()?, spec.console()?))?;
         let started = starting.wait().map_err(|error| {
@@ -71,10 +78,48 @@ impl GvisorDriver {
         })?;
         let listener = bind_in(&run, "agent.sock").map_err(|e| Failure::boot(e.to_string()))?;
         let relay = Relay::start(ours, listener).map_err(io)?;
-        let missing = started.missing;
-        let protection =
-            Protection { jailed: missing.is_empty(), missing, bounds: Bounds::default() };
+        let jailed = started.missing.is_empty();
+        missing.extend(started.missing);
+        let protection = Protection { jailed, missing, bounds };
         Ok(Box::new(Gvisor::new(started.pid, relay, protection).map_err(io)?))
+    }
+}
+
+/// Memory of the sandbox's kernel and its file server besides the guest's, in MiB.
+const OWN_MIB: u64 = 128;
+
+/// Creates the cgroup with the sandbox's limits. Also returns the limits, and the missing ones with
+/// the reason. An explicit limit that cannot be enforced is an error.
+fn limits(spec: &MachineSpec) -> Result<(Option<Group>, Bounds, Vec<String>), Failure> {
+    let config = &spec.config;
+    let memory = memory_mib(config.memory_mib) << 20;
+    let cpu_millis = config.cpus.map(Cpus::millis);
+    let pids = Some(u64::from(config.pids_limit.unwrap_or(DEFAULT_PIDS)));
+    let asked = [("memory", config.memory_mib.is_some()), ("cpus", cpu_millis.is_some())];
+    let group = match spec.users.runner_is_root() {
+        true => {
+            let limits = GroupLimits { memory: Some(memory + (OWN_MIB << 20)), cpu_millis };
+            Group::create(&group_name(&spec.dir), limits).map_err(|error| error.to_string())
+        }
+        false => Err("an ordinary user has no cgroups".to_owned()),
+    };
+    match group {
+        Ok(group) => {
+            let bounds =
+                Bounds { pids, memory_bytes: Some(memory), cpu_millis, ..Bounds::default() };
+            Ok((Some(group), bounds, Vec::new()))
+        }
+        Err(why) => match asked.into_iter().find(|(_, asked)| *asked) {
+            Some((name, _)) => {
+                let text = format!("cannot bound {name} with driver gvisor: {why}");
+                let hint = format!("leave {name} out, or run as root with cgroups");
+                Err(Failure::invalid_config(text).hint(hint))
+            }
+            None => {
+                let bounds = Bounds { pids, ..Bounds::default() };
+                Ok((None, bounds, vec![format!("memory: {why}")]))
+            }
+        },
     }
 }
 
@@ -129,8 +174,8 @@ impl Driver for GvisorDriver {
         Box::pin(self.run(spec))
     }
 
-    fn sweep<'a>(&'a self, _dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
+    fn sweep<'a>(&'a self, dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
         // Its processes died with their runner, and every sweep removes the bundle.
-        Box::pin(std::future::ready(Ok(())))
+        Box::pin(std::future::ready(remove_limits(dir)))
     }
 }

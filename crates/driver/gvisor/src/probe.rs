@@ -136,6 +136,7 @@ async fn run(program: &Path, settings: &Settings, work: &Path) -> Result<(), Fai
         work,
         id: "trial",
         require_jail: false,
+        group: None,
     }
     .start(None, (null()?.into(), stderr.into()))?;
     let started = starting.wait().map_err(|error| Failure::boot(error.to_string()))?;

@@ -2,7 +2,9 @@
 
 use msb_driver::{Users, on_path};
 use msb_jail::Proc;
-use msb_jail::{Bind, Ids, Jail, JailError, Limits, Program, ProgramFiles, Source, Starting};
+use msb_jail::{
+    Bind, Group, Ids, Jail, JailError, Limits, Program, ProgramFiles, Source, Starting,
+};
 use msb_state::{Failure, check_trusted};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -66,6 +68,8 @@ pub(crate) struct Runsc<'a> {
     pub(crate) work: &'a Path,
     pub(crate) id: &'a str,
     pub(crate) require_jail: bool,
+    /// The cgroup of its processes.
+    pub(crate) group: Option<&'a Group>,
 }
 
 impl Runsc<'_> {
@@ -91,7 +95,7 @@ impl Runsc<'_> {
         let mut jail = self.jail()?;
         jail.descriptors.extend(socket.as_ref().map(|_| SOCKET));
         let passed = socket.map(|socket| (socket, SOCKET));
-        jail.start(command, passed.into_iter().collect()).map_err(failed)
+        jail.start_in(command, passed.into_iter().collect(), self.group).map_err(failed)
     }
 
     fn arguments(&self, with_socket: bool) -> Vec<OsString> {
