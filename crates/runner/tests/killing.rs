@@ -66,6 +66,12 @@ fn kill(pid: u32) {
     let _ = kill_process(pid, Signal::KILL);
 }
 
+/// Returns a sandbox's processes on the host without those that stand for the guest's own, which
+/// have no command line under gVisor: the death of one is that of a command.
+fn named_processes(dir: &SandboxDir) -> Vec<String> {
+    processes(dir).into_iter().filter(|line| !line.ends_with(": ")).collect()
+}
+
 fn runner_pid(scene: &Scene) -> u32 {
     match Control::connect(&scene.dir("a")).unwrap().request(&Request::Info, Some(LIMIT)).unwrap() {
         Reply::Info { pid, .. } => pid,
@@ -107,9 +113,14 @@ fn b7_machine_dies_with_its_runner_next_call_cleans_up() {
     scene.create(scene.config("a")).unwrap();
     let waiting = Control::connect(&scene.dir("a")).unwrap();
     let dir = scene.dir("a");
-    // The runner, and the agent or the VMM; with QEMU also virtiofsd.
-    let expected = if support::driver().to_string() == "qemu" { 3 } else { 2 };
-    assert_eq!(processes(&dir).len(), expected, "{:?}", processes(&dir));
+    // The runner, and the agent or the VMM; with QEMU also virtiofsd, with gVisor also the gofer
+    // and the sentry.
+    let expected = match support::driver().to_string().as_str() {
+        "qemu" => 3,
+        "gvisor" => 4,
+        _ => 2,
+    };
+    assert_eq!(named_processes(&dir).len(), expected, "{:?}", processes(&dir));
     kill(runner_pid(&scene));
     // The client of a dead runner gets the outcome at once, and the lock is free by then.
     let reply = waiting.request(&Request::Wait, Some(LIMIT)).unwrap();
@@ -176,7 +187,9 @@ fn agent_pid(scene: &Scene) -> u32 {
         return std::fs::read_to_string(path).unwrap().trim().parse().unwrap();
     }
     let all = processes(&scene.dir("a"));
-    let is_vmm = |line: &&String| line.contains("qemu-system") || line.contains("msb-runner vmm");
+    let is_vmm = |line: &&String| {
+        ["qemu-system", "msb-runner vmm", "/runsc --root"].iter().any(|name| line.contains(name))
+    };
     let line = all.iter().find(is_vmm).unwrap();
     line.strip_prefix("/proc/").unwrap().split(':').next().unwrap().parse().unwrap()
 }
@@ -188,7 +201,7 @@ fn b7_g_each_killed_process_takes_the_others_along() {
     let mut killed = 0;
     loop {
         scene.create(scene.config("a")).unwrap();
-        let all = processes(&dir);
+        let all = named_processes(&dir);
         let Some(line) = all.get(killed) else { break };
         let pid = line.strip_prefix("/proc/").unwrap().split(':').next().unwrap();
         kill(pid.parse().unwrap());

@@ -20,6 +20,7 @@ fn g_sandbox_is_created_stopped_restarted_and_removed() {
     println!("ready after {:?}", started.elapsed());
     let isolation = match ready.driver.as_str() {
         "container" => Isolation::Container,
+        "gvisor" => Isolation::Gvisor,
         "krun" if std::env::var_os("MSB_KRUN_UNCHECKED").is_some() => Isolation::Unchecked,
         "krun" => Isolation::Hardware,
         // Whichever the processor allows, but never less.
@@ -133,7 +134,7 @@ fn g_boot_failures_are_typed_and_leave_nothing() {
     auto.driver = DriverChoice::Auto;
     match scene.create(auto) {
         Ok(ready) => {
-            assert_eq!(ready.isolation, Isolation::Hardware);
+            assert!(matches!(ready.isolation, Isolation::Hardware | Isolation::Gvisor));
             scene.end("a", &Request::Kill);
             msb_state::remove(&scene.home, &"a".parse().unwrap(), true, &scene.companions).unwrap();
         }
@@ -143,7 +144,8 @@ fn g_boot_failures_are_typed_and_leave_nothing() {
     assert_eq!(kind(&|c| c.network = true), ErrorKind::InvalidConfig);
     assert_eq!(kind(&|c| c.boot_timeout_ms = Some(1)), ErrorKind::BootFailed);
     // Without cgroups a container has no limit; no machine boots with so little memory.
-    if !support::is_root() || support::driver().to_string() != "container" {
+    let has_cgroups = ["container", "gvisor"].contains(&support::driver().to_string().as_str());
+    if !support::is_root() || !has_cgroups {
         assert_eq!(kind(&|c| c.memory_mib = Some(64)), ErrorKind::InvalidConfig);
     }
     assert!(!scene.dir("a").path().exists());
