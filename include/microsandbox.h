@@ -490,7 +490,7 @@ typedef struct msb_sandbox_options {
     /// `"python:3.12"`.
     const char *image;
     /// Lent. `"container"`, for example; NULL: `MSB_DRIVER`, else the first usable driver with
-    /// hardware isolation.
+    /// strong isolation (by hardware or by gVisor).
     const char *driver;
     /// Lent. Default working directory of commands; NULL: the image's, else `/`.
     const char *workdir;
@@ -760,6 +760,9 @@ MSB_MUST_USE msb_status msb_sandbox_remove(const char *name, uint32_t flags, str
 
 /// A virtual machine on a host that was told to skip the check for hardware isolation.
 #define MSB_ISOLATION_UNCHECKED 4
+
+/// gVisor: a kernel in user space, which needs no hardware virtualization.
+#define MSB_ISOLATION_GVISOR 5
 
 /// What is known about a driver on this host. All pointers are borrowed until the list is released.
 typedef struct msb_driver_entry {

@@ -19,6 +19,8 @@ pub const MSB_ISOLATION_EMULATED: u32 = 2;
 pub const MSB_ISOLATION_CONTAINER: u32 = 3;
 /// A virtual machine on a host that was told to skip the check for hardware isolation.
 pub const MSB_ISOLATION_UNCHECKED: u32 = 4;
+/// gVisor: a kernel in user space, which needs no hardware virtualization.
+pub const MSB_ISOLATION_GVISOR: u32 = 5;
 
 /// What is known about a driver on this host. All pointers are borrowed until the list is released.
 #[repr(C)]
@@ -141,6 +143,7 @@ pub(super) fn isolation_number(isolation: Isolation) -> u32 {
         Isolation::Emulated => MSB_ISOLATION_EMULATED,
         Isolation::Container => MSB_ISOLATION_CONTAINER,
         Isolation::Unchecked => MSB_ISOLATION_UNCHECKED,
+        Isolation::Gvisor => MSB_ISOLATION_GVISOR,
         _ => 0,
     }
 }

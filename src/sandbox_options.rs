@@ -61,7 +61,7 @@ pub struct msb_sandbox_options {
     /// `"python:3.12"`.
     pub image: *const c_char,
     /// Lent. `"container"`, for example; NULL: `MSB_DRIVER`, else the first usable driver with
-    /// hardware isolation.
+    /// strong isolation (by hardware or by gVisor).
     pub driver: *const c_char,
     /// Lent. Default working directory of commands; NULL: the image's, else `/`.
     pub workdir: *const c_char,

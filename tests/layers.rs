@@ -10,14 +10,15 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 ///
 /// A client (`microsandbox`, `msb-image-pull`) uses `msb-state` and never a driver; no driver uses
 /// another one.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     (".", &["microsandbox"]),
     ("crates/agent", &["msb-relay", "msb-transport", "msb-wire"]),
     ("crates/cli", &["microsandbox"]),
-    ("crates/driver/common", &["msb-jail", "msb-state"]),
+    ("crates/driver/common", &["msb-jail", "msb-relay", "msb-state"]),
+    ("crates/driver/gvisor", &["msb-driver", "msb-jail", "msb-state"]),
     ("crates/driver/krun", &["msb-driver", "msb-jail", "msb-state"]),
     ("crates/driver/oci", &["msb-driver", "msb-jail", "msb-state"]),
-    ("crates/driver/qemu", &["msb-driver", "msb-jail", "msb-relay", "msb-state"]),
+    ("crates/driver/qemu", &["msb-driver", "msb-jail", "msb-state"]),
     ("crates/image", &[]),
     ("crates/image-pull", &["msb-image", "msb-state"]),
     ("crates/jail", &[]),
@@ -27,6 +28,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
         "crates/runner",
         &[
             "msb-driver",
+            "msb-driver-gvisor",
             "msb-driver-krun",
             "msb-driver-oci",
             "msb-driver-qemu",

@@ -244,7 +244,7 @@ TEST(test_abi_doctor_tells_of_every_driver_and_why)
         const msb_driver_entry *entry = list.entries[i];
         CHECK_INT(entry->struct_size, sizeof *entry);
         CHECK(entry->isolation >= MSB_ISOLATION_HARDWARE &&
-              entry->isolation <= MSB_ISOLATION_UNCHECKED);
+              entry->isolation <= MSB_ISOLATION_GVISOR);
         CHECK(entry->unbounded_len == 0 || entry->unbounded[0][0]);
         CHECK(entry->usable <= 1);
         CHECK_INT(entry->reserved, 0);

@@ -37,6 +37,8 @@ const (
 	// IsolationUnchecked: a virtual machine on a host configured to skip the check for hardware
 	// isolation.
 	IsolationUnchecked Isolation = "unchecked"
+	// IsolationGvisor: gVisor, a kernel in user space.
+	IsolationGvisor Isolation = "gvisor"
 )
 
 // EndReason is the reason why a sandbox ended.
@@ -63,7 +65,7 @@ const (
 var (
 	statuses   = []SandboxStatus{"", StatusCreated, StatusRunning, StatusStopped, StatusCrashed}
 	isolations = []Isolation{"", IsolationHardware, IsolationEmulated, IsolationContainer,
-		IsolationUnchecked}
+		IsolationUnchecked, IsolationGvisor}
 	reasons = []EndReason{"", ReasonStopped, ReasonKilled, ReasonCreatorGone, ReasonMaxDuration,
 		ReasonIdle, ReasonCrashed, ReasonBootFailed}
 )

@@ -60,7 +60,7 @@ func WithImage(image string) SandboxOption {
 }
 
 // WithDriver sets the driver, such as "container". The default is MSB_DRIVER, or else the first
-// usable driver with hardware isolation; see Doctor.
+// usable driver with strong isolation; see Doctor.
 func WithDriver(driver string) SandboxOption {
 	return text("driver", driver, func(o *ffi.SandboxOptions) *string { return &o.Driver })
 }

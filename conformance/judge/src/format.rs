@@ -37,6 +37,9 @@ pub(crate) struct Case {
     pub(crate) refs: Vec<String>,
     #[serde(default)]
     pub(crate) requires: Vec<Requirement>,
+    /// Drivers on which it does not hold, each with the reason.
+    #[serde(default)]
+    pub(crate) not_on: BTreeMap<String, String>,
     #[serde(default = "default_profile")]
     pub(crate) sandbox: String,
     #[serde(default)]

@@ -181,6 +181,7 @@ fn load_wrong(folder: &Path) -> Result<Vec<Named>, String> {
 /// Takes the cases that are asked for and can be run here.
 fn choose(cases: Vec<Named>, filter: &str, report: &mut Report) -> Vec<Named> {
     let root = rustix::process::geteuid().is_root();
+    let driver = std::env::var("MSB_DRIVER").unwrap_or_default();
     let mut skip = |why| *report.skipped.entry(why).or_default() += 1;
     let chosen = |(file, case): &Named| {
         let mut about = [file, &case.name].into_iter().chain(&case.promises).chain(&case.refs);
@@ -188,6 +189,8 @@ fn choose(cases: Vec<Named>, filter: &str, report: &mut Report) -> Vec<Named> {
             skip("not asked for");
         } else if case.requires.contains(&Requirement::Root) && !root {
             skip("needs root");
+        } else if case.not_on.contains_key(&driver) {
+            skip("the driver differs");
         } else {
             return true;
         }

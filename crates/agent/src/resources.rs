@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 use rustix::pty::OpenptFlags;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
@@ -111,9 +112,13 @@ impl Resources {
     /// ignore the signal unless they handle it.
     pub(crate) fn announce_resize(&self, session: i32) {
         if self.opens_by_name.get() {
-            for process in self.processes().iter().filter(|process| process.session == session) {
+            // A list that changes while it is read may have a process twice.
+            let all = self.processes().into_iter();
+            let members = all.filter(|process| process.session == session);
+            let pids: BTreeSet<i32> = members.map(|process| process.pid).collect();
+            for pid in pids {
                 // Fails only if it has exited.
-                let _ = sys::kill_process(process.pid, SIGWINCH);
+                let _ = sys::kill_process(pid, SIGWINCH);
             }
         }
     }

@@ -140,7 +140,7 @@ impl Default for LogConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum DriverChoice {
-    /// The first usable one with hardware isolation.
+    /// The first usable one with strong isolation: hardware or gVisor.
     #[default]
     Auto,
     /// This one and no other.

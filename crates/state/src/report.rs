@@ -20,6 +20,13 @@ pub enum Isolation {
     Unchecked,
 }
 
+impl Isolation {
+    /// Returns whether it holds against a hostile guest: what `auto` considers.
+    pub fn is_strong(self) -> bool {
+        matches!(self, Isolation::Hardware | Isolation::Gvisor)
+    }
+}
+
 impl fmt::Display for Isolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -88,6 +88,7 @@ export const MSB_ISOLATION_HARDWARE = 1;
 export const MSB_ISOLATION_EMULATED = 2;
 export const MSB_ISOLATION_CONTAINER = 3;
 export const MSB_ISOLATION_UNCHECKED = 4;
+export const MSB_ISOLATION_GVISOR = 5;
 export const MSB_PRUNE_ALL = 1;
 export const MSB_EXEC_TTY = 1;
 export const MSB_EXEC_WAIT_FOR_EOF = 2;

@@ -7,7 +7,7 @@ export type SandboxStatus = "created" | "running" | "stopped" | "crashed";
 
 /** What isolates a sandbox: hardware virtualization, emulation, a container, or a virtual machine
  * on a host configured to skip the check for hardware isolation. */
-export type Isolation = "hardware" | "emulated" | "container" | "unchecked";
+export type Isolation = "hardware" | "emulated" | "container" | "unchecked" | "gvisor";
 
 /** Why a sandbox ended. */
 export type EndReason =
@@ -126,7 +126,13 @@ export interface HostInfo {
 
 /* Indexed by the number in C minus one; 0 means none. */
 const STATES: readonly SandboxStatus[] = ["created", "running", "stopped", "crashed"];
-const ISOLATIONS: readonly Isolation[] = ["hardware", "emulated", "container", "unchecked"];
+const ISOLATIONS: readonly Isolation[] = [
+  "hardware",
+  "emulated",
+  "container",
+  "unchecked",
+  "gvisor",
+];
 const REASONS: readonly EndReason[] = [
   "stopped",
   "killed",

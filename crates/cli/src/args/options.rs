@@ -12,7 +12,7 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sandbox options")]
 pub(crate) struct SandboxOptions {
-    /// Isolation driver; default: MSB_DRIVER, else the first with hardware isolation
+    /// Isolation driver; default: MSB_DRIVER, else the first with strong isolation
     #[arg(long)]
     pub(crate) driver: Option<String>,
     /// When to pull the image: always, missing (only if it is not in the store) or never

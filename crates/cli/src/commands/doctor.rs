@@ -3,7 +3,6 @@
 use crate::failure::Failure;
 use crate::text::table;
 use crate::{output, progress};
-use microsandbox::sandbox::Isolation;
 use microsandbox::{DriverReport, HostReport, WallReport};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -88,11 +87,10 @@ fn yes_or_no(yes: bool) -> String {
 
 /// Returns which driver is used without `--driver`.
 fn default_driver(reports: &[DriverReport]) -> String {
-    let is_default =
-        |report: &&DriverReport| report.usable && report.isolation == Isolation::Hardware;
+    let is_default = |report: &&DriverReport| report.usable && report.isolation.is_strong();
     match reports.iter().find(is_default) {
         Some(report) => format!("\nThe default driver is {}.\n", report.driver),
-        None => "\nThere is no default driver: none with hardware isolation is usable. \
+        None => "\nThere is no default driver: none with strong isolation is usable. \
                  Choose a weaker one with --driver or MSB_DRIVER.\n"
             .to_owned(),
     }

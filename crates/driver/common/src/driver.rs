@@ -133,7 +133,8 @@ pub trait Machine {
 
 /// Returns the driver for a choice.
 ///
-/// `auto` considers hardware isolation only: weaker isolation has to be requested by name.
+/// `auto` considers strong isolation only, by hardware or by gVisor: a weaker one has to be requested
+/// by name.
 pub async fn choose<'a>(
     choice: &DriverChoice,
     drivers: &'a [Box<dyn Driver>],
@@ -142,7 +143,7 @@ pub async fn choose<'a>(
     for driver in drivers {
         match choice {
             DriverChoice::Named(name) if name != driver.name() => continue,
-            DriverChoice::Auto if driver.isolation() != Isolation::Hardware => {
+            DriverChoice::Auto if !driver.isolation().is_strong() => {
                 passed_over.push(format!(
                     "{} isolates by {} only",
                     driver.name(),
@@ -176,7 +177,7 @@ pub async fn choose<'a>(
             names.join(", ")
         )),
         DriverChoice::Auto => Failure::no_driver(format!(
-            "no driver with hardware isolation can be used ({})",
+            "no driver with strong isolation can be used ({})",
             passed_over.join("; ")
         ))
         .hint("ask for a weaker one by name: --driver container or MSB_DRIVER=container"),
@@ -247,6 +248,8 @@ mod tests {
         assert!(failure.to_string().contains("MSB_DRIVER=container"), "{failure}");
         assert_eq!(chosen("auto", &[("a", Isolation::Hardware, true)]).unwrap(), "a");
         assert!(chosen("auto", &[("a", Isolation::Unchecked, true)]).is_err());
+        let drivers = [("q", Isolation::Emulated, true), ("g", Isolation::Gvisor, true)];
+        assert_eq!(chosen("auto", &drivers).unwrap(), "g");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The driver: its probe, and the start of a sandbox.
 
+use crate::bundle::write_bundle;
 use crate::machine::Gvisor;
 use crate::probe::find;
-use crate::runsc::{BUNDLE, Runsc, SOCKET};
+use crate::runsc::{Runsc, SOCKET};
+use crate::settings::Settings;
 use crate::spec::describe;
 use msb_driver::{
-    BoxFuture, Driver, Machine, MachineSpec, Relay, Root, Users, group_name, prepare_mount_points,
+    BoxFuture, Driver, Machine, MachineSpec, Relay, Root, group_name, prepare_mount_points,
     remove_limits,
 };
 use msb_jail::{Group, GroupLimits};
@@ -13,25 +15,8 @@ use msb_state::{
     Bounds, Cpus, DEFAULT_PIDS, Failure, Isolation, Probe, Protection, SandboxDir, bind_in,
     memory_mib,
 };
-use oci_spec::runtime::Spec;
-use rustix::fs::{Gid, Uid};
-use std::fs;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-
-/// What the driver needs to know about its host.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The cache directory.
-    pub cache: PathBuf,
-    /// The agent's binary.
-    pub agent: PathBuf,
-    /// A program, with arguments, that runs the command that follows in a jail.
-    pub launcher: Vec<PathBuf>,
-    /// The users of this process.
-    pub users: Users,
-}
 
 /// Runs sandboxes under gVisor.
 #[derive(Debug)]
@@ -121,28 +106,6 @@ fn limits(spec: &MachineSpec) -> Result<(Option<Group>, Bounds, Vec<String>), Fa
             }
         },
     }
-}
-
-/// Creates the working directory with the configuration, for the root of the jail.
-pub(crate) fn write_bundle(work: &Path, users: Users, spec: &Spec) -> Result<(), Failure> {
-    let bundle = work.join(BUNDLE);
-    let failed = |error: io::Error| Failure::boot_io("write", &bundle, error);
-    fs::create_dir_all(&bundle).map_err(failed)?;
-    let file = bundle.join("config.json");
-    spec.save(&file)
-        .map_err(|error| Failure::boot(format!("cannot write {}: {error}", file.display())))?;
-    for path in [work, &bundle, &file] {
-        give(path, users)?;
-    }
-    Ok(())
-}
-
-/// Gives a file to the root of the jail.
-pub(crate) fn give(path: &Path, users: Users) -> Result<(), Failure> {
-    let Users::Mapped(start) = users else { return Ok(()) };
-    let (user, group) = (Uid::from_raw(start), Gid::from_raw(start));
-    rustix::fs::chown(path, Some(user), Some(group))
-        .map_err(|error| Failure::boot_io("change the owner of", path, error))
 }
 
 impl Driver for GvisorDriver {

@@ -15,10 +15,13 @@
 
 #![forbid(unsafe_code)]
 
+mod bundle;
 mod driver;
 mod machine;
 mod probe;
 mod runsc;
+mod settings;
 mod spec;
 
-pub use driver::{GvisorDriver, Settings};
+pub use driver::GvisorDriver;
+pub use settings::Settings;

@@ -1,7 +1,8 @@
 //! The probe: it runs the agent once in a sandbox like that of a user.
 
-use crate::driver::Settings;
+use crate::bundle::{give, write_bundle};
 use crate::runsc::{self, LOG, Runsc};
+use crate::settings::Settings;
 use crate::spec::describe;
 use msb_driver::{ChildExit, Users, watch};
 use msb_jail::Slot;
@@ -116,8 +117,8 @@ async fn run(program: &Path, settings: &Settings, work: &Path) -> Result<(), Fai
     let config = SandboxConfig::new(name, "/");
     let rootfs = work.join("rootfs");
     create_private_dir(&rootfs).map_err(|error| Failure::boot(error.to_string()))?;
-    crate::driver::write_bundle(work, users, &describe(&config, vec!["--version".to_owned()])?)?;
-    crate::driver::give(&rootfs, users)?;
+    write_bundle(work, users, &describe(&config, vec!["--version".to_owned()])?)?;
+    give(&rootfs, users)?;
     let agent = work.join("agent");
     // Of a mode and owner that the jail's root can read.
     fs::copy(&settings.agent, &agent)

@@ -80,7 +80,7 @@ class SandboxOptions(TypedDict, total=False):
     """Platform of the image, such as ``"linux/arm64"`` or ``"linux/arm/v7"``; default this host's.
     An image whose programs this host cannot run is refused."""
     driver: str
-    """For example ``"container"``; default $MSB_DRIVER, else the first with hardware isolation."""
+    """For example ``"container"``; default $MSB_DRIVER, else the first with strong isolation."""
     cpus: float
     """Number of CPUs: 2, or a fraction such as 0.5; more than 0, at most 4096."""
     memory: int

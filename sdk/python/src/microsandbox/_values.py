@@ -76,6 +76,8 @@ class Isolation(StringEnum):
     CONTAINER = "container"
     UNCHECKED = "unchecked"
     """A virtual machine on a host that skips the check for hardware isolation."""
+    GVISOR = "gvisor"
+    """gVisor: a kernel in user space."""
 
 
 class EndReason(StringEnum):
@@ -469,6 +471,7 @@ ISOLATIONS = {
     _abi.MSB_ISOLATION_EMULATED: Isolation.EMULATED,
     _abi.MSB_ISOLATION_CONTAINER: Isolation.CONTAINER,
     _abi.MSB_ISOLATION_UNCHECKED: Isolation.UNCHECKED,
+    _abi.MSB_ISOLATION_GVISOR: Isolation.GVISOR,
 }
 REASONS = {
     _abi.MSB_REASON_STOPPED: EndReason.STOPPED,
