@@ -5,15 +5,14 @@ use crate::machine::Gvisor;
 use crate::probe::find;
 use crate::runsc::{Runsc, SOCKET};
 use crate::settings::Settings;
-use crate::spec::describe;
+use crate::spec::{describe, refuse_unsupported};
 use msb_driver::{
-    BoxFuture, Driver, Machine, MachineSpec, Relay, Root, group_name, prepare_mount_points,
-    remove_limits,
+    BoxFuture, Driver, Machine, MachineSpec, Relay, group_name, prepare_mount_points, remove_limits,
 };
 use msb_jail::{Group, GroupLimits};
 use msb_state::{
-    Bounds, Cpus, DEFAULT_PIDS, Failure, Isolation, Probe, Protection, SandboxDir, bind_in,
-    memory_mib,
+    Bounds, Cpus, DEFAULT_PIDS, Failure, Isolation, Probe, Protection, SandboxConfig, SandboxDir,
+    bind_in, memory_mib,
 };
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -42,8 +41,9 @@ impl GvisorDriver {
         let arguments =
             arguments.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
         let work = spec.dir.bundle().join("gvisor");
-        write_bundle(&work, spec.users, &describe(&spec.config, arguments)?)?;
         let (group, bounds, mut missing) = limits(spec)?;
+        let description = describe(&spec.config, arguments, bounds.memory_bytes)?;
+        write_bundle(&work, spec.users, &description)?;
         let (ours, theirs) = UnixStream::pair().map_err(io)?;
         let starting = Runsc {
             program: &program,
@@ -117,8 +117,8 @@ impl Driver for GvisorDriver {
         Isolation::Gvisor
     }
 
-    fn root(&self) -> Root {
-        Root::Overlay
+    fn check(&self, config: &SandboxConfig) -> Result<(), Failure> {
+        refuse_unsupported(config)
     }
 
     fn probe(&self, fresh: bool) -> BoxFuture<'_, Probe> {

@@ -31,17 +31,30 @@ const CAPABILITIES: [Capability; 11] = [
     Capability::SysChroot,
 ];
 
-/// Returns the configuration of a sandbox whose first process is the agent with `arguments`.
-pub(crate) fn describe(config: &SandboxConfig, arguments: Vec<String>) -> Result<Spec, Failure> {
-    if config.network {
-        let text = "driver gvisor cannot give a sandbox network access yet";
-        return Err(Failure::invalid_config(text).hint("leave network off"));
+/// Refuses what no sandbox of this driver has.
+pub(crate) fn refuse_unsupported(config: &SandboxConfig) -> Result<(), Failure> {
+    match config.network {
+        true => {
+            Err(Failure::invalid_config("driver gvisor cannot give a sandbox network access yet")
+                .hint("leave network off"))
+        }
+        false => Ok(()),
     }
-    build(config, arguments)
+}
+
+/// Returns the configuration of a sandbox whose first process is the agent with `arguments`.
+pub(crate) fn describe(
+    config: &SandboxConfig,
+    arguments: Vec<String>,
+    memory_bytes: Option<u64>,
+) -> Result<Spec, Failure> {
+    refuse_unsupported(config)?;
+    let shm = config.shm_bytes(memory_bytes)?;
+    build(config, arguments, shm)
         .map_err(|error| Failure::boot(format!("cannot describe the sandbox: {error}")))
 }
 
-fn build(config: &SandboxConfig, arguments: Vec<String>) -> Result<Spec, OciSpecError> {
+fn build(config: &SandboxConfig, arguments: Vec<String>, shm: u64) -> Result<Spec, OciSpecError> {
     use LinuxNamespaceType::{Ipc, Mount as MountNamespace, Network, Pid, Uts};
     let hostname = config.hostname.clone();
     // A host name has at most 64 bytes, a sandbox's name may have more.
@@ -73,14 +86,15 @@ fn build(config: &SandboxConfig, arguments: Vec<String>) -> Result<Spec, OciSpec
         .hostname(hostname)
         .root(RootBuilder::default().path(ROOT).readonly(false).build()?)
         .process(process)
-        .mounts(mounts()?)
+        .mounts(mounts(shm)?)
         .linux(LinuxBuilder::default().namespaces(namespaces).build()?)
         .build()
 }
 
-fn mounts() -> Result<Vec<Mount>, OciSpecError> {
+fn mounts(shm: u64) -> Result<Vec<Mount>, OciSpecError> {
     let closed = ["nosuid", "noexec", "nodev"];
-    let shared = ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"];
+    let size = format!("size={shm}");
+    let shared = ["nosuid", "noexec", "nodev", "mode=1777", &size];
     Ok(vec![
         mount("/proc", "proc", "proc", &closed)?,
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "mode=755", "size=65536k"])?,
