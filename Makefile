@@ -3,6 +3,7 @@
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
+XTASK = $(CARGO) run --quiet -p xtask --
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 AGENT := target/static/msb-agent
 ROOTFS := target/rootfs
@@ -46,7 +47,7 @@ check: setup-test test build
 	@echo "== the installation, of the release build"
 	@BUILD=target/release scripts/test-install
 	@echo "== the Python package, the long form, and the wheel"
-	@MSB_TEST_LONG=1 scripts/test-python
+	@MSB_TEST_LONG=1 $(XTASK) test-python
 	@scripts/wheel
 	@echo "== a hundred kills at random moments"
 	@MSB_TEST_KILLS=100 $(CARGO) test --quiet -p msb-runner --test killing g_random
@@ -58,11 +59,11 @@ check: setup-test test build
 	@echo "== an image of a gigabyte"
 	@MSB_TEST_LONG=1 $(CARGO) test --quiet -p msb-cli --test image g_gigabyte_image
 	@echo "== 256 MiB on both outputs, in Go"
-	@MSB_TEST_MIB=256 scripts/test-go
+	@MSB_TEST_MIB=256 $(XTASK) test-go
 	@echo "== soak: 100,000 commands, 1,000 at once, a reader that stops for a minute"
 	@$(CARGO) test --quiet -p libmicrosandbox --test soak -- --ignored --nocapture --test-threads=1
 	@echo "== the package for Node: a million events, many commands"
-	@MSB_TEST_NODE_LONG=1 scripts/test-node
+	@MSB_TEST_NODE_LONG=1 $(XTASK) test-node
 	@if cargo +nightly fuzz --version >/dev/null 2>&1; then scripts/fuzz; \
 		else echo "== SKIPPED: fuzzers, which need nightly and cargo-fuzz"; fi
 	@echo "== the deep run is green"
@@ -113,7 +114,7 @@ setup-test:
 
 ## abi: write the header, and all else that repeats the C ABI, anew from src
 abi:
-	@$(CARGO) run --quiet -p xtask -- abi
+	@$(XTASK) abi
 
 ## abi-baseline: take the header's ABI as the one to keep; scripts/abi says when that is right
 abi-baseline: setup-test
@@ -124,7 +125,7 @@ lint:
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
 	@$(CARGO) clippy --quiet -p msb-runner --no-default-features --features system-libkrun -- -D warnings
-	@$(CARGO) run --quiet -p xtask -- abi --check
+	@$(XTASK) abi --check
 
 test-rust: agent $(ROOTFS)
 	@echo "== building runner and msb (debug)"
@@ -133,23 +134,19 @@ test-rust: agent $(ROOTFS)
 	@$(CARGO) test --quiet --workspace
 
 test-c: agent $(ROOTFS)
-	@$(CARGO) build --quiet --workspace
-	@scripts/test-c
+	@$(XTASK) test-c
 	@echo "== the conformance cases in C"
-	@scripts/conformance c
+	@$(XTASK) conformance c
 
 test-go: agent
-	@$(CARGO) build --quiet --workspace
 	@echo "== the Go SDK"
-	@scripts/test-go
+	@$(XTASK) test-go
 test-node: agent
-	@$(CARGO) build --quiet --workspace
 	@echo "== the package for Node"
-	@scripts/test-node
+	@$(XTASK) test-node
 test-python: agent
-	@$(CARGO) build --quiet --workspace
 	@echo "== the Python package"
-	@scripts/test-python
+	@$(XTASK) test-python
 
 test-install: agent $(ROOTFS)
 	@$(CARGO) build --quiet --workspace

@@ -21,7 +21,7 @@ static msb_sandbox *shared_sandbox;
 void support_begin(void)
 {
     if (!getenv("MSB_TEST_ROOTFS")) {
-        fprintf(stderr, "MSB_TEST_ROOTFS has to name a root filesystem: run scripts/test-c\n");
+        fprintf(stderr, "MSB_TEST_ROOTFS has to name a root filesystem: run make test-c\n");
         exit(2);
     }
     setenv("MSB_DRIVER", "container", 0);

@@ -1,6 +1,6 @@
 //! Writes code that asks the compiler for the layout of every struct of the C ABI.
 
-#[path = "src/model.rs"]
+#[path = "src/abi/model.rs"]
 #[allow(dead_code, reason = "only the structs matter here")]
 mod model;
 
@@ -12,7 +12,7 @@ use std::path::Path;
 fn main() -> Result<(), Box<dyn Error>> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src");
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=src/model.rs");
+    println!("cargo::rerun-if-changed=src/abi/model.rs");
     println!("cargo::rerun-if-changed={}", src.display());
     let mut code = String::from("const LAYOUTS: &[Layout] = &[\n");
     for model::Struct { name, fields, .. } in model::Abi::read(&src)?.structs {

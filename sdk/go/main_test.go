@@ -18,7 +18,7 @@ var rootfs = os.Getenv("MSB_TEST_ROOTFS")
 
 func TestMain(main *testing.M) {
 	if rootfs == "" {
-		fmt.Fprintln(os.Stderr, "MSB_TEST_ROOTFS is not set; run scripts/test-go, which sets it")
+		fmt.Fprintln(os.Stderr, "MSB_TEST_ROOTFS is not set; run make test-go, which sets it")
 		os.Exit(1)
 	}
 	os.Exit(main.Run())

@@ -1,150 +1,67 @@
-//! `sdk/python/src/microsandbox/_abi.py`: the header written out for ctypes.
+//! The Python package: linters, the conformance cases and its tests.
 
-use crate::kinds;
-use crate::model::{Abi, Function, Struct, Type};
+use crate::run::{self, judge, note, quiet, root, start};
+use anyhow::Result;
+use std::path::PathBuf;
+use xshell::{Shell, cmd};
 
-const WIDTH: usize = 100;
-
-const HEAD: &str = r#""""microsandbox.h written out for ctypes. Made by `make abi` from src.
-
-Names are the header's, so that both can be read side by side.
-"""
-
-from __future__ import annotations
-
-import ctypes
-from ctypes import (
-    POINTER,
-    c_char,
-    c_char_p,
-    c_double,
-    c_int32,
-    c_int64,
-    c_size_t,
-    c_uint16,
-    c_uint32,
-    c_uint64,
-    c_void_p,
-)
-from typing import Any
-
-"#;
-
-const SIZED: &str = r#"
-
-class Sized(ctypes.Structure):
-    """A struct whose first field is its size. Arrays of them need it set one by one."""
-
-    def __init__(self, **fields: Any) -> None:
-        super().__init__(**fields)
-        self.struct_size = ctypes.sizeof(self)
-"#;
-
-/// The whole file.
-pub(crate) fn generate(abi: &Abi) -> Result<String, String> {
-    let mut code = HEAD.to_owned();
-    for (name, value) in &abi.constants {
-        code += &format!("{name} = {value}\n");
-    }
-    code += "\n# The kind of each status that is a failure.\nKIND_OF_STATUS: dict[int, str] = {\n";
-    for kind in kinds::all(abi)? {
-        code += &format!("    {}: \"{}\",\n", kind.status, kind.name);
-    }
-    code += "}\n";
-    code += SIZED;
-    for one in &abi.structs {
-        let base = if one.is_sized() { "Sized" } else { "ctypes.Structure" };
-        code += &format!("\n\nclass {}({base}):\n    _fields_ = [\n", one.name);
-        for field in &one.fields {
-            code += &format!("        (\"{}\", {}),\n", field.name, field_of(abi, one, &field.of)?);
-        }
-        code += "    ]\n";
-    }
-    code += "\n\n";
-    for callback in &abi.callbacks {
-        let parameters = parameters_of(abi, callback)?;
-        let all: Vec<_> = [result_of(abi, callback)?].into_iter().chain(parameters).collect();
-        code +=
-            &format!("{} = ctypes.CFUNCTYPE({})\n", constant_of(&callback.name), all.join(", "));
-    }
-    code += "\nHANDLE = c_void_p\n_OUT_HANDLE = POINTER(c_void_p)\n_ERR = POINTER(msb_error)\n\n\
-             # What each function returns and takes.\n\
-             FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {\n";
-    for function in &abi.functions {
-        let name = &function.name;
-        let result = result_of(abi, function)?;
-        let parameters = format!("[{}]", parameters_of(abi, function)?.join(", "));
-        let line = format!("    \"{name}\": ({result}, {parameters}),\n");
-        code += &match line.len() - 1 <= WIDTH {
-            true => line,
-            false => {
-                format!("    \"{name}\": (\n        {result},\n        {parameters},\n    ),\n")
-            }
-        };
-    }
-    Ok(code + "}\n")
+pub(crate) fn set_environment(sh: &Shell, built: &str) {
+    sh.set_var("MSB_LIBRARY", root().join(built).join("libmicrosandbox.so.0"));
+    sh.set_var("PYTHONPATH", root().join("sdk/python/src"));
+    sh.set_var("PYTHONDONTWRITEBYTECODE", "1");
 }
 
-/// `TRACE_FN` for `msb_trace_fn`.
-fn constant_of(name: &str) -> String {
-    name.trim_start_matches("msb_").to_uppercase()
+/// A testee of the conformance cases.
+pub(crate) fn testee(sh: &Shell, program: &str) -> Vec<String> {
+    set_environment(sh, run::BUILT);
+    vec!["python3".to_owned(), format!("conformance/testees/python/{program}")]
 }
 
-fn result_of(abi: &Abi, function: &Function) -> Result<String, String> {
-    function.result.as_ref().map_or(Ok("None".to_owned()), |of| parameter_of(abi, of))
-}
-
-fn parameters_of(abi: &Abi, function: &Function) -> Result<Vec<String>, String> {
-    function.parameters.iter().map(|of| parameter_of(abi, of)).collect()
-}
-
-fn parameter_of(abi: &Abi, of: &Type) -> Result<String, String> {
-    let is_handle = |name: &String| abi.handles.contains(name);
-    Ok(match of {
-        Type::Name(name) if abi.callbacks.iter().any(|one| one.name == *name) => constant_of(name),
-        Type::Pointer(to) => match to.as_ref() {
-            Type::Name(name) if is_handle(name) => "HANDLE".to_owned(),
-            Type::Name(name) if name == "msb_error" => "_ERR".to_owned(),
-            Type::Name(name) if name == "u8" => "c_void_p".to_owned(),
-            Type::Pointer(to) if matches!(to.as_ref(), Type::Name(name) if is_handle(name)) => {
-                "_OUT_HANDLE".to_owned()
-            }
-            _ => plain(abi, of)?,
-        },
-        _ => plain(abi, of)?,
+/// An environment with these packages.
+pub(crate) fn venv(sh: &Shell, path: &str, packages: &[&str]) -> Result<PathBuf> {
+    let inputs = format!("{} {packages:?}", cmd!(sh, "python3 --version").quiet().read()?);
+    run::made(sh, path, &inputs, |path| {
+        note(&format!("installing {}", packages.join(" ")));
+        quiet(cmd!(sh, "python3 -m venv {path}"))?;
+        quiet(cmd!(sh, "{path}/bin/pip install --disable-pip-version-check {packages...}"))?;
+        Ok(())
     })
 }
 
-/// Bytes that the caller lends are given as such; those that the library lends are an address.
-fn field_of(abi: &Abi, one: &Struct, of: &Type) -> Result<String, String> {
-    let is_bytes = *of == Type::Pointer(Box::new(Type::Name("u8".to_owned())));
-    let is_lent = one.is_callers && !one.fields.iter().any(|field| field.name == "owner");
-    match (is_bytes, is_lent) {
-        (true, true) => Ok("c_char_p".to_owned()),
-        (true, false) => Ok("c_void_p".to_owned()),
-        (false, _) => plain(abi, of),
+/// Arguments go to pytest, which then runs alone.
+pub(crate) fn test(sh: &Shell, arguments: &[&str]) -> Result<()> {
+    run::build(sh)?;
+    let requirements = sh.read_file("sdk/python/requirements-test.txt")?;
+    let packages: Vec<&str> = requirements.lines().filter(|line| !line.starts_with('#')).collect();
+    let tools = venv(sh, "target/test-python/tools", &packages)?;
+    sh.set_var("PATH", format!("{}/bin:{}", tools.display(), sh.var("PATH")?));
+    let guide = "sdk/python/tests/guide-rootfs";
+    let rootfs = run::rootfs(sh, "target/test-python/rootfs", Some(guide))?;
+    let _home = run::for_sandboxes(sh, &rootfs)?;
+    set_environment(sh, run::BUILT);
+    if arguments.is_empty() {
+        lint(sh)?;
+        // They wait more than they work.
+        let blocking = start("600", judge(sh, &testee(sh, "testee_sync.py"), &[]))?;
+        let asyncio = start("600", judge(sh, &testee(sh, "testee.py"), &[]))?;
+        note(&format!("asyncio: {}", run::last(&asyncio.finish()?)));
+        note(&format!("blocking: {}", run::last(&blocking.finish()?)));
     }
+    let _there = sh.push_dir("sdk/python");
+    run::run("1200", cmd!(sh, "python -m pytest -q -p no:cacheprovider {arguments...}"))
 }
 
-fn plain(abi: &Abi, of: &Type) -> Result<String, String> {
-    match abi.resolve(of) {
-        Type::Pointer(to) => Ok(match abi.resolve(to) {
-            Type::Name(name) if name == "c_char" => "c_char_p".to_owned(),
-            Type::Name(name) if name == "c_void" => "c_void_p".to_owned(),
-            to => format!("POINTER({})", plain(abi, to)?),
-        }),
-        Type::Array(of, len) => Ok(format!("{} * {len}", plain(abi, of)?)),
-        Type::Name(name) => Ok(match name.as_str() {
-            "c_char" => "c_char".to_owned(),
-            "u16" => "c_uint16".to_owned(),
-            "i32" => "c_int32".to_owned(),
-            "u32" => "c_uint32".to_owned(),
-            "i64" => "c_int64".to_owned(),
-            "u64" => "c_uint64".to_owned(),
-            "f64" => "c_double".to_owned(),
-            "usize" => "c_size_t".to_owned(),
-            name if abi.structs.iter().any(|one| one.name == name) => name.to_owned(),
-            name => return Err(format!("no type of ctypes for {name}")),
-        }),
-    }
+fn lint(sh: &Shell) -> Result<()> {
+    let testees = root().join("conformance/testees/python");
+    let cache = root().join("target/test-python/mypy");
+    let types = format!("{}:{}", sh.var("PYTHONPATH")?, testees.display());
+    let _there = sh.push_dir("sdk/python");
+    quiet(cmd!(sh, "ruff check --no-cache . {testees}"))?;
+    quiet(cmd!(sh, "ruff format --no-cache --check . {testees}"))?;
+    quiet(cmd!(sh, "python generate_sync.py --check"))?;
+    quiet(cmd!(sh, "mypy --cache-dir {cache}"))?;
+    quiet(cmd!(sh, "mypy --cache-dir {cache} {testees}").env("MYPYPATH", types))?;
+    quiet(cmd!(sh, "pyright"))?;
+    note("ruff, mypy --strict and pyright: clean; the sync twin is current");
+    Ok(())
 }

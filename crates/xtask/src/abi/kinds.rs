@@ -1,7 +1,7 @@
 //! Which error kind a status is, in every language: from `of_kind` of `src/status.rs` and the names
 //! of `microsandbox::ErrorKind`.
 
-use crate::model::Abi;
+use super::model::Abi;
 use microsandbox::ErrorKind;
 
 /// A status, the kind that it is reported as, and the names of both.
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn every_status_and_every_kind_is_in_the_table() {
-        let abi = Abi::read(&crate::root().join("src")).unwrap();
+        let abi = Abi::read(&crate::run::root().join("src")).unwrap();
         let table = all(&abi).unwrap();
         assert_eq!(
             table.len(),

@@ -1,8 +1,8 @@
 //! `include/microsandbox.h`: what cbindgen makes of each item, in the sections of the model, with an
 //! INIT macro behind each struct that callers make.
 
-use crate::model::{Abi, SECTIONS, Struct, Type};
-use crate::root;
+use super::model::{Abi, SECTIONS, Struct, Type};
+use crate::run::root;
 use std::collections::HashMap;
 
 const WIDTH: usize = 100;

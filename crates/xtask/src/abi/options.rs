@@ -1,7 +1,7 @@
 //! The options of sandboxes and commands in the SDKs, between their own forms and the header's
 //! structs: TypeScript's interfaces, the addon's conversion, and Go's structs.
 
-use crate::model::{Abi, Struct, Type};
+use super::model::{Abi, Struct, Type};
 
 /// The structs that callers lend with a call.
 const STRUCTS: [&str; 2] = ["msb_sandbox_options", "msb_exec_options"];

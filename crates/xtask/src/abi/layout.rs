@@ -1,9 +1,9 @@
 //! `bindings-test/abi/layout.c`: the layout of every struct, as the Rust compiler says, in
 //! assertions for a C compiler; and a use of every INIT macro.
 
+use super::header::init_macro;
+use super::model::Abi;
 use crate::ffi;
-use crate::header::init_macro;
-use crate::model::Abi;
 use std::fmt::Write as _;
 use std::mem::{offset_of, size_of};
 
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn every_struct_of_the_header_is_in_the_layout() {
-        let header = include_str!("../../../include/microsandbox.h");
+        let header = include_str!("../../../../include/microsandbox.h");
         let in_header: Vec<&str> = header
             .lines()
             .filter_map(|line| line.strip_prefix("typedef struct ")?.strip_suffix(" {"))
