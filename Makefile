@@ -42,7 +42,7 @@ test: setup-test lint test-rust test-c test-go test-node test-python test-instal
 ## check: the deep run: every test, sanitizers, valgrind, kills, soak, and fuzzers where they can be had
 check: setup-test test build
 	@echo "== dependencies: licences, bans, sources, known vulnerabilities"
-	@scripts/deny
+	@$(XTASK) deny
 	@scripts/check
 	@echo "== the installation, of the release build"
 	@BUILD=target/release scripts/test-install
@@ -55,7 +55,7 @@ check: setup-test test build
 	@MSB_TEST_MUTATIONS=20000 $(CARGO) test --quiet -p msb-image-pull g_mutated
 	@echo "== an agent that hangs, in a container and in a machine; more kills of machines"
 	@$(CARGO) test --quiet -p msb-runner --test killing hung -- --ignored
-	@MSB_TEST_KILLS=30 scripts/test-vm qemu kills
+	@MSB_TEST_KILLS=30 $(XTASK) test-vm qemu kills
 	@echo "== an image of a gigabyte"
 	@MSB_TEST_LONG=1 $(CARGO) test --quiet -p msb-cli --test image g_gigabyte_image
 	@echo "== 256 MiB on both outputs, in Go"
@@ -64,7 +64,7 @@ check: setup-test test build
 	@$(CARGO) test --quiet -p libmicrosandbox --test soak -- --ignored --nocapture --test-threads=1
 	@echo "== the package for Node: a million events, many commands"
 	@MSB_TEST_NODE_LONG=1 $(XTASK) test-node
-	@if cargo +nightly fuzz --version >/dev/null 2>&1; then scripts/fuzz; \
+	@if cargo +nightly fuzz --version >/dev/null 2>&1; then $(XTASK) fuzz; \
 		else echo "== SKIPPED: fuzzers, which need nightly and cargo-fuzz"; fi
 	@echo "== the deep run is green"
 
@@ -74,7 +74,7 @@ bench: setup-test build $(ROOTFS)
 
 ## fuzz: each fuzz target for MSB_FUZZ_SECONDS (60); needs nightly and cargo-fuzz
 fuzz:
-	@scripts/fuzz
+	@$(XTASK) fuzz
 
 ## build: library, agent, runner and msb, as `make install` installs them
 build: agent
@@ -154,13 +154,11 @@ test-install: agent $(ROOTFS)
 
 # Everything that depends on the guest, in machines that are emulated.
 test-vm: agent $(ROOTFS)
-	@$(CARGO) build --quiet --workspace
-	@scripts/test-vm qemu
+	@$(XTASK) test-vm qemu
 
 ## test-krun: the same on libkrun, where KVM can be used; needs MSB_LIBKRUNFW
 test-krun: setup-test agent $(ROOTFS)
-	@$(CARGO) build --quiet --workspace
-	@scripts/test-vm krun
+	@$(XTASK) test-vm krun
 
 clean:
 	@$(CARGO) clean

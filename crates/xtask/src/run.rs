@@ -3,8 +3,10 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use std::env;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use xshell::{Cmd, Shell, cmd};
@@ -22,16 +24,36 @@ pub(crate) fn root() -> PathBuf {
     own.ancestors().nth(2).unwrap_or(own).to_path_buf()
 }
 
-/// The environment of commands.
+/// What runs commands.
 pub(crate) fn shell() -> Result<Shell> {
     let sh = Shell::new()?;
     sh.change_dir(root());
-    // `cargo run` adds directories, in which a program would find another library than its own.
+    Ok(sh)
+}
+
+/// Replaces this process by one without what `cargo run` adds to its environment: with the variables
+/// of a package, Cargo compiles others anew that read them; and a program would find a library in a
+/// directory of `LD_LIBRARY_PATH` before its own.
+pub(crate) fn leave_cargo() -> Result<()> {
+    let added: Vec<_> = env::vars_os().map(|(name, _)| name).filter(is_of_package).collect();
+    if added.is_empty() {
+        return Ok(());
+    }
+    let mut again = Command::new(env::current_exe()?);
+    again.args(env::args_os().skip(1));
+    for name in added {
+        again.env_remove(name);
+    }
     if let Some(paths) = env::var_os("LD_LIBRARY_PATH") {
         let others = env::split_paths(&paths).filter(|path| !path.starts_with(root()));
-        sh.set_var("LD_LIBRARY_PATH", env::join_paths(others)?);
+        again.env("LD_LIBRARY_PATH", env::join_paths(others)?);
     }
-    Ok(sh)
+    Err(again.exec().into())
+}
+
+fn is_of_package(name: &OsString) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "OUT_DIR"
 }
 
 pub(crate) fn say(text: &str) {
@@ -49,7 +71,11 @@ pub(crate) fn variable(name: &str, default: &str) -> String {
 }
 
 pub(crate) fn is_installed(sh: &Shell, program: &str) -> bool {
-    cmd!(sh, "which {program}").quiet().ignore_stdout().ignore_stderr().run().is_ok()
+    is_success(cmd!(sh, "which {program}"))
+}
+
+pub(crate) fn is_success(command: Cmd<'_>) -> bool {
+    command.quiet().ignore_stdout().ignore_stderr().run().is_ok()
 }
 
 /// Runs a command, and ends it after so many seconds.
@@ -118,9 +144,14 @@ impl Drop for Running {
     }
 }
 
+/// The program that runs this one.
+pub(crate) fn cargo() -> String {
+    variable("CARGO", "cargo")
+}
+
 /// Builds the library and the programs.
 pub(crate) fn build(sh: &Shell) -> Result<()> {
-    let cargo = variable("CARGO", "cargo");
+    let cargo = cargo();
     cmd!(sh, "{cargo} build --quiet --workspace").quiet().run()?;
     let agent = "target/static/msb-agent";
     ensure!(sh.path_exists(agent), "{agent} is missing: make agent builds it");
@@ -132,6 +163,15 @@ pub(crate) fn abi_version(sh: &Shell) -> Result<String> {
     let header = sh.read_file("include/microsandbox.h")?;
     let version = header.lines().find_map(|line| line.strip_prefix("#define MSB_ABI_VERSION "));
     Ok(version.context("the header states no MSB_ABI_VERSION")?.to_owned())
+}
+
+/// Compares two lists, and names the lines that differ.
+pub(crate) fn same(what: &str, expected: &str, actual: &str) -> Result<()> {
+    let lacks = |text: &str, line: &str| !text.lines().any(|other| other == line);
+    let missing: Vec<&str> = expected.lines().filter(|line| lacks(actual, line)).collect();
+    let extra: Vec<&str> = actual.lines().filter(|line| lacks(expected, line)).collect();
+    ensure!(expected == actual, "{what}: missing {missing:?}, not expected {extra:?}");
+    Ok(())
 }
 
 /// The last line of an output.
