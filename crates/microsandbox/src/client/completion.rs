@@ -1,4 +1,4 @@
-//! The result of a long operation, on its way.
+//! The pending result of a long operation.
 
 use crate::client::monitor::{Monitor, Ready};
 use crate::error::{Error, ErrorKind, Origin};
@@ -43,22 +43,22 @@ impl<T> State<T> {
     }
 }
 
-/// The side that works. Dropping it without a result is an error that the other side sees.
+/// The producer of a result. Dropping it without a result completes the operation with an error.
 #[derive(Debug)]
 pub struct Promise<T>(Option<Arc<Monitor<State<T>>>>);
 
 impl<T> Promise<T> {
-    /// Hands over the result.
+    /// Completes the operation.
     pub fn complete(mut self, result: Result<T, Error>) {
         self.finish(|| result);
     }
 
-    /// Whether nobody is interested in the result any more.
+    /// Returns whether the [`Pending`] was closed or dropped.
     pub fn is_given_up(&self) -> bool {
         self.0.as_ref().is_some_and(|monitor| monitor.with(|state| state.is_closed()))
     }
 
-    /// Waits until nobody is interested in the result any more.
+    /// Waits until the [`Pending`] is closed or dropped.
     pub async fn given_up(&self) {
         match &self.0 {
             Some(monitor) => monitor.until(|state| state.is_closed().then_some(())).await,
@@ -68,7 +68,7 @@ impl<T> Promise<T> {
 
     fn finish(&mut self, result: impl FnOnce() -> Result<T, Error>) {
         let Some(monitor) = self.0.take() else { return };
-        // A result that nobody takes any more is dropped outside the lock.
+        // If the receiver is closed, the result is dropped outside the lock.
         let mut result = Some(result());
         monitor.with(|state| {
             if let (State::Running, Some(result)) = (&*state, result.take()) {
@@ -84,29 +84,29 @@ impl<T> Drop for Promise<T> {
     }
 }
 
-/// The side that waits: by sleeping or awaiting. The result is handed over once. Dropping this does
-/// not undo the operation, but [`Promise::given_up`] hears of it.
+/// The receiver of a result, by a blocking wait or as a future. It yields the result once.
+/// Dropping this does not cancel the operation, but resolves [`Promise::given_up`].
 #[derive(Debug)]
 pub struct Pending<T> {
     monitor: Arc<Monitor<State<T>>>,
     ticket: Option<u64>,
 }
 
-/// Both sides of a new operation.
+/// Creates both ends of an operation.
 pub fn completion<T>() -> (Promise<T>, Pending<T>) {
     let monitor = Arc::new(Monitor::new(State::Running));
     (Promise(Some(Arc::clone(&monitor))), Pending { monitor, ticket: None })
 }
 
 impl<T> Pending<T> {
-    /// An operation that is over already.
+    /// Returns an operation that has completed.
     pub fn ready(result: Result<T, Error>) -> Self {
         let (promise, pending) = completion();
         promise.complete(result);
         pending
     }
 
-    /// Sleeps until the result is there; `None` when the time is over.
+    /// Blocks until the result is available; `None` if the deadline passes first.
     pub fn wait(&self, deadline: Option<Instant>) -> Option<Result<T, Error>> {
         self.monitor.sleep(deadline, State::take)
     }
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_handed_over_once() {
+    fn a_result_is_received_once() {
         let (promise, pending) = completion();
         assert!(look(&pending).is_none());
         assert!(!is_readable(pending.monitor.fd().unwrap()));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn who_works_for_nobody_is_told_so() {
+    fn dropping_the_receiver_notifies_the_producer() {
         let (promise, pending) = completion::<()>();
         let mut given_up = Box::pin(promise.given_up());
         assert!(poll_once(&mut given_up).is_pending());

@@ -1,4 +1,4 @@
-//! A connection to the agent of one sandbox, shared by everything that runs in it.
+//! A connection to the agent of one sandbox, shared by all its sessions.
 
 use super::SIGKILL;
 use crate::client::completion::{Pending, Promise, completion};
@@ -17,14 +17,14 @@ use msb_wire::{
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-/// See the module. The last one to drop it ends it.
+/// See the module. Dropping the last reference closes the connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(super) link: Arc<Link>,
 }
 
 impl Connection {
-    /// Takes over a socket that leads to an agent, and greets it.
+    /// Wraps a socket that is connected to an agent, and exchanges greetings.
     pub(crate) fn establish(
         socket: UnixStream,
         limits: Limits,
@@ -38,7 +38,7 @@ impl Connection {
         Ok(pending)
     }
 
-    /// Why the connection is no more, if it is no more.
+    /// Returns why the connection was lost, if it was.
     pub(crate) fn lost(&self) -> Option<ExecLost> {
         self.link.lost()
     }
@@ -57,7 +57,7 @@ impl Connection {
         self.request(Message::Signal(SignalRequest { session, signal, scope }), killed)
     }
 
-    /// Changes the size of a session's terminal.
+    /// Resizes the terminal of a session.
     pub(crate) fn resize(
         &self,
         session: SessionId,
@@ -68,7 +68,7 @@ impl Connection {
         self.request(Message::Resize(ResizeRequest { session, size }), None)
     }
 
-    /// Asks for the sessions.
+    /// Lists the sessions.
     pub(crate) fn sessions(&self) -> Result<Pending<Vec<SessionInfo>>, Error> {
         let (promise, pending) = completion();
         self.link.open(Message::List, |_| (Route::Sessions(promise), ()))?;
@@ -93,7 +93,7 @@ impl Drop for Connection {
     }
 }
 
-/// A terminal's size that makes sense.
+/// Validates the size of a terminal.
 pub(crate) fn checked_size(rows: u16, cols: u16) -> Result<TtySize, Error> {
     if rows == 0 || cols == 0 {
         return Err(Error::invalid(format!("a terminal of {rows} rows and {cols} columns")));
@@ -101,7 +101,7 @@ pub(crate) fn checked_size(rows: u16, cols: u16) -> Result<TtySize, Error> {
     Ok(TtySize { rows, cols })
 }
 
-/// The life of a connection on the I/O thread.
+/// Runs a connection on the I/O thread.
 pub(super) async fn live(stream: Stream, limits: Limits, promise: Promise<Arc<Connection>>) {
     let greeted = tokio::time::timeout(limits.answer, greet(&stream)).await;
     let Ok(greeted) = greeted else {
@@ -114,7 +114,7 @@ pub(super) async fn live(stream: Stream, limits: Limits, promise: Promise<Arc<Co
             link.run(decoder, buffer).await;
         }
         Err(lost) => {
-            // One that hangs up before it has greeted is on its way out: nothing was begun with it.
+            // An agent that hangs up before its greeting is shutting down; no request was sent.
             let kind = match lost.sandbox_gone {
                 true => ErrorKind::SandboxNotRunning,
                 false => ErrorKind::Protocol,
@@ -155,7 +155,7 @@ async fn greet(stream: &Stream) -> Result<(Decoder, BytesMut), ExecLost> {
     }
 }
 
-/// The error of reading twice at once.
+/// Returns the error of a second concurrent read.
 pub(super) fn busy() -> Error {
     Error::new(ErrorKind::Busy, Origin::Caller, "another call reads from this handle already")
 }

@@ -1,31 +1,31 @@
-//! How long an agent that is alive may take to get on.
+//! Deadlines for the answers of an agent.
 //!
-//! Owns: the limits, and for each channel the moment at which its agent is too late. Does not own:
-//! what happens then, nor the clock: times are given, and [`Deadlines::due`] tells what is over.
+//! Owns: the limits, and the deadline of each channel. Does not own: the reaction to a missed
+//! deadline, nor the clock: times are arguments, and [`Deadlines::due`] returns what has expired.
 //!
-//! Invariant: a deadline is over only when this process ran for [`CONFIRM`] beyond it. One that is
-//! found over is first confirmed: it is set anew by so much, in which the reader takes in what had
-//! come; and one that is found so late that this process cannot have run (it was stopped, or the
-//! host was busy) is set anew as often as that happens. So a host that pauses blames no agent.
+//! Invariant: a deadline expires only after this process ran for [`CONFIRM`] beyond it. An expired
+//! deadline is first extended by that time, so that the reader handles what had arrived. One that
+//! is found so late that this process cannot have run (it was stopped, or the host was busy) is
+//! extended each time. So a paused host never makes an agent look unresponsive.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long the start of a command may take.
+/// Limit for the start of a command.
 const START: Duration = Duration::from_secs(60);
-/// How long the answer to any other request may take.
+/// Limit for the answer to any other request.
 const ANSWER: Duration = Duration::from_secs(30);
-/// How much longer than its own timeout a command may run until the agent says so.
+/// How long the report of a timeout may take after the timeout itself.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(10);
-/// How long the agent may take to tell the end of a command that the host killed.
+/// Limit for the exit of a command after the host killed it.
 const KILL_GRACE: Duration = Duration::from_secs(3);
-/// How long what was due is still waited for.
+/// How long an expired deadline is extended for confirmation.
 const CONFIRM: Duration = Duration::from_secs(1);
-/// A timer that comes so late shows that this process did not run.
+/// A timer that fires this late shows that this process did not run.
 const LATE: Duration = Duration::from_millis(500);
-/// Output that an agent may have kept for a reader that was slow (in bytes). One that goes on beyond
-/// it does so because it wants to.
+/// Output that an agent may have buffered for a slow reader, in bytes. More than that was produced
+/// after the deadline.
 const KEPT_OUTPUT: u64 = 8 * 1024 * 1024;
 
 /// The limits of one connection.
@@ -37,8 +37,8 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// The limits for a sandbox that may take so long for its start: one that may be slow then, as
-    /// an emulated machine is, may be slow later.
+    /// Returns the limits for a sandbox with this boot timeout. A machine that boots slowly, such
+    /// as an emulated one, gets longer limits later, too.
     pub(crate) fn new(boot_timeout: Duration) -> Self {
         let slow = if boot_timeout > START { boot_timeout } else { Duration::ZERO };
         Limits {
@@ -49,23 +49,23 @@ impl Limits {
     }
 }
 
-/// What is known beforehand of how long a command takes.
+/// What the options of a command say about its duration.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Times {
-    /// Its timeout, which the guest's clock measures.
+    /// Its timeout, measured by the guest's clock.
     pub(super) timeout: Option<Duration>,
-    /// How long output of others comes after the exit; `None`: as long as there is any.
+    /// How long output of other processes is forwarded after the exit; `None` has no limit.
     pub(super) drain: Option<Duration>,
 }
 
-/// What an agent is to do until a deadline.
+/// What an agent has to do before a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
     /// Answer a request.
     Answer,
     /// Start a command.
     Start,
-    /// End a command whose timeout is over.
+    /// End a command whose timeout has expired.
     Exit,
     /// End a command that was killed.
     Kill,
@@ -78,10 +78,10 @@ pub(super) enum Wait {
 pub(super) struct Deadline {
     at: Instant,
     pub(super) wait: Wait,
-    /// What the agent had in all.
+    /// The total time that the agent had.
     pub(super) limit: Duration,
     confirmed: bool,
-    /// How much output had come when the deadline was over and the reader was behind.
+    /// Output received when the deadline expired while the reader was behind.
     received: Option<u64>,
 }
 
@@ -90,15 +90,15 @@ pub(super) struct Deadline {
 pub(super) struct Deadlines {
     of: HashMap<u32, Deadline>,
     order: BTreeSet<(Instant, u32)>,
-    /// What the timer sleeps for.
+    /// When the timer fires.
     armed: Option<Instant>,
 }
 
 impl Deadlines {
-    /// Sets the deadline of a channel. True when the timer has to be set anew.
+    /// Sets the deadline of a channel. Returns whether the timer has to be set again.
     #[must_use]
     pub(super) fn set(&mut self, channel: u32, wait: Wait, limit: Duration, now: Instant) -> bool {
-        // Further ahead than any clock can take is never.
+        // Beyond the range of the clock: no deadline.
         let Some(at) = now.checked_add(limit) else {
             self.clear(channel);
             return false;
@@ -133,14 +133,14 @@ impl Deadlines {
         }
     }
 
-    /// Returns when to look again, which is what the timer sleeps for from now on. The timer is not
-    /// set back when a deadline goes: most go long before they are over.
+    /// Returns when the timer has to fire next. Removing a deadline does not reset the timer: most
+    /// are removed long before they expire.
     pub(super) fn arm(&mut self) -> Option<Instant> {
         self.armed = self.order.first().map(|(at, _)| *at);
         self.armed
     }
 
-    /// Returns the next channel whose deadline is over, and takes the deadline out.
+    /// Removes and returns the next expired deadline and its channel.
     pub(super) fn due(&mut self, now: Instant) -> Option<(u32, Deadline)> {
         while let Some(&(at, channel)) = self.order.first().filter(|(at, _)| *at <= now) {
             let deadline = *self.of.get(&channel)?;
@@ -154,8 +154,8 @@ impl Deadlines {
         None
     }
 
-    /// The reader is behind: the agent may have had no room for what it has to tell. False when
-    /// more has come since than it can have kept.
+    /// Extends a deadline because the reader is behind, so that the agent may lack credit for its
+    /// answer. Returns false if more output has arrived since than the agent can have buffered.
     pub(super) fn excuse(
         &mut self,
         channel: u32,
@@ -173,7 +173,7 @@ impl Deadlines {
         true
     }
 
-    /// The host killed the command: a short while for its end.
+    /// Sets the deadline for the exit of a command that the host killed.
     pub(super) fn killed(&mut self, channel: u32, deadline: Deadline, now: Instant) {
         let limit = deadline.limit + KILL_GRACE;
         let at = now + KILL_GRACE;
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn d3_host_that_was_stopped_gives_the_time_again() {
+    fn d3_stopped_host_extends_deadlines() {
         let start = Instant::now();
         let after = |s| start + Duration::from_secs(s);
         let mut deadlines = Deadlines::default();
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn d3_reader_that_is_behind_excuses_the_agent_up_to_a_bound() {
+    fn d3_slow_reader_extends_deadlines_up_to_a_bound() {
         let start = Instant::now();
         let mut deadlines = Deadlines::default();
         let _ = deadlines.set(1, Wait::Exit, Duration::ZERO, start);

@@ -1,4 +1,4 @@
-//! One command, as its handle holds it.
+//! The state of one command behind its handle.
 
 use crate::client::completion::{Pending, completion};
 use crate::client::connection::{Connection, busy};
@@ -17,18 +17,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Linux's number of "argument list too long".
+/// Linux's `errno` for "argument list too long".
 const E2BIG: i32 = 7;
 
 /// A command to start.
 #[derive(Debug)]
 pub(crate) struct ExecRequest {
-    /// What to run. Its `stdin` is set by the field beside it.
+    /// The request. Its `stdin` is set from the field `stdin`.
     pub(crate) exec: msb_wire::Exec,
     pub(crate) stdin: StdinSource,
 }
 
-/// Where standard input comes from.
+/// The source of standard input.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum StdinSource {
     /// `/dev/null`.
@@ -36,31 +36,30 @@ pub(crate) enum StdinSource {
     Null,
     /// A sink.
     Pipe,
-    /// These bytes, then its end.
+    /// These bytes, then end of file.
     Bytes(Bytes),
 }
 
-/// An event in the reader's hands, and the credit that goes back to the command when the reader is
-/// done with it: dropping the credit is giving it back.
+/// A received event and its credit. Dropping the credit returns it to the command.
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) event: Event,
     pub(crate) credit: Credit,
 }
 
-/// What a look at the queue finds.
+/// The result of reading the queue.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// An event, which is out of the queue now.
+    /// An event, which was removed from the queue.
     Event(Received),
-    /// Nothing yet.
+    /// No event yet.
     Nothing,
-    /// Nothing more, ever.
+    /// No further events.
     End(StreamEnd),
 }
 
-/// See the module. Everything can be called from any thread; nothing but the calls that say so
-/// waits. Dropping it is closing it.
+/// See the module. Every method may be called from any thread; only those documented to wait block.
+/// Dropping this closes it.
 #[derive(Debug)]
 pub(crate) struct ExecCore {
     connection: Arc<Connection>,
@@ -70,7 +69,7 @@ pub(crate) struct ExecCore {
 }
 
 impl ExecCore {
-    /// Starts a command. Returns at once; the result comes as events.
+    /// Starts a command. Returns at once; a failure to start is an event.
     pub(crate) fn start(
         connection: &Arc<Connection>,
         request: ExecRequest,
@@ -113,8 +112,8 @@ impl ExecCore {
         Ok(ExecCore::new(Arc::clone(connection), channel, tty))
     }
 
-    /// Follows a session from a position, or from now on. The command comes as its handle will hold
-    /// it; the answer tells whether there is such a session.
+    /// Follows a session from a position, or from now on. `exec` describes the command for the
+    /// handle; the pending result reports whether the session exists.
     pub(crate) fn join(
         connection: &Arc<Connection>,
         session: SessionId,
@@ -138,7 +137,7 @@ impl ExecCore {
         ExecCore { connection, channel, tty, closed: AtomicBool::new(false) }
     }
 
-    /// Takes in what was learned by joining the session.
+    /// Records the agent's answer to the join.
     pub(crate) fn note(&mut self, joined: &Joined) {
         self.tty = joined.tty;
     }
@@ -151,26 +150,26 @@ impl ExecCore {
         &self.connection
     }
 
-    /// Whether the command has a terminal.
+    /// Returns whether the command has a terminal.
     pub(crate) fn tty(&self) -> bool {
         self.tty
     }
 
-    /// Takes the next event if there is one. Busy while another call waits for one.
+    /// Takes the next event if there is one. Fails with `Busy` while another call waits for one.
     pub(crate) fn try_next(&self) -> Result<Next, Error> {
         let look = |queue: &mut Queue| queue.may_read().map(|()| queue.take());
         Ok(self.next_of(self.channel.queue.with(look).map_err(refused)?))
     }
 
-    /// As [`ExecCore::try_next`], for a task that waits. Dropping the future loses nothing.
+    /// Waits for the next event. Cancel-safe: dropping the future loses no event.
     pub(crate) async fn next(&self) -> Result<Next, Error> {
         let _turn = self.turn()?;
         let look = |queue: &mut Queue| queue.look_in_turn(Queue::take);
         Ok(self.next_of(Some(self.channel.queue.until(look).await.map_err(refused)?)))
     }
 
-    /// The right to take events, for one call that sleeps as often as it likes. Busy while another
-    /// has it.
+    /// Reserves reading for one call, which may block repeatedly. Fails with `Busy` while another
+    /// call holds the turn.
     pub(crate) fn turn(&self) -> Result<Turn<'_>, Error> {
         self.channel.queue.with(Queue::begin_wait).map_err(refused)?;
         Ok(Turn(self))
@@ -188,18 +187,18 @@ impl ExecCore {
         }
     }
 
-    /// Polls readable while [`ExecCore::try_next`] would find something.
+    /// Returns a descriptor that polls readable while there is an event or the end.
     pub(crate) fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
         let fd = self.channel.queue.fd();
         fd.map_err(|error| Error::io("cannot make an event descriptor", error))
     }
 
-    /// Sends a signal to what the command started.
+    /// Sends a signal to the processes of the command.
     pub(crate) fn signal(&self, signal: i32, scope: Scope) -> Result<Pending<()>, Error> {
         self.connection.signal(self.session(), signal, scope)
     }
 
-    /// Changes the size of the command's terminal.
+    /// Resizes the command's terminal.
     pub(crate) fn resize(&self, rows: u16, cols: u16) -> Result<Pending<()>, Error> {
         if !self.tty {
             let context = "the command has no terminal";
@@ -208,12 +207,13 @@ impl ExecCore {
         self.connection.resize(self.session(), rows, cols)
     }
 
-    /// The writing end of the command's input; `None` when there is none or it was taken before.
+    /// Takes the writing end of the command's input; `None` if there is none or it was taken
+    /// before.
     pub(crate) fn take_sink(&self) -> Option<SinkCore> {
         SinkCore::take(&self.connection, &self.channel)
     }
 
-    /// Stops listening. A waiting call returns an error; the command runs on. Idempotent.
+    /// Stops following. A waiting call returns an error; the command continues to run. Idempotent.
     pub(crate) fn close(&self) {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
@@ -233,21 +233,21 @@ impl Drop for ExecCore {
     }
 }
 
-/// The right to take events; a second caller gets [`ErrorKind::Busy`].
+/// The exclusive right to take events; a second caller gets [`ErrorKind::Busy`].
 #[derive(Debug)]
 pub(crate) struct Turn<'a>(&'a ExecCore);
 
 impl Turn<'_> {
-    /// Sleeps until there is an event; [`Next::Nothing`] when the time is over. Closed as soon as
-    /// another thread closes the handle.
+    /// Blocks until there is an event; [`Next::Nothing`] when the deadline passes. Fails with
+    /// `Closed` as soon as another thread closes the handle.
     pub(crate) fn next(&self, deadline: Option<Instant>) -> Result<Next, Error> {
         let look = |queue: &mut Queue| queue.look_in_turn(Queue::take);
         let taken = self.0.channel.queue.sleep(deadline, look).transpose().map_err(refused)?;
         Ok(self.0.next_of(taken))
     }
 
-    /// As [`Turn::next`], and takes up to `max` events that are there, appending them to `events`.
-    /// The result is about the first of them.
+    /// Waits as [`Turn::next`] for the first event, then appends up to `max` available events to
+    /// `events`. The result describes the first.
     pub(crate) fn batch(
         &self,
         deadline: Option<Instant>,
@@ -268,7 +268,7 @@ impl Turn<'_> {
 }
 
 impl Turn<'_> {
-    /// Ends a look although there may be more: the descriptor says so once more.
+    /// Ends the turn while there may be more events, and signals the descriptor again.
     pub(crate) fn leave_unfinished(self) {
         let core = self.0;
         drop(self);
@@ -289,7 +289,8 @@ fn refused(refused: Refused) -> Error {
     }
 }
 
-/// What the kernel would say to arguments that do not even fit into a frame.
+/// Returns the failure that the kernel reports for arguments of this size, which do not fit into a
+/// frame.
 fn too_long(mut path: Vec<u8>) -> Failure {
     path.truncate(TEXT);
     Failure {

@@ -1,7 +1,8 @@
-//! One command's queue between an agent that sends anything and a reader that does anything.
+//! One command's queue between an arbitrary agent and an arbitrary reader.
 //!
-//! Held to: the grammar of events (B1), no byte lost, doubled or moved (B5), never more held than
-//! was granted (B6), and a window that is whole again when everything was given back.
+//! Checks: the grammar of events (B1), that no byte is lost, duplicated or reordered (B5), that no
+//! more is buffered than was granted (B6), and that the window is whole again after all credit is
+//! returned.
 
 use super::queue::{Consequence, Event, Queue, Refused};
 use crate::event::ExecLost;
@@ -13,7 +14,7 @@ use msb_wire::{
 };
 use std::collections::VecDeque;
 
-/// Reads the bytes of a fuzzer as a script: each step is a byte and what belongs to it.
+/// Interprets the fuzzer's bytes as a script: each step is an opcode byte and its operands.
 pub(crate) fn run(data: &[u8]) {
     let mut bytes = data.iter().copied();
     let window =
@@ -59,19 +60,19 @@ fn failure() -> Failure {
 struct Play {
     queue: Queue,
     window: u64,
-    /// What the agent may have sent, and what it sent.
+    /// The bytes that the agent may have sent, and that it sent.
     granted: u64,
     sent: u64,
-    /// What the reader holds and has not given back.
+    /// The credit that the reader holds.
     held: Vec<u64>,
-    /// Per output: the bytes that were accepted and not read yet, and the next byte's value.
+    /// Per stream: the bytes that were accepted and not yet read, and the value of the next byte.
     expected: [VecDeque<u8>; 2],
     started: bool,
     endings: u32,
     last: bool,
     over: bool,
     closed: bool,
-    /// The agent broke a rule: its connection is lost.
+    /// The agent violated the protocol: its connection is lost.
     broken: bool,
     counter: u8,
 }
@@ -101,7 +102,7 @@ impl Play {
         }
         match self.queue.on_message(message) {
             Ok(Consequence { last, grant }) => {
-                // What comes too late to matter says nothing about the end.
+                // A message after the last one has no effect.
                 assert!(last || !self.last || grant.is_none());
                 self.last |= last;
                 self.note(grant);
@@ -217,7 +218,7 @@ impl Play {
         self.note(grant);
     }
 
-    /// A reader that waits, and gives up.
+    /// A reader that waits, and cancels.
     fn wait(&mut self) {
         if self.closed {
             assert_eq!(self.queue.begin_wait(), Err(Refused::Closed));
@@ -239,7 +240,8 @@ impl Play {
         self.expected = Default::default();
     }
 
-    /// Everything is read and given back: whole is the window, or told is the ending.
+    /// Reads everything and returns all credit: afterwards the window is whole, or the ending was
+    /// reported.
     fn finish(mut self) {
         if !self.closed {
             while let Some(Ok((event, cost))) = self.queue.take() {

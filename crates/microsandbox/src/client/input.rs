@@ -1,6 +1,6 @@
-//! The input of one command, as it stands.
+//! The state of one command's input.
 //!
-//! Owns: the credit for it, and whether it can still be written to.
+//! Owns: its credit, and whether it can still be written to.
 
 use crate::client::monitor::Ready;
 use crate::error::{Error, ErrorKind, Origin};
@@ -8,7 +8,7 @@ use crate::event::ExecLost;
 use msb_wire::SendCredit;
 use msb_wire::limits::STDIN_WINDOW;
 
-/// The host's view of a command's input. The owner locks it.
+/// The host's view of a command's input, locked by its owner.
 #[derive(Debug)]
 pub(super) struct Input {
     end: WritingEnd,
@@ -16,21 +16,21 @@ pub(super) struct Input {
     credit: SendCredit,
 }
 
-/// What became of the writing end. Independent of whether anybody still reads: a command that has
-/// exited already still has a sink to take.
+/// The state of the writing end. Independent of the reader: the sink of a command that has exited
+/// can still be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WritingEnd {
     Untaken,
     Taken,
-    /// There never was one, or it was closed.
+    /// There is no input, or it was closed.
     Closed,
 }
 
-/// Whether what is written arrives.
+/// Whether written bytes can arrive.
 #[derive(Debug)]
 enum Reach {
     Open,
-    /// The command no longer reads, or is gone.
+    /// The command no longer reads, or has ended.
     Broken,
     /// The connection is lost.
     Lost(ExecLost),
@@ -50,17 +50,17 @@ impl Input {
         Input { end, reach: Reach::Open, credit: SendCredit::new(STDIN_WINDOW) }
     }
 
-    /// There is an input after all: that of a session that was joined.
+    /// Opens the input of a session that was joined.
     pub(super) fn open(&mut self) {
         self.end = WritingEnd::Untaken;
     }
 
-    /// Takes credit in; an error when it is more than there can be.
+    /// Adds credit; fails if it exceeds the window.
     pub(super) fn grant(&mut self, limit: u64) -> Result<(), String> {
         self.credit.grant(limit).map_err(|error| error.to_string())
     }
 
-    /// The command no longer reads.
+    /// Marks the input as no longer read.
     pub(super) fn on_broken(&mut self) {
         if let Reach::Open = self.reach {
             self.reach = Reach::Broken;
@@ -81,14 +81,14 @@ impl Input {
         there
     }
 
-    /// Closes the writing end. `None` when that was done before, else whether the command is to be
-    /// told.
+    /// Closes the writing end. Returns `None` if it was closed before, else whether to notify the
+    /// command.
     pub(super) fn close(&mut self) -> Option<bool> {
         let was_open = std::mem::replace(&mut self.end, WritingEnd::Closed) == WritingEnd::Taken;
         was_open.then_some(matches!(self.reach, Reach::Open))
     }
 
-    /// Returns an error unless what is written now arrives.
+    /// Returns an error if written bytes can no longer arrive.
     pub(super) fn check(&self) -> Result<(), Error> {
         match &self.reach {
             _ if self.end != WritingEnd::Taken => Err(closed()),
@@ -98,7 +98,7 @@ impl Input {
         }
     }
 
-    /// Spends credit for up to `len` bytes, and returns for how many there was some.
+    /// Spends credit for up to `len` bytes, and returns for how many there was enough.
     pub(super) fn spend(&mut self, len: usize) -> usize {
         let step = self.credit.room().min(len);
         if step > 0 && self.credit.spend(step) { step } else { 0 }

@@ -1,10 +1,10 @@
-//! The connection as its two tasks and everybody's frames share it.
+//! The state of a connection that its two tasks and all callers share.
 //!
-//! Owns: the stream, what waits to be written, and which channel belongs to whom. Invariant: a
-//! frame goes out in lock order: written by the lock's holder if the socket has room, else by the
-//! I/O thread; and every open channel learns of the end exactly once.
+//! Owns: the stream, the outbox, and the route of each channel. Invariant: frames are sent in lock
+//! order: by the holder of the lock if the socket has room, else by the I/O thread; and every open
+//! channel is notified of the end exactly once.
 //!
-//! Locks are taken in this order: input of a channel, `out`, `table`.
+//! Lock order: input of a channel, `out`, `table`.
 
 use super::SIGKILL;
 use crate::client::completion::{Promise, completion};
@@ -31,16 +31,17 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// Room in the receive buffer when a new one is begun.
+/// Capacity of a new receive buffer, in bytes.
 const READ_BUFFER: usize = 256 * 1024;
-/// Requests are refused while this much waits to be written: the agent has stopped reading.
+/// Requests are refused while this many bytes are queued for sending: the agent has stopped
+/// reading.
 const OUT_MAX: usize = 8 * MAX_CONTROL;
-/// Reads after which the writer and the timer have a turn, of an agent that never pauses (a count).
+/// Reads after which the reader yields to the writer and the timer, for an agent that never pauses.
 const TURN: u32 = 32;
-/// How long what was written last may take to leave after everybody has let go.
+/// How long the last frames may take to be sent after the connection was dropped.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// What the connection and the holders of a command share.
+/// State shared by the connection and the handle and sink of a command.
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) id: u32,
@@ -50,12 +51,12 @@ pub(super) struct Channel {
     pub(super) input: Monitor<Input>,
     /// How long the command may take.
     pub(super) times: Times,
-    /// The handle, and the sink while it can still be written to.
+    /// The handle, and the sink while it can be written to.
     holders: AtomicUsize,
 }
 
 impl Channel {
-    /// A channel that its handle holds.
+    /// Creates a channel with one holder, its handle.
     pub(super) fn new(
         id: u32,
         session: SessionId,
@@ -68,10 +69,10 @@ impl Channel {
         Channel { id, session, link, queue, input, times, holders: AtomicUsize::new(1) }
     }
 
-    /// Takes a message of the agent in. `Ok(true)` when it was the last; the error says which rule
-    /// it breaks.
+    /// Handles a message of the agent. Returns whether it was the last; the error names the
+    /// violated rule.
     pub(super) fn on_message(&self, message: Message) -> Result<bool, String> {
-        // The input first: a reader that sees the event finds the input broken.
+        // The input first: a reader that sees the event must find the input broken.
         match message {
             Message::Credit(limit) => self.input.with(|input| input.grant(limit))?,
             Message::Attached(Attached { stdin_open: true, .. }) => self.input.with(Input::open),
@@ -87,7 +88,7 @@ impl Channel {
         Ok(consequence.last)
     }
 
-    /// The connection is lost.
+    /// Reports that the connection is lost.
     pub(super) fn on_lost(&self, lost: &ExecLost) {
         self.input.with(|input| input.on_lost(lost));
         self.queue.with(|queue| queue.on_lost(lost));
@@ -97,8 +98,7 @@ impl Channel {
         self.holders.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One holder less. When the last is gone, the agent need not tell any more, unless
-    /// there is nothing more to tell anyway.
+    /// Drops one holder. The last one closes the channel, unless the stream has ended already.
     pub(super) fn let_go(&self) {
         let last = self.holders.fetch_sub(1, Ordering::AcqRel) == 1;
         if last && !self.queue.with(|queue| queue.is_over()) {
@@ -113,8 +113,8 @@ impl Channel {
     }
 }
 
-/// The credit of one event. Dropping it gives it back: from any thread, in any order, also after
-/// everything else was closed.
+/// The credit of one event. Dropping it returns the credit, from any thread, in any order, and also
+/// after the exec was closed.
 #[derive(Debug)]
 pub struct Credit(Option<(Arc<Channel>, u64)>);
 
@@ -140,22 +140,22 @@ pub(super) struct Link {
     limits: Limits,
     out: Mutex<Out>,
     table: Mutex<Table>,
-    /// The socket was full; the writing task has work.
+    /// The socket is full: the writing task continues.
     full: Notify,
     /// The writing task has emptied the outbox.
     drained: Notify,
-    /// Nobody holds the connection any more.
+    /// The connection was dropped.
     abandoned: Notify,
-    /// A deadline comes before the one that the timer sleeps for.
+    /// A deadline precedes the one that the timer waits for.
     sooner: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Out {
     outbox: Outbox,
-    /// The socket is full, and the writing task goes on when it is not.
+    /// The socket is full; the writing task flushes once it is writable.
     stuck: bool,
-    /// What the socket said to somebody who cannot end the connection.
+    /// An error of the socket that a caller could not report as the end of the connection.
     error: Option<io::Error>,
 }
 
@@ -167,22 +167,22 @@ struct Table {
     lost: Option<ExecLost>,
 }
 
-/// What is learned by joining a session.
+/// The answer to a join.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Joined {
-    /// Where the output that follows begins.
+    /// The position at which the output begins.
     pub(crate) from: u64,
-    /// How many bytes before that were wanted and are no longer kept.
+    /// How many bytes before it were requested and are no longer buffered.
     pub(crate) missed: u64,
-    /// Whether it has a terminal.
+    /// Whether the session has a terminal.
     pub(crate) tty: bool,
 }
 
-/// Whom a channel belongs to.
+/// The owner of a channel.
 #[derive(Debug)]
 pub(super) enum Route {
     Exec(Arc<Channel>),
-    /// As `Exec`, while it is not known yet whether there is such a session.
+    /// As `Exec`, until the agent confirms that the session exists.
     Join(Arc<Channel>, Promise<Joined>),
     /// With the session that is to end once the agent agrees.
     Verdict(Promise<()>, Option<SessionId>),
@@ -205,12 +205,12 @@ impl Link {
         }
     }
 
-    /// Why the connection is no more, if it is no more.
+    /// Returns why the connection was lost, if it was.
     pub(super) fn lost(&self) -> Option<ExecLost> {
         lock(&self.table).lost.clone()
     }
 
-    /// Queues frames and writes them at once if nothing was waiting before them.
+    /// Queues frames, and sends them at once if the outbox was empty.
     pub(super) fn submit<R>(&self, push: impl FnOnce(&mut Outbox) -> R) -> Result<R, Error> {
         runtime::check_pid(self.pid)?;
         let mut out = lock(&self.out);
@@ -230,14 +230,14 @@ impl Link {
         }
     }
 
-    /// Tells the agent how much it may send on a channel.
+    /// Sets how much the agent may send on a channel.
     pub(super) fn grant(&self, channel: u32, limit: u64) {
-        // Fails only when the connection is gone.
+        // Fails only when the connection is lost.
         let _ = self.send(channel, Message::Credit(limit));
     }
 
-    /// Opens a channel with its first message. `Ok(None)` when the message is too long to be sent;
-    /// there is no channel then.
+    /// Opens a channel with its first message. Returns `Ok(None)`, and opens none, if the message
+    /// exceeds a frame.
     pub(super) fn open<R>(
         &self,
         message: Message,
@@ -246,7 +246,7 @@ impl Link {
         runtime::check_pid(self.pid)?;
         let mut out = lock(&self.out);
         let (channel, result) = self.reserve(&out, route)?;
-        // The number is used up before the frame is written: the answer may be here at once.
+        // The number is used up before the frame is written: the answer may arrive at once.
         if out.outbox.push(&Frame { channel, message }) {
             self.flush(&mut out);
             return Ok(Some(result));
@@ -287,7 +287,7 @@ impl Link {
         Ok((channel, result))
     }
 
-    /// What the agent is to do first about a request, and how long it may take.
+    /// Returns what the agent has to do first about a request, and the limit for it.
     fn first_wait(&self, route: &Route) -> (Wait, Duration) {
         match route {
             Route::Exec(channel) => {
@@ -301,11 +301,11 @@ impl Link {
         }
     }
 
-    /// Closes a channel, unless it has ended already.
+    /// Closes a channel unless it has ended.
     pub(super) fn close(&self, channel: u32) {
         let route = lock(&self.table).remove(channel);
         if route.is_some() {
-            // Fails only when the connection is gone.
+            // Fails only when the connection is lost.
             let _ = self.send(channel, Message::Close);
         }
     }
@@ -319,16 +319,16 @@ impl Link {
             Ok(false) => out.stuck = true,
             Err(error) => out.error = Some(error),
         }
-        // The readiness of the socket is kept on the I/O thread: only there can it be waited for.
+        // Only the I/O thread can wait until the socket is writable.
         self.full.notify_one();
     }
 
-    /// Lets the tasks end when all is written.
+    /// Ends the tasks once the outbox is empty.
     pub(super) fn abandon(&self) {
         self.abandoned.notify_one();
     }
 
-    /// Ends when everybody has let go and what they wrote is written, or cannot be.
+    /// Waits until the connection was dropped and its last frames were sent, or cannot be.
     async fn abandonment(&self) {
         self.abandoned.notified().await;
         let written = async {
@@ -341,7 +341,7 @@ impl Link {
         }
     }
 
-    /// Writes what others could not, whenever the socket has room again.
+    /// Flushes the outbox whenever the socket is writable again.
     async fn write(&self) -> Result<Infallible, ExecLost> {
         loop {
             self.full.notified().await;
@@ -354,7 +354,7 @@ impl Link {
         }
     }
 
-    /// Tries once more; true when all is written.
+    /// Flushes again; returns whether the outbox is empty.
     fn unstick(&self) -> Result<bool, ExecLost> {
         let mut out = lock(&self.out);
         out.stuck = false;
@@ -419,12 +419,12 @@ impl Link {
         let mut table = lock(&self.table);
         let channel = match table.routes.get(&number) {
             Some(Route::Exec(channel)) => Arc::clone(channel),
-            // Closed or refused by us: late frames are ignored.
+            // Closed or refused by this side: late frames are ignored.
             None if number < table.next => return Ok(()),
             None => return Err("a frame on a channel that was never opened".to_owned()),
             Some(Route::Verdict(..) | Route::Sessions(_) | Route::Join(..)) => {
                 let route = table.remove(number);
-                // In one step, so that a concurrent close finds the channel.
+                // Under one lock, so that a concurrent close finds the channel.
                 if let (Some(Route::Join(channel, _)), Message::Attached(_)) = (&route, &message) {
                     table.routes.insert(number, Route::Exec(Arc::clone(channel)));
                 }
@@ -474,7 +474,7 @@ impl Link {
         }
     }
 
-    /// Ends what the agent does not get on with.
+    /// Kills or abandons sessions whose deadline expires.
     async fn watch(&self) -> Infallible {
         loop {
             let next = lock(&self.table).deadlines.arm();
@@ -520,14 +520,14 @@ impl Link {
             let route = table.remove(number);
             drop(table);
             if deadline.wait == Wait::Start {
-                // It may still start, and nobody would know of it.
+                // The command may still start, with no handle left.
                 self.kill(&channel);
             }
             self.give_up(number, route, &deadline);
         }
     }
 
-    /// Requests SIGKILL for everything that a command started, and ignores the answer.
+    /// Requests SIGKILL for all processes of a command, and ignores the answer.
     fn kill(&self, channel: &Channel) {
         let request =
             SignalRequest { session: channel.session, signal: SIGKILL, scope: Scope::Everything };
@@ -540,15 +540,15 @@ impl Link {
     fn give_up(&self, number: u32, route: Option<Route>, deadline: &Deadline) {
         let Some(route) = route else { return };
         tracing::warn!(channel = number, wait = ?deadline.wait, "the agent did not answer");
-        // Later frames are ignored. Fails only when the connection is gone.
+        // Later frames are ignored. Fails only when the connection is lost.
         let _ = self.send(number, Message::Close);
         route.lose(&ExecLost::unanswered(deadline.limit));
     }
 
-    /// Runs the connection to its end, and tells everybody.
+    /// Runs the connection to its end, then notifies every channel.
     pub(super) async fn run(&self, decoder: Decoder, buffer: BytesMut) {
         let lost = tokio::select! {
-            // The reader first: what has come is taken in before a deadline is looked at.
+            // The reader first: received frames are handled before a deadline is checked.
             biased;
             lost = self.read(decoder, buffer) => lost,
             Err(lost) = self.write() => lost,
@@ -558,7 +558,7 @@ impl Link {
         tracing::debug!(reason = %lost.message, "connection ended");
         if !lost.sandbox_gone {
             let message = Message::Error(lost.message.clone());
-            // The connection is over in any case; this only tells the other side why.
+            // The connection ends in any case; this only reports the reason to the agent.
             let _ = self.send(0, message);
         }
         let routes = {
@@ -574,7 +574,7 @@ impl Link {
 }
 
 impl Table {
-    /// Forgets a channel.
+    /// Removes a channel.
     fn remove(&mut self, channel: u32) -> Option<Route> {
         self.deadlines.clear(channel);
         self.routes.remove(&channel)
@@ -595,7 +595,7 @@ impl Table {
 }
 
 impl Route {
-    /// Tells whom it belongs to that nothing more comes.
+    /// Notifies the owner that the connection is lost.
     fn lose(self, lost: &ExecLost) {
         match self {
             Route::Exec(channel) => channel.on_lost(lost),
@@ -606,12 +606,11 @@ impl Route {
     }
 }
 
-/// Waits for bytes and appends them; `Ok(0)` is the end.
+/// Waits for bytes and appends them; `Ok(0)` is end of file.
 pub(super) async fn receive(stream: &Stream, buffer: &mut BytesMut) -> io::Result<usize> {
     loop {
         stream.readable().await?;
-        // Not before the room is short: a fresh buffer for every read would pin much memory for
-        // few bytes.
+        // A fresh buffer for every read would pin much memory for few bytes.
         if buffer.capacity() - buffer.len() < MAX_DATA {
             buffer.reserve(READ_BUFFER);
         }
@@ -631,7 +630,7 @@ pub(super) fn violation(error: &WireError) -> ExecLost {
     ExecLost::broken(format!("the agent broke the protocol: {error}"))
 }
 
-/// Hands the answer to a request over.
+/// Completes a request with its answer.
 fn answer(route: Route, message: Message) -> Result<(), String> {
     match (route, message) {
         (Route::Exec(channel), message) => return channel.on_message(message).map(drop),
@@ -640,7 +639,7 @@ fn answer(route: Route, message: Message) -> Result<(), String> {
             channel.on_message(Message::Attached(attached))?;
             promise.complete(Ok(Joined { from, missed, tty }));
         }
-        // It was to be joined before it ran, and it never did.
+        // The command was joined before it started, and failed to start.
         (Route::Join(channel, promise), Message::Failed(failure)) => {
             channel.on_message(Message::Failed(failure))?;
             promise.complete(Ok(Joined::default()));

@@ -1,11 +1,11 @@
 //! The host's side of a connection to a sandbox.
 //!
-//! Owns: the connection and its two tasks on the I/O thread, the queue of events and the input of
-//! every command, and what callers wait on. Does not own: sandboxes and their state on disk, nor
-//! what the calls look like in a language.
+//! Owns: the connection and its two tasks on the I/O thread, and the queue of events and the input
+//! of every command. Does not own: sandboxes and their state on disk, nor the API of a language.
 //!
-//! Everything here can be used in three ways: by looking, by sleeping on a condition variable, and
-//! by a waker or a descriptor; none needs an executor on the caller's side. Invariant: of every
+//! Every wait has three forms: polling, blocking on a condition variable, and a waker or
+//! descriptor; none needs an executor. Invariant: the holder of each channel sees exactly one
+//! ending, whatever the other side sends.
 //! channel that was opened, its holder sees exactly one ending, whatever the other side sends.
 
 mod completion;

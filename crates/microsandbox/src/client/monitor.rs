@@ -1,7 +1,7 @@
-//! A value behind a lock, and three ways of waiting for it.
+//! A value behind a lock, with three ways to wait for it.
 //!
-//! Owns: who waits, and the descriptor that polls readable while the value is ready. Invariant:
-//! the descriptor's level is set under the lock, by the same step that changed the value.
+//! Owns: the waiters, and the descriptor that polls readable while the value is ready. Invariant:
+//! the descriptor's level is set under the lock, in the step that changes the value.
 
 use once_cell::sync::OnceCell;
 use rustix::event::{EventfdFlags, eventfd};
@@ -13,14 +13,14 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-/// Locks a mutex whose content is always valid, even after a panic of another holder.
+/// Locks a mutex whose content stays valid if another holder panics.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// When it makes sense to look at a value again.
+/// A value that can be ready.
 pub trait Ready {
-    /// Whether a call on it would not have to wait.
+    /// Returns whether a call on the value would return without waiting.
     fn is_ready(&self) -> bool;
 }
 
@@ -42,7 +42,7 @@ struct Inner<T> {
 }
 
 impl<T: Ready> Monitor<T> {
-    /// Takes the value.
+    /// Creates a monitor of the value.
     pub fn new(value: T) -> Self {
         let inner = Inner { value, wakers: Vec::new(), tickets: 0, sleepers: 0, raised: false };
         Monitor { inner: Mutex::new(inner), changed: Condvar::new(), level: OnceCell::new() }
@@ -58,7 +58,8 @@ impl<T: Ready> Monitor<T> {
         result
     }
 
-    /// Sleeps until `f` has a result; `None` when the time is over. Without a deadline for ever.
+    /// Blocks until `f` returns a result; `None` if the deadline passes first. Without a deadline
+    /// it waits indefinitely.
     pub fn sleep<R>(
         &self,
         deadline: Option<Instant>,
@@ -88,12 +89,12 @@ impl<T: Ready> Monitor<T> {
         }
     }
 
-    /// Waits until `f` has a result. Dropping the future changes nothing.
+    /// Waits until `f` returns a result. Dropping the future has no effect.
     pub fn until<R, F: FnMut(&mut T) -> Option<R>>(&self, f: F) -> Until<'_, T, F> {
         Until { monitor: self, ticket: None, f }
     }
 
-    /// One look on behalf of a task, which is woken when a further one makes sense.
+    /// Polls once for a task, which is woken when the value is ready.
     pub fn poll<R>(
         &self,
         cx: &mut Context<'_>,
@@ -121,14 +122,14 @@ impl<T: Ready> Monitor<T> {
         result.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// No longer wakes the task that holds `ticket`.
+    /// Removes the waker that `ticket` names.
     pub fn forget(&self, ticket: Option<u64>) {
         if let Some(held) = ticket {
             lock(&self.inner).wakers.retain(|(number, _)| *number != held);
         }
     }
 
-    /// A descriptor that polls readable while the value is ready; made on first use.
+    /// Returns a descriptor that polls readable while the value is ready; created on first use.
     pub fn fd(&self) -> io::Result<BorrowedFd<'_>> {
         let mut inner = lock(&self.inner);
         let fresh = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
@@ -137,17 +138,17 @@ impl<T: Ready> Monitor<T> {
         Ok(fd.as_fd())
     }
 
-    /// Raises the descriptor's readiness again for edge-triggered pollers (`EPOLLET`, as in Go): for
-    /// a call that ends although there is more.
+    /// Signals the descriptor again for edge-triggered pollers (`EPOLLET`, as in Go), when a call
+    /// returns before the value stops being ready.
     pub fn remind(&self) {
         let inner = lock(&self.inner);
         if let Some(fd) = self.level.get().filter(|_| inner.raised) {
-            // One reading takes back any number of these; so many that it would fail never come.
+            // One read resets any number of these; they never overflow the counter.
             let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
         }
     }
 
-    /// Sets the descriptor's level and takes out who is to be woken.
+    /// Sets the descriptor's level, and removes and returns the wakers to be woken.
     fn settle(&self, inner: &mut Inner<T>) -> Vec<(u64, Waker)> {
         self.set_level(inner);
         if !inner.value.is_ready() {
@@ -162,7 +163,7 @@ impl<T: Ready> Monitor<T> {
     fn set_level(&self, inner: &mut Inner<T>) {
         let Some(fd) = self.level.get() else { return };
         let ready = inner.value.is_ready();
-        // Neither can fail on a non-blocking eventfd that counts to 1 and back.
+        // A non-blocking eventfd whose counter is 0 or 1 never fails.
         let changed = match (inner.raised, ready) {
             (false, true) => rustix::io::write(fd, &1u64.to_ne_bytes()).is_ok(),
             (true, false) => rustix::io::read(fd, &mut [0; 8]).is_ok(),
@@ -182,7 +183,7 @@ pub struct Until<'a, T: Ready, F> {
     f: F,
 }
 
-// Nothing in it is ever pinned.
+// Nothing in it is pinned.
 impl<T: Ready, F> Unpin for Until<'_, T, F> {}
 
 impl<R, T: Ready, F: FnMut(&mut T) -> Option<R>> Future for Until<'_, T, F> {
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleeper_a_task_and_the_descriptor_all_learn_of_a_change() {
+    fn change_wakes_sleeper_task_and_descriptor() {
         let monitor = Arc::new(Monitor::new(Count(0)));
         assert!(!is_readable(monitor.fd().unwrap()));
         let sleeper = Arc::clone(&monitor);
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_that_is_made_late_shows_what_was_there_before() {
+    fn late_descriptor_shows_earlier_readiness() {
         let monitor = Monitor::new(Count(1));
         assert!(is_readable(monitor.fd().unwrap()));
     }
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleep_ends_at_its_deadline_and_a_look_does_not_wait() {
+    fn sleep_ends_at_its_deadline_and_a_poll_never_waits() {
         let monitor = Monitor::new(Count(0));
         assert_eq!(monitor.sleep(Some(Instant::now()), take), None);
         let deadline = Instant::now() + Duration::from_millis(10);
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_future_that_was_given_up_leaves_nothing_behind() {
+    fn dropped_future_removes_its_waker() {
         let monitor = Monitor::new(Count(0));
         for _ in 0..100 {
             let mut wait = monitor.until(take);

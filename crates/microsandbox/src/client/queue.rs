@@ -1,8 +1,8 @@
 //! The events of one command, between the connection and the reader.
 //!
-//! Owns: their order, their end, and the credit for the memory that they hold. Invariant: an event
-//! is in the queue until the very step that hands it to the reader, and what is in the queue never
-//! costs more than was granted.
+//! Owns: their order, their end, and the credit for the memory that they use. Invariant: an event
+//! stays in the queue until the step that returns it to the reader, and the queue never costs more
+//! than was granted.
 
 use crate::client::monitor::Ready;
 use crate::event::ExecLost;
@@ -14,7 +14,7 @@ use msb_wire::{
 };
 use std::collections::VecDeque;
 
-/// One event, as the agent told it.
+/// One event, as the agent sent it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Event {
     Started { pid: u32 },
@@ -25,36 +25,36 @@ pub(crate) enum Event {
     Lost(ExecLost),
 }
 
-/// What a look for several events finds.
+/// The result of reading several events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Batch {
-    /// At least one.
+    /// At least one event.
     Events,
-    /// None yet.
+    /// No event yet.
     Nothing,
-    /// None more, ever.
+    /// No further events.
     End(StreamEnd),
 }
 
-/// How a stream came to its end.
+/// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StreamEnd {
-    /// Some other process still had the output open.
+    /// Another process still had the output open.
     pub writer_left: bool,
-    /// The connection was lost after the exit: what others still wrote is missing.
+    /// The connection was lost after the exit: later output of other processes is missing.
     pub cut: bool,
 }
 
-/// What a message means beyond the queue.
+/// What a message requires beyond the queue.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Consequence {
-    /// Nothing more comes on this channel.
+    /// The last message on this channel.
     pub(super) last: bool,
     /// A limit to grant to the agent.
     pub(super) grant: Option<u64>,
 }
 
-/// The queue itself. The owner locks it.
+/// The queue itself, locked by its owner.
 #[derive(Debug)]
 pub(super) struct Queue {
     state: ExecState,
@@ -62,22 +62,22 @@ pub(super) struct Queue {
     credit: ReceiveCredit,
     end: Option<StreamEnd>,
     reader: Reader,
-    /// The command no longer reads its input, and the event of that was queued.
+    /// The command no longer reads its input, and the event was queued.
     stdin_broken: bool,
 }
 
-/// Who reads.
+/// The state of the reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reader {
-    /// The handle is there; nobody waits.
+    /// The handle is open; no call waits.
     Idle,
-    /// Somebody waits.
+    /// A call waits.
     Waiting,
     /// The handle was closed.
     Gone,
 }
 
-/// Why somebody may not read.
+/// Why a call may not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refused {
     Busy,
@@ -93,11 +93,11 @@ struct Queued {
 #[derive(Debug)]
 enum Body {
     Event(Event),
-    /// Small pieces that grow together while nobody has taken them.
+    /// Small pieces of one stream, merged until they are read.
     Growing(OutputStream, BytesMut),
 }
 
-/// What was taken out: the event and what it cost.
+/// An event that was removed, and its cost.
 pub(super) type Taken = (Event, u64);
 
 impl Ready for Queue {
@@ -107,12 +107,12 @@ impl Ready for Queue {
 }
 
 impl Queue {
-    /// For a command that is asked for.
+    /// Creates the queue of a new command.
     pub(super) fn new(window: u64) -> Self {
         Queue::beginning(ExecState::Opening, window)
     }
 
-    /// For a session that is to be followed.
+    /// Creates the queue of a session to be joined.
     pub(super) fn joining(window: u64) -> Self {
         Queue::beginning(ExecState::Joining, window)
     }
@@ -128,7 +128,7 @@ impl Queue {
         }
     }
 
-    /// Takes a message of the agent in; the error says which rule it breaks.
+    /// Handles a message of the agent; the error names the violated rule.
     pub(super) fn on_message(&mut self, message: Message) -> Result<Consequence, String> {
         let (next, action) = self.state.on(ExecInput::of(&message));
         let mut consequence = Consequence::default();
@@ -145,11 +145,11 @@ impl Queue {
             Message::Stderr(data) => {
                 consequence.grant = self.output(OutputStream::Stderr, data)?;
             }
-            // It is for the command's input, which is not kept here.
+            // Credit for the command's input, which is not kept here.
             Message::Credit(_) => {}
             Message::Started(started) => self.push(Event::Started { pid: started.pid }),
             Message::Attached(attached) => self.push(Event::Started { pid: attached.pid }),
-            // It costs no credit, so that only one bounds the queue.
+            // It costs no credit, so at most one is queued.
             Message::StdinError(_) if self.stdin_broken => {
                 return Err("a second input error".to_owned());
             }
@@ -171,7 +171,7 @@ impl Queue {
         Ok(consequence)
     }
 
-    /// The connection is lost.
+    /// Reports that the connection is lost.
     pub(super) fn on_lost(&mut self, lost: &ExecLost) {
         let (next, action) = self.state.on(ExecInput::Lost);
         self.state = next;
@@ -191,7 +191,7 @@ impl Queue {
         }
     }
 
-    /// Takes output in. `Some` is a limit to grant at once, when nobody will ever read it.
+    /// Queues output. Returns a limit to grant at once if the reader is gone.
     fn output(&mut self, stream: OutputStream, data: Bytes) -> Result<Option<u64>, String> {
         self.credit.receive(data.len()).map_err(|error| error.to_string())?;
         let cost = cost(data.len());
@@ -210,7 +210,7 @@ impl Queue {
         Ok(None)
     }
 
-    /// Takes the next event out.
+    /// Removes the next event.
     pub(super) fn take(&mut self) -> Option<Result<Taken, StreamEnd>> {
         match self.events.pop_front() {
             Some(queued) => Some(Ok(queued.taken())),
@@ -218,7 +218,7 @@ impl Queue {
         }
     }
 
-    /// Takes the next events out, up to `max`; the end only when it is all there is.
+    /// Removes up to `max` events; returns the end only if there are none.
     pub(super) fn take_many(&mut self, max: usize) -> Option<Result<Vec<Taken>, StreamEnd>> {
         if self.events.is_empty() {
             return self.end.map(Err);
@@ -227,7 +227,7 @@ impl Queue {
         Some(Ok(self.events.drain(..count).map(Queued::taken).collect()))
     }
 
-    /// A look by the one whose turn it is.
+    /// Reads for the holder of the turn.
     pub(super) fn look_in_turn<T>(
         &mut self,
         look: impl FnOnce(&mut Queue) -> Option<T>,
@@ -238,18 +238,18 @@ impl Queue {
         look(self).map(Ok)
     }
 
-    /// Gives credit back. `Some` is a limit to grant now.
+    /// Returns credit. `Some` is a limit to grant now.
     pub(super) fn release(&mut self, cost: u64) -> Option<u64> {
         self.credit.release(cost).filter(|_| self.state != ExecState::Ended)
     }
 
-    /// Returns how much has come, if the reader has not yet taken all of it: the agent may have no
-    /// room for what it has to tell.
+    /// Returns how much was received if the reader has not taken all of it: the agent may lack
+    /// credit for its answer.
     pub(super) fn behind(&self) -> Option<u64> {
         (self.credit.held() > 0).then(|| self.credit.received())
     }
 
-    /// Whether somebody may look now.
+    /// Returns whether a call may read now.
     pub(super) fn may_read(&self) -> Result<(), Refused> {
         match self.reader {
             Reader::Idle => Ok(()),
@@ -258,7 +258,7 @@ impl Queue {
         }
     }
 
-    /// Reserves the queue for one that waits.
+    /// Reserves the queue for one waiting call.
     pub(super) fn begin_wait(&mut self) -> Result<(), Refused> {
         self.may_read()?;
         self.reader = Reader::Waiting;
@@ -279,7 +279,7 @@ impl Queue {
         self.state == ExecState::Ended
     }
 
-    /// Nobody will read any more. The events go, and `Some` is a limit to grant for their room.
+    /// Closes the reader. Returns the queued events, and a limit to grant for their memory.
     pub(super) fn close(&mut self) -> (VecDeque<impl Sized + use<>>, Option<u64>) {
         self.reader = Reader::Gone;
         let events = std::mem::take(&mut self.events);
@@ -299,7 +299,7 @@ impl Queued {
 }
 
 impl Body {
-    /// Appends to the body if it is output of the same stream with room for more.
+    /// Appends to the body if it is output of the same stream with room left.
     fn append(&mut self, stream: OutputStream, data: &[u8]) -> bool {
         match self {
             Body::Growing(of, grown) if *of == stream && grown.len() + data.len() <= MAX_DATA => {
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_grows_no_longer_than_one_frame() {
+    fn merged_event_is_at_most_one_frame() {
         let mut queue = running();
         for _ in 0..100 {
             queue.on_message(Message::Stdout(Bytes::from(vec![7; 4000]))).unwrap();
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn output_that_nobody_will_read_costs_no_credit_and_no_memory() {
+    fn output_after_close_costs_no_credit_and_no_memory() {
         let mut queue = running();
         queue.on_message(out(b"before")).unwrap();
         let (events, _) = queue.close();
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_waits_keeps_others_out() {
+    fn waiting_reader_excludes_others() {
         let mut queue = running();
         queue.begin_wait().unwrap();
         assert_eq!(queue.begin_wait(), Err(Refused::Busy));

@@ -1,6 +1,6 @@
 //! Writing to the input of one command.
 //!
-//! Invariant: nothing is sent behind its end, and no byte is sent that the agent gave no credit for.
+//! Invariant: nothing is sent after end of file, and no byte is sent without credit.
 
 use crate::client::connection::Connection;
 use crate::client::input::Input;
@@ -18,13 +18,13 @@ use std::time::Instant;
 pub(crate) struct SinkCore {
     /// Whether closing it ends the input.
     ends: bool,
-    /// Keeps the connection as long as there may be something to send.
+    /// Keeps the connection open while there may be something to send.
     _connection: Arc<Connection>,
     channel: Arc<Channel>,
 }
 
 impl SinkCore {
-    /// The sink of a channel; `None` when there is no input to write to, or it was taken before.
+    /// Takes the sink of a channel; `None` if there is no input, or it was taken before.
     pub(super) fn take(connection: &Arc<Connection>, channel: &Arc<Channel>) -> Option<SinkCore> {
         let taken = channel.input.with(Input::take);
         taken.then(|| {
@@ -34,13 +34,14 @@ impl SinkCore {
         })
     }
 
-    /// One whose end is not the end of the input: the session waits for somebody else to go on.
+    /// Returns the sink changed so that closing it does not end the input, which another writer
+    /// continues.
     pub(crate) fn leaving_input_open(mut self) -> SinkCore {
         self.ends = false;
         self
     }
 
-    /// Writes what there is room for now: how many bytes were taken, or `None` for not even one.
+    /// Writes without waiting: returns how many bytes were taken, or `None` if there was no room.
     pub(crate) fn try_write(&self, data: &[u8]) -> Option<Result<usize, Error>> {
         if data.is_empty() {
             return Some(Ok(0));
@@ -48,7 +49,7 @@ impl SinkCore {
         self.channel.input.with(|input| write(input, &self.channel, data.len(), copy_of(data)))
     }
 
-    /// As [`SinkCore::try_write`], but sleeps until there is room; `None` when the time is over.
+    /// Writes as [`SinkCore::try_write`], but waits for room; `None` if the deadline passes first.
     pub(crate) fn write_until(
         &self,
         data: &[u8],
@@ -62,7 +63,7 @@ impl SinkCore {
         channel.input.sleep(deadline, step)
     }
 
-    /// Writes all of it. What was written when the future is dropped stays written.
+    /// Writes all of it. Bytes written before the future is dropped stay written.
     pub(crate) async fn write_all(&self, mut data: &[u8]) -> Result<(), Error> {
         let channel = &self.channel;
         while !data.is_empty() {
@@ -73,8 +74,8 @@ impl SinkCore {
         Ok(())
     }
 
-    /// Writes all of it without copying, then closes. That the command stops reading is its own
-    /// affair and tells itself as an event.
+    /// Writes all of it without copying, then closes. If the command stops reading, that is an
+    /// event and not an error here.
     pub(super) async fn feed(self, mut data: Bytes) {
         let channel = &self.channel;
         while !data.is_empty() {
@@ -86,20 +87,20 @@ impl SinkCore {
         }
     }
 
-    /// Polls readable when a write would not have to wait.
+    /// Returns a descriptor that polls readable while a write would not wait.
     pub(crate) fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
         let fd = self.channel.input.fd();
         fd.map_err(|error| Error::io("cannot make an event descriptor", error))
     }
 
-    /// Closes the sink, and so ends the input. A waiting write returns an error. Idempotent.
+    /// Closes the sink, which ends the input. A waiting write returns an error. Idempotent.
     pub(crate) fn close(&self) {
         let channel = &self.channel;
-        // The end is sent under the lock, behind all data.
+        // End of file is sent under the lock, after all data.
         let closed = channel.input.with(|input| {
             let listens = input.close()?;
             if listens && self.ends {
-                // Fails only when the connection is gone, and then there is nothing to end.
+                // Fails only when the connection is lost, which ends the input, too.
                 let _ = channel.link.send(channel.id, Message::StdinEof);
             }
             Some(())
@@ -120,8 +121,8 @@ fn copy_of(data: &[u8]) -> impl Fn(Range<usize>) -> Bytes + '_ {
     |range| data.get(range).map(Bytes::copy_from_slice).unwrap_or_default()
 }
 
-/// Writes what there is credit for; `None` when there is none. `piece` gives a part of the `len`
-/// bytes.
+/// Writes as much as there is credit for; `None` if there is none. `piece` returns a range of the
+/// `len` bytes.
 fn write(
     input: &mut Input,
     channel: &Channel,

@@ -1,4 +1,4 @@
-//! A scripted agent, and the few pieces of an executor that tests need.
+//! A scripted agent, and a minimal executor for tests.
 
 use crate::client::connection::Connection;
 use crate::client::deadlines::Limits;
@@ -22,7 +22,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what has to come, so that one that waits in vain fails by itself.
+/// How long a test waits for an expected event before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Unpark(Thread);
@@ -33,7 +33,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Runs a future to its end on this thread, without any runtime.
+/// Runs a future to completion on this thread, without a runtime.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let begun = Instant::now();
     let mut future = pin!(future);
@@ -43,37 +43,37 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
             Poll::Ready(output) => return output,
             Poll::Pending => {
                 thread::park_timeout(PATIENCE.saturating_sub(begun.elapsed()));
-                // Before another look, which might find what nobody woke this thread for.
+                // Before the next poll, which might succeed without a wake-up.
                 assert!(begun.elapsed() < PATIENCE, "nothing came for {PATIENCE:?}");
             }
         }
     }
 }
 
-/// One look at a future by a task that will not be there when it is woken.
+/// Polls a future once, with a waker that does nothing.
 pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Whether a descriptor polls readable now.
+/// Returns whether a descriptor polls readable now.
 pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&now)).unwrap() == 1
 }
 
-/// The agent's end of a connection, played by the test.
+/// The agent's end of a connection, controlled by the test.
 pub(crate) struct Agent {
     socket: UnixStream,
     decoder: Decoder,
     buffer: BytesMut,
 }
 
-/// The limits for an agent of a usual sandbox.
+/// The limits for the agent of a default sandbox.
 pub(crate) fn limits() -> Limits {
     Limits::new(Duration::from_secs(30))
 }
 
-/// A connection, and the agent at its other end.
+/// Creates a connection, and the agent at its other end.
 pub(crate) fn connect() -> (Arc<Connection>, Agent) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let pending = Connection::establish(ours, limits()).unwrap();
@@ -82,7 +82,7 @@ pub(crate) fn connect() -> (Arc<Connection>, Agent) {
     (block_on(pending).unwrap(), agent)
 }
 
-/// A request that runs something.
+/// Returns a request that runs a command.
 pub(crate) fn request(stdin: StdinSource) -> ExecRequest {
     let exec = Exec {
         session: SessionId::from_bytes([7; 16]),
@@ -102,7 +102,7 @@ pub(crate) fn request(stdin: StdinSource) -> ExecRequest {
     ExecRequest { exec, stdin }
 }
 
-/// A connection with one command that has been asked for, and its channel.
+/// Creates a connection with one requested command, and returns its channel.
 pub(crate) fn opened(stdin: StdinSource) -> (Arc<Connection>, Agent, ExecCore, u32) {
     let (connection, mut agent) = connect();
     let core = ExecCore::start(&connection, request(stdin)).unwrap();
@@ -111,7 +111,7 @@ pub(crate) fn opened(stdin: StdinSource) -> (Arc<Connection>, Agent, ExecCore, u
     (connection, agent, core, frame.channel)
 }
 
-/// The next event, waited for.
+/// Waits for the next event.
 pub(crate) fn next(core: &ExecCore) -> Option<Event> {
     let begun = Instant::now();
     let next = core.turn().unwrap().next(Some(begun + PATIENCE)).unwrap();
@@ -122,7 +122,7 @@ pub(crate) fn next(core: &ExecCore) -> Option<Event> {
     }
 }
 
-/// All events that are still to come.
+/// Returns all remaining events.
 pub(crate) fn rest(core: &ExecCore) -> Vec<Event> {
     std::iter::from_fn(|| next(core)).collect()
 }
@@ -146,20 +146,20 @@ impl Agent {
         assert!(self.try_send(channel, message), "the host has gone");
     }
 
-    /// Sends a message; false when the host has gone.
+    /// Sends a message; false if the host has closed the connection.
     pub(crate) fn try_send(&mut self, channel: u32, message: Message) -> bool {
         let mut out = BytesMut::new();
         assert!(encode(&Frame { channel, message }, &mut out));
         self.socket.write_all(&out).is_ok()
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
-        // The host may have had enough of it.
+        // The host may have closed the connection.
         let _ = self.socket.write_all(bytes);
     }
 
-    /// Sends the beginning of a data frame and ends the connection.
+    /// Sends the beginning of a data frame, then closes the connection.
     pub(crate) fn break_off(mut self, channel: u32) {
         self.send_raw(&data_header(Kind::Stdout, channel, 100));
         self.send_raw(b"not a hundred bytes");
@@ -181,12 +181,12 @@ impl Agent {
         self.send(channel, Message::End(End::default()));
     }
 
-    /// The host's next frame.
+    /// Receives the host's next frame.
     pub(crate) fn recv(&mut self) -> Frame {
         self.try_recv().expect("the host has gone")
     }
 
-    /// The host's next frame; `None` when the host has ended the connection.
+    /// Receives the host's next frame; `None` if the host has closed the connection.
     pub(crate) fn try_recv(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.decoder.next(&mut self.buffer).unwrap() {
@@ -203,7 +203,7 @@ impl Agent {
         }
     }
 
-    /// The host's next frame that is no grant of credit.
+    /// Receives the host's next frame other than a grant of credit.
     pub(crate) fn recv_but_credit(&mut self) -> Frame {
         loop {
             let frame = self.recv();

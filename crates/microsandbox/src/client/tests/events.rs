@@ -1,4 +1,4 @@
-//! Events, their end, and what acts on a command.
+//! Events, endings, and signals.
 
 use crate::client::connection::Connection;
 use crate::client::exec::{ExecCore, StdinSource};
@@ -128,7 +128,7 @@ fn b7_the_collected_call_of_a_lost_command_fails_as_lost() {
 }
 
 #[test]
-fn b7_a_connection_lost_after_the_exit_takes_nothing_back() {
+fn b7_loss_after_the_exit_keeps_the_exit() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
     agent.started(channel);
     agent.exited(channel, 0);
@@ -214,7 +214,7 @@ fn b5_random_cancels_over_a_million_lines_leave_no_gap() {
         let (mut credit, mut pending) = (SendCredit::new(OUTPUT_WINDOW), Vec::new());
         for line in 0..LINES {
             pending.extend_from_slice(format!("{line}\n").as_bytes());
-            // Lengths that are no multiple of anything, so that lines are cut everywhere.
+            // Lengths that are coprime to the frame size, so that lines are cut everywhere.
             let size = usize::try_from(1 + line * 7919 % 20_011).unwrap();
             while pending.len() >= size || line + 1 == LINES && !pending.is_empty() {
                 let size = size.min(pending.len());
@@ -236,7 +236,7 @@ fn b5_random_cancels_over_a_million_lines_leave_no_gap() {
         let mut future = Box::pin(core.next());
         let result = match poll_once(&mut future) {
             Poll::Ready(result) => result,
-            // Given up while the event may be on its way, or waited for.
+            // Cancelled while the event may be in flight or awaited.
             Poll::Pending if random >> 63 == 0 => continue,
             Poll::Pending => block_on(future),
         };
@@ -269,7 +269,7 @@ fn b5_random_cancels_over_a_million_lines_leave_no_gap() {
 }
 
 #[test]
-fn b5_a_wait_that_runs_out_of_time_loses_nothing() {
+fn b5_timed_out_wait_loses_no_event() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
     let now = || Some(Instant::now());
     assert!(matches!(core.turn().unwrap().next(now()).unwrap(), Next::Nothing));
@@ -295,7 +295,7 @@ fn b6_credit_goes_back_when_events_are_released_and_not_before() {
         let Next::Event(received) = core.turn().unwrap().next(None).unwrap() else { panic!() };
         held.push(received.credit);
     }
-    // Nothing was granted for what is only held: the next frame is what comes of this request.
+    // Nothing was granted for events that are held: the next frame belongs to this request.
     let signal = core.signal(15, Scope::Group).unwrap();
     let frame = agent.recv();
     assert!(matches!(frame.message, Message::Signal(_)), "{frame:?}");
@@ -411,7 +411,7 @@ fn d1_dropping_a_handle_detaches_and_never_kills() {
     agent.started(channel);
     drop(handle(core));
     assert_eq!(agent.recv(), Frame { channel, message: Message::Close });
-    // What was on its way is ignored, and the connection goes on.
+    // Frames in flight are ignored, and the connection continues.
     agent.out(channel, b"late");
     agent.exited(channel, 0);
     agent.end(channel);
@@ -435,7 +435,7 @@ fn d1_dropping_a_handle_after_the_end_sends_nothing() {
 }
 
 #[test]
-fn d4_a_collected_call_that_is_given_up_kills_its_command() {
+fn d4_cancelled_exec_kills_its_command() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Null);
     agent.started(channel);
     let mut handle = handle(core).kill_on_drop();
@@ -450,7 +450,7 @@ fn d4_a_collected_call_that_is_given_up_kills_its_command() {
 }
 
 #[test]
-fn d4_a_collected_call_that_came_to_its_end_kills_nothing() {
+fn d4_completed_exec_kills_nothing() {
     let (connection, mut agent, core, channel) = opened(StdinSource::Null);
     agent.started(channel);
     agent.exited(channel, 0);
@@ -467,7 +467,7 @@ fn b10_a_cancelled_collect_keeps_its_output() {
     agent.started(channel);
     for (data, taken) in [(b"one", 3), (b"two", 6), (b"tri", 9)] {
         agent.out(channel, data);
-        // Given up again and again, also after it has taken the bytes.
+        // Cancelled repeatedly, also after it has taken bytes.
         while handle.position() < taken {
             assert!(poll_once(&mut Box::pin(handle.collect())).is_pending());
         }
@@ -561,7 +561,7 @@ fn d2_signals_are_answered_by_typed_verdicts() {
 }
 
 #[test]
-fn b8_a_terminal_is_resized_and_sizes_of_nothing_are_refused() {
+fn b8_terminal_is_resized_and_zero_sizes_are_refused() {
     let (connection, mut agent) = connect();
     let mut with_tty = request(StdinSource::Pipe);
     with_tty.exec.tty = Some(msb_wire::TtySize { rows: 24, cols: 80 });
@@ -609,8 +609,8 @@ fn a2_arguments_beyond_a_frame_fail_with_e2big() {
 }
 
 #[test]
-fn i_a_forked_child_is_told_so_and_touches_nothing() {
-    // What a child would see: another process id than the one that the connection was made in.
+fn i_forked_child_gets_an_error_and_touches_nothing() {
+    // A forked child sees another process id than the one in which the connection was made.
     assert_eq!(
         crate::runtime::check_pid(std::process::id() ^ 1).unwrap_err().kind(),
         ErrorKind::Unsupported

@@ -26,7 +26,7 @@ fn handle(core: ExecCore) -> ExecHandle {
 }
 
 #[test]
-fn c1_the_sink_is_had_once_and_only_when_there_is_a_pipe() {
+fn c1_sink_is_taken_once_and_only_with_a_pipe() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Pipe);
     agent.started(channel);
     agent.exited(channel, 0);
@@ -47,7 +47,7 @@ fn c1_sink_and_handle_outlive_each_other() {
     agent.started(channel);
     let sink = core.take_sink().unwrap();
     drop(core);
-    // Nobody reads any more, and yet the command does not have to wait.
+    // The events are not read, and yet the command does not block.
     let mut credit = SendCredit::new(OUTPUT_WINDOW);
     for _ in 0..3 * OUTPUT_WINDOW / cost(MAX_DATA) {
         while !credit.spend(MAX_DATA) {
@@ -70,7 +70,7 @@ fn c1_sink_and_handle_outlive_each_other() {
 }
 
 #[test]
-fn c1_dropping_a_handle_leaves_an_input_open_that_nobody_took() {
+fn c1_dropping_a_handle_leaves_untaken_input_open() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Pipe);
     drop(core);
     assert_eq!(agent.recv(), Frame { channel, message: Message::Close });
@@ -113,7 +113,7 @@ fn c2_writes_stop_at_the_credit_and_go_on_with_more() {
 }
 
 #[test]
-fn c2_closing_the_sink_wakes_one_that_waits_in_a_write() {
+fn c2_closing_the_sink_wakes_a_waiting_write() {
     let (_connection, _agent, core, _) = opened(StdinSource::Pipe);
     let sink = Arc::new(core.take_sink().unwrap());
     while sink.try_write(&[0; MAX_DATA]).is_some() {}
@@ -141,7 +141,7 @@ fn c3_a_closed_stdin_is_a_broken_pipe_and_one_event() {
 }
 
 #[test]
-fn c3_the_exit_of_the_command_breaks_a_write_that_waits() {
+fn c3_exit_of_the_command_breaks_a_waiting_write() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Pipe);
     let sink = core.take_sink().unwrap();
     while sink.try_write(&[0; MAX_DATA]).is_some() {}
@@ -221,7 +221,7 @@ fn a_socket_that_is_full_delays_frames_and_loses_none() {
 }
 
 #[test]
-fn c2_what_was_written_before_everybody_let_go_still_arrives() {
+fn c2_bytes_written_before_the_last_drop_still_arrive() {
     let (connection, mut agent, core, _) = opened(StdinSource::Pipe);
     let sink = core.take_sink().unwrap();
     let mut sent = 0;

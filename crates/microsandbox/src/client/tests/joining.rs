@@ -1,4 +1,4 @@
-//! Following a session that is there already.
+//! Following an existing session.
 
 use crate::client::connection::Connection;
 use crate::client::testing::{Agent, block_on, connect, poll_once, rest};
@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 const SESSION: SessionId = SessionId::from_bytes([3; 16]);
 
-/// One that asks to follow a session, and the channel on which the agent is to answer.
-fn asked(
+/// Starts to join a session, and returns the channel on which the agent has to answer.
+fn joining(
     connection: &Arc<Connection>,
     agent: &mut Agent,
     from: ReattachFrom,
@@ -35,7 +35,7 @@ fn attached(stdin_open: bool) -> Message {
 #[test]
 fn d5_a_joined_session_starts_there_and_positions_go_on() {
     let (connection, mut agent) = connect();
-    let (core, answer, channel) = asked(&connection, &mut agent, ReattachFrom::Position(10));
+    let (core, answer, channel) = joining(&connection, &mut agent, ReattachFrom::Position(10));
     agent.send(channel, attached(true));
     agent.out(channel, b"abc");
     agent.exited(channel, 5);
@@ -51,7 +51,7 @@ fn d5_a_joined_session_starts_there_and_positions_go_on() {
 #[test]
 fn d5_a_session_whose_input_is_closed_has_no_sink() {
     let (connection, mut agent) = connect();
-    let (core, answer, channel) = asked(&connection, &mut agent, ReattachFrom::Now);
+    let (core, answer, channel) = joining(&connection, &mut agent, ReattachFrom::Now);
     agent.send(channel, attached(false));
     let mut handle = ExecHandle::new(Exec::joined(core, &block_on(answer).unwrap()));
     assert!(handle.take_stdin().is_none());
@@ -60,19 +60,19 @@ fn d5_a_session_whose_input_is_closed_has_no_sink() {
 #[test]
 fn d5_an_unknown_session_is_a_typed_error_of_the_call() {
     let (connection, mut agent) = connect();
-    let (core, answer, channel) = asked(&connection, &mut agent, ReattachFrom::Start);
+    let (core, answer, channel) = joining(&connection, &mut agent, ReattachFrom::Start);
     let refusal = Some(Refusal::NoSuchSession);
     agent.send(channel, Message::Verdict(Verdict { refusal, ..Verdict::default() }));
     assert_eq!(block_on(answer).unwrap_err().kind(), ErrorKind::NoSuchSession);
     drop(core);
-    let (_core, _answer, next) = asked(&connection, &mut agent, ReattachFrom::Start);
+    let (_core, _answer, next) = joining(&connection, &mut agent, ReattachFrom::Start);
     assert_eq!(next, channel + 1, "nothing was said about a channel that was turned away");
 }
 
 #[test]
-fn d5_early_joiners_learn_that_a_session_never_started() {
+fn d5_early_joiners_see_the_failed_start() {
     let (connection, mut agent) = connect();
-    let (core, answer, channel) = asked(&connection, &mut agent, ReattachFrom::Start);
+    let (core, answer, channel) = joining(&connection, &mut agent, ReattachFrom::Start);
     agent.send(
         channel,
         Message::Failed(Failure {
@@ -90,38 +90,38 @@ fn d5_early_joiners_learn_that_a_session_never_started() {
 #[test]
 fn d5_a_loss_before_the_answer_is_an_error_of_the_call() {
     let (connection, mut agent) = connect();
-    let (_core, answer, _) = asked(&connection, &mut agent, ReattachFrom::Start);
+    let (_core, answer, _) = joining(&connection, &mut agent, ReattachFrom::Start);
     drop(agent);
     assert_eq!(block_on(answer).unwrap_err().kind(), ErrorKind::StreamLost);
 }
 
 #[test]
-fn d5_one_who_gives_up_before_the_answer_closes_the_channel() {
+fn d5_join_cancelled_before_the_answer_closes_the_channel() {
     let (connection, mut agent) = connect();
-    let (core, mut answer, channel) = asked(&connection, &mut agent, ReattachFrom::Start);
+    let (core, mut answer, channel) = joining(&connection, &mut agent, ReattachFrom::Start);
     assert!(poll_once(&mut answer).is_pending());
     drop(core);
     let frame = agent.recv();
     assert_eq!((frame.channel, frame.message), (channel, Message::Close));
-    // Late frames are ignored and break no rule.
+    // Late frames are ignored and violate no rule.
     agent.send(channel, attached(true));
     agent.out(channel, b"late");
-    let (_core, _answer, _) = asked(&connection, &mut agent, ReattachFrom::Start);
+    let (_core, _answer, _) = joining(&connection, &mut agent, ReattachFrom::Start);
 }
 
 #[test]
-fn d5_an_answer_that_is_none_ends_the_connection() {
+fn d5_unexpected_answer_ends_the_connection() {
     let (connection, mut agent) = connect();
-    let (_core, answer, channel) = asked(&connection, &mut agent, ReattachFrom::Start);
+    let (_core, answer, channel) = joining(&connection, &mut agent, ReattachFrom::Start);
     agent.started(channel);
     assert!(block_on(answer).is_err());
     assert!(matches!(agent.recv().message, Message::Error(_)));
 }
 
 #[test]
-fn h2_a_sink_that_leaves_the_input_open_sends_no_end() {
+fn h2_sink_that_leaves_input_open_sends_no_eof() {
     let (connection, mut agent) = connect();
-    let (core, answer, channel) = asked(&connection, &mut agent, ReattachFrom::Now);
+    let (core, answer, channel) = joining(&connection, &mut agent, ReattachFrom::Now);
     agent.send(channel, attached(true));
     block_on(answer).unwrap();
     let sink = core.take_sink().unwrap().leaving_input_open();

@@ -1,4 +1,4 @@
-//! An agent that is alive and does not get on, and one whose words cannot be.
+//! An agent that does not answer, and one that sends invalid messages.
 
 use crate::client::connection::{Connection, live};
 use crate::client::exec::Next;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// A connection that lives in the test's own runtime, and so in its time.
+/// Creates a connection in the test's own runtime, and so on its clock.
 async fn connect_here(limits: Limits) -> (Arc<Connection>, Agent) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut agent = Agent::new(theirs);
@@ -91,7 +91,7 @@ async fn d3_flood_beyond_the_timeout_is_lost_too() {
     assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
     let begun = Instant::now();
     loop {
-        // Never more than one at a time, so that the credit suffices.
+        // One at a time, so that the credit suffices.
         if agent.try_send(channel, Message::Stdout(Bytes::from(vec![0; 60_000]))) {
             match event(&core).await.unwrap() {
                 Event::Output(OutputStream::Stdout, _) => sleep(Duration::from_millis(10)).await,
