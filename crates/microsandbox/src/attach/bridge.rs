@@ -1,4 +1,4 @@
-//! The thread that carries bytes between the terminal and a session.
+//! The thread that copies between the terminal and a session.
 
 use crate::attach::keys::Typed;
 use crate::attach::terminal::Terminal;
@@ -17,30 +17,30 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often the size of the terminal is looked at.
+/// How often the size of the terminal is checked.
 const SIZE_INTERVAL: Duration = Duration::from_millis(100);
-/// Most bytes that are taken from the terminal before they are passed on.
+/// Maximum of typed bytes that are buffered before they are sent.
 const TYPED_MAX: usize = 4096;
-/// Most bytes that are written at once: what a pipe that polls writable takes without blocking.
+/// Maximum of bytes per write: what a pipe that polls writable accepts without blocking.
 const WRITE_MAX: usize = 4096;
-/// What stands for an exit code when the session lives on.
+/// The code of a detached session.
 const DETACHED: i32 = -1;
-/// What a shell adds to the number of a signal that killed a command.
+/// A shell adds this to the number of a signal that killed a command.
 const SIGNAL_BASE: i32 = 128;
 
-/// How an attach ended, and which session it was.
+/// The result of an attach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AttachOutcome {
     /// The session's id, for reattaching.
     pub session_id: String,
-    /// How the command ended; `None` when it was left running.
+    /// The command's exit status; `None` if it was detached and continues to run.
     pub status: Option<ExitStatus>,
 }
 
 impl AttachOutcome {
-    /// What a shell would show: the exit code, or 128 and the number of the signal that killed it;
-    /// -1 when it was left running.
+    /// Returns the code that a shell would: the exit code, or 128 plus the number of the signal
+    /// that killed the command; -1 if it was detached.
     pub fn code(&self) -> i32 {
         self.status.map_or(DETACHED, |status| match status.signal {
             Some(signal) => SIGNAL_BASE + signal,
@@ -49,21 +49,21 @@ impl AttachOutcome {
     }
 }
 
-/// What the terminal is to be tied to.
+/// The session to attach to.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) core: ExecCore,
     pub(crate) keys: DetachKeys,
-    /// The size that the session's terminal has; `None` for one that was there before, to which
-    /// some other terminal was tied.
+    /// The size of the session's terminal; `None` for an existing session, whose terminal had the
+    /// size of another one.
     pub(crate) size: Option<TtySize>,
-    /// How many bytes of the output were shown before, elsewhere. They are not shown again, and what
-    /// they changed on that terminal is changed on this one.
+    /// How many bytes of the output another terminal has displayed. They are not displayed again,
+    /// but mode changes in them are applied to this terminal.
     pub(crate) shown: u64,
 }
 
-/// Ties the terminal to a session until it ends or the keys part them. When the future is dropped
-/// they part at once.
+/// Attaches the terminal to a session until the session ends or is detached. Dropping the future
+/// detaches at once.
 pub(crate) async fn attach(claim: Claim, session: Session) -> MicrosandboxResult<AttachOutcome> {
     let session_id = session.core.session().to_string();
     let failed = |error| Error::io("cannot make an event descriptor", error);
@@ -71,12 +71,12 @@ pub(crate) async fn attach(claim: Claim, session: Session) -> MicrosandboxResult
     let (promise, pending) = completion();
     let stopped = Arc::clone(&stop);
     let thread = runtime::spawn_joinable("msb-attach", move || {
-        // The terminal is itself again, also after a panic, before the promise tells of the end.
+        // The terminal is restored before the promise completes, also after a panic.
         promise.complete(claim.raw().and_then(|terminal| {
             let Session { core, keys, size, shown } = session;
             let sink = core.take_sink().map(SinkCore::leaving_input_open);
             let typed = Typed::default();
-            let (screen, input, leaving, looked) = (None, Vec::new(), false, None);
+            let (screen, input, leaving, size_checked) = (None, Vec::new(), false, None);
             let mut bridge = Bridge {
                 core,
                 sink,
@@ -84,7 +84,7 @@ pub(crate) async fn attach(claim: Claim, session: Session) -> MicrosandboxResult
                 keys,
                 typed,
                 size,
-                looked,
+                size_checked,
                 shown,
                 screen,
                 input,
@@ -101,7 +101,7 @@ pub(crate) async fn attach(claim: Claim, session: Session) -> MicrosandboxResult
     Ok(AttachOutcome { session_id, status })
 }
 
-/// The thread at work, as the one who waits for it has it.
+/// The running thread, from the side of its waiter.
 struct Attached {
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
@@ -116,10 +116,10 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        // Cannot fail: it is written once.
+        // Cannot fail: the counter is written once.
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
-            // That it panicked was told by its promise.
+            // Its promise has reported a panic.
             let _ = thread.join();
         }
     }
@@ -127,25 +127,25 @@ impl Drop for Attached {
 
 struct Bridge {
     core: ExecCore,
-    /// The session's input, as long as it is read.
+    /// The session's input, while the command reads it.
     sink: Option<SinkCore>,
     terminal: Terminal,
     keys: DetachKeys,
     typed: Typed,
     size: Option<TtySize>,
-    /// When the terminal's size was last looked at.
-    looked: Option<Instant>,
-    /// How much of the output that comes first is not to be shown.
+    /// When the terminal's size was last checked.
+    size_checked: Option<Instant>,
+    /// How many bytes of output are still to be skipped.
     shown: u64,
-    /// Output that is not written yet, and its credit.
+    /// Output that is not yet written, and its credit.
     screen: Option<(Bytes, Credit)>,
-    /// What was typed and is not passed on yet.
+    /// Typed bytes that are not yet sent.
     input: Vec<u8>,
-    /// They part as soon as all that was typed is passed on.
+    /// Detach as soon as all typed bytes are sent.
     leaving: bool,
 }
 
-/// What can go on after a wait.
+/// What can continue after a wait.
 #[derive(Debug, Default)]
 struct Readiness {
     stop: bool,
@@ -154,10 +154,10 @@ struct Readiness {
 }
 
 impl Bridge {
-    /// How the command ended; `None` when it was left running.
+    /// Runs until the end. Returns the command's exit status; `None` if it was detached.
     fn run(&mut self, stop: &OwnedFd) -> MicrosandboxResult<Option<ExitStatus>> {
         loop {
-            self.tell_size();
+            self.send_size();
             self.pass_on()?;
             if let Some(status) = self.next_event()? {
                 return Ok(Some(status));
@@ -178,16 +178,16 @@ impl Bridge {
         }
     }
 
-    /// Waits until something can go on, or it is time to look at the size.
+    /// Waits until something can continue, or the size has to be checked.
     fn wait(&self, stop: &OwnedFd) -> MicrosandboxResult<Readiness> {
         let mut fds = vec![PollFd::new(stop, PollFlags::IN)];
-        // One piece of output at a time: what waits, waits in the session's queue.
+        // One piece of output at a time: the rest stays in the session's queue.
         let (source, flags) = match self.screen {
             Some(_) => (self.terminal.output(), PollFlags::OUT),
             None => (self.core.fd()?, PollFlags::IN),
         };
         fds.push(PollFd::from_borrowed_fd(source, flags));
-        // Nothing is read from the terminal while what was read before has nowhere to go.
+        // The terminal is not read while earlier input cannot be sent.
         let reads = self.input.is_empty() && !self.leaving;
         match &self.sink {
             _ if reads => {
@@ -206,28 +206,27 @@ impl Bridge {
         })
     }
 
-    /// Tells the session the terminal's size when it has changed.
+    /// Sends the terminal's size to the session if it has changed.
     ///
-    /// Who takes a session up again sees an empty screen, and the program believes that all it drew
-    /// is still there: a size that does not change tells it nothing. So it is first told of a
-    /// terminal one row lower, and of the true one at the next look.
-    fn tell_size(&mut self) {
-        if self.looked.is_some_and(|looked| looked.elapsed() < SIZE_INTERVAL) {
+    /// After a reattach the screen is empty, but the program redraws it only if the size changes.
+    /// So the session first gets a size with one row less, and the actual size at the next check.
+    fn send_size(&mut self) {
+        if self.size_checked.is_some_and(|size_checked| size_checked.elapsed() < SIZE_INTERVAL) {
             return;
         }
-        self.looked = Some(Instant::now());
+        self.size_checked = Some(Instant::now());
         let Some(mut size) = self.terminal.size() else { return };
         if self.size.is_none() && size.rows > 1 {
             size.rows -= 1;
         }
         if self.size != Some(size) {
             self.size = Some(size);
-            // A session that has ended meanwhile has no use for it, and says so by itself.
+            // A session that has ended needs no size; its end is an event.
             drop(self.core.resize(size.rows, size.cols));
         }
     }
 
-    /// Takes the next event when there is one and the last was dealt with; the result is the end.
+    /// Takes the next event if the last one was processed. Returns the exit status at the end.
     fn next_event(&mut self) -> MicrosandboxResult<Option<ExitStatus>> {
         while self.screen.is_none() {
             let received = match self.core.try_next()? {
@@ -253,7 +252,7 @@ impl Bridge {
         Ok(None)
     }
 
-    /// What of the output is to be shown.
+    /// Returns the part of the output that is to be displayed.
     fn unseen(&mut self, mut data: Bytes) -> Bytes {
         if self.shown == 0 {
             return data;
@@ -288,7 +287,7 @@ impl Bridge {
         Ok(())
     }
 
-    /// Reads what was typed, and not one byte behind the detach keys.
+    /// Reads typed bytes, and none that follow the detach keys.
     fn read(&mut self) -> MicrosandboxResult<()> {
         let mut buffer = [0; 64];
         while self.input.len() < TYPED_MAX {
@@ -296,7 +295,7 @@ impl Bridge {
             let room = buffer.get_mut(..at_most).unwrap_or_default();
             let count = match rustix::io::read(self.terminal.input(), room) {
                 Ok(0) => {
-                    // No key ends a raw terminal's input: nobody is there any more.
+                    // No key ends the input of a raw terminal: it was hung up.
                     self.leaving = true;
                     return Ok(());
                 }
@@ -315,7 +314,7 @@ impl Bridge {
         Ok(())
     }
 
-    /// A terminal that has gone leaves the session alone, as if its keys had been typed.
+    /// Detaches if the terminal was hung up.
     fn hung_up(&mut self, error: Errno, what: &str) -> MicrosandboxResult<()> {
         if error != Errno::IO {
             return Err(Error::io(what, error));
@@ -324,13 +323,13 @@ impl Bridge {
         Ok(())
     }
 
-    /// Passes on what was typed, as far as there is room for it.
+    /// Sends typed bytes, as far as there is room.
     fn pass_on(&mut self) -> MicrosandboxResult<()> {
         while let (Some(sink), false) = (&self.sink, self.input.is_empty()) {
             match sink.try_write(&self.input) {
                 Some(Ok(written)) => drop(self.input.drain(..written.min(self.input.len()))),
                 None => return Ok(()),
-                // The session's end, or its connection's, tells itself as an event.
+                // The end of the session or of its connection is an event.
                 Some(Err(error)) => {
                     tracing::debug!(%error, "session does not read its terminal any more");
                     self.sink = None;

@@ -1,26 +1,26 @@
-//! The keys that part a terminal from its session.
+//! The keys that detach a terminal from its session.
 //!
 //! ```text
 //!                 the next key               the last key
 //!  Holding(n) ------------------> ... ------------------------> Detached
 //!     ^   | any other byte
-//!     +---+  what can no longer become the keys is delivered; what still can is held
+//!     +---+  a byte that cannot belong to the keys is delivered; a prefix of them is held
 //! ```
 
 use crate::error::{Error, MicrosandboxResult};
 use std::str::FromStr;
 
-/// What `ctrl-]` sends.
+/// The byte that `ctrl-]` sends.
 const DEFAULT: u8 = 0x1d;
 
 /// The bytes that the keys send; at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DetachKeys(Vec<u8>);
 
-/// How much of the keys was typed.
+/// How many of the keys were typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Typed {
-    /// This many bytes of them, which are held back; fewer than all.
+    /// This many bytes, fewer than all; they are held back.
     Holding(usize),
     /// All of them.
     Detached,
@@ -39,12 +39,12 @@ impl Default for Typed {
 }
 
 impl DetachKeys {
-    /// Takes one typed byte in. Appends what the session is to get to `deliver`.
+    /// Processes one typed byte. Appends the bytes for the session to `deliver`.
     pub(crate) fn on(&self, typed: Typed, byte: u8, deliver: &mut Vec<u8>) -> Typed {
         let Typed::Holding(held) = typed else { return Typed::Detached };
         let mut text = self.0.get(..held).unwrap_or_default().to_vec();
         text.push(byte);
-        // The longest end of what was typed that the keys begin with.
+        // The longest suffix of the typed bytes that is a prefix of the keys.
         let kept = (0..=text.len()).find_map(|start| {
             let end = text.get(start..)?;
             self.0.starts_with(end).then_some(end.len())
@@ -54,7 +54,7 @@ impl DetachKeys {
         if kept == self.0.len() { Typed::Detached } else { Typed::Holding(kept) }
     }
 
-    /// How many bytes can be read without taking one that was typed behind the keys.
+    /// Returns how many bytes can be read without reading beyond the keys.
     pub(crate) fn at_most(&self, typed: Typed) -> usize {
         match typed {
             Typed::Holding(held) => self.0.len().saturating_sub(held),
@@ -66,7 +66,7 @@ impl DetachKeys {
 impl FromStr for DetachKeys {
     type Err = Error;
 
-    /// Keys with commas between them: `ctrl-` and a letter or one of `@[\]^_`, or a character.
+    /// Parses keys separated by commas: `ctrl-` and a letter or one of `@[\]^_`, or a character.
     fn from_str(text: &str) -> MicrosandboxResult<Self> {
         let mut bytes = Vec::new();
         for key in text.split(',') {
@@ -88,7 +88,7 @@ impl FromStr for DetachKeys {
     }
 }
 
-/// The byte that a key sends with the control key.
+/// Returns the byte that a key sends with the control key.
 fn control(key: &str) -> Option<u8> {
     let (name, key) = key.split_at_checked(5)?;
     let [key] = key.as_bytes() else { return None };
@@ -97,12 +97,12 @@ fn control(key: &str) -> Option<u8> {
     known.then_some(key & 0x1f)
 }
 
-/// Keys as anybody may write them, and what anybody may type; see `make fuzz`.
+/// Arbitrary keys and arbitrary input; see `make fuzz`.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing {
     use super::{DetachKeys, Typed};
 
-    /// What is delivered of what was typed, and behind how many bytes it detaches, if it does.
+    /// Returns the delivered bytes, and the number of bytes up to the detach, if it happens.
     pub(crate) fn type_in(keys: &DetachKeys, bytes: &[u8]) -> (Vec<u8>, Option<usize>) {
         let (mut typed, mut delivered) = (Typed::default(), Vec::new());
         for (at, byte) in bytes.iter().enumerate() {
@@ -116,7 +116,7 @@ pub(crate) mod fuzzing {
         (delivered, None)
     }
 
-    /// Holds the parser to what a search through the whole text finds.
+    /// Compares the parser with a search through the whole input.
     pub(crate) fn check(keys: &DetachKeys, bytes: &[u8]) {
         let wanted = keys.0.as_slice();
         let first = bytes.windows(wanted.len()).position(|window| window == wanted);
@@ -126,12 +126,12 @@ pub(crate) mod fuzzing {
         let rest = bytes.get(delivered.len()..).unwrap_or_default();
         match first {
             Some(at) => assert_eq!(delivered.len(), at, "{keys:?} {bytes:?}"),
-            // What is held back could still become the keys.
+            // Bytes that are held back can still become the keys.
             None => assert!(rest.len() < wanted.len() && wanted.starts_with(rest)),
         }
     }
 
-    /// A first line that names the keys, and behind it what is typed.
+    /// The first line of `data` gives the keys, the rest is typed.
     pub(crate) fn run(data: &[u8]) {
         let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
         let (text, typed) = data.split_at(end);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn h1_what_turns_out_not_to_be_the_keys_is_delivered() {
+    fn h1_partial_keys_are_delivered() {
         let table: [(&str, &str, &str, Option<usize>); 8] = [
             ("ctrl-]", "ls\n", "ls\n", None),
             ("ctrl-]", "ls\x1dx", "ls", Some(3)),

@@ -1,13 +1,13 @@
-//! The host's terminal, tied to a session.
+//! Attaching the host's terminal to a session.
 //!
-//! Owns: the terminal's settings while it is tied, the thread `msb-attach` that carries bytes
-//! between the two, and the keys that part them. Does not own: the session, which lives on when
-//! they part. Invariant: however an attach ends, the terminal has its settings back before anybody
-//! hears of the end, and no byte is taken from it that was typed behind the detach keys.
+//! Owns: the terminal's settings during an attach, the thread `msb-attach` that copies between
+//! terminal and session, and the detach keys. Does not own: the session, which continues after a
+//! detach. Invariant: however an attach ends, the terminal's settings are restored before the end
+//! is reported, and no byte typed after the detach keys is read.
 //!
-//! One thread does all of it, by polling: the terminal, the session's events, the session's input,
-//! and a descriptor that tells it to stop. The library installs no signal handlers, so it learns of
-//! a new window size by looking, ten times a second.
+//! One thread polls the terminal, the session's events, the session's input, and a descriptor that
+//! stops it. The library installs no signal handlers, so it polls the window size ten times a
+//! second.
 
 mod bridge;
 mod guard;

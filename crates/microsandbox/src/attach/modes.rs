@@ -1,53 +1,52 @@
-//! What a program has changed on the terminal that shows it.
+//! The terminal modes that a program has changed.
 //!
-//! A full-screen program switches to another screen, asks for the mouse, hides the cursor, and
-//! takes all of it back when it ends. One that is killed, lost or left running does not, so that is
-//! done here. Only what was seen to be changed is changed back: a terminal on which nothing
-//! happened is sent nothing.
+//! A full-screen program switches to the alternate screen, enables the mouse, hides the cursor, and
+//! resets all of it when it exits. One that is killed, lost or detached does not, so it is done
+//! here. Only observed changes are reset: nothing is written to an unchanged terminal.
 //!
-//! The sequences are those of ECMA-48 and of DEC's terminals, as xterm documents them ("XTerm
+//! The sequences are those of ECMA-48 and of DEC's terminals, as documented by xterm ("XTerm
 //! Control Sequences").
 
-/// Modes that are off on a terminal that nobody changed.
+/// Modes that are off by default.
 const OFF: [u16; 18] =
     [1, 5, 6, 9, 66, 1000, 1001, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 47, 1047, 1049];
-/// Modes that are on there: lines wrap, the cursor is shown.
+/// Modes that are on by default: lines wrap, the cursor is shown.
 const ON: [u16; 2] = [7, 25];
-/// Longest sequence that is followed, in bytes; no program's is near it.
+/// Maximum length of a parsed sequence, in bytes; programs use much shorter ones.
 const LONGEST: usize = 64;
 const ESCAPE: u8 = 0x1b;
 
-/// The state of a terminal's modes, as far as a program changed them.
+/// The modes of a terminal that a program has changed.
 #[derive(Debug, Default)]
 pub(crate) struct Modes {
-    /// Those of `OFF` that are on and those of `ON` that are off, in the order of their change.
+    /// Modes of `OFF` that are on and modes of `ON` that are off, in the order of their change.
     changed: Vec<u16>,
-    /// Text is not plain.
+    /// Graphic attributes are set.
     coloured: bool,
-    /// Only a part of the screen scrolls.
+    /// A scrolling region is set.
     region: bool,
-    /// The number keys send sequences.
+    /// The keypad is in application mode.
     keypad: bool,
     sequence: Sequence,
 }
 
-/// Where in a sequence the output stands.
+/// The state of the parser.
 #[derive(Debug, Default)]
 enum Sequence {
     #[default]
     None,
     Escape,
-    /// Behind `ESC [`.
+    /// After `ESC [`.
     Control(Vec<u8>),
 }
 
 impl Modes {
-    /// Notes what was shown.
+    /// Processes displayed bytes.
     pub(crate) fn shown(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while let Some((byte, behind)) = rest.split_first() {
             if let Sequence::None = self.sequence {
-                // Most output has no sequences at all.
+                // Most output contains no sequences.
                 let Some(at) = rest.iter().position(|byte| *byte == ESCAPE) else { return };
                 self.sequence = Sequence::Escape;
                 rest = rest.get(at + 1..).unwrap_or_default();
@@ -71,7 +70,7 @@ impl Modes {
                 self.keypad = false;
                 Sequence::None
             }
-            // The terminal's own reset.
+            // A full reset.
             (Sequence::Escape, b'c') => {
                 *self = Modes::default();
                 Sequence::None
@@ -115,8 +114,8 @@ impl Modes {
         }
     }
 
-    /// What brings another terminal, which nobody changed, into this state: for a program that takes
-    /// it for granted. Colours and the part that scrolls are left to the program, which draws anew.
+    /// Returns the sequences that bring a terminal in its default state into this one. Attributes
+    /// and the scrolling region are left to the program, which redraws.
     pub(crate) fn redo(&self) -> Vec<u8> {
         let mut redo = String::new();
         for mode in &self.changed {
@@ -129,20 +128,20 @@ impl Modes {
         redo.into_bytes()
     }
 
-    /// What takes all of it back; empty when nothing was changed.
+    /// Returns the sequences that reset all changes; empty if there are none.
     pub(crate) fn undo(&self) -> Vec<u8> {
         let mut undo = String::new();
         if self.coloured {
             undo.push_str("\x1b[m");
         }
         if self.region {
-            // Which moves the cursor; it is put back.
+            // Resetting the region moves the cursor, which is restored.
             undo.push_str("\x1b7\x1b[r\x1b8");
         }
         if self.keypad {
             undo.push_str("\x1b>");
         }
-        // The last first: the screen that was there before the rest is the last to come back.
+        // In reverse order, so that the alternate screen is left last.
         for mode in self.changed.iter().rev() {
             let end = if ON.contains(mode) { 'h' } else { 'l' };
             undo.push_str(&format!("\x1b[?{mode}{end}"));
@@ -164,31 +163,31 @@ mod tests {
     }
 
     #[test]
-    fn h1_a_terminal_on_which_nothing_was_changed_is_left_alone() {
+    fn h1_unchanged_terminal_gets_no_output() {
         assert_eq!(
             undo(&["plain\r\n", "\x1b[31mred\x1b[0m \x1b[2J\x1b[1;1H \x1b]0;title\x07"]),
             ""
         );
         assert_eq!(undo(&["\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"]), "");
         assert_eq!(undo(&["\x1b[?1049h\x1b[31m\x1b=\x1bc"]), "");
-        // Modes that are nothing to us.
+        // Modes that are not tracked.
         assert_eq!(undo(&["\x1b[?12h\x1b[4h\x1b[?9999999h"]), "");
     }
 
     #[test]
-    fn h1_what_a_program_changed_is_taken_back_the_last_first() {
+    fn h1_changes_are_reset_in_reverse_order() {
         let vim = "\x1b[?1049h\x1b[?1h\x1b=\x1b[?2004h\x1b[1;30r\x1b[?1000;1006h\x1b[?25l\x1b[7m";
         let expected = "\x1b[m\x1b7\x1b[r\x1b8\x1b>\x1b[?25h\x1b[?1006l\x1b[?1000l\x1b[?2004l\
                         \x1b[?1l\x1b[?1049l";
         assert_eq!(undo(&[vim]), expected);
-        // However it was cut on its way.
+        // Independent of how the output is split.
         let pieces: Vec<String> = vim.chars().map(String::from).collect();
         let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
         assert_eq!(undo(&pieces), expected);
     }
 
     #[test]
-    fn h2_another_terminal_is_brought_into_the_same_state() {
+    fn h2_another_terminal_gets_the_same_modes() {
         let mut modes = Modes::default();
         modes.shown(b"\x1b[?1049h\x1b[?25l\x1b[?1006h\x1b=\x1b[31mtext\x1b[?1006l");
         assert_eq!(modes.redo(), b"\x1b[?1049h\x1b[?25l\x1b=");
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn h1_sequences_that_are_none_change_nothing_and_take_no_room() {
+    fn h1_invalid_sequences_have_no_effect_and_are_not_kept() {
         let mut modes = Modes::default();
         modes.shown(b"\x1b[?");
         modes.shown(&[b'1'; 100_000]);

@@ -1,11 +1,11 @@
-//! What an attached command is run with.
+//! Options of an attached command.
 
 use crate::attach::DetachKeys;
 use crate::error::MicrosandboxResult;
 use crate::options::{ExecOptions, ExecOptionsBuilder, RlimitResource};
 use std::time::Duration;
 
-/// Checked options of one attached command, made by [`AttachOptionsBuilder::build`].
+/// Validated options of an attached command, created by [`AttachOptionsBuilder::build`].
 #[derive(Debug, Clone)]
 pub struct AttachOptions {
     pub(crate) exec: ExecOptions,
@@ -13,15 +13,15 @@ pub struct AttachOptions {
 }
 
 impl AttachOptions {
-    /// Takes a command's checked options, and detach keys as
-    /// [`AttachOptionsBuilder::detach_keys`] does.
+    /// Combines the validated options of a command with detach keys, in the form of
+    /// [`AttachOptionsBuilder::detach_keys`].
     pub fn new(exec: ExecOptions, detach_keys: Option<&str>) -> MicrosandboxResult<AttachOptions> {
         let keys = detach_keys.map_or_else(|| Ok(DetachKeys::default()), str::parse)?;
         Ok(AttachOptions { exec, keys })
     }
 }
 
-/// Options of one attached command. They never change the sandbox's defaults.
+/// Builder of the options of an attached command. They never change the sandbox's defaults.
 #[derive(Debug, Clone, Default)]
 pub struct AttachOptionsBuilder {
     exec: ExecOptionsBuilder,
@@ -29,7 +29,7 @@ pub struct AttachOptionsBuilder {
 }
 
 impl AttachOptionsBuilder {
-    /// Options with nothing set.
+    /// Creates options with nothing set.
     pub fn new() -> Self {
         AttachOptionsBuilder::default()
     }
@@ -52,7 +52,7 @@ impl AttachOptionsBuilder {
         self.with(|exec| exec.args(args))
     }
 
-    /// Sets the working directory; without it, the sandbox's holds.
+    /// Sets the working directory; default: that of the sandbox.
     #[must_use]
     pub fn cwd(self, cwd: impl Into<String>) -> Self {
         self.with(|exec| exec.cwd(cwd))
@@ -64,13 +64,13 @@ impl AttachOptionsBuilder {
         self.with(|exec| exec.cwd_bytes(cwd))
     }
 
-    /// Sets the user: `name`, `uid`, `name:group` or `uid:gid`; without it, the sandbox's holds.
+    /// Sets the user: `name`, `uid`, `name:group` or `uid:gid`; default: that of the sandbox.
     #[must_use]
     pub fn user(self, user: impl Into<String>) -> Self {
         self.with(|exec| exec.user(user))
     }
 
-    /// Sets an environment variable, on top of the sandbox's.
+    /// Sets an environment variable, which overrides the sandbox's.
     #[must_use]
     pub fn env(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.with(|exec| exec.env(key, value))
@@ -91,37 +91,37 @@ impl AttachOptionsBuilder {
         self.with(|exec| exec.envs(vars))
     }
 
-    /// Sets the keys that part the terminal from the command and let it run on: characters and
-    /// names such as `ctrl-a`, with commas between them. `"ctrl-]"` without it; other examples are
+    /// Sets the keys that detach the terminal and let the command continue: characters and names
+    /// such as `ctrl-a`, separated by commas. Default: `"ctrl-]"`; other examples are
     /// `"ctrl-p,ctrl-q"` and `"q"`.
     ///
-    /// What was typed of the keys is held back until it is clear that it is not them.
+    /// A typed prefix of the keys is held back until the next byte decides.
     #[must_use]
     pub fn detach_keys(mut self, keys: impl Into<String>) -> Self {
         self.keys = Some(keys.into());
         self
     }
 
-    /// Limits a resource; soft and hard limit alike. `u64::MAX` is no limit.
+    /// Sets the soft and hard limit of a resource. `u64::MAX` is no limit.
     #[must_use]
     pub fn rlimit(self, resource: RlimitResource, limit: u64) -> Self {
         self.with(|exec| exec.rlimit(resource, limit))
     }
 
-    /// Limits a resource, with a soft limit that the command may raise up to the hard one.
+    /// Sets both limits of a resource; the command may raise the soft limit up to the hard one.
     #[must_use]
     pub fn rlimit_range(self, resource: RlimitResource, soft: u64, hard: u64) -> Self {
         self.with(|exec| exec.rlimit_range(resource, soft, hard))
     }
 
-    /// Kills the command, and everything it started, when it has not ended after this time, also
-    /// when it was left running meanwhile.
+    /// Kills the command and everything it started if it has not ended after this time, also after
+    /// a detach.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|exec| exec.timeout(timeout))
     }
 
-    /// Checks everything that can be checked before it is sent.
+    /// Validates the options.
     pub fn build(self) -> MicrosandboxResult<AttachOptions> {
         let keys = self.keys.map_or_else(|| Ok(DetachKeys::default()), |keys| keys.parse())?;
         Ok(AttachOptions { exec: self.exec.tty(true).stdin_pipe().build()?, keys })
@@ -138,7 +138,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     #[test]
-    fn h1_options_that_make_no_sense_are_refused() {
+    fn h1_invalid_options_are_refused() {
         let new = AttachOptionsBuilder::new;
         for wrong in [
             new().detach_keys(""),

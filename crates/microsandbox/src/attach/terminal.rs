@@ -1,4 +1,4 @@
-//! The host's terminal: standard input, and whatever standard output is.
+//! The host's terminal: standard input and standard output of this process.
 
 use crate::attach::guard::Guard;
 use crate::attach::modes::Modes;
@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// There is one terminal, and one attach at a time has it.
+/// The process has one terminal, used by one attach at a time.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 /// What gives the terminal its settings back, while it is in raw mode. Held for moments only.
 static SAVED: Mutex<Option<Saved>> = Mutex::new(None);
@@ -46,11 +46,11 @@ const CODES: [SpecialCodeIndex; 17] = [
 const NOT_PASSED: LocalModes =
     LocalModes::PENDIN.union(LocalModes::FLUSHO).union(LocalModes::EXTPROC);
 
-/// The right to the terminal, which has its usual settings still.
+/// The exclusive right to use the terminal, whose settings are unchanged.
 #[derive(Debug)]
 pub(crate) struct Claim(());
 
-/// The terminal in raw mode. Dropping this gives it the settings back that it had.
+/// The terminal in raw mode. Dropping this restores its settings.
 #[derive(Debug)]
 pub(crate) struct Terminal {
     input: Arc<OwnedFd>,
@@ -117,7 +117,7 @@ pub fn restore_terminal() {
 }
 
 impl Claim {
-    /// An error unless standard input is a terminal that nobody has.
+    /// Fails unless standard input is a terminal that no other attach uses.
     pub(crate) fn new() -> MicrosandboxResult<Claim> {
         if !isatty(std::io::stdin()) {
             let context = "the standard input of this process is not a terminal";
@@ -130,7 +130,7 @@ impl Claim {
         Ok(Claim(()))
     }
 
-    /// The terminal's size; `None` when it does not know one.
+    /// Returns the terminal's size; `None` if it is unknown.
     pub(crate) fn size(&self) -> Option<TtySize> {
         let size = tcgetwinsize(std::io::stdin()).ok()?;
         let (rows, cols) = (size.ws_row, size.ws_col);
@@ -187,7 +187,7 @@ impl Drop for Claim {
 }
 
 impl Terminal {
-    /// As [`Claim::size`].
+    /// Returns the terminal's size, as [`Claim::size`].
     pub(crate) fn size(&self) -> Option<TtySize> {
         self.claim.size()
     }
@@ -214,12 +214,12 @@ impl Terminal {
         }
     }
 
-    /// What brings the terminal into the state that was noted without having been written.
+    /// Returns the sequences for mode changes in output that was not written to this terminal.
     pub(crate) fn redo(&self) -> Vec<u8> {
         self.modes.as_ref().map(Modes::redo).unwrap_or_default()
     }
 
-    /// The program ended by itself: what it left is what it wanted to leave.
+    /// Keeps the screen as it is: the program exited by itself.
     pub(crate) fn keep_screen(&mut self) {
         self.modes = None;
         lock(&UNDO).clear();
@@ -243,8 +243,9 @@ impl Drop for Terminal {
     }
 }
 
-/// A descriptor that does not block, for as long as this one does not share it with others, who
-/// would be surprised: a terminal is opened anew. Where that cannot be, a copy.
+/// Returns a non-blocking descriptor. A terminal is reopened, so that the flag does not affect
+/// other processes that share the open file description; if that fails, the descriptor is
+/// duplicated.
 fn own(fd: BorrowedFd<'_>, access: OFlags) -> MicrosandboxResult<OwnedFd> {
     if isatty(fd) {
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
