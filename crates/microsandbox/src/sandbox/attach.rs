@@ -1,4 +1,4 @@
-//! Tying the host's terminal to what runs in a sandbox.
+//! Attaching the host's terminal to a session.
 
 use crate::attach::{
     AttachOptions, AttachOptionsBuilder, AttachOutcome, Claim, DetachKeys, Session,
@@ -31,17 +31,15 @@ impl Attachment {
 impl Sandbox {
     /// Runs a command on this process's terminal.
     ///
-    /// While it runs, the terminal is in raw mode, what is typed goes to the command, what the
-    /// command puts out goes to standard output, and the command's terminal has the size of this
-    /// one, which is looked at ten times a second. However this ends, the terminal gets its
-    /// settings back.
+    /// Until it ends, the terminal is in raw mode, typed input goes to the command, the command's
+    /// output goes to standard output, and the command's terminal has the size of this one, which
+    /// is checked ten times a second. The terminal's settings are always restored.
     ///
-    /// Returns the command's exit code, or 128 and the signal's number when a signal killed it, as
-    /// a shell would show it; -1 when the detach keys were typed, `ctrl-]` unless set, or the
-    /// terminal was hung up: the command then runs on; reattach with
-    /// [`Sandbox::attach_session`]. It also runs on when the future is dropped. Fails with [`ErrorKind::NotATerminal`]
-    /// when standard input is not a terminal, and with [`ErrorKind::Busy`] while another attach has
-    /// it.
+    /// Returns the command's exit code, or 128 plus the signal's number if a signal killed it, as a
+    /// shell does. Returns -1 if the detach keys were typed (`ctrl-]` by default) or the terminal
+    /// was hung up: the command continues to run; reattach with [`Sandbox::attach_session`]. It
+    /// also continues if the future is dropped. Fails with [`ErrorKind::NotATerminal`] if standard
+    /// input is not a terminal, and with [`ErrorKind::Busy`] during another attach.
     pub async fn attach(
         &self,
         cmd: impl Into<String>,
@@ -72,8 +70,8 @@ impl Sandbox {
         Ok(self.attach_outcome(None::<String>, f).await?.code())
     }
 
-    /// As [`Sandbox::attach_with`], or without a command as [`Sandbox::attach_shell_with`], and
-    /// tells the session's id and how it ended.
+    /// As [`Sandbox::attach_with`], or without a command as [`Sandbox::attach_shell_with`]. Returns
+    /// the session's id and its exit status.
     pub async fn attach_outcome(
         &self,
         cmd: Option<impl Into<String>>,
@@ -97,17 +95,17 @@ impl Sandbox {
         self.attach_program(Program::Command(program), options).await
     }
 
-    /// As [`Sandbox::attach`], with a session that is there already, from now on. What it put out
-    /// before can be had from [`Sandbox::reattach`].
+    /// Attaches to an existing session, from now on. Its earlier output is available from
+    /// [`Sandbox::reattach`].
     ///
-    /// Fails with [`ErrorKind::NoSuchSession`] when the id is not known in this sandbox, and with
-    /// [`ErrorKind::NotATerminal`] when the session has no terminal.
+    /// Fails with [`ErrorKind::NoSuchSession`] if this sandbox has no session with the id, and with
+    /// [`ErrorKind::NotATerminal`] if the session has no terminal.
     pub async fn attach_session(&self, session_id: impl AsRef<str>) -> MicrosandboxResult<i32> {
         Ok(self.attach_session_outcome(session_id, None).await?.code())
     }
 
-    /// As [`Sandbox::attach_session`], with other keys, as
-    /// [`AttachOptionsBuilder::detach_keys`] takes them, and tells how it ended.
+    /// As [`Sandbox::attach_session`], with detach keys in the form of
+    /// [`AttachOptionsBuilder::detach_keys`]. Returns the session's exit status, too.
     pub async fn attach_session_outcome(
         &self,
         session_id: impl AsRef<str>,
@@ -125,8 +123,8 @@ impl Sandbox {
         let keys = detach_keys.map_or_else(|| Ok(DetachKeys::default()), str::parse)?;
         let session_id = session_id.as_ref();
         let claim = Claim::new()?;
-        // All that is kept: its program may have changed the terminal that it had, and takes for
-        // granted that this one is the same.
+        // All buffered output: the program may have changed the modes of its former terminal, and
+        // expects the same of this one.
         let before = self.sessions().await?;
         let (core, joined) = self.join(session_id, Some(0)).await?;
         if !joined.tty {

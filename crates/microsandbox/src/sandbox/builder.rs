@@ -1,4 +1,4 @@
-//! What a new sandbox is to be.
+//! The options of a new sandbox.
 
 use crate::client::Pending;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Describes a new sandbox; made by [`Sandbox::builder`].
+/// Builder of a sandbox; created by [`Sandbox::builder`].
 #[derive(Debug, Clone)]
 pub struct SandboxBuilder {
     name: String,
@@ -25,11 +25,11 @@ pub struct SandboxBuilder {
     pull_policy: PullPolicy,
     platform: Option<String>,
     progress: Option<OnProgress>,
-    /// Everything else, under a placeholder name.
+    /// All other options, under a placeholder name.
     rest: Rest,
 }
 
-/// A function of the caller's.
+/// A callback.
 #[derive(Clone)]
 struct OnProgress(Arc<dyn Fn(ImageProgress) + Send + Sync>);
 
@@ -81,17 +81,17 @@ impl SandboxBuilder {
         }
     }
 
-    /// Sets the image. What begins with `/`, `./` or `../`, or has a slash and is there, is a path:
-    /// of a directory that is the root filesystem and is never written to, of an archive, or of a
-    /// directory in OCI's layout. Everything else is a name, of an image in the store or in a
-    /// registry, as in docker.
+    /// Sets the image. A value that begins with `/`, `./` or `../`, or that contains a slash and
+    /// exists, is a path: of a directory that is the root filesystem and is never modified, of an
+    /// archive, or of a directory in OCI layout. Any other value is the name of an image in the
+    /// store or in a registry, as in docker.
     #[must_use]
     pub fn image(mut self, image: impl AsRef<Path>) -> Self {
         self.image = Some(image.as_ref().into());
         self
     }
 
-    /// Sets when the registry is asked for the image; without it when it is not in the store.
+    /// Sets when the image is pulled; default: if it is not in the store.
     #[must_use]
     pub fn pull_policy(mut self, policy: PullPolicy) -> Self {
         self.pull_policy = policy;
@@ -114,16 +114,16 @@ impl SandboxBuilder {
         self
     }
 
-    /// Sets how many processors it may use: a whole number, or a fraction such as `0.5`; more than 0
-    /// and at most 4096.
+    /// Sets the number of processors: a whole number, or a fraction such as `0.5`; more than 0 and
+    /// at most 4096.
     #[must_use]
     pub fn cpus(mut self, cpus: impl Into<Cpus>) -> Self {
         self.rest.cpus = Some(cpus.into());
         self
     }
 
-    /// Sets how much memory it may use, in MiB, 16 to 16,777,216; 2 GiB or half of the host's unless
-    /// set, whichever is less.
+    /// Sets the memory limit in MiB, 16 to 16,777,216; default: 2 GiB or half of the host's memory,
+    /// whichever is less.
     #[must_use]
     pub fn memory(mut self, mib: u32) -> Self {
         self.rest.memory_mib = Some(mib);
@@ -145,36 +145,36 @@ impl SandboxBuilder {
         self
     }
 
-    /// Sets how large its upper layer may grow, in MiB, 16 to 16,777,216; 32 GiB unless set.
+    /// Sets the maximum size of its upper layer in MiB, 16 to 16,777,216; default: 32 GiB.
     #[must_use]
     pub fn disk(mut self, mib: u64) -> Self {
         self.rest.disk_mib = Some(mib);
         self
     }
 
-    /// Refuses to start where a wall of the jail cannot be had; `MSB_REQUIRE_JAIL=1` does so for
-    /// every sandbox.
+    /// Fails creation if a wall of the jail is unavailable; `MSB_REQUIRE_JAIL=1` does so for every
+    /// sandbox.
     #[must_use]
     pub fn require_jail(mut self, require: bool) -> Self {
         self.rest.require_jail = require;
         self
     }
 
-    /// Sets what commands in a virtual machine may do.
+    /// Sets the privileges of commands in a virtual machine.
     #[must_use]
     pub fn security(mut self, security: Security) -> Self {
         self.rest.security = security;
         self
     }
 
-    /// Sets an environment variable of everything that runs in it, over those of the image.
+    /// Sets an environment variable of all commands, which overrides the image's.
     #[must_use]
     pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.rest.env.push((key.into().into(), value.into().into()));
         self
     }
 
-    /// Sets environment variables of everything that runs in it.
+    /// Sets environment variables of all commands.
     #[must_use]
     pub fn envs(
         self,
@@ -183,28 +183,28 @@ impl SandboxBuilder {
         vars.into_iter().fold(self, |builder, (key, value)| builder.env(key, value))
     }
 
-    /// Sets the working directory of commands that set none; the image's, else `/` without it.
+    /// Sets the default working directory of commands; default: the image's, else `/`.
     #[must_use]
     pub fn workdir(mut self, workdir: impl Into<String>) -> Self {
         self.rest.workdir = Some(workdir.into().into());
         self
     }
 
-    /// Sets the shell that runs scripts; the image's, else `/bin/sh` without it.
+    /// Sets the shell that runs scripts; default: the image's, else `/bin/sh`.
     #[must_use]
     pub fn shell(mut self, shell: impl Into<String>) -> Self {
         self.rest.shell = Some(shell.into().into());
         self
     }
 
-    /// Sets the user of commands that set none; the image's, else root without it.
+    /// Sets the default user of commands; default: the image's, else root.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.rest.user = Some(user.into().into());
         self
     }
 
-    /// Sets its host name.
+    /// Sets the host name.
     #[must_use]
     pub fn hostname(mut self, hostname: impl Into<String>) -> Self {
         self.rest.hostname = Some(hostname.into());
@@ -242,7 +242,7 @@ impl SandboxBuilder {
         self
     }
 
-    /// Attaches notes of the caller's own.
+    /// Adds labels.
     #[must_use]
     pub fn labels(
         self,
@@ -251,76 +251,75 @@ impl SandboxBuilder {
         labels.into_iter().fold(self, |builder, (key, value)| builder.label(key, value))
     }
 
-    /// Ends and removes a sandbox that has the name already.
+    /// Kills and removes an existing sandbox with the same name.
     #[must_use]
     pub fn replace(mut self) -> Self {
         self.replace = true;
         self
     }
 
-    /// Lets it outlive the process that creates it.
+    /// Lets the sandbox outlive the process that creates it.
     #[must_use]
     pub fn detached(mut self, detached: bool) -> Self {
         self.rest.detached = detached;
         self
     }
 
-    /// Lets it reach the network; off without it.
+    /// Sets whether the sandbox has network access; default: no.
     #[must_use]
     pub fn network(mut self, enabled: bool) -> Self {
         self.rest.network = enabled;
         self
     }
 
-    /// Ends it after this time.
+    /// Stops the sandbox after this time.
     #[must_use]
     pub fn max_duration(mut self, time: Duration) -> Self {
         self.rest.max_duration = Some(time);
         self
     }
 
-    /// Ends it when nothing has run in it for this time.
+    /// Stops the sandbox when no command has run in it for this time.
     #[must_use]
     pub fn idle_timeout(mut self, time: Duration) -> Self {
         self.rest.idle_timeout = Some(time);
         self
     }
 
-    /// Keeps what its sessions put out in a log; off without it. See [`Sandbox::logs`].
+    /// Records the output of its sessions in a log; default: no. See [`Sandbox::logs`].
     ///
-    /// The log loses nothing: a disk that is slow slows the programs that write. A disk that is
-    /// full ends the log, and nothing else.
+    /// The log is complete: a slow disk slows the programs that write. A full disk ends the log,
+    /// and nothing else.
     #[must_use]
     pub fn log(mut self, enabled: bool) -> Self {
         self.rest.log = enabled.then(|| self.rest.log.unwrap_or_default());
         self
     }
 
-    /// Keeps a log, as [`SandboxBuilder::log`] does, in at most so many files of at most so many
-    /// bytes each; without it in 4 of 16 MiB. The oldest is removed for a new one.
+    /// Records a log, as [`SandboxBuilder::log`], in at most `files` files of at most `max_bytes`
+    /// each; default: 4 files of 16 MiB. The oldest file is removed for a new one.
     #[must_use]
     pub fn log_limits(mut self, max_bytes: u64, files: u32) -> Self {
         self.rest.log = Some(LogConfig { max_bytes, files });
         self
     }
 
-    /// Names the driver. Without it, and without `MSB_DRIVER`, the first usable one with hardware
-    /// isolation is taken.
+    /// Selects the driver; default: `MSB_DRIVER`, else the first usable one with hardware
+    /// isolation.
     #[must_use]
     pub fn driver(mut self, driver: impl Into<String>) -> Self {
         self.driver = Some(driver.into().into());
         self
     }
 
-    /// Sets how long the start may take; without it `MSB_BOOT_TIMEOUT` (in seconds) does, else it is
-    /// 30 seconds.
+    /// Sets the time limit of the start; default: `MSB_BOOT_TIMEOUT` in seconds, else 30 seconds.
     #[must_use]
     pub fn boot_timeout(mut self, time: Duration) -> Self {
         self.rest.boot_timeout = Some(time);
         self
     }
 
-    /// Creates the sandbox and starts it.
+    /// Creates and starts the sandbox.
     ///
     /// Dropping the future during the pull of the image cancels creation; after the pull it has no
     /// effect: the sandbox starts and can be found by its name.
@@ -331,11 +330,11 @@ impl SandboxBuilder {
         pending.await
     }
 
-    /// Begins to create the sandbox.
+    /// Starts to create the sandbox.
     pub(crate) fn begin(self, cancel: &Cancel) -> Pending<Sandbox> {
         let cancel = cancel.clone();
         let name = self.name.clone();
-        // Read by the caller, as the rest of the environment is.
+        // Read on the caller's thread, like the rest of the environment.
         let driver = DriverChoice::resolve(self.driver.clone());
         let boot_timeout = resolve_boot_timeout(self.rest.boot_timeout.map(millis));
         let found = Surroundings::find();
@@ -363,7 +362,7 @@ impl SandboxBuilder {
             let resolved = self.resolve(&found, &cancel, shares_kernel, &check)?;
             let config = configure(self, &resolved)?;
             let starting = msb_state::create(&home, config, options, &companions)?;
-            // From here on the sandbox's own file says what it uses.
+            // From now on, the sandbox's own configuration keeps the image in use.
             drop(resolved);
             starting.wait()?;
             tracing::info!(sandbox = %name, "sandbox created");
@@ -402,7 +401,7 @@ impl SandboxBuilder {
         resolve(found, &wanted, &mut each)
     }
 
-    /// What the caller has set, and under it what the image says.
+    /// Combines the options of the caller with the defaults of the image.
     fn config(
         self,
         name: msb_state::Name,

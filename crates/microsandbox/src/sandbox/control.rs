@@ -1,4 +1,4 @@
-//! Ending a sandbox, and learning of its end.
+//! Stopping a sandbox, and waiting for its end.
 
 use crate::client::SIGKILL;
 use crate::client::{Pending, Promise, completion};
@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
-/// How long past its own time limit a runner may take to answer.
+/// How long a runner may take to answer beyond the request's own time limit.
 const GRACE: Duration = Duration::from_secs(20);
-/// How long to wait between two looks for a runner that does not listen yet, or no more.
+/// Interval between attempts to connect to a runner that is starting or ending.
 const RUNNER_PAUSE: Duration = Duration::from_millis(5);
-/// Longest answer of a runner.
+/// Maximum length of a runner's answer, in bytes.
 const MAX_ANSWER: u64 = 64 * 1024;
 
 impl Sandbox {
@@ -30,7 +30,7 @@ impl Sandbox {
         self.request(Request::Kill, GRACE)
     }
 
-    /// Waits for the end, on the I/O thread: a wait may be long, and no thread is to sit in it.
+    /// Waits for the end on the I/O thread, so that a long wait does not occupy a thread.
     pub(crate) fn begin_wait(&self) -> Pending<ExitStatus> {
         let (promise, pending) = completion();
         let inner = Arc::clone(&self.inner);
@@ -42,7 +42,7 @@ impl Sandbox {
                         Err(error) => error,
                     };
                     match (inner.outcome(), error) {
-                        // About to listen, or to end.
+                        // The runner is starting or ending.
                         (Ok(None), msb_state::Error::NotRunning(_)) if !promise.is_given_up() => {
                             std::thread::sleep(RUNNER_PAUSE);
                         }
@@ -91,7 +91,8 @@ impl Inner {
         }
     }
 
-    /// How a sandbox ended whose runner does not listen; `None` when it has not ended. Blocks.
+    /// Returns how a sandbox whose runner does not listen has ended; `None` if it has not ended.
+    /// Blocks.
     fn outcome(&self) -> Result<Option<ExitStatus>, Error> {
         // Written before the runner releases its lock, and removed by the next start.
         if let Some(outcome) = self.dir.read_outcome()? {
@@ -116,12 +117,12 @@ async fn wait(control: Control, inner: Arc<Inner>, promise: Promise<ExitStatus>)
     };
     let said = tokio::select! {
         said = ask(socket) => said,
-        // The runner is not to keep a connection for nobody.
+        // Closes the connection to the runner.
         () = promise.given_up() => return,
     };
     match said {
         Some(reply) => promise.complete(inner.concluded(reply)),
-        // The runner was killed, and with it the sandbox. To look blocks for a moment.
+        // The runner was killed, and with it the sandbox. Reading the outcome blocks only briefly.
         None => {
             let looked = runtime::spawn_thread("msb-control", move || {
                 let outcome = control.outcome_after_hangup(None).map_err(Error::from);
@@ -134,14 +135,14 @@ async fn wait(control: Control, inner: Arc<Inner>, promise: Promise<ExitStatus>)
     }
 }
 
-/// Asks the runner for the end; `None` when it ended without a word.
+/// Asks the runner for the end; `None` if it ended without an answer.
 async fn ask(socket: UnixStream) -> Option<Reply> {
     socket.set_nonblocking(true).ok()?;
     let mut stream = tokio::net::UnixStream::from_std(socket).ok()?;
     let mut line = serde_json::to_vec(&Request::Wait).ok()?;
     line.push(b'\n');
-    // The line fits into the empty buffer of the socket, so that no signal can come of it unless
-    // the runner is gone already; the thread blocks that signal.
+    // The line fits into the empty buffer of the socket, so SIGPIPE can only occur if the runner
+    // has ended; this thread blocks that signal.
     stream.write_all(&line).await.ok()?;
     let mut answer = Vec::new();
     let mut reader = BufReader::new(stream).take(MAX_ANSWER);

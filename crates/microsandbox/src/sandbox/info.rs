@@ -1,4 +1,4 @@
-//! What is known about sandboxes and what runs in them.
+//! Information about sandboxes and their sessions.
 
 use crate::output::ExitStatus;
 use msb_state::{Bounds, Info, Isolation, Reason, Status};
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What is known about a sandbox.
+/// A sandbox as it is on disk.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SandboxInfo {
@@ -14,36 +14,36 @@ pub struct SandboxInfo {
     pub name: String,
     /// Its state.
     pub status: Status,
-    /// What it was made from: the name of an image, or the path of a directory or an archive.
+    /// Its image: a name, or the path of a directory or an archive.
     pub image: PathBuf,
-    /// What its image runs when nobody names a command; empty when it names none.
+    /// The default command of its image; empty if it has none.
     pub default_command: Vec<String>,
     /// The driver that runs it, or ran it last.
     pub driver: Option<String>,
-    /// What isolates it.
+    /// How it is isolated.
     pub isolation: Option<Isolation>,
-    /// Whether every process of it on the host, but its supervisor, is in a jail with all of its
-    /// walls; `None` when it never came up.
+    /// Whether every process of it on the host, except its supervisor, is in a jail with all walls;
+    /// `None` if it never started.
     pub jailed: Option<bool>,
-    /// The walls of the jail that are missing, each with the reason.
+    /// The unavailable walls of the jail, each with the reason.
     pub missing_walls: Vec<String>,
-    /// The bounds in force; `None` when it never came up.
+    /// The enforced bounds; `None` if it never started.
     pub bounds: Option<Bounds>,
-    /// How many processors were asked for.
+    /// The requested number of processors.
     pub cpus: Option<f64>,
-    /// How much memory was asked for, in MiB.
+    /// The requested memory in MiB.
     pub memory: Option<u32>,
     /// Whether it outlives the process that created it.
     pub detached: bool,
-    /// The caller's own notes.
+    /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// When it was created.
     pub created_at: SystemTime,
     /// When it was last started.
     pub started_at: Option<SystemTime>,
-    /// Why it ended, when it is not running.
+    /// Why it ended, if it is not running.
     pub end_reason: Option<Reason>,
-    /// More about its end, for people.
+    /// Details of its end, for users.
     pub end_detail: Option<String>,
 }
 
@@ -58,7 +58,7 @@ impl From<Info> for SandboxInfo {
         let bounds = protection.as_ref().map(|protection| protection.bounds);
         let (end_reason, end_detail) = match outcome {
             Some(outcome) => (Some(outcome.reason), outcome.detail),
-            // A runner that was killed had no time to say so.
+            // A killed runner records no outcome.
             None if status == Status::Crashed => (Some(Reason::Crashed), None),
             None => (None, None),
         };
@@ -98,17 +98,17 @@ pub struct SessionInfo {
     pub id: String,
     /// Its process id in the guest.
     pub pid: u32,
-    /// Program and arguments, cut when they are very long.
+    /// Program and arguments, truncated if very long.
     pub command: Vec<Vec<u8>>,
     /// Whether it has a terminal.
     pub tty: bool,
-    /// How it ended; `None` while it runs.
+    /// Its exit status; `None` while it runs.
     pub status: Option<ExitStatus>,
-    /// How long ago it started.
+    /// Time since its start.
     pub age: Duration,
-    /// Bytes of output so far.
+    /// Size of its output so far, in bytes.
     pub output_total: u64,
-    /// How many readers follow it.
+    /// Number of readers that follow it.
     pub followers: u32,
 }
 

@@ -1,8 +1,7 @@
 //! The records of a log, between the thread that reads the files and the reader.
 //!
-//! Owns: their order, their end, and the memory that they may take. Invariant: a record is in the
-//! queue until the very step that hands it over, and the thread is ahead by a bounded number of
-//! bytes.
+//! Owns: their order, their end, and the memory that they may use. Invariant: a record stays in the
+//! queue until the step that returns it, and the thread reads ahead by a bounded number of bytes.
 
 use crate::client::{Monitor, Ready};
 use crate::error::{Error, ErrorKind, Origin};
@@ -13,19 +12,19 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Bytes that are read ahead of the caller; a single record may be longer.
+/// Bytes that are read ahead of the caller; a single record may be larger.
 const READ_AHEAD: usize = 1 << 20;
-/// What a record takes beside its bytes, about.
+/// Approximate memory of a record besides its bytes.
 const RECORD_COST: usize = 256;
 
-/// What is read from a log.
+/// An item read from a log.
 #[derive(Debug)]
 pub enum LogItem {
-    /// Output of a session, or an event of it.
+    /// Output or an event of a session.
     Record(LogRecord),
-    /// It cannot be read on.
+    /// The log cannot be read further.
     Failed(Error),
-    /// All that can be had was read, and this is missing; one line.
+    /// The end of an incomplete log; one line says what is missing.
     Incomplete(String),
 }
 
@@ -36,18 +35,18 @@ impl LogItem {
     }
 }
 
-/// What a look at the queue finds.
+/// The result of reading the queue.
 #[derive(Debug)]
 pub enum LogNext {
-    /// A record, or the last word about the log.
+    /// A record, or the final item.
     Item(LogItem),
-    /// Nothing yet.
+    /// No item yet.
     Nothing,
-    /// Nothing more, ever.
+    /// No further items.
     End,
 }
 
-/// A log that is being read. Everything can be called from any thread; dropping it is closing it.
+/// An open log. Every method may be called from any thread; dropping this closes it.
 #[derive(Debug)]
 pub(crate) struct LogCore(Arc<Shared>);
 
@@ -64,19 +63,19 @@ struct Queue {
     taker: Taker,
 }
 
-/// Who takes.
+/// The state of the reader.
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Taker {
-    /// Nobody at the moment.
+    /// No call is reading.
     #[default]
     Idle,
-    /// One call.
+    /// A call is reading.
     Waiting,
-    /// Nobody ever again.
+    /// The log was closed.
     Gone,
 }
 
-/// What the records in the queue take, and whether the thread is still to read.
+/// The memory used by queued records, and whether the thread should continue.
 #[derive(Debug, Default)]
 struct Room {
     used: usize,
@@ -90,7 +89,7 @@ impl Ready for Queue {
 }
 
 impl Ready for Room {
-    // Not for every record that is taken: the thread would be woken for each of them.
+    // Not after every record: the thread would be woken for each of them.
     fn is_ready(&self) -> bool {
         self.closed || self.used <= READ_AHEAD / 2
     }
@@ -121,8 +120,8 @@ impl Queue {
 }
 
 impl Room {
-    /// Takes room; `None` while there is not enough, `Some(false)` when nobody reads any more. What
-    /// is alone may be of any size.
+    /// Reserves memory; `None` while there is not enough, `Some(false)` if the log was closed. A
+    /// single record may have any size.
     fn take(&mut self, cost: usize) -> Option<bool> {
         if self.closed {
             return Some(false);
@@ -140,7 +139,7 @@ fn closed() -> Error {
 }
 
 impl LogCore {
-    /// Reads on a thread of its own.
+    /// Starts to read on a thread of its own.
     pub(super) fn begin(reader: LogReader) -> Result<LogCore, Error> {
         let (core, filler) = LogCore::new();
         runtime::spawn_thread("msb-logs", move || filler.fill(reader))?;
@@ -153,19 +152,19 @@ impl LogCore {
         (LogCore(Arc::clone(&shared)), Filler(shared))
     }
 
-    /// Waits for the next item. Dropping the future loses nothing.
+    /// Waits for the next item. Cancel-safe: dropping the future loses no item.
     pub(crate) async fn next(&self) -> Result<LogNext, Error> {
         let _turn = self.turn()?;
         self.0.taken(self.0.queue.until(Queue::take).await)
     }
 
-    /// The right to take items. Busy while another call has it.
+    /// Reserves reading for one call. Fails with `Busy` while another call holds the turn.
     pub(crate) fn turn(&self) -> Result<LogTurn<'_>, Error> {
         self.0.queue.with(Queue::begin)?;
         Ok(LogTurn(&self.0))
     }
 
-    /// Polls readable while there is an item or the end.
+    /// Returns a descriptor that polls readable while there is an item or the end.
     pub(crate) fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
         self.0.queue.fd().map_err(|error| Error::io("cannot make an event descriptor", error))
     }
@@ -188,7 +187,7 @@ impl Drop for LogCore {
 }
 
 impl Shared {
-    /// Gives back the room of what was taken.
+    /// Frees the memory of a taken item.
     fn taken(&self, next: Result<LogNext, Error>) -> Result<LogNext, Error> {
         if let Ok(LogNext::Item(item)) = &next {
             self.room.with(|room| room.used -= item.cost());
@@ -197,13 +196,13 @@ impl Shared {
     }
 }
 
-/// The right to take items; a second caller gets [`ErrorKind::Busy`].
+/// The exclusive right to take items; a second caller gets [`ErrorKind::Busy`].
 #[derive(Debug)]
 pub(crate) struct LogTurn<'a>(&'a Shared);
 
 impl LogTurn<'_> {
-    /// Sleeps until there is an item; [`LogNext::Nothing`] when the time is over. Closed as soon as
-    /// another thread closes the handle.
+    /// Blocks until there is an item; [`LogNext::Nothing`] when the deadline passes. Fails with
+    /// `Closed` as soon as another thread closes the handle.
     pub(crate) fn next(&self, deadline: Option<Instant>) -> Result<LogNext, Error> {
         let next = self.0.queue.sleep(deadline, Queue::take);
         self.0.taken(next.unwrap_or(Ok(LogNext::Nothing)))
@@ -220,7 +219,7 @@ impl Drop for LogTurn<'_> {
     }
 }
 
-/// The side of the thread. The log ends when this is dropped.
+/// The writing end of the queue, held by the thread. Dropping it ends the log.
 #[derive(Debug)]
 struct Filler(Arc<Shared>);
 
@@ -242,7 +241,7 @@ impl Filler {
         }
     }
 
-    /// Waits for room. `false` when nobody reads any more.
+    /// Waits for room, then queues an item. Returns false if the log was closed.
     fn put(&self, item: LogItem) -> bool {
         let cost = item.cost();
         let fits = self.0.room.sleep(None, |room| room.take(cost)).unwrap_or(false);
@@ -261,7 +260,7 @@ impl Filler {
 }
 
 impl Drop for Filler {
-    // A panic of the thread is no end of the log.
+    // A panic of the thread is a failure, and not the end of the log.
     fn drop(&mut self) {
         if !self.0.queue.with(|queue| queue.over) {
             let error = Error::internal("the log reader stopped early");
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn d6_items_come_in_order_and_then_the_end_for_ever() {
+    fn d6_items_are_in_order_and_the_end_repeats() {
         let (core, filler) = LogCore::new();
         assert!(matches!(look(&core), LogNext::Nothing) && !is_readable(core.fd().unwrap()));
         assert!(filler.put(incomplete("one")));
@@ -309,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn d6_a_thread_that_died_is_a_failure_and_no_end() {
+    fn d6_panicked_thread_is_a_failure_and_not_the_end() {
         let (core, filler) = LogCore::new();
         drop(filler);
         let LogNext::Item(LogItem::Failed(error)) = look(&core) else { panic!("no failure") };
@@ -318,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn d6_the_thread_waits_for_room_and_ends_with_its_reader() {
+    fn d6_thread_waits_for_room_and_ends_with_its_reader() {
         let mut room = Room::default();
         assert_eq!(room.take(2 * READ_AHEAD), Some(true), "alone, it may be of any size");
         assert!(room.take(1).is_none() && !room.is_ready());
@@ -339,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn d6_one_call_takes_at_a_time_and_closing_wakes_it() {
+    fn d6_second_reader_is_busy_and_closing_wakes_the_first() {
         let (core, filler) = LogCore::new();
         let turn = core.turn().unwrap();
         assert_eq!(core.turn().unwrap_err().kind(), ErrorKind::Busy);

@@ -1,4 +1,4 @@
-//! Reads the log of a sandbox.
+//! Reading the log of a sandbox.
 
 use crate::client::Pending;
 use crate::error::MicrosandboxResult;
@@ -9,23 +9,23 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The records of a log, in order. Dropping it ends the reading.
+/// The records of a log, in order. Dropping this closes it.
 #[derive(Debug)]
 pub struct LogStream {
     core: LogCore,
     warning: Option<String>,
 }
 
-/// Reads the log of a sandbox by its name, running or not; see [`Sandbox::logs`].
+/// Opens the log of a sandbox by its name, running or not; see [`Sandbox::logs`].
 pub async fn logs(name: impl AsRef<str>, options: LogOptions) -> MicrosandboxResult<LogStream> {
     Sandbox::get(name).await?.logs(options).await
 }
 
 impl Sandbox {
-    /// Reads its log: the output of its sessions, byte for byte, and how they ended.
+    /// Opens the log: the output of the sandbox's sessions, byte for byte, and how they ended.
     ///
-    /// There is one only if it was asked for by [`SandboxBuilder::log`]. It is kept until the
-    /// sandbox is removed, the oldest part only as long as there is room.
+    /// It exists only if [`SandboxBuilder::log`] was set. It is kept until the sandbox is removed;
+    /// its oldest part is removed when its size limit is reached.
     ///
     /// [`SandboxBuilder::log`]: crate::SandboxBuilder::log
     pub async fn logs(&self, options: LogOptions) -> MicrosandboxResult<LogStream> {
@@ -39,7 +39,8 @@ impl Sandbox {
 }
 
 impl LogStream {
-    /// The next record; `None` at the end. Giving the future up loses nothing.
+    /// Waits for the next record; `None` at the end. Cancel-safe: dropping the future loses no
+    /// record.
     pub async fn next(&mut self) -> Option<MicrosandboxResult<LogRecord>> {
         match self.core.next().await {
             Ok(LogNext::Item(LogItem::Record(record))) => Some(Ok(record)),
@@ -52,8 +53,8 @@ impl LogStream {
         }
     }
 
-    /// Takes the next item, and waits for it up to a deadline. One thread at a time; a second one gets
-    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy).
+    /// Takes the next item, and waits for it until the deadline. One thread at a time; a second
+    /// caller gets [`ErrorKind::Busy`](crate::ErrorKind::Busy).
     pub fn take_until(&self, deadline: Option<Instant>) -> MicrosandboxResult<LogNext> {
         self.core.turn()?.next(deadline)
     }
@@ -63,12 +64,12 @@ impl LogStream {
         self.core.fd()
     }
 
-    /// Ends the reading. A call that waits returns at once.
+    /// Closes the log. A waiting call returns at once.
     pub fn close(&self) {
         self.core.close();
     }
 
-    /// What is missing from what was read, in one line; known at the end.
+    /// Returns what is missing from the log, in one line; known at the end.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }

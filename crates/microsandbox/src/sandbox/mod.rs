@@ -1,8 +1,8 @@
-//! Sandboxes: making them, finding them, ending them.
+//! Sandboxes: creating, finding and stopping them.
 //!
 //! Owns: the sandbox object and its connection to the agent. Does not own: the state on disk and
-//! the machine, which the driver crates keep. Invariant: nothing about a sandbox is remembered
-//! here that another process could change; whether it runs is asked anew each time.
+//! the machine, which belongs to the driver crates. Invariant: state that another process could
+//! change is never cached; whether a sandbox runs is checked each time.
 
 mod attach;
 mod builder;
@@ -33,10 +33,10 @@ pub use msb_state::{Bounds, Cpus, Security, Signal};
 pub use msb_state::{Isolation, Reason as SandboxEndReason, Status as SandboxStatus};
 pub use msb_state::{LogEvent, LogOptions, LogRecord, LogSource};
 
-/// How long the commands in a sandbox have to end by themselves when it is stopped.
+/// How long commands may take to end when their sandbox is stopped, before they are killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A sandbox. Cloning this gives another handle on the same one; dropping it ends nothing.
+/// A handle to a sandbox. Clones refer to the same sandbox; dropping a handle has no effect on it.
 ///
 /// A sandbox that is not detached ends with the process that created it.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ struct Inner {
 }
 
 impl Sandbox {
-    /// Describes a new sandbox; [`SandboxBuilder::create`] makes it.
+    /// Returns a builder for a new sandbox; [`SandboxBuilder::create`] creates it.
     pub fn builder(name: impl Into<String>) -> SandboxBuilder {
         SandboxBuilder::new(name.into())
     }
@@ -63,27 +63,27 @@ impl Sandbox {
         Sandbox::begin_get(name.as_ref()).await
     }
 
-    /// Starts a sandbox that is not running, with the files it was left with.
+    /// Starts a stopped sandbox with its existing files.
     pub async fn start(name: impl AsRef<str>) -> MicrosandboxResult<Sandbox> {
         Sandbox::begin_start(name.as_ref()).await
     }
 
-    /// Lists all sandboxes by name.
+    /// Lists all sandboxes, sorted by name.
     pub async fn list() -> MicrosandboxResult<Vec<SandboxInfo>> {
         Sandbox::begin_list().await
     }
 
-    /// Removes a sandbox that is not running, and its files.
+    /// Removes a stopped sandbox and its files.
     pub async fn remove(name: impl AsRef<str>) -> MicrosandboxResult<()> {
         Sandbox::begin_remove(name.as_ref(), false).await
     }
 
-    /// Removes a sandbox and its files; one that is running is killed first.
+    /// Removes a sandbox and its files; a running one is killed first.
     pub async fn remove_forced(name: impl AsRef<str>) -> MicrosandboxResult<()> {
         Sandbox::begin_remove(name.as_ref(), true).await
     }
 
-    /// Its name.
+    /// Returns its name.
     pub fn name(&self) -> &str {
         self.inner.config.name.as_str()
     }
@@ -108,43 +108,43 @@ impl Sandbox {
         Ok(command)
     }
 
-    /// What is known about it now.
+    /// Returns information about its current state.
     pub async fn info(&self) -> MicrosandboxResult<SandboxInfo> {
         self.begin_info().await
     }
 
-    /// Its state now.
+    /// Returns its current state.
     pub async fn status(&self) -> MicrosandboxResult<SandboxStatus> {
         Ok(self.begin_info().await?.status)
     }
 
-    /// Ends it in order: its commands are asked to end, and killed after ten seconds.
+    /// Stops it: its commands get a signal to end, and are killed after ten seconds.
     pub async fn stop(&self) -> MicrosandboxResult<()> {
         self.begin_stop(STOP_TIMEOUT).await.map(drop)
     }
 
-    /// As [`Sandbox::stop`], with a time of the caller's own.
+    /// As [`Sandbox::stop`], with another time limit.
     pub async fn stop_with_timeout(&self, timeout: Duration) -> MicrosandboxResult<()> {
         self.begin_stop(timeout).await.map(drop)
     }
 
-    /// As [`Sandbox::stop`], and tells how it ended.
+    /// As [`Sandbox::stop`], and returns how it ended.
     pub async fn stop_and_wait(&self) -> MicrosandboxResult<ExitStatus> {
         self.begin_stop(STOP_TIMEOUT).await
     }
 
-    /// Ends it at once.
+    /// Kills it.
     pub async fn kill(&self) -> MicrosandboxResult<()> {
         self.begin_kill().await.map(drop)
     }
 
-    /// Waits until it has ended: with code 0 when it was stopped or its options ended it, with
-    /// SIGKILL when it was killed. That it crashed is an error.
+    /// Waits until it has ended. Returns code 0 if it was stopped or reached a time limit of its
+    /// options, SIGKILL if it was killed. Fails if it crashed.
     pub async fn wait(&self) -> MicrosandboxResult<ExitStatus> {
         self.begin_wait().await
     }
 
-    /// The commands that run in it, and those that ended a short while ago.
+    /// Lists the commands that run in it, and those that ended recently.
     pub async fn sessions(&self) -> MicrosandboxResult<Vec<SessionInfo>> {
         let sessions = self.connect().await?.sessions()?.await?;
         Ok(sessions.into_iter().map(SessionInfo::from).collect())
@@ -170,12 +170,12 @@ impl Sandbox {
     pub(crate) fn begin_list() -> Pending<Vec<SandboxInfo>> {
         let home = Home::from_env();
         on_thread("msb-control", move || {
-            // Without the companions nothing can be cleaned up, but everything can be listed.
+            // Without the companions nothing can be cleaned up, but the list is complete.
             let companions = crate::library::companions().ok();
             let all = msb_state::list(&home?, companions.as_ref())?;
             let readable = |(name, info)| match info {
                 Ok(info) => Some(SandboxInfo::from(info)),
-                // One that a later version of this library made must not hide the others.
+                // A sandbox of a later version of this library must not hide the others.
                 Err(error) => {
                     tracing::warn!(sandbox = %name, %error, "sandbox could not be read");
                     None
@@ -200,9 +200,9 @@ impl Sandbox {
         })
     }
 
-    /// The connection to the agent; made anew when there is none or the last one was lost.
+    /// Returns the connection to the agent; connects if there is none or it was lost.
     pub(crate) fn connect(&self) -> Pending<Arc<Connection>> {
-        // Before any lock: in a forked child one may be held for ever.
+        // Before any lock: in a forked child it may be held forever.
         if let Err(error) = runtime::check_fork() {
             return Pending::ready(Err(error));
         }
@@ -213,7 +213,7 @@ impl Sandbox {
         on_thread("msb-control", move || sandbox.connect_now())
     }
 
-    /// The connection to the agent, if there is one.
+    /// Returns the open connection to the agent, if there is one.
     pub(crate) fn live_connection(&self) -> Option<Arc<Connection>> {
         let current = self.inner.connection.lock().unwrap_or_else(PoisonError::into_inner);
         current.clone().filter(|connection| connection.lost().is_none())
@@ -239,7 +239,7 @@ impl Sandbox {
     }
 }
 
-/// Runs what blocks on a thread of its own.
+/// Runs blocking work on a thread of its own.
 fn on_thread<T: Send + 'static>(
     thread: &str,
     f: impl FnOnce() -> Result<T, Error> + Send + 'static,
@@ -252,7 +252,7 @@ fn on_thread<T: Send + 'static>(
     }
 }
 
-/// Runs what blocks and concerns a sandbox by name. The environment is read at once, by the caller.
+/// Runs blocking work on a sandbox by name. The environment is read on the caller's thread.
 fn with_name<T: Send + 'static>(
     name: &str,
     thread: &str,

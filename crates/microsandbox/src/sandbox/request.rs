@@ -1,4 +1,4 @@
-//! What is sent for a command: its options over the sandbox's defaults.
+//! The request for a command: its options over the sandbox's defaults.
 
 use crate::client::{ExecCore, ExecRequest, Joined};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
@@ -10,7 +10,7 @@ use msb_wire::limits::OUTPUT_WINDOW;
 use msb_wire::{Exec, Rlimit, SessionId, StdinMode};
 use std::time::Duration;
 
-/// The shell of a sandbox for which none was set.
+/// The default shell of a sandbox.
 const DEFAULT_SHELL: &[u8] = b"/bin/sh";
 
 impl Sandbox {
@@ -22,19 +22,19 @@ impl Sandbox {
     ) -> MicrosandboxResult<(ExecCore, Joined)> {
         let session = session_named(session_id)?;
         let connection = self.connect().await?;
-        // Cancelling the wait drops the core, and with it the channel.
+        // Cancelling the wait drops the core, and so closes the channel.
         let (mut core, answer) = ExecCore::join(&connection, session, from)?;
         let joined = answer.await?;
         core.note(&joined);
         Ok((core, joined))
     }
 
-    /// The shell for scripts, and for an attach without a command.
+    /// Returns the shell for scripts, and for an attach without a command.
     pub(crate) fn own_shell(&self) -> &[u8] {
         shell_of(&self.inner.config)
     }
 
-    /// What to send for a command with its options and this sandbox's defaults.
+    /// Builds the request for a command from its options and this sandbox's defaults.
     pub(crate) fn request_for(
         &self,
         program: Program,
@@ -44,12 +44,12 @@ impl Sandbox {
     }
 }
 
-/// What to run.
+/// The program of a command.
 #[derive(Debug, Clone)]
 pub enum Program {
-    /// This, looked up in the command's `PATH` unless it contains a slash.
+    /// A program, looked up in the command's `PATH` unless it contains a slash.
     Command(Vec<u8>),
-    /// The sandbox's shell with this script.
+    /// A script for the sandbox's shell.
     Script(Vec<u8>),
 }
 
@@ -84,7 +84,7 @@ fn compose(
         user: options.user.map_or_else(|| own_user(config), |user| Ok(Some(user)))?,
         stdin: StdinMode::Null,
         tty: options.tty,
-        // What does not fit is five hundred years away.
+        // A larger value is more than five hundred years.
         timeout_ns: options.timeout.and_then(nanos),
         rlimits: options
             .rlimits
@@ -111,7 +111,7 @@ fn nanos(time: Duration) -> Option<u64> {
     u64::try_from(time.as_nanos()).ok()
 }
 
-/// The sandbox's variables and then the command's; each name once, with its last value.
+/// Merges the sandbox's variables and the command's; each name once, with its last value.
 fn merged(config: &SandboxConfig, own: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<Vec<u8>> {
     let of_sandbox =
         config.env.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec()));
@@ -142,12 +142,12 @@ fn own_user(config: &SandboxConfig) -> Result<Option<String>, Error> {
     }
 }
 
-/// The session id that a text means.
+/// Parses a session id.
 fn session_named(text: &str) -> Result<SessionId, Error> {
     text.parse().map_err(|error| Error::invalid(format!("{text:?} is no session: {error}")))
 }
 
-/// A session id that was never used before.
+/// Creates a unique session id.
 fn new_session() -> Result<SessionId, Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| {

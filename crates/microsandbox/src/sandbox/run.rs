@@ -9,10 +9,9 @@ use crate::reattach::ReattachFrom;
 use crate::sandbox::{Program, Sandbox};
 
 impl Sandbox {
-    /// Runs a command to its end and collects its output.
+    /// Runs a command to completion and collects its output.
     ///
-    /// `cmd` goes to the sandbox as it is: no shell looks at it. When the future is dropped, the
-    /// command is killed.
+    /// `cmd` is passed on unchanged, without a shell. Dropping the future kills the command.
     pub async fn exec(
         &self,
         cmd: impl Into<String>,
@@ -35,7 +34,7 @@ impl Sandbox {
         self.shell_with(script, |options| options).await
     }
 
-    /// As [`Sandbox::shell`], with options. Arguments come behind the script.
+    /// As [`Sandbox::shell`], with options. Their arguments become those of the script.
     pub async fn shell_with(
         &self,
         script: impl Into<String>,
@@ -44,7 +43,7 @@ impl Sandbox {
         self.collected(Program::Script(script.into().into_bytes()), f).await
     }
 
-    /// Starts a command and tells by events how it goes.
+    /// Starts a command and returns a handle on its events.
     pub async fn exec_stream(
         &self,
         cmd: impl Into<String>,
@@ -62,12 +61,12 @@ impl Sandbox {
         self.streamed(Program::Command(cmd.into().into_bytes()), f).await
     }
 
-    /// Starts a script with the sandbox's shell and tells by events how it goes.
+    /// Starts a script with the sandbox's shell and returns a handle on its events.
     pub async fn shell_stream(&self, script: impl Into<String>) -> MicrosandboxResult<ExecHandle> {
         self.shell_stream_with(script, |options| options).await
     }
 
-    /// As [`Sandbox::shell_stream`], with options. Arguments come behind the script.
+    /// As [`Sandbox::shell_stream`], with options. Their arguments become those of the script.
     pub async fn shell_stream_with(
         &self,
         script: impl Into<String>,
@@ -76,14 +75,15 @@ impl Sandbox {
         self.streamed(Program::Script(script.into().into_bytes()), f).await
     }
 
-    /// Follows a session: one that was started by this or another process and runs, or one that
-    /// ended a short while ago.
+    /// Follows a session: one that this or another process started and that runs, or one that ended
+    /// recently.
     ///
-    /// Its events are `Started`, its output from `from` on, its ending as it was or will be told to
-    /// everybody. What is no longer kept of the output, [`ExecHandle::missed`] counts.
-    /// [`ExecHandle::take_stdin`] gives a sink while the session's input is open. Any number of
+    /// The events are `Started`, the output from `from` on, and the same ending that every reader
+    /// receives. [`ExecHandle::missed`] counts output that is no longer buffered.
+    /// [`ExecHandle::take_stdin`] returns a sink while the session's input is open. Any number of
     /// handles may follow one session; a slow reader slows the session for all of them. Fails with
-    /// [`ErrorKind::NoSuchSession`](crate::ErrorKind::NoSuchSession) when the id is not known in this sandbox.
+    /// [`ErrorKind::NoSuchSession`](crate::ErrorKind::NoSuchSession) if this sandbox has no session
+    /// with the id.
     pub async fn reattach(
         &self,
         session_id: impl AsRef<str>,
