@@ -1,49 +1,49 @@
-//! What is known about images.
+//! Information about images.
 
 use msb_image::{Store, TaskOutcome};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What is known about an image in the store.
+/// An image in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImageInfo {
     /// Its id, `sha256:` and 64 digits: the digest of its configuration.
     pub id: String,
-    /// Its names, as short as they can be written.
+    /// Its names, in their shortest form.
     pub names: Vec<String>,
-    /// The digests by which registries know it.
+    /// The digests that registries use for it.
     pub digests: Vec<String>,
-    /// How many bytes its files have.
+    /// The size of its files, in bytes.
     pub size: u64,
-    /// How many bytes its layers have as they came.
+    /// The size of its compressed layers, in bytes.
     pub download_size: u64,
-    /// The digests of its layers as they came, from the lowest to the highest.
+    /// The digests of its compressed layers, lowest first.
     pub layers: Vec<String>,
-    /// The processor's architecture that it is for, as in `amd64`.
+    /// The processor architecture, such as `amd64`.
     pub architecture: String,
-    /// When it came into the store.
+    /// When it was added to the store.
     pub added_at: SystemTime,
-    /// When it was made, as it says itself; empty when it does not.
+    /// When it was created, according to its configuration; empty if not given.
     pub created: String,
-    /// Variables, `NAME=value`.
+    /// Environment variables, `NAME=value`.
     pub env: Vec<String>,
     /// Working directory; empty for `/`.
     pub workdir: String,
     /// User; empty for root.
     pub user: String,
-    /// What runs in front of a command of its own.
+    /// The entrypoint: the program and arguments that precede a command.
     pub entrypoint: Vec<String>,
-    /// Its own command.
+    /// The default command.
     pub cmd: Vec<String>,
-    /// Its shell with its arguments.
+    /// The shell with its arguments.
     pub shell: Vec<String>,
-    /// Annotations by its author.
+    /// Labels set by its author.
     pub labels: BTreeMap<String, String>,
-    /// The sandboxes that use it, running or not.
+    /// The sandboxes that use it, running or stopped.
     pub used_by: Vec<String>,
-    /// Its root filesystem. Not to be written.
+    /// Its root filesystem. Must not be modified.
     pub rootfs: PathBuf,
 }
 
@@ -82,9 +82,9 @@ impl ImageInfo {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PruneReport {
-    /// Images, by name where they had one, else by id.
+    /// The removed images, by name if they had one, else by id.
     pub removed: Vec<String>,
-    /// How many bytes are free again, about.
+    /// The space freed, in bytes, approximately.
     pub freed: u64,
 }
 

@@ -1,9 +1,8 @@
-//! Images: getting them, and what is in the store.
+//! Images: pulls, imports, and the store.
 //!
-//! Owns: asking `msb-runner` for work on the store, and finding out what a sandbox is to be made
-//! of. Does not own: the store's layout (`msb-image`) or getting anything (`msb-image-pull`, in the
-//! runner). Invariant: this process only reads the store; there is no network and no archive code
-//! in it.
+//! Owns: requests to `msb-runner` for work on the store, and the resolution of a sandbox's image.
+//! Does not own: the store's layout (`msb-image`) and transfers (`msb-image-pull`, in the runner).
+//! Invariant: this process only reads the store; it contains no network and no archive code.
 
 mod archive;
 mod info;
@@ -29,12 +28,12 @@ pub(crate) use resolve::{Resolved, Wanted, resolve};
 /// The images on this host.
 ///
 /// Names are as in docker and podman: `python`, `python:3.12-slim`, `ghcr.io/org/app@sha256:...`.
-/// What is in the store may also be called by the first 12 or more digits of its id.
+/// An image in the store can also be named by the first 12 or more digits of its id.
 #[derive(Debug)]
 pub struct Image;
 
 impl Image {
-    /// Gets an image from its registry, also when it is in the store already.
+    /// Pulls an image from its registry, also if it is in the store.
     pub fn pull(name: impl AsRef<str>) -> MicrosandboxResult<ImageOperation> {
         Image::pull_for(name, None)
     }
@@ -52,10 +51,10 @@ impl Image {
         operation::begin(found, Request::Pull { reference, registries, platform })
     }
 
-    /// Takes an image from a file or directory: an archive of a root filesystem, what
-    /// `docker save` writes, OCI's layout. Plain, or compressed with gzip or zstd.
+    /// Imports an image from a file or directory: an archive of a root filesystem, the output of
+    /// `docker save`, or an OCI layout, uncompressed or compressed with gzip or zstd.
     ///
-    /// Without a name it is called as it says itself, if it does, and else by its id.
+    /// Without `name`, the image gets the name that the archive gives, else it has only its id.
     pub fn import(
         path: impl AsRef<Path>,
         name: Option<&str>,
@@ -93,7 +92,7 @@ impl Image {
         import_passed(archive.into(), Path::new("standard input"), name, platform)
     }
 
-    /// Makes an image of one layer from a directory.
+    /// Builds an image of one layer from a directory.
     pub fn build_from_dir(
         path: impl AsRef<Path>,
         name: impl AsRef<str>,
@@ -139,7 +138,7 @@ impl Image {
         operation::begin_with(found, move |call| call.perform(&request, Some(archive)))
     }
 
-    /// Lists the images in the store, the newest first.
+    /// Lists the images in the store, newest first.
     pub async fn list() -> MicrosandboxResult<Vec<ImageInfo>> {
         let found = Surroundings::find()?;
         operation::on_thread(move || {
@@ -149,7 +148,7 @@ impl Image {
         .await
     }
 
-    /// What is known about one image in the store.
+    /// Returns information about one image in the store.
     pub async fn get(name: impl AsRef<str>) -> MicrosandboxResult<ImageInfo> {
         let (found, name) = (Surroundings::find()?, name.as_ref().to_owned());
         operation::on_thread(move || {
@@ -159,8 +158,8 @@ impl Image {
         .await
     }
 
-    /// Takes a name from an image, and removes the image when that was its last. Called by id, all
-    /// its names. What a sandbox uses is not removed; with `force` it loses its names.
+    /// Removes a name of an image, and the image with its last name. An id stands for all names.
+    /// Fails while a sandbox uses the image; with `force` it loses its names only.
     pub async fn remove(name: impl AsRef<str>, force: bool) -> MicrosandboxResult<PruneReport> {
         let found = Surroundings::find()?;
         let (id, reference) = found.image(name.as_ref())?;
@@ -168,8 +167,8 @@ impl Image {
         operation::begin(found, request)?.outcome().await.map(PruneReport::from)
     }
 
-    /// Removes every image that has no name and no sandbox uses, with `all` also those with a name;
-    /// and what is left of downloads.
+    /// Removes every unused image without a name, with `all` also those with a name, and partial
+    /// downloads.
     pub async fn prune(all: bool) -> MicrosandboxResult<PruneReport> {
         let found = Surroundings::find()?;
         operation::begin(found, Request::Prune { all })?.outcome().await.map(PruneReport::from)
@@ -197,7 +196,7 @@ pub(crate) struct Surroundings {
     pub(crate) home: Home,
     pub(crate) companions: Companions,
     pub(crate) registries: msb_image::Registries,
-    /// Whether images are unpacked with every wall of the jail or not at all.
+    /// Whether images are unpacked only if every wall of the jail is available.
     pub(crate) require_jail: bool,
 }
 
@@ -224,7 +223,7 @@ impl Surroundings {
         }
     }
 
-    /// An image in the store, and the name by which it was called.
+    /// Returns an image in the store, and the name that was asked for.
     fn image(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! Work on the store that another process does for this one.
+//! An operation on the store in another process.
 
 use super::Surroundings;
 use super::info::ImageInfo;
@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-/// Ends the work of another process, also of one that has not begun.
+/// Cancels an operation, also before it has started.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<Mutex<Line>>);
 
@@ -25,14 +25,14 @@ struct Line {
 }
 
 impl Cancel {
-    /// Cancels the work, for every clone of this.
+    /// Cancels the operation. Applies to every clone.
     pub fn cancel(&self) {
         let mut line = lock(&self.0);
         line.cancelled = true;
         drop(line.input.take());
     }
 
-    /// Cancels when what this returns is dropped.
+    /// Returns a guard that cancels when it is dropped.
     pub(crate) fn when_dropped(self) -> impl Drop {
         struct Guard(Cancel);
         impl Drop for Guard {
@@ -43,7 +43,7 @@ impl Cancel {
         Guard(self)
     }
 
-    /// Takes the line to a process; false when it is no longer wanted.
+    /// Connects to the process; returns false if the operation was cancelled.
     fn connect(&self, input: OwnedFd) -> bool {
         let mut line = lock(&self.0);
         if !line.cancelled {
@@ -53,8 +53,8 @@ impl Cancel {
     }
 }
 
-/// Getting, importing, building or exporting an image. Dropping this ends the work; what was
-/// downloaded until then is kept for the next time.
+/// An in-progress pull, import, build or export of an image. Dropping this cancels it; what was
+/// downloaded is kept for the next pull.
 #[derive(Debug)]
 pub struct ImageOperation {
     found: Surroundings,
@@ -65,13 +65,12 @@ pub struct ImageOperation {
 }
 
 impl ImageOperation {
-    /// How far it is, when there is something new; `None` once it is over. A reader that is slow
-    /// misses steps.
+    /// Waits for new progress; `None` at the end. A slow reader misses intermediate steps.
     pub async fn progress(&mut self) -> Option<Progress> {
         self.progress.next().await
     }
 
-    /// Waits for the end, and returns what is known about the image.
+    /// Waits for the end, and returns information about the image.
     pub async fn wait(&mut self) -> MicrosandboxResult<ImageInfo> {
         let selected = (&mut self.pending).await?;
         self.skipped = selected.skipped;
@@ -94,7 +93,7 @@ impl ImageOperation {
         (&mut self.pending).await
     }
 
-    /// Returns what cancels it from elsewhere.
+    /// Returns a handle that cancels the operation.
     pub fn cancel(&self) -> Cancel {
         self.cancel.clone()
     }
@@ -140,7 +139,7 @@ pub(super) fn begin_with(
     Ok(ImageOperation { found, progress, pending, cancel, skipped: Vec::new() })
 }
 
-/// Runs what blocks on a thread of its own.
+/// Runs blocking work on a thread of its own.
 pub(super) fn on_thread<T: Send + 'static>(
     f: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Pending<T> {
@@ -153,7 +152,7 @@ pub(super) fn on_thread<T: Send + 'static>(
     }
 }
 
-/// Has the runner do it, and waits for that. Blocks.
+/// Performs the operation in a runner process and waits for it. Blocks.
 pub(crate) fn perform(
     found: &Surroundings,
     request: &Request,
@@ -173,7 +172,7 @@ pub(crate) fn perform(
         match line.ok().and_then(|line| serde_json::from_str(&line).ok()) {
             Some(Event::Progress(progress)) => each(progress),
             Some(event) => last = Some(event),
-            // Half a line of one that died, or a word of a later version.
+            // A partial line of a process that died, or a message of a later version.
             None => {}
         }
     }

@@ -4,8 +4,8 @@ use crate::client::{Monitor, Ready};
 use msb_image::Progress;
 use std::sync::Arc;
 
-/// The newest progress. What nobody has looked at is replaced by what is newer: a reader that is
-/// slow misses steps, and never the end.
+/// The newest progress. A new value replaces an unread one: a slow reader misses intermediate
+/// steps, but not the end.
 #[derive(Debug)]
 pub(crate) struct ProgressCell(Monitor<State>);
 
@@ -23,7 +23,7 @@ impl Ready for State {
 }
 
 impl State {
-    /// What is new; `Some(None)` when there will be nothing more.
+    /// Takes a new value; `Some(None)` at the end.
     fn take(&mut self) -> Option<Option<Progress>> {
         if std::mem::take(&mut self.fresh) {
             return Some(Some(self.newest));
@@ -33,29 +33,29 @@ impl State {
 }
 
 impl ProgressCell {
-    /// A cell, and who tells it.
-    pub(crate) fn new() -> (Teller, Arc<ProgressCell>) {
+    /// Creates a cell and its sender.
+    pub(crate) fn new() -> (ProgressSender, Arc<ProgressCell>) {
         let cell = Arc::new(ProgressCell(Monitor::new(State::default())));
-        (Teller(Arc::clone(&cell)), cell)
+        (ProgressSender(Arc::clone(&cell)), cell)
     }
 
-    /// What is new since the last look; `None` when there will be nothing more.
+    /// Waits for a new value; `None` at the end.
     pub(crate) async fn next(&self) -> Option<Progress> {
         self.0.until(State::take).await
     }
 }
 
-/// Tells how far it is. Dropping this is the end: also of work that never began, or panicked.
+/// The sending end. Dropping it is the end, also for an operation that never started, or panicked.
 #[derive(Debug)]
-pub(crate) struct Teller(Arc<ProgressCell>);
+pub(crate) struct ProgressSender(Arc<ProgressCell>);
 
-impl Teller {
-    pub(crate) fn tell(&self, progress: Progress) {
+impl ProgressSender {
+    pub(crate) fn send(&self, progress: Progress) {
         self.0.0.with(|state| (state.newest, state.fresh) = (progress, true));
     }
 }
 
-impl Drop for Teller {
+impl Drop for ProgressSender {
     fn drop(&mut self) {
         self.0.0.with(|state| state.over = true);
     }
@@ -80,11 +80,11 @@ mod tests {
             Poll::Pending => None,
         };
         assert_eq!(look(), None);
-        teller.tell(at(1));
-        teller.tell(at(2));
+        teller.send(at(1));
+        teller.send(at(2));
         assert_eq!(look(), Some(Some(at(2))));
         assert_eq!(look(), None);
-        teller.tell(at(3));
+        teller.send(at(3));
         drop(teller);
         assert_eq!(look(), Some(Some(at(3))));
         assert_eq!((look(), look()), (Some(None), Some(None)));

@@ -1,4 +1,4 @@
-//! From what a caller gives as an image to a root filesystem.
+//! Resolves the image of a sandbox to a root filesystem.
 
 use super::Surroundings;
 use super::operation::{Cancel, perform};
@@ -27,20 +27,20 @@ pub(crate) struct Wanted<'a> {
     pub(crate) check: &'a dyn Fn() -> Result<(), Error>,
 }
 
-/// What that means here.
+/// The resolved image.
 #[derive(Debug)]
 pub(crate) struct Resolved {
-    /// A directory.
+    /// The directory of the root filesystem.
     pub(crate) rootfs: ByteString,
-    /// What the image is called, where it is one of the store.
+    /// The image's name, if it is in the store.
     pub(crate) name: Option<String>,
-    /// What it says about commands.
+    /// The defaults for commands.
     pub(crate) config: ImageConfig,
-    /// Keeps it from being removed until the sandbox says that it uses it.
+    /// Keeps the image from being removed until the sandbox's configuration refers to it.
     pub(crate) _hold: Option<StoreLock>,
 }
 
-/// Finds an image, and gets it where it is not here. Blocks.
+/// Finds an image, and pulls it if it is missing. Blocks.
 pub(crate) fn resolve(
     found: &Surroundings,
     wanted: &Wanted<'_>,
