@@ -1,4 +1,4 @@
-//! Which drivers and which walls of the jail can be had on this host.
+//! Which drivers and walls of the jail are available on this host.
 
 use crate::client::completion;
 use crate::error::{Error, MicrosandboxResult};
@@ -7,48 +7,47 @@ use crate::{library, runtime};
 use msb_state::{Home, Probe};
 use std::path::PathBuf;
 
-/// What this host offers.
+/// The result of [`doctor`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HostReport {
-    /// Every driver, in the order in which they are chosen.
+    /// Every driver, in order of preference.
     pub drivers: Vec<DriverReport>,
     /// Every wall of the jail.
     pub walls: Vec<WallReport>,
 }
 
-/// Whether a wall of the jail can be had on this host.
+/// Whether a wall of the jail is available on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WallReport {
-    /// What it is called, such as `seccomp`.
+    /// Its name, such as `seccomp`.
     pub name: String,
-    /// Why it cannot be had; `None` when it can.
+    /// Why it is unavailable; `None` if it is available.
     pub missing: Option<String>,
-    /// What would help, where that is known.
+    /// A remedy, if one is known.
     pub hint: Option<String>,
 }
 
-/// What is known about one driver on this host.
+/// Whether a driver is usable on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DriverReport {
-    /// Its name, by which it is asked for.
+    /// Its name, as in [`SandboxBuilder::driver`](crate::SandboxBuilder::driver).
     pub driver: String,
-    /// What it isolates with.
+    /// How it isolates.
     pub isolation: Isolation,
-    /// Whether it can be used.
+    /// Whether it is usable.
     pub usable: bool,
     /// Backend details if usable, else the reason.
     pub why: String,
-    /// What would make it usable, where that is known.
+    /// A remedy, if one is known.
     pub hint: Option<String>,
-    /// What it cannot bound, each with the reason.
+    /// The bounds that it cannot enforce, each with the reason.
     pub unbounded: Vec<String>,
 }
 
-/// Tries every driver and every wall of the jail, and tells which can be had. Nothing that was
-/// remembered from earlier trials counts.
+/// Probes every driver and every wall of the jail. Does not use cached results of earlier probes.
 pub async fn doctor() -> MicrosandboxResult<HostReport> {
     let home = Home::from_env()?;
     let companions = library::companions()?;
@@ -61,9 +60,9 @@ pub async fn doctor() -> MicrosandboxResult<HostReport> {
     pending.await
 }
 
-/// Fetches a guest kernel for the driver `qemu` from Debian's packages, without installing anything
-/// and without rights, and returns its path. It is unpacked into `to`, else where the driver looks
-/// for it. Takes as long as a download of 30 MB.
+/// Downloads a guest kernel for the driver `qemu` from Debian's packages, about 30 MB, and returns
+/// its path. It is unpacked into `to`, or where the driver looks for it; nothing is installed, and
+/// no privileges are needed.
 pub async fn setup_kernel(to: Option<PathBuf>) -> MicrosandboxResult<PathBuf> {
     let (promise, pending) = completion();
     runtime::get()?;

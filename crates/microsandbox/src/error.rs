@@ -1,4 +1,4 @@
-//! What a call can fail with.
+//! Errors.
 
 use crate::event::{ExecFailed, ExecLost};
 pub use crate::origin::Origin;
@@ -9,37 +9,37 @@ use std::fmt;
 use std::string::FromUtf8Error;
 use std::time::Duration;
 
-/// The error of every call of this library.
+/// The error type of this library.
 pub type MicrosandboxError = Error;
 
-/// The result of every call of this library.
+/// The result type of this library.
 pub type MicrosandboxResult<T> = Result<T, Error>;
 
 /// Why a call failed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The command never started.
+    /// The command failed to start.
     ExecFailed(ExecFailed),
-    /// The command's time ran out, and it was killed.
+    /// The command's timeout expired, and it was killed.
     ExecTimeout {
-        /// The time that it had.
+        /// The timeout.
         timeout: Duration,
-        /// What it had put out until then.
+        /// The output until then.
         output: Box<ExecOutput>,
     },
-    /// Anything else.
+    /// Any other failure.
     #[non_exhaustive]
     Other {
-        /// What kind of failure.
+        /// The category of the failure.
         kind: ErrorKind,
-        /// Who noticed.
+        /// Where the failure was detected.
         origin: Origin,
-        /// The system's error number, of the host or the guest as `origin` says.
+        /// The system's error number, of the host or the guest according to `origin`.
         os_error: Option<i32>,
-        /// What failed and on what, in one line.
+        /// The failed operation and its subject, in one line.
         context: String,
-        /// The error behind it.
+        /// The underlying error.
         source: Option<Box<dyn StdError + Send + Sync>>,
     },
 }
@@ -47,7 +47,7 @@ pub enum Error {
 /// Declares the kinds once: variant and name.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
-        /// What kind of failure it was, for callers that branch on it.
+        /// The category of a failure, for callers that branch on it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum ErrorKind {
@@ -58,7 +58,7 @@ macro_rules! kinds {
             /// Every kind.
             pub const ALL: &[ErrorKind] = &[$(ErrorKind::$variant),*];
 
-            /// The kind's name, the same in every language.
+            /// Returns the name, the same in every language.
             pub const fn name(self) -> &'static str {
                 match self { $(ErrorKind::$variant => $name,)* }
             }
@@ -67,71 +67,71 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// The command never started.
+    /// The command failed to start.
     ExecFailed = "exec_failed";
-    /// The command's time ran out.
+    /// The command's timeout expired.
     ExecTimeout = "exec_timeout";
-    /// The caller asked for something invalid.
+    /// An argument is invalid.
     InvalidArgument = "invalid_argument";
-    /// The sandbox cannot be what it was asked to be.
+    /// The sandbox's configuration is invalid.
     InvalidConfig = "invalid_config";
     /// No sandbox has this name.
     SandboxNotFound = "sandbox_not_found";
-    /// A sandbox has this name already.
+    /// A sandbox with this name exists.
     SandboxAlreadyExists = "sandbox_already_exists";
     /// The sandbox is not running.
     SandboxNotRunning = "sandbox_not_running";
-    /// The sandbox is running, and the call needs one that is not.
+    /// The sandbox is running; the call needs a stopped one.
     SandboxRunning = "sandbox_running";
-    /// The sandbox ended by itself.
+    /// The sandbox ended unexpectedly.
     SandboxCrashed = "sandbox_crashed";
     /// No driver is usable.
     NoDriver = "no_driver";
-    /// The sandbox did not come up.
+    /// The sandbox failed to start.
     BootFailed = "boot_failed";
-    /// No such image, in the store or in the registry.
+    /// The image is in neither the store nor the registry.
     ImageNotFound = "image_not_found";
-    /// The registry wants other credentials, or none would do.
+    /// The registry denied access with the given credentials.
     ImageUnauthorized = "image_unauthorized";
     /// The registry cannot be reached.
     RegistryUnreachable = "registry_unreachable";
-    /// The image is broken, hostile, or of a kind that cannot be used.
+    /// The image is malformed, malicious, or of an unsupported kind.
     ImageInvalid = "image_invalid";
     /// A sandbox uses the image.
     ImageInUse = "image_in_use";
-    /// The process that works on images died.
+    /// The process that handles images died.
     ImageFailed = "image_failed";
-    /// The disk is too full.
+    /// There is not enough disk space.
     NoSpace = "no_space";
-    /// The image names no command of its own.
+    /// The image has no default command.
     NoCommand = "no_command";
-    /// The connection to the sandbox was lost before the end was known.
+    /// The connection to the sandbox was lost before the exit status was known.
     StreamLost = "stream_lost";
     /// The command no longer reads its input.
     BrokenPipe = "broken_pipe";
-    /// Another call is reading already.
+    /// Another call is reading.
     Busy = "busy";
     /// The handle was closed.
     Closed = "closed";
-    /// The process is gone.
+    /// The process has ended.
     NoSuchProcess = "no_such_process";
-    /// No such session is known.
+    /// The session does not exist.
     NoSuchSession = "no_such_session";
     /// The session has no terminal.
     NotATerminal = "not_a_terminal";
-    /// A bound is reached.
+    /// A limit is reached.
     LimitReached = "limit_reached";
-    /// An answer did not come in time.
+    /// An answer took too long.
     TimedOut = "timed_out";
     /// The output is not valid UTF-8.
     InvalidUtf8 = "invalid_utf8";
-    /// This is not possible here.
+    /// The operation is not supported here.
     Unsupported = "unsupported";
-    /// The other side broke the protocol.
+    /// The other side violated the protocol.
     Protocol = "protocol";
-    /// The system refused something.
+    /// A system call failed.
     Io = "io";
-    /// A promise of this library to itself was broken.
+    /// An internal invariant was violated.
     Internal = "internal";
 }
 
@@ -142,7 +142,7 @@ impl fmt::Display for ErrorKind {
 }
 
 impl Error {
-    /// The kind of this error.
+    /// Returns the category of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::ExecFailed(_) => ErrorKind::ExecFailed,
@@ -151,7 +151,7 @@ impl Error {
         }
     }
 
-    /// Who noticed.
+    /// Returns where the failure was detected.
     pub fn origin(&self) -> Origin {
         match self {
             Error::ExecFailed(_) | Error::ExecTimeout { .. } => Origin::Agent,
@@ -159,7 +159,7 @@ impl Error {
         }
     }
 
-    /// The system's error number, where there is one.
+    /// Returns the system's error number, if there is one.
     pub fn os_error(&self) -> Option<i32> {
         match self {
             Error::ExecFailed(failed) => Some(failed.errno).filter(|errno| *errno != 0),
@@ -180,7 +180,7 @@ impl Error {
         Error::new(ErrorKind::Internal, Origin::Host, context)
     }
 
-    /// An error of the host's system.
+    /// Creates the error of a system call of the host.
     pub(crate) fn io(context: impl Into<String>, source: impl Into<std::io::Error>) -> Error {
         let source = source.into();
         Error::Other {
@@ -192,13 +192,13 @@ impl Error {
         }
     }
 
-    /// The error of a call whose answer will not come.
+    /// Creates the error of a call that was pending when the connection was lost.
     pub(crate) fn lost(lost: &ExecLost) -> Error {
         Error::new(ErrorKind::StreamLost, lost.origin, lost.to_string())
             .with_os_error(lost.os_error)
     }
 
-    /// The error of a call on a connection that was lost before.
+    /// Creates the error of a call on a connection that was lost before.
     pub(crate) fn lost_before(lost: &ExecLost) -> Error {
         let kind = match lost.sandbox_gone {
             true => ErrorKind::SandboxNotRunning,
@@ -222,7 +222,8 @@ impl fmt::Display for Error {
             Error::ExecTimeout { timeout, .. } => {
                 write!(f, "the command did not end within {timeout:?} and was killed")
             }
-            // Guests, images and registries have their say in it: one line, for any terminal.
+            // Guests, images and registries contribute to it: escape to one line, safe for any
+            // terminal.
             Error::Other { context, source: Some(source), .. } => {
                 f.write_str(&escape(&format!("{context}: {source}")))
             }
@@ -237,7 +238,7 @@ impl StdError for Error {
             // Its text is this error's.
             Error::ExecFailed(failed) => failed.source(),
             Error::ExecTimeout { .. } => None,
-            // Its text is part of ours already; what is behind it is not.
+            // The text of `source` is part of this message; its own source is not.
             Error::Other { source, .. } => source.as_deref().and_then(|source| source.source()),
         }
     }

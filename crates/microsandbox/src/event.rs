@@ -1,4 +1,4 @@
-//! What a command tells while it runs.
+//! Events of a running command.
 
 use crate::origin::Origin;
 use crate::output::{ExitStatus, errno_name};
@@ -8,53 +8,53 @@ use msb_wire::{Failure, FailureKind, Stage, escape, escape_bytes, one_line};
 use std::fmt;
 use std::time::Duration;
 
-/// One event of a command.
+/// An event of a command.
 ///
-/// `Started` comes once and first, unless the command never started; then any number of outputs,
-/// and at most one input error; then exactly one of `Exited`, `Failed` and `Lost`. After `Exited` there may
-/// still be output of other processes that hold the command's output open; `Failed` and `Lost` are
-/// the last.
+/// `Started` is first and comes once, unless the command failed to start. It is followed by any
+/// number of outputs and at most one input error, then by exactly one of `Exited`, `Failed` and
+/// `Lost`. After `Exited` there may be output of other processes that hold the command's output
+/// open; `Failed` and `Lost` are the last event.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ExecEvent {
-    /// The command runs.
+    /// The command is running.
     Started {
         /// Its process id in the guest.
         pid: u32,
     },
-    /// Bytes from standard output; with a terminal, everything.
+    /// Bytes from standard output; with a terminal, all output.
     Stdout(Bytes),
     /// Bytes from standard error.
     Stderr(Bytes),
-    /// The command ended. [`ExecHandle::wait`](crate::ExecHandle::wait) tells more about it, at
-    /// any time after this.
+    /// The command ended. [`ExecHandle::wait`](crate::ExecHandle::wait) returns the full status at
+    /// any time afterwards.
     Exited {
         /// Its exit code; -1 when a signal killed it.
         code: i32,
     },
-    /// The command never started.
+    /// The command failed to start.
     Failed(ExecFailed),
-    /// The command no longer reads its input. It may run on.
+    /// The command no longer reads its input. It may continue to run.
     StdinError(ExecStdinError),
-    /// The connection to the sandbox went first; how the command ended is not known.
+    /// The connection was lost before the command ended; its exit status is unknown.
     Lost(ExecLost),
 }
 
-/// Why a command never started.
+/// Why a command failed to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExecFailed {
-    /// What kind of obstacle.
+    /// The category of the failure.
     pub kind: FailureKind,
-    /// At which step.
+    /// The step that failed.
     pub stage: Stage,
     /// The guest's `errno`; 0 when no system call failed.
     pub errno: i32,
     /// The name of `errno`, such as `ENOENT`; empty when it is 0.
     pub errno_name: String,
-    /// The program, directory or name that the step was about.
+    /// The program, directory or name that the step concerned.
     pub path: Vec<u8>,
-    /// One line for people.
+    /// One line for users.
     pub message: String,
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for ExecFailed {
         let path = one_line(&path, ERROR_TEXT);
         let why = if self.message.is_empty() { self.kind.name() } else { &self.message };
         let why = one_line(why, ERROR_TEXT);
-        // An agent's own sentence may name it already.
+        // The agent's message may contain it already.
         if path.is_empty() || why.contains(path.as_ref()) {
             return f.write_str(&why);
         }
@@ -91,7 +91,7 @@ impl fmt::Display for ExecFailed {
 
 impl std::error::Error for ExecFailed {}
 
-/// Writing to the command's standard input failed inside the guest.
+/// A failed write to the command's standard input inside the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExecStdinError {
@@ -115,34 +115,34 @@ impl fmt::Display for ExecStdinError {
 
 impl std::error::Error for ExecStdinError {}
 
-/// Why the end of a command is not known.
+/// Why the exit status of a command is unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExecLost {
-    /// Who noticed.
+    /// Where the failure was detected.
     pub origin: Origin,
-    /// The system's error number, where there is one.
+    /// The system's error number, if there is one.
     pub os_error: Option<i32>,
     /// What happened, in one line.
     pub message: String,
-    /// Whether the sandbox appears to be gone; else only the connection is.
+    /// Whether the sandbox appears to have ended; otherwise only the connection was lost.
     pub sandbox_gone: bool,
 }
 
 impl ExecLost {
-    /// The connection ended by itself.
+    /// The connection was closed by the other side.
     pub(crate) fn gone(message: impl Into<String>, os_error: Option<i32>) -> Self {
         let message = message.into();
         ExecLost { origin: Origin::Transport, os_error, message, sandbox_gone: true }
     }
 
-    /// The agent broke the protocol or gave the connection up.
+    /// The agent violated the protocol, or aborted the connection.
     pub(crate) fn broken(message: impl Into<String>) -> Self {
         let message = message.into();
         ExecLost { origin: Origin::Agent, os_error: None, message, sandbox_gone: false }
     }
 
-    /// The agent is alive and does not get on.
+    /// The agent did not answer within `limit`.
     pub(crate) fn unanswered(limit: Duration) -> Self {
         let message = format!("the agent did not answer within {} s", limit.as_secs());
         ExecLost { origin: Origin::Host, os_error: None, message, sandbox_gone: false }
@@ -157,13 +157,13 @@ impl fmt::Display for ExecLost {
 
 impl std::error::Error for ExecLost {}
 
-/// How a stream of events came to its end.
+/// How a stream of events ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ending {
     /// The command ended.
     Exited(ExitStatus),
-    /// It never started.
+    /// It failed to start.
     Failed(ExecFailed),
-    /// Nobody knows.
+    /// Its exit status is unknown.
     Lost(ExecLost),
 }

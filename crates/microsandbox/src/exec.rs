@@ -1,4 +1,4 @@
-//! A command as its caller holds it.
+//! The handle of a command.
 
 use crate::client::{Connection, ExecCore, Next, Pending, Received, SIGKILL};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
@@ -11,9 +11,9 @@ use crate::sink::ExecSink;
 use msb_wire::{Scope, SessionId};
 use std::sync::Arc;
 
-/// A command that was started, its events, and the means to act on it.
+/// The handle of a started command: its events, and the means to control it.
 ///
-/// Dropping the handle never kills the command: it runs on, and nobody listens.
+/// Dropping the handle never kills the command, which continues to run without a reader.
 #[derive(Debug)]
 pub struct ExecHandle {
     exec: Exec,
@@ -25,19 +25,19 @@ impl ExecHandle {
         ExecHandle { exec, kill_on_drop: false }
     }
 
-    /// For a command that nobody could reach any more: it ends with this handle.
+    /// Kills the command when this handle is dropped, for one that no other handle can reach.
     pub(crate) fn kill_on_drop(mut self) -> Self {
         self.kill_on_drop = true;
         self
     }
 
-    /// Waits for the next event. `None` when there is nothing more, and for ever after.
+    /// Waits for the next event. Returns `None` at the end of the stream, and on every later call.
     ///
-    /// Dropping the future loses no event.
+    /// Cancel-safe: dropping the future loses no event.
     pub async fn recv(&mut self) -> Option<ExecEvent> {
         let received = self.next().await?;
         self.exec.record(|record| record.note(&received.event));
-        // Taking an event is using it up: its credit is dropped here.
+        // The event is consumed here, so its credit is returned.
         Some(match Event::from(received) {
             Event::Started(pid) => ExecEvent::Started { pid },
             Event::Stdout(data, _) => ExecEvent::Stdout(data),
@@ -49,8 +49,8 @@ impl ExecHandle {
         })
     }
 
-    /// Waits until the command has exited, and throws away output that comes until then. What
-    /// other processes still write can be received afterwards.
+    /// Waits until the command has exited, and discards its output until then. Output that other
+    /// processes write afterwards can still be received.
     pub async fn wait(&mut self) -> MicrosandboxResult<ExitStatus> {
         while self.exec.record(|record| record.ending().is_none())
             && let Some(received) = self.next().await
@@ -60,9 +60,9 @@ impl ExecHandle {
         self.checked(|record| record.status())
     }
 
-    /// Waits for the end of the events and collects what is left of the output.
+    /// Waits for the end of the stream and collects the remaining output.
     ///
-    /// When the future is dropped, what was collected stays here for the next call.
+    /// Cancel-safe: if the future is dropped, the next call continues with what was collected.
     pub async fn collect(&mut self) -> MicrosandboxResult<ExecOutput> {
         while let Some(received) = self.next().await {
             self.exec.record(|record| record.gather(&received.event));
@@ -70,29 +70,31 @@ impl ExecHandle {
         self.checked(ExecRecord::output)
     }
 
-    /// The session's id: 32 hexadecimal digits, never used again.
+    /// Returns the session's id: 32 hexadecimal digits, never reused.
     pub fn id(&self) -> String {
         self.exec.id()
     }
 
-    /// Where in the output this handle is: behind the last byte that it has handed out, collected or
-    /// thrown away. [`Sandbox::reattach`](crate::Sandbox::reattach) goes on there.
+    /// Returns the position in the output: the number of bytes up to the last one that this handle
+    /// returned, collected or discarded. [`Sandbox::reattach`](crate::Sandbox::reattach) can
+    /// continue there.
     pub fn position(&self) -> u64 {
         self.exec.position()
     }
 
-    /// How many bytes of output were asked for and are no longer kept; those that follow begin
-    /// behind them. Always 0 for a handle that started its command.
+    /// Returns how many requested bytes of output are no longer buffered; the output of this handle
+    /// begins after them. Always 0 for a handle that started its command.
     pub fn missed(&self) -> u64 {
         self.exec.missed()
     }
 
-    /// A handle for signals and sizes that can be cloned and used beside this one.
+    /// Returns a handle for signals and terminal sizes, which can be cloned and used concurrently.
     pub fn control(&self) -> ExecControl {
         ExecControl::new(&self.exec.core)
     }
 
-    /// Takes the writing end of standard input. `None` when there is none, or it was taken before.
+    /// Takes the writing end of standard input. Returns `None` if there is none, or it was taken
+    /// before.
     pub fn take_stdin(&mut self) -> Option<ExecSink> {
         self.exec.take_stdin()
     }
@@ -102,18 +104,18 @@ impl ExecHandle {
         self.exec.signal(signal, Scope::Group)?.await
     }
 
-    /// Kills everything that the command started.
+    /// Kills all processes that the command started.
     pub async fn kill(&self) -> MicrosandboxResult<()> {
         self.exec.signal(SIGKILL, Scope::Everything)?.await
     }
 
-    /// Changes the size of the command's terminal; an error without one.
+    /// Resizes the command's terminal; an error without one.
     pub async fn resize(&self, rows: u16, cols: u16) -> MicrosandboxResult<()> {
         self.exec.resize(rows, cols)?.await
     }
 
     async fn next(&mut self) -> Option<Received> {
-        // In a forked child nothing would ever come, and a lock may be held for ever.
+        // A forked child receives no events, and a lock may be held forever.
         if self.exec.record(|record| record.end().is_some()) || runtime::check_fork().is_err() {
             return None;
         }
@@ -123,12 +125,12 @@ impl ExecHandle {
                 self.exec.record(|record| record.ended(end));
                 None
             }
-            // Neither can be: the wait has no deadline, and nobody else has this handle's core.
+            // Unreachable: the wait has no deadline, and no other reader has this core.
             Ok(Next::Nothing) | Err(_) => None,
         }
     }
 
-    /// Reads the record; an error in a forked child, which receives no events.
+    /// Reads the record; fails in a forked child, which receives no events.
     fn checked<R>(
         &self,
         look: impl FnOnce(&mut ExecRecord) -> MicrosandboxResult<R>,
@@ -144,7 +146,7 @@ impl Drop for ExecHandle {
     fn drop(&mut self) {
         let alive = self.exec.record(|record| match record.ending() {
             None => true,
-            // It said that it waits for all of them.
+            // Without a drain limit, other processes are waited for.
             Some(Ending::Exited(_)) => record.settings().wait_for_eof && record.end().is_none(),
             Some(_) => false,
         });
@@ -155,7 +157,7 @@ impl Drop for ExecHandle {
     }
 }
 
-/// A handle for signals and terminal sizes, apart from the events.
+/// A handle for signals and terminal sizes, separate from the events.
 #[derive(Debug, Clone)]
 pub struct ExecControl {
     connection: Arc<Connection>,
@@ -179,12 +181,12 @@ impl ExecControl {
         self.connection.signal(self.session, signal, Scope::Group)?.await
     }
 
-    /// Kills everything that the command started.
+    /// Kills all processes that the command started.
     pub async fn kill(&self) -> MicrosandboxResult<()> {
         self.connection.signal(self.session, SIGKILL, Scope::Everything)?.await
     }
 
-    /// Changes the size of the command's terminal; an error without one.
+    /// Resizes the command's terminal; an error without one.
     pub async fn resize(&self, rows: u16, cols: u16) -> MicrosandboxResult<()> {
         if !self.tty {
             let context = "the command has no terminal";

@@ -1,11 +1,11 @@
-//! What the fuzzers and the replays of their seeds drive. Not part of the API.
+//! Entry points for the fuzzers and the replays of their seeds. Not part of the API.
 
-/// Plays an agent that sends anything, and a reader that does anything; see `client::fuzzing`.
+/// Runs the client against an arbitrary agent and reader; see `client::fuzzing`.
 pub fn client_input(data: &[u8]) {
     crate::client::fuzzing::run(data);
 }
 
-/// Parses detach keys and types at them; see `attach::keys::fuzzing`.
+/// Parses detach keys and types input; see `attach::keys::fuzzing`.
 pub fn detach_keys(data: &[u8]) {
     crate::attach::fuzzing::run(data);
 }

@@ -1,4 +1,4 @@
-//! Run commands in isolated sandboxes, and get every byte, exit and failure exactly once.
+//! Runs commands in isolated sandboxes, and reports every byte, exit and failure exactly once.
 //!
 //! ```no_run
 //! use microsandbox::Sandbox;
@@ -13,7 +13,7 @@
 //! ```
 //!
 //! The futures of this crate run on any executor: the library does its I/O on a thread of its own,
-//! and a future only waits for word from it.
+//! and a future only waits for a notification from it.
 
 #![forbid(unsafe_code)]
 

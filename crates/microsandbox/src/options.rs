@@ -1,4 +1,4 @@
-//! What one command is run with.
+//! Options of one command.
 
 use crate::client::StdinSource;
 use crate::error::{Error, MicrosandboxResult};
@@ -6,10 +6,10 @@ use bytes::Bytes;
 use msb_wire::{TtyModes, TtySize};
 use std::time::Duration;
 
-/// Rows and columns of a terminal whose size nobody set.
+/// The default size of a terminal.
 const DEFAULT_SIZE: TtySize = TtySize { rows: 24, cols: 80 };
 
-/// Checked options of one command, made by [`ExecOptionsBuilder::build`].
+/// Validated options of one command, created by [`ExecOptionsBuilder::build`].
 #[derive(Debug, Clone, Default)]
 pub struct ExecOptions {
     pub(crate) args: Vec<Vec<u8>>,
@@ -26,7 +26,8 @@ pub struct ExecOptions {
     pub(crate) max_output: Option<u64>,
 }
 
-/// Options of one command. They never change the sandbox's defaults or another command.
+/// Builder of the options of one command. They never change the sandbox's defaults or another
+/// command.
 #[derive(Debug, Clone, Default)]
 pub struct ExecOptionsBuilder {
     options: ExecOptions,
@@ -35,7 +36,7 @@ pub struct ExecOptionsBuilder {
 }
 
 impl ExecOptionsBuilder {
-    /// Options with nothing set.
+    /// Creates options with nothing set.
     pub fn new() -> Self {
         ExecOptionsBuilder::default()
     }
@@ -60,7 +61,7 @@ impl ExecOptionsBuilder {
         self
     }
 
-    /// Sets the working directory; without it, the sandbox's holds.
+    /// Sets the working directory; default: that of the sandbox.
     #[must_use]
     pub fn cwd(self, cwd: impl Into<String>) -> Self {
         self.cwd_bytes(cwd.into())
@@ -73,14 +74,14 @@ impl ExecOptionsBuilder {
         self
     }
 
-    /// Sets the user: `name`, `uid`, `name:group` or `uid:gid`; without it, the sandbox's holds.
+    /// Sets the user: `name`, `uid`, `name:group` or `uid:gid`; default: that of the sandbox.
     #[must_use]
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.options.user = Some(user.into());
         self
     }
 
-    /// Sets an environment variable, on top of the sandbox's.
+    /// Sets an environment variable, which overrides the sandbox's.
     #[must_use]
     pub fn env(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.env_bytes(key.into(), value.into())
@@ -102,86 +103,86 @@ impl ExecOptionsBuilder {
         vars.into_iter().fold(self, |builder, (key, value)| builder.env(key, value))
     }
 
-    /// Kills the command, and everything it started, when it has not ended after this time.
+    /// Kills the command and everything it started if it has not ended after this time.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self
     }
 
-    /// Gives the command a terminal. Its standard error then comes as standard output.
+    /// Gives the command a terminal. Standard output then carries its standard error, too.
     #[must_use]
     pub fn tty(mut self, enabled: bool) -> Self {
         self.tty = enabled;
         self
     }
 
-    /// Sets the size that the terminal has at the start; 24 rows and 80 columns without it.
+    /// Sets the initial size of the terminal; default: 24 rows and 80 columns.
     #[must_use]
     pub fn tty_size(mut self, rows: u16, cols: u16) -> Self {
         self.size = Some((rows, cols));
         self
     }
 
-    /// Standard input is `/dev/null`, which is the default.
+    /// Connects standard input to `/dev/null`, the default.
     #[must_use]
     pub fn stdin_null(mut self) -> Self {
         self.options.stdin = StdinSource::Null;
         self
     }
 
-    /// Standard input is written through [`ExecHandle::take_stdin`](crate::ExecHandle::take_stdin).
+    /// Connects standard input to the sink of
+    /// [`ExecHandle::take_stdin`](crate::ExecHandle::take_stdin).
     #[must_use]
     pub fn stdin_pipe(mut self) -> Self {
         self.options.stdin = StdinSource::Pipe;
         self
     }
 
-    /// Standard input is these bytes, and then its end.
+    /// Feeds these bytes to standard input, then end of file.
     #[must_use]
     pub fn stdin_bytes(mut self, data: impl Into<Vec<u8>>) -> Self {
         self.options.stdin = StdinSource::Bytes(Bytes::from(data.into()));
         self
     }
 
-    /// Limits a resource; soft and hard limit alike. `u64::MAX` is no limit.
+    /// Sets the soft and hard limit of a resource. `u64::MAX` is no limit.
     #[must_use]
     pub fn rlimit(self, resource: RlimitResource, limit: u64) -> Self {
         self.rlimit_range(resource, limit, limit)
     }
 
-    /// Limits a resource, with a soft limit that the command may raise up to the hard one.
+    /// Sets both limits of a resource; the command may raise the soft limit up to the hard one.
     #[must_use]
     pub fn rlimit_range(mut self, resource: RlimitResource, soft: u64, hard: u64) -> Self {
         self.options.rlimits.push(Rlimit { resource, soft, hard });
         self
     }
 
-    /// How long, after the command has exited, output of other processes that hold its output
-    /// open is still forwarded; 250 ms without it.
+    /// Sets how long output of other processes that hold the command's output open is forwarded
+    /// after the exit; default: 250 ms.
     #[must_use]
     pub fn drain(mut self, drain: Duration) -> Self {
         self.options.drain = Some(drain);
         self
     }
 
-    /// Forwards the output until every process that holds it has closed it, however long that
-    /// takes.
+    /// Forwards output until every process that holds it open has closed it, without a time limit.
     #[must_use]
     pub fn wait_for_eof(mut self, enabled: bool) -> Self {
         self.options.wait_for_eof = enabled;
         self
     }
 
-    /// Collects at most this many bytes of each output. The rest is counted and thrown away;
-    /// [`ExecOutput::truncated`](crate::ExecOutput::truncated) tells.
+    /// Sets how many bytes of each stream are collected. The rest is counted and discarded; see
+    /// [`ExecOutput::truncated`](crate::ExecOutput::truncated).
     #[must_use]
     pub fn max_output(mut self, bytes: u64) -> Self {
         self.options.max_output = Some(bytes);
         self
     }
 
-    /// Checks everything that can be checked before it is sent.
+    /// Validates the options.
     pub fn build(mut self) -> MicrosandboxResult<ExecOptions> {
         for limit in &self.options.rlimits {
             if limit.soft > limit.hard {
@@ -225,7 +226,7 @@ impl ExecOptionsBuilder {
     }
 }
 
-/// Refuses a NUL byte, which no program could be given.
+/// Rejects a NUL byte, which cannot be passed to a program.
 pub(crate) fn no_nul(what: &str, bytes: &[u8]) -> MicrosandboxResult<()> {
     match bytes.iter().position(|byte| *byte == 0) {
         None => Ok(()),
@@ -233,19 +234,19 @@ pub(crate) fn no_nul(what: &str, bytes: &[u8]) -> MicrosandboxResult<()> {
     }
 }
 
-/// Refuses an empty text.
+/// Rejects an empty value.
 pub(crate) fn not_empty(what: &str, bytes: &[u8]) -> MicrosandboxResult<()> {
     if bytes.is_empty() { Err(Error::invalid(format!("{what} is empty"))) } else { Ok(()) }
 }
 
-/// A limit on a resource.
+/// The limits of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rlimit {
     /// Which resource.
     pub resource: RlimitResource,
-    /// The limit in force; the command may raise it up to `hard`.
+    /// The soft limit, in force; the command may raise it up to `hard`.
     pub soft: u64,
-    /// The ceiling; raising it takes privileges. `u64::MAX` is no limit.
+    /// The hard limit; raising it takes privileges. `u64::MAX` is no limit.
     pub hard: u64,
 }
 
@@ -262,17 +263,17 @@ macro_rules! resources {
             /// Every resource.
             pub const ALL: [RlimitResource; 16] = [$(RlimitResource::$variant),*];
 
-            /// Its name in lower case, the same in every language.
+            /// Returns the name in lower case, the same in every language.
             pub const fn name(self) -> &'static str {
                 match self { $(RlimitResource::$variant => $name,)* }
             }
 
-            /// The resource with Linux's number `number`.
+            /// Returns the resource with Linux's number `number`.
             pub fn from_number(number: u8) -> Option<RlimitResource> {
                 RlimitResource::ALL.into_iter().find(|resource| resource.number() == number)
             }
 
-            /// Linux's number of it (asm-generic/resource.h).
+            /// Returns Linux's number (asm-generic/resource.h).
             pub(crate) const fn number(self) -> u8 {
                 match self { $(RlimitResource::$variant => $number,)* }
             }
@@ -283,7 +284,7 @@ macro_rules! resources {
 resources! {
     /// CPU time in seconds.
     Cpu = 0, "cpu";
-    /// Size of a file in bytes.
+    /// Size of a created file in bytes.
     Fsize = 1, "fsize";
     /// Size of the data segment.
     Data = 2, "data";
@@ -371,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn other_values_that_make_no_sense_are_refused() {
+    fn other_invalid_values_are_refused() {
         assert!(refused(|o| o.env("", "x")).contains("empty"));
         assert!(refused(|o| o.env("A=B", "x")).contains("A=B"));
         assert!(refused(|o| o.cwd("")).contains("empty"));
@@ -380,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn b8_a_terminal_has_24_by_80_unless_told_otherwise() {
+    fn b8_terminal_has_24_by_80_by_default() {
         let size = |o: ExecOptionsBuilder| o.build().unwrap().tty.map(|s| (s.rows, s.cols));
         assert_eq!(size(ExecOptionsBuilder::new().tty(true)), Some((24, 80)));
         assert_eq!(size(ExecOptionsBuilder::new().tty(true).tty_size(3, 4)), Some((3, 4)));

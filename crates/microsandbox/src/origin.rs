@@ -1,16 +1,16 @@
-//! Who noticed a failure.
+//! Where a failure was detected.
 
 use std::fmt;
 
-/// Who noticed a failure.
+/// Where a failure was detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Origin {
-    /// The call itself was wrong.
+    /// The caller: the call itself was invalid.
     Caller,
     /// This library or its host.
     Host,
-    /// What starts and watches the sandbox.
+    /// The driver, which starts and supervises the sandbox.
     Driver,
     /// The connection.
     Transport,
@@ -19,7 +19,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The name, the same in every language.
+    /// Returns the name, the same in every language.
     pub const fn name(self) -> &'static str {
         match self {
             Origin::Caller => "caller",

@@ -1,4 +1,4 @@
-//! How a command ended, and what it had put out.
+//! The exit status and the output of a command.
 
 use bytes::Bytes;
 use std::string::FromUtf8Error;
@@ -8,21 +8,21 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExitStatus {
-    /// Exit code; -1 when a signal killed it.
+    /// The exit code; -1 if a signal killed it.
     pub code: i32,
     /// Whether the exit code is 0.
     pub success: bool,
     /// The number of the signal that killed it.
     pub signal: Option<i32>,
-    /// Whether it left a core dump.
+    /// Whether it dumped core.
     pub core_dumped: bool,
-    /// Whether it was killed because its time had run out.
+    /// Whether it was killed because its timeout expired.
     pub timed_out: bool,
-    /// What it used; `None` for a sandbox as a whole.
+    /// The resources that it used; `None` for a sandbox as a whole.
     pub usage: Option<ResourceUsage>,
 }
 
-/// What a command used, the children that it waited for included.
+/// Resources used by a command and the children that it waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ResourceUsage {
@@ -56,7 +56,7 @@ impl From<&msb_wire::Exited> for ExitStatus {
 }
 
 impl ExitStatus {
-    /// The status of a sandbox: 0 after an orderly end, the signal when it was killed.
+    /// The status of a sandbox: 0 after an orderly end, the signal if it was killed.
     pub(crate) fn of_sandbox(signal: Option<i32>) -> Self {
         ExitStatus {
             code: if signal.is_none() { 0 } else { -1 },
@@ -69,7 +69,7 @@ impl ExitStatus {
     }
 }
 
-/// The result of a command that ran to its end.
+/// The result of a completed command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecOutput {
     pub(crate) status: ExitStatus,
@@ -81,53 +81,53 @@ pub struct ExecOutput {
 }
 
 impl ExecOutput {
-    /// How the command ended.
+    /// Returns the exit status.
     pub fn status(&self) -> ExitStatus {
         self.status
     }
 
-    /// Standard output as text.
+    /// Returns standard output as text.
     pub fn stdout(&self) -> Result<String, FromUtf8Error> {
         String::from_utf8(self.stdout.to_vec())
     }
 
-    /// Standard error as text.
+    /// Returns standard error as text.
     pub fn stderr(&self) -> Result<String, FromUtf8Error> {
         String::from_utf8(self.stderr.to_vec())
     }
 
-    /// Standard output as it is.
+    /// Returns standard output as bytes.
     pub fn stdout_bytes(&self) -> &Bytes {
         &self.stdout
     }
 
-    /// Standard error as it is.
+    /// Returns standard error as bytes.
     pub fn stderr_bytes(&self) -> &Bytes {
         &self.stderr
     }
 
-    /// Whether a limit on the output cut something off.
+    /// Returns whether the output was cut at its limit.
     pub fn truncated(&self) -> bool {
         self.stdout_total > self.stdout.len() as u64 || self.stderr_total > self.stderr.len() as u64
     }
 
-    /// How many bytes came from standard output, cut off or not.
+    /// Returns the size of standard output, in bytes, including what was cut.
     pub fn stdout_total(&self) -> u64 {
         self.stdout_total
     }
 
-    /// How many bytes came from standard error, cut off or not.
+    /// Returns the size of standard error, in bytes, including what was cut.
     pub fn stderr_total(&self) -> u64 {
         self.stderr_total
     }
 
-    /// Whether some other process still had the output open when collecting ended.
+    /// Returns whether another process still had the output open when collection ended.
     pub fn writer_left(&self) -> bool {
         self.writer_left
     }
 }
 
-/// The name of an error number of Linux; empty for 0 and for numbers without a name.
+/// Returns the name of a Linux error number; empty for 0 and for unknown numbers.
 pub fn errno_name(errno: i32) -> String {
     match nix::errno::Errno::from_raw(errno) {
         nix::errno::Errno::UnknownErrno => String::new(),

@@ -1,16 +1,16 @@
-//! Where a handle that follows a session begins.
+//! The start position of a handle that follows a session.
 
-/// From where the output of a session is wanted.
+/// Selects where the output of a session begins.
 ///
-/// Positions count the bytes of both outputs together, in the order in which they came.
+/// Positions count the bytes of both streams together, in the order of their arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReattachFrom {
-    /// From the first byte on.
+    /// The first byte.
     Start,
-    /// Only what is still to come.
+    /// The current end: only new output.
     Now,
-    /// From this position on, as [`ExecHandle::position`](crate::ExecHandle::position) tells it; one that the output has not
-    /// reached yet is the same as `Now`.
+    /// This position, as [`ExecHandle::position`](crate::ExecHandle::position) returns it; a
+    /// position beyond the current end is the same as `Now`.
     Position(u64),
 }
 

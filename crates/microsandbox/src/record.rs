@@ -1,4 +1,4 @@
-//! What is known of a command from the events taken so far.
+//! The state of a command as far as its events were received.
 
 use crate::client::{Event, StreamEnd};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use msb_wire::OutputStream;
 use std::time::Duration;
 
-/// What collecting needs to know about the command's options.
+/// The options of a command that concern collecting.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Settings {
     pub(crate) timeout: Option<Duration>,
@@ -27,21 +27,21 @@ pub(crate) struct ExecRecord {
     missed: u64,
 }
 
-/// The output collected so far. It outlives a cancelled call.
+/// The output collected so far, which outlives a cancelled call.
 #[derive(Debug, Default)]
 pub struct Gathered {
-    /// Of standard output.
+    /// Standard output.
     pub stdout: Stream,
-    /// Of standard error.
+    /// Standard error.
     pub stderr: Stream,
 }
 
-/// What was collected of one output.
+/// The collected part of one stream.
 #[derive(Debug, Default)]
 pub struct Stream {
     /// The bytes, up to the caller's limit.
     pub data: Vec<u8>,
-    /// How many bytes there were, also beyond the caller's limit.
+    /// The total size of the stream, including bytes beyond the caller's limit.
     pub total: u64,
 }
 
@@ -53,7 +53,7 @@ impl Stream {
         self.data.extend_from_slice(data.get(..room).unwrap_or(data));
     }
 
-    /// Whether the caller's limit cut something off.
+    /// Returns whether the stream was cut at the caller's limit.
     pub fn is_cut(&self) -> bool {
         (self.data.len() as u64) < self.total
     }
@@ -64,7 +64,8 @@ impl ExecRecord {
         ExecRecord { settings, ..ExecRecord::default() }
     }
 
-    /// Of a session that was joined: where its output begins, and what was missing before.
+    /// Creates the record of a joined session, whose output begins at `position` after `missed`
+    /// lost bytes.
     pub(crate) fn joined(position: u64, missed: u64) -> ExecRecord {
         ExecRecord { position, missed, ..ExecRecord::default() }
     }
@@ -73,7 +74,7 @@ impl ExecRecord {
         &self.settings
     }
 
-    /// Takes note of an event that was taken out of the queue.
+    /// Records an event that was taken out of the queue.
     pub(crate) fn note(&mut self, event: &Event) {
         match event {
             Event::Output(_, data) => self.position += data.len() as u64,
@@ -84,7 +85,7 @@ impl ExecRecord {
         }
     }
 
-    /// As [`ExecRecord::note`], and keeps the output for `collect`.
+    /// Records an event as [`ExecRecord::note`], and keeps its output for `collect`.
     pub(crate) fn gather(&mut self, event: &Event) {
         self.note(event);
         if let Event::Output(stream, data) = event {
@@ -96,7 +97,7 @@ impl ExecRecord {
         }
     }
 
-    /// There are no more events.
+    /// Records the end of the stream.
     pub(crate) fn ended(&mut self, end: StreamEnd) {
         self.end = Some(end);
     }
@@ -117,17 +118,17 @@ impl ExecRecord {
         self.missed
     }
 
-    /// What was collected and not given out before.
+    /// Takes the output that was collected and not yet returned.
     pub(crate) fn take_gathered(&mut self) -> Gathered {
         std::mem::take(&mut self.gathered)
     }
 
-    /// How it ended, once there are no more events.
+    /// Returns the ending; fails before the end of the stream.
     pub(crate) fn known_ending(&self) -> MicrosandboxResult<&Ending> {
         self.ending.as_ref().ok_or_else(|| Error::internal("the events ended without an ending"))
     }
 
-    /// As [`ExecRecord::known_ending`]; what is not an exit is an error.
+    /// Returns the exit status; any other ending is an error.
     pub(crate) fn status(&self) -> MicrosandboxResult<ExitStatus> {
         match self.known_ending()? {
             Ending::Exited(status) => Ok(*status),
@@ -136,7 +137,7 @@ impl ExecRecord {
         }
     }
 
-    /// What was collected, once there are no more events.
+    /// Returns the collected output; fails before the end of the stream.
     pub(crate) fn output(&mut self) -> MicrosandboxResult<ExecOutput> {
         let end = self.end.unwrap_or_default();
         let status = self.status()?;

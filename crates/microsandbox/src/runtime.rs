@@ -1,9 +1,9 @@
 //! The library's own threads.
 //!
-//! Owns: the I/O thread `msb-io`, made on first use, and the short-lived threads for work that
-//! blocks. Does not own: what runs on them. Invariant: no thread of the library ever receives a
-//! signal of the host program, and no call waits for a thread that does not exist, be it because
-//! it could not be made or because the process is a forked child.
+//! Owns: the I/O thread `msb-io`, created on first use, and the short-lived threads for blocking
+//! work. Does not own: what runs on them. Invariant: no thread of the library receives a signal of
+//! the host program, and no call waits for a thread that does not exist, because it could not be
+//! created or because the process is a forked child.
 
 use crate::error::{Error, ErrorKind, Origin};
 use crossbeam_channel::bounded;
@@ -22,19 +22,19 @@ pub(crate) struct Runtime {
     pid: u32,
 }
 
-/// The I/O thread; made now if there is none yet.
+/// Returns the I/O thread, and starts it on first use.
 pub(crate) fn get() -> Result<&'static Runtime, Error> {
     let runtime = RUNTIME.get_or_try_init(Runtime::start)?;
     check_pid(runtime.pid)?;
     Ok(runtime)
 }
 
-/// An error in a child that was forked from a process which uses the library.
+/// Fails in a child that was forked from a process which uses the library.
 pub(crate) fn check_fork() -> Result<(), Error> {
     RUNTIME.get().map_or(Ok(()), |runtime| check_pid(runtime.pid))
 }
 
-/// An error unless this is the process with that id: after a fork the child has no I/O thread, and
+/// Fails unless this is the process with that id: after a fork the child has no I/O thread, and
 /// shares its descriptors with its parent.
 pub(crate) fn check_pid(pid: u32) -> Result<(), Error> {
     if std::process::id() == pid {
@@ -71,30 +71,30 @@ impl Runtime {
         drop(self.handle.spawn(task));
     }
 
-    /// Runs a function in the context of the I/O thread, to register descriptors there.
+    /// Runs a function in the context of the I/O thread, to register descriptors with it.
     pub(crate) fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         let _context = self.handle.enter();
         f()
     }
 }
 
-/// Starts a thread that no signal of the host program reaches.
+/// Starts a thread that blocks every signal.
 pub(crate) fn spawn_thread(name: &str, f: impl FnOnce() + Send + 'static) -> Result<(), Error> {
     spawn_joinable(name, f).map(drop)
 }
 
-/// As [`spawn_thread`], for one whose end is waited for.
+/// As [`spawn_thread`], and returns its join handle.
 pub(crate) fn spawn_joinable(
     name: &str,
     f: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>, Error> {
     let failed = |error: std::io::Error| Error::io("cannot make a thread", error);
-    // A new thread inherits the mask, so that there is no moment in which it could be interrupted.
+    // A new thread inherits the mask, so it is never interruptible.
     let before = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_SETMASK)
         .map_err(|errno| failed(errno.into()))?;
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(f);
-    // Cannot fail with a mask that was in force a moment ago.
+    // The mask was in force before, so this cannot fail.
     let _ = before.thread_set_mask();
     spawned.map_err(failed)
 }
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn another_process_is_told_so() {
+    fn another_process_gets_an_error() {
         let error = check_pid(std::process::id() + 1).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }

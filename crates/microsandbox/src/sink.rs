@@ -9,8 +9,7 @@ use std::time::Instant;
 /// The writing end of a command's standard input, taken by
 /// [`ExecHandle::take_stdin`](crate::ExecHandle::take_stdin).
 ///
-/// It and the handle have lives of their own: dropping one leaves the other working. Dropping the
-/// sink ends the input.
+/// Independent of the handle: either may be dropped first. Dropping the sink ends the input.
 #[derive(Debug)]
 pub struct ExecSink {
     core: SinkCore,
@@ -21,18 +20,18 @@ impl ExecSink {
         ExecSink { core }
     }
 
-    /// Writes all of `data`, and waits while the command does not read. An empty write does
-    /// nothing.
+    /// Writes all of `data`, and waits while the command does not read. An empty write has no
+    /// effect.
     ///
-    /// When the future is dropped, what was written until then stays written. Writes from several
-    /// tasks at once may arrive interleaved.
+    /// If the future is dropped, bytes written until then stay written. Concurrent writes may be
+    /// interleaved.
     pub async fn write(&self, data: impl AsRef<[u8]>) -> MicrosandboxResult<()> {
         runtime::check_fork()?;
         self.core.write_all(data.as_ref()).await
     }
 
-    /// Writes what there is room for, and waits for room up to a deadline; returns how many bytes
-    /// were taken, at least one unless `data` is empty. `None` when there was no room.
+    /// Writes as much as there is room for, and waits for room until the deadline. Returns how many
+    /// bytes were taken, at least one unless `data` is empty; `None` if there was no room.
     pub fn write_until(
         &self,
         data: &[u8],
@@ -41,25 +40,25 @@ impl ExecSink {
         self.core.write_until(data, deadline)
     }
 
-    /// Returns a descriptor that polls readable while there is room, or the input is closed.
+    /// Returns a descriptor that polls readable while there is room or the input is closed.
     pub fn fd(&self) -> MicrosandboxResult<BorrowedFd<'_>> {
         self.core.fd()
     }
 
-    /// Ends the input, as [`ExecSink::close`] does, without an executor.
+    /// Ends the input as [`ExecSink::close`], without an executor.
     pub fn close_now(&self) {
         self.core.close();
     }
 
-    /// Ends the input: the command reads end-of-file, or on a terminal the key that means it.
-    /// Doing it again does nothing.
+    /// Ends the input: the command reads end of file, or its terminal receives the end-of-file key.
+    /// Idempotent.
     pub async fn close(&self) -> MicrosandboxResult<()> {
         runtime::check_fork()?;
         self.core.close();
         Ok(())
     }
 
-    /// Releases the input without ending it: a later reattach continues it.
+    /// Drops the sink without ending the input; a later reattach can continue it.
     pub fn leave_open(self) {
         drop(self.core.leaving_input_open());
     }

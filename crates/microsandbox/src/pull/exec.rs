@@ -1,4 +1,4 @@
-//! A command whose events are pulled.
+//! A command whose events are pulled by the caller.
 
 use crate::client::{
     self, Batch, Connection, Credit, ExecCore, ExecRequest, Joined, Pending, StreamEnd, lock,
@@ -17,10 +17,10 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-/// Events that are taken at a time by a call that collects.
+/// Number of events that a collecting call takes at once.
 const BATCH: usize = 64;
 
-/// A command to start, checked.
+/// A validated request to start a command.
 #[derive(Debug)]
 pub struct Request {
     exec: ExecRequest,
@@ -28,7 +28,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Takes a program, its options and the sandbox's defaults.
+    /// Combines a program, its options and the sandbox's defaults.
     pub fn new(
         sandbox: &Sandbox,
         program: Program,
@@ -44,46 +44,46 @@ impl Request {
 pub struct Link(Arc<Connection>);
 
 impl Link {
-    /// Returns the sandbox's connection if there is one that works.
+    /// Returns the sandbox's open connection, if there is one.
     pub fn live(sandbox: &Sandbox) -> Option<Link> {
         sandbox.live_connection().map(Link)
     }
 
-    /// Connects to a sandbox, unless it has a connection that works.
+    /// Connects to a sandbox, unless it has an open connection.
     pub async fn connect(sandbox: Sandbox) -> MicrosandboxResult<Link> {
         sandbox.connect().await.map(Link)
     }
 
-    /// Starts a command. Never waits.
+    /// Starts a command. Never blocks.
     pub fn start(&self, request: Request) -> MicrosandboxResult<Exec> {
         let core = ExecCore::start(&self.0, request.exec)?;
         Ok(Exec::new(core, ExecRecord::new(request.settings)))
     }
 }
 
-/// What a look for one event finds.
+/// The result of receiving one event.
 #[derive(Debug)]
 pub enum Next {
-    /// An event, which is the caller's now.
+    /// An event, which the caller now owns.
     Event(Event),
-    /// None yet.
+    /// No event yet.
     Nothing,
-    /// None more, ever.
+    /// No further events.
     End(StreamEnd),
 }
 
-/// One event of a command.
+/// An event of a command.
 #[derive(Debug)]
 pub enum Event {
-    /// It runs; its process id in the guest.
+    /// The command is running; its process id in the guest.
     Started(u32),
-    /// Bytes from standard output. Dropping the credit lets the command send more.
+    /// Bytes from standard output. Dropping the credit allows the command to send more.
     Stdout(Bytes, Credit),
-    /// Bytes from standard error, likewise.
+    /// Bytes from standard error, and their credit.
     Stderr(Bytes, Credit),
-    /// It no longer reads its input.
+    /// The command no longer reads its input.
     StdinError(ExecStdinError),
-    /// It ended.
+    /// The command ended.
     Ended(Ending),
 }
 
@@ -101,15 +101,15 @@ impl From<client::Received> for Event {
     }
 }
 
-/// A command: its events, and the means to act on it. Every call may come from any thread; those
-/// that take events run one at a time, and a second one gets [`ErrorKind::Busy`]. Dropping it never
-/// kills the command.
+/// A command: its events, and the means to control it. Every method may be called from any thread;
+/// those that take events run one at a time, and a concurrent call fails with [`ErrorKind::Busy`].
+/// Dropping this never kills the command.
 ///
 /// [`ErrorKind::Busy`]: crate::ErrorKind::Busy
 #[derive(Debug)]
 pub struct Exec {
     pub(crate) core: ExecCore,
-    /// Locked for moments only, by the call that takes events.
+    /// Locked only briefly, by the call that takes events.
     record: Mutex<ExecRecord>,
 }
 
@@ -146,12 +146,14 @@ impl Exec {
         self.record(|record| record.position())
     }
 
-    /// Returns how many bytes were missed; see [`ExecHandle::missed`](crate::ExecHandle::missed).
+    /// Returns how many bytes are no longer buffered; see
+    /// [`ExecHandle::missed`](crate::ExecHandle::missed).
     pub fn missed(&self) -> u64 {
         self.record(|record| record.missed())
     }
 
-    /// Takes the writing end of standard input. `None` when there is none, or it was taken before.
+    /// Takes the writing end of standard input. Returns `None` if there is none, or it was taken
+    /// before.
     pub fn take_stdin(&self) -> Option<ExecSink> {
         self.core.take_sink().map(ExecSink::new)
     }
@@ -161,7 +163,7 @@ impl Exec {
         self.core.signal(signal, scope)
     }
 
-    /// Changes the size of the command's terminal; an error without one.
+    /// Resizes the command's terminal; fails without one.
     pub fn resize(&self, rows: u16, cols: u16) -> MicrosandboxResult<Pending<()>> {
         self.core.resize(rows, cols)
     }
@@ -171,14 +173,14 @@ impl Exec {
         self.core.fd()
     }
 
-    /// Stops listening. A call that waits returns at once; the command runs on.
+    /// Stops following. A waiting call returns at once; the command continues to run.
     pub fn close(&self) {
         self.core.close();
     }
 
-    /// Takes the next event.
+    /// Takes the next event; waits until the deadline.
     pub fn recv(&self, deadline: Option<Instant>) -> MicrosandboxResult<Next> {
-        // Held until the event is in the record.
+        // Held until the event is recorded.
         let turn = self.core.turn()?;
         Ok(match turn.next(deadline)? {
             client::Next::Event(received) => {
@@ -193,7 +195,7 @@ impl Exec {
         })
     }
 
-    /// Takes the events that are there, up to `max`, and waits for the first only.
+    /// Takes up to `max` available events; waits until the deadline for the first.
     pub fn recv_many(
         &self,
         deadline: Option<Instant>,
@@ -214,8 +216,8 @@ impl Exec {
         Ok(batch)
     }
 
-    /// Waits until the command has ended, and discards its output until then; `None` when it has
-    /// not.
+    /// Waits until the command has ended, and discards its output until then; `None` if the
+    /// deadline passes first.
     pub fn wait(&self, deadline: Option<Instant>) -> MicrosandboxResult<Option<Ending>> {
         let (turn, mut patience) = (self.core.turn()?, Patience::until(deadline));
         loop {
@@ -242,8 +244,8 @@ impl Exec {
         }
     }
 
-    /// Waits for the end of the events and collects the output that was not taken before; `None`
-    /// when it has not come, and then what was collected stays for the next call.
+    /// Collects the output that was not taken before, up to the end of the stream; `None` if the
+    /// deadline passes first. The next call then continues with what was collected.
     pub fn collect(
         &self,
         deadline: Option<Instant>,
@@ -276,15 +278,15 @@ impl Exec {
     }
 }
 
-/// How long a call that takes many events goes on taking them.
+/// How long a call that takes many events continues.
 ///
-/// A command that never pauses always has another event, so the deadline has to end the call also
-/// when there is more. But what was there at the deadline is taken, since a call without time is a
-/// look at all that there is: at most a window of it.
+/// A command that never pauses always has another event, so the deadline must end the call while
+/// there are more. Output that was available at the deadline is still taken, at most a window of
+/// it: a call with a deadline in the past takes everything that is available.
 #[derive(Debug)]
 struct Patience {
     deadline: Option<Instant>,
-    /// The position up to which output can have been there at the deadline.
+    /// The position up to which output can have been available at the deadline.
     last: Option<u64>,
 }
 
@@ -293,7 +295,7 @@ impl Patience {
         Patience { deadline, last: None }
     }
 
-    /// Whether the call has to end, having taken the output up to `position`.
+    /// Returns whether the call must end, having taken the output up to `position`.
     fn is_over(&mut self, position: u64) -> bool {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
             && position >= *self.last.get_or_insert(position.saturating_add(OUTPUT_WINDOW))

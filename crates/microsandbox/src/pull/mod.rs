@@ -1,11 +1,11 @@
-//! Calls that need no executor: each one looks, sleeps up to a deadline, or has a descriptor to
+//! Calls that need no executor: each one polls, blocks up to a deadline, or has a descriptor to
 //! poll.
 //!
 //! For programs with an event loop of their own and for bindings to other languages; the C library
-//! is written with this module and the rest of the public API alone. What a call does and promises
-//! is the same as in the rest of the crate.
+//! uses only this module and the rest of the public API. Results are the same as in the rest of the
+//! crate.
 //!
-//! Every wait takes a deadline: `None` waits for ever, a moment that has passed only looks.
+//! Every wait takes a deadline: `None` waits indefinitely, a time in the past polls.
 
 mod exec;
 
@@ -25,18 +25,18 @@ pub use crate::sandbox::{LogItem, LogNext, Program};
 pub use exec::{Event, Exec, Link, Next, Request};
 pub use msb_wire::Scope;
 
-/// Runs a future on the library's I/O thread. It must never block.
+/// Runs a future on the library's I/O thread. It must not block.
 pub fn spawn(task: impl Future<Output = ()> + Send + 'static) -> MicrosandboxResult<()> {
     crate::runtime::get()?.spawn(task);
     Ok(())
 }
 
-/// Starts the library's I/O thread unless it runs; an error when it cannot be started.
+/// Starts the library's I/O thread if it is not running.
 pub fn start_io() -> MicrosandboxResult<()> {
     crate::runtime::get().map(drop)
 }
 
-/// Starts a thread that no signal of the host program reaches.
+/// Starts a thread that blocks every signal.
 pub fn spawn_thread(
     name: &str,
     f: impl FnOnce() + Send + 'static,
@@ -44,28 +44,28 @@ pub fn spawn_thread(
     crate::runtime::spawn_joinable(name, f)
 }
 
-/// Returns an error in a child that was forked from a process which uses the library.
+/// Fails in a child that was forked from a process which uses the library.
 pub fn check_fork() -> MicrosandboxResult<()> {
     crate::runtime::check_fork()
 }
 
-/// Begins to create a sandbox. `cancel` cancels the pull of its image, and with it the creation;
+/// Starts to create a sandbox. `cancel` cancels the pull of its image, and with it the creation;
 /// after the pull it has no effect.
 pub fn create(builder: SandboxBuilder, cancel: &Cancel) -> Pending<Sandbox> {
     builder.begin(cancel)
 }
 
-/// Begins to find a sandbox by its name.
+/// Starts to look up a sandbox by its name.
 pub fn get(name: &str) -> Pending<Sandbox> {
     Sandbox::begin_get(name)
 }
 
-/// Begins to start a sandbox that is not running.
+/// Starts a stopped sandbox.
 pub fn start(name: &str) -> Pending<Sandbox> {
     Sandbox::begin_start(name)
 }
 
-/// Begins to wait for the end of a sandbox. Dropping the result ends the wait.
+/// Starts to wait for the end of a sandbox. Dropping the result cancels the wait.
 pub fn wait(sandbox: &Sandbox) -> Pending<ExitStatus> {
     sandbox.begin_wait()
 }
