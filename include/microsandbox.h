@@ -105,15 +105,15 @@ extern "C" {
 /// Version of the ABI that this header describes; the number in the library's soname.
 #define MSB_ABI_VERSION 0
 
-/// Returns the version of the ABI that the loaded library has. Compare it with `MSB_ABI_VERSION`.
+/// Returns the ABI version of the loaded library. Compare it with `MSB_ABI_VERSION`.
 uint32_t msb_abi_version(void);
 
 /// Returns the version of the library: `"0.1.0"`. Static.
 const char *msb_version_string(void);
 
-/// Returns whether this library has an ability, lent by name: 1 or 0, and 0 for NULL and for an
-/// unknown name. Names: `"attach"`, `"images"`, `"log"`, `"reattach"`, `"recv_many"`,
-/// `"session_log"` and `"trace"`. `msb_doctor` lists the drivers.
+/// Returns 1 if this library has the capability with this name, which is lent, else 0; 0 for NULL.
+/// Names: `"attach"`, `"images"`, `"log"`, `"reattach"`, `"recv_many"`, `"session_log"` and
+/// `"trace"`. `msb_doctor` lists the drivers.
 int32_t msb_has(const char *ability);
 
 /* ---- status ---- */
@@ -124,7 +124,7 @@ int32_t msb_has(const char *ability);
 /// Nothing yet: the timeout of the call expired. Call again later.
 #define MSB_AGAIN 1
 
-/// The end: there will be nothing more.
+/// The end: nothing follows.
 #define MSB_EOF 2
 
 /// An argument is invalid: NULL where it is not allowed, an unknown flag.
@@ -139,7 +139,7 @@ int32_t msb_has(const char *ability);
 /// Another thread already waits on this handle.
 #define MSB_E_BUSY (-4)
 
-/// Not possible here, with this version, or after a fork.
+/// Not supported here, by this version, or after a fork.
 #define MSB_E_UNSUPPORTED (-5)
 
 /// A limit is reached.
@@ -163,13 +163,13 @@ int32_t msb_has(const char *ability);
 /// No sandbox has this name.
 #define MSB_E_NOT_FOUND (-21)
 
-/// A sandbox already has this name.
+/// A sandbox with this name exists.
 #define MSB_E_EXISTS (-22)
 
 /// The sandbox is not running.
 #define MSB_E_NOT_RUNNING (-23)
 
-/// The sandbox is running, and the call needs one that is not.
+/// The sandbox is running; the call needs a stopped one.
 #define MSB_E_RUNNING (-24)
 
 /// No driver is usable.
@@ -178,34 +178,34 @@ int32_t msb_has(const char *ability);
 /// The sandbox failed to boot.
 #define MSB_E_BOOT (-26)
 
-/// The sandbox crashed: it ended without being asked to.
+/// The sandbox crashed: it ended unexpectedly.
 #define MSB_E_CRASHED (-27)
 
-/// The command never started.
+/// The command failed to start.
 #define MSB_E_EXEC_FAILED (-40)
 
 /// The command timed out.
 #define MSB_E_EXEC_TIMEOUT (-41)
 
-/// The connection to the sandbox was lost before the command's exit was known.
+/// The connection to the sandbox was lost before the command's exit status was known.
 #define MSB_E_LOST (-42)
 
 /// The command no longer reads its input.
 #define MSB_E_PIPE (-43)
 
-/// The process no longer exists.
+/// The process has ended.
 #define MSB_E_NO_PROCESS (-44)
 
-/// No such session is known.
+/// The session does not exist.
 #define MSB_E_NO_SESSION (-45)
 
 /// The session has no terminal.
 #define MSB_E_NOT_A_TERMINAL (-46)
 
-/// No such image, in the store or in the registry.
+/// The image is in neither the store nor the registry.
 #define MSB_E_NO_IMAGE (-60)
 
-/// The registry denied access: the credentials are missing or wrong, or there is no such image.
+/// The registry denied access: the credentials are missing or wrong, or the image does not exist.
 #define MSB_E_IMAGE_DENIED (-61)
 
 /// The registry cannot be reached.
@@ -226,7 +226,7 @@ int32_t msb_has(const char *ability);
 /// The image has no default command.
 #define MSB_E_NO_COMMAND (-67)
 
-/// The caller: the call itself was wrong.
+/// The caller: the call itself was invalid.
 #define MSB_ORIGIN_CALLER 1
 
 /// The host: this library or the system that it runs on.
@@ -260,7 +260,7 @@ typedef struct msb_error {
     uint32_t struct_size;
     /// The status that the call returned.
     msb_status status;
-    /// `errno` where it went wrong (host or guest), else 0.
+    /// The `errno` of the failed system call, of the host or guest according to `origin`, else 0.
     int32_t os_error;
     /// Which part failed: one of `MSB_ORIGIN_*`.
     uint32_t origin;
@@ -292,24 +292,24 @@ typedef struct msb_image msb_image;
 /// pull is complete or failed, a sandbox is ready or failed (`msb_sandbox_wait_ready`) or, once
 /// `msb_sandbox_wait` was called on it, has ended. An image and a sandbox also poll readable for
 /// new progress, once `msb_image_progress` or `msb_sandbox_progress` was called.
-///
-/// Borrowed until the handle is closed: remove it from your loop before that, since the library may
-/// need it for a moment longer. Only poll it, never read it; `dup` it if your loop closes what it
-/// polls. Call until `MSB_AGAIN` before polling again. Spurious wake-ups are possible. It is the
-/// same descriptor each time.
+/// Borrowed until the handle is closed: remove it from your event loop before that. Only poll it,
+/// never read it; `dup` it if your loop closes what it polls. Call until `MSB_AGAIN` before polling
+/// again. Spurious wake-ups are possible. Every call on the same handle returns the same
+/// descriptor.
 ///
 /// `MSB_OK`: `*out_fd` is the descriptor. `MSB_E_HANDLE`. `MSB_E_IO`: the descriptor cannot be
 /// made.
 MSB_MUST_USE msb_status msb_handle_fd(const void *handle, int32_t *out_fd, struct msb_error *err);
 
-/// Closes any handle. Calls that wait on it return `MSB_E_CLOSED` at once. In any order, from any
-/// thread; NULL is a no-op.
+/// Closes any handle, in any order, from any thread. Calls that wait on it return `MSB_E_CLOSED` at
+/// once. NULL is a no-op.
 ///
-/// Closing a sandbox or an exec ends nothing in the sandbox: the command runs on. Closing a sink
-/// ends the command's input. Closing a log ends the reading. Closing an image, or a sandbox whose
-/// image is still pulled, cancels the pull; downloaded layers are kept for the next one.
+/// Closing a sandbox or an exec stops nothing in the sandbox: commands continue to run. Closing a
+/// sink ends the command's input. Closing a log stops its reader. Closing an image, or a sandbox
+/// whose image is still being pulled, cancels the pull; downloaded layers are kept for the next
+/// one.
 ///
-/// `MSB_OK`. `MSB_E_HANDLE`: not open; closing twice is this, never undefined behaviour.
+/// `MSB_OK`. `MSB_E_HANDLE`: not an open handle, also if it is closed twice.
 msb_status msb_handle_close(void *handle);
 
 /* ---- trace ---- */
@@ -326,7 +326,7 @@ msb_status msb_handle_close(void *handle);
 /// Steps of the protocol.
 #define MSB_TRACE_DEBUG 4
 
-/// Everything.
+/// All messages.
 #define MSB_TRACE_TRACE 5
 
 /// Receives a message of the library. `level` is one of `MSB_TRACE_*`; `target`, a part of the
@@ -340,11 +340,10 @@ typedef void (*msb_trace_fn)(void *user_data,
 typedef void (*msb_drop_fn)(void *user_data);
 
 /// Sends messages of the library, up to `level`, to `trace`, on a library thread and one at a time;
-/// NULL, the default, sends them nowhere. `trace` must not call any `msb_*` function, and may take
-/// as long as it likes: messages that exceed the queue are counted and dropped. A command's input,
-/// output, arguments and variables never appear; `msb_log_open` reads the output that a sandbox
-/// records. `user_data` is lent until `drop` is called.
-///
+/// NULL, the default, discards them. `trace` must not call any `msb_*` function. It may block:
+/// messages that exceed the queue are counted and dropped. Input, output, arguments and environment
+/// of commands never appear; `msb_log_open` reads the recorded output of a sandbox. `user_data` is
+/// lent until `drop` is called.
 /// When this returns, the previous function has received every message from before this call, is
 /// not running and will not be called again, and its `drop`, which may be NULL, was called. If this
 /// fails, `user_data` stays the caller's.
@@ -377,15 +376,15 @@ msb_status msb_trace_set(uint32_t level,
 typedef struct msb_progress {
     /// `sizeof(msb_progress)`.
     uint32_t struct_size;
-    /// One of `MSB_PHASE_*`. Ignore what you do not know.
+    /// One of `MSB_PHASE_*`. Ignore unknown phases.
     uint32_t phase;
-    /// Number of layers; 0 while it is not known.
+    /// Number of layers; 0 while unknown.
     uint32_t layers;
-    /// Number of layers that are finished in this phase.
+    /// Number of layers completed in this phase.
     uint32_t layers_done;
-    /// Number of bytes that are finished in this phase.
+    /// Number of bytes completed in this phase.
     uint64_t bytes;
-    /// Number of bytes in this phase; 0 while it is not known.
+    /// Number of bytes in this phase; 0 while unknown.
     uint64_t bytes_total;
 } msb_progress;
 #define MSB_PROGRESS_INIT \
@@ -396,17 +395,17 @@ typedef struct msb_progress {
 /// The sandbox outlives the process that creates it.
 #define MSB_SANDBOX_DETACHED 1
 
-/// Kill and remove an existing sandbox of this name first.
+/// An existing sandbox with this name is killed and removed first.
 #define MSB_SANDBOX_REPLACE 2
 
-/// The sandbox gets network access. A driver that cannot provide it refuses: `MSB_E_CONFIG`.
+/// The sandbox has network access. A driver that cannot provide it fails with `MSB_E_CONFIG`.
 #define MSB_SANDBOX_NETWORK 4
 
-/// Record the output of its sessions in a log, which `msb_log_open` and `msb logs` read.
+/// The output of its sessions is recorded in a log, which `msb_log_open` and `msb logs` read.
 #define MSB_SANDBOX_LOG 8
 
-/// Refuse to start where a wall of the jail is missing. `MSB_REQUIRE_JAIL=1` in the environment
-/// does so for every sandbox.
+/// Creation fails if a wall of the jail is missing. `MSB_REQUIRE_JAIL=1` in the environment does so
+/// for every sandbox.
 #define MSB_SANDBOX_REQUIRE_JAIL 16
 
 /// Reap orphans and forward signals, as docker's `--init` does. Every sandbox does so, with the flag
@@ -416,16 +415,16 @@ typedef struct msb_progress {
 /// Commands in a virtual machine have all privileges of root, in their own kernel.
 #define MSB_SECURITY_DEFAULT 0
 
-/// Commands in a virtual machine have the privileges of a container's.
+/// Commands in a virtual machine have only the privileges of a container.
 #define MSB_SECURITY_RESTRICTED 1
 
-/// Pull when the image is not in the store.
+/// Pull if the image is not in the store.
 #define MSB_PULL_MISSING 0
 
-/// Pull each time; what has not changed is not downloaded again.
+/// Pull each time; unchanged layers are not downloaded again.
 #define MSB_PULL_ALWAYS 1
 
-/// Never pull: the image has to be in the store.
+/// Never pull: the image must be in the store.
 #define MSB_PULL_NEVER 2
 
 /// Never started.
@@ -434,17 +433,16 @@ typedef struct msb_progress {
 /// Running.
 #define MSB_STATE_RUNNING 2
 
-/// Ended as requested, by a call or by its options.
+/// Stopped or killed on request, or by its options.
 #define MSB_STATE_STOPPED 3
 
-/// Ended without being asked to.
+/// Ended unexpectedly.
 #define MSB_STATE_CRASHED 4
 
-/// Every process of a sandbox on the host, except its supervisor, is in a jail with all of its
-/// walls.
+/// Every process of the sandbox on the host, except its supervisor, is in a jail with all walls.
 #define MSB_JAILED_YES 1
 
-/// A wall is missing.
+/// At least one wall is missing.
 #define MSB_JAILED_NO 2
 
 /// Stopped on request.
@@ -453,13 +451,13 @@ typedef struct msb_progress {
 /// Killed on request.
 #define MSB_REASON_KILLED 2
 
-/// It was not detached, and the process that created it ended.
+/// The sandbox was not detached, and the process that created it ended.
 #define MSB_REASON_CREATOR_GONE 3
 
-/// Its maximum duration was reached.
+/// It reached its maximum duration.
 #define MSB_REASON_MAX_DURATION 4
 
-/// It was idle for too long.
+/// It reached its idle timeout.
 #define MSB_REASON_IDLE 5
 
 /// It crashed.
@@ -468,7 +466,7 @@ typedef struct msb_progress {
 /// It failed to boot.
 #define MSB_REASON_BOOT_FAILED 7
 
-/// Start it, with the files that it has.
+/// Start the sandbox with its existing files.
 #define MSB_OPEN_START 1
 
 /// Kill a running sandbox first.
@@ -484,10 +482,10 @@ typedef struct msb_sandbox_options {
     uint32_t flags;
     /// Lent. 1 to 128 letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
     const char *name;
-    /// Lent. A text that begins with `/`, `./` or `../`, or has a slash and names an existing file,
-    /// is a path: of a directory, which is the root filesystem and is never written to, or of an
-    /// archive. Any other text is the name of an image in the store or in a registry, as in docker:
-    /// `"python:3.12"`.
+    /// Lent. A text that begins with `/`, `./` or `../`, or that contains a slash and names an
+    /// existing file, is a path: of a directory, which is the root filesystem and is never
+    /// modified, or of an archive. Any other text is the name of an image in the store or in a
+    /// registry, as in docker: `"python:3.12"`.
     const char *image;
     /// Lent. `"container"`, for example; NULL: `MSB_DRIVER`, else the first usable driver with
     /// strong isolation (by hardware or by gVisor).
@@ -501,20 +499,21 @@ typedef struct msb_sandbox_options {
     const char *user;
     /// Lent. Host name; NULL: the sandbox's name.
     const char *hostname;
-    /// Lent. `env_len` texts `NAME=value`, for every command; they override those of the image.
+    /// Lent. `env_len` texts `NAME=value`, for every command; they override the image's.
     const char *const *env;
-    /// How many.
+    /// Number of elements.
     size_t env_len;
-    /// Lent. `labels_len` texts `KEY=value`: the caller's own notes. Of two with the same key the
-    /// last one counts.
+    /// Lent. `labels_len` texts `KEY=value`, which the library only stores. Of two with the same
+    /// key the last one counts.
     const char *const *labels;
-    /// How many.
+    /// Number of elements.
     size_t labels_len;
-    /// Processors, whole or a fraction such as 0.5, at most 4096; 0: the driver's default.
+    /// Number of processors, whole or a fraction such as 0.5, at most 4096; 0: the driver's
+    /// default.
     double cpus;
     /// Memory in MiB, 16 to 16,777,216; 0: 2,048 or half of the host's, whichever is less.
     uint32_t memory_mib;
-    /// Processes and threads at once, at least 8; 0: 4,096.
+    /// Maximum number of concurrent processes and threads, at least 8; 0: 4,096.
     uint32_t pids_limit;
     /// Stop the sandbox after this many milliseconds; 0: never.
     uint64_t max_duration_ms;
@@ -562,35 +561,35 @@ typedef struct msb_bounds {
     uint32_t struct_size;
     /// Zero.
     uint32_t reserved;
-    /// Processes and threads at once.
+    /// Maximum number of concurrent processes and threads.
     uint64_t pids;
-    /// Bytes of memory.
+    /// Memory in bytes.
     uint64_t memory_bytes;
-    /// Bytes of its upper layer.
+    /// Size of the upper layer in bytes.
     uint64_t disk_bytes;
-    /// Processors; may be a fraction.
+    /// Number of processors; may be fractional.
     double cpus;
 } msb_bounds;
 
-/// What is known about a sandbox. All pointers are borrowed until the list is released.
+/// A sandbox. All pointers are borrowed until the list is released.
 typedef struct msb_sandbox_entry {
     /// `sizeof(msb_sandbox_entry)` of the library.
     uint32_t struct_size;
     /// One of `MSB_STATE_*`.
     uint32_t state;
-    /// One of `MSB_ISOLATION_*`; 0 when it was never started.
+    /// One of `MSB_ISOLATION_*`; 0 if it was never started.
     uint32_t isolation;
-    /// Why it ended: one of `MSB_REASON_*`; 0 when it did not.
+    /// Why it ended: one of `MSB_REASON_*`; 0 if it has not.
     uint32_t reason;
     /// `MSB_SANDBOX_DETACHED` or 0.
     uint32_t flags;
-    /// One of `MSB_JAILED_*`; 0 when it never booted.
+    /// One of `MSB_JAILED_*`; 0 if it never booted.
     uint32_t jailed;
-    /// Requested memory, in MiB; 0: none.
+    /// Requested memory in MiB; 0: not set.
     uint32_t memory_mib;
     /// Zero.
     uint32_t reserved;
-    /// Requested processors; 0: none.
+    /// Requested number of processors; 0: not set.
     double cpus;
     /// When it was created, in milliseconds since 1970.
     int64_t created_ms;
@@ -600,24 +599,24 @@ typedef struct msb_sandbox_entry {
     const char *name;
     /// Borrowed. Its image, a name or a path: bytes.
     const char *image;
-    /// Borrowed. The driver that runs it, or ran it last; NULL when it was never started.
+    /// Borrowed. The driver that runs it, or ran it last; NULL if it was never started.
     const char *driver;
-    /// Borrowed. Details of its end, one line; NULL when there are none.
+    /// Borrowed. Details of its end, one line; NULL if there are none.
     const char *detail;
     /// Borrowed. `labels_len` texts `KEY=value`.
     const char *const *labels;
-    /// How many.
+    /// Number of elements.
     size_t labels_len;
     /// Borrowed. `command_len` texts: the image's default command, its entrypoint followed by its
-    /// command. Commands that a caller names do not use it.
+    /// command. Commands started by a caller do not use it.
     const char *const *command;
-    /// How many; 0 when the image has none.
+    /// Number of elements; 0 if the image has none.
     size_t command_len;
-    /// Borrowed. `missing_walls_len` texts: the missing walls of the jail, with the reason.
+    /// Borrowed. `missing_walls_len` texts: the missing walls of the jail, each with the reason.
     const char *const *missing_walls;
-    /// How many.
+    /// Number of elements.
     size_t missing_walls_len;
-    /// Borrowed. The limits in force; NULL when it never booted.
+    /// Borrowed. The limits in force; NULL if it never booted.
     const struct msb_bounds *bounds;
 } msb_sandbox_entry;
 
@@ -629,7 +628,7 @@ typedef struct msb_sandbox_entries {
     uint32_t reserved;
     /// Borrowed until `msb_sandbox_entries_release`. `len` pointers.
     const struct msb_sandbox_entry *const *entries;
-    /// How many.
+    /// Number of elements.
     size_t len;
     /// The library's. Do not touch.
     void *owner;
@@ -641,7 +640,7 @@ typedef struct msb_sandbox_entries {
 /// Any thread.
 void msb_sandbox_entries_release(struct msb_sandbox_entries *list);
 
-/// Creates a sandbox and starts it. Returns at once; `msb_sandbox_wait_ready` reports the result.
+/// Creates and starts a sandbox. Returns at once; `msb_sandbox_wait_ready` reports the result.
 ///
 /// `options` is lent. Without `MSB_SANDBOX_DETACHED` the sandbox ends, within two seconds, when
 /// this process does. Closing the handle while the image is pulled cancels creation; after the pull
@@ -659,8 +658,8 @@ msb_status msb_sandbox_create(const struct msb_sandbox_options *options,
 /// `msb_sandbox_wait_ready` reports the result.
 ///
 /// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: `name` is NULL, or an unknown flag.
-/// `msb_sandbox_wait_ready` reports that there is none (`MSB_E_NOT_FOUND`), that the name is
-/// invalid (`MSB_E_CONFIG`) or, with `MSB_OPEN_START`, that it already runs (`MSB_E_RUNNING`).
+/// `msb_sandbox_wait_ready` reports that no such sandbox exists (`MSB_E_NOT_FOUND`), that the name
+/// is invalid (`MSB_E_CONFIG`) or, with `MSB_OPEN_START`, that it already runs (`MSB_E_RUNNING`).
 MSB_MUST_USE
 msb_status msb_sandbox_open(const char *name,
                             uint32_t flags,
@@ -679,21 +678,21 @@ msb_status msb_sandbox_wait_ready(struct msb_sandbox *sandbox,
                                   struct msb_error *err);
 
 /// Returns the progress of the image pull of a sandbox that is being created, if it changed since
-/// the last call. Waits up to `timeout_ms`. A slow reader misses steps, and never the end. From the
-/// first call on, and until the sandbox is ready, the descriptor of the handle also polls readable
-/// for new progress.
+/// the last call. Waits up to `timeout_ms`. A slow reader misses intermediate steps, but not the
+/// end. From the first call on, and until the sandbox is ready, the descriptor of the handle also
+/// polls readable for new progress.
 ///
-/// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
-/// nothing more; `msb_sandbox_wait_ready` returns the result without waiting. There is no progress
-/// for a directory as image, and none for a sandbox that was opened.
+/// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: no change. `MSB_EOF`: no further progress;
+/// `msb_sandbox_wait_ready` returns the result without waiting. An image that is a directory, and a
+/// sandbox that was opened, have no progress.
 MSB_MUST_USE
 msb_status msb_sandbox_progress(struct msb_sandbox *sandbox,
                                 int64_t timeout_ms,
                                 struct msb_progress *out_progress,
                                 struct msb_error *err);
 
-/// Stops the sandbox: asks its commands to exit, kills them after `grace_ms`, and ends everything
-/// in it. Waits until that is done, however long it takes. The handle stays open; closing it
+/// Stops the sandbox: signals its commands to exit, kills them after `grace_ms`, and ends the
+/// sandbox. Waits until that is done, without a time limit. The handle stays open; closing it
 /// meanwhile ends the wait, not the stop.
 ///
 /// `MSB_OK`: it ended by this call. `MSB_E_NOT_RUNNING`: it had already ended, or is not ready yet.
@@ -703,28 +702,28 @@ msb_status msb_sandbox_stop(struct msb_sandbox *sandbox,
                             uint32_t grace_ms,
                             struct msb_error *err);
 
-/// Kills the sandbox, with everything that runs in it. The handle stays open; closing it meanwhile
+/// Kills the sandbox and everything that runs in it. The handle stays open; closing it meanwhile
 /// ends the wait, not the kill. A pending creation is undone: an image pull is cancelled, otherwise
 /// this waits for the sandbox and kills it.
 ///
 /// `MSB_OK`: it ended by this call. `MSB_E_NOT_RUNNING`: it had already ended. `MSB_E_CRASHED`: it
 /// crashed first. After a failed creation, the status of `msb_sandbox_wait_ready`; `MSB_E_CLOSED`
-/// when this call cancelled it.
+/// if this call cancelled it.
 MSB_MUST_USE msb_status msb_sandbox_kill(struct msb_sandbox *sandbox, struct msb_error *err);
 
 /// Waits until the sandbox has ended, up to `timeout_ms`. From the first call on, the descriptor of
-/// the handle polls readable when it has ended, and no longer when it is ready.
+/// the handle polls readable when the sandbox has ended, and no longer when it is ready.
 ///
-/// `MSB_OK`: it was stopped or killed, or its options ended it; `msb_sandbox_info` has the reason.
-/// `MSB_AGAIN`: not yet. `MSB_E_CRASHED`: it crashed. `MSB_E_NOT_RUNNING`: it was never started, or
-/// is not ready yet. `MSB_E_CLOSED`: the handle was closed meanwhile. Once it has returned the end,
-/// it always returns the same, also after the sandbox was started again.
+/// `MSB_OK`: it was stopped or killed, or reached a time limit of its options; `msb_sandbox_info`
+/// has the reason. `MSB_AGAIN`: not yet. `MSB_E_CRASHED`: it crashed. `MSB_E_NOT_RUNNING`: it was
+/// never started, or is not ready yet. `MSB_E_CLOSED`: the handle was closed meanwhile. Once this
+/// has returned the end, it always returns the same, also after the sandbox was started again.
 MSB_MUST_USE
 msb_status msb_sandbox_wait(struct msb_sandbox *sandbox,
                             int64_t timeout_ms,
                             struct msb_error *err);
 
-/// Returns what is known about the sandbox now: a list of one.
+/// Returns the current state of the sandbox, as a list of one entry.
 ///
 /// `MSB_OK`: `*out_list` is filled; release it with `msb_sandbox_entries_release`.
 /// `MSB_E_NOT_FOUND`: it was removed. `MSB_E_NOT_RUNNING`: it is not ready yet.
@@ -733,7 +732,7 @@ msb_status msb_sandbox_info(struct msb_sandbox *sandbox,
                             struct msb_sandbox_entries *out_list,
                             struct msb_error *err);
 
-/// Lists all sandboxes by name, running or not.
+/// Lists all sandboxes, sorted by name, running or not.
 ///
 /// `MSB_OK`: `*out_list` is filled; release it with `msb_sandbox_entries_release`. `MSB_E_IO`: they
 /// cannot be read.
@@ -741,7 +740,7 @@ MSB_MUST_USE
 msb_status msb_sandbox_list(struct msb_sandbox_entries *out_list,
                             struct msb_error *err);
 
-/// Removes a sandbox that is not running, and its files. `name` is lent. Handles on it stay open;
+/// Removes a stopped sandbox and its files. `name` is lent. Handles on it stay open;
 /// `msb_sandbox_info` then returns `MSB_E_NOT_FOUND`.
 ///
 /// `MSB_OK`. `MSB_E_NOT_FOUND`. `MSB_E_RUNNING`: stop it first, or pass `MSB_REMOVE_FORCE`.
@@ -758,7 +757,7 @@ MSB_MUST_USE msb_status msb_sandbox_remove(const char *name, uint32_t flags, str
 /// A container: the kernel is shared.
 #define MSB_ISOLATION_CONTAINER 3
 
-/// A virtual machine on a host that was told to skip the check for hardware isolation.
+/// A virtual machine on a host that skips the check for hardware isolation.
 #define MSB_ISOLATION_UNCHECKED 4
 
 /// gVisor: a kernel in user space, which needs no hardware virtualization.
@@ -778,11 +777,11 @@ typedef struct msb_driver_entry {
     const char *name;
     /// Borrowed. Backend details if usable, else the reason; one line.
     const char *why;
-    /// Borrowed. The remedy; NULL when none is known.
+    /// Borrowed. A remedy; NULL if none is known.
     const char *hint;
-    /// Borrowed. `unbounded_len` texts: the resources that it cannot limit, with the reason.
+    /// Borrowed. `unbounded_len` texts: the resources that it cannot limit, each with the reason.
     const char *const *unbounded;
-    /// How many.
+    /// Number of elements.
     size_t unbounded_len;
 } msb_driver_entry;
 
@@ -794,7 +793,7 @@ typedef struct msb_driver_entries {
     uint32_t reserved;
     /// Borrowed until `msb_driver_entries_release`. `len` pointers.
     const struct msb_driver_entry *const *entries;
-    /// How many.
+    /// Number of elements.
     size_t len;
     /// The library's. Do not touch.
     void *owner;
@@ -810,9 +809,9 @@ typedef struct msb_wall_entry {
     uint32_t reserved;
     /// Borrowed. Its name, such as `"seccomp"`.
     const char *name;
-    /// Borrowed. Why this host lacks it, one line; NULL when it has it.
+    /// Borrowed. Why it is unavailable on this host, one line; NULL if it is available.
     const char *missing;
-    /// Borrowed. The remedy; NULL when none is known.
+    /// Borrowed. A remedy; NULL if none is known.
     const char *hint;
 } msb_wall_entry;
 
@@ -824,7 +823,7 @@ typedef struct msb_wall_entries {
     uint32_t reserved;
     /// Borrowed until `msb_wall_entries_release`. `len` pointers.
     const struct msb_wall_entry *const *entries;
-    /// How many.
+    /// Number of elements.
     size_t len;
     /// The library's. Do not touch.
     void *owner;
@@ -832,8 +831,7 @@ typedef struct msb_wall_entries {
 #define MSB_WALL_ENTRIES_INIT \
     MSB_INIT(msb_wall_entries, sizeof(msb_wall_entries), 0, NULL, 0, NULL)
 
-/// Probes this host: lists the drivers in the order in which they are chosen, and the walls of the
-/// jail.
+/// Probes this host: lists the drivers in order of preference, and the walls of the jail.
 ///
 /// `MSB_OK`: `*out_drivers` is filled; release it with `msb_driver_entries_release`. So is
 /// `*out_walls` unless `out_walls` is NULL; release it with `msb_wall_entries_release`.
@@ -855,7 +853,7 @@ void msb_wall_entries_release(struct msb_wall_entries *list);
 /// Also remove images that have a name.
 #define MSB_PRUNE_ALL 1
 
-/// What is known about an image in the store. All pointers are borrowed until the list is released.
+/// An image in the store. All pointers are borrowed until the list is released.
 typedef struct msb_image_entry {
     /// `sizeof(msb_image_entry)` of the library.
     uint32_t struct_size;
@@ -863,7 +861,7 @@ typedef struct msb_image_entry {
     uint32_t layers;
     /// Size of its files in bytes.
     uint64_t size;
-    /// Size of its layers in bytes, as downloaded.
+    /// Size of its compressed layers in bytes.
     uint64_t download_size;
     /// When it was added to the store, in milliseconds since 1970.
     int64_t added_ms;
@@ -871,7 +869,7 @@ typedef struct msb_image_entry {
     const char *id;
     /// Borrowed. Its processor architecture, such as `amd64`.
     const char *architecture;
-    /// Borrowed. Its root filesystem, a directory that must not be written to: bytes.
+    /// Borrowed. Its root filesystem, a directory that must not be modified: bytes.
     const char *rootfs;
     /// Borrowed. Its working directory; NULL for none.
     const char *workdir;
@@ -879,27 +877,27 @@ typedef struct msb_image_entry {
     const char *user;
     /// Borrowed. `names_len` names, in their shortest form.
     const char *const *names;
-    /// How many.
+    /// Number of elements.
     size_t names_len;
-    /// Borrowed. `digests_len` digests that registries know it by.
+    /// Borrowed. `digests_len` digests that registries use for it.
     const char *const *digests;
-    /// How many.
+    /// Number of elements.
     size_t digests_len;
     /// Borrowed. `env_len` texts `NAME=value`.
     const char *const *env;
-    /// How many.
+    /// Number of elements.
     size_t env_len;
     /// Borrowed. `entrypoint_len` texts: its entrypoint.
     const char *const *entrypoint;
-    /// How many.
+    /// Number of elements.
     size_t entrypoint_len;
     /// Borrowed. `cmd_len` texts: its default command, or arguments of the entrypoint.
     const char *const *cmd;
-    /// How many.
+    /// Number of elements.
     size_t cmd_len;
-    /// Borrowed. `used_by_len` names of the sandboxes that use it, running or not.
+    /// Borrowed. `used_by_len` names of the sandboxes that use it, running or stopped.
     const char *const *used_by;
-    /// How many.
+    /// Number of elements.
     size_t used_by_len;
 } msb_image_entry;
 
@@ -911,7 +909,7 @@ typedef struct msb_image_entries {
     uint32_t reserved;
     /// Borrowed until `msb_image_entries_release`. `len` pointers.
     const struct msb_image_entry *const *entries;
-    /// How many.
+    /// Number of elements.
     size_t len;
     /// The library's. Do not touch.
     void *owner;
@@ -923,9 +921,9 @@ typedef struct msb_image_entries {
 /// Any thread.
 void msb_image_entries_release(struct msb_image_entries *list);
 
-/// Pulls an image from its registry, also when it is in the store already; what has not changed is
-/// not downloaded again. `name` is lent: `"python:3.12"`. Returns at once; `msb_image_wait` returns
-/// the result, `msb_image_progress` the progress. Closing the handle cancels the pull.
+/// Pulls an image from its registry, also if it is in the store; unchanged layers are not
+/// downloaded again. `name` is lent, such as `"python:3.12"`. Returns at once; `msb_image_wait`
+/// returns the result, `msb_image_progress` the progress. Closing the handle cancels the pull.
 ///
 /// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `name` is NULL. `MSB_E_CONFIG`: it is not a
 /// valid image name, or the configuration of registries is invalid.
@@ -935,8 +933,9 @@ msb_status msb_image_pull(const char *name,
                           struct msb_error *err);
 
 /// Imports an image from a file or directory: an archive of a root filesystem, the output of
-/// `docker save`, an OCI layout; plain, or compressed with gzip or zstd. `path` is lent, bytes.
-/// `name` is lent; NULL: the name in the archive, if it has one. Otherwise like `msb_image_pull`.
+/// `docker save`, or an OCI layout; uncompressed, or compressed with gzip or zstd. `path` is lent,
+/// bytes. `name` is lent; NULL: the name in the archive, if it has one. Otherwise like
+/// `msb_image_pull`.
 ///
 /// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `path` is NULL. `MSB_E_CONFIG`: nothing exists
 /// at `path`, or `name` is not a valid image name.
@@ -962,17 +961,17 @@ msb_status msb_image_load_platform(const char *path,
 /// misses steps, and never the end. From the first call on, the descriptor of the handle also polls
 /// readable for new progress.
 ///
-/// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
-/// nothing more; `msb_image_wait` returns the result without waiting.
+/// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: no change. `MSB_EOF`: no further progress;
+/// `msb_image_wait` returns the result without waiting.
 MSB_MUST_USE
 msb_status msb_image_progress(struct msb_image *image,
                               int64_t timeout_ms,
                               struct msb_progress *out_progress,
                               struct msb_error *err);
 
-/// Waits until an image is complete, up to `timeout_ms`.
+/// Waits until a pull or import is complete, up to `timeout_ms`.
 ///
-/// `MSB_OK`: `*out_list` has what is known about it; release it with `msb_image_entries_release`.
+/// `MSB_OK`: `*out_list` describes the image; release it with `msb_image_entries_release`.
 /// `MSB_AGAIN`: not yet. Any failure is final; expect `MSB_E_NO_IMAGE`, `MSB_E_IMAGE_DENIED` and
 /// `MSB_E_REGISTRY`. Later calls return the same.
 MSB_MUST_USE
@@ -981,59 +980,59 @@ msb_status msb_image_wait(struct msb_image *image,
                           struct msb_image_entries *out_list,
                           struct msb_error *err);
 
-/// Lists all images in the store, the newest first.
+/// Lists all images in the store, newest first.
 ///
-/// `MSB_OK`: `*out_list` is filled; release it with `msb_image_entries_release`. `MSB_E_IO`: they
-/// cannot be read.
+/// `MSB_OK`: `*out_list` is filled; release it with `msb_image_entries_release`. `MSB_E_IO`: the
+/// store cannot be read.
 MSB_MUST_USE msb_status msb_image_list(struct msb_image_entries *out_list, struct msb_error *err);
 
-/// Removes a name, which is lent, from an image, and the image with its last name. An id removes
-/// all its names. With `MSB_REMOVE_FORCE`, an image in use loses its names as well; the image
-/// itself stays as long as a sandbox uses it.
+/// Removes a name of an image, and the image with its last name. `name` is lent; an id stands for
+/// all names. With `MSB_REMOVE_FORCE`, an image in use loses its names, too; the image itself is
+/// kept as long as a sandbox uses it.
 ///
 /// `MSB_OK`. `MSB_E_NO_IMAGE`. `MSB_E_IMAGE_IN_USE`: a sandbox uses it.
 MSB_MUST_USE msb_status msb_image_remove(const char *name, uint32_t flags, struct msb_error *err);
 
-/// Removes every image that has no name and that no sandbox uses, and leftovers of downloads. Waits
-/// for pulls and imports in progress.
+/// Removes every unused image without a name, and partial downloads. Waits for pulls and imports in
+/// progress.
 ///
-/// `MSB_OK`: `*out_freed`, which may be NULL, is about how many bytes were freed. `MSB_E_IO`:
+/// `MSB_OK`: `*out_freed`, which may be NULL, is the approximate number of bytes freed. `MSB_E_IO`:
 /// something cannot be removed.
 MSB_MUST_USE msb_status msb_image_prune(uint32_t flags, uint64_t *out_freed, struct msb_error *err);
 
 /* ---- exec ---- */
 
-/// The command gets a terminal; its standard error is then part of standard output.
+/// The command gets a terminal; standard output then carries its standard error, too.
 #define MSB_EXEC_TTY 1
 
-/// Forward output until every writer has closed it, however long that takes.
+/// Forward output until every writer has closed it, without a time limit.
 #define MSB_EXEC_WAIT_FOR_EOF 2
 
 /// `cmd` is a script for the sandbox's shell, as with `sh -c`: the first of `args` is its `$0`, the
-/// next one its `$1`.
+/// second its `$1`.
 #define MSB_EXEC_SHELL 4
 
 /// Length of a session id with its NUL: 32 hexadecimal digits.
 #define MSB_SESSION_ID_LEN 33
 
-/// Only the command's process group. The default, 0.
+/// Only the command's process group. The default.
 #define MSB_SIGNAL_GROUP 0
 
-/// Every process that the command started, also those that left its group.
+/// All processes that the command started, also those that left its group.
 #define MSB_SIGNAL_TREE 1
 
-/// Only future output: a position for `msb_exec_reattach`.
+/// Position for `msb_exec_reattach`: only new output.
 #define MSB_FROM_NOW (-1)
 
-/// A resource limit. `UINT64_MAX` is unlimited.
+/// The limits of a resource. `UINT64_MAX` is unlimited.
 typedef struct msb_rlimit {
     /// Linux's `RLIMIT_*` number, 0 to 15.
     uint32_t resource;
     /// Zero.
     uint32_t reserved;
-    /// The limit in force.
+    /// The soft limit, in force.
     uint64_t soft;
-    /// The limit that the command may raise it to.
+    /// The hard limit, up to which the command may raise the soft one.
     uint64_t hard;
 } msb_rlimit;
 
@@ -1047,27 +1046,26 @@ typedef struct msb_exec_options {
     const char *cmd;
     /// Lent. `args_len` arguments, without the program.
     const char *const *args;
-    /// How many.
+    /// Number of elements.
     size_t args_len;
     /// Lent. `env_len` texts `NAME=value`, which override the sandbox's; of two with the same name
     /// the last one counts.
     const char *const *env;
-    /// How many.
+    /// Number of elements.
     size_t env_len;
     /// Lent. Working directory; NULL: the sandbox's.
     const char *cwd;
     /// Lent. `name`, `uid`, `name:group` or `uid:gid`; NULL: the sandbox's.
     const char *user;
-    /// Copied. Fixed standard input of `stdin_len` bytes, followed by end of input; not together
-    /// with a sink.
+    /// Copied. Standard input: `stdin_len` bytes, then end of file; not together with a sink.
     const uint8_t *stdin_data;
-    /// How many.
+    /// Length in bytes.
     size_t stdin_len;
     /// Lent. `rlimits_len` resource limits.
     const struct msb_rlimit *rlimits;
-    /// How many.
+    /// Number of elements.
     size_t rlimits_len;
-    /// Kill the command, and everything that it started, after this many nanoseconds; 0: never.
+    /// Kill the command and everything it started after this many nanoseconds; 0: never.
     uint64_t timeout_ns;
     /// How long to forward the output of background processes after the exit, in nanoseconds; 0:
     /// 250 ms.
@@ -1078,8 +1076,7 @@ typedef struct msb_exec_options {
     uint16_t cols;
     /// Zero.
     uint32_t reserved;
-    /// `msb_exec_collect` keeps at most this many bytes of each output, and counts the rest; 0:
-    /// all.
+    /// `msb_exec_collect` keeps at most this many bytes of each stream and counts the rest; 0: all.
     uint64_t max_output;
 } msb_exec_options;
 #define MSB_EXEC_OPTIONS_INIT \
@@ -1109,21 +1106,21 @@ msb_status msb_exec_id(const struct msb_exec *exec,
                        char *out_id,
                        struct msb_error *err);
 
-/// Sends a signal to a command, and waits until the sandbox has sent it. `SIGKILL` with
-/// `MSB_SIGNAL_TREE` kills everything that the command started. Never waits for a reader.
+/// Sends a signal to a command, and waits until the agent has sent it. `SIGKILL` with
+/// `MSB_SIGNAL_TREE` kills everything that the command started. Works while the output is unread.
 ///
-/// `MSB_OK`: sent. `MSB_E_INVALID`: no such signal. `MSB_E_NO_PROCESS`: it has ended. `MSB_E_LOST`:
-/// the sandbox has ended. `MSB_E_CLOSED`: the handle was closed meanwhile.
+/// `MSB_OK`: sent. `MSB_E_INVALID`: no such signal. `MSB_E_NO_PROCESS`: the command has ended.
+/// `MSB_E_LOST`: the connection to the sandbox was lost. `MSB_E_CLOSED`: the handle was closed
+/// meanwhile.
 MSB_MUST_USE
 msb_status msb_exec_signal(const struct msb_exec *exec,
                            int32_t signal,
                            uint32_t flags,
                            struct msb_error *err);
 
-/// Resizes a command's terminal, and waits until the sandbox has done so. The command gets
-/// SIGWINCH.
+/// Resizes a command's terminal, and waits until the agent has done so. The command gets SIGWINCH.
 ///
-/// `MSB_OK`. `MSB_E_NOT_A_TERMINAL`: it has none. `MSB_E_NO_PROCESS`: it has ended.
+/// `MSB_OK`. `MSB_E_NOT_A_TERMINAL`: it has no terminal. `MSB_E_NO_PROCESS`: the command has ended.
 MSB_MUST_USE
 msb_status msb_exec_resize(const struct msb_exec *exec,
                            uint16_t rows,
@@ -1131,9 +1128,9 @@ msb_status msb_exec_resize(const struct msb_exec *exec,
                            struct msb_error *err);
 
 /// Returns this handle's position in the session's output: the offset after the last byte that it
-/// has received, collected or discarded, counting both outputs together. `msb_exec_reattach`
-/// continues there. `*out_missed` is how many bytes before the first received one were requested of
-/// `msb_exec_reattach` and no longer kept. `out_missed` may be NULL.
+/// has received, collected or discarded, counting both streams together. `msb_exec_reattach` can
+/// continue there. `*out_missed` is the number of bytes that were requested of `msb_exec_reattach`
+/// and are no longer buffered. `out_missed` may be NULL.
 ///
 /// `MSB_OK`. `MSB_E_HANDLE`.
 MSB_MUST_USE
@@ -1142,18 +1139,19 @@ msb_status msb_exec_position(const struct msb_exec *exec,
                              uint64_t *out_missed,
                              struct msb_error *err);
 
-/// Follows a session that runs, or that ended a short while ago, of this process or another.
+/// Follows a session of this process or another one that runs, or that ended recently.
 ///
 /// `id` is lent. `from` is a position of `msb_exec_position`, 0 for the first byte, or
 /// `MSB_FROM_NOW`; a position beyond the output means the same. About the last mebibyte of the
-/// output is kept; if it begins after `from`, `msb_exec_position` returns how much is missing. The
-/// events are STARTED, the output from there on, and the same end for every follower. Any number of
-/// handles may follow one session; a reader that stops blocks the command for all of them.
+/// output is buffered; if that begins after `from`, `msb_exec_position` returns how many bytes are
+/// missing. The events are STARTED, the output from there on, and the same end for every follower.
+/// Any number of handles may follow one session; one that is not read blocks the command for all of
+/// them.
 ///
 /// `MSB_OK`: `*out_exec` is owned, and so is `*out_stdin` if `out_stdin` is not NULL; `*out_stdin`
-/// is NULL when the session's input is not open. Closing one of its sinks ends the input for all.
-/// `MSB_E_NO_SESSION`: not known in this sandbox, which is reported after a second since the
-/// session may be about to start; or ended too long ago. `MSB_E_INVALID`: not a session id.
+/// is NULL if the session's input is closed. Closing any of the session's sinks ends its input.
+/// `MSB_E_NO_SESSION`: not known in this sandbox, which is reported after a second because the
+/// session may be about to start; or it ended too long ago. `MSB_E_INVALID`: not a session id.
 MSB_MUST_USE
 msb_status msb_exec_reattach(struct msb_sandbox *sandbox,
                              const char *id,
@@ -1164,7 +1162,7 @@ msb_status msb_exec_reattach(struct msb_sandbox *sandbox,
 
 /* ---- event ---- */
 
-/// Running; `value` is its process id in the guest.
+/// The command is running; `value` is its process id in the guest.
 #define MSB_EVENT_STARTED 1
 
 /// `data` holds bytes of standard output; with a terminal, of all output.
@@ -1173,17 +1171,18 @@ msb_status msb_exec_reattach(struct msb_sandbox *sandbox,
 /// `data` holds bytes of standard error.
 #define MSB_EVENT_STDERR 3
 
-/// It no longer reads its input; `value` is the guest's `errno`. It may run on.
+/// The command no longer reads its input; `value` is the guest's `errno`. It may continue to run.
 #define MSB_EVENT_STDIN_ERROR 4
 
-/// It exited; `value` is its exit code, -1 if a signal killed it; `exit` has details. Only output
-/// of background processes may follow.
+/// The command exited; `value` is its exit code, -1 if a signal killed it; `exit` has details. Only
+/// output of background processes may follow.
 #define MSB_EVENT_EXITED 5
 
-/// It never started; `value` is the guest's `errno`; `failure` has details. Last.
+/// The command failed to start; `value` is the guest's `errno`; `failure` has details. Last event.
 #define MSB_EVENT_FAILED 6
 
-/// The sandbox ended first: its exit status is unknown. `data` holds the reason, one line. Last.
+/// The connection to the sandbox was lost; the exit status is unknown. `data` holds the reason, one
+/// line. Last event.
 #define MSB_EVENT_LOST 7
 
 /// At the end of the stream: a background process still had the output open.
@@ -1192,10 +1191,10 @@ msb_status msb_exec_reattach(struct msb_sandbox *sandbox,
 /// At the end of the stream: the connection was lost after the exit.
 #define MSB_EVENT_CUT 2
 
-/// Of an exit: it left a core dump.
+/// Of an exit: the command dumped core.
 #define MSB_EXIT_CORE_DUMPED 1
 
-/// Of an exit: it was killed by its timeout.
+/// Of an exit: the command was killed by its timeout.
 #define MSB_EXIT_TIMED_OUT 2
 
 /// The program does not exist.
@@ -1251,26 +1250,26 @@ typedef struct msb_exec_exit {
     uint64_t max_rss;
 } msb_exec_exit;
 
-/// Why a command never started. All pointers are borrowed until `msb_event_release`, and never
+/// Why a command failed to start. All pointers are borrowed until `msb_event_release`, and never
 /// NULL.
 typedef struct msb_exec_failure {
     /// `sizeof(msb_exec_failure)` of the library.
     uint32_t struct_size;
     /// One of `MSB_FAILURE_*`.
     uint32_t kind;
-    /// The guest's `errno`; 0 when no system call failed.
+    /// The guest's `errno`; 0 if no system call failed.
     int32_t os_error;
     /// Zero.
     uint32_t reserved;
-    /// Borrowed. Name of the kind: `"not_found"`.
+    /// Borrowed. Name of the kind, such as `"not_found"`.
     const char *kind_name;
-    /// Borrowed. The step that failed: `"execve"`, `"chdir"`, ...
+    /// Borrowed. The step that failed, such as `"execve"` or `"chdir"`.
     const char *stage;
-    /// Borrowed. Name of the errno: `"ENOENT"`; empty when it is 0.
+    /// Borrowed. Name of the errno, such as `"ENOENT"`; empty if it is 0.
     const char *os_error_name;
     /// Borrowed. One line of text.
     const char *message;
-    /// Borrowed. The program, directory or name that the step used: bytes.
+    /// Borrowed. The program, directory or name that the step concerned: bytes.
     const char *path;
 } msb_exec_failure;
 
@@ -1282,9 +1281,9 @@ typedef struct msb_event {
     uint32_t kind;
     /// A number whose meaning depends on `kind`.
     int64_t value;
-    /// Bytes, not text: borrowed until `msb_event_release`. NULL when there are none.
+    /// Bytes, not text: borrowed until `msb_event_release`. NULL if there are none.
     const uint8_t *data;
-    /// How many bytes.
+    /// Length in bytes.
     size_t len;
     /// With `MSB_EVENT_EXITED`, borrowed until `msb_event_release`; else NULL.
     const struct msb_exec_exit *exit;
@@ -1303,8 +1302,8 @@ typedef struct msb_event {
 /// Receives the next event. Waits up to `timeout_ms`.
 ///
 /// The events of a command are STARTED, any number of STDOUT, STDERR and STDIN_ERROR, and one of
-/// EXITED, FAILED and LOST; FAILED comes without STARTED. An event is delivered whole or not at
-/// all, and no failure loses one. One thread at a time.
+/// EXITED, FAILED and LOST; FAILED comes without STARTED. A failed call loses no event. One thread
+/// at a time.
 ///
 /// `MSB_OK`: `*out_event` is filled; release it with `msb_event_release`. `MSB_AGAIN`: nothing yet.
 /// `MSB_EOF`: the end of the stream; `out_event->flags` has details, and there is nothing to
@@ -1372,19 +1371,19 @@ typedef struct msb_output {
     const struct msb_exec_failure *failure;
     /// With `MSB_EVENT_LOST`, the reason, one line of `lost_len` bytes; else NULL.
     const uint8_t *lost;
-    /// How many bytes.
+    /// Length in bytes.
     size_t lost_len;
-    /// Standard output; with a terminal, all output. NULL when it is empty.
+    /// Standard output; with a terminal, all output. NULL if it is empty.
     const uint8_t *stdout_data;
-    /// How many bytes.
+    /// Length in bytes.
     size_t stdout_len;
-    /// Number of bytes written there, also beyond `max_output`.
+    /// Bytes written to standard output, including those beyond `max_output`.
     uint64_t stdout_total;
-    /// Standard error. NULL when it is empty.
+    /// Standard error. NULL if it is empty.
     const uint8_t *stderr_data;
-    /// How many bytes.
+    /// Length in bytes.
     size_t stderr_len;
-    /// Number of bytes written there, also beyond `max_output`.
+    /// Bytes written to standard error, including those beyond `max_output`.
     uint64_t stderr_total;
     /// `MSB_OUTPUT_TRUNCATED`, `MSB_EVENT_WRITER_LEFT`, `MSB_EVENT_CUT`.
     uint32_t flags;
@@ -1402,12 +1401,12 @@ typedef struct msb_output {
 ///
 /// A command that failed to start, timed out or lost its sandbox is not a failure of this call:
 /// `out_output->kind` and `out_output->exit` report it, together with the output so far. The
-/// command runs on if the caller stops waiting: `msb_exec_signal` ends it.
+/// command continues to run if the caller stops waiting; `msb_exec_signal` kills it.
 ///
 /// `MSB_OK`: `*out_output` is filled; release it with `msb_output_release`. Afterwards
 /// `msb_exec_recv` returns `MSB_EOF`, and a second output has the same end and no bytes.
-/// `MSB_AGAIN`: not yet; the next call of this function continues with what was collected.
-/// `MSB_E_BUSY` and `MSB_E_CLOSED` as with `msb_exec_recv`.
+/// `MSB_AGAIN`: not yet; the next call continues with what was collected. `MSB_E_BUSY` and
+/// `MSB_E_CLOSED` as with `msb_exec_recv`.
 MSB_MUST_USE
 msb_status msb_exec_collect(struct msb_exec *exec,
                             int64_t timeout_ms,
@@ -1421,10 +1420,10 @@ void msb_output_release(struct msb_output *output);
 /* ---- sink ---- */
 
 /// Writes to a command's standard input. Waits for room up to `timeout_ms`. `data` is copied.
-/// Writing no bytes succeeds and does nothing.
+/// Writing no bytes is a no-op.
 ///
 /// `MSB_OK`: `*out_written` bytes were accepted, at least 1 unless `len` is 0, perhaps fewer than
-/// `len`: call again with the rest. `MSB_AGAIN`: none were. `MSB_E_PIPE`: the command no longer
+/// `len`: call again with the rest. `MSB_AGAIN`: no room. `MSB_E_PIPE`: the command no longer
 /// reads. `MSB_E_CLOSED`: the sink was closed meanwhile. `MSB_E_LOST`.
 MSB_MUST_USE
 msb_status msb_sink_write(struct msb_sink *sink,
@@ -1455,10 +1454,9 @@ typedef struct msb_exec_entry {
     uint64_t output_total;
     /// Borrowed. Session id.
     const char *id;
-    /// Borrowed. `argv_len` texts: the program and its arguments, truncated when they are very
-    /// long.
+    /// Borrowed. `argv_len` texts: the program and its arguments, truncated if very long.
     const char *const *argv;
-    /// How many.
+    /// Number of elements.
     size_t argv_len;
     /// Borrowed. Its exit status; NULL while it runs.
     const struct msb_exec_exit *exit;
@@ -1472,7 +1470,7 @@ typedef struct msb_exec_entries {
     uint32_t reserved;
     /// Borrowed until `msb_exec_entries_release`. `len` pointers.
     const struct msb_exec_entry *const *entries;
-    /// How many.
+    /// Number of elements.
     size_t len;
     /// The library's. Do not touch.
     void *owner;
@@ -1480,7 +1478,7 @@ typedef struct msb_exec_entries {
 #define MSB_EXEC_ENTRIES_INIT \
     MSB_INIT(msb_exec_entries, sizeof(msb_exec_entries), 0, NULL, 0, NULL)
 
-/// Lists the commands that run in a sandbox, and those that ended a short while ago.
+/// Lists the commands that run in a sandbox, and those that ended recently.
 ///
 /// `MSB_OK`: `*out_list` is filled; release it with `msb_exec_entries_release`.
 /// `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet. `MSB_E_LOST`.
@@ -1508,34 +1506,34 @@ void msb_exec_entries_release(struct msb_exec_entries *list);
 #define MSB_LOG_STARTED 3
 
 /// The session ended; `value` is its exit code, -1 if a signal killed it; `exit` has details,
-/// without resource usage, which the log does not keep. All of the command's own output comes
-/// before.
+/// without resource usage, which the log does not record. All output of the command itself precedes
+/// this record.
 #define MSB_LOG_EXITED 4
 
-/// The session never started; `value` is the guest's `errno`; `failure` has details, without
-/// `path`, which the log does not keep. `argv` is its command.
+/// The session failed to start; `value` is the guest's `errno`; `failure` has details, without
+/// `path`, which the log does not record. `argv` is its command.
 #define MSB_LOG_FAILED 5
 
-/// Nothing more is known of the session: the connection to the sandbox ended first.
+/// The connection to the sandbox was lost; how the session ended is unknown.
 #define MSB_LOG_LOST 6
 
 /// A record of a later version of the library.
 #define MSB_LOG_OTHER 7
 
-/// Not of a session: `data` holds what is missing, one line of text: files that were deleted
-/// because the log was full, after the reading had begun and before it reached them; or the end,
-/// which could not be written. Comes once, last.
+/// The end of an incomplete log, without a session. `data` says what is missing, in one line of
+/// text: files that were deleted because the log was full, before this reader reached them; or the
+/// end, which could not be written.
 #define MSB_LOG_INCOMPLETE 8
 
-/// Which part of a log to read. Zero means all of it.
+/// The part of a log to read. Zero means all of it.
 typedef struct msb_log_options {
     /// `sizeof(msb_log_options)`.
     uint32_t struct_size;
     /// `MSB_LOG_FOLLOW` or 0.
     uint32_t flags;
-    /// Lent. Only records of the session with this id; NULL: of all.
+    /// Lent. Only records of the session with this id; NULL: of all sessions.
     const char *session;
-    /// Only records from this time on, in nanoseconds since 1970; 0: from the first.
+    /// Only records from this time on, in nanoseconds since 1970; 0: all.
     int64_t since_ns;
 } msb_log_options;
 #define MSB_LOG_OPTIONS_INIT \
@@ -1545,24 +1543,24 @@ typedef struct msb_log_options {
 typedef struct msb_log_record {
     /// `sizeof(msb_log_record)`.
     uint32_t struct_size;
-    /// One of `MSB_LOG_STDOUT` and so on; 0 at the end. Ignore kinds that you do not know.
+    /// One of `MSB_LOG_STDOUT` and following; 0 at the end. Ignore unknown kinds.
     uint32_t kind;
-    /// When it was recorded, by the clock of the host, in nanoseconds since 1970. Never less than
-    /// the record before, unless the clock was set.
+    /// When it was recorded, by the clock of the host, in nanoseconds since 1970. Does not
+    /// decrease, unless the clock was set.
     int64_t time_ns;
     /// A number whose meaning depends on `kind`.
     int64_t value;
-    /// Borrowed until `msb_log_record_release`, as is all below. Session id, as of `msb_exec_id`;
-    /// NULL with `MSB_LOG_INCOMPLETE`.
+    /// Borrowed until `msb_log_record_release`, like all pointers below. Session id, as of
+    /// `msb_exec_id`; NULL with `MSB_LOG_INCOMPLETE`.
     const char *session;
-    /// Borrowed. Bytes, not text. NULL when there are none.
+    /// Borrowed. Bytes, not text. NULL if there are none.
     const uint8_t *data;
-    /// How many bytes.
+    /// Length in bytes.
     size_t len;
     /// Borrowed. `argv_len` texts with `MSB_LOG_STARTED` and `MSB_LOG_FAILED`: the program and its
     /// arguments. Bytes that are not UTF-8 were replaced.
     const char *const *argv;
-    /// How many.
+    /// Number of elements.
     size_t argv_len;
     /// Borrowed. With `MSB_LOG_EXITED`; else NULL.
     const struct msb_exec_exit *exit;
@@ -1579,9 +1577,9 @@ typedef struct msb_log_record {
     MSB_INIT(msb_log_record, sizeof(msb_log_record), 0, 0, 0, NULL, NULL, 0, NULL, 0, NULL, NULL, \
              0, 0, NULL)
 
-/// Opens the log of a sandbox: the output of its sessions, byte for byte, and how each ended. There
-/// is one only if the sandbox was created with `MSB_SANDBOX_LOG`. It is kept until the sandbox is
-/// removed, also after the sandbox has ended; when it is full, the oldest part is deleted. Messages
+/// Opens the log of a sandbox: the output of its sessions, byte for byte, and how each ended. It
+/// exists only if the sandbox was created with `MSB_SANDBOX_LOG`. It is kept until the sandbox is
+/// removed, also after the sandbox has ended; when it is full, its oldest part is deleted. Messages
 /// of the library itself are not in it: see `msb_trace_set`.
 ///
 /// `options` is lent and may be NULL. The sandbox's handle may be closed before this one. Any
@@ -1599,28 +1597,28 @@ msb_status msb_log_open(struct msb_sandbox *sandbox,
 
 /// Receives the next record. Waits up to `timeout_ms`.
 ///
-/// Records come in the order in which they were recorded, across sessions. One thread at a time.
+/// Records are in the order in which they were recorded, across sessions. One thread at a time.
 ///
-/// `MSB_OK`: `*out_record` is filled; release it with `msb_log_record_release`. `MSB_AGAIN`:
-/// nothing yet, also without `MSB_LOG_FOLLOW`, since a thread reads the files. `MSB_EOF`: the end,
-/// with nothing to release: the log is read completely and, with `MSB_LOG_FOLLOW`, the sandbox has
-/// ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`: the handle was closed meanwhile.
-/// `MSB_E_IO`: a file cannot be read; `MSB_EOF` follows.
+/// `MSB_OK`: `*out_record` is filled; release it with `msb_log_record_release`. `MSB_AGAIN`: no
+/// record yet; possible also without `MSB_LOG_FOLLOW`, since a thread reads the files. `MSB_EOF`:
+/// the end, with nothing to release: the log is read completely and, with `MSB_LOG_FOLLOW`, the
+/// sandbox has ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`: the handle was closed
+/// meanwhile. `MSB_E_IO`: a file cannot be read; `MSB_EOF` follows.
 MSB_MUST_USE
 msb_status msb_log_recv(struct msb_log *log,
                         int64_t timeout_ms,
                         struct msb_log_record *out_record,
                         struct msb_error *err);
 
-/// Releases what a record points to. Any thread, any order, also after the handle was closed. NULL,
-/// a record that was never filled and a released one are no-ops.
+/// Releases the memory that a record points to. Any thread, any order, also after the handle was
+/// closed. NULL, a record that was never filled and a released one are no-ops.
 ///
 /// Afterwards the record's pointers are NULL.
 void msb_log_record_release(struct msb_log_record *record);
 
 /* ---- attach ---- */
 
-/// Of an attach: the session runs on, since the detach keys were typed or the terminal hung up.
+/// Of an attach: the session continues; the detach keys were typed, or the terminal hung up.
 #define MSB_ATTACH_DETACHED 1
 
 /// What to attach the terminal to. Zero means default. All pointers are lent.
@@ -1629,10 +1627,10 @@ typedef struct msb_attach_options {
     uint32_t struct_size;
     /// Zero.
     uint32_t flags;
-    /// Lent. The command, which gets a terminal of this one's size whatever its flags, and no
+    /// Lent. The command. It gets a terminal of the same size regardless of its flags, and no
     /// `stdin_data`; NULL: the sandbox's shell.
     const struct msb_exec_options *exec;
-    /// Lent. Instead of a command: the id of a session with a terminal, to reattach.
+    /// Lent. The id of a session with a terminal, to reattach to instead of starting a command.
     const char *session;
     /// Lent. The keys that detach: characters and names such as `ctrl-p`, separated by commas;
     /// NULL: `ctrl-]`.
@@ -1641,15 +1639,15 @@ typedef struct msb_attach_options {
 #define MSB_ATTACH_OPTIONS_INIT \
     MSB_INIT(msb_attach_options, sizeof(msb_attach_options), 0, NULL, NULL, NULL)
 
-/// Attaches this process's terminal, its standard input and output, to a command or a session, and
-/// waits until that ends or the detach keys are typed. The terminal is in raw mode meanwhile, and
-/// has its settings back when this returns, however it returns. `options` is lent and may be NULL.
+/// Attaches this process's terminal, its standard input and output, to a command or a session.
+/// Waits until it ends or the detach keys are typed. The terminal is in raw mode until then; its
+/// settings are always restored. `options` is lent and may be NULL.
 ///
-/// `MSB_OK`: `*out_code` is the exit code, or 128 and the signal's number, as a shell would show
-/// it; -1 with `MSB_ATTACH_DETACHED` in `*out_flags`, which may be NULL. `MSB_E_NOT_A_TERMINAL`:
-/// standard input is none, or the session has none. `MSB_E_EXEC_FAILED`: the command never started.
-/// `MSB_E_BUSY`: another attach has the terminal. `MSB_E_CLOSED`: the handle was closed meanwhile;
-/// the command runs on.
+/// `MSB_OK`: `*out_code` is the exit code, or 128 plus the signal's number, as in a shell; -1 with
+/// `MSB_ATTACH_DETACHED` in `*out_flags`, which may be NULL. `MSB_E_NOT_A_TERMINAL`: standard input
+/// is not a terminal, or the session has none. `MSB_E_EXEC_FAILED`: the command failed to start.
+/// `MSB_E_BUSY`: another attach uses the terminal. `MSB_E_CLOSED`: the handle was closed meanwhile;
+/// the command continues to run.
 MSB_MUST_USE
 msb_status msb_attach(struct msb_sandbox *sandbox,
                       const struct msb_attach_options *options,

@@ -32,11 +32,10 @@ fn close<T: Object>(id: Id) -> Option<()> {
 /// pull is complete or failed, a sandbox is ready or failed (`msb_sandbox_wait_ready`) or, once
 /// `msb_sandbox_wait` was called on it, has ended. An image and a sandbox also poll readable for
 /// new progress, once `msb_image_progress` or `msb_sandbox_progress` was called.
-///
-/// Borrowed until the handle is closed: remove it from your loop before that, since the library may
-/// need it for a moment longer. Only poll it, never read it; `dup` it if your loop closes what it
-/// polls. Call until `MSB_AGAIN` before polling again. Spurious wake-ups are possible. It is the
-/// same descriptor each time.
+/// Borrowed until the handle is closed: remove it from your event loop before that. Only poll it,
+/// never read it; `dup` it if your loop closes what it polls. Call until `MSB_AGAIN` before polling
+/// again. Spurious wake-ups are possible. Every call on the same handle returns the same
+/// descriptor.
 ///
 /// `MSB_OK`: `*out_fd` is the descriptor. `MSB_E_HANDLE`. `MSB_E_IO`: the descriptor cannot be
 /// made.
@@ -66,14 +65,15 @@ pub unsafe extern "C" fn msb_handle_fd(
     })
 }
 
-/// Closes any handle. Calls that wait on it return `MSB_E_CLOSED` at once. In any order, from any
-/// thread; NULL is a no-op.
+/// Closes any handle, in any order, from any thread. Calls that wait on it return `MSB_E_CLOSED` at
+/// once. NULL is a no-op.
 ///
-/// Closing a sandbox or an exec ends nothing in the sandbox: the command runs on. Closing a sink
-/// ends the command's input. Closing a log ends the reading. Closing an image, or a sandbox whose
-/// image is still pulled, cancels the pull; downloaded layers are kept for the next one.
+/// Closing a sandbox or an exec stops nothing in the sandbox: commands continue to run. Closing a
+/// sink ends the command's input. Closing a log stops its reader. Closing an image, or a sandbox
+/// whose image is still being pulled, cancels the pull; downloaded layers are kept for the next
+/// one.
 ///
-/// `MSB_OK`. `MSB_E_HANDLE`: not open; closing twice is this, never undefined behaviour.
+/// `MSB_OK`. `MSB_E_HANDLE`: not an open handle, also if it is closed twice.
 #[unsafe(no_mangle)]
 pub extern "C" fn msb_handle_close(handle: *mut c_void) -> msb_status {
     if handle.is_null() {

@@ -10,9 +10,9 @@ use microsandbox::pull::Ready;
 pub(super) struct AsyncOp<T> {
     what: &'static str,
     result: Option<Result<T, Failure>>,
-    /// The newest progress that was not read yet.
+    /// The newest unread progress.
     progress: Option<ImageProgress>,
-    /// Whether progress was ever read: it does not wake a caller who never reads it.
+    /// Whether progress was ever read: a caller who never reads it is not woken for it.
     reports_progress: bool,
     closed: bool,
 }
@@ -24,7 +24,7 @@ impl<T> Ready for AsyncOp<T> {
 }
 
 impl<T: Clone> AsyncOp<T> {
-    /// `what` names the kind of its handle, for messages.
+    /// Creates a pending operation. `what` names the kind of its handle, for messages.
     pub(super) fn new(what: &'static str) -> Self {
         AsyncOp { what, result: None, progress: None, reports_progress: false, closed: false }
     }
@@ -33,7 +33,8 @@ impl<T: Clone> AsyncOp<T> {
         self.progress = Some(progress);
     }
 
-    /// Stores the result, unless the handle was closed. Drop what this returns outside the lock.
+    /// Stores the result, unless the handle was closed. The caller drops the return value outside
+    /// the lock.
     pub(super) fn complete(&mut self, result: Result<T, Failure>) -> Option<Result<T, Failure>> {
         if self.closed {
             return Some(result);
@@ -41,7 +42,7 @@ impl<T: Clone> AsyncOp<T> {
         self.result.replace(result)
     }
 
-    /// Closes it. Drop what this returns outside the lock.
+    /// Closes the operation. The caller drops the return value outside the lock.
     pub(super) fn close(&mut self) -> Option<Result<T, Failure>> {
         self.closed = true;
         self.result.take()
@@ -51,7 +52,7 @@ impl<T: Clone> AsyncOp<T> {
         self.closed
     }
 
-    /// Fails when the handle was closed.
+    /// Fails if the handle was closed.
     pub(super) fn check_open(&self) -> Result<(), Failure> {
         match self.closed {
             true => Err(wrong(MSB_E_CLOSED, format!("the {} handle was closed", self.what))),
@@ -59,7 +60,7 @@ impl<T: Clone> AsyncOp<T> {
         }
     }
 
-    /// The result; `None` while it is pending.
+    /// Returns the result; `None` while it is pending.
     pub(super) fn result(&mut self) -> Option<Result<T, Failure>> {
         if let Err(closed) = self.check_open() {
             return Some(Err(closed));
@@ -67,7 +68,7 @@ impl<T: Clone> AsyncOp<T> {
         self.result.clone()
     }
 
-    /// The newest progress, once; `Some(None)` when there will be no more.
+    /// Returns the newest unread progress; `Some(None)` at the end.
     pub(super) fn next_progress(&mut self) -> Option<Result<Option<ImageProgress>, Failure>> {
         if let Err(closed) = self.check_open() {
             return Some(Err(closed));

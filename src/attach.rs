@@ -22,10 +22,10 @@ pub struct msb_attach_options {
     pub struct_size: u32,
     /// Zero.
     pub flags: u32,
-    /// Lent. The command, which gets a terminal of this one's size whatever its flags, and no
+    /// Lent. The command. It gets a terminal of the same size regardless of its flags, and no
     /// `stdin_data`; NULL: the sandbox's shell.
     pub exec: *const msb_exec_options,
-    /// Lent. Instead of a command: the id of a session with a terminal, to reattach.
+    /// Lent. The id of a session with a terminal, to reattach to instead of starting a command.
     pub session: *const c_char,
     /// Lent. The keys that detach: characters and names such as `ctrl-p`, separated by commas;
     /// NULL: `ctrl-]`.
@@ -34,18 +34,18 @@ pub struct msb_attach_options {
 
 sized!(msb_attach_options, detach_keys);
 
-/// Of an attach: the session runs on, since the detach keys were typed or the terminal hung up.
+/// Of an attach: the session continues; the detach keys were typed, or the terminal hung up.
 pub const MSB_ATTACH_DETACHED: u32 = 1;
 
-/// Attaches this process's terminal, its standard input and output, to a command or a session, and
-/// waits until that ends or the detach keys are typed. The terminal is in raw mode meanwhile, and
-/// has its settings back when this returns, however it returns. `options` is lent and may be NULL.
+/// Attaches this process's terminal, its standard input and output, to a command or a session.
+/// Waits until it ends or the detach keys are typed. The terminal is in raw mode until then; its
+/// settings are always restored. `options` is lent and may be NULL.
 ///
-/// `MSB_OK`: `*out_code` is the exit code, or 128 and the signal's number, as a shell would show
-/// it; -1 with `MSB_ATTACH_DETACHED` in `*out_flags`, which may be NULL. `MSB_E_NOT_A_TERMINAL`:
-/// standard input is none, or the session has none. `MSB_E_EXEC_FAILED`: the command never started.
-/// `MSB_E_BUSY`: another attach has the terminal. `MSB_E_CLOSED`: the handle was closed meanwhile;
-/// the command runs on.
+/// `MSB_OK`: `*out_code` is the exit code, or 128 plus the signal's number, as in a shell; -1 with
+/// `MSB_ATTACH_DETACHED` in `*out_flags`, which may be NULL. `MSB_E_NOT_A_TERMINAL`: standard input
+/// is not a terminal, or the session has none. `MSB_E_EXEC_FAILED`: the command failed to start.
+/// `MSB_E_BUSY`: another attach uses the terminal. `MSB_E_CLOSED`: the handle was closed meanwhile;
+/// the command continues to run.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_attach(

@@ -1,4 +1,4 @@
-//! What callers borrow until they release it: events, outputs, lists, records.
+//! Values that callers borrow until they release them: events, outputs, lists, records.
 
 use super::boundary::boundary;
 use super::error::ErrorOut;
@@ -14,31 +14,31 @@ use std::fmt::Debug;
 use std::mem::size_of;
 use std::sync::Arc;
 
-/// What the pointers of a borrowed struct point to.
+/// The memory that the pointers of a borrowed struct refer to.
 #[derive(Debug)]
 #[allow(dead_code, reason = "only kept until the release")]
 pub(super) enum Borrowed {
-    /// Output of a command, and the credit that goes back with it.
+    /// Output of a command, and its credit.
     Bytes(Bytes, Credit),
     /// Anything else.
     Other(Box<dyn Kept>),
 }
 
-/// A value that is only kept, and dropped by the release.
+/// A value that is kept until the release, and not accessed.
 pub(super) trait Kept: Debug + Send + Sync {}
 
 impl<T: Debug + Send + Sync> Kept for T {}
 
 static OPEN: Table<Borrowed> = Table::new(Kind::Borrowed);
 
-/// Keeps a value until its release; returns the owner of the struct that points into it.
+/// Keeps a value until its release; returns the owner field of the struct that points into it.
 pub(super) fn keep(borrowed: Arc<Borrowed>) -> Result<*mut c_void, Failure> {
     let id = OPEN.insert(borrowed);
     let id = id.ok_or_else(|| wrong(MSB_E_LIMIT, "too many structs that were not released"))?;
     Ok(as_handle(id))
 }
 
-/// Whether this many structs can be handed out for certain.
+/// Returns whether this many structs are guaranteed to fit.
 pub(super) fn has_room(structs: usize) -> bool {
     OPEN.has_room(structs)
 }
@@ -46,11 +46,11 @@ pub(super) fn has_room(structs: usize) -> bool {
 /// A struct whose pointers are borrowed until it is released.
 pub(super) trait Released: Sized32 {
     fn owner(&self) -> *mut c_void;
-    /// The struct after the release: without pointers.
+    /// Returns the struct after the release: without pointers.
     fn emptied(&self) -> Self;
 }
 
-/// Drops what a struct borrows and takes the pointers out of the caller's struct.
+/// Drops what a struct borrows and clears the pointers in the caller's struct.
 ///
 /// # Safety
 /// `place` is NULL or valid for reading its first four bytes, and for reading and writing as many
@@ -63,7 +63,7 @@ pub(super) unsafe fn release<T: Released>(place: *mut T) {
     }
     // SAFETY: not NULL, so valid by the contract.
     let Ok(out) = (unsafe { Out::new(place) }) else { return };
-    // Fields of a later header do not keep it from being released.
+    // Fields of a later header do not prevent the release.
     // SAFETY: as above.
     let Ok((held, _)) = (unsafe { copy_known(place.cast_const()) }) else {
         return;
@@ -75,13 +75,13 @@ pub(super) unsafe fn release<T: Released>(place: *mut T) {
     out.write(&held.emptied());
 }
 
-/// Start of a slice; NULL for an empty one, which in Rust starts at a dangling address. Go's runtime,
-/// for example, reports such a pointer as corrupt memory.
+/// Returns the start of a slice; NULL for an empty one, whose address in Rust dangles. Go's
+/// runtime, for example, reports such a pointer as corrupt memory.
 pub(super) fn start_of<T>(slice: &[T]) -> *const T {
     if slice.is_empty() { std::ptr::null() } else { slice.as_ptr() }
 }
 
-/// No owner.
+/// Returns the owner field of a struct that borrows nothing.
 pub(super) fn no_owner() -> *mut c_void {
     as_handle(0)
 }
@@ -100,7 +100,7 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 impl Arena {
-    /// A NUL-terminated copy, cut at the first NUL.
+    /// Adds a NUL-terminated copy, cut at the first NUL.
     pub(super) fn text(&mut self, bytes: impl AsRef<[u8]>) -> *const c_char {
         let until_nul = bytes.as_ref().split(|byte| *byte == 0).next().unwrap_or_default();
         let text = CString::new(until_nul).unwrap_or_default();
@@ -114,7 +114,7 @@ impl Arena {
         bytes.map_or(std::ptr::null(), |bytes| self.text(bytes))
     }
 
-    /// A list of such texts.
+    /// Adds a list of texts.
     pub(super) fn list(
         &mut self,
         all: impl IntoIterator<Item = impl AsRef<[u8]>>,
@@ -126,7 +126,7 @@ impl Arena {
     }
 }
 
-/// The size of a struct, for its `struct_size`.
+/// Returns the size of a struct, for its `struct_size`.
 pub(super) fn size_of_u32<T>() -> u32 {
     u32::try_from(size_of::<T>()).unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! The boundary that every export ends at: a result becomes a status, and so does a panic.
+//! The boundary of every export: converts results and panics to statuses.
 
 use super::error::ErrorOut;
 use super::failure::Failure;

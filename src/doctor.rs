@@ -17,12 +17,12 @@ pub const MSB_ISOLATION_HARDWARE: u32 = 1;
 pub const MSB_ISOLATION_EMULATED: u32 = 2;
 /// A container: the kernel is shared.
 pub const MSB_ISOLATION_CONTAINER: u32 = 3;
-/// A virtual machine on a host that was told to skip the check for hardware isolation.
+/// A virtual machine on a host that skips the check for hardware isolation.
 pub const MSB_ISOLATION_UNCHECKED: u32 = 4;
 /// gVisor: a kernel in user space, which needs no hardware virtualization.
 pub const MSB_ISOLATION_GVISOR: u32 = 5;
 
-/// What is known about a driver on this host. All pointers are borrowed until the list is released.
+/// A driver, as probed on this host. All pointers are borrowed until the list is released.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct msb_driver_entry {
@@ -38,11 +38,11 @@ pub struct msb_driver_entry {
     pub name: *const c_char,
     /// Borrowed. Backend details if usable, else the reason; one line.
     pub why: *const c_char,
-    /// Borrowed. The remedy; NULL when none is known.
+    /// Borrowed. A remedy; NULL if none is known.
     pub hint: *const c_char,
-    /// Borrowed. `unbounded_len` texts: the resources that it cannot limit, with the reason.
+    /// Borrowed. `unbounded_len` texts: the resources that it cannot limit, each with the reason.
     pub unbounded: *const *const c_char,
-    /// How many.
+    /// Number of elements.
     pub unbounded_len: usize,
 }
 
@@ -56,7 +56,7 @@ pub struct msb_driver_entries {
     pub reserved: u32,
     /// Borrowed until `msb_driver_entries_release`. `len` pointers.
     pub entries: *const *const msb_driver_entry,
-    /// How many.
+    /// Number of elements.
     pub len: usize,
     /// The library's. Do not touch.
     pub owner: *mut c_void,
@@ -72,9 +72,9 @@ pub struct msb_wall_entry {
     pub reserved: u32,
     /// Borrowed. Its name, such as `"seccomp"`.
     pub name: *const c_char,
-    /// Borrowed. Why this host lacks it, one line; NULL when it has it.
+    /// Borrowed. Why it is unavailable on this host, one line; NULL if it is available.
     pub missing: *const c_char,
-    /// Borrowed. The remedy; NULL when none is known.
+    /// Borrowed. A remedy; NULL if none is known.
     pub hint: *const c_char,
 }
 
@@ -88,7 +88,7 @@ pub struct msb_wall_entries {
     pub reserved: u32,
     /// Borrowed until `msb_wall_entries_release`. `len` pointers.
     pub entries: *const *const msb_wall_entry,
-    /// How many.
+    /// Number of elements.
     pub len: usize,
     /// The library's. Do not touch.
     pub owner: *mut c_void,
@@ -97,7 +97,7 @@ pub struct msb_wall_entries {
 list!(msb_driver_entries of msb_driver_entry);
 list!(msb_wall_entries of msb_wall_entry);
 
-/// Hands out both lists or neither.
+/// Returns both lists or neither.
 fn host(
     report: HostReport,
     out_drivers: Out<msb_driver_entries>,
@@ -148,8 +148,7 @@ pub(super) fn isolation_number(isolation: Isolation) -> u32 {
     }
 }
 
-/// Probes this host: lists the drivers in the order in which they are chosen, and the walls of the
-/// jail.
+/// Probes this host: lists the drivers in order of preference, and the walls of the jail.
 ///
 /// `MSB_OK`: `*out_drivers` is filled; release it with `msb_driver_entries_release`. So is
 /// `*out_walls` unless `out_walls` is NULL; release it with `msb_wall_entries_release`.

@@ -19,7 +19,7 @@ pub struct msb_error {
     pub struct_size: u32,
     /// The status that the call returned.
     pub status: msb_status,
-    /// `errno` where it went wrong (host or guest), else 0.
+    /// The `errno` of the failed system call, of the host or guest according to `origin`, else 0.
     pub os_error: i32,
     /// Which part failed: one of `MSB_ORIGIN_*`.
     pub origin: u32,

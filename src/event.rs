@@ -16,20 +16,21 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Running; `value` is its process id in the guest.
+/// The command is running; `value` is its process id in the guest.
 pub const MSB_EVENT_STARTED: u32 = 1;
 /// `data` holds bytes of standard output; with a terminal, of all output.
 pub const MSB_EVENT_STDOUT: u32 = 2;
 /// `data` holds bytes of standard error.
 pub const MSB_EVENT_STDERR: u32 = 3;
-/// It no longer reads its input; `value` is the guest's `errno`. It may run on.
+/// The command no longer reads its input; `value` is the guest's `errno`. It may continue to run.
 pub const MSB_EVENT_STDIN_ERROR: u32 = 4;
-/// It exited; `value` is its exit code, -1 if a signal killed it; `exit` has details. Only output
-/// of background processes may follow.
+/// The command exited; `value` is its exit code, -1 if a signal killed it; `exit` has details. Only
+/// output of background processes may follow.
 pub const MSB_EVENT_EXITED: u32 = 5;
-/// It never started; `value` is the guest's `errno`; `failure` has details. Last.
+/// The command failed to start; `value` is the guest's `errno`; `failure` has details. Last event.
 pub const MSB_EVENT_FAILED: u32 = 6;
-/// The sandbox ended first: its exit status is unknown. `data` holds the reason, one line. Last.
+/// The connection to the sandbox was lost; the exit status is unknown. `data` holds the reason, one
+/// line. Last event.
 pub const MSB_EVENT_LOST: u32 = 7;
 
 /// At the end of the stream: a background process still had the output open.
@@ -37,9 +38,9 @@ pub const MSB_EVENT_WRITER_LEFT: u32 = 1;
 /// At the end of the stream: the connection was lost after the exit.
 pub const MSB_EVENT_CUT: u32 = 2;
 
-/// Of an exit: it left a core dump.
+/// Of an exit: the command dumped core.
 pub const MSB_EXIT_CORE_DUMPED: u32 = 1;
-/// Of an exit: it was killed by its timeout.
+/// Of an exit: the command was killed by its timeout.
 pub const MSB_EXIT_TIMED_OUT: u32 = 2;
 
 /// Exit status and resource usage of a command, including children that it waited for.
@@ -85,7 +86,7 @@ pub const MSB_FAILURE_PTY_SETUP_FAILED: u32 = 9;
 /// Any other failure.
 pub const MSB_FAILURE_OTHER: u32 = 10;
 
-/// Why a command never started. All pointers are borrowed until `msb_event_release`, and never
+/// Why a command failed to start. All pointers are borrowed until `msb_event_release`, and never
 /// NULL.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -94,19 +95,19 @@ pub struct msb_exec_failure {
     pub struct_size: u32,
     /// One of `MSB_FAILURE_*`.
     pub kind: u32,
-    /// The guest's `errno`; 0 when no system call failed.
+    /// The guest's `errno`; 0 if no system call failed.
     pub os_error: i32,
     /// Zero.
     pub reserved: u32,
-    /// Borrowed. Name of the kind: `"not_found"`.
+    /// Borrowed. Name of the kind, such as `"not_found"`.
     pub kind_name: *const c_char,
-    /// Borrowed. The step that failed: `"execve"`, `"chdir"`, ...
+    /// Borrowed. The step that failed, such as `"execve"` or `"chdir"`.
     pub stage: *const c_char,
-    /// Borrowed. Name of the errno: `"ENOENT"`; empty when it is 0.
+    /// Borrowed. Name of the errno, such as `"ENOENT"`; empty if it is 0.
     pub os_error_name: *const c_char,
     /// Borrowed. One line of text.
     pub message: *const c_char,
-    /// Borrowed. The program, directory or name that the step used: bytes.
+    /// Borrowed. The program, directory or name that the step concerned: bytes.
     pub path: *const c_char,
 }
 
@@ -120,9 +121,9 @@ pub struct msb_event {
     pub kind: u32,
     /// A number whose meaning depends on `kind`.
     pub value: i64,
-    /// Bytes, not text: borrowed until `msb_event_release`. NULL when there are none.
+    /// Bytes, not text: borrowed until `msb_event_release`. NULL if there are none.
     pub data: *const u8,
-    /// How many bytes.
+    /// Length in bytes.
     pub len: usize,
     /// With `MSB_EVENT_EXITED`, borrowed until `msb_event_release`; else NULL.
     pub exit: *const msb_exec_exit,
@@ -148,7 +149,7 @@ impl Released for msb_event {
     }
 }
 
-/// A failure as C struct, and its texts.
+/// A failure as a C struct, and its texts.
 #[derive(Debug)]
 pub(super) struct OwnedFailure {
     shown: msb_exec_failure,
@@ -167,7 +168,7 @@ impl OwnedFailure {
         OwnedFailure::of(kind, stage, failed.errno, &failed.message, &failed.path)
     }
 
-    /// The failure of a log record, which has names and no path.
+    /// Converts the failure of a log record, which has names and no path.
     pub(super) fn from_log(kind: &str, stage: &str, errno: i32, message: &str) -> OwnedFailure {
         OwnedFailure::of(kind, stage, errno, &escape(message), &[])
     }
@@ -188,13 +189,13 @@ impl OwnedFailure {
         OwnedFailure { shown, _texts: texts }
     }
 
-    /// The C struct, valid for as long as this does not move.
+    /// Returns the C struct, valid for as long as this does not move.
     pub(super) fn shown(&self) -> *const msb_exec_failure {
         ptr::from_ref(&self.shown)
     }
 }
 
-/// How a command ended, as C structs and what they point to.
+/// How a command ended, as C structs and the memory that they point to.
 #[derive(Debug)]
 pub(super) struct OwnedEnding {
     exit: Option<msb_exec_exit>,
@@ -213,7 +214,7 @@ impl OwnedEnding {
         owned
     }
 
-    /// The event without an owner. Its pointers are valid while this does not move.
+    /// Returns the event without an owner. Its pointers are valid while this does not move.
     pub(super) fn event(&self) -> msb_event {
         if let Some(exit) = &self.exit {
             let (kind, value) = (MSB_EVENT_EXITED, i64::from(exit.code));
@@ -233,7 +234,7 @@ impl OwnedEnding {
     }
 }
 
-/// The number of a failure kind by its name; a log has only names.
+/// Returns the number of a failure kind by its name; a log has only names.
 fn kind_number(name: &str) -> u32 {
     use microsandbox::ExecFailureKind as Kind;
     let numbers = [
@@ -251,7 +252,7 @@ fn kind_number(name: &str) -> u32 {
     known.map_or(MSB_FAILURE_OTHER, |(_, number)| *number)
 }
 
-/// The exit of a log record, which has no resource usage.
+/// Converts the exit of a log record, which has no resource usage.
 pub(super) fn exit_from_log(
     code: i32,
     signal: Option<u8>,
@@ -275,7 +276,7 @@ fn exit_flags(core_dumped: bool, timed_out: bool) -> u32 {
     flag(core_dumped, MSB_EXIT_CORE_DUMPED) | flag(timed_out, MSB_EXIT_TIMED_OUT)
 }
 
-/// An exit as C struct.
+/// Converts an exit to a C struct.
 pub(super) fn exit_of(status: &ExitStatus) -> msb_exec_exit {
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let usage = status.usage.unwrap_or_default();
@@ -304,7 +305,7 @@ const NO_EVENT: msb_event = msb_event {
     owner: ptr::null_mut(),
 };
 
-/// Converts an event to a C struct. What it points to is kept until the release.
+/// Converts an event to a C struct. The memory that it points to is kept until the release.
 fn to_c(event: Event) -> Result<msb_event, Failure> {
     match event {
         Event::Started(pid) => {
@@ -334,13 +335,13 @@ fn ending_to_c(ending: &Ending) -> Result<msb_event, Failure> {
     Ok(msb_event { owner, ..event })
 }
 
-/// The flags of the end of a stream.
+/// Returns the flags of the end of a stream.
 pub(super) fn end_flags(end: StreamEnd) -> u32 {
     let flag = |set: bool, flag: u32| if set { flag } else { 0 };
     flag(end.writer_left, MSB_EVENT_WRITER_LEFT) | flag(end.cut, MSB_EVENT_CUT)
 }
 
-/// Fails unless this many events can be handed out. Called before anything is dequeued.
+/// Fails unless this many events are guaranteed to fit. Called before anything is dequeued.
 fn check_room(events: usize) -> Result<(), Failure> {
     match borrowed::has_room(events) {
         true => Ok(()),
@@ -351,8 +352,8 @@ fn check_room(events: usize) -> Result<(), Failure> {
 /// Receives the next event. Waits up to `timeout_ms`.
 ///
 /// The events of a command are STARTED, any number of STDOUT, STDERR and STDIN_ERROR, and one of
-/// EXITED, FAILED and LOST; FAILED comes without STARTED. An event is delivered whole or not at
-/// all, and no failure loses one. One thread at a time.
+/// EXITED, FAILED and LOST; FAILED comes without STARTED. A failed call loses no event. One thread
+/// at a time.
 ///
 /// `MSB_OK`: `*out_event` is filled; release it with `msb_event_release`. `MSB_AGAIN`: nothing yet.
 /// `MSB_EOF`: the end of the stream; `out_event->flags` has details, and there is nothing to

@@ -17,12 +17,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The command gets a terminal; its standard error is then part of standard output.
+/// The command gets a terminal; standard output then carries its standard error, too.
 pub const MSB_EXEC_TTY: u32 = 1;
-/// Forward output until every writer has closed it, however long that takes.
+/// Forward output until every writer has closed it, without a time limit.
 pub const MSB_EXEC_WAIT_FOR_EOF: u32 = 2;
 /// `cmd` is a script for the sandbox's shell, as with `sh -c`: the first of `args` is its `$0`, the
-/// next one its `$1`.
+/// second its `$1`.
 pub const MSB_EXEC_SHELL: u32 = 4;
 
 const FLAGS: u32 = MSB_EXEC_TTY | MSB_EXEC_WAIT_FOR_EOF | MSB_EXEC_SHELL;
@@ -30,7 +30,7 @@ const FLAGS: u32 = MSB_EXEC_TTY | MSB_EXEC_WAIT_FOR_EOF | MSB_EXEC_SHELL;
 /// Length of a session id with its NUL: 32 hexadecimal digits.
 pub const MSB_SESSION_ID_LEN: usize = 33;
 
-/// A resource limit. `UINT64_MAX` is unlimited.
+/// The limits of a resource. `UINT64_MAX` is unlimited.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct msb_rlimit {
@@ -38,9 +38,9 @@ pub struct msb_rlimit {
     pub resource: u32,
     /// Zero.
     pub reserved: u32,
-    /// The limit in force.
+    /// The soft limit, in force.
     pub soft: u64,
-    /// The limit that the command may raise it to.
+    /// The hard limit, up to which the command may raise the soft one.
     pub hard: u64,
 }
 
@@ -56,27 +56,26 @@ pub struct msb_exec_options {
     pub cmd: *const c_char,
     /// Lent. `args_len` arguments, without the program.
     pub args: *const *const c_char,
-    /// How many.
+    /// Number of elements.
     pub args_len: usize,
     /// Lent. `env_len` texts `NAME=value`, which override the sandbox's; of two with the same name
     /// the last one counts.
     pub env: *const *const c_char,
-    /// How many.
+    /// Number of elements.
     pub env_len: usize,
     /// Lent. Working directory; NULL: the sandbox's.
     pub cwd: *const c_char,
     /// Lent. `name`, `uid`, `name:group` or `uid:gid`; NULL: the sandbox's.
     pub user: *const c_char,
-    /// Copied. Fixed standard input of `stdin_len` bytes, followed by end of input; not together
-    /// with a sink.
+    /// Copied. Standard input: `stdin_len` bytes, then end of file; not together with a sink.
     pub stdin_data: *const u8,
-    /// How many.
+    /// Length in bytes.
     pub stdin_len: usize,
     /// Lent. `rlimits_len` resource limits.
     pub rlimits: *const msb_rlimit,
-    /// How many.
+    /// Number of elements.
     pub rlimits_len: usize,
-    /// Kill the command, and everything that it started, after this many nanoseconds; 0: never.
+    /// Kill the command and everything it started after this many nanoseconds; 0: never.
     pub timeout_ns: u64,
     /// How long to forward the output of background processes after the exit, in nanoseconds; 0:
     /// 250 ms.
@@ -87,8 +86,7 @@ pub struct msb_exec_options {
     pub cols: u16,
     /// Zero.
     pub reserved: u32,
-    /// `msb_exec_collect` keeps at most this many bytes of each output, and counts the rest; 0:
-    /// all.
+    /// `msb_exec_collect` keeps at most this many bytes of each stream and counts the rest; 0: all.
     pub max_output: u64,
 }
 
@@ -296,16 +294,17 @@ pub unsafe extern "C" fn msb_exec_id(
     })
 }
 
-/// Only the command's process group. The default, 0.
+/// Only the command's process group. The default.
 pub const MSB_SIGNAL_GROUP: u32 = 0;
-/// Every process that the command started, also those that left its group.
+/// All processes that the command started, also those that left its group.
 pub const MSB_SIGNAL_TREE: u32 = 1;
 
-/// Sends a signal to a command, and waits until the sandbox has sent it. `SIGKILL` with
-/// `MSB_SIGNAL_TREE` kills everything that the command started. Never waits for a reader.
+/// Sends a signal to a command, and waits until the agent has sent it. `SIGKILL` with
+/// `MSB_SIGNAL_TREE` kills everything that the command started. Works while the output is unread.
 ///
-/// `MSB_OK`: sent. `MSB_E_INVALID`: no such signal. `MSB_E_NO_PROCESS`: it has ended. `MSB_E_LOST`:
-/// the sandbox has ended. `MSB_E_CLOSED`: the handle was closed meanwhile.
+/// `MSB_OK`: sent. `MSB_E_INVALID`: no such signal. `MSB_E_NO_PROCESS`: the command has ended.
+/// `MSB_E_LOST`: the connection to the sandbox was lost. `MSB_E_CLOSED`: the handle was closed
+/// meanwhile.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_signal(
@@ -328,10 +327,9 @@ pub unsafe extern "C" fn msb_exec_signal(
     })
 }
 
-/// Resizes a command's terminal, and waits until the sandbox has done so. The command gets
-/// SIGWINCH.
+/// Resizes a command's terminal, and waits until the agent has done so. The command gets SIGWINCH.
 ///
-/// `MSB_OK`. `MSB_E_NOT_A_TERMINAL`: it has none. `MSB_E_NO_PROCESS`: it has ended.
+/// `MSB_OK`. `MSB_E_NOT_A_TERMINAL`: it has no terminal. `MSB_E_NO_PROCESS`: the command has ended.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_resize(
@@ -350,9 +348,9 @@ pub unsafe extern "C" fn msb_exec_resize(
 }
 
 /// Returns this handle's position in the session's output: the offset after the last byte that it
-/// has received, collected or discarded, counting both outputs together. `msb_exec_reattach`
-/// continues there. `*out_missed` is how many bytes before the first received one were requested of
-/// `msb_exec_reattach` and no longer kept. `out_missed` may be NULL.
+/// has received, collected or discarded, counting both streams together. `msb_exec_reattach` can
+/// continue there. `*out_missed` is the number of bytes that were requested of `msb_exec_reattach`
+/// and are no longer buffered. `out_missed` may be NULL.
 ///
 /// `MSB_OK`. `MSB_E_HANDLE`.
 #[unsafe(no_mangle)]
@@ -379,21 +377,22 @@ pub unsafe extern "C" fn msb_exec_position(
     })
 }
 
-/// Only future output: a position for `msb_exec_reattach`.
+/// Position for `msb_exec_reattach`: only new output.
 pub const MSB_FROM_NOW: i64 = -1;
 
-/// Follows a session that runs, or that ended a short while ago, of this process or another.
+/// Follows a session of this process or another one that runs, or that ended recently.
 ///
 /// `id` is lent. `from` is a position of `msb_exec_position`, 0 for the first byte, or
 /// `MSB_FROM_NOW`; a position beyond the output means the same. About the last mebibyte of the
-/// output is kept; if it begins after `from`, `msb_exec_position` returns how much is missing. The
-/// events are STARTED, the output from there on, and the same end for every follower. Any number of
-/// handles may follow one session; a reader that stops blocks the command for all of them.
+/// output is buffered; if that begins after `from`, `msb_exec_position` returns how many bytes are
+/// missing. The events are STARTED, the output from there on, and the same end for every follower.
+/// Any number of handles may follow one session; one that is not read blocks the command for all of
+/// them.
 ///
 /// `MSB_OK`: `*out_exec` is owned, and so is `*out_stdin` if `out_stdin` is not NULL; `*out_stdin`
-/// is NULL when the session's input is not open. Closing one of its sinks ends the input for all.
-/// `MSB_E_NO_SESSION`: not known in this sandbox, which is reported after a second since the
-/// session may be about to start; or ended too long ago. `MSB_E_INVALID`: not a session id.
+/// is NULL if the session's input is closed. Closing any of the session's sinks ends its input.
+/// `MSB_E_NO_SESSION`: not known in this sandbox, which is reported after a second because the
+/// session may be about to start; or it ended too long ago. `MSB_E_INVALID`: not a session id.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_reattach(

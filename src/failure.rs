@@ -1,11 +1,11 @@
-//! Why a call fails, before the boundary turns it into a status and details.
+//! The failure of a call, before the boundary converts it to a status and details.
 
 use super::status::{
     MSB_E_INTERNAL, MSB_E_IO, MSB_ORIGIN_CALLER, MSB_ORIGIN_HOST, msb_status, of_kind, of_origin,
 };
 use microsandbox::Error;
 
-/// Why an export fails. Several calls may report the same failure.
+/// The failure of an export. Several calls may report the same failure.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) status: msb_status,
@@ -15,7 +15,7 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// A defect of the library.
+    /// Creates the failure for a defect of the library.
     pub(super) fn internal(message: impl Into<String>) -> Failure {
         Failure {
             status: MSB_E_INTERNAL,
@@ -37,12 +37,12 @@ impl From<Error> for Failure {
     }
 }
 
-/// A failure that the caller caused.
+/// Creates a failure that the caller caused.
 pub(super) fn wrong(status: msb_status, message: impl Into<String>) -> Failure {
     Failure { status, os_error: 0, origin: MSB_ORIGIN_CALLER, message: message.into() }
 }
 
-/// Failure to make the descriptor of a handle.
+/// Creates the failure to make the descriptor of a handle.
 pub(super) fn descriptor_failed(error: std::io::Error) -> Failure {
     let message = format!("cannot make an event descriptor: {error}");
     let os_error = error.raw_os_error().unwrap_or(0);

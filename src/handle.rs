@@ -35,9 +35,9 @@ pub struct msb_image {
 pub(super) trait Object: Sized + 'static {
     /// The kind's name, for messages.
     const WHAT: &'static str;
-    /// The table of its open handles.
+    /// Returns the table of its open handles.
     fn table() -> &'static Table<Self>;
-    /// The descriptor to poll.
+    /// Returns the descriptor to poll.
     fn poll_fd(&self) -> Result<BorrowedFd<'_>, Failure>;
     /// Called once, when the handle is closed.
     fn on_close(&self);
@@ -47,7 +47,7 @@ pub(super) fn id_of<H>(handle: *const H) -> Id {
     handle.addr() as Id
 }
 
-/// A handle's value as callers hold it. It is never an address, and never dereferenced.
+/// Returns a handle's value for callers. It is never an address, and never dereferenced.
 pub(super) fn as_handle<H>(id: Id) -> *mut H {
     std::ptr::without_provenance_mut(usize::try_from(id).unwrap_or(0))
 }
@@ -59,12 +59,12 @@ pub(super) fn open<T: Object, H>(object: Arc<T>) -> Result<*mut H, Failure> {
     Ok(as_handle(id))
 }
 
-/// The object of a handle; the value is looked up, never dereferenced.
+/// Returns the object of a handle; the value is looked up, never dereferenced.
 pub(super) fn get<T: Object, H>(handle: *const H) -> Result<Arc<T>, Failure> {
     get_open(handle).map(|open| open.object)
 }
 
-/// Like [`get`], with the calls that wait on the handle.
+/// Returns the object as [`get`] does, and the calls that wait on the handle.
 pub(super) fn get_open<T: Object, H>(handle: *const H) -> Result<Open<T>, Failure> {
     T::table().open(id_of(handle)).ok_or_else(|| {
         let what = T::WHAT;

@@ -66,9 +66,9 @@ impl Object for ImageObject {
     }
 }
 
-/// Pulls an image from its registry, also when it is in the store already; what has not changed is
-/// not downloaded again. `name` is lent: `"python:3.12"`. Returns at once; `msb_image_wait` returns
-/// the result, `msb_image_progress` the progress. Closing the handle cancels the pull.
+/// Pulls an image from its registry, also if it is in the store; unchanged layers are not
+/// downloaded again. `name` is lent, such as `"python:3.12"`. Returns at once; `msb_image_wait`
+/// returns the result, `msb_image_progress` the progress. Closing the handle cancels the pull.
 ///
 /// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `name` is NULL. `MSB_E_CONFIG`: it is not a
 /// valid image name, or the configuration of registries is invalid.
@@ -93,8 +93,9 @@ pub unsafe extern "C" fn msb_image_pull(
 }
 
 /// Imports an image from a file or directory: an archive of a root filesystem, the output of
-/// `docker save`, an OCI layout; plain, or compressed with gzip or zstd. `path` is lent, bytes.
-/// `name` is lent; NULL: the name in the archive, if it has one. Otherwise like `msb_image_pull`.
+/// `docker save`, or an OCI layout; uncompressed, or compressed with gzip or zstd. `path` is lent,
+/// bytes. `name` is lent; NULL: the name in the archive, if it has one. Otherwise like
+/// `msb_image_pull`.
 ///
 /// `MSB_OK`: `*out_image` is owned. `MSB_E_INVALID`: `path` is NULL. `MSB_E_CONFIG`: nothing exists
 /// at `path`, or `name` is not a valid image name.
@@ -168,8 +169,8 @@ pub unsafe extern "C" fn msb_image_load_platform(
 /// misses steps, and never the end. From the first call on, the descriptor of the handle also polls
 /// readable for new progress.
 ///
-/// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
-/// nothing more; `msb_image_wait` returns the result without waiting.
+/// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: no change. `MSB_EOF`: no further progress;
+/// `msb_image_wait` returns the result without waiting.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_image_progress(
@@ -188,9 +189,9 @@ pub unsafe extern "C" fn msb_image_progress(
     })
 }
 
-/// Waits until an image is complete, up to `timeout_ms`.
+/// Waits until a pull or import is complete, up to `timeout_ms`.
 ///
-/// `MSB_OK`: `*out_list` has what is known about it; release it with `msb_image_entries_release`.
+/// `MSB_OK`: `*out_list` describes the image; release it with `msb_image_entries_release`.
 /// `MSB_AGAIN`: not yet. Any failure is final; expect `MSB_E_NO_IMAGE`, `MSB_E_IMAGE_DENIED` and
 /// `MSB_E_REGISTRY`. Later calls return the same.
 #[unsafe(no_mangle)]
@@ -215,10 +216,10 @@ pub unsafe extern "C" fn msb_image_wait(
     })
 }
 
-/// Lists all images in the store, the newest first.
+/// Lists all images in the store, newest first.
 ///
-/// `MSB_OK`: `*out_list` is filled; release it with `msb_image_entries_release`. `MSB_E_IO`: they
-/// cannot be read.
+/// `MSB_OK`: `*out_list` is filled; release it with `msb_image_entries_release`. `MSB_E_IO`: the
+/// store cannot be read.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_image_list(
@@ -235,9 +236,9 @@ pub unsafe extern "C" fn msb_image_list(
     })
 }
 
-/// Removes a name, which is lent, from an image, and the image with its last name. An id removes
-/// all its names. With `MSB_REMOVE_FORCE`, an image in use loses its names as well; the image
-/// itself stays as long as a sandbox uses it.
+/// Removes a name of an image, and the image with its last name. `name` is lent; an id stands for
+/// all names. With `MSB_REMOVE_FORCE`, an image in use loses its names, too; the image itself is
+/// kept as long as a sandbox uses it.
 ///
 /// `MSB_OK`. `MSB_E_NO_IMAGE`. `MSB_E_IMAGE_IN_USE`: a sandbox uses it.
 #[unsafe(no_mangle)]
@@ -266,10 +267,10 @@ pub unsafe extern "C" fn msb_image_remove(
 /// Also remove images that have a name.
 pub const MSB_PRUNE_ALL: u32 = 1;
 
-/// Removes every image that has no name and that no sandbox uses, and leftovers of downloads. Waits
-/// for pulls and imports in progress.
+/// Removes every unused image without a name, and partial downloads. Waits for pulls and imports in
+/// progress.
 ///
-/// `MSB_OK`: `*out_freed`, which may be NULL, is about how many bytes were freed. `MSB_E_IO`:
+/// `MSB_OK`: `*out_freed`, which may be NULL, is the approximate number of bytes freed. `MSB_E_IO`:
 /// something cannot be removed.
 #[unsafe(no_mangle)]
 #[must_use]

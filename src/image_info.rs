@@ -1,4 +1,4 @@
-//! What is known about an image.
+//! Information about images.
 
 use super::borrowed::{self, size_of_u32};
 use super::failure::Failure;
@@ -7,7 +7,7 @@ use super::sized::Out;
 use super::status::msb_status;
 use microsandbox::image::ImageInfo;
 use std::ffi::{c_char, c_void};
-/// What is known about an image in the store. All pointers are borrowed until the list is released.
+/// An image in the store. All pointers are borrowed until the list is released.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct msb_image_entry {
@@ -17,7 +17,7 @@ pub struct msb_image_entry {
     pub layers: u32,
     /// Size of its files in bytes.
     pub size: u64,
-    /// Size of its layers in bytes, as downloaded.
+    /// Size of its compressed layers in bytes.
     pub download_size: u64,
     /// When it was added to the store, in milliseconds since 1970.
     pub added_ms: i64,
@@ -25,7 +25,7 @@ pub struct msb_image_entry {
     pub id: *const c_char,
     /// Borrowed. Its processor architecture, such as `amd64`.
     pub architecture: *const c_char,
-    /// Borrowed. Its root filesystem, a directory that must not be written to: bytes.
+    /// Borrowed. Its root filesystem, a directory that must not be modified: bytes.
     pub rootfs: *const c_char,
     /// Borrowed. Its working directory; NULL for none.
     pub workdir: *const c_char,
@@ -33,27 +33,27 @@ pub struct msb_image_entry {
     pub user: *const c_char,
     /// Borrowed. `names_len` names, in their shortest form.
     pub names: *const *const c_char,
-    /// How many.
+    /// Number of elements.
     pub names_len: usize,
-    /// Borrowed. `digests_len` digests that registries know it by.
+    /// Borrowed. `digests_len` digests that registries use for it.
     pub digests: *const *const c_char,
-    /// How many.
+    /// Number of elements.
     pub digests_len: usize,
     /// Borrowed. `env_len` texts `NAME=value`.
     pub env: *const *const c_char,
-    /// How many.
+    /// Number of elements.
     pub env_len: usize,
     /// Borrowed. `entrypoint_len` texts: its entrypoint.
     pub entrypoint: *const *const c_char,
-    /// How many.
+    /// Number of elements.
     pub entrypoint_len: usize,
     /// Borrowed. `cmd_len` texts: its default command, or arguments of the entrypoint.
     pub cmd: *const *const c_char,
-    /// How many.
+    /// Number of elements.
     pub cmd_len: usize,
-    /// Borrowed. `used_by_len` names of the sandboxes that use it, running or not.
+    /// Borrowed. `used_by_len` names of the sandboxes that use it, running or stopped.
     pub used_by: *const *const c_char,
-    /// How many.
+    /// Number of elements.
     pub used_by_len: usize,
 }
 
@@ -67,7 +67,7 @@ pub struct msb_image_entries {
     pub reserved: u32,
     /// Borrowed until `msb_image_entries_release`. `len` pointers.
     pub entries: *const *const msb_image_entry,
-    /// How many.
+    /// Number of elements.
     pub len: usize,
     /// The library's. Do not touch.
     pub owner: *mut c_void,

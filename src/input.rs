@@ -4,10 +4,10 @@ use super::failure::{Failure, wrong};
 use super::status::MSB_E_INVALID;
 use std::ffi::{CStr, c_char};
 
-/// More entries than any kernel takes as arguments: an uninitialised length.
+/// More than any kernel accepts as arguments; a larger length is an uninitialised one.
 const MOST: usize = 1 << 24;
 
-/// The bytes of a NUL-terminated text, copied; `None` for NULL.
+/// Copies a NUL-terminated text; `None` for NULL.
 ///
 /// # Safety
 /// `text` is NULL or points to a NUL-terminated string.
@@ -19,7 +19,7 @@ pub(super) unsafe fn bytes(text: *const c_char) -> Option<Vec<u8>> {
     Some(unsafe { CStr::from_ptr(text) }.to_bytes().to_vec())
 }
 
-/// Like [`bytes`], for what has to be UTF-8.
+/// Copies a text as [`bytes`] does, which must be UTF-8.
 ///
 /// # Safety
 /// As [`bytes`].
@@ -33,7 +33,7 @@ pub(super) unsafe fn text(text: *const c_char, what: &str) -> Result<Option<Stri
     }
 }
 
-/// Like [`text`], for a name that must not be NULL.
+/// Copies a text as [`text`] does, which must not be NULL.
 ///
 /// # Safety
 /// As [`bytes`].
@@ -43,7 +43,7 @@ pub(super) unsafe fn name_in(name: *const c_char) -> Result<String, Failure> {
     name.ok_or_else(|| wrong(MSB_E_INVALID, "NULL instead of a name"))
 }
 
-/// The elements of an array, copied.
+/// Copies the elements of an array.
 ///
 /// # Safety
 /// `first` points to `len` elements, or `len` is 0.
@@ -62,7 +62,7 @@ pub(super) unsafe fn array<T: Copy>(
     Ok(unsafe { std::slice::from_raw_parts(first, len) }.to_vec())
 }
 
-/// An array of texts.
+/// Copies an array of texts.
 ///
 /// # Safety
 /// As [`array`], each element being NULL or a NUL-terminated string.
@@ -83,7 +83,7 @@ pub(super) unsafe fn texts(
         .collect()
 }
 
-/// Bytes that a caller lends for a call.
+/// Returns the bytes that a caller lends for a call.
 ///
 /// # Safety
 /// `data` points to `len` bytes that do not change while the result is used, or `len` is 0.

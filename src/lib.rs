@@ -1,12 +1,12 @@
 //! The C library: the ABI of `include/microsandbox.h` over the crate `microsandbox`.
 //!
-//! Owns handles, and the conversion of every value at the boundary. Does not own what the calls do:
-//! that is the crate's. Invariant: whatever a caller passes, a call ends in a status, and outputs
-//! are written only on success.
+//! Owns: handles, and the conversion of every value at the boundary. Does not own: what the calls
+//! do, which belongs to the crate. Invariant: whatever a caller passes, a call returns a status,
+//! and outputs are written only on success.
 //!
-//! **The contract of every export**, which the `SAFETY` comments cite: each pointer is NULL, or valid
-//! for what its documentation says until the call returns. A handle may be any value. The
-//! documentation is the C comment of each function, which becomes the header.
+//! **The contract of every export**, which the `SAFETY` comments cite: each pointer is NULL, or
+//! valid as its documentation says until the call returns. A handle may be any value. The
+//! documentation is the C comment of each function, which is copied to the header.
 
 #![allow(clippy::missing_safety_doc, reason = "the C comment is the contract")]
 #![allow(non_camel_case_types, reason = "these are the names in C")]

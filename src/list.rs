@@ -1,4 +1,4 @@
-//! Lists that callers borrow: pointers to entries, and all that the entries point to.
+//! Lists that callers borrow: pointers to entries, and the memory that the entries point to.
 
 use super::borrowed::{self, Arena, Borrowed, Kept, Released};
 use super::failure::Failure;
@@ -43,7 +43,7 @@ pub(super) trait ListOf<E>: Released {
     fn list(entries: *const *const E, len: usize, owner: *mut c_void) -> Self;
 }
 
-/// The entries of a list, and all that they point to.
+/// The entries of a list, and the memory that they point to.
 #[derive(Debug)]
 struct Entries<E> {
     _pointers: Box<[*const E]>,
@@ -51,13 +51,13 @@ struct Entries<E> {
     _backing: Backing,
 }
 
-// SAFETY: the raw pointers all point into what is kept beside them, which is never changed or moved
-// while this lives.
+// SAFETY: the raw pointers all point into memory that is kept beside them, and never changed or
+// moved while this lives.
 unsafe impl<E> Send for Entries<E> {}
 // SAFETY: as above; it is only ever read.
 unsafe impl<E> Sync for Entries<E> {}
 
-/// What entries of a list point to.
+/// The memory that entries of a list point to.
 #[derive(Debug, Default)]
 pub(super) struct Backing {
     pub(super) texts: Arena,
@@ -65,7 +65,7 @@ pub(super) struct Backing {
 }
 
 impl Backing {
-    /// Keeps a struct that an entry points to; NULL for none.
+    /// Keeps a struct that an entry points to; NULL for `None`.
     pub(super) fn keep<T: Kept + 'static>(&mut self, value: Option<T>) -> *const T {
         let Some(value) = value.map(Box::new) else { return ptr::null() };
         let pointer = ptr::from_ref(value.as_ref());
@@ -74,7 +74,7 @@ impl Backing {
     }
 }
 
-/// Hands out a list, which the caller borrows until its release.
+/// Returns a list, which the caller borrows until its release.
 pub(super) fn hand_out<T, E, L>(
     all: Vec<T>,
     out: Out<L>,
@@ -94,7 +94,7 @@ where
     Ok(MSB_OK)
 }
 
-/// Milliseconds since 1970, UTC.
+/// Converts to milliseconds since 1970, UTC.
 pub(super) fn ms_of(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

@@ -1,4 +1,4 @@
-//! The log of a sandbox: reads the recorded output of its sessions.
+//! The log of a sandbox: the recorded output of its sessions.
 
 use super::borrowed::{self, Arena, Borrowed, Released, no_owner};
 use super::boundary::boundary;
@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Continue with new records until the sandbox ends.
 pub const MSB_LOG_FOLLOW: u32 = 1;
 
-/// Which part of a log to read. Zero means all of it.
+/// The part of a log to read. Zero means all of it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct msb_log_options {
@@ -32,9 +32,9 @@ pub struct msb_log_options {
     pub struct_size: u32,
     /// `MSB_LOG_FOLLOW` or 0.
     pub flags: u32,
-    /// Lent. Only records of the session with this id; NULL: of all.
+    /// Lent. Only records of the session with this id; NULL: of all sessions.
     pub session: *const c_char,
-    /// Only records from this time on, in nanoseconds since 1970; 0: from the first.
+    /// Only records from this time on, in nanoseconds since 1970; 0: all.
     pub since_ns: i64,
 }
 
@@ -47,19 +47,19 @@ pub const MSB_LOG_STDERR: u32 = 2;
 /// The session started; `value` is its process id in the guest, `argv` its command.
 pub const MSB_LOG_STARTED: u32 = 3;
 /// The session ended; `value` is its exit code, -1 if a signal killed it; `exit` has details,
-/// without resource usage, which the log does not keep. All of the command's own output comes
-/// before.
+/// without resource usage, which the log does not record. All output of the command itself precedes
+/// this record.
 pub const MSB_LOG_EXITED: u32 = 4;
-/// The session never started; `value` is the guest's `errno`; `failure` has details, without
-/// `path`, which the log does not keep. `argv` is its command.
+/// The session failed to start; `value` is the guest's `errno`; `failure` has details, without
+/// `path`, which the log does not record. `argv` is its command.
 pub const MSB_LOG_FAILED: u32 = 5;
-/// Nothing more is known of the session: the connection to the sandbox ended first.
+/// The connection to the sandbox was lost; how the session ended is unknown.
 pub const MSB_LOG_LOST: u32 = 6;
 /// A record of a later version of the library.
 pub const MSB_LOG_OTHER: u32 = 7;
-/// Not of a session: `data` holds what is missing, one line of text: files that were deleted
-/// because the log was full, after the reading had begun and before it reached them; or the end,
-/// which could not be written. Comes once, last.
+/// The end of an incomplete log, without a session. `data` says what is missing, in one line of
+/// text: files that were deleted because the log was full, before this reader reached them; or the
+/// end, which could not be written.
 pub const MSB_LOG_INCOMPLETE: u32 = 8;
 
 /// One record of a log.
@@ -68,24 +68,24 @@ pub const MSB_LOG_INCOMPLETE: u32 = 8;
 pub struct msb_log_record {
     /// `sizeof(msb_log_record)`.
     pub struct_size: u32,
-    /// One of `MSB_LOG_STDOUT` and so on; 0 at the end. Ignore kinds that you do not know.
+    /// One of `MSB_LOG_STDOUT` and following; 0 at the end. Ignore unknown kinds.
     pub kind: u32,
-    /// When it was recorded, by the clock of the host, in nanoseconds since 1970. Never less than
-    /// the record before, unless the clock was set.
+    /// When it was recorded, by the clock of the host, in nanoseconds since 1970. Does not
+    /// decrease, unless the clock was set.
     pub time_ns: i64,
     /// A number whose meaning depends on `kind`.
     pub value: i64,
-    /// Borrowed until `msb_log_record_release`, as is all below. Session id, as of `msb_exec_id`;
-    /// NULL with `MSB_LOG_INCOMPLETE`.
+    /// Borrowed until `msb_log_record_release`, like all pointers below. Session id, as of
+    /// `msb_exec_id`; NULL with `MSB_LOG_INCOMPLETE`.
     pub session: *const c_char,
-    /// Borrowed. Bytes, not text. NULL when there are none.
+    /// Borrowed. Bytes, not text. NULL if there are none.
     pub data: *const u8,
-    /// How many bytes.
+    /// Length in bytes.
     pub len: usize,
     /// Borrowed. `argv_len` texts with `MSB_LOG_STARTED` and `MSB_LOG_FAILED`: the program and its
     /// arguments. Bytes that are not UTF-8 were replaced.
     pub argv: *const *const c_char,
-    /// How many.
+    /// Number of elements.
     pub argv_len: usize,
     /// Borrowed. With `MSB_LOG_EXITED`; else NULL.
     pub exit: *const msb_exec_exit,
@@ -129,7 +129,7 @@ const NO_RECORD: msb_log_record = msb_log_record {
     owner: ptr::null_mut(),
 };
 
-/// What the pointers of a record point to.
+/// The memory that the pointers of a record refer to.
 #[derive(Debug, Default)]
 struct Backing {
     data: Vec<u8>,
@@ -155,9 +155,9 @@ impl Object for LogStream {
     }
 }
 
-/// Opens the log of a sandbox: the output of its sessions, byte for byte, and how each ended. There
-/// is one only if the sandbox was created with `MSB_SANDBOX_LOG`. It is kept until the sandbox is
-/// removed, also after the sandbox has ended; when it is full, the oldest part is deleted. Messages
+/// Opens the log of a sandbox: the output of its sessions, byte for byte, and how each ended. It
+/// exists only if the sandbox was created with `MSB_SANDBOX_LOG`. It is kept until the sandbox is
+/// removed, also after the sandbox has ended; when it is full, its oldest part is deleted. Messages
 /// of the library itself are not in it: see `msb_trace_set`.
 ///
 /// `options` is lent and may be NULL. The sandbox's handle may be closed before this one. Any
@@ -214,13 +214,13 @@ unsafe fn options_in(options: *const msb_log_options) -> Result<LogOptions, Fail
 
 /// Receives the next record. Waits up to `timeout_ms`.
 ///
-/// Records come in the order in which they were recorded, across sessions. One thread at a time.
+/// Records are in the order in which they were recorded, across sessions. One thread at a time.
 ///
-/// `MSB_OK`: `*out_record` is filled; release it with `msb_log_record_release`. `MSB_AGAIN`:
-/// nothing yet, also without `MSB_LOG_FOLLOW`, since a thread reads the files. `MSB_EOF`: the end,
-/// with nothing to release: the log is read completely and, with `MSB_LOG_FOLLOW`, the sandbox has
-/// ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`: the handle was closed meanwhile.
-/// `MSB_E_IO`: a file cannot be read; `MSB_EOF` follows.
+/// `MSB_OK`: `*out_record` is filled; release it with `msb_log_record_release`. `MSB_AGAIN`: no
+/// record yet; possible also without `MSB_LOG_FOLLOW`, since a thread reads the files. `MSB_EOF`:
+/// the end, with nothing to release: the log is read completely and, with `MSB_LOG_FOLLOW`, the
+/// sandbox has ended. `MSB_E_BUSY`: another thread waits. `MSB_E_CLOSED`: the handle was closed
+/// meanwhile. `MSB_E_IO`: a file cannot be read; `MSB_EOF` follows.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_log_recv(
@@ -272,7 +272,7 @@ fn to_c(record: LogRecord) -> Result<msb_log_record, Failure> {
     with_backing(shown, backing)
 }
 
-/// Fills in an event of a session; returns the kind of the record.
+/// Converts an event of a session; returns the kind of the record.
 fn note_event(event: &LogEvent, shown: &mut msb_log_record, backing: &mut Backing) -> u32 {
     match event {
         LogEvent::Started { pid, argv, tty } => {
@@ -297,9 +297,9 @@ fn note_event(event: &LogEvent, shown: &mut msb_log_record, backing: &mut Backin
     }
 }
 
-/// Hands out a record that points into `backing`.
+/// Returns a record that points into `backing`.
 fn with_backing(shown: msb_log_record, backing: Backing) -> Result<msb_log_record, Failure> {
-    // From here on nothing that is pointed to moves.
+    // Nothing that is pointed to moves after this.
     let backing = Box::new(backing);
     let (data, len) = (borrowed::start_of(&backing.data), backing.data.len());
     let exit = backing.exit.as_ref().map_or(ptr::null(), ptr::from_ref);
@@ -313,8 +313,8 @@ fn ns_of(time: SystemTime) -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Releases what a record points to. Any thread, any order, also after the handle was closed. NULL,
-/// a record that was never filled and a released one are no-ops.
+/// Releases the memory that a record points to. Any thread, any order, also after the handle was
+/// closed. NULL, a record that was never filled and a released one are no-ops.
 ///
 /// Afterwards the record's pointers are NULL.
 #[unsafe(no_mangle)]

@@ -35,19 +35,19 @@ pub struct msb_output {
     pub failure: *const msb_exec_failure,
     /// With `MSB_EVENT_LOST`, the reason, one line of `lost_len` bytes; else NULL.
     pub lost: *const u8,
-    /// How many bytes.
+    /// Length in bytes.
     pub lost_len: usize,
-    /// Standard output; with a terminal, all output. NULL when it is empty.
+    /// Standard output; with a terminal, all output. NULL if it is empty.
     pub stdout_data: *const u8,
-    /// How many bytes.
+    /// Length in bytes.
     pub stdout_len: usize,
-    /// Number of bytes written there, also beyond `max_output`.
+    /// Bytes written to standard output, including those beyond `max_output`.
     pub stdout_total: u64,
-    /// Standard error. NULL when it is empty.
+    /// Standard error. NULL if it is empty.
     pub stderr_data: *const u8,
-    /// How many bytes.
+    /// Length in bytes.
     pub stderr_len: usize,
-    /// Number of bytes written there, also beyond `max_output`.
+    /// Bytes written to standard error, including those beyond `max_output`.
     pub stderr_total: u64,
     /// `MSB_OUTPUT_TRUNCATED`, `MSB_EVENT_WRITER_LEFT`, `MSB_EVENT_CUT`.
     pub flags: u32,
@@ -87,7 +87,7 @@ impl Released for msb_output {
     }
 }
 
-/// What an output's pointers point to.
+/// The memory that an output's pointers refer to.
 #[derive(Debug)]
 struct Collected {
     ending: OwnedEnding,
@@ -95,7 +95,7 @@ struct Collected {
 }
 
 impl Collected {
-    /// The output without an owner. Its pointers are valid while this does not move.
+    /// Returns the output without an owner. Its pointers are valid while this does not move.
     fn shown(&self) -> msb_output {
         let event = self.ending.event();
         let Gathered { stdout, stderr } = &self.output;
@@ -123,12 +123,12 @@ impl Collected {
 ///
 /// A command that failed to start, timed out or lost its sandbox is not a failure of this call:
 /// `out_output->kind` and `out_output->exit` report it, together with the output so far. The
-/// command runs on if the caller stops waiting: `msb_exec_signal` ends it.
+/// command continues to run if the caller stops waiting; `msb_exec_signal` kills it.
 ///
 /// `MSB_OK`: `*out_output` is filled; release it with `msb_output_release`. Afterwards
 /// `msb_exec_recv` returns `MSB_EOF`, and a second output has the same end and no bytes.
-/// `MSB_AGAIN`: not yet; the next call of this function continues with what was collected.
-/// `MSB_E_BUSY` and `MSB_E_CLOSED` as with `msb_exec_recv`.
+/// `MSB_AGAIN`: not yet; the next call continues with what was collected. `MSB_E_BUSY` and
+/// `MSB_E_CLOSED` as with `msb_exec_recv`.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_exec_collect(

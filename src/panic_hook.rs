@@ -9,7 +9,7 @@ thread_local! {
     static INSIDE: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Marks the library's own code on a host thread, so that its panics are traced.
+/// Marks the library's own code on a host thread, whose panics are traced.
 #[derive(Debug)]
 pub(super) struct Inside;
 

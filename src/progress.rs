@@ -23,15 +23,15 @@ pub const MSB_PHASE_STARTING: u32 = 4;
 pub struct msb_progress {
     /// `sizeof(msb_progress)`.
     pub struct_size: u32,
-    /// One of `MSB_PHASE_*`. Ignore what you do not know.
+    /// One of `MSB_PHASE_*`. Ignore unknown phases.
     pub phase: u32,
-    /// Number of layers; 0 while it is not known.
+    /// Number of layers; 0 while unknown.
     pub layers: u32,
-    /// Number of layers that are finished in this phase.
+    /// Number of layers completed in this phase.
     pub layers_done: u32,
-    /// Number of bytes that are finished in this phase.
+    /// Number of bytes completed in this phase.
     pub bytes: u64,
-    /// Number of bytes in this phase; 0 while it is not known.
+    /// Number of bytes in this phase; 0 while unknown.
     pub bytes_total: u64,
 }
 
@@ -63,7 +63,7 @@ pub(super) fn next<S: Ready, T: Clone>(
 ) -> Result<msb_status, Failure> {
     let deadline = Timeout::from_ms(timeout_ms)?.deadline();
     let found = state.sleep(deadline, |state| op(state).next_progress()).transpose()?;
-    // Edge-triggered pollers may have missed the end behind this progress.
+    // Edge-triggered pollers may have missed the end after this progress.
     state.remind();
     Ok(match found {
         Some(Some(progress)) => out.write(&progress_of(progress)),

@@ -32,7 +32,7 @@ pub(super) struct SandboxObject {
 #[derive(Debug)]
 struct State {
     op: AsyncOp<Sandbox>,
-    /// The end, once it was asked for.
+    /// The end, once a caller waits for it.
     end: Option<End>,
 }
 
@@ -53,12 +53,12 @@ impl Ready for State {
 }
 
 impl State {
-    /// The sandbox, once its creation is complete.
+    /// Returns the sandbox, once its creation is complete.
     fn sandbox(&mut self) -> Option<Result<Sandbox, Failure>> {
         self.op.result()
     }
 
-    /// The end, once it is known.
+    /// Returns the end, once it is known.
     fn over(&mut self) -> Option<Result<(), Failure>> {
         if let Err(closed) = self.op.check_open() {
             return Some(Err(closed));
@@ -90,7 +90,7 @@ impl Object for SandboxObject {
 }
 
 impl SandboxObject {
-    /// Opens a handle on an operation, which continues by itself.
+    /// Opens a handle on an operation, which continues in the background.
     fn begin(
         operation: impl FnOnce(&Arc<SandboxObject>) -> Pending<Sandbox>,
     ) -> Result<*mut msb_sandbox, Failure> {
@@ -107,7 +107,7 @@ impl SandboxObject {
         Ok(handle)
     }
 
-    /// The sandbox of a handle whose creation is complete.
+    /// Returns the sandbox of a handle whose creation is complete.
     pub(super) fn sandbox(&self) -> Result<Sandbox, Failure> {
         self.state.with(State::sandbox).unwrap_or_else(|| {
             let text = "the sandbox is not ready: msb_sandbox_wait_ready says when it is";
@@ -132,7 +132,7 @@ impl SandboxObject {
             pull::spawn(async move {
                 let result = tokio::select! {
                     result = pending => result.map(drop).map_err(Failure::from),
-                    // No caller can ask for it any more.
+                    // The handle is closed: no caller can read the result.
                     () = object.state.until(|state| state.op.is_closed().then_some(())) => return,
                 };
                 object.state.with(|state| state.end = Some(End::Over(result)));
@@ -142,7 +142,7 @@ impl SandboxObject {
     }
 }
 
-/// Creates a sandbox and starts it. Returns at once; `msb_sandbox_wait_ready` reports the result.
+/// Creates and starts a sandbox. Returns at once; `msb_sandbox_wait_ready` reports the result.
 ///
 /// `options` is lent. Without `MSB_SANDBOX_DETACHED` the sandbox ends, within two seconds, when
 /// this process does. Closing the handle while the image is pulled cancels creation; after the pull
@@ -179,15 +179,15 @@ pub unsafe extern "C" fn msb_sandbox_create(
     })
 }
 
-/// Start it, with the files that it has.
+/// Start the sandbox with its existing files.
 pub const MSB_OPEN_START: u32 = 1;
 
 /// Opens a sandbox of any process by its name, which is lent, running or not. Returns at once;
 /// `msb_sandbox_wait_ready` reports the result.
 ///
 /// `MSB_OK`: `*out_sandbox` is owned. `MSB_E_INVALID`: `name` is NULL, or an unknown flag.
-/// `msb_sandbox_wait_ready` reports that there is none (`MSB_E_NOT_FOUND`), that the name is
-/// invalid (`MSB_E_CONFIG`) or, with `MSB_OPEN_START`, that it already runs (`MSB_E_RUNNING`).
+/// `msb_sandbox_wait_ready` reports that no such sandbox exists (`MSB_E_NOT_FOUND`), that the name
+/// is invalid (`MSB_E_CONFIG`) or, with `MSB_OPEN_START`, that it already runs (`MSB_E_RUNNING`).
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_open(
@@ -240,13 +240,13 @@ pub unsafe extern "C" fn msb_sandbox_wait_ready(
 }
 
 /// Returns the progress of the image pull of a sandbox that is being created, if it changed since
-/// the last call. Waits up to `timeout_ms`. A slow reader misses steps, and never the end. From the
-/// first call on, and until the sandbox is ready, the descriptor of the handle also polls readable
-/// for new progress.
+/// the last call. Waits up to `timeout_ms`. A slow reader misses intermediate steps, but not the
+/// end. From the first call on, and until the sandbox is ready, the descriptor of the handle also
+/// polls readable for new progress.
 ///
-/// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: nothing new yet. `MSB_EOF`: there will be
-/// nothing more; `msb_sandbox_wait_ready` returns the result without waiting. There is no progress
-/// for a directory as image, and none for a sandbox that was opened.
+/// `MSB_OK`: `*out_progress` is filled. `MSB_AGAIN`: no change. `MSB_EOF`: no further progress;
+/// `msb_sandbox_wait_ready` returns the result without waiting. An image that is a directory, and a
+/// sandbox that was opened, have no progress.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_progress(
@@ -265,8 +265,8 @@ pub unsafe extern "C" fn msb_sandbox_progress(
     })
 }
 
-/// Stops the sandbox: asks its commands to exit, kills them after `grace_ms`, and ends everything
-/// in it. Waits until that is done, however long it takes. The handle stays open; closing it
+/// Stops the sandbox: signals its commands to exit, kills them after `grace_ms`, and ends the
+/// sandbox. Waits until that is done, without a time limit. The handle stays open; closing it
 /// meanwhile ends the wait, not the stop.
 ///
 /// `MSB_OK`: it ended by this call. `MSB_E_NOT_RUNNING`: it had already ended, or is not ready yet.
@@ -289,13 +289,13 @@ pub unsafe extern "C" fn msb_sandbox_stop(
     })
 }
 
-/// Kills the sandbox, with everything that runs in it. The handle stays open; closing it meanwhile
+/// Kills the sandbox and everything that runs in it. The handle stays open; closing it meanwhile
 /// ends the wait, not the kill. A pending creation is undone: an image pull is cancelled, otherwise
 /// this waits for the sandbox and kills it.
 ///
 /// `MSB_OK`: it ended by this call. `MSB_E_NOT_RUNNING`: it had already ended. `MSB_E_CRASHED`: it
 /// crashed first. After a failed creation, the status of `msb_sandbox_wait_ready`; `MSB_E_CLOSED`
-/// when this call cancelled it.
+/// if this call cancelled it.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_kill(
@@ -315,12 +315,12 @@ pub unsafe extern "C" fn msb_sandbox_kill(
 }
 
 /// Waits until the sandbox has ended, up to `timeout_ms`. From the first call on, the descriptor of
-/// the handle polls readable when it has ended, and no longer when it is ready.
+/// the handle polls readable when the sandbox has ended, and no longer when it is ready.
 ///
-/// `MSB_OK`: it was stopped or killed, or its options ended it; `msb_sandbox_info` has the reason.
-/// `MSB_AGAIN`: not yet. `MSB_E_CRASHED`: it crashed. `MSB_E_NOT_RUNNING`: it was never started, or
-/// is not ready yet. `MSB_E_CLOSED`: the handle was closed meanwhile. Once it has returned the end,
-/// it always returns the same, also after the sandbox was started again.
+/// `MSB_OK`: it was stopped or killed, or reached a time limit of its options; `msb_sandbox_info`
+/// has the reason. `MSB_AGAIN`: not yet. `MSB_E_CRASHED`: it crashed. `MSB_E_NOT_RUNNING`: it was
+/// never started, or is not ready yet. `MSB_E_CLOSED`: the handle was closed meanwhile. Once this
+/// has returned the end, it always returns the same, also after the sandbox was started again.
 #[unsafe(no_mangle)]
 #[must_use]
 pub unsafe extern "C" fn msb_sandbox_wait(
@@ -341,7 +341,7 @@ pub unsafe extern "C" fn msb_sandbox_wait(
     })
 }
 
-/// Returns what is known about the sandbox now: a list of one.
+/// Returns the current state of the sandbox, as a list of one entry.
 ///
 /// `MSB_OK`: `*out_list` is filled; release it with `msb_sandbox_entries_release`.
 /// `MSB_E_NOT_FOUND`: it was removed. `MSB_E_NOT_RUNNING`: it is not ready yet.
@@ -364,7 +364,7 @@ pub unsafe extern "C" fn msb_sandbox_info(
     })
 }
 
-/// Lists all sandboxes by name, running or not.
+/// Lists all sandboxes, sorted by name, running or not.
 ///
 /// `MSB_OK`: `*out_list` is filled; release it with `msb_sandbox_entries_release`. `MSB_E_IO`: they
 /// cannot be read.
@@ -387,7 +387,7 @@ pub unsafe extern "C" fn msb_sandbox_list(
 /// Kill a running sandbox first.
 pub const MSB_REMOVE_FORCE: u32 = 1;
 
-/// Removes a sandbox that is not running, and its files. `name` is lent. Handles on it stay open;
+/// Removes a stopped sandbox and its files. `name` is lent. Handles on it stay open;
 /// `msb_sandbox_info` then returns `MSB_E_NOT_FOUND`.
 ///
 /// `MSB_OK`. `MSB_E_NOT_FOUND`. `MSB_E_RUNNING`: stop it first, or pass `MSB_REMOVE_FORCE`.

@@ -1,4 +1,4 @@
-//! What is known about a sandbox.
+//! Information about sandboxes.
 
 use super::borrowed::{self, size_of_u32};
 use super::doctor::isolation_number;
@@ -13,26 +13,25 @@ use std::ffi::{c_char, c_void};
 pub const MSB_STATE_CREATED: u32 = 1;
 /// Running.
 pub const MSB_STATE_RUNNING: u32 = 2;
-/// Ended as requested, by a call or by its options.
+/// Stopped or killed on request, or by its options.
 pub const MSB_STATE_STOPPED: u32 = 3;
-/// Ended without being asked to.
+/// Ended unexpectedly.
 pub const MSB_STATE_CRASHED: u32 = 4;
 
-/// Every process of a sandbox on the host, except its supervisor, is in a jail with all of its
-/// walls.
+/// Every process of the sandbox on the host, except its supervisor, is in a jail with all walls.
 pub const MSB_JAILED_YES: u32 = 1;
-/// A wall is missing.
+/// At least one wall is missing.
 pub const MSB_JAILED_NO: u32 = 2;
 
 /// Stopped on request.
 pub const MSB_REASON_STOPPED: u32 = 1;
 /// Killed on request.
 pub const MSB_REASON_KILLED: u32 = 2;
-/// It was not detached, and the process that created it ended.
+/// The sandbox was not detached, and the process that created it ended.
 pub const MSB_REASON_CREATOR_GONE: u32 = 3;
-/// Its maximum duration was reached.
+/// It reached its maximum duration.
 pub const MSB_REASON_MAX_DURATION: u32 = 4;
-/// It was idle for too long.
+/// It reached its idle timeout.
 pub const MSB_REASON_IDLE: u32 = 5;
 /// It crashed.
 pub const MSB_REASON_CRASHED: u32 = 6;
@@ -47,17 +46,17 @@ pub struct msb_bounds {
     pub struct_size: u32,
     /// Zero.
     pub reserved: u32,
-    /// Processes and threads at once.
+    /// Maximum number of concurrent processes and threads.
     pub pids: u64,
-    /// Bytes of memory.
+    /// Memory in bytes.
     pub memory_bytes: u64,
-    /// Bytes of its upper layer.
+    /// Size of the upper layer in bytes.
     pub disk_bytes: u64,
-    /// Processors; may be a fraction.
+    /// Number of processors; may be fractional.
     pub cpus: f64,
 }
 
-/// What is known about a sandbox. All pointers are borrowed until the list is released.
+/// A sandbox. All pointers are borrowed until the list is released.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct msb_sandbox_entry {
@@ -65,19 +64,19 @@ pub struct msb_sandbox_entry {
     pub struct_size: u32,
     /// One of `MSB_STATE_*`.
     pub state: u32,
-    /// One of `MSB_ISOLATION_*`; 0 when it was never started.
+    /// One of `MSB_ISOLATION_*`; 0 if it was never started.
     pub isolation: u32,
-    /// Why it ended: one of `MSB_REASON_*`; 0 when it did not.
+    /// Why it ended: one of `MSB_REASON_*`; 0 if it has not.
     pub reason: u32,
     /// `MSB_SANDBOX_DETACHED` or 0.
     pub flags: u32,
-    /// One of `MSB_JAILED_*`; 0 when it never booted.
+    /// One of `MSB_JAILED_*`; 0 if it never booted.
     pub jailed: u32,
-    /// Requested memory, in MiB; 0: none.
+    /// Requested memory in MiB; 0: not set.
     pub memory_mib: u32,
     /// Zero.
     pub reserved: u32,
-    /// Requested processors; 0: none.
+    /// Requested number of processors; 0: not set.
     pub cpus: f64,
     /// When it was created, in milliseconds since 1970.
     pub created_ms: i64,
@@ -87,24 +86,24 @@ pub struct msb_sandbox_entry {
     pub name: *const c_char,
     /// Borrowed. Its image, a name or a path: bytes.
     pub image: *const c_char,
-    /// Borrowed. The driver that runs it, or ran it last; NULL when it was never started.
+    /// Borrowed. The driver that runs it, or ran it last; NULL if it was never started.
     pub driver: *const c_char,
-    /// Borrowed. Details of its end, one line; NULL when there are none.
+    /// Borrowed. Details of its end, one line; NULL if there are none.
     pub detail: *const c_char,
     /// Borrowed. `labels_len` texts `KEY=value`.
     pub labels: *const *const c_char,
-    /// How many.
+    /// Number of elements.
     pub labels_len: usize,
     /// Borrowed. `command_len` texts: the image's default command, its entrypoint followed by its
-    /// command. Commands that a caller names do not use it.
+    /// command. Commands started by a caller do not use it.
     pub command: *const *const c_char,
-    /// How many; 0 when the image has none.
+    /// Number of elements; 0 if the image has none.
     pub command_len: usize,
-    /// Borrowed. `missing_walls_len` texts: the missing walls of the jail, with the reason.
+    /// Borrowed. `missing_walls_len` texts: the missing walls of the jail, each with the reason.
     pub missing_walls: *const *const c_char,
-    /// How many.
+    /// Number of elements.
     pub missing_walls_len: usize,
-    /// Borrowed. The limits in force; NULL when it never booted.
+    /// Borrowed. The limits in force; NULL if it never booted.
     pub bounds: *const msb_bounds,
 }
 
@@ -118,7 +117,7 @@ pub struct msb_sandbox_entries {
     pub reserved: u32,
     /// Borrowed until `msb_sandbox_entries_release`. `len` pointers.
     pub entries: *const *const msb_sandbox_entry,
-    /// How many.
+    /// Number of elements.
     pub len: usize,
     /// The library's. Do not touch.
     pub owner: *mut c_void,

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 /// The sandbox outlives the process that creates it.
 pub const MSB_SANDBOX_DETACHED: u32 = 1;
-/// Kill and remove an existing sandbox of this name first.
+/// An existing sandbox with this name is killed and removed first.
 pub const MSB_SANDBOX_REPLACE: u32 = 2;
-/// The sandbox gets network access. A driver that cannot provide it refuses: `MSB_E_CONFIG`.
+/// The sandbox has network access. A driver that cannot provide it fails with `MSB_E_CONFIG`.
 pub const MSB_SANDBOX_NETWORK: u32 = 4;
-/// Record the output of its sessions in a log, which `msb_log_open` and `msb logs` read.
+/// The output of its sessions is recorded in a log, which `msb_log_open` and `msb logs` read.
 pub const MSB_SANDBOX_LOG: u32 = 8;
-/// Refuse to start where a wall of the jail is missing. `MSB_REQUIRE_JAIL=1` in the environment
-/// does so for every sandbox.
+/// Creation fails if a wall of the jail is missing. `MSB_REQUIRE_JAIL=1` in the environment does so
+/// for every sandbox.
 pub const MSB_SANDBOX_REQUIRE_JAIL: u32 = 16;
 /// Reap orphans and forward signals, as docker's `--init` does. Every sandbox does so, with the flag
 /// or without.
@@ -33,14 +33,14 @@ const FLAGS: u32 = MSB_SANDBOX_DETACHED
 
 /// Commands in a virtual machine have all privileges of root, in their own kernel.
 pub const MSB_SECURITY_DEFAULT: u32 = 0;
-/// Commands in a virtual machine have the privileges of a container's.
+/// Commands in a virtual machine have only the privileges of a container.
 pub const MSB_SECURITY_RESTRICTED: u32 = 1;
 
-/// Pull when the image is not in the store.
+/// Pull if the image is not in the store.
 pub const MSB_PULL_MISSING: u32 = 0;
-/// Pull each time; what has not changed is not downloaded again.
+/// Pull each time; unchanged layers are not downloaded again.
 pub const MSB_PULL_ALWAYS: u32 = 1;
-/// Never pull: the image has to be in the store.
+/// Never pull: the image must be in the store.
 pub const MSB_PULL_NEVER: u32 = 2;
 
 /// Options of a new sandbox. Zero means default, except for `name` and `image`.
@@ -55,10 +55,10 @@ pub struct msb_sandbox_options {
     pub flags: u32,
     /// Lent. 1 to 128 letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
     pub name: *const c_char,
-    /// Lent. A text that begins with `/`, `./` or `../`, or has a slash and names an existing file,
-    /// is a path: of a directory, which is the root filesystem and is never written to, or of an
-    /// archive. Any other text is the name of an image in the store or in a registry, as in docker:
-    /// `"python:3.12"`.
+    /// Lent. A text that begins with `/`, `./` or `../`, or that contains a slash and names an
+    /// existing file, is a path: of a directory, which is the root filesystem and is never
+    /// modified, or of an archive. Any other text is the name of an image in the store or in a
+    /// registry, as in docker: `"python:3.12"`.
     pub image: *const c_char,
     /// Lent. `"container"`, for example; NULL: `MSB_DRIVER`, else the first usable driver with
     /// strong isolation (by hardware or by gVisor).
@@ -72,20 +72,21 @@ pub struct msb_sandbox_options {
     pub user: *const c_char,
     /// Lent. Host name; NULL: the sandbox's name.
     pub hostname: *const c_char,
-    /// Lent. `env_len` texts `NAME=value`, for every command; they override those of the image.
+    /// Lent. `env_len` texts `NAME=value`, for every command; they override the image's.
     pub env: *const *const c_char,
-    /// How many.
+    /// Number of elements.
     pub env_len: usize,
-    /// Lent. `labels_len` texts `KEY=value`: the caller's own notes. Of two with the same key the
-    /// last one counts.
+    /// Lent. `labels_len` texts `KEY=value`, which the library only stores. Of two with the same
+    /// key the last one counts.
     pub labels: *const *const c_char,
-    /// How many.
+    /// Number of elements.
     pub labels_len: usize,
-    /// Processors, whole or a fraction such as 0.5, at most 4096; 0: the driver's default.
+    /// Number of processors, whole or a fraction such as 0.5, at most 4096; 0: the driver's
+    /// default.
     pub cpus: f64,
     /// Memory in MiB, 16 to 16,777,216; 0: 2,048 or half of the host's, whichever is less.
     pub memory_mib: u32,
-    /// Processes and threads at once, at least 8; 0: 4,096.
+    /// Maximum number of concurrent processes and threads, at least 8; 0: 4,096.
     pub pids_limit: u32,
     /// Stop the sandbox after this many milliseconds; 0: never.
     pub max_duration_ms: u64,

@@ -35,10 +35,9 @@ pub struct msb_exec_entry {
     pub output_total: u64,
     /// Borrowed. Session id.
     pub id: *const c_char,
-    /// Borrowed. `argv_len` texts: the program and its arguments, truncated when they are very
-    /// long.
+    /// Borrowed. `argv_len` texts: the program and its arguments, truncated if very long.
     pub argv: *const *const c_char,
-    /// How many.
+    /// Number of elements.
     pub argv_len: usize,
     /// Borrowed. Its exit status; NULL while it runs.
     pub exit: *const msb_exec_exit,
@@ -54,7 +53,7 @@ pub struct msb_exec_entries {
     pub reserved: u32,
     /// Borrowed until `msb_exec_entries_release`. `len` pointers.
     pub entries: *const *const msb_exec_entry,
-    /// How many.
+    /// Number of elements.
     pub len: usize,
     /// The library's. Do not touch.
     pub owner: *mut c_void,
@@ -80,7 +79,7 @@ fn sessions(all: Vec<SessionInfo>, out: Out<msb_exec_entries>) -> Result<msb_sta
     })
 }
 
-/// Lists the commands that run in a sandbox, and those that ended a short while ago.
+/// Lists the commands that run in a sandbox, and those that ended recently.
 ///
 /// `MSB_OK`: `*out_list` is filled; release it with `msb_exec_entries_release`.
 /// `MSB_E_NOT_RUNNING`: the sandbox has ended, or is not ready yet. `MSB_E_LOST`.

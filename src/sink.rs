@@ -30,10 +30,10 @@ impl Object for ExecSink {
 }
 
 /// Writes to a command's standard input. Waits for room up to `timeout_ms`. `data` is copied.
-/// Writing no bytes succeeds and does nothing.
+/// Writing no bytes is a no-op.
 ///
 /// `MSB_OK`: `*out_written` bytes were accepted, at least 1 unless `len` is 0, perhaps fewer than
-/// `len`: call again with the rest. `MSB_AGAIN`: none were. `MSB_E_PIPE`: the command no longer
+/// `len`: call again with the rest. `MSB_AGAIN`: no room. `MSB_E_PIPE`: the command no longer
 /// reads. `MSB_E_CLOSED`: the sink was closed meanwhile. `MSB_E_LOST`.
 #[unsafe(no_mangle)]
 #[must_use]

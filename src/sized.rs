@@ -5,18 +5,19 @@ use super::status::{MSB_E_INVALID, MSB_E_UNSUPPORTED, MSB_OK, msb_status};
 use std::mem::size_of;
 use std::ptr::NonNull;
 
-/// A struct of the header: starts with its size.
+/// A struct of the header, which starts with its size.
 ///
 /// # Safety
 /// The type is `repr(C)`, its first field is `struct_size: u32`, and any bytes are a valid value.
 pub(super) unsafe trait Sized32: Copy {
     /// Its name in C.
     const NAME: &'static str;
-    /// The size of its first published form: no caller has a smaller one.
+    /// The size of its first published version: no caller has a smaller one.
     const FIRST_SIZE: usize;
 }
 
-/// Reads a caller's struct: a smaller one ends in zeros, a larger one must (the rule of openat2).
+/// Reads a caller's struct: a smaller one is extended by zeros, the tail of a larger one must be
+/// zero (the rule of openat2).
 ///
 /// # Safety
 /// `place` is NULL or valid for reading as many bytes as its first four say.
@@ -36,7 +37,7 @@ pub(super) unsafe fn copy_in<T: Sized32>(place: *const T) -> Result<T, Failure> 
     Ok(value)
 }
 
-/// Reads the known part of a caller's struct, whatever follows it, and its size.
+/// Reads the known part of a caller's struct, and returns its size.
 ///
 /// # Safety
 /// As [`copy_in`].
@@ -58,8 +59,8 @@ pub(super) unsafe fn copy_known<T: Sized32>(place: *const T) -> Result<(T, usize
 
 fn check_size<T: Sized32>(size: u32) -> Result<usize, Failure> {
     let size = usize::try_from(size).unwrap_or(0);
-    // Far above any struct of ours: an uninitialised size, not a later version. Whatever version it
-    // is of, its fields are aligned.
+    // Larger than any struct of ours: an uninitialised size, not a later version. In every version
+    // the fields are aligned.
     if (T::FIRST_SIZE..=4096).contains(&size) && size % align_of::<T>() == 0 {
         return Ok(size);
     }
@@ -67,7 +68,7 @@ fn check_size<T: Sized32>(size: u32) -> Result<usize, Failure> {
     Err(wrong(MSB_E_INVALID, text))
 }
 
-/// Where an export writes a struct. Checked before anything is dequeued for it.
+/// An output struct. Validated before anything is dequeued for it.
 #[derive(Debug)]
 pub(super) struct Out<T> {
     place: NonNull<T>,
@@ -88,7 +89,7 @@ impl<T: Sized32> Out<T> {
         Ok(Out { place: found })
     }
 
-    /// Writes the struct, cut at the caller's size, which stays as it is.
+    /// Writes the struct, cut at the caller's size, which is not changed.
     pub(super) fn write(self, value: &T) -> msb_status {
         // SAFETY: valid by the contract of `new`, which has checked the size as well.
         let _ = unsafe { copy_out(self.place.as_ptr(), value) };
@@ -96,7 +97,7 @@ impl<T: Sized32> Out<T> {
     }
 }
 
-/// Like [`Out`], for the elements of an array, which all have the size of the first.
+/// An output array, whose elements all have the size of the first.
 #[derive(Debug)]
 pub(super) struct OutArray<T> {
     first: NonNull<T>,
@@ -125,18 +126,18 @@ impl<T: Sized32> OutArray<T> {
     }
 
     pub(super) fn place(&self, index: usize) -> *mut T {
-        // Callers keep to the length of the array.
+        // Callers keep `index` within the length of the array.
         self.first.as_ptr().cast::<u8>().wrapping_add(index * self.stride).cast()
     }
 
-    /// Writes an element within the length that the array was made with.
+    /// Writes an element; `index` must be within the length of the array.
     pub(super) fn write(&self, index: usize, value: &T) {
         // SAFETY: valid by the contract of `new`.
         let _ = unsafe { copy_out(self.place(index), value) };
     }
 }
 
-/// Writes all of `value` but its size that fits into the caller's struct.
+/// Writes `value`, except its size, as far as it fits into the caller's struct.
 ///
 /// # Safety
 /// `place` is valid for reading its first four bytes and for writing as many bytes as those say.
@@ -155,7 +156,7 @@ pub(super) unsafe fn copy_out<T: Copy>(place: *mut T, value: &T) -> Result<(), (
     Ok(())
 }
 
-/// A place for a plain value.
+/// Returns the output for a plain value.
 ///
 /// # Safety
 /// `place` is NULL or valid for writing a `T` for as long as the result is used.
@@ -177,8 +178,8 @@ impl<T> Place<T> {
     }
 }
 
-/// Declares a caller's struct: its name, and the last field of its first published form. The header
-/// gets an INIT macro for each.
+/// Declares a caller's struct: its name, and the last field of its first published version. The
+/// header gets an INIT macro for each.
 macro_rules! sized {
     ($type:ident, $last:ident) => {
         // SAFETY: `repr(C)`, starts with its size, and holds numbers and raw pointers only; xtask
@@ -192,7 +193,7 @@ macro_rules! sized {
 }
 pub(super) use sized;
 
-/// The size of the field that the function returns; the function is not called.
+/// Returns the size of the field that the function returns; the function is not called.
 pub(super) const fn size_of_field<S, F>(_: fn(&S) -> &F) -> usize {
     size_of::<F>()
 }

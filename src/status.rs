@@ -10,7 +10,7 @@ pub type msb_status = i32;
 pub const MSB_OK: i32 = 0;
 /// Nothing yet: the timeout of the call expired. Call again later.
 pub const MSB_AGAIN: i32 = 1;
-/// The end: there will be nothing more.
+/// The end: nothing follows.
 pub const MSB_EOF: i32 = 2;
 
 /// An argument is invalid: NULL where it is not allowed, an unknown flag.
@@ -21,7 +21,7 @@ pub const MSB_E_HANDLE: i32 = -2;
 pub const MSB_E_CLOSED: i32 = -3;
 /// Another thread already waits on this handle.
 pub const MSB_E_BUSY: i32 = -4;
-/// Not possible here, with this version, or after a fork.
+/// Not supported here, by this version, or after a fork.
 pub const MSB_E_UNSUPPORTED: i32 = -5;
 /// A limit is reached.
 pub const MSB_E_LIMIT: i32 = -6;
@@ -37,35 +37,35 @@ pub const MSB_E_TIMED_OUT: i32 = -10;
 pub const MSB_E_CONFIG: i32 = -20;
 /// No sandbox has this name.
 pub const MSB_E_NOT_FOUND: i32 = -21;
-/// A sandbox already has this name.
+/// A sandbox with this name exists.
 pub const MSB_E_EXISTS: i32 = -22;
 /// The sandbox is not running.
 pub const MSB_E_NOT_RUNNING: i32 = -23;
-/// The sandbox is running, and the call needs one that is not.
+/// The sandbox is running; the call needs a stopped one.
 pub const MSB_E_RUNNING: i32 = -24;
 /// No driver is usable.
 pub const MSB_E_NO_DRIVER: i32 = -25;
 /// The sandbox failed to boot.
 pub const MSB_E_BOOT: i32 = -26;
-/// The sandbox crashed: it ended without being asked to.
+/// The sandbox crashed: it ended unexpectedly.
 pub const MSB_E_CRASHED: i32 = -27;
-/// The command never started.
+/// The command failed to start.
 pub const MSB_E_EXEC_FAILED: i32 = -40;
 /// The command timed out.
 pub const MSB_E_EXEC_TIMEOUT: i32 = -41;
-/// The connection to the sandbox was lost before the command's exit was known.
+/// The connection to the sandbox was lost before the command's exit status was known.
 pub const MSB_E_LOST: i32 = -42;
 /// The command no longer reads its input.
 pub const MSB_E_PIPE: i32 = -43;
-/// The process no longer exists.
+/// The process has ended.
 pub const MSB_E_NO_PROCESS: i32 = -44;
-/// No such session is known.
+/// The session does not exist.
 pub const MSB_E_NO_SESSION: i32 = -45;
 /// The session has no terminal.
 pub const MSB_E_NOT_A_TERMINAL: i32 = -46;
-/// No such image, in the store or in the registry.
+/// The image is in neither the store nor the registry.
 pub const MSB_E_NO_IMAGE: i32 = -60;
-/// The registry denied access: the credentials are missing or wrong, or there is no such image.
+/// The registry denied access: the credentials are missing or wrong, or the image does not exist.
 pub const MSB_E_IMAGE_DENIED: i32 = -61;
 /// The registry cannot be reached.
 pub const MSB_E_REGISTRY: i32 = -62;
@@ -80,7 +80,7 @@ pub const MSB_E_NO_SPACE: i32 = -66;
 /// The image has no default command.
 pub const MSB_E_NO_COMMAND: i32 = -67;
 
-/// The caller: the call itself was wrong.
+/// The caller: the call itself was invalid.
 pub const MSB_ORIGIN_CALLER: u32 = 1;
 /// The host: this library or the system that it runs on.
 pub const MSB_ORIGIN_HOST: u32 = 2;
@@ -91,7 +91,7 @@ pub const MSB_ORIGIN_TRANSPORT: u32 = 4;
 /// The agent in the sandbox.
 pub const MSB_ORIGIN_AGENT: u32 = 5;
 
-/// The status of an error kind.
+/// Returns the status of an error kind.
 pub(super) fn of_kind(kind: ErrorKind) -> msb_status {
     match kind {
         ErrorKind::ExecFailed => MSB_E_EXEC_FAILED,
@@ -125,12 +125,12 @@ pub(super) fn of_kind(kind: ErrorKind) -> msb_status {
         ErrorKind::Unsupported => MSB_E_UNSUPPORTED,
         ErrorKind::Protocol => MSB_E_PROTOCOL,
         ErrorKind::Io => MSB_E_IO,
-        // Every kind has its own arm, which a test checks.
+        // Every kind has an arm of its own, which a test checks.
         ErrorKind::Internal | _ => MSB_E_INTERNAL,
     }
 }
 
-/// The number of an origin.
+/// Returns the number of an origin.
 pub(super) fn of_origin(origin: Origin) -> u32 {
     match origin {
         Origin::Caller => MSB_ORIGIN_CALLER,
@@ -138,7 +138,7 @@ pub(super) fn of_origin(origin: Origin) -> u32 {
         Origin::Driver => MSB_ORIGIN_DRIVER,
         Origin::Transport => MSB_ORIGIN_TRANSPORT,
         Origin::Agent => MSB_ORIGIN_AGENT,
-        // Every origin has its own arm.
+        // Every origin has an arm of its own.
         _ => 0,
     }
 }

@@ -1,4 +1,4 @@
-//! Handles: values that name an object and can never be mistaken for its address.
+//! Handles: values that name an object and cannot be confused with an address.
 //!
 //! ```text
 //!  63        56 55    48 47               20 19          0
@@ -7,8 +7,9 @@
 //!  +-----------+--------+-------------------+------------+
 //! ```
 //!
-//! The tag makes the value a non-canonical address, so an accidental dereference faults at once. A
-//! slot's generation rises whenever its handle is closed; one that would wrap is retired.
+//! The tag makes the value a non-canonical address, so an accidental dereference faults at once.
+//! The generation of a slot is incremented when its handle is closed; a slot whose generation would
+//! wrap is retired.
 
 use super::sync::lock;
 use super::wait::Waits;
@@ -18,11 +19,11 @@ const TAG: u64 = 0x4d << 56;
 const SLOT_BITS: u32 = 20;
 const GENERATION_BITS: u32 = 28;
 const SLOTS: usize = 1 << SLOT_BITS;
-/// Threads that can be between a call of [`Table::has_room`] and opening handles.
+/// Maximum of threads between [`Table::has_room`] and opening their handles.
 const RESERVE: usize = 1024;
 const LAST_GENERATION: u32 = (1 << GENERATION_BITS) - 1;
 
-/// What a handle names.
+/// The kind of object that a handle names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {
@@ -38,7 +39,7 @@ pub(super) enum Kind {
 /// A handle's value.
 pub(super) type Id = u64;
 
-/// The kind that a value claims to have, if it has the tag.
+/// Returns the kind in a value, if it has the tag.
 pub(super) fn kind_of(id: Id) -> Option<Kind> {
     let kind = (id >> 48) & 0xff;
     [Kind::Sandbox, Kind::Exec, Kind::Sink, Kind::Borrowed, Kind::Log, Kind::Image]
@@ -46,7 +47,7 @@ pub(super) fn kind_of(id: Id) -> Option<Kind> {
         .find(|known| id >> 56 == TAG >> 56 && *known as u64 == kind)
 }
 
-/// The objects of one kind that are open.
+/// The open objects of one kind.
 #[derive(Debug)]
 pub(super) struct Table<T> {
     kind: Kind,
@@ -65,7 +66,7 @@ struct Slot<T> {
     value: Option<Open<T>>,
 }
 
-/// An open handle: its object, and the calls that closing it has to wake.
+/// An open handle: its object, and the calls that are woken when it is closed.
 #[derive(Debug)]
 pub(super) struct Open<T> {
     pub(super) object: Arc<T>,
@@ -83,7 +84,7 @@ impl<T> Table<T> {
         Table { kind, inner: Mutex::new(Inner { slots: Vec::new(), free: Vec::new() }) }
     }
 
-    /// Opens a handle; `None` when a million are open.
+    /// Opens a handle; `None` if a million are open.
     pub(super) fn insert(&self, value: Arc<T>) -> Option<Id> {
         let mut inner = lock(&self.inner);
         let index = match inner.free.pop() {
@@ -100,13 +101,13 @@ impl<T> Table<T> {
         Some(TAG | (self.kind as u64) << 48 | generation | index as u64)
     }
 
-    /// Whether this many handles can be opened for certain, also if other threads open as many.
+    /// Returns whether this many handles are guaranteed to fit, also if other threads open as many.
     pub(super) fn has_room(&self, handles: usize) -> bool {
         let inner = lock(&self.inner);
         inner.free.len() + (SLOTS - inner.slots.len()) > RESERVE * handles
     }
 
-    /// The object of an open handle, with its calls that wait.
+    /// Returns the object of an open handle, and the calls that wait on it.
     pub(super) fn open(&self, id: Id) -> Option<Open<T>> {
         let (index, generation) = self.parts(id)?;
         let inner = lock(&self.inner);

@@ -1,7 +1,7 @@
-//! The trace: messages of the library itself, the one thing that it calls back for.
+//! The trace: messages of the library itself, and its only callback.
 //!
-//! Messages go through a bounded queue to a library thread, so that no caller waits for the host's
-//! function, and no lock is held while it runs.
+//! Messages pass through a bounded queue to a library thread, so that no caller waits for the
+//! host's function, and no lock is held while it runs.
 
 use super::boundary::boundary;
 use super::error::{ErrorOut, msb_error};
@@ -28,7 +28,7 @@ pub const MSB_TRACE_WARN: u32 = 2;
 pub const MSB_TRACE_INFO: u32 = 3;
 /// Steps of the protocol.
 pub const MSB_TRACE_DEBUG: u32 = 4;
-/// Everything.
+/// All messages.
 pub const MSB_TRACE_TRACE: u32 = 5;
 
 /// Receives a message of the library. `level` is one of `MSB_TRACE_*`; `target`, a part of the
@@ -45,15 +45,14 @@ pub type msb_trace_fn = Option<
 /// Called when `user_data` is no longer used.
 pub type msb_drop_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
-/// Maximum number of queued messages; more are counted and dropped.
+/// Maximum number of queued messages; further ones are counted and dropped.
 const QUEUE: usize = 1024;
 
 /// Sends messages of the library, up to `level`, to `trace`, on a library thread and one at a time;
-/// NULL, the default, sends them nowhere. `trace` must not call any `msb_*` function, and may take
-/// as long as it likes: messages that exceed the queue are counted and dropped. A command's input,
-/// output, arguments and variables never appear; `msb_log_open` reads the output that a sandbox
-/// records. `user_data` is lent until `drop` is called.
-///
+/// NULL, the default, discards them. `trace` must not call any `msb_*` function. It may block:
+/// messages that exceed the queue are counted and dropped. Input, output, arguments and environment
+/// of commands never appear; `msb_log_open` reads the recorded output of a sandbox. `user_data` is
+/// lent until `drop` is called.
 /// When this returns, the previous function has received every message from before this call, is
 /// not running and will not be called again, and its `drop`, which may be NULL, was called. If this
 /// fails, `user_data` stays the caller's.
@@ -76,12 +75,12 @@ pub unsafe extern "C" fn msb_trace_set(
         if trace.is_some() && !(MSB_TRACE_ERROR..=MSB_TRACE_TRACE).contains(&level) {
             return Err(wrong(MSB_E_INVALID, format!("{level} is not a trace level")));
         }
-        // Also remembers the process that the threads belong to.
+        // Also records the process that the threads belong to.
         start_io()?;
         if *lock(&TRACE_THREAD) == Some(thread::current().id()) {
             return Err(wrong(MSB_E_UNSUPPORTED, "the trace function itself sets the trace"));
         }
-        // Held while the old thread ends: a second caller fails and does not wait.
+        // Held while the old thread ends: a second caller fails instead of waiting.
         let Ok(mut current) = TRACER.try_lock() else {
             return Err(wrong(MSB_E_BUSY, "another thread sets the trace"));
         };
@@ -97,7 +96,7 @@ pub unsafe extern "C" fn msb_trace_set(
 }
 
 static TRACER: Mutex<Option<Tracer>> = Mutex::new(None);
-/// The queue; separate from the tracer, so that no message waits for a tracer that ends.
+/// The queue; separate from the tracer, so that no message waits for a tracer that is ending.
 static QUEUE_IN: Mutex<Option<Sender<Record>>> = Mutex::new(None);
 static TRACE_THREAD: Mutex<Option<ThreadId>> = Mutex::new(None);
 static LEVEL: AtomicU32 = AtomicU32::new(0);
@@ -117,14 +116,14 @@ struct Host {
     drop: msb_drop_fn,
 }
 
-// SAFETY: the header says that all of it is used on another thread.
+// SAFETY: the header requires that all of it may be used on another thread.
 unsafe impl Send for Host {}
 
 impl Host {
     fn send(&self, level: u32, target: &str, message: &str) {
         let text = |text: &str| CString::new(text.replace(['\0', '\n', '\r'], " "));
         if let (Ok(target), Ok(message)) = (text(target), text(message)) {
-            // SAFETY: the host's function, with texts that live during the call.
+            // SAFETY: the host's function; the texts are valid during the call.
             unsafe { (self.function)(self.user_data, level, target.as_ptr(), message.as_ptr()) };
         }
     }
@@ -133,7 +132,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         if let Some(drop) = self.drop {
-            // SAFETY: the host's function, called once and last.
+            // SAFETY: the host's function; this is the only and last call.
             unsafe { drop(self.user_data) };
         }
     }
@@ -158,12 +157,12 @@ impl Tracer {
         let thread = match spawned {
             Ok(thread) => thread,
             Err(error) => {
-                // A call that fails takes no ownership of the data.
+                // A failed call does not take ownership of the data.
                 host.drop = None;
                 return Err(error);
             }
         };
-        // Cannot fail: the thread receives it.
+        // Cannot fail: the thread has the receiver.
         let _ = give.send(host);
         *lock(&QUEUE_IN) = Some(sender);
         LEVEL.store(level, Ordering::Release);
@@ -184,7 +183,7 @@ fn deliver(host: &Host, records: &Receiver<Record>) {
         send_dropped(host);
         host.send(record.level, record.target, &record.message);
     }
-    // The queue is closed: the next function gets its own losses only.
+    // The queue is closed: the next function gets only its own losses.
     send_dropped(host);
 }
 
@@ -254,7 +253,7 @@ impl Line {
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        // Writing to a text cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.fields, " {name}={value:?}"),

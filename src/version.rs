@@ -1,4 +1,4 @@
-//! Versions and abilities.
+//! Versions and capabilities.
 
 use std::ffi::{CStr, c_char};
 
@@ -6,7 +6,7 @@ use std::ffi::{CStr, c_char};
 pub const MSB_ABI_VERSION: u32 = 0;
 const _: () = assert!(MSB_ABI_VERSION == super::abi::ABI_VERSION);
 
-/// Returns the version of the ABI that the loaded library has. Compare it with `MSB_ABI_VERSION`.
+/// Returns the ABI version of the loaded library. Compare it with `MSB_ABI_VERSION`.
 #[unsafe(no_mangle)]
 pub extern "C" fn msb_abi_version() -> u32 {
     MSB_ABI_VERSION
@@ -23,9 +23,9 @@ pub extern "C" fn msb_version_string() -> *const c_char {
 const ABILITIES: [&CStr; 7] =
     [c"attach", c"images", c"log", c"reattach", c"recv_many", c"session_log", c"trace"];
 
-/// Returns whether this library has an ability, lent by name: 1 or 0, and 0 for NULL and for an
-/// unknown name. Names: `"attach"`, `"images"`, `"log"`, `"reattach"`, `"recv_many"`,
-/// `"session_log"` and `"trace"`. `msb_doctor` lists the drivers.
+/// Returns 1 if this library has the capability with this name, which is lent, else 0; 0 for NULL.
+/// Names: `"attach"`, `"images"`, `"log"`, `"reattach"`, `"recv_many"`, `"session_log"` and
+/// `"trace"`. `msb_doctor` lists the drivers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_has(ability: *const c_char) -> i32 {
     if ability.is_null() {

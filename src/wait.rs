@@ -10,7 +10,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// A `timeout_ms` of the header: 0 looks, a positive one waits that long, -1 waits forever.
+/// A `timeout_ms` of the header: 0 polls, a positive one waits that long, -1 waits forever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Timeout {
     Look,
@@ -34,7 +34,7 @@ impl Timeout {
         }
     }
 
-    /// The moment at which waiting ends; `None` for never.
+    /// Returns the time at which waiting ends; `None` for never.
     pub(super) fn deadline(self) -> Option<Instant> {
         match self {
             Timeout::Look => Some(Instant::now()),
@@ -44,7 +44,7 @@ impl Timeout {
     }
 }
 
-/// The calls that wait on a handle for the I/O thread; closing the handle wakes them.
+/// The calls that block on a handle; closing the handle wakes them.
 #[derive(Debug, Default)]
 pub(super) struct Waits(Mutex<State>);
 
@@ -67,8 +67,8 @@ impl<T: Debug + Send> Wake for Pending<T> {
 }
 
 impl Waits {
-    /// Runs a future on the I/O thread and sleeps until it is done, or the handle is closed. The
-    /// operation itself continues then. Never called on that thread.
+    /// Runs a future on the I/O thread and blocks until it is complete or the handle is closed,
+    /// after which the operation continues. Must not be called on that thread.
     pub(super) fn run<T: Debug + Send + 'static>(
         &self,
         future: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -77,8 +77,8 @@ impl Waits {
         self.wait(pending, async move { promise.complete(future.await) })
     }
 
-    /// Like [`Waits::run`], but closing the handle cancels the operation, and this returns when that
-    /// is done.
+    /// Runs a future as [`Waits::run`] does, but closing the handle cancels the operation, and this
+    /// returns after that.
     pub(super) fn run_tied<T: Debug + Send + 'static>(
         &self,
         future: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -128,7 +128,7 @@ impl Waits {
         number
     }
 
-    /// Wakes every call that waits, and every later one at once.
+    /// Wakes every waiting call, and every later one at once.
     pub(super) fn close(&self) {
         let mut state = lock(&self.0);
         state.closed = true;
@@ -138,7 +138,7 @@ impl Waits {
     }
 }
 
-/// Runs a future on the I/O thread and sleeps until it is done; for calls without a handle.
+/// Runs a future on the I/O thread and blocks until it is complete; for calls without a handle.
 pub(super) fn run<T: Debug + Send + 'static>(
     future: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Failure> {
