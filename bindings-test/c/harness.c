@@ -137,7 +137,7 @@ helper helper_start(void *(*run)(void *), void *argument)
 void helper_join(helper thread)
 {
     pthread_join(thread, NULL);
-    /* The last one gone: failures that only counted so far end the test now. */
+    /* The last helper thread has ended: failures that were only counted end the test now. */
     if (atomic_fetch_sub(&helpers, 1) == 1 && atomic_load(&failures) > 0)
         longjmp(end_of_test, 1);
 }
@@ -155,7 +155,7 @@ static void hung(int signal)
     static const char text[] = " hangs\n";
 
     (void)signal;
-    /* Only what is safe in a handler. */
+    /* Async-signal-safe calls only. */
     if (write(STDERR_FILENO, current, strlen(current)) < 0 ||
         write(STDERR_FILENO, text, sizeof text - 1) < 0)
         _exit(3);

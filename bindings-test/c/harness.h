@@ -1,8 +1,9 @@
 /* harness.h - registers tests, checks, reports.
  *
- * A test is a function named after the promise that it checks. A check that fails prints where,
- * what and why. In the main thread it then ends the test; while helper threads run, which may use
- * the test's variables, and in those threads, it only counts. A test that hangs ends the program.
+ * A test is a function named after the promise that it checks. A failed check prints its place,
+ * condition and values. In the main thread it then ends the test; while helper threads run, which
+ * may use the test's variables, and in those threads, it is only counted. A test that hangs ends
+ * the program.
  */
 #ifndef HARNESS_H
 #define HARNESS_H
@@ -26,7 +27,7 @@
 #define CHECK(condition)                                                                          \
     ((condition) ? (void)0 : harness_fail(__FILE__, __LINE__, "%s", #condition))
 
-/* As CHECK, with a text of printf's kind that says more. */
+/* As CHECK, with a message in the form of printf. */
 #define CHECK_SAY(condition, ...)                                                                 \
     ((condition) ? (void)0 : harness_fail(__FILE__, __LINE__, #condition ": " __VA_ARGS__))
 
@@ -36,13 +37,13 @@
 #define CHECK_TEXT(actual, expected)                                                              \
     harness_text(__FILE__, __LINE__, #actual, (actual), (expected))
 
-/* Checks the status of a call whose last argument is `&err`, and what it did to `err`: nothing if
+/* Checks the status of a call whose last argument is `&err`, and what it wrote to `err`: nothing if
  * it did not fail, else a status, an origin and one line of text. */
 #define CHECK_STATUS(call, expected)                                                              \
     harness_status(__FILE__, __LINE__, #call, (harness_arm(), (call)), (expected))
 #define CHECK_OK(call) CHECK_STATUS(call, MSB_OK)
 
-/* Where the calls of this thread put their failures. */
+/* The `err` of the calls of this thread. */
 extern _Thread_local msb_error err;
 
 void harness_register(const char *name, void (*run)(void));
@@ -60,8 +61,8 @@ void harness_note(const char *format, ...) __attribute__((format(printf, 1, 2)))
 
 int64_t now_ms(void);
 
-/* For main: prepares, runs the tests that the arguments choose, and cleans up, which is no part of
- * any test; returns how often that failed. */
+/* For main: prepares, runs the tests that the arguments select, and cleans up after them; returns
+ * the number of failures. */
 void harness_begin(void);
 void harness_run(int argc, char **argv, int *passed, int *failed);
 int harness_end(void (*clean_up)(void));
@@ -71,8 +72,8 @@ typedef pthread_t helper;
 helper helper_start(void *(*run)(void *), void *argument);
 void helper_join(helper thread);
 
-/* 256 MiB tests and the like are divided by this: MSB_TEST_SCALE, else 1. Above 1, times and
- * memory are not checked either: something slow, such as valgrind, watches. */
+/* Tests with much data divide its size by this: MSB_TEST_SCALE, else 1. Above 1, times and memory
+ * are not checked, since the program runs slowly, under valgrind for example. */
 unsigned harness_scale(void);
 
 #endif

@@ -1,4 +1,4 @@
-/* noise.h - bytes that look random and can be made again: the same in the guest and on the host. */
+/* noise.h - reproducible pseudo-random bytes, the same in the guest and on the host. */
 #ifndef NOISE_H
 #define NOISE_H
 
@@ -27,7 +27,7 @@ static inline uint64_t noise_word(struct noise *noise)
     return noise->state * UINT64_C(0x2545f4914f6cdd1d);
 }
 
-/* The next `len` bytes, in pieces of any size. */
+/* Writes the next `len` bytes; calls may divide the stream anywhere. */
 static inline void noise_fill(struct noise *noise, uint8_t *place, size_t len)
 {
     while (len > 0) {
@@ -49,7 +49,7 @@ static inline void noise_fill(struct noise *noise, uint8_t *place, size_t len)
     }
 }
 
-/* Whether these are the next `len` bytes. */
+/* Returns whether these are the next `len` bytes. */
 static inline int noise_is_next(struct noise *noise, const uint8_t *data, size_t len)
 {
     uint8_t expected[4096];

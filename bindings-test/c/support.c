@@ -69,7 +69,7 @@ msb_sandbox_options sandbox_named(const char *name)
     options.image = getenv("MSB_TEST_ROOTFS");
     if (getenv("MSB_TEST_DETACHED")) {
         options.flags = MSB_SANDBOX_DETACHED;
-        options.max_duration_ms = 600000; /* should this program not live to end it */
+        options.max_duration_ms = 600000; /* in case this program dies without removing it */
     }
     return options;
 }
@@ -337,7 +337,7 @@ void reset_peak(pid_t pid)
     int fd = open(proc_path(pid, "clear_refs"), O_WRONLY | O_CLOEXEC);
 
     if (fd >= 0) {
-        /* 5 in proc_pid_clear_refs(5); without the right to, the number is only higher. */
+        /* 5 in proc_pid_clear_refs(5); without the permission, the number is only higher. */
         ssize_t ignored = write(fd, "5", 1);
         (void)ignored;
         close(fd);

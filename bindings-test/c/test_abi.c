@@ -1,4 +1,4 @@
-/* test_abi.c - promises I for what came with collecting, lists and sessions: sizes, NULL, forks. */
+/* test_abi.c - promises I for collecting, lists and sessions: sizes, NULL, forks. */
 #include "support.h"
 
 #include <signal.h>
@@ -8,15 +8,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* A struct as a later version might have it: with more behind its end. */
+/* A struct of a later version, with more fields at its end. */
 #define LATER(type)                                                                               \
     struct {                                                                                      \
         type known;                                                                               \
         uint8_t tail[64];                                                                         \
     }
 
-/* Checks a struct that a call fills: sizes that are none are refused, and nothing is written; a
- * larger one keeps what is behind, and is released all the same. */
+/* Checks a struct that a call fills: invalid sizes are rejected, and nothing is written; the tail
+ * of a larger one is not changed, and it can be released. */
 #define CHECK_OUT(type, init, call, release)                                                      \
     do {                                                                                          \
         static const uint32_t wrong[] = {0, 1, 4, 8, sizeof(type) - 1, 4097, UINT32_MAX};         \
@@ -42,13 +42,13 @@
         CHECK(out->owner == NULL);                                                                \
         for (size_t k = 0; k < sizeof later.tail; k++)                                            \
             CHECK_INT(later.tail[k], 0x55);                                                       \
-        release(&plain); /* a copy of what is gone */                                             \
+        release(&plain); /* a copy of a released one */                                           \
         release(NULL);                                                                            \
         out = NULL;                                                                               \
         CHECK_STATUS(call, MSB_E_INVALID);                                                        \
     } while (0)
 
-/* As CHECK_OUT, for a struct that may be NULL: neither list is filled when one is refused. */
+/* As CHECK_OUT, for a struct that may be NULL: neither list is filled if one is rejected. */
 static void check_wall_sizes(void)
 {
     static const uint32_t wrong[] = {0, 1, 4, 8, sizeof(msb_wall_entries) - 1, 4097, UINT32_MAX};
@@ -99,7 +99,7 @@ TEST(test_abi_an_output_of_a_wrong_size_costs_no_output)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
 }
 
-TEST(test_abi_numbers_that_make_no_sense_are_refused)
+TEST(test_abi_invalid_numbers_are_refused)
 {
     int64_t times[] = {-2, INT64_MIN};
     msb_exec_options options = command("true");
@@ -130,7 +130,7 @@ TEST(test_abi_texts_are_bytes_or_utf8_as_the_header_says)
     SET_ARRAY(options, env, bytes);
     SET_ARRAY(options, args, args);
     outcome = run_command(&options);
-    CHECK(memmem(outcome.out.data, outcome.out.len, "\xff=\xfe", 4) != NULL); /* its NUL too */
+    CHECK(memmem(outcome.out.data, outcome.out.len, "\xff=\xfe", 4) != NULL); /* with NUL */
     forget(&outcome);
     SET_ARRAY(wrong, env, bytes);
     CHECK_STATUS(msb_sandbox_create(&wrong, &sandbox, &err), MSB_E_INVALID);
@@ -148,7 +148,7 @@ TEST(test_abi_texts_are_bytes_or_utf8_as_the_header_says)
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
 }
 
-TEST(test_abi_a_release_takes_only_what_it_is_for)
+TEST(test_abi_release_rejects_foreign_structs)
 {
     msb_exec_options options = script("echo text");
     msb_exec *exec = start(shared(), &options, NULL);
@@ -156,7 +156,7 @@ TEST(test_abi_a_release_takes_only_what_it_is_for)
     int32_t fd;
 
     CHECK_OK(msb_exec_collect(exec, -1, &output, &err));
-    /* Handles and addresses are no owners. */
+    /* Handles and addresses are not owners. */
     forged.owner = exec;
     msb_output_release(&forged);
     forged.owner = &forged;
@@ -193,7 +193,7 @@ TEST(test_abi_many_borrowed_structs_release_in_any_order)
             msb_sandbox_entries_release(&lists[i * 7 % (MANY / (int)harness_scale())]);
             msb_output_release(&outputs[i * 3 % (MANY / (int)harness_scale())]);
         }
-        for (int i = 0; i < MANY; i++) { /* those that the steps above did not meet */
+        for (int i = 0; i < MANY; i++) { /* those that the steps above did not reach */
             msb_sandbox_entries_release(&lists[i]);
             msb_output_release(&outputs[i]);
         }
@@ -208,7 +208,7 @@ TEST(test_abi_many_borrowed_structs_release_in_any_order)
     free(outputs);
 }
 
-TEST(test_abi_abilities_are_known_by_name)
+TEST(test_abi_has_reports_capabilities_by_name)
 {
     static const char *const known[] = {"attach",    "images",      "log",  "reattach",
                                         "recv_many", "session_log", "trace"};
@@ -221,7 +221,7 @@ TEST(test_abi_abilities_are_known_by_name)
     CHECK_INT(msb_has(NULL), 0);
 }
 
-TEST(test_abi_doctor_tells_of_every_driver_and_why)
+TEST(test_abi_doctor_lists_every_driver_with_the_reason)
 {
     msb_driver_entries list = MSB_DRIVER_ENTRIES_INIT, copy;
     msb_wall_entries walls = MSB_WALL_ENTRIES_INIT;
@@ -254,7 +254,7 @@ TEST(test_abi_doctor_tells_of_every_driver_and_why)
             usable = (int)entry->usable;
         harness_note("%s: %s", entry->name, entry->why);
     }
-    CHECK_INT(usable, 1); /* the tests run with it */
+    CHECK_INT(usable, 1); /* the tests use it */
     copy = list;
     msb_driver_entries_release(&list);
     CHECK(!list.entries && list.len == 0 && !list.owner);
@@ -263,7 +263,8 @@ TEST(test_abi_doctor_tells_of_every_driver_and_why)
     msb_driver_entries_release(NULL);
 }
 
-/* The calls of a forked child: the number of the first one that does not say so, else 0. */
+/* Calls every function in a forked child. Returns the number of the first one that does not fail,
+ * else 0. */
 static int calls_in_child(msb_exec *exec, msb_output *output, msb_sandbox_entries *list)
 {
     msb_event event = MSB_EVENT_INIT;
@@ -278,7 +279,7 @@ static int calls_in_child(msb_exec *exec, msb_output *output, msb_sandbox_entrie
     uint64_t position;
     int32_t code;
     size_t len;
-    msb_status said[] = {
+    msb_status statuses[] = {
         msb_exec_recv_many(exec, -1, &event, 1, &len, &err),
         msb_exec_wait(exec, -1, &event, &err),
         msb_exec_collect(exec, -1, &fresh, &err),
@@ -298,24 +299,24 @@ static int calls_in_child(msb_exec *exec, msb_output *output, msb_sandbox_entrie
         msb_log_recv(NULL, -1, &record, &err),
     };
 
-    /* These say nothing, and must not hang. */
+    /* These return nothing, and must not hang. */
     msb_output_release(output);
     msb_sandbox_entries_release(list);
     msb_event_release_many(&event, 1);
     msb_log_record_release(&record);
-    for (size_t i = 0; i < sizeof said / sizeof *said; i++)
-        if (said[i] != MSB_E_UNSUPPORTED)
+    for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++)
+        if (statuses[i] != MSB_E_UNSUPPORTED)
             return (int)i + 1;
     return msb_has("attach") == 1 && !other && !sandbox && !logs ? 0 : 100;
 }
 
-TEST(test_abi_a_forked_child_is_told_so_and_harms_nothing)
+TEST(test_abi_forked_child_gets_errors_and_harms_nothing)
 {
     msb_exec_options options = script("echo text");
     msb_exec *exec = start(shared(), &options, NULL);
     msb_output output = MSB_OUTPUT_INIT;
     msb_sandbox_entries list = MSB_SANDBOX_ENTRIES_INIT;
-    unsigned char said = 0xff;
+    unsigned char unexpected = 0xff;
     int answer[2], status = 0, waited = 0;
     pid_t child;
 
@@ -325,8 +326,8 @@ TEST(test_abi_a_forked_child_is_told_so_and_harms_nothing)
     fflush(NULL);
     child = fork();
     if (child == 0) {
-        said = (unsigned char)calls_in_child(exec, &output, &list);
-        _exit(write(answer[1], &said, 1) != 1);
+        unexpected = (unsigned char)calls_in_child(exec, &output, &list);
+        _exit(write(answer[1], &unexpected, 1) != 1);
     }
     CHECK(child > 0);
     while (waitpid(child, &status, WNOHANG) == 0 && waited < 1000 * (int)harness_scale()) {
@@ -338,8 +339,8 @@ TEST(test_abi_a_forked_child_is_told_so_and_harms_nothing)
         waitpid(child, &status, 0);
         CHECK_SAY(false, "the child hung");
     }
-    CHECK_INT(read(answer[0], &said, 1), 1);
-    CHECK_INT(said, 0);
+    CHECK_INT(read(answer[0], &unexpected, 1), 1);
+    CHECK_INT(unexpected, 0);
     close(answer[0]);
     close(answer[1]);
     CHECK(memcmp(output.stdout_data, "text\n", 5) == 0);

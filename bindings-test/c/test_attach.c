@@ -1,8 +1,8 @@
-/* test_attach.c - promises H, and D1: a terminal tied to a session.
+/* test_attach.c - promises H, and D1: a terminal attached to a session.
  *
- * Each test makes a pseudo-terminal and runs this program again on it: test_h_the_child, which does
- * what the task in its environment says, with its terminal as standard input and output. What it
- * finds it writes to a file.
+ * Each test creates a pseudo-terminal and runs this program again on it: test_h_the_child, which
+ * performs the task in its environment with the terminal as standard input and output, and writes
+ * its results to a file.
  */
 #include "support.h"
 
@@ -19,7 +19,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-/* The terminal as a test has it, and the program on it. */
+/* The terminal of a test, and the program on it. */
 struct screen {
     int master, slave;
     struct termios before;
@@ -46,7 +46,7 @@ static void open_screen(struct screen *screen)
     close(fd);
 }
 
-/* Runs this program on it: does WHAT in the shared sandbox, with a text for it. */
+/* Runs this program on the terminal: performs WHAT in the shared sandbox, with an argument. */
 static void run_on(struct screen *screen, const char *what, const char *text)
 {
     char self[256] = "", task[1024];
@@ -68,7 +68,7 @@ static void run_on(struct screen *screen, const char *what, const char *text)
     CHECK(screen->child > 0);
 }
 
-/* Reads from the terminal until a text was seen; what was read before counts. */
+/* Reads from the terminal until a text appears, also in what was read before. */
 static void see(struct screen *screen, const char *text)
 {
     int64_t begin = now_ms();
@@ -98,7 +98,7 @@ static void type(struct screen *screen, const char *text)
     CHECK_INT(write(screen->master, text, strlen(text)), (int64_t)strlen(text));
 }
 
-/* Waits for the program's end; what it reports has to be this. The terminal is what it was. */
+/* Waits for the program's end, and checks its report. The terminal's settings must be restored. */
 static void ends_with(struct screen *screen, const char *report)
 {
     struct termios after;
@@ -127,11 +127,11 @@ static void ends_with(struct screen *screen, const char *report)
     free(screen->seen.data);
 }
 
-/* ---- The child's side. */
+/* ---- The child. */
 
 static FILE *report_file;
 
-/* Says how a call went, and whether the terminal has its settings while nobody is attached. */
+/* Reports the result of a call, and whether the terminal's settings are restored. */
 static void report(msb_status rc, int32_t code, uint32_t flags)
 {
     struct termios now;
@@ -160,7 +160,7 @@ struct other {
     const char *file;
 };
 
-/* Closes the handle as soon as a file is there. */
+/* Closes the handle as soon as a file exists. */
 static void *closes(void *argument)
 {
     struct other *other = argument;
@@ -176,14 +176,14 @@ static void *closes(void *argument)
     return NULL;
 }
 
-/* Attaches a second time while the first one has the terminal. */
+/* Attaches a second time while the first attach uses the terminal. */
 static void *attaches_too(void *argument)
 {
     struct other *other = argument;
     struct termios now;
     char text[128];
 
-    /* The command may run a moment before the terminal is raw. */
+    /* The command may run shortly before the terminal is raw. */
     while (tcgetattr(0, &now) == 0 && (now.c_lflag & ICANON))
         sleep_ms(1);
     attach(other->sandbox, NULL);
@@ -259,7 +259,7 @@ TEST(test_h1_attach_forwards_io_and_returns_the_exit_code)
     ends_with(&screen, "MSB_OK 42 0;");
 }
 
-TEST(test_h1_a_signal_is_128_and_its_number)
+TEST(test_h1_exit_by_signal_is_128_plus_its_number)
 {
     struct screen screen;
 
@@ -268,7 +268,7 @@ TEST(test_h1_a_signal_is_128_and_its_number)
     ends_with(&screen, "MSB_OK 137 0;");
 }
 
-TEST(test_h1_without_options_it_is_the_sandboxs_shell)
+TEST(test_h1_default_command_is_the_sandboxs_shell)
 {
     struct screen screen;
 
@@ -279,7 +279,7 @@ TEST(test_h1_without_options_it_is_the_sandboxs_shell)
     ends_with(&screen, "MSB_OK 3 0;");
 }
 
-TEST(test_h1_a_change_of_size_is_passed_on)
+TEST(test_h1_resize_of_the_terminal_is_forwarded)
 {
     struct winsize size = {50, 132, 0, 0};
     struct screen screen;
@@ -331,7 +331,7 @@ TEST(test_h2_partial_detach_keys_are_sent_whole_ones_detach)
     ends_with(&screen, "MSB_OK -1 1;");
 }
 
-TEST(test_h2_a_session_is_taken_up_on_another_terminal)
+TEST(test_h2_session_is_reattached_on_another_terminal)
 {
     msb_exec_options options = script("echo ready; while read -r line; do echo got $line; "
                                       "[ \"$line\" = end ] && exit 5; done");
@@ -360,7 +360,7 @@ TEST(test_h2_a_session_is_taken_up_on_another_terminal)
     forget(&outcome);
 }
 
-TEST(test_h2_what_is_no_session_with_a_terminal_is_refused)
+TEST(test_h2_reattach_without_session_or_terminal_is_refused)
 {
     msb_exec_options options = command("cat");
     msb_sink *sink = NULL;
@@ -391,14 +391,14 @@ TEST(test_h1_one_attach_follows_another)
     ends_with(&screen, "MSB_OK 7 0;MSB_OK 7 0;");
 }
 
-TEST(test_h1_a_second_attach_at_once_is_told_so)
+TEST(test_h1_concurrent_second_attach_is_busy)
 {
     struct screen screen;
 
     sh("rm -f /tmp/h-busy-done");
     open_screen(&screen);
     run_on(&screen, "busy", "until [ -e /tmp/h-busy-done ]; do usleep 10000; done");
-    /* Still raw, since the first one has it. */
+    /* Still raw: the first attach uses it. */
     ends_with(&screen, "MSB_E_BUSY 77 77 still raw;MSB_OK 0 0;");
 }
 
@@ -437,7 +437,7 @@ TEST(test_h1_without_a_terminal_nothing_is_started)
     sh("! [ -e /tmp/h-started ]");
 }
 
-TEST(test_h_options_of_attach_that_make_no_sense_are_refused)
+TEST(test_h_invalid_attach_options_are_refused)
 {
     struct {
         msb_attach_options known;

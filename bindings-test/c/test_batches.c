@@ -1,4 +1,4 @@
-/* test_batches.c - promises B1, B5, B6, B9 and I: events received many at a time. */
+/* test_batches.c - promises B1, B5, B6, B9 and I: receiving events in batches. */
 #include "support.h"
 
 #include <signal.h>
@@ -16,7 +16,7 @@ static void fresh(msb_event *events, size_t len)
         events[i] = event;
 }
 
-/* Takes all that is left in batches of so many, checks the end, and closes the handle. */
+/* Receives the remaining events in batches of `capacity`, checks the end, and closes the handle. */
 static void finish_in_batches(msb_exec *exec, size_t capacity, struct outcome *outcome)
 {
     msb_event events[MANY];
@@ -147,7 +147,7 @@ TEST(test_b5_recv_and_recv_many_take_turns_without_loss)
     forget(&outcome);
 }
 
-TEST(test_b5_a_batch_that_has_nothing_yet_touches_nothing)
+TEST(test_b5_empty_batch_writes_nothing)
 {
     msb_exec_options options = command("cat");
     msb_sink *sink = NULL;
@@ -202,7 +202,7 @@ TEST(test_i_batch_without_room_is_refused_and_loses_nothing)
 
 TEST(test_i_a_batch_has_the_stride_of_its_callers_struct)
 {
-    /* From a later version of the header: more behind the end of each. */
+    /* From a later version of the header: more fields at the end of each. */
     struct later {
         msb_event known;
         uint8_t tail[40];
@@ -265,7 +265,7 @@ TEST(test_i_release_many_takes_any_array_or_nothing)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
     CHECK_INT(memcmp(events[1].data, "text\n", 5), 0);
     CHECK_INT(events[2].exit->code, 0);
-    msb_event_release(&events[1]); /* one alone before the others */
+    msb_event_release(&events[1]); /* one by itself before the others */
     msb_event_release_many(events, 8);
     msb_event_release_many(events, 8);
     msb_event_release_many(copies, 8);
@@ -287,7 +287,7 @@ TEST(test_b6_unreleased_events_block_until_their_release)
 
     CHECK(held != NULL);
     fresh(held, 4096);
-    /* Until nothing more comes: the window is full of what is held here. */
+    /* Until no more arrive: the window is full of events that are held here. */
     while ((rc = msb_exec_recv_many(exec, 2000, held + all, 4096 - all, &len, &err)) == MSB_OK) {
         for (size_t i = all; i < all + len; i++)
             bytes += held[i].len;

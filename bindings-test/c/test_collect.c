@@ -1,4 +1,5 @@
-/* test_collect.c - promises A1, A4, B4, B5, B7, B9, B10, D3: collecting, waiting for the end. */
+/* test_collect.c - promises A1, A4, B4, B5, B7, B9, B10, D3: collecting, and waiting for the exit.
+ * */
 #include "support.h"
 
 #include <signal.h>
@@ -7,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Collects with a timeout that is far away, and checks what holds of every output. */
+/* Collects with a long timeout, and checks what holds for every output. */
 static msb_output collected(msb_exec *exec)
 {
     msb_output output = MSB_OUTPUT_INIT;
@@ -34,7 +35,7 @@ static msb_output collected(msb_exec *exec)
     CHECK_SAY((len) == strlen(text) && ((len) == 0 || memcmp(data, text, len) == 0), "%.*s",       \
               (int)(len), (const char *)(data))
 
-/* Releases it, and checks what is left. */
+/* Releases it, and checks that it is empty. */
 static void done(msb_output *output)
 {
     uint32_t kind = output->kind;
@@ -68,7 +69,7 @@ TEST(test_a1_collect_gives_both_outputs_and_the_exit)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
 }
 
-TEST(test_a1_a_death_by_signal_is_collected_as_an_exit)
+TEST(test_a1_exit_by_signal_is_collected)
 {
     msb_exec_options options = script("echo last words; kill -KILL $$");
     msb_exec *exec = start(shared(), &options, NULL);
@@ -87,7 +88,7 @@ TEST(test_a1_nothing_collected_is_null_and_no_bytes)
     msb_exec *exec = start(shared(), &options, NULL);
     msb_output output = collected(exec);
 
-    /* Not some address that is none: a collector of garbage may look at it. */
+    /* NULL, and not a dangling address: a garbage collector may follow it. */
     CHECK(output.stdout_data == NULL && output.stderr_data == NULL && output.lost == NULL);
     CHECK_INT(output.stdout_len + output.stderr_len + output.lost_len, 0);
     CHECK_INT(output.exit->code, 0);
@@ -129,7 +130,7 @@ TEST(test_d3_a_timeout_is_collected_with_the_output_so_far)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
 }
 
-TEST(test_a4_a_limit_cuts_each_output_and_tells_the_true_totals)
+TEST(test_a4_limit_truncates_each_stream_and_reports_totals)
 {
     static const struct {
         uint64_t max;
@@ -162,7 +163,7 @@ TEST(test_a4_a_limit_cuts_each_output_and_tells_the_true_totals)
     }
 }
 
-TEST(test_a4_a_limit_holds_the_memory_and_not_the_command)
+TEST(test_a4_limit_bounds_memory_and_does_not_block)
 {
     uint64_t total = UINT64_C(64) * 1024 * 1024 / harness_scale();
     char text[64];
@@ -203,7 +204,7 @@ TEST(test_b4_background_writer_is_reported_with_its_output)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
 }
 
-TEST(test_b7_a_loss_carries_what_was_put_out_before)
+TEST(test_b7_loss_includes_earlier_output)
 {
     msb_sandbox *sandbox = sandbox_of_own("b7-collect");
     msb_exec_options options = script("echo before; exec sleep 600");
@@ -222,13 +223,13 @@ TEST(test_b7_a_loss_carries_what_was_put_out_before)
     CHECK_BYTES(output.stdout_data, output.stdout_len, "before\n");
     CHECK_INT(msb_handle_close(exec), MSB_OK);
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
-    /* It outlives both. */
+    /* The output outlives both. */
     CHECK_BYTES(output.stdout_data, output.stdout_len, "before\n");
     done(&output);
     CHECK_OK(msb_sandbox_remove("b7-collect", 0, &err));
 }
 
-TEST(test_b10_a_collect_that_is_given_up_keeps_what_it_has)
+TEST(test_b10_timed_out_collect_keeps_its_output)
 {
     msb_exec_options options = script("while read -r line; do echo $line; echo $line >&2; done");
     msb_sink *sink = NULL;
@@ -253,7 +254,7 @@ TEST(test_b10_a_collect_that_is_given_up_keeps_what_it_has)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
 }
 
-TEST(test_b10_collect_takes_what_was_not_received_before)
+TEST(test_b10_collect_returns_unreceived_output)
 {
     msb_exec_options options = script("echo first; read -r go; echo second; exit 2");
     msb_sink *sink = NULL;
@@ -338,7 +339,7 @@ TEST(test_b5_a_time_limit_holds_although_the_output_never_pauses)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
 }
 
-TEST(test_b5_a_look_finds_an_end_that_is_there_behind_much_output)
+TEST(test_b5_poll_finds_the_end_after_much_output)
 {
     /* Less than the window, in more pieces than one step takes. */
     msb_exec_options options =
@@ -358,7 +359,7 @@ TEST(test_b5_a_look_finds_an_end_that_is_there_behind_much_output)
             ended |= strcmp(list.entries[i]->id, id) == 0 && list.entries[i]->exit;
         msb_exec_entries_release(&list);
     }
-    /* The end of the stream may come a moment behind the exit. */
+    /* The end of the stream may follow shortly after the exit. */
     CHECK_OK(msb_handle_fd(exec, &fd, &err));
     while ((rc = msb_exec_collect(exec, 0, &output, &err)) == MSB_AGAIN)
         CHECK(readable(fd, 10000));
@@ -385,7 +386,7 @@ static void *waits(void *argument)
 
     atomic_store(&waiting->begun, true);
     harness_arm();
-    /* A thread that checks for the waiter may have the turn just then. */
+    /* A thread that checks for the waiter may hold the turn at this moment. */
     do {
         waiting->rc = waiting->collects ? msb_exec_collect(waiting->exec, -1, &output, &err)
                                         : msb_exec_wait(waiting->exec, -1, &event, &err);
@@ -395,7 +396,7 @@ static void *waits(void *argument)
     return NULL;
 }
 
-/* Returns when the thread waits: another one is told so. */
+/* Returns once the thread waits: another caller gets MSB_E_BUSY. */
 static helper begin(struct waiting *waiting)
 {
     helper thread = helper_start(waits, waiting);
@@ -412,7 +413,7 @@ static helper begin(struct waiting *waiting)
     return thread;
 }
 
-TEST(test_b9_one_thread_collects_or_waits_and_others_are_told_so)
+TEST(test_b9_second_collect_or_wait_is_busy)
 {
     for (int collects = 0; collects < 2; collects++) {
         msb_exec_options options = command("cat");
@@ -462,9 +463,9 @@ TEST(test_d1_closing_wakes_collect_and_wait)
     }
 }
 
-TEST(test_b10_wait_throws_output_away_and_tells_the_end)
+TEST(test_b10_wait_discards_output_and_returns_the_end)
 {
-    /* More than any buffer on the way holds: it would stop if nobody took it. */
+    /* More than all buffers hold: the command would block without a reader. */
     msb_exec_options options = script("head -c 5000000 /dev/zero; exit 9");
     msb_exec *exec = start(shared(), &options, NULL);
     msb_event event = MSB_EVENT_INIT, again = MSB_EVENT_INIT;
@@ -491,7 +492,7 @@ TEST(test_b10_wait_throws_output_away_and_tells_the_end)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
 }
 
-TEST(test_b10_wait_tells_an_end_that_was_received_before)
+TEST(test_b10_wait_returns_an_end_received_before)
 {
     msb_exec_options exits = script("exit 4"), fails = command("nonexistent");
     msb_exec *exec = start(shared(), &exits, NULL);
@@ -517,7 +518,7 @@ TEST(test_b10_wait_tells_an_end_that_was_received_before)
     forget(&outcome);
 }
 
-TEST(test_b10_a_wait_that_is_given_up_is_taken_up_again)
+TEST(test_b10_timed_out_wait_can_be_repeated)
 {
     msb_exec_options options = script("read -r line; exit 3");
     msb_sink *sink = NULL;
@@ -535,7 +536,7 @@ TEST(test_b10_a_wait_that_is_given_up_is_taken_up_again)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
 }
 
-TEST(test_b4_what_others_write_is_received_after_the_wait)
+TEST(test_b4_background_output_is_received_after_the_wait)
 {
     msb_exec_options options =
         script("sh -c 'until [ -e /tmp/b4-wait ]; do usleep 10000; done; echo behind' & exit 1");

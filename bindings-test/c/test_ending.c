@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* True of a process in the sandbox that is dead, or a zombie that nobody looked at yet. */
+/* True if a process in the sandbox is dead, or a zombie that is not yet reaped. */
 #define GONE(pid) "{ ! kill -0 " pid " 2>/dev/null || grep -q ') Z ' /proc/" pid "/stat; }"
 
 TEST(test_d1_closing_an_exec_ends_nothing)
@@ -23,7 +23,7 @@ TEST(test_d1_closing_an_exec_ends_nothing)
 
 TEST(test_d1_writing_command_runs_on_after_its_exec_is_closed)
 {
-    /* More than any buffer on the way holds. */
+    /* More than all buffers hold. */
     msb_exec_options options = script("head -c 20000000 /dev/zero; echo done >/tmp/d1-done");
     msb_exec *exec = start(shared(), &options, NULL);
 
@@ -57,7 +57,7 @@ TEST(test_d2_signal_goes_to_the_group_or_the_whole_tree)
     forget(&outcome);
 }
 
-TEST(test_d2_a_signal_that_cannot_be_sent_says_why)
+TEST(test_d2_failed_signal_reports_the_reason)
 {
     msb_exec_options options = script("sleep 600");
     msb_exec *exec = start(shared(), &options, NULL);
@@ -79,7 +79,7 @@ TEST(test_d2_a_signal_that_cannot_be_sent_says_why)
     forget(&outcome);
 }
 
-TEST(test_b7_an_agent_that_dies_is_a_loss_and_never_an_exit)
+TEST(test_b7_killed_agent_is_a_loss_and_never_an_exit)
 {
     msb_sandbox *sandbox = sandbox_of_own("b7");
     pid_t agent = agent_of(sandbox);
@@ -110,7 +110,7 @@ TEST(test_b7_an_agent_that_dies_is_a_loss_and_never_an_exit)
     CHECK_INT(outcome.end_flags, 0);
     CHECK_STATUS(msb_sink_write(sink, (const uint8_t *)"x", 1, -1, &written, &err), MSB_E_LOST);
     signalled = msb_exec_signal(exec, SIGTERM, MSB_SIGNAL_GROUP, &err);
-    /* What is known of the end at this very moment is a race. */
+    /* Whether the end is known at this moment is a race. */
     rc = msb_exec_stream(sandbox, &options, &late, NULL, &err);
     CHECK_SAY(rc == MSB_E_NOT_RUNNING || rc == MSB_E_LOST, "%s", msb_status_name(rc));
     CHECK(late == NULL);
@@ -120,7 +120,7 @@ TEST(test_b7_an_agent_that_dies_is_a_loss_and_never_an_exit)
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
     CHECK_OK(msb_sandbox_remove("b7", 0, &err));
     forget(&outcome);
-    /* Last, so that a failure leaves nothing behind for other tests to stumble over. */
+    /* Last, so that a failure leaves nothing behind. */
     CHECK_SAY(stopped == MSB_E_CRASHED || stopped == MSB_E_NOT_RUNNING, "%s",
               msb_status_name(stopped));
     CHECK_INT(signalled, MSB_E_LOST);

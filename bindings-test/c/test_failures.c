@@ -1,4 +1,4 @@
-/* test_failures.c - promises E: why a command never ran, with pipes and with a terminal. */
+/* test_failures.c - promises E: why a command failed to start, with pipes and with a terminal. */
 #include "support.h"
 
 #include <errno.h>
@@ -37,7 +37,7 @@ static struct expectation execve_says(uint32_t kind, const char *kind_name, int 
     return (struct expectation){kind, os_error, kind_name, "execve", os_error_name, path};
 }
 
-TEST(test_e_a_program_that_does_not_exist_is_not_found)
+TEST(test_e_missing_program_is_not_found)
 {
     const char *paths[] = {"nonexistent", "/bin/nonexistent", "bytes-\xff", "./bin/nonexistent"};
 
@@ -58,7 +58,7 @@ TEST(test_e_program_without_execute_bit_is_permission_denied)
                                "EACCES", "/work/for-root"));
 }
 
-TEST(test_e_what_the_kernel_cannot_run_is_not_executable)
+TEST(test_e_unknown_executable_format_is_not_executable)
 {
     fails(command("/bin/not-a-program"),
           execve_says(MSB_FAILURE_NOT_EXECUTABLE, "not_executable", ENOEXEC, "ENOEXEC",
@@ -68,7 +68,7 @@ TEST(test_e_what_the_kernel_cannot_run_is_not_executable)
                       "/bin/no-interpreter"));
 }
 
-TEST(test_e_a_directory_that_cannot_be_entered_is_bad_cwd)
+TEST(test_e_inaccessible_directory_is_bad_cwd)
 {
     struct expectation expected = {MSB_FAILURE_BAD_CWD, ENOENT, "bad_cwd", "chdir", "ENOENT", ""};
     msb_exec_options options = command("true");
@@ -81,7 +81,7 @@ TEST(test_e_a_directory_that_cannot_be_entered_is_bad_cwd)
     fails(options, expected);
 }
 
-TEST(test_e_a_user_that_nobody_knows_is_user_setup_failed)
+TEST(test_e_unknown_user_is_user_setup_failed)
 {
     struct expectation expected = {MSB_FAILURE_USER_SETUP_FAILED, 0, "user_setup_failed",
                                    "resolve_user", "", ""};
@@ -112,7 +112,7 @@ TEST(test_e_arguments_that_are_too_long_are_bad_args)
     }
 }
 
-TEST(test_e_a_limit_that_may_not_be_raised_is_resource_limit)
+TEST(test_e_limit_above_the_hard_one_is_resource_limit)
 {
     struct expectation expected = {MSB_FAILURE_RESOURCE_LIMIT, EPERM, "resource_limit", "rlimit",
                                    "EPERM", "true"};

@@ -1,5 +1,5 @@
-/* test_images.c - promises G and I: getting images, listing and removing them, and sandboxes made
- * from them. */
+/* test_images.c - promises G and I: pulling, importing, listing and removing images, and creating
+ * sandboxes from them. */
 #include "support.h"
 
 #include <stdio.h>
@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* An archive of the test's root filesystem, made once. */
+/* An archive of the test's root filesystem, created once. */
 static const char *archive(void)
 {
     static char path[512];
@@ -23,7 +23,7 @@ static const char *archive(void)
     return path;
 }
 
-/* Takes all progress until its end, and checks that it only ever goes on. */
+/* Reads all progress, and checks that it never goes back. */
 static int steps_of(msb_image *image)
 {
     msb_progress progress = MSB_PROGRESS_INIT;
@@ -58,7 +58,7 @@ static void import(const char *name)
     CHECK_INT(list.len, 1);
     CHECK_TEXT(list.entries[0]->names[0], name);
     msb_image_entries_release(&list);
-    /* Asked again, it says the same. */
+    /* A repeated call returns the same. */
     CHECK_OK(msb_image_wait(image, 0, &list, &err));
     CHECK_INT(list.entries[0]->layers, 1);
     msb_image_entries_release(&list);
@@ -135,14 +135,14 @@ TEST(test_g_an_archive_is_an_image_and_its_progress_can_be_read)
     CHECK_OK(msb_image_prune(MSB_PRUNE_ALL, NULL, &err));
 }
 
-TEST(test_g_images_that_cannot_be_had_say_why)
+TEST(test_g_unavailable_images_report_the_reason)
 {
     msb_image *image = NULL;
     msb_image_entries list = MSB_IMAGE_ENTRIES_INIT;
     msb_sandbox_options options = sandbox_named("none");
     msb_sandbox *sandbox = NULL;
 
-    /* Nobody listens on the discard port of this machine. */
+    /* No server listens on the discard port of this machine. */
     CHECK_OK(msb_image_pull("127.0.0.1:9/none", &image, &err));
     CHECK_STATUS(msb_image_wait(image, 60000, &list, &err), MSB_E_REGISTRY);
     CHECK(strstr(err.message, "127.0.0.1:9"));
@@ -169,7 +169,7 @@ static void *close_later(void *handle)
     return NULL;
 }
 
-/* An archive that never comes. */
+/* An archive that never arrives. */
 static const char *never(void)
 {
     static char path[512];
@@ -192,11 +192,11 @@ TEST(test_g_closing_an_image_cancels_it_and_wakes_waiters)
     CHECK_STATUS(msb_image_wait(image, -1, &list, &err), MSB_E_CLOSED);
     helper_join(thread);
     CHECK_INT(unlink(fifo), 0);
-    /* Nothing holds the store any more, or this would never return. */
+    /* The store is unlocked, or this would never return. */
     CHECK_OK(msb_image_prune(0, NULL, &err));
 }
 
-TEST(test_g_a_creation_whose_image_is_being_got_can_be_given_up)
+TEST(test_g_creation_is_cancelled_during_the_pull)
 {
     msb_sandbox_options options = sandbox_named("given-up");
     msb_sandbox *sandbox = NULL;
@@ -205,13 +205,13 @@ TEST(test_g_a_creation_whose_image_is_being_got_can_be_given_up)
     options.image = fifo;
     CHECK_OK(msb_sandbox_create(&options, &sandbox, &err));
     CHECK_STATUS(msb_sandbox_wait_ready(sandbox, 0, &err), MSB_AGAIN);
-    /* To kill what is not there yet is to give it up. */
+    /* Killing a pending sandbox cancels its creation. */
     CHECK_STATUS(msb_sandbox_kill(sandbox, &err), MSB_E_CLOSED);
     CHECK_STATUS(msb_sandbox_wait_ready(sandbox, 0, &err), MSB_E_CLOSED);
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
     CHECK_OK(msb_sandbox_create(&options, &sandbox, &err));
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
-    /* Nothing holds the store any more, or this would never return. */
+    /* The store is unlocked, or this would never return. */
     CHECK_OK(msb_image_prune(0, NULL, &err));
     CHECK_INT(unlink(fifo), 0);
     CHECK_OK(msb_sandbox_open("given-up", 0, &sandbox, &err));
@@ -219,7 +219,7 @@ TEST(test_g_a_creation_whose_image_is_being_got_can_be_given_up)
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
 }
 
-TEST(test_g_the_descriptor_tells_of_news_once_they_were_asked_for)
+TEST(test_g_descriptor_signals_progress_once_it_is_read)
 {
     msb_sandbox_options options = sandbox_named("of-news");
     msb_progress progress = MSB_PROGRESS_INIT;
@@ -240,14 +240,14 @@ TEST(test_g_the_descriptor_tells_of_news_once_they_were_asked_for)
     CHECK_INT(status, MSB_EOF);
     CHECK(steps > 0);
     CHECK_OK(msb_sandbox_wait_ready(sandbox, 0, &err));
-    /* News that nobody took are no reason to wake who waits for the end. */
+    /* Unread progress does not wake a caller that waits for the end. */
     CHECK_STATUS(msb_sandbox_wait(sandbox, 0, &err), MSB_AGAIN);
     CHECK(!readable(fd, 0));
     sandbox_end(sandbox, "of-news");
     CHECK_OK(msb_image_prune(MSB_PRUNE_ALL, NULL, &err));
 }
 
-TEST(test_i_calls_about_images_that_make_no_sense_are_refused)
+TEST(test_i_invalid_image_calls_are_refused)
 {
     msb_image *image = NULL;
     msb_image_entries list = MSB_IMAGE_ENTRIES_INIT;

@@ -1,4 +1,4 @@
-/* test_input.c - promises C: what is written to a command's input. */
+/* test_input.c - promises C: writing to a command's input. */
 #include "support.h"
 
 #include <signal.h>
@@ -95,9 +95,9 @@ TEST(test_c2_on_a_terminal_closing_types_the_end_of_file)
     forget(&outcome);
 }
 
-TEST(test_c2_writes_that_only_look_fill_the_room_and_lose_nothing)
+TEST(test_c2_writes_without_waiting_lose_nothing)
 {
-    /* Reads nothing until it is told to. */
+    /* Reads nothing until the file exists. */
     msb_exec_options options = script("until [ -e /tmp/c2-go ]; do usleep 10000; done; cat");
     struct outcome outcome = {0};
     msb_sink *sink = NULL;
@@ -128,7 +128,7 @@ TEST(test_c2_writes_that_only_look_fill_the_room_and_lose_nothing)
     written = 77;
     CHECK_STATUS(msb_sink_write(sink, piece, 1, 20, &written, &err), MSB_AGAIN);
     CHECK_INT(written, 77);
-    /* What was taken arrives, also though the sink is closed at once. */
+    /* Accepted bytes arrive, also if the sink is closed at once. */
     CHECK_INT(msb_handle_close(sink), MSB_OK);
     sh("touch /tmp/c2-go");
     finish(exec, &outcome);
@@ -141,7 +141,7 @@ TEST(test_c2_writes_that_only_look_fill_the_room_and_lose_nothing)
     forget(&outcome);
 }
 
-TEST(test_c2_a_write_that_waits_delays_no_other_command)
+TEST(test_c2_waiting_write_delays_no_other_command)
 {
     msb_exec_options options = script("sleep 600");
     struct outcome outcome = {0};

@@ -1,4 +1,4 @@
-/* test_lifetime.c - promises I: closing, releasing and forking at the wrong moment. */
+/* test_lifetime.c - promises I: closing, releasing and forking at unexpected moments. */
 #include "support.h"
 
 #include <pthread.h>
@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* A call that waits in a thread of its own, and what it said. */
+/* A call that waits in a thread of its own, and its result. */
 struct waiting {
     void *handle;
     msb_status rc;
@@ -102,11 +102,11 @@ TEST(test_i_closing_wakes_waiters)
                  ms[0], ms[1], ms[2]);
     for (int i = 0; i < 3; i++)
         CHECK_SAY(ms[i] < 1000, "%" PRId64 " ms", ms[i]);
-    /* Valgrind stops every thread while one waits for a lock on a file, as a replacing creation
-     * does for the one before. */
+    /* Valgrind stops every thread while one waits for a file lock, as a creation that replaces a
+     * sandbox does. */
     if (harness_scale() > 1)
         sleep_ms(3000);
-    /* The sandbox came up nevertheless. */
+    /* The sandbox was created nevertheless. */
     sandbox_end(sandbox_of_own("woken"), "woken");
 }
 
@@ -137,7 +137,7 @@ TEST(test_i_closing_a_sandbox_wakes_its_stop)
 
 static void *closes(void *argument)
 {
-    /* The first thread closes it; the other gets MSB_E_HANDLE. */
+    /* The first thread closes it; the others get MSB_E_HANDLE. */
     return (void *)(intptr_t)msb_handle_close(argument);
 }
 
@@ -159,7 +159,7 @@ TEST(test_i_a_handle_is_closed_once)
     }
 }
 
-TEST(test_i_an_event_is_released_once_however_often_it_is_tried)
+TEST(test_i_repeated_release_of_an_event_is_harmless)
 {
     msb_exec_options options = script("echo text; sleep 600");
     msb_exec *exec = start(shared(), &options, NULL);
@@ -213,7 +213,8 @@ TEST(test_i_an_event_outlives_its_exec_and_its_sandbox)
         msb_event_release(&events[i - 1]);
 }
 
-/* The calls of a forked child: the number of the first one that does not say so, else 0. */
+/* Calls every function in a forked child. Returns the number of the first one that does not fail,
+ * else 0. */
 static int calls_in_child(msb_sandbox *sandbox, msb_exec *exec, msb_sink *sink, msb_event *event)
 {
     msb_exec_options options = command("true");
@@ -224,7 +225,7 @@ static int calls_in_child(msb_sandbox *sandbox, msb_exec *exec, msb_sink *sink, 
     char id[MSB_SESSION_ID_LEN];
     size_t written;
     int32_t fd;
-    msb_status said[] = {
+    msb_status statuses[] = {
         msb_exec_recv(exec, -1, &fresh, &err),
         msb_sink_write(sink, (const uint8_t *)"x", 1, -1, &written, &err),
         msb_exec_signal(exec, SIGTERM, 0, &err),
@@ -240,14 +241,14 @@ static int calls_in_child(msb_sandbox *sandbox, msb_exec *exec, msb_sink *sink, 
         msb_handle_close(sandbox),
     };
 
-    msb_event_release(event); /* says nothing, and must not hang */
-    for (size_t i = 0; i < sizeof said / sizeof *said; i++)
-        if (said[i] != MSB_E_UNSUPPORTED)
+    msb_event_release(event); /* returns nothing, and must not hang */
+    for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++)
+        if (statuses[i] != MSB_E_UNSUPPORTED)
             return (int)i + 1;
     return err.status == MSB_E_UNSUPPORTED ? 0 : 100;
 }
 
-TEST(test_i_a_forked_child_is_told_so_and_the_parent_goes_on)
+TEST(test_i_forked_child_gets_errors_and_the_parent_continues)
 {
     msb_exec_options options = command("cat");
     struct outcome outcome = {0};
@@ -255,7 +256,7 @@ TEST(test_i_a_forked_child_is_told_so_and_the_parent_goes_on)
     msb_exec *exec = start(shared(), &options, &sink);
     msb_event event = MSB_EVENT_INIT;
     int status = 0, waited = 0, answer[2];
-    unsigned char said = 0xff;
+    unsigned char unexpected = 0xff;
     pid_t child;
 
     write_all(sink, "before ", 7);
@@ -265,9 +266,9 @@ TEST(test_i_a_forked_child_is_told_so_and_the_parent_goes_on)
     fflush(NULL);
     child = fork();
     if (child == 0) {
-        /* Not as its exit code: valgrind has one of its own for what the other threads left. */
-        said = (unsigned char)calls_in_child(shared(), exec, sink, &event);
-        _exit(write(answer[1], &said, 1) != 1);
+        /* Not as its exit code: valgrind changes it if the other threads left leaks. */
+        unexpected = (unsigned char)calls_in_child(shared(), exec, sink, &event);
+        _exit(write(answer[1], &unexpected, 1) != 1);
     }
     CHECK(child > 0);
     while (waitpid(child, &status, WNOHANG) == 0 && waited < 1000 * (int)harness_scale()) {
@@ -280,8 +281,8 @@ TEST(test_i_a_forked_child_is_told_so_and_the_parent_goes_on)
         CHECK_SAY(false, "the child hung");
     }
     CHECK_SAY(WIFEXITED(status), "status %#x", (unsigned)status);
-    CHECK_INT(read(answer[0], &said, 1), 1);
-    CHECK_INT(said, 0);
+    CHECK_INT(read(answer[0], &unexpected, 1), 1);
+    CHECK_INT(unexpected, 0);
     close(answer[0]);
     close(answer[1]);
     CHECK_INT(memcmp(event.data, "before ", 7), 0);
@@ -298,7 +299,7 @@ static void *recovers_from_anything(void *argument)
     _Atomic(msb_exec *) *place = argument;
     msb_exec *exec;
 
-    /* Calls on handles that others close at any moment: any of these is a good answer. */
+    /* Other threads close these handles at any moment: each of these results is correct. */
     while ((exec = atomic_load(place)) != NULL) {
         msb_event event = MSB_EVENT_INIT;
         char id[MSB_SESSION_ID_LEN];

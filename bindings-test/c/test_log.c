@@ -9,14 +9,14 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A struct as a later version might have it: with more behind its end. */
+/* A struct of a later version, with more fields at its end. */
 #define LATER(type)                                                                               \
     struct {                                                                                      \
         type known;                                                                               \
         uint8_t tail[64];                                                                         \
     }
 
-/* What was read from a log. */
+/* The records read from a log. */
 struct seen {
     size_t count, kinds[MSB_LOG_INCOMPLETE + 1];
     struct buffer out, err;
@@ -55,7 +55,7 @@ static void note_argv(struct seen *seen, const msb_log_record *record)
                                  i > 0 ? " " : "", record->argv[i]);
 }
 
-/* Keeps what a record says, and checks that all of it fits together. */
+/* Counts a record, and checks that its fields are consistent. */
 static void note_record(struct seen *seen, const msb_log_record *record)
 {
     bool output = record->kind == MSB_LOG_STDOUT || record->kind == MSB_LOG_STDERR;
@@ -68,7 +68,7 @@ static void note_record(struct seen *seen, const msb_log_record *record)
     CHECK((record->exit != NULL) == (record->kind == MSB_LOG_EXITED));
     CHECK((record->failure != NULL) == (record->kind == MSB_LOG_FAILED));
     CHECK((record->session == NULL) == incomplete);
-    CHECK_INT(seen->kinds[MSB_LOG_INCOMPLETE], 0); /* nothing behind it */
+    CHECK_INT(seen->kinds[MSB_LOG_INCOMPLETE], 0); /* nothing after it */
     seen->count++;
     seen->kinds[record->kind]++;
     seen->last = record->kind;
@@ -141,7 +141,7 @@ static msb_log *open_logs(msb_sandbox *sandbox, const char *session, int64_t sin
     return logs;
 }
 
-/* All that a log has, to its end, which is one for ever. */
+/* Reads a log to its end, which repeats. */
 static struct seen all_of(msb_sandbox *sandbox, const char *session, int64_t since)
 {
     msb_log *logs = open_logs(sandbox, session, since, 0);
@@ -155,7 +155,7 @@ static struct seen all_of(msb_sandbox *sandbox, const char *session, int64_t sin
     return seen;
 }
 
-/* The log until it has the end of a session, for whom nobody in the sandbox waits. */
+/* Reads a log up to the end of a session that has no reader. */
 static struct seen until_end_of(msb_sandbox *sandbox, const char *session)
 {
     msb_log *logs = open_logs(sandbox, session, 0, MSB_LOG_FOLLOW);
@@ -180,7 +180,7 @@ static msb_sandbox *logged(const char *name, uint64_t max_bytes, uint32_t files)
     return sandbox;
 }
 
-/* Runs a command to its end; its session id. */
+/* Runs a command to completion; stores its session id. */
 static struct outcome run_in(msb_sandbox *sandbox, msb_exec_options options, char *id)
 {
     struct outcome outcome = {0};
@@ -267,7 +267,7 @@ TEST(test_d6_c_log_separates_sessions_after_the_sandbox_ended)
     seen = all_of(sandbox, "00000000000000000000000000000000", 0);
     CHECK_INT(seen.count, 0);
 
-    /* From a moment on: its own record comes along, the one before does not. */
+    /* From a time on: includes the record of that time, not the one before. */
     seen = all_of(sandbox, NULL, one.last_ns);
     CHECK_INT(seen.first_ns, one.last_ns);
     CHECK_INT(seen.kinds[MSB_LOG_EXITED], 3);
@@ -278,7 +278,7 @@ TEST(test_d6_c_log_separates_sessions_after_the_sandbox_ended)
     CHECK(llabs(one.last_ns / 1000000 - (int64_t)time(NULL) * 1000) < 600000);
     drop(&one);
 
-    /* Also when followed, and without options; then it is gone, with its sandbox. */
+    /* Also when following, and without options; the log is removed with its sandbox. */
     logs = open_logs(sandbox, ids[0], 0, MSB_LOG_FOLLOW);
     while (next(logs, &seen, -1) == MSB_OK)
         ;
@@ -317,7 +317,7 @@ TEST(test_d6_c_log_is_followed_to_the_end_of_the_sandbox)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
     CHECK_INT(next(logs, &seen, 0), MSB_AGAIN);
     CHECK_OK(msb_sandbox_kill(sandbox, &err));
-    CHECK_INT(msb_handle_close(sandbox), MSB_OK); /* the log does without it */
+    CHECK_INT(msb_handle_close(sandbox), MSB_OK); /* the log does not need it */
     while (next(logs, &seen, -1) == MSB_OK)
         ;
     CHECK_INT(seen.kinds[MSB_LOG_LOST] + seen.kinds[MSB_LOG_EXITED], 1);
@@ -326,7 +326,7 @@ TEST(test_d6_c_log_is_followed_to_the_end_of_the_sandbox)
     CHECK_OK(msb_sandbox_remove("log-follow", 0, &err));
 }
 
-TEST(test_d6_c_is_told_at_the_end_what_a_full_log_has_lost)
+TEST(test_d6_c_log_ends_with_a_report_of_deleted_files)
 {
     enum { WRITTEN = 12000000 };
     msb_sandbox *sandbox = logged("log-full", 524288, 2);
@@ -336,7 +336,7 @@ TEST(test_d6_c_is_told_at_the_end_what_a_full_log_has_lost)
     msb_exec *exec = start(sandbox, &options, NULL);
     msb_event event = MSB_EVENT_INIT;
 
-    /* It has begun to read, and then nobody takes what it reads; the command is not held up. */
+    /* The log has been opened, and then is not read; the command is not blocked. */
     CHECK_INT(next(logs, &seen, -1), MSB_OK);
     CHECK_INT(seen.last, MSB_LOG_STARTED);
     CHECK_OK(msb_exec_wait(exec, -1, &event, &err));
@@ -394,7 +394,7 @@ TEST(test_d6_c_log_is_read_by_edge_triggered_poll)
     CHECK(memcmp(seen.out.data, outcome.out.data, seen.out.len) == 0);
     CHECK_OK(msb_sandbox_stop(sandbox, 0, &err));
     CHECK_INT(epoll_wait(epoll, &event, 1, 30000), 1);
-    for (int i = 0; i < 10; i++) /* the end is there for ever */
+    for (int i = 0; i < 10; i++) /* the end repeats */
         CHECK(readable(fd, 0) && next(logs, &seen, 0) == MSB_EOF);
     harness_note("%zu records, %u wake-ups", seen.count, wakes);
     copy = dup(fd);
@@ -413,7 +413,7 @@ static void *waits_for_record(void *argument)
     msb_log_record record = MSB_LOG_RECORD_INIT;
     msb_status rc;
 
-    /* A thread that checks for the waiter may have the turn just then. */
+    /* A thread that checks for the waiter may hold the turn at this moment. */
     do
         rc = msb_log_recv(argument, -1, &record, NULL);
     while (rc == MSB_E_BUSY);
@@ -443,14 +443,14 @@ TEST(test_d6_c_log_close_wakes_reader_and_second_reader_is_busy)
     CHECK(open_descriptors(0) > before);
     for (int i = 0; i < 50; i++)
         CHECK_INT(msb_handle_close(others[i]), MSB_OK);
-    /* Their threads end by themselves, and nothing stays. */
+    /* Their threads end by themselves, and nothing leaks. */
     for (waited = 0; open_descriptors(0) > before && waited < 1000 * (int)harness_scale(); waited++)
         sleep_ms(10);
     CHECK_INT(open_descriptors(0), before);
     sandbox_end(sandbox, "log-busy");
 }
 
-TEST(test_d6_c_logs_are_refused_what_makes_no_sense)
+TEST(test_d6_c_invalid_log_calls_are_refused)
 {
     msb_sandbox *sandbox = logged("log-misuse", 0, 0);
     LATER(msb_log_options) later;
@@ -481,7 +481,7 @@ TEST(test_d6_c_logs_are_refused_what_makes_no_sense)
     options->session = NULL;
     CHECK_STATUS(msb_log_open(sandbox, options, NULL, &err), MSB_E_INVALID);
     CHECK_STATUS(msb_log_open(NULL, options, &logs, &err), MSB_E_HANDLE);
-    CHECK_STATUS(msb_log_open(shared(), NULL, &logs, &err), MSB_E_CONFIG); /* it keeps none */
+    CHECK_STATUS(msb_log_open(shared(), NULL, &logs, &err), MSB_E_CONFIG); /* it has no log */
     CHECK(!logs);
     CHECK_OK(msb_log_open(sandbox, options, &logs, &err));
     CHECK_STATUS(msb_log_recv(logs, -1, NULL, &err), MSB_E_INVALID);
@@ -516,7 +516,7 @@ TEST(test_d6_c_record_of_wrong_size_is_refused_and_loses_nothing)
     CHECK_INT(later.known.struct_size, sizeof later);
     CHECK_INT(later.tail[0], 0x55);
     CHECK_INT(later.known.kind, MSB_LOG_STARTED);
-    /* What it points to is there until the release, also when the handle is closed. */
+    /* What it points to is valid until the release, also after the handle is closed. */
     copy = later.known;
     copy.struct_size = sizeof copy;
     while (!seen.kinds[MSB_LOG_EXITED])
@@ -527,7 +527,7 @@ TEST(test_d6_c_record_of_wrong_size_is_refused_and_loses_nothing)
     msb_log_record_release(&later.known);
     CHECK(!later.known.session && !later.known.argv && !later.known.owner);
     msb_log_record_release(&later.known);
-    msb_log_record_release(&copy); /* of what is gone */
+    msb_log_record_release(&copy); /* a copy of a released one */
     CHECK(!copy.session);
     msb_log_record_release(&none);
     msb_log_record_release(NULL);

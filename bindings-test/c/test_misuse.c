@@ -1,4 +1,4 @@
-/* test_misuse.c - promises I: NULL, forged handles, sizes and flags that make no sense. */
+/* test_misuse.c - promises I: NULL, forged handles, invalid sizes and flags. */
 #include "support.h"
 
 #include <signal.h>
@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A handle to misuse, of each kind, with a command that waits for its input. */
+/* A handle of each kind, with a command that waits for its input. */
 static struct {
     msb_sandbox *sandbox;
     msb_exec *exec;
@@ -32,7 +32,7 @@ static void close_all(void)
     forget(&outcome);
 }
 
-/* Every function with this for its handle; no output may be touched, no command disturbed. */
+/* Calls every function with this handle; no output may be written, no command disturbed. */
 static void refuse_sandbox(void *handle, msb_error *place)
 {
     static const char id[] = "00000000000000000000000000000000";
@@ -176,7 +176,7 @@ TEST(test_i_null_is_refused_wherever_it_is_not_allowed)
     close_all();
 }
 
-TEST(test_i_a_value_that_is_no_handle_is_refused)
+TEST(test_i_value_that_is_not_a_handle_is_refused)
 {
     static const uint64_t values[] = {1, 2, 0xff, UINT64_MAX, UINT64_C(0x4d) << 56,
                                       UINT64_C(0x4d04) << 48, UINT64_C(0x4d06) << 48,
@@ -213,7 +213,7 @@ TEST(test_i_a_handle_with_any_bit_flipped_is_refused)
         refuse_exec(exec, &err);
         refuse_sink(sink, &err);
         if (bit >= 48 && bit < 56)
-            continue; /* the kind: may name a handle of another kind that is open */
+            continue; /* the kind: may name an open handle of another kind */
         refuse_any(sandbox, &err);
         refuse_any(exec, &err);
         refuse_any(sink, &err);
@@ -237,7 +237,7 @@ TEST(test_i_a_handle_of_another_kind_is_refused)
     refuse_sink(open_handles.exec, &err);
     refuse_sandbox(open_handles.sink, &err);
     refuse_exec(open_handles.sink, &err);
-    /* What an event owns is no handle, and no handle is an event's. */
+    /* The owner of an event is not a handle, and a handle is not the owner of an event. */
     write_all(open_handles.sink, "x", 1);
     do {
         msb_event_release(&event);
@@ -275,7 +275,7 @@ TEST(test_i_closed_handle_is_refused_after_reuse_of_its_slot)
     }
 }
 
-TEST(test_i_flags_and_numbers_that_make_no_sense_are_refused)
+TEST(test_i_invalid_flags_and_numbers_are_refused)
 {
     msb_sandbox_options sandbox_options;
     msb_sandbox *sandbox = NULL;

@@ -18,7 +18,7 @@ static int fd_of(void *handle)
     return fd;
 }
 
-/* Takes what there is without waiting: MSB_AGAIN or MSB_EOF. */
+/* Receives the available events without waiting: MSB_AGAIN or MSB_EOF. */
 static msb_status drain(msb_exec *exec, struct outcome *outcome)
 {
     msb_event event = MSB_EVENT_INIT;
@@ -33,7 +33,7 @@ static msb_status drain(msb_exec *exec, struct outcome *outcome)
     return rc;
 }
 
-TEST(test_fd_of_an_exec_polls_readable_while_there_is_something)
+TEST(test_fd_of_an_exec_polls_readable_while_an_event_waits)
 {
     msb_exec_options options = command("cat");
     struct outcome outcome = {0};
@@ -51,7 +51,7 @@ TEST(test_fd_of_an_exec_polls_readable_while_there_is_something)
         write_all(sink, "x", 1);
         while (outcome.out.len < (size_t)i + 1) {
             CHECK(readable(fd, 5000));
-            CHECK(readable(fd, 0)); /* until it was taken */
+            CHECK(readable(fd, 0)); /* until it was received */
             CHECK_INT(drain(exec, &outcome), MSB_AGAIN);
         }
     }
@@ -59,7 +59,7 @@ TEST(test_fd_of_an_exec_polls_readable_while_there_is_something)
     CHECK_INT(msb_handle_close(sink), MSB_OK);
     while (drain(exec, &outcome) == MSB_AGAIN)
         CHECK(readable(fd, 5000));
-    /* The end is there for ever. */
+    /* The end repeats. */
     for (int i = 0; i < 10; i++)
         CHECK(readable(fd, 0) && drain(exec, &outcome) == MSB_EOF);
     CHECK_INT(msb_handle_close(exec), MSB_OK);
@@ -82,7 +82,7 @@ TEST(test_fd_of_a_sink_polls_readable_while_there_is_room)
         while ((rc = msb_sink_write(sink, piece, sizeof piece, 0, &written, &err)) == MSB_OK)
             total += written;
         CHECK_INT(rc, MSB_AGAIN);
-    } while (readable(fd, 200)); /* what went on into the pipe made room */
+    } while (readable(fd, 200)); /* the bytes that moved on into the pipe made room */
     harness_note("not writable after %zu bytes", total);
     CHECK(!readable(fd, 0));
     sh("touch /tmp/fd-go");
@@ -110,7 +110,7 @@ TEST(test_fd_of_a_sink_polls_readable_when_the_pipe_is_broken)
             ;
     } while (readable(fd, 200));
     CHECK_OK(msb_exec_signal(exec, SIGKILL, MSB_SIGNAL_TREE, &err));
-    /* Room may show up before the end does. */
+    /* Room may become available before the end does. */
     do {
         CHECK(readable(fd, 5000));
         harness_arm();
@@ -197,7 +197,7 @@ TEST(test_fd_fifty_commands_in_one_epoll)
             uint32_t i = events[k].data.u32;
             wakes++;
             if (looped[i].exec && drain(looped[i].exec, &looped[i].outcome) == MSB_EOF) {
-                /* Which takes its descriptor out of the epoll as well. */
+                /* Closing also removes its descriptor from the epoll set. */
                 CHECK_INT(msb_handle_close(looped[i].exec), MSB_OK);
                 looped[i].exec = NULL;
                 left--;
@@ -226,7 +226,7 @@ TEST(test_fd_edge_triggered_poll_reaches_the_end_of_much_output)
     for (int collect = 0; collect <= 1; collect++) {
         msb_exec_options options = script("head -c 8000000 /dev/zero");
         msb_exec *exec = start(shared(), &options, NULL);
-        int epoll = epoll_create1(EPOLL_CLOEXEC), looks = 0;
+        int epoll = epoll_create1(EPOLL_CLOEXEC), polls = 0;
         struct epoll_event event = {.events = EPOLLIN | EPOLLET};
         msb_event ending = MSB_EVENT_INIT;
         msb_output output = MSB_OUTPUT_INIT;
@@ -236,8 +236,8 @@ TEST(test_fd_edge_triggered_poll_reaches_the_end_of_much_output)
         CHECK_INT(epoll_ctl(epoll, EPOLL_CTL_ADD, fd_of(exec), &event), 0);
         while ((rc = collect ? msb_exec_collect(exec, 0, &output, &err)
                              : msb_exec_wait(exec, 0, &ending, &err)) == MSB_AGAIN) {
-            looks++;
-            CHECK_SAY(epoll_wait(epoll, &event, 1, 30000) == 1, "nothing after %d looks", looks);
+            polls++;
+            CHECK_SAY(epoll_wait(epoll, &event, 1, 30000) == 1, "nothing after %d polls", polls);
         }
         CHECK_INT(rc, MSB_OK);
         if (collect) {

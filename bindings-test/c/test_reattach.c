@@ -48,7 +48,7 @@ static void kill_and_close(msb_exec *exec)
     CHECK_INT(msb_handle_close(exec), MSB_OK);
 }
 
-TEST(test_d5_a_session_is_taken_up_exactly_where_it_was_left)
+TEST(test_d5_reattach_continues_at_the_exact_position)
 {
     char expected[16 * 20000], *end = expected;
     msb_exec_options options = command("seq");
@@ -106,7 +106,7 @@ TEST(test_d5_ended_session_is_replayed_from_start_or_end)
     forget(&first), forget(&second), forget(&third);
 }
 
-TEST(test_d5_from_now_on_is_only_what_is_still_to_come)
+TEST(test_d5_from_now_receives_only_new_output)
 {
     msb_exec_options options = script("echo before; read -r line; echo after");
     msb_sink *sink = NULL;
@@ -130,7 +130,7 @@ TEST(test_d5_from_now_on_is_only_what_is_still_to_come)
     forget(&outcome), forget(&late), forget(&later);
 }
 
-TEST(test_d5_what_is_no_longer_kept_is_counted)
+TEST(test_d5_output_no_longer_buffered_is_counted)
 {
     enum { TOTAL = 3000000 };
     msb_exec_options options = script("yes | head -c 3000000; exec sleep 600");
@@ -198,7 +198,7 @@ TEST(test_d5_input_continues_through_the_reattached_exec)
     struct outcome outcome = {0};
     const char *id = id_of(exec);
 
-    /* The input stays open with the sink: only that one ends it. */
+    /* The input stays open with the sink: only closing the sink ends it. */
     CHECK_INT(msb_handle_close(exec), MSB_OK);
     again = reattach(id, 0, &second);
     CHECK(second != NULL && second != first);
@@ -216,7 +216,7 @@ TEST(test_d5_input_continues_through_the_reattached_exec)
     forget(&outcome);
 }
 
-TEST(test_d5_a_session_that_is_none_is_refused)
+TEST(test_d5_unknown_session_is_refused)
 {
     msb_exec *exec = NULL;
     msb_sink *sink = NULL;
@@ -274,7 +274,7 @@ TEST(test_d5_position_counts_received_collected_and_discarded)
     forget(&outcome);
 }
 
-/* The entry of a session in a list; NULL if there is none. */
+/* Returns the entry of a session in a list; NULL if there is none. */
 static const msb_exec_entry *find(const msb_exec_entries *list, const char *id)
 {
     const msb_exec_entry *found = NULL;
@@ -290,7 +290,7 @@ static const msb_exec_entry *find(const msb_exec_entries *list, const char *id)
     return found;
 }
 
-TEST(test_d5_the_list_tells_what_runs_and_how_the_rest_ended)
+TEST(test_d5_list_has_running_and_ended_sessions)
 {
     msb_exec_options runs = command("cat"), ends = script("echo text; kill -TERM $$"),
                      fails = command("nonexistent");
@@ -335,12 +335,12 @@ TEST(test_d5_the_list_tells_what_runs_and_how_the_rest_ended)
     CHECK_INT(entry->exit->code, -1);
     CHECK_INT(entry->exit->signal, SIGTERM);
     CHECK_INT(entry->output_total, 5);
-    CHECK(find(&list, id_of(failed)) == NULL); /* it never was one */
+    CHECK(find(&list, id_of(failed)) == NULL); /* it never became one */
 
     CHECK_INT(msb_handle_close(again), MSB_OK);
     CHECK_INT(msb_handle_close(ended), MSB_OK);
     CHECK_INT(msb_handle_close(failed), MSB_OK);
-    CHECK_INT(entry->exit->signal, SIGTERM); /* it outlives what it tells of */
+    CHECK_INT(entry->exit->signal, SIGTERM); /* it outlives the session */
     copy = list;
     msb_exec_entries_release(&list);
     CHECK(!list.entries && list.len == 0 && !list.owner);
@@ -353,7 +353,7 @@ TEST(test_d5_the_list_tells_what_runs_and_how_the_rest_ended)
     forget(&outcome);
 }
 
-TEST(test_b8_a_change_of_size_reaches_the_program)
+TEST(test_b8_resize_reaches_the_program)
 {
     msb_exec_options options = script("trap 'stty size' WINCH; stty size; while :; do "
                                       "usleep 10000; done");
@@ -387,7 +387,7 @@ TEST(test_b8_a_change_of_size_reaches_the_program)
     forget(&outcome);
 }
 
-TEST(test_b8_what_has_no_terminal_has_no_size)
+TEST(test_b8_resize_without_a_terminal_is_refused)
 {
     msb_exec_options options = command("cat");
     msb_sink *sink = NULL;

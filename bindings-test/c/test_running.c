@@ -1,4 +1,4 @@
-/* test_running.c - promises A: what a command gets, and how it ends. */
+/* test_running.c - promises A: the environment of a command, and its exit status. */
 #include "support.h"
 
 #include <signal.h>
@@ -58,7 +58,7 @@ TEST(test_a3_a_name_is_looked_up_in_the_commands_own_path)
     forget(&outcome);
 }
 
-TEST(test_a6_a_script_gets_its_arguments_behind_it)
+TEST(test_a6_script_gets_its_arguments)
 {
     const char *args[] = {"name", "one", "two words"};
     msb_exec_options options = script("echo \"$0|$1|$2\"");
@@ -147,7 +147,7 @@ TEST(test_a9_limits_hold)
     forget(&outcome);
 }
 
-TEST(test_a10_input_is_dev_null_unless_there_is_some)
+TEST(test_a10_input_is_dev_null_by_default)
 {
     const char *args[] = {"/proc/self/fd/0"};
     msb_exec_options options = command("readlink");
@@ -164,7 +164,7 @@ TEST(test_a10_input_is_dev_null_unless_there_is_some)
     forget(&outcome);
 }
 
-TEST(test_a12_a_hundred_commands_leave_nothing_behind)
+TEST(test_a12_hundred_commands_leak_nothing)
 {
     pid_t agent = agent_of(shared());
     int ours, theirs;
@@ -176,7 +176,7 @@ TEST(test_a12_a_hundred_commands_leave_nothing_behind)
     threads = status_kib(0, "Threads:");
     for (int i = 0; i < 100; i++)
         sh("echo x");
-    /* What is on its way out may take a moment. */
+    /* Threads that are ending may take a moment. */
     for (int i = 0; i < 200 && (open_descriptors(0) > ours || status_kib(0, "Threads:") > threads ||
                                 (agent && open_descriptors(agent) > theirs)); i++)
         sleep_ms(10);
@@ -188,7 +188,7 @@ TEST(test_a12_a_hundred_commands_leave_nothing_behind)
     CHECK_TEXT(sh("grep -c 'State:.Z' /proc/[0-9]*/status | grep -v ':0$' | wc -l"), "0\n");
 }
 
-TEST(test_b3_the_exit_tells_what_was_used)
+TEST(test_b3_exit_reports_resource_usage)
 {
     msb_exec_options options = script("i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; sleep 0.1");
     struct outcome outcome = run_command(&options);
@@ -200,7 +200,7 @@ TEST(test_b3_the_exit_tells_what_was_used)
     forget(&outcome);
 }
 
-TEST(test_b8_a_terminal_has_the_size_that_was_asked_for)
+TEST(test_b8_terminal_has_the_requested_size)
 {
     msb_exec_options options = script("stty size; echo err >&2; tty >/dev/null && echo $TERM | wc -l");
     struct outcome outcome;
@@ -218,7 +218,7 @@ TEST(test_b8_a_terminal_has_the_size_that_was_asked_for)
     forget(&outcome);
 }
 
-TEST(test_d3_a_timeout_kills_all_that_was_started_and_says_so)
+TEST(test_d3_timeout_kills_all_processes_and_is_reported)
 {
     msb_exec_options options =
         script("echo before; setsid sleep 600 & echo $! >/tmp/d3; sleep 600");

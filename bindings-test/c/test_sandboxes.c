@@ -1,4 +1,4 @@
-/* test_sandboxes.c - promises B7, D6 and G: finding sandboxes, knowing them, ending them. */
+/* test_sandboxes.c - promises B7, D6 and G: finding, inspecting and ending sandboxes. */
 #include "support.h"
 
 #include <math.h>
@@ -20,7 +20,7 @@ static msb_sandbox *opened(const char *name, uint32_t flags)
     return sandbox;
 }
 
-/* Checks that opening is refused, each time that its result is asked for. */
+/* Checks that opening fails, and that every call returns the same failure. */
 static void open_fails(const char *name, uint32_t flags, msb_status expected)
 {
     msb_sandbox *sandbox = NULL;
@@ -39,7 +39,7 @@ static void open_fails(const char *name, uint32_t flags, msb_status expected)
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
 }
 
-/* The only entry of what is known about a sandbox. */
+/* Returns the only entry of a sandbox's information. */
 static const msb_sandbox_entry *info(msb_sandbox *sandbox, msb_sandbox_entries *list)
 {
     msb_sandbox_entries fresh = MSB_SANDBOX_ENTRIES_INIT;
@@ -74,12 +74,12 @@ TEST(test_g_a_sandbox_is_opened_by_its_name_and_is_the_same_one)
     CHECK(again != sandbox);
     sh_in(sandbox, "echo kept >/root/file");
     CHECK_TEXT(sh_in(again, "cat /root/file"), "kept\n");
-    /* Running already: to start it is refused, and disturbs nothing. */
+    /* It already runs: starting it fails, and has no effect. */
     open_fails("opened", MSB_OPEN_START, MSB_E_RUNNING);
     CHECK_INT(msb_handle_close(again), MSB_OK);
     CHECK_TEXT(sh_in(sandbox, "cat /root/file"), "kept\n");
     CHECK_OK(msb_sandbox_stop(sandbox, 0, &err));
-    /* Found although it does not run; and started with the files that it was left with. */
+    /* Found although it is stopped; started with its existing files. */
     again = opened("opened", 0);
     check_state(again, MSB_STATE_STOPPED, MSB_REASON_STOPPED);
     CHECK_STATUS(msb_sandbox_stop(again, 0, &err), MSB_E_NOT_RUNNING);
@@ -153,7 +153,7 @@ TEST(test_g_another_process_opens_a_sandbox_and_reattaches)
     sandbox_end(sandbox, "two-processes");
 }
 
-TEST(test_g_what_is_known_about_a_sandbox)
+TEST(test_g_information_about_a_sandbox)
 {
     msb_sandbox_options options = sandbox_named("known");
     const char *labels[] = {"owner=me", "empty=", "a=b=c", "owner=you"};
@@ -211,7 +211,7 @@ TEST(test_g_what_is_known_about_a_sandbox)
     CHECK_STATUS(msb_sandbox_info(sandbox, &second, &err), MSB_E_NOT_FOUND);
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
     CHECK_STATUS(msb_sandbox_info(sandbox, &second, &err), MSB_E_HANDLE);
-    /* What was told stays until it is given back. */
+    /* The list is valid until it is released. */
     CHECK_TEXT(entry->name, "known");
     CHECK_INT(entry->state, MSB_STATE_RUNNING);
     copy = list;
@@ -222,7 +222,7 @@ TEST(test_g_what_is_known_about_a_sandbox)
     msb_sandbox_entries_release(NULL);
 }
 
-/* Creates a sandbox with these options, which must be refused with the value in the message. */
+/* Creates a sandbox with these options, which must fail with the value in the message. */
 static void refused_bound(const msb_sandbox_options *options, const char *text)
 {
     msb_sandbox *sandbox = NULL;
@@ -234,7 +234,7 @@ static void refused_bound(const msb_sandbox_options *options, const char *text)
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
 }
 
-TEST(test_g9_bounds_that_make_no_sense_are_refused)
+TEST(test_g9_invalid_bounds_are_refused)
 {
     static const struct {
         double cpus;
@@ -324,7 +324,7 @@ TEST(test_g_a_home_without_sandboxes_has_an_empty_list)
     rmdir(home);
 }
 
-TEST(test_g_a_kill_ends_all_at_once)
+TEST(test_g_kill_ends_everything_at_once)
 {
     msb_sandbox *sandbox = sandbox_of_own("killed"), *other = opened("killed", 0);
     msb_exec_options options = script("trap '' TERM; while :; do sleep 1; done");
@@ -352,7 +352,7 @@ TEST(test_g_a_kill_ends_all_at_once)
     forget(&outcome);
 }
 
-TEST(test_g_the_end_of_a_sandbox_is_waited_for_and_told_again)
+TEST(test_g_wait_returns_the_end_repeatedly)
 {
     msb_sandbox *sandbox = sandbox_of_own("waited"), *other = opened("waited", 0);
     int32_t fd = -1;
@@ -369,7 +369,7 @@ TEST(test_g_the_end_of_a_sandbox_is_waited_for_and_told_again)
     for (int64_t timeout = -1; timeout <= 1; timeout++)
         CHECK_OK(msb_sandbox_wait(sandbox, timeout, &err));
     CHECK(readable(fd, 0));
-    /* A first call now. */
+    /* The first call of this handle. */
     CHECK_OK(msb_sandbox_wait(other, 60000, &err));
     CHECK_OK(msb_sandbox_wait(other, 0, &err));
     CHECK_INT(msb_handle_close(other), MSB_OK);
@@ -378,7 +378,7 @@ TEST(test_g_the_end_of_a_sandbox_is_waited_for_and_told_again)
     CHECK_OK(msb_sandbox_remove("waited", 0, &err));
 }
 
-TEST(test_g_a_wait_for_the_end_goes_with_its_handle)
+TEST(test_g_wait_for_the_end_stops_with_its_handle)
 {
     enum { HANDLES = 200 };
     msb_sandbox *sandbox = sandbox_of_own("awaited");
@@ -397,7 +397,7 @@ TEST(test_g_a_wait_for_the_end_goes_with_its_handle)
     sandbox_end(sandbox, "awaited");
 }
 
-/* The runner of a sandbox: the process that has its directory on its command line. 0: not seen. */
+/* Returns the runner of a sandbox: the process with its directory on the command line. 0: none. */
 static pid_t runner_of(const char *name)
 {
     char text[256];
@@ -475,7 +475,7 @@ TEST(test_g_many_wait_and_closing_wakes_them)
     for (int i = 0; i < 6; i++)
         while (!atomic_load(&waiting[i].begun))
             sleep_ms(1);
-    sleep_ms(100); /* so that most do wait; right either way */
+    sleep_ms(100); /* so that most threads wait; correct either way */
     CHECK_INT(msb_handle_close(handles[0]), MSB_OK);
     for (int i = 0; i < 6; i += 2) {
         helper_join(threads[i]);
@@ -492,7 +492,7 @@ TEST(test_g_many_wait_and_closing_wakes_them)
     CHECK_OK(msb_sandbox_remove("woken-waiters", 0, &err));
 }
 
-TEST(test_g_its_options_end_a_sandbox_and_the_reason_is_told)
+TEST(test_g_time_limits_end_a_sandbox_with_the_reason)
 {
     static const uint32_t reasons[] = {MSB_REASON_MAX_DURATION, MSB_REASON_IDLE};
 
@@ -511,7 +511,7 @@ TEST(test_g_its_options_end_a_sandbox_and_the_reason_is_told)
     }
 }
 
-TEST(test_g_a_sandbox_that_runs_is_removed_only_by_force)
+TEST(test_g_running_sandbox_is_removed_only_by_force)
 {
     msb_sandbox *sandbox = sandbox_of_own("forced");
     msb_exec_options options = script("sleep 600");
@@ -529,7 +529,7 @@ TEST(test_g_a_sandbox_that_runs_is_removed_only_by_force)
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
     CHECK_STATUS(msb_sandbox_remove("forced", 0, &err), MSB_E_NOT_FOUND);
     CHECK_STATUS(msb_sandbox_remove("forced", MSB_REMOVE_FORCE, &err), MSB_E_NOT_FOUND);
-    /* Also what does not run. */
+    /* Also a stopped one. */
     sandbox = sandbox_of_own("forced");
     CHECK_OK(msb_sandbox_stop(sandbox, 0, &err));
     CHECK_INT(msb_handle_close(sandbox), MSB_OK);
@@ -537,7 +537,7 @@ TEST(test_g_a_sandbox_that_runs_is_removed_only_by_force)
     forget(&outcome);
 }
 
-TEST(test_d6_a_log_has_both_its_limits_or_none_and_is_asked_for)
+TEST(test_d6_log_takes_both_limits_or_none_with_its_flag)
 {
     static const struct {
         uint32_t flags, files;
@@ -589,7 +589,7 @@ TEST(test_d6_output_is_logged_only_when_requested)
         CHECK_OK(msb_exec_wait(exec, -1, &event, &err));
         msb_event_release(&event);
         CHECK_INT(msb_handle_close(exec), MSB_OK);
-        /* All of it is there when the sandbox has ended. */
+        /* All of it is written when the sandbox has ended. */
         CHECK_OK(msb_sandbox_stop(sandbox, 1000, &err));
         snprintf(text, sizeof text, "grep -rqs %s '%s/sandboxes/with-log/log'", id,
                  getenv("MSB_HOME"));
@@ -599,7 +599,7 @@ TEST(test_d6_output_is_logged_only_when_requested)
     }
 }
 
-TEST(test_a11_the_network_is_there_only_when_asked_for)
+TEST(test_a11_network_is_available_only_on_request)
 {
     static const char count[] = "ip link | grep -c '^[0-9]'";
     int without = atoi(sh(count));

@@ -20,7 +20,7 @@ TEST(test_b1_events_come_in_order_with_one_ending)
     forget(&outcome);
 }
 
-TEST(test_b1_the_end_is_an_end_for_ever)
+TEST(test_b1_end_of_stream_repeats)
 {
     msb_exec_options options = script("exit 0");
     msb_exec *exec = start(shared(), &options, NULL);
@@ -72,7 +72,7 @@ TEST(test_b4_background_writer_delays_neither_exit_nor_end)
     sh("kill -0 $(cat /tmp/b4) && kill $(cat /tmp/b4)");
 }
 
-TEST(test_b4_a_writer_that_was_left_is_neither_blocked_nor_killed)
+TEST(test_b4_left_writer_is_neither_blocked_nor_killed)
 {
     msb_exec_options options = script("(sleep 0.4; head -c 1000000 /dev/zero; echo done >/tmp/b4b;"
                                       " sleep 600) & echo $! >/tmp/b4pid; echo hi");
@@ -100,7 +100,7 @@ TEST(test_b4_every_writer_is_waited_for_on_request)
     forget(&outcome);
 }
 
-TEST(test_b5_a_wait_that_is_over_loses_nothing)
+TEST(test_b5_timed_out_wait_loses_nothing)
 {
     msb_exec_options options = script("for i in 1 2 3 4 5 6 7 8 9 10; do"
                                       " seq $((i*2000-1999)) $((i*2000)); usleep 15000; done");
@@ -132,7 +132,7 @@ TEST(test_b5_a_wait_that_is_over_loses_nothing)
     forget(&outcome);
 }
 
-TEST(test_b5_a_wait_lasts_as_long_as_it_was_given)
+TEST(test_b5_wait_lasts_its_timeout)
 {
     msb_exec_options options = script("sleep 600");
     msb_exec *exec = start(shared(), &options, NULL);
@@ -161,7 +161,7 @@ static void *waits_for_an_event(void *exec)
     msb_event event = MSB_EVENT_INIT;
     msb_status rc;
 
-    /* A thread that checks for the waiter may have the turn just then. */
+    /* A thread that checks for the waiter may hold the turn at this moment. */
     do
         rc = msb_exec_recv(exec, -1, &event, &err);
     while (rc == MSB_E_BUSY);
@@ -171,7 +171,7 @@ static void *waits_for_an_event(void *exec)
     return NULL;
 }
 
-TEST(test_b9_a_second_reader_is_told_that_the_first_one_waits)
+TEST(test_b9_second_reader_is_busy)
 {
     msb_exec_options options = script("sleep 600");
     msb_exec *exec = start(shared(), &options, NULL);
@@ -189,7 +189,7 @@ TEST(test_b9_a_second_reader_is_told_that_the_first_one_waits)
     CHECK_STATUS(msb_exec_recv(exec, 0, &event, &err), MSB_E_BUSY);
     CHECK_STATUS(msb_exec_recv(exec, 10, &event, &err), MSB_E_BUSY);
     CHECK_STATUS(msb_exec_recv(exec, -1, &event, &err), MSB_E_BUSY);
-    /* What is no reading never waits for the reader. */
+    /* Calls that do not read never wait for the reader. */
     CHECK_OK(msb_exec_id(exec, id, &err));
     CHECK_OK(msb_exec_signal(exec, SIGKILL, MSB_SIGNAL_TREE, &err));
     helper_join(reader);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A struct as a later version might have it: with more behind its end. */
+/* A struct of a later version, with more fields at its end. */
 #define LATER(type)                                                                               \
     struct {                                                                                      \
         type known;                                                                               \
@@ -61,7 +61,7 @@ TEST(test_i_sandbox_options_of_other_size_lose_nothing)
     sandbox_end(sandbox, "size");
 }
 
-TEST(test_i_options_may_go_when_the_call_returns)
+TEST(test_i_options_are_lent_during_the_call)
 {
     enum { LONG = 5000, INPUT = 100000 };
     for (int turn = 0; turn < 20; turn++) {
@@ -117,7 +117,7 @@ TEST(test_i_an_event_of_a_wrong_size_is_refused_and_loses_nothing)
         for (size_t k = 4; k < sizeof later; k++)
             CHECK_INT(((uint8_t *)&later)[k], 0x55);
     }
-    /* From a later version of the header: what this one does not know stays as it is. */
+    /* From a later version of the header: unknown fields are not changed. */
     memset(&later, 0x55, sizeof later);
     later.known = none;
     later.known.struct_size = sizeof later;
@@ -157,7 +157,7 @@ TEST(test_i_an_error_is_written_only_within_its_size)
     }
 }
 
-TEST(test_i_a_message_is_one_line_that_ends_whatever_it_is_about)
+TEST(test_i_message_is_one_terminated_line)
 {
     char name[2000];
     msb_sandbox_options options = sandbox_named("message");

@@ -1,4 +1,4 @@
-/* What several threads may do at once, and with each other's. */
+/* test_threads.c - concurrent calls, on own and on shared handles. */
 #include "support.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* test_volume.c - promises A4, B2, B6 and C2: much data, every byte of it, in little memory. */
+/* test_volume.c - promises A4, B2, B6 and C2: every byte of large data, in bounded memory. */
 #include "noise.h"
 #include "support.h"
 
@@ -52,7 +52,7 @@ static void note_rate(uint64_t bytes, int64_t since)
                  bytes * 1000 / MIB / (uint64_t)(ms ? ms : 1));
 }
 
-/* Reads to the end of the stream; both outputs have to be noise. Returns the exit code. */
+/* Reads to the end of the stream; both streams must be noise. Returns the exit code. */
 static int64_t read_noise(msb_exec *exec, struct noise *out, struct noise *error, uint64_t total[2])
 {
     msb_event event = MSB_EVENT_INIT;
@@ -161,7 +161,7 @@ TEST(test_c4_fixed_input_of_any_size_is_delivered_and_then_ends)
         options.stdin_data = data;
         options.stdin_len = sizes[i];
         exec = start(shared(), &options, NULL);
-        memset(data, 0, sizes[i]); /* it was copied */
+        memset(data, 0, sizes[i]); /* the library has copied it */
         free(data);
         CHECK_INT(read_noise(exec, &out, &error, total), 0);
         CHECK_INT(total[0], sizes[i]);
@@ -185,7 +185,7 @@ TEST(test_b6_stopped_reader_blocks_the_program_in_bounded_memory)
     CHECK_OK(msb_exec_recv(exec, -1, &event, &err));
     msb_event_release(&event);
     rss = status_kib(0, "VmRSS:");
-    /* Others go on meanwhile. */
+    /* Other commands continue. */
     for (int i = 0; i < 10; i++) {
         sleep_ms(100);
         CHECK_TEXT(sh("echo others"), "others\n");
