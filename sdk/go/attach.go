@@ -15,7 +15,7 @@ type attachConfig struct {
 	keys string
 }
 
-// AttachOption changes how a command is attached to the terminal. Later options win.
+// AttachOption configures an attach. Later options win.
 type AttachOption func(*attachConfig)
 
 func forExec(option ExecOption) AttachOption {
@@ -27,7 +27,8 @@ func WithAttachArgs(args ...string) AttachOption {
 	return func(c *attachConfig) { c.args = append(c.args, args...) }
 }
 
-// WithAttachEnv sets variables on top of the sandbox's. Used again, the maps are merged.
+// WithAttachEnv sets environment variables, which override the sandbox's. Used again, the maps are
+// merged.
 func WithAttachEnv(env map[string]string) AttachOption { return forExec(WithExecEnv(env)) }
 
 // WithAttachCwd sets the working directory.
@@ -36,10 +37,10 @@ func WithAttachCwd(path string) AttachOption { return forExec(WithExecCwd(path))
 // WithAttachUser sets the user: a name, uid, name:group or uid:gid of the sandbox.
 func WithAttachUser(user string) AttachOption { return forExec(WithExecUser(user)) }
 
-// WithAttachTimeout kills the command, and all that it started, after this time.
+// WithAttachTimeout kills the command and everything it started after this time.
 func WithAttachTimeout(d time.Duration) AttachOption { return forExec(WithExecTimeout(d)) }
 
-// WithAttachRlimit sets the soft and the hard limit of a resource.
+// WithAttachRlimit sets both limits of a resource to the same value.
 func WithAttachRlimit(resource RlimitResource, limit uint64) AttachOption {
 	return forExec(WithExecRlimit(resource, limit))
 }

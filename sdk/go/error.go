@@ -9,41 +9,41 @@ import (
 	"github.com/superradcompany/microsandbox/sdk/go/internal/ffi"
 )
 
-// ErrorKind classifies failures. See [IsKind].
+// ErrorKind is the category of a failure. See [IsKind].
 type ErrorKind int
 
-// The kinds of failures. New ones may come.
+// The kinds of failures. Later versions may add some.
 const (
-	// ErrUnknown is a failure that this version has no kind for.
+	// ErrUnknown is a failure of a kind that this version does not know.
 	ErrUnknown ErrorKind = iota
-	// ErrExecFailed: the command never started. errors.As finds the *ExecFailure.
+	// ErrExecFailed: the command failed to start. errors.As finds the *ExecFailure.
 	ErrExecFailed
-	// ErrExecTimeout: the command's time ran out, and it was killed. Error.Output has its output.
+	// ErrExecTimeout: the command timed out and was killed. Error.Output has its output.
 	ErrExecTimeout
-	// ErrStreamLost: the sandbox went away before the command's end was known. Error.Output has the
-	// output until then.
+	// ErrStreamLost: the connection to the sandbox was lost before the command's exit status was
+	// known. Error.Output has the output until then.
 	ErrStreamLost
-	// ErrInvalidArgument: the call makes no sense as it was made.
+	// ErrInvalidArgument: an argument is invalid.
 	ErrInvalidArgument
-	// ErrInvalidConfig: the sandbox cannot be what it was asked to be, by its name for example.
+	// ErrInvalidConfig: the configuration is invalid, such as the name of a sandbox.
 	ErrInvalidConfig
 	// ErrSandboxNotFound: no sandbox has this name.
 	ErrSandboxNotFound
-	// ErrSandboxAlreadyExists: a sandbox has this name already.
+	// ErrSandboxAlreadyExists: a sandbox with this name exists.
 	ErrSandboxAlreadyExists
 	// ErrSandboxNotRunning: the sandbox is not running.
 	ErrSandboxNotRunning
-	// ErrSandboxRunning: the sandbox is running, and the call needs one that is not.
+	// ErrSandboxRunning: the sandbox is running; the call needs a stopped one.
 	ErrSandboxRunning
-	// ErrSandboxCrashed: the sandbox ended by itself.
+	// ErrSandboxCrashed: the sandbox ended unexpectedly.
 	ErrSandboxCrashed
 	// ErrNoDriver: no driver is usable on this host.
 	ErrNoDriver
-	// ErrBootFailed: the sandbox did not come up.
+	// ErrBootFailed: the sandbox failed to start.
 	ErrBootFailed
 	// ErrBrokenPipe: the command no longer reads its input.
 	ErrBrokenPipe
-	// ErrBusy: another goroutine reads this handle, or another attach has the terminal.
+	// ErrBusy: another goroutine reads this handle, or another attach uses the terminal.
 	ErrBusy
 	// ErrClosed: the handle was closed.
 	ErrClosed
@@ -53,36 +53,36 @@ const (
 	ErrNoSuchSession
 	// ErrNotATerminal: there is no terminal, here or in the session.
 	ErrNotATerminal
-	// ErrLimitReached: a bound is reached.
+	// ErrLimitReached: a limit is reached.
 	ErrLimitReached
-	// ErrTimedOut: an answer did not come in time.
+	// ErrTimedOut: an answer took too long.
 	ErrTimedOut
-	// ErrUnsupported: not possible here, or with this version.
+	// ErrUnsupported: not supported here, or by this version.
 	ErrUnsupported
-	// ErrProtocol: the other side broke the protocol.
+	// ErrProtocol: the other side violated the protocol.
 	ErrProtocol
-	// ErrIO: the system refused something.
+	// ErrIO: a system call failed.
 	ErrIO
-	// ErrInternal: the library broke a promise to itself.
+	// ErrInternal: an internal invariant of the library was violated.
 	ErrInternal
 	// ErrNotInstalled: a part of the installation is missing; see EnsureInstalled.
 	ErrNotInstalled
-	// ErrImageNotFound: no such image, in the store or in the registry.
+	// ErrImageNotFound: the image is in neither the store nor the registry.
 	ErrImageNotFound
-	// ErrImageUnauthorized: the registry wants other credentials, or there is no such image and it
-	// does not say so.
+	// ErrImageUnauthorized: the registry denied access: the credentials are missing or wrong, or the
+	// image does not exist.
 	ErrImageUnauthorized
-	// ErrRegistryUnreachable: the registry cannot be reached, is not trusted, or is in trouble.
+	// ErrRegistryUnreachable: the registry cannot be reached, is not trusted, or reports an error.
 	ErrRegistryUnreachable
-	// ErrImageInvalid: the image is broken, hostile, or not for this machine.
+	// ErrImageInvalid: the image is malformed, malicious, or not for this machine.
 	ErrImageInvalid
 	// ErrImageInUse: a sandbox uses the image.
 	ErrImageInUse
-	// ErrImageFailed: the process that works on images died.
+	// ErrImageFailed: the process that handles images died.
 	ErrImageFailed
-	// ErrNoSpace: the disk is too full.
+	// ErrNoSpace: there is not enough disk space.
 	ErrNoSpace
-	// ErrNoCommand: the image names no command of its own.
+	// ErrNoCommand: the image has no default command.
 	ErrNoCommand
 )
 
@@ -97,7 +97,8 @@ func (k ErrorKind) String() string {
 	return "unknown"
 }
 
-// Error is a failed call. A call whose context is done fails with the context's error instead.
+// Error is the error of a failed call. A call whose context is done returns the context's error
+// instead.
 type Error struct {
 	// Kind classifies the failure.
 	Kind ErrorKind

@@ -14,7 +14,7 @@ import (
 type ExecEventKind int
 
 // The kinds of events. A handle delivers at most one Started, which is first, any number of Stdout,
-// Stderr and StdinError, exactly one of Exited, Failed and Lost, and then Done for ever.
+// Stderr and StdinError, exactly one of Exited, Failed and Lost, and then Done on every call.
 const (
 	// ExecEventStarted: the command is running. PID is valid.
 	ExecEventStarted ExecEventKind = iota + 1
@@ -23,14 +23,14 @@ const (
 	// ExecEventStderr: Data is from standard error.
 	ExecEventStderr
 	// ExecEventExited: the command exited. ExitCode and Exit are valid. Only output of background
-	// processes that still hold its output may follow.
+	// processes may follow.
 	ExecEventExited
 	// ExecEventFailed: the command did not start and has no exit code. Failure is valid.
 	ExecEventFailed
-	// ExecEventStdinError: the command no longer reads its input. Failure is valid. It may keep
-	// running.
+	// ExecEventStdinError: the command no longer reads its input. Failure is valid. It may continue to
+	// run.
 	ExecEventStdinError
-	// ExecEventLost: the sandbox was lost before the exit, whose status is unknown. Reason is
+	// ExecEventLost: the connection to the sandbox was lost; the exit status is unknown. Reason is
 	// valid.
 	ExecEventLost
 	// ExecEventDone: no more events follow.

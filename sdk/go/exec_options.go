@@ -12,14 +12,14 @@ type ExecConfig struct {
 	Args []string
 	// Cwd is the working directory in the sandbox; empty: the sandbox's.
 	Cwd string
-	// Timeout is the time after which the command and its process tree are killed. It is rounded up
-	// to whole seconds. 0: never.
+	// Timeout is the time after which the command and everything it started are killed. It is rounded
+	// up to whole seconds. 0: never.
 	Timeout time.Duration
-	// StdinPipe makes a pipe for the input; see ExecHandle.TakeStdin.
+	// StdinPipe creates a pipe for the input; see ExecHandle.TakeStdin.
 	StdinPipe bool
 	// User is a name, uid, name:group or uid:gid; empty: the sandbox's.
 	User string
-	// Env is set on top of the sandbox's variables.
+	// Env overrides the sandbox's environment variables.
 	Env map[string]string
 	// TTY gives the command a terminal.
 	TTY bool
@@ -32,10 +32,10 @@ type ExecConfig struct {
 	// Drain is how long output of background processes is forwarded after the command's exit.
 	// 0: 250 ms; negative: not at all.
 	Drain time.Duration
-	// WaitForEOF forwards output until every writer has closed it, however long that takes.
+	// WaitForEOF forwards output until every writer has closed it, without a time limit.
 	WaitForEOF bool
-	// MaxOutput is how many bytes of each output a collecting call keeps; it only counts the rest.
-	// 0: all; negative: none.
+	// MaxOutput is the number of bytes of each stream that a collecting call keeps; it counts the
+	// rest. 0: all; negative: none.
 	MaxOutput int64
 	// Stdout and Stderr receive the output instead of the result of Exec, Shell, Collect and Wait.
 	Stdout, Stderr io.Writer
@@ -43,7 +43,7 @@ type ExecConfig struct {
 	err error
 }
 
-// ExecOption changes an ExecConfig. Later options win.
+// ExecOption modifies an ExecConfig. Later options win.
 type ExecOption func(*ExecConfig)
 
 // refuse records the first invalid option; the call that uses the config returns it.
@@ -53,7 +53,7 @@ func (c *ExecConfig) refuse(message string) {
 	}
 }
 
-// WithExecConfig takes all of a config that was made before. Options behind it change a copy.
+// WithExecConfig sets all fields of the config. Later options modify a copy.
 func WithExecConfig(config ExecConfig) ExecOption {
 	return func(c *ExecConfig) {
 		failed := c.err
@@ -94,7 +94,7 @@ func WithExecTimeout(d time.Duration) ExecOption {
 	}
 }
 
-// WithExecStdinPipe makes a pipe for the input; ExecHandle.TakeStdin returns its writing end.
+// WithExecStdinPipe creates a pipe for the input; ExecHandle.TakeStdin returns its writing end.
 func WithExecStdinPipe() ExecOption { return func(c *ExecConfig) { c.StdinPipe = true } }
 
 // WithExecStdin sets the whole input, which may be empty, followed by end-of-file.
@@ -115,7 +115,8 @@ func WithExecUser(user string) ExecOption {
 	}
 }
 
-// WithExecEnv sets variables on top of the sandbox's. Used again, the maps are merged.
+// WithExecEnv sets environment variables, which override the sandbox's. Used again, the maps are
+// merged.
 func WithExecEnv(env map[string]string) ExecOption {
 	return func(c *ExecConfig) {
 		if c.Env == nil {
@@ -140,7 +141,7 @@ func WithExecSize(rows, cols uint16) ExecOption {
 	}
 }
 
-// WithExecRlimit sets the soft and the hard limit of a resource.
+// WithExecRlimit sets both limits of a resource to the same value.
 func WithExecRlimit(resource RlimitResource, limit uint64) ExecOption {
 	return WithExecRlimitRange(resource, limit, limit)
 }
@@ -167,8 +168,8 @@ func WithExecDrain(d time.Duration) ExecOption {
 // WithExecWaitForEOF forwards output until every writer has closed it.
 func WithExecWaitForEOF() ExecOption { return func(c *ExecConfig) { c.WaitForEOF = true } }
 
-// WithExecMaxOutput limits how many bytes of each output a collecting call keeps; it only counts
-// the rest. See ExecOutput.Truncated.
+// WithExecMaxOutput limits the number of bytes of each stream that a collecting call keeps; it
+// counts the rest. See ExecOutput.Truncated.
 func WithExecMaxOutput(bytes int64) ExecOption {
 	return func(c *ExecConfig) {
 		if c.MaxOutput = bytes; bytes == 0 {

@@ -19,7 +19,7 @@ type ExecHandle struct {
 
 	// Held by the reader; pipes hold it for good.
 	reading sync.Mutex
-	kept    [2]collected // by Collect with a writer for one of the outputs
+	kept    [2]collected // output collected while the other stream has a writer
 	exit    atomic.Pointer[ExecExit]
 	ended   atomic.Bool // the exit is known, or known to be lost
 
@@ -95,8 +95,8 @@ func (h *ExecHandle) Recv(ctx context.Context) (*ExecEvent, error) {
 	}
 }
 
-// Collect waits until the command and its output end, and returns the output that was not received
-// before. The output of a cancelled call is kept for the next one.
+// Collect waits for the exit of the command and the end of its output, and returns the output that
+// was not received before. The output of a cancelled call is kept for the next one.
 func (h *ExecHandle) Collect(ctx context.Context) (*ExecOutput, error) {
 	if err := h.read(); err != nil {
 		return nil, err
@@ -237,9 +237,9 @@ func (h *ExecHandle) outputOf(raw *ffi.Output) (*ExecOutput, error) {
 	return out, nil
 }
 
-// Position returns this handle's position in the output: after the last byte that it delivered,
-// collected or discarded, counting both outputs together. Sandbox.Reattach can continue there.
-// missed is how many of the bytes requested from Reattach are no longer kept.
+// Position returns this handle's position in the output: the offset after the last byte that it
+// delivered, collected or discarded, counting both streams together. Sandbox.Reattach can continue
+// there. missed is the number of bytes that were requested of Reattach and are no longer buffered.
 func (h *ExecHandle) Position() (position ReattachFrom, missed uint64, err error) {
 	at, missed, err := h.raw.Position()
 	return ReattachFrom(at), missed, wrap(err)

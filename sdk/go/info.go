@@ -46,7 +46,7 @@ type EndReason string
 
 // The end reasons.
 const (
-	// ReasonStopped: it was asked to stop.
+	// ReasonStopped: it was stopped on request.
 	ReasonStopped EndReason = "stopped"
 	// ReasonKilled: it was killed on request.
 	ReasonKilled EndReason = "killed"
@@ -54,11 +54,11 @@ const (
 	ReasonCreatorGone EndReason = "creator_gone"
 	// ReasonMaxDuration: it reached its maximum duration.
 	ReasonMaxDuration EndReason = "max_duration"
-	// ReasonIdle: it was idle for too long.
+	// ReasonIdle: it reached its idle timeout.
 	ReasonIdle EndReason = "idle"
 	// ReasonCrashed: it ended unexpectedly.
 	ReasonCrashed EndReason = "crashed"
-	// ReasonBootFailed: it did not boot.
+	// ReasonBootFailed: it failed to boot.
 	ReasonBootFailed EndReason = "boot_failed"
 )
 
@@ -109,7 +109,7 @@ type SandboxInfo struct {
 	// CPUs and MemoryMiB are the requested limits; 0 if not requested.
 	CPUs      float64
 	MemoryMiB int
-	// Detached reports whether it outlives the process that created it.
+	// Detached reports whether it can outlive the process that created it.
 	Detached bool
 	// Labels are set by the caller.
 	Labels map[string]string

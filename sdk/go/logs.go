@@ -21,9 +21,9 @@ const (
 	LogStderr
 	// LogStarted: the session started. PID, Argv and TTY are valid.
 	LogStarted
-	// LogExited: it exited. ExitCode and Exit are valid; resource usage is not kept.
+	// LogExited: it exited. ExitCode and Exit are valid; resource usage is not recorded.
 	LogExited
-	// LogFailed: it did not start. Failure and Argv are valid; the failure's path is not kept.
+	// LogFailed: it failed to start. Failure and Argv are valid; the failure's path is not recorded.
 	LogFailed
 	// LogLost: the session was lost; its exit is unknown.
 	LogLost
@@ -98,10 +98,10 @@ type LogReader struct {
 	reading sync.Mutex
 }
 
-// Logs opens the log of the sandbox: the output and the exits of its sessions. A sandbox has one
-// only if it was created WithLog; else that is an error of kind ErrInvalidConfig. The log is kept
-// until the sandbox is removed and can be read after it has ended; the oldest part is dropped for
-// lack of room.
+// Logs opens the log of the sandbox: the output and the exits of its sessions. It exists only if
+// the sandbox was created WithLog; otherwise the error is of kind ErrInvalidConfig. It is kept
+// until the sandbox is removed, also after the sandbox has ended; its oldest part is removed when
+// its size limit is reached.
 func (s *Sandbox) Logs(ctx context.Context, opts ...LogOption) (*LogReader, error) {
 	c := applied(&logConfig{}, opts)
 	if c.err != nil {

@@ -1,6 +1,6 @@
 package microsandbox
 
-// ExecOutput is the result of a command that ran to completion. An exit code other than 0 is no
+// ExecOutput is the result of a command that ran to completion. An exit code other than 0 is not an
 // error.
 type ExecOutput struct {
 	exit                     *ExecExit // nil if unknown

@@ -90,7 +90,7 @@ func shellStreamExample(ctx context.Context, sb *m.Sandbox) error {
 	}
 }
 
-// The loop of the earlier page, which has all kinds of events.
+// The loop of an earlier page, with all kinds of events.
 func earlierLoop(ctx context.Context, sb *m.Sandbox) error {
 	h, err := sb.ShellStream(ctx, "tail -f /var/log/app.log")
 	if err != nil {
@@ -275,7 +275,7 @@ func guideSession(ctx context.Context, sb *m.Sandbox) error {
 	return err
 }
 
-// standIns creates the commands that the examples run, as far as they use them.
+// standIns creates the commands that the examples run, with the features that they use.
 const standIns = `
 mkdir -p /app /var/log /usr/bin
 echo logged > /var/log/app.log

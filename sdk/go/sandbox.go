@@ -36,7 +36,7 @@ func GetSandbox(ctx context.Context, name string) (*Sandbox, error) {
 	return open(ctx, name, false)
 }
 
-// StartSandbox starts a sandbox that is not running, with its existing files.
+// StartSandbox starts a stopped sandbox with its existing files.
 func StartSandbox(ctx context.Context, name string) (*Sandbox, error) {
 	return open(ctx, name, true)
 }
@@ -99,8 +99,8 @@ func (s *Sandbox) Name() string { return s.name }
 // stopTime is the default grace period of Stop.
 const stopTime = 10 * time.Second
 
-// Stop stops the sandbox: it asks the commands to end, kills them after ten seconds, and ends the
-// sandbox. Cancelling the call does not undo it.
+// Stop stops the sandbox: it signals the commands to exit, kills them after ten seconds, and ends
+// the sandbox. Cancelling the call does not undo it.
 func (s *Sandbox) Stop(ctx context.Context) error { return s.StopWithTimeout(ctx, stopTime) }
 
 // StopWithTimeout is Stop with another grace period; 0 kills the commands at once.
@@ -115,7 +115,7 @@ func (s *Sandbox) StopWithTimeout(ctx context.Context, grace time.Duration) erro
 	return do(ctx, func() error { return s.raw.Stop(uint32(ms)) })
 }
 
-// Kill ends the sandbox at once. Cancelling the call does not undo it.
+// Kill kills the sandbox and everything in it. Cancelling the call does not undo it.
 func (s *Sandbox) Kill(ctx context.Context) error { return do(ctx, s.raw.Kill) }
 
 // WaitUntilStopped waits until the sandbox has ended: stopped, killed, or by its options. An

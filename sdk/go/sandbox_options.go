@@ -120,19 +120,19 @@ func WithInit() SandboxOption { return flag(ffi.Init) }
 // maxMiB is the largest valid size, 16 TiB.
 const maxMiB = 16 << 20
 
-// WithCPUs sets how many processors the sandbox may use: 2, or a fraction such as 0.5; more than 0
+// WithCPUs sets the number of processors: a whole number, or a fraction such as 0.5; more than 0
 // and at most 4096.
 func WithCPUs(cpus float64) SandboxOption {
 	return func(c *sandboxConfig) {
-		// What is not a number fulfils no comparison.
+		// NaN fulfils no comparison.
 		if c.options.Cpus = cpus; !(cpus > 0 && cpus <= 4096) {
 			c.refuse(fmt.Sprintf("cpus is %v; it must be more than 0 and at most 4096", cpus))
 		}
 	}
 }
 
-// WithMemory sets how much memory the sandbox may use, in MiB, 16 to 16,777,216. The default is 2
-// GiB or half of the host's memory, whichever is less.
+// WithMemory sets the memory limit in MiB, 16 to 16,777,216. The default is 2 GiB or half of the
+// host's memory, whichever is less.
 func WithMemory(mib int) SandboxOption {
 	return func(c *sandboxConfig) {
 		if c.options.MemoryMib = uint32(mib); mib < 16 || mib > maxMiB {
@@ -161,7 +161,7 @@ func WithPidsLimit(count int) SandboxOption {
 	}
 }
 
-// WithDisk sets how large the sandbox's upper layer may grow, in MiB, 16 to 16,777,216, instead of
+// WithDisk sets the maximum size of the sandbox's upper layer in MiB, 16 to 16,777,216, instead of
 // 32 GiB.
 func WithDisk(mib int) SandboxOption {
 	return func(c *sandboxConfig) {
@@ -175,18 +175,18 @@ func WithDisk(mib int) SandboxOption {
 // environment does so for every sandbox. Doctor lists the walls.
 func WithRequireJail() SandboxOption { return flag(ffi.RequireJail) }
 
-// Security is what commands in a virtual machine may do.
+// Security is a set of privileges of commands in a virtual machine.
 type Security string
 
-// What commands in a virtual machine may do.
+// Privileges of commands in a virtual machine.
 const (
-	// SecurityDefault: everything that root may do, in a kernel of its own.
+	// SecurityDefault: all privileges of root, in a kernel of its own.
 	SecurityDefault Security = "default"
-	// SecurityRestricted: what commands in a container may do.
+	// SecurityRestricted: the privileges of commands in a container.
 	SecurityRestricted Security = "restricted"
 )
 
-// WithSecurity sets what commands in a virtual machine may do, instead of SecurityDefault.
+// WithSecurity sets the privileges of commands in a virtual machine, instead of SecurityDefault.
 func WithSecurity(security Security) SandboxOption {
 	return func(c *sandboxConfig) {
 		switch security {
@@ -201,12 +201,13 @@ func WithSecurity(security Security) SandboxOption {
 	}
 }
 
-// WithEnv sets variables for every command, on top of the image's. Used again, the maps are merged.
+// WithEnv sets environment variables of every command, which override the image's. Used again, the
+// maps are merged.
 func WithEnv(env map[string]string) SandboxOption {
 	return func(c *sandboxConfig) { merge(&c.env, env) }
 }
 
-// WithLabels sets labels of the caller, which lists return. Used again, the maps are merged.
+// WithLabels sets labels, which SandboxInfo returns. Used again, the maps are merged.
 func WithLabels(labels map[string]string) SandboxOption {
 	return func(c *sandboxConfig) { merge(&c.labels, labels) }
 }
@@ -220,7 +221,7 @@ func merge(into *map[string]string, more map[string]string) {
 	}
 }
 
-// WithReplace ends and removes an existing sandbox of the same name.
+// WithReplace kills and removes an existing sandbox with the same name.
 func WithReplace() SandboxOption { return flag(ffi.Replace) }
 
 // WithDetached lets the sandbox outlive the process that creates it. Without it the sandbox ends
@@ -246,17 +247,17 @@ func WithLogLimits(maxBytes uint64, files int) SandboxOption {
 	}
 }
 
-// WithMaxDuration ends the sandbox after this time.
+// WithMaxDuration stops the sandbox after this time.
 func WithMaxDuration(d time.Duration) SandboxOption {
 	return span("maximum duration", d, func(o *ffi.SandboxOptions) *uint64 { return &o.MaxDurationMs })
 }
 
-// WithIdleTimeout ends the sandbox after it was idle for this time.
+// WithIdleTimeout stops the sandbox when no command has run in it for this time.
 func WithIdleTimeout(d time.Duration) SandboxOption {
 	return span("idle time", d, func(o *ffi.SandboxOptions) *uint64 { return &o.IdleTimeoutMs })
 }
 
-// WithBootTimeout limits how long the start may take, instead of 30 seconds.
+// WithBootTimeout sets the time limit of the start, instead of 30 seconds.
 func WithBootTimeout(d time.Duration) SandboxOption {
 	return span("boot timeout", d, func(o *ffi.SandboxOptions) *uint64 { return &o.BootTimeoutMs })
 }

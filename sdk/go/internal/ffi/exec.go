@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// The kinds of events, as the header numbers them; End is what it has no number for.
+// The kinds of events, numbered as in the header; End has no number there.
 const (
 	End        = 0
 	Started    = C.MSB_EVENT_STARTED
@@ -38,7 +38,7 @@ const (
 	SessionTTY = C.MSB_SESSION_TTY
 )
 
-// FromNow is the position of what is still to come.
+// FromNow is the position of the current end of the output.
 const FromNow = C.MSB_FROM_NOW
 
 // Exec is a handle on a command. One goroutine at a time may be in Next, Wait or Collect; the
@@ -94,7 +94,8 @@ type Rlimit struct {
 	Soft, Hard uint64
 }
 
-// Stream starts a command, with or without a pipe for its input. It may block to connect if it is the first call on an opened sandbox.
+// Stream starts a command, with or without a pipe for its input. The first call on an opened
+// sandbox may block to connect.
 func (s *Sandbox) Stream(o *ExecOptions, pipe bool) (*Exec, *Sink, error) {
 	a := newArena(o.size())
 	defer a.free()
@@ -306,7 +307,7 @@ func (e *Exec) ID() (string, error) {
 	return C.GoString(&id[0]), check(status, &err)
 }
 
-// Position returns the position in the output, and how many requested bytes are no longer kept.
+// Position returns the position in the output, and how many requested bytes are no longer buffered.
 func (e *Exec) Position() (position, missed uint64, failed error) {
 	var at, gone C.uint64_t
 	err := C.go_error()

@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// When the registry is asked for an image, as the header numbers it.
+// Pull policies, numbered as in the header.
 const (
 	PullMissing = C.MSB_PULL_MISSING
 	PullAlways  = C.MSB_PULL_ALWAYS

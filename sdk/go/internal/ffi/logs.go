@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// The kinds of records, as the header numbers them; LogsEnd is what it has no number for.
+// The kinds of records, numbered as in the header; LogsEnd has no number there.
 const (
 	LogsEnd        = 0
 	LogsStdout     = C.MSB_LOG_STDOUT

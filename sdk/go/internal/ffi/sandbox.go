@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// Flags of a sandbox to be.
+// Flags of a new sandbox.
 const (
 	Detached = C.MSB_SANDBOX_DETACHED
 	Replace  = C.MSB_SANDBOX_REPLACE
@@ -20,7 +20,7 @@ const (
 	Init        = C.MSB_SANDBOX_INIT
 )
 
-// What commands in a virtual machine may do.
+// Privileges of commands in a virtual machine.
 const (
 	SecurityDefault    = C.MSB_SECURITY_DEFAULT
 	SecurityRestricted = C.MSB_SECURITY_RESTRICTED
