@@ -27,16 +27,16 @@ def output_of(*command: str, cwd: Path = PACKAGE) -> str:
 
 
 def test_agent_example_bounds_what_it_reports() -> None:
-    said = output_of("examples/agent.py", IMAGE)
-    assert "100000\n" in said
-    assert "[killed after 2 seconds]" in said
-    assert "no-such-tool: not found" in said and "[exit code 127]" in said
-    assert len(said) < 2000
+    output = output_of("examples/agent.py", IMAGE)
+    assert "100000\n" in output
+    assert "[killed after 2 seconds]" in output
+    assert "no-such-tool: not found" in output and "[exit code 127]" in output
+    assert len(output) < 2000
 
 
 def test_grade_example_grades_all_programs() -> None:
-    said = output_of("examples/grade.py", IMAGE)
-    counts = {line[5:]: int(line[:4]) for line in said.splitlines()}
+    output = output_of("examples/grade.py", IMAGE)
+    counts = {line[5:]: int(line[:4]) for line in output.splitlines()}
     assert sum(counts.values()) == 100
     # On a slow machine any program may run out of time; no other verdict is allowed.
     assert counts.keys() <= {"right", "wrong", "exit code 2", "out of time"}
@@ -47,8 +47,8 @@ def test_grade_example_grades_all_programs() -> None:
 def test_readme_programs_run(number: int, tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     (tmp_path / "target" / "rootfs").symlink_to(IMAGE)
-    said = output_of("-c", README[number], cwd=tmp_path)
-    assert said.startswith(("hello\n 0\nstarted b''\nstdout b'1\\n'", "42\n"))
+    output = output_of("-c", README[number], cwd=tmp_path)
+    assert output.startswith(("hello\n 0\nstarted b''\nstdout b'1\\n'", "42\n"))
 
 
 def test_readme_has_two_programs() -> None:

@@ -91,10 +91,10 @@ async def run_example(example: str, sandbox: Sandbox) -> dict[str, Any]:
 
 
 def test_guide_exec(run: Any, sandbox: Sandbox) -> None:
-    said = io.StringIO()
-    with redirect_stdout(said):
+    printed = io.StringIO()
+    with redirect_stdout(printed):
         run(lambda: run_example(EXECUTE, sandbox))
-    assert said.getvalue() == "hello\n\nTrue\n0\n"
+    assert printed.getvalue() == "hello\n\nTrue\n0\n"
 
 
 def test_guide_options(run: Any, sandbox: Sandbox) -> None:
@@ -111,19 +111,19 @@ def test_guide_shell(run: Any, sandbox: Sandbox) -> None:
 def test_guide_stream(sandbox: Sandbox) -> None:
     async def main() -> None:
         example = asyncio.ensure_future(run_example(STREAM, sandbox))
-        while "started" not in said.getvalue():
+        while "started" not in printed.getvalue():
             await asyncio.sleep(0.01)
         await sandbox.shell("echo more >> /var/log/app.log")
-        while "more" not in said.getvalue():
+        while "more" not in printed.getvalue():
             await asyncio.sleep(0.01)
         (tail,) = [s for s in await sandbox.sessions() if s.command[0] == b"tail" and s.running]
         await (await sandbox.reattach(tail.id)).kill()
         await example
 
-    said = io.StringIO()
-    with redirect_stdout(said):
+    printed = io.StringIO()
+    with redirect_stdout(printed):
         asyncio.run(asyncio.wait_for(main(), 30 * SCALE))
-    assert said.getvalue() == "started\nmore\nExited: -1\n"
+    assert printed.getvalue() == "started\nmore\nExited: -1\n"
 
 
 def test_guide_stdin(run: Any, sandbox: Sandbox) -> None:

@@ -142,8 +142,8 @@ def test_ctrl_c_ends_a_sync_exec_and_kills_its_command(box: blocking.Sandbox) ->
     while not mine():
         assert time.monotonic() < deadline
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20 * SCALE)
-    assert said.strip().endswith("KeyboardInterrupt")
+    _, output = process.communicate(timeout=20 * SCALE)
+    assert output.strip().endswith("KeyboardInterrupt")
     assert [one.running for one in mine()] == [False]
 
 

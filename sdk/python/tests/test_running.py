@@ -1,4 +1,4 @@
-"""Commands that run to their end: options, results, failures."""
+"""Commands that run to completion: options, results, failures."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_invalid_options_are_rejected(box: blocking.Sandbox, options: Any) -> No
     assert "\n" not in str(raised.value)
 
 
-def test_a_timeout_of_zero_is_refused_of_an_attach(box: blocking.Sandbox) -> None:
+def test_attach_rejects_a_zero_timeout(box: blocking.Sandbox) -> None:
     with pytest.raises(m.InvalidArgumentError):
         box.attach("true", timeout=0)
 

@@ -74,14 +74,14 @@ def test_b1_failure_to_start_is_an_event(run: Any, sandbox: Sandbox) -> None:
     run(main)
 
 
-def test_b4_a_handle_tells_of_a_writer_that_is_left(run: Any, sandbox: Sandbox) -> None:
+def test_b4_handle_reports_a_left_writer(run: Any, sandbox: Sandbox) -> None:
     async def main() -> None:
         for script, left in (("sleep 600 & echo hi", True), ("echo hi", False)):
             handle = await sandbox.shell_stream(script)
             assert [event.data async for event in handle if event.data] == [b"hi\n"]
             assert handle.writer_left is left
             with contextlib.suppress(m.NoSuchProcessError):
-                await handle.kill()  # reaches what was left
+                await handle.kill()  # reaches the background process
             await handle.close()
 
     run(main)

@@ -259,7 +259,7 @@ class InternalError(MicrosandboxError):
 
 
 class ExecFailedError(MicrosandboxError):
-    """The command never started.
+    """The command failed to start.
 
     ENOENT raises `ExecNotFoundError`, also a `FileNotFoundError`; EACCES and EPERM raise
     `ExecPermissionError`, also a `PermissionError`.
@@ -321,7 +321,7 @@ def failure_kind(name: str) -> ExecFailureKind:
 def exec_failed(
     kind: str, message: str, stage: str, errno: int, errno_name: str, path: str
 ) -> ExecFailedError:
-    """Return the exception for a command that never started."""
+    """Return the exception for a command that failed to start."""
     classes: dict[int, type[ExecFailedError]] = {
         errnos.ENOENT: ExecNotFoundError,
         errnos.EPERM: ExecPermissionError,

@@ -120,7 +120,7 @@ def _event(raw: Any, with_data: bool = True) -> Optional[ExecEvent]:
 
 
 def _failure_error(failure: ExecFailure) -> MicrosandboxError:
-    """Return the exception for a command that never started."""
+    """Return the exception for a command that failed to start."""
     errno, names = failure.errno or 0, (failure.errno_name, failure.path)
     return exec_failed(failure.kind, failure.message, failure.stage, errno, *names)
 
@@ -204,7 +204,7 @@ class ExecCore:
         return found
 
     def positions(self) -> tuple[int, int]:
-        """Return the offset behind the last byte returned, and how many bytes were missed."""
+        """Return the offset after the last byte returned, and how many bytes were missed."""
         position, missed = ctypes.c_uint64(), ctypes.c_uint64()
         call(lib.msb_exec_position, self.handle.use(), byref(position), byref(missed))
         return position.value - sum(len(event.data) for event in self.events), missed.value
@@ -239,7 +239,7 @@ class ExecCore:
             self._reader.release()
 
     async def next(self, io: Backend) -> Optional[ExecEvent]:
-        """Return the next event; None at the end and ever after."""
+        """Return the next event; None at the end and on every later call."""
         self._enter()
         try:
             while not self.events and not self._ended:

@@ -35,11 +35,11 @@ class ExecOptions(TypedDict, total=False):
     cwd: Path
     """Working directory; defaults to the sandbox's."""
     env: Env
-    """Environment variables, added to the sandbox's."""
+    """Environment variables, which override the sandbox's."""
     user: str
     """``name``, ``uid``, ``name:group`` or ``uid:gid``; defaults to the sandbox's."""
     timeout: Seconds
-    """Kill it and every process that it started after this time, in seconds."""
+    """Kill it and everything it started after this time, in seconds."""
     stdin: Union[Stdin, bytes]
     """`Stdin.null()` (the default), `Stdin.pipe()` or `Stdin.bytes(data)`."""
     tty: bool
@@ -93,13 +93,13 @@ class SandboxOptions(TypedDict, total=False):
     disk: int
     """Maximum size of its upper layer in MiB, 16 to 16,777,216; default 32 GiB."""
     require_jail: bool
-    """Refuse to start where a wall of the jail is missing; ``MSB_REQUIRE_JAIL=1`` requires all
+    """Fail creation if a wall of the jail is missing; ``MSB_REQUIRE_JAIL=1`` requires all
     walls for every sandbox."""
     security: Literal["default", "restricted"]
     """Privileges of commands in a virtual machine: full root in its own kernel, or those of a
     container."""
     env: Env
-    """Environment variables of every command, over those of the image."""
+    """Environment variables of every command, which override the image's."""
     workdir: str
     """Default working directory of commands; defaults to the image's, or ``/``."""
     shell: str
@@ -117,7 +117,7 @@ class SandboxOptions(TypedDict, total=False):
     """Have an init that reaps orphans and forwards signals, as docker's ``--init`` does; every
     sandbox has one."""
     labels: Mapping[str, str]
-    """Arbitrary labels of the caller."""
+    """Labels, which the library only stores."""
     replace: bool
     """Kill and remove an existing sandbox with this name first."""
     detached: bool

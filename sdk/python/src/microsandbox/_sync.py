@@ -65,13 +65,13 @@ class ExecSink:
     def write(self, data: Data, timeout: Optional[float] = None) -> None:
         """Write all of ``data``, waiting while the command does not read.
 
-        Text is sent as UTF-8; an empty write does nothing. A timeout leaves what was
+        Text is sent as UTF-8; an empty write is a no-op. A timeout leaves what was
         already written in place. Raises `BrokenInputError` once the command no longer reads.
         """
         wait(lambda io: self._core.write(io, data), timeout)
 
     def close(self) -> None:
-        """Close stdin: the command reads end-of-file. Closing twice is fine."""
+        """Close stdin: the command reads end-of-file. Idempotent."""
         self._core.handle.close()
 
     def __enter__(self) -> Self:
@@ -106,7 +106,7 @@ class ExecHandle:
 
     @property
     def missed(self) -> int:
-        """How many bytes requested from `Sandbox.reattach` are no longer kept."""
+        """Number of bytes requested from `Sandbox.reattach` that are no longer buffered."""
         return self._core.positions()[1]
 
     @property
@@ -115,7 +115,7 @@ class ExecHandle:
         return self._core.writer_left
 
     def recv(self, timeout: Optional[float] = None) -> Optional[ExecEvent]:
-        """Return the next event, or None at the end of the stream and ever after."""
+        """Return the next event, or None at the end of the stream and on every later call."""
         event = self._core.ready()
         return event if event is not None else wait(self._core.next, timeout)
 
@@ -153,14 +153,14 @@ class ExecHandle:
     def wait(self, timeout: Optional[float] = None) -> ExitStatus:
         """Wait until the command has exited, discarding its output.
 
-        Raises `ExecFailedError` if it never started, `StreamLostError` if its sandbox ended first.
+        Raises `ExecFailedError` if it failed to start, `StreamLostError` if its sandbox ended.
         """
         return wait(self._core.wait, timeout)
 
     def collect(self, timeout: Optional[float] = None) -> ExecOutput:
         """Wait for the end of the output and return what was not received before.
 
-        A timeout keeps what was gathered for the next call. Raises `ExecFailedError`,
+        A timeout keeps the collected output for the next call. Raises `ExecFailedError`,
         `ExecTimeoutError` (which carries the output) or `StreamLostError`.
         """
         return wait(self._core.collect, timeout)
@@ -209,7 +209,7 @@ class LogStream:
         return self._core.warning
 
     def recv(self, timeout: Optional[float] = None) -> Optional[LogRecord]:
-        """Return the next record, or None at the end and ever after.
+        """Return the next record, or None at the end and on every later call.
 
         A timeout loses no record.
         """
@@ -312,14 +312,14 @@ class Sandbox:
         options: Optional[ExecOptions] = None,
         **more: Unpack[ExecOptions],
     ) -> ExecOutput:
-        """Run a command to its end. A non-zero exit code is a result, not an error.
+        """Run a command to completion. A non-zero exit code is a result, not an error.
 
         Options, as keywords or as one dict: ``cwd``, ``env``, ``user``, ``timeout`` (seconds),
         ``stdin``, ``tty``, ``tty_size``, ``rlimits``, ``drain``, ``wait_for_eof``, ``max_output``.
         `ExecOptions` describes each.
 
         Raises `ExecFailedError` if it cannot be started, `ExecTimeoutError`, with the output so
-        far, if its time runs out, `StreamLostError` if its sandbox ends first. Ctrl-C
+        far, if it times out, `StreamLostError` if its sandbox ends first. Ctrl-C
         kills the command.
         """
         command = Command(cmd, args, options, more)
@@ -345,7 +345,7 @@ class Sandbox:
     ) -> ExecHandle:
         """Start a command with the options of `exec`.
 
-        The handle reports what happens to it, also that it cannot be started.
+        The handle reports its events, including a failure to start.
         """
         command = Command(cmd, args, options, more)
         return ExecHandle(run(lambda io: self._core.stream(io, command)))
@@ -371,7 +371,7 @@ class Sandbox:
         """Follow a session that is running or ended recently, started by any process.
 
         ``position`` is an offset in its output, as `ExecHandle.position` returns it: 0 is the first
-        byte, None skips to what is still to come. About the last mebibyte is kept;
+        byte, None is the current end. About the last mebibyte is buffered;
         `ExecHandle.missed` is how much of the request is not. With ``stdin``,
         `ExecHandle.take_stdin` returns the session's stdin if it is open; closing it closes it for
         all peers.
@@ -502,7 +502,7 @@ class Image:
         """Remove images that have no name and no sandbox, and leftovers of downloads.
 
         With ``all``, also images that have a name. Waits for in-progress pulls and imports. Returns
-        about how many bytes were freed.
+        the approximate number of bytes freed.
         """
         return offload(lambda: prune_images(all))
 

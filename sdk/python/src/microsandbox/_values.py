@@ -129,7 +129,7 @@ class ExitStatus:
 
 @dataclass(frozen=True)
 class ExecFailure:
-    """Why a command never started."""
+    """Why a command failed to start."""
 
     kind: ExecFailureKind
     stage: str
@@ -168,7 +168,7 @@ class ExecEvent:
         self.status: Optional[ExitStatus] = status
         """Of ``exited``: the exit status, with signal and resource usage."""
         self.failure: Optional[ExecFailure] = failure
-        """Of ``failed``: why it never started."""
+        """Of ``failed``: why it failed to start."""
         self.errno: Optional[int] = errno
         """Of ``stdin_error``: why it no longer reads stdin."""
         self.reason: Optional[str] = reason
@@ -365,7 +365,7 @@ class SandboxInfo:
     end_reason: Optional[EndReason]
     """Why it ended, if it did."""
     end_detail: Optional[str]
-    """Details of its end, for people."""
+    """Details of its end, for users."""
     command: list[str]
     """The default command of its image, which `Sandbox.exec` ignores."""
 
@@ -416,7 +416,7 @@ class LogRecord:
     status: Optional[ExitStatus] = None
     """Of ``exited``: the exit status, without resource usage."""
     failure: Optional[ExecFailure] = None
-    """Of ``failed``: why it never started, without the path."""
+    """Of ``failed``: why it failed to start, without the path."""
 
     @property
     def time(self) -> float:
@@ -434,7 +434,7 @@ class DriverInfo:
     why: str
     """Backend details if usable, else the reason."""
     hint: Optional[str]
-    """How to make it usable, if known."""
+    """A remedy, if known."""
     unbounded: list[str]
     """The resources that it cannot bound, each with the reason."""
 
@@ -445,9 +445,9 @@ class WallInfo:
 
     name: str
     missing: Optional[str]
-    """Why this host lacks it; None if it does not."""
+    """Why it is unavailable on this host; None if it is available."""
     hint: Optional[str]
-    """How to get it, if known."""
+    """A remedy, if known."""
 
 
 @dataclass(frozen=True)
