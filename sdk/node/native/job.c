@@ -228,7 +228,7 @@ static void start(struct job *job)
     pthread_mutex_lock(&pool.lock);
     started = pool.running > 0;
     if (pool.running < POOL_THREADS && spawn(run_many, NULL)) {
-        pool.running++; /* it acquires the lock before it looks */
+        pool.running++; /* it acquires the lock before it checks */
         started = true;
     }
     if (started) {

@@ -9,8 +9,8 @@ import type { WaitOptions } from "./wait";
  * downloaded again), or never. */
 export type PullPolicy = "missing" | "always" | "never";
 
-/** What commands in a virtual machine may do: everything that root may do in a kernel of its own,
- * or what commands in a container may do. */
+/** Privileges of commands in a virtual machine: all privileges of root in a kernel of its own, or
+ * those of commands in a container. */
 export type Security = "default" | "restricted";
 
 /** Options of a new sandbox; an omitted option has its default. Times are in milliseconds. */
@@ -22,7 +22,7 @@ export interface SandboxOptions {
   image: string;
   /** When the image is pulled; `"missing"` unless set. */
   pullPolicy?: PullPolicy | undefined;
-  /** Processors: 2, or a fraction such as 0.5; more than 0 and at most 4096. */
+  /** Number of processors: 2, or a fraction such as 0.5; more than 0 and at most 4096. */
   cpus?: number | undefined;
   /** Memory in MiB, 16 to 16,777,216; unless set, the lesser of 2 GiB and half of the host's. */
   memory?: number | undefined;
@@ -33,12 +33,12 @@ export interface SandboxOptions {
   pidsLimit?: number | undefined;
   /** Size of the upper layer in MiB, 16 to 16,777,216; 32 GiB unless set. */
   disk?: number | undefined;
-  /** Whether the start fails if a wall of the jail is missing; `MSB_REQUIRE_JAIL=1` in the
+  /** Whether creation fails if a wall of the jail is missing; `MSB_REQUIRE_JAIL=1` in the
    * environment sets it for every sandbox. */
   requireJail?: boolean | undefined;
-  /** What commands in a virtual machine may do; `"default"` unless set. */
+  /** Privileges of commands in a virtual machine; `"default"` unless set. */
   security?: Security | undefined;
-  /** Variables for every command, on top of the image's. */
+  /** Environment variables of every command, which override the image's. */
   env?: Record<string, string> | undefined;
   /** Default working directory of commands; else the image's, else `/`. */
   workdir?: string | undefined;
@@ -62,13 +62,13 @@ export interface SandboxOptions {
   labels?: Record<string, string> | undefined;
   /** Whether it outlives the process that creates it. */
   detached?: boolean | undefined;
-  /** Whether to end and remove an existing sandbox of the same name first. */
+  /** Whether to kill and remove an existing sandbox with this name first. */
   replace?: boolean | undefined;
-  /** Time after which it ends. */
+  /** Time after which it is stopped. */
   maxDuration?: number | undefined;
-  /** Time of being idle after which it ends. */
+  /** Time without a running command after which it is stopped. */
   idleTimeout?: number | undefined;
-  /** How long the start may take; 30,000 unless set. */
+  /** Time limit of the start; 30,000 unless set. */
   bootTimeout?: number | undefined;
   /** Driver such as `"container"`; else `$MSB_DRIVER`, else the first usable one with hardware
    * isolation. */

@@ -8,7 +8,7 @@ import type { ExecOutput } from "./output";
  * the agent in the sandbox. */
 export type ErrorOrigin = "caller" | "host" | "driver" | "transport" | "agent";
 
-/** Why a command did not start. */
+/** Why a command failed to start. */
 export type ExecFailureKind =
   | "not_found"
   | "permission_denied"
@@ -73,7 +73,7 @@ export class MicrosandboxError extends Error {
   }
 }
 
-/** The command did not start; `kind` is the reason. */
+/** The command failed to start; `kind` is the reason. */
 export class ExecFailedError extends MicrosandboxError {
   declare readonly kind: ExecFailureKind;
   /** The step that failed: `"execve"`, `"chdir"`, ... */
@@ -157,19 +157,19 @@ export class InvalidArgumentError extends MicrosandboxError {
 export class InvalidConfigError extends MicrosandboxError {}
 /** No sandbox has this name. */
 export class SandboxNotFoundError extends MicrosandboxError {}
-/** A sandbox of this name already exists. */
+/** A sandbox with this name exists. */
 export class SandboxAlreadyExistsError extends MicrosandboxError {}
 /** The sandbox is not running. */
 export class SandboxNotRunningError extends MicrosandboxError {}
-/** The sandbox is running, but the call requires one that is not. */
+/** The sandbox is running, but the call requires a stopped one. */
 export class SandboxRunningError extends MicrosandboxError {}
 /** The sandbox ended unexpectedly. */
 export class SandboxCrashedError extends MicrosandboxError {}
 /** No driver is usable. */
 export class NoDriverError extends MicrosandboxError {}
-/** The sandbox did not boot. */
+/** The sandbox failed to boot. */
 export class BootFailedError extends MicrosandboxError {}
-/** No such image, in the store or in the registry. */
+/** The image is in neither the store nor the registry. */
 export class ImageNotFoundError extends MicrosandboxError {}
 /** The registry denied access: wrong credentials, or no such image. */
 export class ImageUnauthorizedError extends MicrosandboxError {}
@@ -181,7 +181,7 @@ export class ImageInvalidError extends MicrosandboxError {}
 export class ImageInUseError extends MicrosandboxError {}
 /** The image worker process died. */
 export class ImageFailedError extends MicrosandboxError {}
-/** The disk is too full. */
+/** There is not enough disk space. */
 export class NoSpaceError extends MicrosandboxError {}
 /** The image has no default command. */
 export class NoCommandError extends MicrosandboxError {}
@@ -213,7 +213,7 @@ export class NoSuchSessionError extends MicrosandboxError {}
 /** The session has no terminal, or standard input is not a terminal. */
 export class NotATerminalError extends MicrosandboxError {}
 
-/** Makes the error of a kind. */
+/** Creates the error of a kind. */
 type Make = (kind: ErrorKind, message: string, detail: Detail) => MicrosandboxError;
 
 const general =
@@ -252,7 +252,7 @@ const MAKERS: { readonly [kind in StatusKind]: Make } = {
   no_such_process: (_, message, detail) => new NoSuchProcessError(message, detail),
   no_such_session: general(NoSuchSessionError),
   not_a_terminal: general(NotATerminalError, 25),
-  // msb_attach alone reports this, without saying which failure it was.
+  // Only msb_attach returns this status, without the reason.
   exec_failed: (_, message, detail) => new MicrosandboxError("other", message, detail),
   exec_timeout: general(),
 };
@@ -264,7 +264,7 @@ export function typed(error: unknown): unknown {
   const detail = { errno: raw.errno, origin: ORIGINS[(raw.origin ?? 0) - 1] };
   const kinds: { readonly [status: number]: StatusKind } = abi.KIND_OF_STATUS;
   const kind = kinds[raw.status] ?? "internal";
-  // A handle that this package has closed is none any more.
+  // A handle that this package has closed is no longer valid.
   const message = raw.status === abi.MSB_E_HANDLE ? "the handle was closed" : raw.message;
   const made = MAKERS[kind](kind as ErrorKind, message, detail);
   Error.captureStackTrace?.(made, typed);

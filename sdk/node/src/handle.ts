@@ -102,8 +102,8 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
   }
 
   /**
-   * Receive the next event, or `null` once the stream has ended, and for ever after. Cancelling
-   * loses no event.
+   * Receive the next event, or `null` once the stream has ended, and on every later call.
+   * Cancelling loses no event.
    */
   recv(options: WaitOptions = {}): Promise<ExecEvent | null> {
     return this.#reader.read(this.#nextEvent, options.signal);
@@ -120,7 +120,7 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
   };
 
   /**
-   * Take ownership of the stdin sink. Resolves to `null` when there is no pipe, and after the first
+   * Take ownership of the stdin sink. Resolves to `null` if there is no pipe, and after the first
    * call. Closing the handle closes a sink that was not taken.
    */
   async takeStdin(): Promise<ExecSink | null> {
@@ -193,7 +193,7 @@ export class ExecHandle implements AsyncIterable<ExecEvent>, AsyncDisposable {
     return this.#positions()[0];
   }
 
-  /** How many of the bytes requested from {@link Sandbox.reattach} were no longer kept. */
+  /** Number of bytes requested from {@link Sandbox.reattach} that are no longer buffered. */
   get missed(): number {
     return this.#positions()[1];
   }

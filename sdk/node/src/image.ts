@@ -14,7 +14,7 @@ export interface ImageInfo {
   readonly digests: readonly string[];
   /** Processor architecture, such as `"amd64"`. */
   readonly architecture: string;
-  /** How many layers it has. */
+  /** Number of layers. */
   readonly layers: number;
   /** Size of its files in bytes. */
   readonly size: number;
@@ -61,7 +61,7 @@ async function finished(cell: Cell, options: ProgressOptions & WaitOptions): Pro
 /**
  * The store of images, which all sandboxes and programs of this user share.
  *
- * A cancelled `pull` or `import` ends at once; what was downloaded is kept for the next time.
+ * A cancelled `pull` or `import` ends at once; what was downloaded is kept for the next pull.
  */
 export class Image {
   private constructor() {}

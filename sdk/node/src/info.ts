@@ -21,7 +21,7 @@ export type EndReason =
 
 /** Resource limits of a sandbox; `null` means unlimited. */
 export interface Bounds {
-  /** Processes and threads at once. */
+  /** Maximum number of processes and threads. */
   readonly pids: number | null;
   /** Bytes of memory. */
   readonly memoryBytes: number | null;
@@ -82,11 +82,11 @@ export interface SessionInfo {
   readonly tty: boolean;
   /** Exit status; `null` while it runs. */
   readonly status: ExitStatus | null;
-  /** How long ago it started, in milliseconds. */
+  /** Time since its start, in milliseconds. */
   readonly ageMs: number;
-  /** How many bytes of output it has written. */
+  /** Number of bytes of output. */
   readonly outputTotal: number;
-  /** How many readers follow it. */
+  /** Number of attached readers. */
   readonly followers: number;
 }
 
@@ -106,11 +106,11 @@ export interface DriverInfo {
   readonly unbounded: readonly string[];
 }
 
-/** Whether this host has a wall of the jail. */
+/** Whether a wall of the jail is available on this host. */
 export interface WallInfo {
   /** Its name, such as `"seccomp"`. */
   readonly name: string;
-  /** Why this host lacks it; `null` if the host has it. */
+  /** Why it is unavailable on this host; `null` if it is available. */
   readonly missing: string | null;
   /** The remedy, if known. */
   readonly hint: string | null;

@@ -93,7 +93,7 @@ export class LogReader implements AsyncIterable<LogRecord>, AsyncDisposable {
     this.#reader = new Reader(cell);
   }
 
-  /** Receive the next record; `null` at the end, and for ever after. Cancelling loses none. */
+  /** Receive the next record; `null` at the end, and on every later call. Cancelling loses none. */
   recv(options: WaitOptions = {}): Promise<LogRecord | null> {
     return this.#reader.read(this.#next, options.signal);
   }

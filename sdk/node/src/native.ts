@@ -159,7 +159,7 @@ export type Job<T> = (
 ) => void;
 
 export interface Native {
-  /** What `told` has for the kind when there is nothing yet. */
+  /** The kind in `last` when no event is available. */
   readonly AGAIN: number;
   readonly version: string;
   /** Kind and value of the event that was received last. */

@@ -105,7 +105,7 @@ abstract class CommandBuilder {
     return this;
   }
 
-  /** Add a single env var, on top of the sandbox's. The last value of a name wins. */
+  /** Add a single env var, which overrides the sandbox's. The last value of a name wins. */
   env(key: Text, value: Text): this {
     this.#env.push([key, value]);
     return this;
@@ -230,13 +230,13 @@ export class ExecOptionsBuilder extends CommandBuilder {
     return this;
   }
 
-  /** Forward output until every writer has closed it, however long that takes. */
+  /** Forward output until every writer has closed it, without a time limit. */
   waitForEof(enabled: boolean): this {
     this.#waitForEof = flag("waitForEof", enabled);
     return this;
   }
 
-  /** Limit how many bytes of each output are kept when collected; the rest is only counted. */
+  /** Limit how many bytes of each output are kept when collected; the rest is counted. */
   maxOutput(bytes: number | bigint): this {
     this.#maxOutput = bytes;
     return this;

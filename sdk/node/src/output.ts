@@ -46,9 +46,9 @@ export function statusOf(exit: NativeExit): ExitStatus {
 export class ExecOutput {
   /** Exit status object. */
   readonly status: ExitStatus;
-  /** How many bytes it wrote to standard output, including those beyond a limit. */
+  /** Number of bytes written to standard output, including those beyond a limit. */
   readonly stdoutTotal: number;
-  /** How many bytes it wrote to standard error, including those beyond a limit. */
+  /** Number of bytes written to standard error, including those beyond a limit. */
   readonly stderrTotal: number;
   /** Whether `maxOutput` truncated an output. */
   readonly truncated: boolean;

@@ -78,7 +78,7 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Start a sandbox that is not running, with its existing files.
+   * Start a stopped sandbox with its existing files.
    *
    * @throws {@link SandboxNotFoundError}, {@link SandboxRunningError}
    */
@@ -361,7 +361,7 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Stop it: ask its commands to end, and kill them after `timeout` milliseconds (10,000 unless
+   * Stop it: signal its commands to exit, and kill them after `timeout` milliseconds (10,000 unless
    * set). Resolves when it has ended.
    *
    * @throws {@link SandboxNotRunningError} when it had ended before, {@link SandboxCrashedError}
@@ -372,7 +372,7 @@ export class Sandbox implements AsyncDisposable {
     await job(native.sandboxStop, this.#cell(), { first }, options.signal);
   }
 
-  /** Kill it and everything that runs in it at once. Fails as {@link Sandbox.stop} does. */
+  /** Kill it and everything that runs in it. Fails as {@link Sandbox.stop} does. */
   async kill(options: WaitOptions = {}): Promise<void> {
     await job(native.sandboxKill, this.#cell(), {}, options.signal);
   }
@@ -405,7 +405,7 @@ export class Sandbox implements AsyncDisposable {
   }
 }
 
-/** Rejects a callback that does not return the builder, whose options would be ignored silently. */
+/** Rejects a callback that does not return the builder: its options would be ignored. */
 function returned<B>(builder: B): B {
   if (builder) return builder;
   throw new InvalidArgumentError("the callback must return the builder");

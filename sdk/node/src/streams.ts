@@ -8,7 +8,7 @@ export interface ExecPipes {
   readonly stdout: Readable;
   /** What it writes to standard error. */
   readonly stderr: Readable;
-  /** How it ended; rejects when it never started or was lost. */
+  /** How it ended; rejects if it failed to start or was lost. */
   readonly exited: Promise<ExitStatus>;
 }
 
@@ -18,7 +18,7 @@ export interface ExecWebPipes {
   readonly stdout: ReadableStream<Uint8Array>;
   /** What it writes to standard error. */
   readonly stderr: ReadableStream<Uint8Array>;
-  /** How it ended; rejects when it never started or was lost. */
+  /** How it ended; rejects if it failed to start or was lost. */
   readonly exited: Promise<ExitStatus>;
 }
 
@@ -40,7 +40,7 @@ interface Target {
 interface Lane {
   /** Queues data. Returns whether there is room for more. */
   push(data: Uint8Array): boolean;
-  /** Resolves when there is room again, or the stream has no reader any more. */
+  /** Resolves when there is room again, or the stream has lost its reader. */
   room(): Promise<void>;
   end(): void;
   fail(error: unknown): void;

@@ -92,11 +92,11 @@ async function onTerminal(name, dialogue) {
   });
   const RESOLVED = /resolved to (.*)\r\n/;
   for (const [prompt, typed] of dialogue) {
-    await until(() => `${prompt} comes, behind ${seen}`, () => seen.indexOf(prompt, at) >= 0);
+    await until(() => `${prompt} appears after ${seen}`, () => seen.indexOf(prompt, at) >= 0);
     at = seen.indexOf(prompt, at) + prompt.length;
     child.stdin.write(typed);
   }
-  await until(() => `the end comes, behind ${seen}`, () => RESOLVED.test(seen));
+  await until(() => `the end is reported after ${seen}`, () => RESOLVED.test(seen));
   child.stdin.end();
   return RESOLVED.exec(seen)[1];
 }

@@ -11,7 +11,7 @@ after(() => end(sandbox));
 
 const endless = () => sandbox.exec && sandbox.execStream("sleep", ["600"]);
 
-test("events in order, then the end for ever", async () => {
+test("events in order, then the end on every call", async () => {
   const handle = await sandbox.shellStream("echo out; exit 3");
   const events = await eventsOf(handle);
   assert.deepEqual(events.map(({ kind }) => kind), ["started", "stdout", "exited"]);

@@ -36,7 +36,7 @@ export async function until(what, condition) {
   const deadline = Date.now() + 30_000 * SCALE;
   for (;;) {
     if (await condition()) return;
-    if (Date.now() > deadline) throw new Error(`in vain: ${typeof what === "function" ? what() : what}`);
+    if (Date.now() > deadline) throw new Error(`timed out waiting until: ${typeof what === "function" ? what() : what}`);
     await sleep(10);
   }
 }
