@@ -1,7 +1,7 @@
 /* What a hostile program in a container tries: attack calls | attack exhaust
  *
- * "calls" prints a line with OPEN for each system call that is let through and should not be, and
- * "end". "exhaust" takes all that it can get of what the kernel counts, says how much that was, and
+ * "calls" prints a line with OPEN for each system call that is wrongly allowed, and "end".
+ * "exhaust" allocates as much as it can of what the kernel counts, prints how much that was, and
  * waits for the end of its input. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -16,7 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Refused by the filter, not by what the call found. */
+/* Rejected by the filter, not because of the arguments. */
 static int filtered(void)
 {
     return errno == EPERM || errno == ENOSYS;
@@ -60,7 +60,7 @@ static void calls32(void)
     expect_closed("32-bit mount", call32(MOUNT, 0, 0, 0));
     expect_closed("32-bit unshare", call32(UNSHARE, 0x10000000, 0, 0));
     expect_closed("32-bit keyctl", call32(KEYCTL, 0, 0, 0));
-    /* x32: the same numbers with a bit of their own. */
+    /* x32: the same numbers with an additional bit. */
     expect_closed("x32 unshare", syscall(0x40000000 | SYS_unshare, 0x10000000));
     expect_closed("x32 socket", syscall(0x40000000 | SYS_socket, 40, SOCK_STREAM, 0));
 }
@@ -75,7 +75,7 @@ static void calls(void)
     unsigned long context = 0;
     expect_closed("AF_ALG", socket(38, SOCK_SEQPACKET, 0));
     expect_closed("AF_VSOCK", socket(40, SOCK_STREAM, 0));
-    /* The kernel drops the upper half of the number. */
+    /* The kernel ignores the upper half of the number. */
     expect_closed("AF_ALG with more bits", syscall(SYS_socket, 38 | 1UL << 32, SOCK_SEQPACKET, 0));
     expect_closed("AF_VSOCK with more bits", syscall(SYS_socket, 40 | 1UL << 32, SOCK_STREAM, 0));
     expect_closed("io_setup", syscall(SYS_io_setup, 1, &context));

@@ -1,4 +1,4 @@
-/* The program that the conformance cases run for what a shell cannot do or cannot see.
+/* The program that the conformance cases run for what a shell cannot do or observe.
  * helper SUBCOMMAND [ARGUMENT...]; README.md lists the subcommands. Static, no dependencies. */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -103,7 +103,7 @@ static void handle(int n, void (*handler)(int))
     sigaction(n, &action, NULL);
 }
 
-/* Waits for a signal with a handler that is blocked but in here. */
+/* Waits for a signal, which is blocked outside of this function. */
 static int next_signal(void)
 {
     sigset_t none;
@@ -196,7 +196,7 @@ static void limits(void)
     }
 }
 
-/* Forks a process that nobody waits for, in a session of its own. Returns 0 in it. */
+/* Forks a process that is never reaped, in a session of its own. Returns 0 in it. */
 static pid_t orphan(void)
 {
     pid_t child = fork();
@@ -217,7 +217,7 @@ static void forever(void)
         pause();
 }
 
-/* Counts what comes in, with the sum that cksum -o 3, zip and zlib call CRC-32. */
+/* Counts input bytes, and computes the CRC-32 of cksum -o 3, zip and zlib. */
 static void count(void)
 {
     static unsigned char block[65536];
@@ -235,7 +235,7 @@ static void count(void)
     printf("%llu %08x%s\n", total, sum ^ 0xffffffffu, len < 0 ? strerror(errno) : "");
 }
 
-/* Checks that the input is the pattern, and says how long it was. */
+/* Checks that the input is the pattern, and prints its length. */
 static void check(void)
 {
     static unsigned char block[65536];
@@ -272,7 +272,7 @@ static int is(char **argv, const char *name)
     return !strcmp(argv[1], name);
 }
 
-/* What a process is and has. */
+/* Subcommands that print a process's attributes. */
 static int look(char **argv)
 {
     if (is(argv, "args"))
@@ -312,7 +312,7 @@ static int look(char **argv)
     return 1;
 }
 
-/* What a process does with its streams. */
+/* Subcommands that use a process's streams. */
 static int stream(char **argv)
 {
     if (is(argv, "write"))
@@ -362,7 +362,7 @@ static int stream(char **argv)
     return 1;
 }
 
-/* How a process ends, and how it does not. */
+/* Subcommands that end a process, or do not. */
 static int end(char **argv)
 {
     long n = number(argv, 2, 0);
@@ -392,7 +392,7 @@ static int end(char **argv)
         say("caught\n");
         _exit((int)number(argv, 3, 0));
     } else if (is(argv, "report")) {
-        /* Tells of every signal that can be caught, until SIGTERM. */
+        /* Reports every signal that can be caught, until SIGTERM. */
         block_all();
         for (int s = 1; s <= 64; s++)
             if (s != SIGKILL && s != SIGSTOP && s != SIGCHLD)
@@ -423,12 +423,12 @@ static int end(char **argv)
     return 1;
 }
 
-/* Other processes. */
+/* Subcommands with further processes. */
 static int family(char **argv)
 {
     long n = number(argv, 2, 0);
     if (is(argv, "daemon")) {
-        /* Leaves a process that holds the output, tells its number in a file and stays. */
+        /* Leaves a process that holds the output, writes its process id to a file and stays. */
         if (orphan() == 0) {
             FILE *file = fopen(argv[2], "w");
             fprintf(file, "%d\n", getpid());
@@ -438,7 +438,7 @@ static int family(char **argv)
         wait_for(argv[2]);
         say("left\n");
     } else if (is(argv, "daemon-write")) {
-        /* Leaves a process that writes the text when the file is there, and says how it went. */
+        /* Leaves a process that writes the text once the file exists, and reports the result. */
         if (orphan() == 0) {
             wait_for(argv[2]);
             ssize_t done = write(1, argv[3], strlen(argv[3]));
@@ -451,7 +451,8 @@ static int family(char **argv)
         }
         say("left\n");
     } else if (is(argv, "sessions") || is(argv, "groups")) {
-        /* Children, each in a session or a group of its own; their numbers, then ours, to a file. */
+        /* Children, each in its own session or group; writes their process ids, then its own, to a
+         * file. */
         char path[512];
         snprintf(path, sizeof path, "%s.part", argv[3]);
         FILE *file = fopen(path, "w");
@@ -470,7 +471,7 @@ static int family(char **argv)
                     _exit(1);
                 forever();
             }
-            /* Until it is there, a signal to our group is one to it. */
+            /* Before that, a signal to our group would reach it. */
             if (read(moved[0], &byte, 1) != 1)
                 return 1;
             fprintf(file, "%d ", child);
@@ -489,7 +490,7 @@ static int family(char **argv)
             if (fork() == 0)
                 _exit(0);
     } else if (is(argv, "forks")) {
-        /* Forks until it is refused, and says why. */
+        /* Forks until that fails, and prints the reason. */
         for (long i = 0; i < n; i++) {
             pid_t child = fork();
             if (child == 0)

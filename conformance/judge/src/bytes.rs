@@ -1,13 +1,13 @@
-//! Bytes as cases write them, and what is said of bytes.
+//! Bytes in cases, and expectations about bytes.
 
 use crate::format::{Bytes, Form, Hex, Match, Matches};
 use sha2::{Digest, Sha256};
 
-/// What stands for the run's own path in every text.
+/// The placeholder for the run's own path in every text.
 pub(crate) const OWN_PATH: &str = "@T@";
 
 impl Bytes {
-    /// The bytes, with the run's own path put in.
+    /// Returns the bytes, with the run's own path inserted.
     pub(crate) fn value(&self, own_path: &str) -> Vec<u8> {
         match self {
             Bytes::Plain(text) | Bytes::Form(Form::Text(text)) => {
@@ -16,7 +16,7 @@ impl Bytes {
             Bytes::Form(Form::Hex(Hex(bytes))) => bytes.clone(),
             Bytes::Form(Form::Repeat { of, count }) => of.value(own_path).repeat(*count),
             Bytes::Form(Form::Cycle(count)) => {
-                // Whole turns, since there are cases of many megabytes.
+                // Whole periods, because some cases have many megabytes.
                 let mut bytes = (0..=250).collect::<Vec<u8>>().repeat(count / 251 + 1);
                 bytes.truncate(*count);
                 bytes
@@ -29,7 +29,7 @@ impl Bytes {
 }
 
 impl Match {
-    /// What is wrong with `got`.
+    /// Returns how `got` differs from the expectation.
     pub(crate) fn problem(&self, got: &[u8], own_path: &str) -> Option<String> {
         match self {
             Match::Exact(bytes) => unequal(got, &bytes.value(own_path)),
@@ -71,7 +71,7 @@ impl Matches {
 
     fn matches_problem(&self, got: &[u8], own_path: &str) -> Option<String> {
         let pattern = self.matches.as_ref()?.replace(OWN_PATH, own_path);
-        // The whole of it, with `.` for any byte but a line's end.
+        // The whole text; `.` matches any byte but a newline.
         match regex::bytes::Regex::new(&format!("(?-u)^(?:{pattern})$")) {
             Ok(regex) if regex.is_match(got) => None,
             Ok(_) => Some(format!("expected a match of {pattern:?}, got {}", show(got))),
@@ -88,7 +88,7 @@ impl Matches {
             .collect();
         let mut lines: Vec<Vec<u8>> =
             got.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
-        // The end of the last line begins no other.
+        // A final newline does not begin another line.
         let ended = lines.pop_if(|last| last.is_empty()).is_some() || got.is_empty();
         wanted.sort();
         lines.sort();
@@ -98,7 +98,7 @@ impl Matches {
     }
 }
 
-/// Where `part` is in `whole`.
+/// Returns the offset of `part` in `whole`.
 pub(crate) fn find(whole: &[u8], part: &[u8]) -> Option<usize> {
     if part.is_empty() {
         return Some(0);
@@ -106,7 +106,7 @@ pub(crate) fn find(whole: &[u8], part: &[u8]) -> Option<usize> {
     whole.windows(part.len()).position(|window| window == part)
 }
 
-/// For people: not all of what is long.
+/// Formats bytes for a message, shortened.
 pub(crate) fn show(bytes: &[u8]) -> String {
     const SHOWN: usize = 300;
     let start = bytes.get(..SHOWN).unwrap_or(bytes).escape_ascii();

@@ -1,4 +1,4 @@
-//! The request for a command, and what a language cannot say in one.
+//! The request for a command, and the limitations of languages.
 
 use crate::format::{Bytes, Case, Infinity, Limit, RESOURCES, Stdin};
 use crate::protocol::{Cannot, Request};
@@ -25,7 +25,7 @@ pub(crate) fn command(action: &str, sandbox: u64, case: &Case, own_path: &str) -
             request = request.with("rows", rows).with("cols", cols);
         }
     }
-    // As words, since not every language reads all of 64 bits from JSON.
+    // As text, since not every language reads 64-bit numbers from JSON.
     let number = |limit| match limit {
         Limit::Number(number) => number.to_string(),
         Limit::Word(Infinity::Infinity) => "-1".to_owned(),
@@ -62,7 +62,7 @@ pub(crate) fn env(mut request: Request, env: &[(Bytes, Bytes)], own_path: &str) 
     request.with("env", pairs)
 }
 
-/// Whether a case has what a language cannot say.
+/// Returns whether a case needs what a language cannot express.
 pub(crate) fn asks_for(case: &Case, cannot: Cannot) -> bool {
     let value = |bytes: &Bytes| bytes.value("");
     let names = || case.env.iter().map(|(name, _)| value(name));

@@ -1,4 +1,4 @@
-//! The form of the cases, as `conformance/README.md` has it. What is not in it is refused.
+//! The format of the cases, as in `conformance/README.md`. Anything else is rejected.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -132,7 +132,7 @@ pub(crate) enum Stdin {
     Bytes(Bytes),
 }
 
-/// Bytes: a text as such, or one of the forms.
+/// Bytes: a text, or one of the forms.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Bytes {
@@ -248,7 +248,7 @@ impl Kind {
     }
 }
 
-/// What is to come of it. What is left out has the strict default that the README names.
+/// The expected outcome. An absent field has the strict default that the README gives.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Expect {
@@ -277,7 +277,7 @@ pub(crate) struct Expect {
     pub(crate) at_least_ms: Option<u64>,
 }
 
-/// How many errors of the input are told.
+/// How many errors of the input are reported.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum StdinErrors {
@@ -285,7 +285,7 @@ pub(crate) enum StdinErrors {
     Word(AtMostOne),
 }
 
-/// The program may end before or after the failing write is seen.
+/// The program may end before or after the failing write is noticed.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum AtMostOne {
@@ -324,7 +324,7 @@ pub(crate) struct Usage {
     pub(crate) wall_ms_min: Option<u64>,
 }
 
-/// What bytes are to be: exactly these, or all that is said of them.
+/// Expected bytes: exactly these, or all of several conditions.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Match {
@@ -346,7 +346,7 @@ pub(crate) struct Matches {
     pub(crate) lines: Option<Vec<String>>,
 }
 
-/// Cases that have to fail, and cases that have to be refused.
+/// Cases that have to fail, and cases that have to be rejected.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WrongCases {
@@ -405,7 +405,7 @@ const STAGES: [&str; 12] = [
 ];
 
 impl Case {
-    /// Reads one case of `wrong-cases.json`, whose name is the case itself.
+    /// Reads one case of `wrong-cases.json`, whose name is its JSON.
     pub(crate) fn unnamed(case: &Value) -> Result<Case, String> {
         let mut whole = json!({ "name": case.to_string(), "promises": ["A1"] });
         if let (Value::Object(whole), Value::Object(case)) = (&mut whole, case) {
@@ -416,7 +416,7 @@ impl Case {
         Ok(case)
     }
 
-    /// Refuses what serde cannot see.
+    /// Rejects errors that serde does not detect.
     pub(crate) fn check(&self) -> Result<(), String> {
         let expect = &self.expect;
         let outcomes = [
@@ -452,7 +452,7 @@ impl Case {
     }
 }
 
-/// A letter and perhaps a number.
+/// Returns whether this is a letter, optionally with a number.
 fn is_promise(name: &str) -> bool {
     let number = name.strip_prefix(|letter| matches!(letter, 'A'..='O'));
     number.is_some_and(|number| number.bytes().all(|digit| digit.is_ascii_digit()))

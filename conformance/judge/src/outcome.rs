@@ -19,27 +19,27 @@ pub(crate) enum End {
         kind: String,
         message: String,
     },
-    /// Nobody waited for it.
+    /// The handle was closed before the end.
     Closed,
 }
 
-/// Everything that a case can say something about.
+/// Everything that a case can have expectations about.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) end: End,
-    /// Standard output and error; `None` where the mode does not gather them.
+    /// Standard output and error; `None` if the mode does not collect them.
     pub(crate) output: Option<(Vec<u8>, Vec<u8>)>,
     pub(crate) totals: Option<(u64, u64)>,
     pub(crate) truncated: bool,
     pub(crate) writer_left: Option<bool>,
-    /// The kinds in order, equal neighbours once; `None` where events were not looked at.
+    /// The kinds in order, with repeated output kinds merged; `None` if events were not recorded.
     pub(crate) events: Option<Vec<Kind>>,
     pub(crate) stdin_errors: u32,
     pub(crate) took: Duration,
 }
 
 impl Outcome {
-    /// An end about which nothing more is known.
+    /// Creates an outcome with only an end.
     pub(crate) fn new(end: End, begun: Instant) -> Self {
         Outcome {
             end,
@@ -54,9 +54,9 @@ impl Outcome {
     }
 }
 
-/// Returns every difference from what the case expects, one sentence each.
+/// Returns every difference from the expectations, one sentence each.
 ///
-/// With `lossy`, a path has U+FFFD in place of what is not UTF-8.
+/// With `lossy`, a path has U+FFFD in place of bytes that are not UTF-8.
 pub(crate) fn problems(case: &Case, outcome: &Outcome, own_path: &str, lossy: bool) -> Vec<String> {
     let expect = &case.expect;
     let mut problems = Vec::new();
@@ -166,7 +166,8 @@ fn status_problem(expect: &Expect, got: &Exited) -> Option<String> {
     (!enough).then(|| format!("expected {usage:?}, got {got:?}"))
 }
 
-/// B1: `Started` once and first, unless it never did; one ending; then the end, and nothing more.
+/// B1: `Started` once and first, unless the start failed; one ending; then the end, and nothing
+/// after it.
 fn grammar(events: &[Kind]) -> Result<(), &'static str> {
     use Kind::{End, Exited, Failed, Lost, Started, StdinError};
     let count = |kinds: &[Kind]| events.iter().filter(|kind| kinds.contains(kind)).count();
@@ -203,7 +204,7 @@ fn time_problem(expect: &Expect, took: Duration) -> Option<String> {
     (took > most).then(|| format!("expected at most {most:?}, took {took:?}"))
 }
 
-/// On a terminal, every line ends in two characters, and both outputs are one.
+/// Removes the effects of a terminal: carriage returns, and the merging of both outputs.
 pub(crate) fn as_if_piped(outcome: &mut Outcome, mode: Mode) {
     if let (Some((stdout, _)), true) = (&mut outcome.output, mode != Mode::Wait) {
         let mut rest = std::mem::take(stdout).into_iter().peekable();

@@ -18,7 +18,7 @@ impl Request {
         Request { line: Map::from_iter([("do".to_owned(), action.into())]), parts: Vec::new() }
     }
 
-    /// A request about a sandbox or an exec, which is named by the request that made it.
+    /// Creates a request about a sandbox or an exec, identified by the request that created it.
     pub(crate) fn of(action: &str, what: &str, id: u64) -> Self {
         Request::new(action).with(what, id)
     }
@@ -29,7 +29,7 @@ impl Request {
         self
     }
 
-    /// Sets a field that is bytes: the number of a part.
+    /// Sets a field of bytes: the number of a part.
     pub(crate) fn bytes(mut self, field: &str, bytes: Vec<u8>) -> Self {
         let part = self.part(bytes);
         self.with(field, part)
@@ -41,7 +41,7 @@ impl Request {
         self.parts.len() - 1
     }
 
-    /// The line and the parts behind it.
+    /// Returns the line and the parts that follow it.
     pub(crate) fn encode(mut self, id: u64) -> (String, Vec<Vec<u8>>) {
         let lengths: Vec<usize> = self.parts.iter().map(Vec::len).collect();
         self.line.insert("id".to_owned(), id.into());
@@ -50,7 +50,7 @@ impl Request {
     }
 }
 
-/// One line of the testee: an event, or the last word on a request.
+/// One line of the testee: an event, or the result of a request.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reply {
@@ -65,12 +65,12 @@ pub(crate) struct Reply {
     pub(crate) parts: Vec<Vec<u8>>,
 }
 
-/// The end of a request. A `usize` is the number of the part with the bytes.
+/// The result of a request. A `usize` is the number of the part with the bytes.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Done {
     Ok,
-    /// Of `hello`: what is different about the language.
+    /// Of `hello`: properties of the language.
     Hello {
         #[serde(default)]
         bare: bool,
@@ -81,9 +81,9 @@ pub(crate) enum Done {
     Started {
         session: String,
     },
-    /// Of `take_stdin`: whether there was a writing end.
+    /// Of `take_stdin`: whether there was a sink.
     Sink(bool),
-    /// Of `give_up`: whether the call came to its end.
+    /// Of `give_up`: whether the call completed.
     Ended(bool),
     /// Of `listed`.
     State(String),
@@ -92,24 +92,24 @@ pub(crate) enum Done {
         kind: String,
         message: usize,
     },
-    /// The language has no way to ask for this.
+    /// The language cannot express this.
     Cannot(Cannot),
     /// Of `run`, `collect` and `wait`.
     Exited(Exited),
     Failed(Failed),
 }
 
-/// Why a language cannot ask for what a case asks for.
+/// Why a language cannot express what a case needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Cannot {
-    /// A NUL ends its texts.
+    /// A NUL ends its strings.
     Nul,
     /// `=` ends a variable's name.
     Equals,
     /// Zero is the default of an option.
     Zero,
-    /// Its texts are Unicode.
+    /// Its strings are Unicode.
     Utf8,
 }
 
@@ -129,23 +129,23 @@ impl Cannot {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Exited {
     pub(crate) code: i32,
-    /// 0: none.
+    /// 0 if none.
     pub(crate) signal: i32,
     pub(crate) core: bool,
     pub(crate) timed_out: bool,
-    /// Absent where the language has no such word.
+    /// Absent if the language has no such field.
     pub(crate) success: Option<bool>,
     /// User and system together.
     pub(crate) cpu_us: u64,
     pub(crate) wall_us: u64,
     pub(crate) max_rss: u64,
-    /// The call failed for its timeout, and the error carried this.
+    /// The call failed because of its timeout, and the error contained this.
     #[serde(default)]
     pub(crate) raised: bool,
     pub(crate) output: Option<Output>,
 }
 
-/// What was collected.
+/// The collected output.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Output {
@@ -157,7 +157,7 @@ pub(crate) struct Output {
     pub(crate) writer_left: bool,
 }
 
-/// Why a command never started.
+/// Why a command failed to start.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Failed {
@@ -170,7 +170,7 @@ pub(crate) struct Failed {
 }
 
 impl Reply {
-    /// Reads one; `None` at the end.
+    /// Reads a reply; `None` at the end.
     pub(crate) fn read(from: &mut impl BufRead) -> Result<Option<Reply>> {
         let mut line = Vec::new();
         from.read_until(b'\n', &mut line)?;

@@ -1,20 +1,20 @@
-//! The events of a command that came so far.
+//! The events of a command received so far.
 
 use crate::bytes::show;
 use crate::format::Kind;
 use crate::protocol::Reply;
 use std::time::Instant;
 
-/// What has been received.
+/// The received events.
 #[derive(Default)]
 pub(crate) struct Received {
     pub(crate) events: Vec<Kind>,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
-    /// Up to where `wait_stdout` and `wait_stderr` have looked.
+    /// The offsets up to which `wait_stdout` and `wait_stderr` have searched.
     pub(crate) looked: [usize; 2],
     pub(crate) stdin_errors: u32,
-    /// When `exited` came.
+    /// When `exited` was received.
     pub(crate) exited: Option<Instant>,
 }
 
@@ -47,7 +47,7 @@ impl Received {
             Kind::Exited => self.exited = Some(Instant::now()),
             Kind::Started | Kind::Failed | Kind::Lost | Kind::End => {}
         }
-        // Output comes in pieces of any size; everything else counts each time.
+        // Output has pieces of any size, so their number is not compared.
         let output = matches!(kind, Kind::Stdout | Kind::Stderr);
         if !(output && self.events.last() == Some(&kind)) {
             self.events.push(kind);

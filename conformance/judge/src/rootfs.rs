@@ -6,7 +6,7 @@ use std::io::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Returns `$MSB_TEST_ROOTFS`, or a root filesystem of ours, rebuilt when its sources changed.
+/// Returns `$MSB_TEST_ROOTFS`, or a root filesystem that is rebuilt when its sources change.
 pub(crate) fn rootfs(conformance: &Path) -> Result<PathBuf> {
     if let Some(given) = std::env::var_os("MSB_TEST_ROOTFS") {
         return Ok(given.into());

@@ -11,14 +11,14 @@ use crate::time::scaled;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long a case may take.
+/// The time limit of a case.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Why a case did not pass.
 #[derive(Debug)]
 pub(crate) enum Problem {
     Wrong(String),
-    /// The language cannot say it.
+    /// The language cannot express it.
     Cannot(Cannot),
 }
 
@@ -50,13 +50,13 @@ pub(crate) fn once(case: &Case, testee: &Testee, sandbox: u64, own_path: &str) -
     })
 }
 
-/// What a run has started so far.
+/// The resources that a run has created.
 struct State<'scope> {
     /// The command of the case.
     exec: Option<Exec>,
     /// All handles to clean up.
     execs: Vec<u64>,
-    /// The writing end is taken.
+    /// The sink was taken.
     sink: bool,
     input_closed: bool,
     feeder: Option<ScopedJoinHandle<'scope, Result<(), String>>>,
@@ -129,7 +129,7 @@ impl Running<'_, '_> {
         Ok(outcome)
     }
 
-    /// Starts many at once and compares each.
+    /// Starts many commands at once and compares each outcome.
     fn at_once(&mut self, many: u32, begun: Instant) -> Verdict<Outcome> {
         let started: Vec<_> = (0..many).map(|_| self.start()).collect::<Verdict<_>>()?;
         let mut last = None;
@@ -172,13 +172,13 @@ impl Running<'_, '_> {
         }
     }
 
-    /// Sends a request that has to succeed.
+    /// Sends a request that must succeed.
     fn succeeds(&mut self, request: Request) -> Verdict<()> {
         let answer = self.ask(request)?;
         if matches!(answer.done, Done::Ok) { Ok(()) } else { Err(answer.describe().into()) }
     }
 
-    /// Sends a request that has to fail with this kind.
+    /// Sends a request that must fail with this kind.
     fn fails(&mut self, request: Request, wanted: &str) -> Verdict<()> {
         let answer = self.ask(request)?;
         match &answer.done {
@@ -191,7 +191,7 @@ impl Running<'_, '_> {
         self.state.exec.as_ref().ok_or("nothing was started".into())
     }
 
-    /// A request on the case's own handle.
+    /// Creates a request about the case's own handle.
     fn own(&self, action: &str) -> Verdict<Request> {
         match self.exec()? {
             Exec { closed: true, .. } => Err("the handle is closed".into()),
@@ -308,7 +308,7 @@ impl Running<'_, '_> {
             Step::Feed(data) => self.feed(value(data)),
             Step::CloseStdin => {
                 let request = self.input("close_stdin")?;
-                // A closed handle is none any more in C.
+                // In C, a closed handle is invalid.
                 if std::mem::replace(&mut self.state.input_closed, true) && self.testee.bare {
                     return self.fails(request, "closed");
                 }
@@ -330,7 +330,7 @@ impl Running<'_, '_> {
             }
             Step::GiveUp { on, times } => self.give_up(*on, times.get()),
             Step::Close => {
-                // The writing end is ours already, if anybody is to have it.
+                // The sink is taken first: closing the handle would close it.
                 if matches!(self.case.stdin, Stdin::Pipe) {
                     self.input("")?;
                 }
@@ -359,7 +359,7 @@ impl Running<'_, '_> {
         }
     }
 
-    /// A request on the writing end, which is then taken.
+    /// Creates a request about the sink, which is taken first.
     fn input(&mut self, action: &str) -> Verdict<Request> {
         if !self.state.sink {
             self.state.sink = self.take_stdin()?;
@@ -390,7 +390,7 @@ impl Running<'_, '_> {
         }
     }
 
-    /// Writes and closes while the case goes on.
+    /// Writes and closes while the case continues.
     fn feed(&mut self, data: Vec<u8>) -> Verdict<()> {
         let requests = [self.input("write")?.bytes("data", data), self.input("close_stdin")?];
         let (testee, deadline) = (self.testee, self.deadline);
@@ -399,7 +399,7 @@ impl Running<'_, '_> {
                 let answer = testee.ask(request, deadline, |_| Err("an event".to_owned()))?;
                 match &answer.done {
                     Done::Ok => {}
-                    // That nobody reads any more is not the feeder's fault.
+                    // That the command no longer reads is not an error of the feeder.
                     Done::Error { kind, .. } if kind == "broken_pipe" => {}
                     _ => return Err(answer.describe()),
                 }
@@ -417,7 +417,7 @@ impl Running<'_, '_> {
         }
     }
 
-    /// Signals the command, by another handle of the session's when the case's own is closed.
+    /// Signals the command; uses another handle of the session if the case's own is closed.
     fn control(
         &mut self,
         action: &str,
@@ -442,7 +442,7 @@ impl Running<'_, '_> {
         }
     }
 
-    /// Begins a call and gives it up, again and again.
+    /// Starts and cancels a call, repeatedly.
     fn give_up(&mut self, call: Call, times: u32) -> Verdict<()> {
         let on = match call {
             Call::Recv => "recv",
@@ -459,7 +459,7 @@ impl Running<'_, '_> {
         }
     }
 
-    /// Runs another command beside the case's own.
+    /// Runs another command besides the case's own.
     fn run_beside(&mut self, run: &Run) -> Verdict<()> {
         let script = run.script.replace(OWN_PATH, self.own_path);
         let request = Request::of("run", "sandbox", self.sandbox);

@@ -1,4 +1,4 @@
-//! All cases, several at a time, in one sandbox per profile.
+//! Runs all cases, several at a time, in one sandbox per profile.
 
 use crate::command::env;
 use crate::format::{Case, CaseFile, Profile, Profiles, Requirement, Tty, WrongCases};
@@ -18,10 +18,10 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Cases that run at the same time.
+/// Number of cases that run concurrently.
 const AT_ONCE: usize = 4;
 
-/// How long the start or the end of a sandbox may take.
+/// The time limit for the start or the end of a sandbox.
 const SANDBOX_LIMIT: Duration = Duration::from_secs(180);
 
 /// The result of all cases.
@@ -31,13 +31,13 @@ pub struct Report {
     passed: usize,
     failed: usize,
     skipped: BTreeMap<&'static str, usize>,
-    /// How many wrong expectations were noticed, and how many there are.
+    /// How many wrong expectations were detected, and how many there are.
     noticed: Option<(usize, usize)>,
     testee: Option<String>,
 }
 
 impl Report {
-    /// Returns whether every case that ran passed, and every wrong expectation was noticed.
+    /// Returns whether every case that ran passed, and every wrong expectation was detected.
     pub fn passed(&self) -> bool {
         self.failed == 0
             && self.passed > 0
@@ -68,7 +68,7 @@ type Named = (String, Case);
 /// Runs the cases on a testee.
 ///
 /// # Errors
-/// When they cannot be run at all.
+/// Fails if the cases cannot be run.
 pub fn judge(testee: &[OsString], trace: bool) -> Result<Report, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let filter = std::env::var("MSB_CONFORMANCE").unwrap_or_default();
@@ -76,7 +76,7 @@ pub fn judge(testee: &[OsString], trace: bool) -> Result<Report, String> {
     let cases = load(&folder, &profiles)?;
     let wrong = load_wrong(&folder)?;
     let image = rootfs(&folder).map_err(|error| format!("no root filesystem: {error}"))?;
-    // Short, since the paths of sockets are.
+    // Short, because socket paths are limited.
     let home = tempfile::Builder::new().prefix("msb-").tempdir_in("/tmp");
     let home = home.map_err(|error| error.to_string())?;
 
@@ -115,7 +115,7 @@ pub fn judge(testee: &[OsString], trace: bool) -> Result<Report, String> {
         }
     }
     if let Err(why) = suite.end() {
-        // A sandbox may still be there, whose mounts must not be walked into.
+        // A sandbox may still exist, whose mounts must not be walked.
         let home = home.keep();
         report.testee = Some(format!("{why}; its sandboxes are in {}", home.display()));
     }
@@ -168,7 +168,7 @@ fn variants(case: Case) -> Vec<Case> {
     all
 }
 
-/// Reads the cases that have to fail, and refuses those that have to be refused.
+/// Reads the cases that have to fail, and rejects those that have to be rejected.
 fn load_wrong(folder: &Path) -> Result<Vec<Named>, String> {
     let file: WrongCases = parse(&folder.join("wrong-cases.json"))?;
     if let Some(case) = file.out_of_form.iter().find(|case| Case::unnamed(case).is_ok()) {
@@ -178,7 +178,7 @@ fn load_wrong(folder: &Path) -> Result<Vec<Named>, String> {
     file.wrong.iter().map(named).collect()
 }
 
-/// Takes the cases that are asked for and can be run here.
+/// Selects the requested cases that can run here.
 fn choose(cases: Vec<Named>, filter: &str, report: &mut Report) -> Vec<Named> {
     let root = rustix::process::geteuid().is_root();
     let driver = std::env::var("MSB_DRIVER").unwrap_or_default();
@@ -204,7 +204,7 @@ struct Suite {
     testee: Testee,
     profiles: Profiles,
     image: PathBuf,
-    /// By profile; what could not be made is not tried again.
+    /// By profile; a failed creation is not repeated.
     sandboxes: Mutex<HashMap<String, Result<u64, String>>>,
     own_path: AtomicUsize,
 }
@@ -238,7 +238,7 @@ impl Suite {
         problems
     }
 
-    /// Runs a case as often as it says.
+    /// Runs a case as often as it requests.
     fn problem(&self, case: &Case) -> Result<(), Problem> {
         let sandbox = self.sandbox(&case.sandbox)?;
         for _ in 0..case.times.map_or(1, Into::into) {

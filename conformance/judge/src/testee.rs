@@ -1,4 +1,4 @@
-//! The testee's process, and the pipes to it.
+//! The process of the testee, and the pipes to it.
 
 use crate::bytes::show;
 use crate::protocol::{Done, Reply, Request};
@@ -20,18 +20,18 @@ pub(crate) struct Testee {
     child: Child,
     input: Mutex<Option<ChildStdin>>,
     next: AtomicU64,
-    /// The requesters that wait for replies; `None` when no more will come.
+    /// The requesters that wait for replies; `None` after the last reply.
     waiting: Waiting,
-    /// How the reading of replies ended.
+    /// How reading the replies ended.
     over: Mutex<Receiver<Result<(), String>>>,
     trace: bool,
-    /// The bare C ABI, which reports what languages raise.
+    /// The bare C ABI, which returns what languages raise.
     pub(crate) bare: bool,
-    /// The path of a failure is a text, with U+FFFD in place of what is not UTF-8.
+    /// The path of a failure is a string, with U+FFFD in place of bytes that are not UTF-8.
     pub(crate) lossy: bool,
 }
 
-/// The last word on a request, with its bytes.
+/// The result of a request, with its bytes.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) id: u64,
@@ -40,7 +40,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The bytes of a part.
+    /// Returns the bytes of a part.
     pub(crate) fn part(&self, number: usize) -> Result<&[u8], String> {
         self.parts.get(number).map(Vec::as_slice).ok_or_else(|| "a part is missing".to_owned())
     }
@@ -57,7 +57,7 @@ impl Answer {
 }
 
 impl Testee {
-    /// Starts a testee with a home of its own.
+    /// Starts a testee with its own state directory.
     pub(crate) fn start(command: &[OsString], home: &Path, trace: bool) -> Result<Self, String> {
         let (program, args) = command.split_first().ok_or("no testee")?;
         let mut child = Command::new(program);
@@ -91,7 +91,7 @@ impl Testee {
         })
     }
 
-    /// Sends a request, passes its events to `on_event`, and returns its end.
+    /// Sends a request, passes its events to `on_event`, and returns its result.
     pub(crate) fn ask(
         &self,
         request: Request,
@@ -169,7 +169,7 @@ fn read(output: ChildStdout, waiting: &Waiting, trace_it: bool) -> Result<(), St
         }
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = waiting.as_mut().ok_or("it goes on")?;
-        // The requester may have given up; the reply is dropped then.
+        // The requester may have timed out; its reply is dropped.
         let over = reply.done.is_some();
         let id = reply.id;
         if let Some(sender) = waiting.get(&id) {

@@ -1,5 +1,4 @@
-//! That the judge notices what is wrong: expectations that do not hold, cases out of form, testees
-//! that break the protocol.
+//! The judge detects wrong expectations, invalid cases, and testees that violate the protocol.
 
 use crate::command::asks_for;
 use crate::format::{Bytes, Case, CaseFile, Kind, Match, WrongCases};
@@ -33,7 +32,7 @@ fn exit_3() -> Outcome {
 }
 
 #[test]
-fn a1_every_wrong_expectation_of_an_exit_is_noticed() {
+fn a1_every_wrong_expectation_of_an_exit_is_detected() {
     let verdict = |expect: &str| {
         let text = format!(r#""cmd": "x", "expect": {expect}"#);
         problems(&case(&text), &exit_3(), "", false)
@@ -77,7 +76,7 @@ fn a1_every_wrong_expectation_of_an_exit_is_noticed() {
 }
 
 #[test]
-fn b1_wrong_expectations_of_events_are_noticed() {
+fn b1_wrong_expectations_of_events_are_detected() {
     use Kind::{End as Over, Exited as Exit, Failed, Lost, Started, StdinError, Stdout};
     let verdict = |events: &[Kind], expect: &str| {
         let outcome = Outcome {
@@ -113,7 +112,7 @@ fn b1_wrong_expectations_of_events_are_noticed() {
 }
 
 #[test]
-fn e_wrong_expectations_of_failures_are_noticed() {
+fn e_wrong_expectations_of_failures_are_detected() {
     let failed = Failed {
         kind: "not_found".to_owned(),
         stage: "execve".to_owned(),
@@ -148,7 +147,7 @@ fn e_wrong_expectations_of_failures_are_noticed() {
 }
 
 #[test]
-fn a_path_that_is_no_text_is_named_as_the_language_can() {
+fn path_that_is_not_utf8_is_compared_per_language() {
     let problems_of = |path: &[u8], lossy: bool| {
         let failed = Failed {
             kind: "bad_cwd".to_owned(),
@@ -169,7 +168,7 @@ fn a_path_that_is_no_text_is_named_as_the_language_can() {
 }
 
 #[test]
-fn cases_out_of_form_are_refused() {
+fn invalid_cases_are_rejected() {
     let odd = [
         r#"{ "cmd": "x", "expect": { "code": 1, "error": "closed" } }"#,
         r#"{ "cmd": "x", "expect": { "events": ["end"] } }"#,
@@ -195,7 +194,7 @@ fn read<T: serde::de::DeserializeOwned>(file: &str) -> T {
 }
 
 #[test]
-fn the_schema_takes_every_case_and_refuses_what_the_judge_does() {
+fn schema_accepts_and_rejects_the_same_cases_as_the_judge() {
     let schema: Value = read("schema.json");
     let form = &schema["$defs"]["case"];
     for file in ["a-running", "b-streaming", "c-stdin", "d-ending", "e-failures"] {
@@ -220,7 +219,7 @@ fn the_schema_takes_every_case_and_refuses_what_the_judge_does() {
     }
 }
 
-/// Whether a value has the form of a schema, of which only what ours uses is known.
+/// Returns whether a value matches a schema; supports only what our schema uses.
 fn fits(value: &Value, schema: &Value, root: &Value) -> bool {
     if let Some(name) = schema["$ref"].as_str() {
         return fits(value, root.pointer(&name[1..]).unwrap(), root);
@@ -279,10 +278,10 @@ fn fits(value: &Value, schema: &Value, root: &Value) -> bool {
 }
 
 #[test]
-fn matches_of_bytes_hold_or_do_not() {
-    let problem = |said: &str, got: &[u8]| {
-        let said: Match = serde_json::from_str(said).unwrap();
-        said.problem(got, "/own").is_some()
+fn byte_expectations_match_or_differ() {
+    let problem = |expected: &str, got: &[u8]| {
+        let expected: Match = serde_json::from_str(expected).unwrap();
+        expected.problem(got, "/own").is_some()
     };
     let table: [(&str, &[u8], &[u8]); 13] = [
         (r#""a@T@""#, b"a/own", b"a"),
@@ -303,9 +302,9 @@ fn matches_of_bytes_hold_or_do_not() {
             b"abd",
         ),
     ];
-    for (said, right, wrong) in table {
-        assert!(!problem(said, right), "{said}");
-        assert!(problem(said, wrong), "{said}");
+    for (expected, right, wrong) in table {
+        assert!(!problem(expected, right), "{expected}");
+        assert!(problem(expected, wrong), "{expected}");
     }
     assert!(!problem("{}", b"anything"));
     let bytes: Bytes = serde_json::from_str(r#"{ "cycle": 252 }"#).unwrap();
@@ -342,7 +341,7 @@ fn a_skip_needs_its_reason_in_the_case() {
 }
 
 #[test]
-fn what_is_received_is_kept_in_order_and_the_end_once() {
+fn received_events_are_kept_in_order_with_one_end() {
     let mut received = Received::default();
     let bytes = br#"{"id":1,"event":"stdout","data":0,"parts":[2]}
 ab{"id":1,"event":"stdout","data":0,"parts":[1]}
@@ -362,7 +361,7 @@ c{"id":1,"event":"stdin_error"}
 }
 
 #[test]
-fn replies_out_of_form_are_refused() {
+fn invalid_replies_are_rejected() {
     let wrong: [&[u8]; 7] = [
         b"hello\n",
         b"{\"event\":\"stdout\"}\n",
@@ -379,7 +378,7 @@ fn replies_out_of_form_are_refused() {
     assert!(Reply::read(&mut &b""[..]).unwrap().is_none());
 }
 
-/// What a script says to one request, and how it ends.
+/// Runs a script as testee; returns its reply to one request, and how it ended.
 fn answer(script: &str, patience: Duration) -> (Result<Done, String>, Result<(), String>) {
     let command = ["sh", "-c", script].map(Into::into);
     let testee = Testee::start(&command, Path::new("/nonexistent"), false).unwrap();
@@ -389,7 +388,7 @@ fn answer(script: &str, patience: Duration) -> (Result<Done, String>, Result<(),
 }
 
 #[test]
-fn a_testee_that_breaks_the_protocol_fails() {
+fn testee_that_violates_the_protocol_fails() {
     const LONG: Duration = Duration::from_secs(60);
     let (ok, rest) = ("echo '{\"id\":1,\"done\":\"ok\"}'", "cat >/dev/null");
     let (done, end) = answer(&format!("{ok}; {rest}"), LONG);

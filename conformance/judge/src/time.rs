@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Returns a time as a slow machine stretches it, by `MSB_TEST_TIME_SCALE`.
+/// Scales a time by `MSB_TEST_TIME_SCALE`, for slow machines.
 pub(crate) fn scaled(time: Duration) -> Duration {
     let scale = std::env::var("MSB_TEST_TIME_SCALE").ok().and_then(|text| text.parse().ok());
     time.mul_f64(scale.unwrap_or(1.0))

@@ -1,9 +1,8 @@
-/* testee.c - carries out the requests of the conformance judge with the C library alone, and
+/* testee.c - executes the requests of the conformance judge with the C library alone, and
  * reports the results.
  *
- * The protocol is in conformance/README.md. Its lines hold nothing that needs an escape, and no
- * blanks, so that finding a field is finding its name. Every request is carried out by a thread of
- * its own.
+ * The protocol is in conformance/README.md. Its lines contain no escapes and no spaces, so a field
+ * is found by searching its name. Every request runs in a thread of its own.
  */
 #include <microsandbox.h>
 
@@ -25,10 +24,10 @@ struct bytes {
 struct request {
     long long id;
     char *line;
-    struct bytes *parts; /* each with a NUL behind */
+    struct bytes *parts; /* each followed by a NUL */
 };
 
-/* A sandbox or an exec, by the id of the request that made it. */
+/* A sandbox or an exec, by the id of the request that created it. */
 struct entry {
     struct entry *next;
     long long id;
@@ -50,7 +49,7 @@ static void *must(void *allocated)
     return allocated;
 }
 
-/* The value of a field, NULL if the line has none. */
+/* Returns the value of a field, NULL if the line has none. */
 static const char *field(const struct request *request, const char *name)
 {
     char key[32];
@@ -72,7 +71,8 @@ static long long number(const struct request *request, const char *name, long lo
     return value ? atoll(value) : without;
 }
 
-/* All numbers of a list, however deep, also those in quotes; words are skipped. To be freed. */
+/* Returns all numbers of a list, however deep, also quoted ones; skips words. The caller frees it.
+ * */
 static long long *numbers(const struct request *request, const char *name, size_t *count)
 {
     const char *value = field(request, name);
@@ -89,7 +89,7 @@ static long long *numbers(const struct request *request, const char *name, size_
     return list;
 }
 
-/* The bytes that a field numbers; NULL if the line has none. */
+/* Returns the bytes of a part; NULL if the line has none. */
 static const struct bytes *part(const struct request *request, const char *name)
 {
     return field(request, name) ? &request->parts[number(request, name, 0)] : NULL;
@@ -101,7 +101,7 @@ static const char *text(const struct request *request, const char *name)
     return bytes ? bytes->data : NULL;
 }
 
-/* Writes one reply, whole. */
+/* Writes one reply, uninterrupted. */
 __attribute__((format(printf, 4, 5))) static void
 reply(const struct request *request, const struct bytes *parts, size_t count, const char *format, ...)
 {
@@ -115,7 +115,7 @@ reply(const struct request *request, const struct bytes *parts, size_t count, co
         printf("%s%zu", at ? "," : "", parts[at].len);
     fputs("]}\n", stdout);
     for (size_t at = 0; at < count; at++)
-        if (parts[at].len) /* else there may be nothing at all */
+        if (parts[at].len) /* an empty part may be NULL */
             fwrite(parts[at].data, 1, parts[at].len, stdout);
     fflush(stdout);
     pthread_mutex_unlock(&output_lock);
@@ -129,7 +129,7 @@ static const char *kind_of(msb_status status)
         const char *kind;
     } kinds[] = {
         {MSB_E_INVALID, "invalid_argument"}, {MSB_E_PIPE, "broken_pipe"},
-        {MSB_E_CLOSED, "closed"},            {MSB_E_HANDLE, "closed"}, /* it is none any more */
+        {MSB_E_CLOSED, "closed"},            {MSB_E_HANDLE, "closed"}, /* no longer valid */
         {MSB_E_NO_PROCESS, "no_such_process"}, {MSB_E_NO_SESSION, "no_such_session"},
         {MSB_E_NOT_A_TERMINAL, "not_a_terminal"},
     };
@@ -169,7 +169,7 @@ static void publish(struct entry *entry)
     pthread_mutex_unlock(&entries_lock);
 }
 
-/* Entries stay until they are forgotten, which no other request on them outlives. */
+/* Entries exist until they are forgotten, after all other requests on them. */
 static struct entry *find(const struct request *request, const char *what, bool remove)
 {
     long long id = number(request, what, 0);
@@ -184,7 +184,7 @@ static struct entry *find(const struct request *request, const char *what, bool 
     return entry;
 }
 
-/* An array of texts, `NAME=value` each for variables. */
+/* Returns an array of texts, for variables `NAME=value`. */
 static char **texts(const struct request *request, const char *name, size_t *count)
 {
     size_t each = strcmp(name, "env") ? 1 : 2;
@@ -244,7 +244,7 @@ static void remove_sandbox(const struct request *request)
     done(request, status, &error);
 }
 
-/* How a command ended; with `output`, what was collected. */
+/* Replies how a command ended; with `output`, also what was collected. */
 static void ending(const struct request *request, uint32_t kind, const msb_exec_exit *exit,
                    const msb_exec_failure *failure, struct bytes lost, const msb_output *output)
 {
@@ -307,7 +307,7 @@ static void wait_for(const struct request *request, msb_exec *exec)
     msb_event_release(&event);
 }
 
-/* Keeps an exec that was started, and reports its session. */
+/* Keeps an exec that was started, and replies with its session. */
 static void started(const struct request *request, struct entry *entry)
 {
     msb_error error = MSB_ERROR_INIT;
@@ -320,8 +320,8 @@ static void started(const struct request *request, struct entry *entry)
         reply(request, NULL, 0, "\"done\":{\"started\":{\"session\":\"%s\"}}", session);
 }
 
-/* Why C cannot say what a command asks for, if so: a NUL ends a text, `=` a variable's name, and
- * zero is the default. */
+/* Returns why C cannot express what a command needs, or NULL: a NUL ends a text, `=` a variable's
+ * name, and zero is the default. */
 static const char *cannot(const struct request *request)
 {
     static const char *const fields[] = {"cmd", "script", "cwd", "args", "env"};
@@ -347,7 +347,7 @@ static const char *cannot(const struct request *request)
     return why;
 }
 
-/* Runs a command, or starts it. */
+/* Runs or starts a command. */
 static void command(const struct request *request)
 {
     msb_error error = MSB_ERROR_INIT;
@@ -367,7 +367,7 @@ static void command(const struct request *request)
     options.stdin_data = stdin_bytes ? stdin_bytes->data : NULL;
     options.stdin_len = stdin_bytes ? stdin_bytes->len : 0;
     options.timeout_ns = (uint64_t)number(request, "timeout_ms", 0) * 1000000;
-    /* Zero would be the default; a nanosecond is as good as none. */
+    /* Zero would be the default; a nanosecond is equivalent to none. */
     options.drain_ns = (uint64_t)number(request, "drain_ms", 0) * 1000000;
     if (field(request, "drain_ms") && !options.drain_ns)
         options.drain_ns = 1;
@@ -407,7 +407,7 @@ static void command(const struct request *request)
     free(list);
 }
 
-/* Copies the session's id, 32 digits, out of the line. */
+/* Copies the session's id, 32 digits, from the line. */
 static void session_of(const struct request *request, char *session)
 {
     snprintf(session, MSB_SESSION_ID_LEN, "%s", field(request, "session") + 1);
@@ -465,7 +465,7 @@ static const char *report(const struct request *request, msb_event *event)
 static void receive(const struct request *request, msb_exec *exec)
 {
     msb_error error = MSB_ERROR_INIT;
-    /* Whatever comes is wanted: as many at once as there are. */
+    /* Receives every event: as many at once as are available. */
     bool all = word(request, "until", "end"), one = word(request, "until", "any"), over = false;
     msb_status status = MSB_OK;
     while (!over && status >= 0) {

@@ -1,5 +1,5 @@
-// Carries out the requests of the conformance judge with the Go SDK, and reports the results. The
-// protocol is in conformance/README.md. Every request is a goroutine of its own.
+// Executes the requests of the conformance judge with the Go SDK, and reports the results. The
+// protocol is in conformance/README.md. Every request runs in a goroutine of its own.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 	m "github.com/superradcompany/microsandbox/sdk/go"
 )
 
-// request is a line of the judge, and the bytes behind it. A *int is the number of a part.
+// request is a line of the judge, and the bytes that follow it. A *int is the number of a part.
 type request struct {
 	ID         uint64   `json:"id"`
 	Do         string   `json:"do"`
@@ -55,7 +55,7 @@ type request struct {
 
 type object map[string]any
 
-// done is the end of a request, and its bytes.
+// done is the result of a request, and its bytes.
 type done struct {
 	line  any
 	parts [][]byte
@@ -63,7 +63,7 @@ type done struct {
 
 var ok = done{line: "ok"}
 
-// handle is one exec, and its writing end once that was taken.
+// handle is an exec, and its sink once that was taken.
 type handle struct {
 	*m.ExecHandle
 	sink *m.ExecSink
@@ -117,7 +117,7 @@ func read(input *bufio.Reader) (*request, error) {
 	return r, nil
 }
 
-// reply writes one reply, whole.
+// reply writes one reply, uninterrupted.
 func (r *request) reply(line object, parts ...[]byte) {
 	lengths := []int{}
 	for _, part := range parts {
@@ -143,7 +143,7 @@ func (r *request) text(part *int) string {
 	return string(r.parts[*part])
 }
 
-// failed is the end of a request whose call failed; some errors are endings of a command.
+// failed is the result of a request whose call failed; some errors are endings of a command.
 func failed(err error) done {
 	var known *m.Error
 	if !errors.As(err, &known) {
@@ -389,7 +389,7 @@ func (r *request) wait(ctx context.Context, h *handle) (done, error) {
 	return done{line: object{"exited": exited(exit)}}, nil
 }
 
-// giveUp begins a call and gives it up, again and again.
+// giveUp starts and cancels a call, repeatedly.
 func (r *request) giveUp(h *handle) (done, error) {
 	ended := false
 	for i := 0; i < r.Times; i++ {

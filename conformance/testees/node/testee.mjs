@@ -1,4 +1,4 @@
-// Carries out the requests of the conformance judge with the package, and reports the results. The
+// Executes the requests of the conformance judge with the package, and reports the results. The
 // protocol is in conformance/README.md. Every request is an asynchronous call of its own.
 import { MicrosandboxError, Sandbox, Stdin } from "../../../sdk/node/dist/index.mjs";
 
@@ -7,12 +7,12 @@ const handles = new Map();
 const sinks = new Map();
 const OK = ["ok"];
 
-// Input, as it comes in pieces.
+// Chunks of the input.
 const input = process.stdin[Symbol.asyncIterator]();
 let pieces = [];
 let size = 0;
 
-/** Puts the pieces together, and has the next one come if that is not enough. */
+/** Joins the chunks; reads another one if that is not enough. */
 async function gather(enough) {
   for (;;) {
     if (enough()) {
@@ -33,7 +33,7 @@ function take(length) {
   return all.subarray(0, length);
 }
 
-/** A request: its fields, and the bytes that they number; null at the end. */
+/** Reads a request: its fields, and the bytes that they number; null at the end. */
 async function next() {
   const ended = () => pieces.some((piece) => piece.includes(10));
   const all = await gather(ended);
@@ -47,7 +47,7 @@ async function next() {
   return { ...request, bytes: (number) => parts[number], text: (number) => parts[number]?.toString() };
 }
 
-/** Writes one reply, whole. */
+/** Writes one reply, uninterrupted. */
 function reply(request, line, parts = []) {
   const lengths = parts.map((part) => part.length);
   const text = JSON.stringify({ id: request.id, ...line, parts: lengths });
@@ -69,7 +69,7 @@ function exited(status) {
 }
 
 function collected(output, raised = false) {
-  const told = {
+  const data = {
     stdout: 0,
     stderr: 1,
     stdout_total: output.stdoutTotal,
@@ -77,11 +77,11 @@ function collected(output, raised = false) {
     truncated: output.truncated,
     writer_left: output.writerLeft,
   };
-  const line = { exited: { ...exited(output.status), raised, output: told } };
+  const line = { exited: { ...exited(output.status), raised, output: data } };
   return [line, [output.stdoutBytes(), output.stderrBytes()]];
 }
 
-/** An error; some are endings of a command. */
+/** Converts an error; some are endings of a command. */
 function failed(error) {
   if (!(error instanceof MicrosandboxError)) {
     return [{ error: { kind: "testee", message: 0 } }, [Buffer.from(String(error))]];
@@ -215,5 +215,5 @@ for (let request = await next(); request !== null; request = await next()) {
     .catch(failed)
     .then(([done, parts]) => reply(current, { done }, parts));
 }
-// Whatever still waits.
+// Ends pending calls.
 process.exit(0);

@@ -1,4 +1,4 @@
-"""What both testees of Python share: the protocol, and what values are called on the pipe.
+"""Shared by both testees in Python: the protocol, and the names of values on the pipe.
 
 The protocol is in conformance/README.md.
 """
@@ -32,12 +32,12 @@ class Request:
         return self.parts[self.line[field]] if field in self.line else None
 
     def text(self, field: str) -> Optional[str]:
-        """Return the same as text."""
+        """Return the bytes that a field numbers as text."""
         data = self.part(field)
         return None if data is None else data.decode()
 
     def pairs(self) -> list[tuple[bytes, bytes]]:
-        """Return the variables, in order."""
+        """Return the environment variables, in order."""
         return [(self.parts[name], self.parts[value]) for name, value in self["env"] or []]
 
     def sandbox(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Request:
         return "shell" if is_script else "exec", program, options
 
     def reply(self, line: dict[str, Any], *parts: bytes) -> None:
-        """Write one reply, whole."""
+        """Write one reply, uninterrupted."""
         line = {"id": self["id"], **line, "parts": [len(part) for part in parts]}
         with _lock:
             sys.stdout.buffer.write(json.dumps(line).encode() + b"\n")
@@ -92,7 +92,7 @@ class Request:
         return kind == "end" or self["until"] in ("any", kind)
 
     def done(self, done: Done) -> None:
-        """Report the end of the request."""
+        """Report the result of the request."""
         self.reply({"done": done[0]}, *done[1])
 
 
@@ -112,7 +112,7 @@ def _rlimit(name: str, _: int, *texts: str) -> m.Rlimit:
 
 
 def exited(status: m.ExitStatus) -> dict[str, Any]:
-    """Return how a command ended."""
+    """Return the exit status."""
     usage = status.usage
     assert usage is not None
     return {
@@ -128,8 +128,8 @@ def exited(status: m.ExitStatus) -> dict[str, Any]:
 
 
 def collected(output: m.ExecOutput, raised: bool = False) -> Done:
-    """Return what was collected."""
-    told = {
+    """Return the collected output."""
+    data = {
         "stdout": 0,
         "stderr": 1,
         "stdout_total": output.stdout_total,
@@ -137,7 +137,7 @@ def collected(output: m.ExecOutput, raised: bool = False) -> Done:
         "truncated": output.truncated,
         "writer_left": output.writer_left,
     }
-    line = {"exited": {**exited(output.status), "raised": raised, "output": told}}
+    line = {"exited": {**exited(output.status), "raised": raised, "output": data}}
     return line, [output.stdout_bytes, output.stderr_bytes]
 
 

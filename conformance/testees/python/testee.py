@@ -1,4 +1,4 @@
-"""Carries out the requests of the conformance judge with the package, in asyncio.
+"""Executes the requests of the conformance judge with the package, in asyncio.
 
 Every request is a task of its own.
 """

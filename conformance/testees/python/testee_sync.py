@@ -1,4 +1,4 @@
-"""Carries out the requests of the conformance judge with the package's blocking twin.
+"""Executes the requests of the conformance judge with the package's blocking twin.
 
 Every request is a thread of its own.
 """

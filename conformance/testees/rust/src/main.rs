@@ -1,6 +1,6 @@
-//! Carries out the requests of the conformance judge with the Rust SDK, and reports the results.
+//! Executes the requests of the conformance judge with the Rust SDK, and reports the results.
 //!
-//! The protocol is in `conformance/README.md`. Every request is a task of its own.
+//! The protocol is in `conformance/README.md`. Every request runs in a task of its own.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// A request or a reply: fields, and the bytes that they number.
+/// A request or a reply: fields, and the bytes that they refer to.
 struct Message {
     line: Value,
     parts: Vec<Vec<u8>>,
@@ -54,7 +54,7 @@ impl Message {
         self.line[field].as_array().into_iter().flatten()
     }
 
-    /// The part that a value numbers.
+    /// Returns the part with this number.
     fn part(&self, number: &Value) -> Option<&Vec<u8>> {
         self.parts.get(usize::try_from(number.as_u64()?).ok()?)
     }
@@ -72,10 +72,10 @@ impl Message {
     }
 }
 
-/// The end of a request, and its bytes.
+/// The result of a request, and its bytes.
 type Done = (Value, Vec<Vec<u8>>);
 
-/// A command. What it is asked beside a call that waits does not wait for it.
+/// A command. Requests that do not read it do not wait for the reader.
 struct Exec {
     handle: AsyncMutex<Option<ExecHandle>>,
     control: ExecControl,
@@ -103,7 +103,7 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes one reply, whole.
+/// Writes one reply, uninterrupted.
 fn reply(request: &Message, mut line: Value, parts: &[Vec<u8>]) {
     line["id"] = request.line["id"].clone();
     line["parts"] = parts.iter().map(Vec::len).collect();
@@ -113,7 +113,7 @@ fn reply(request: &Message, mut line: Value, parts: &[Vec<u8>]) {
         parts.iter().try_for_each(|part| output.write_all(part))?;
         output.flush()
     };
-    // The judge has gone; the end of the input will tell.
+    // The judge has exited; the end of the input follows.
     let _ = write();
 }
 
@@ -301,7 +301,7 @@ impl Exec {
         Ok(lock(&self.sink).clone().ok_or("the writing end was not taken")?)
     }
 
-    /// Does what one caller at a time may do.
+    /// Performs a request of the handle's only reader.
     async fn follow(
         &self,
         handle: &mut ExecHandle,
@@ -361,7 +361,7 @@ fn report(request: &Message, event: Option<ExecEvent>) -> &'static str {
     kind
 }
 
-/// Begins a call and gives it up.
+/// Starts a call and cancels it.
 fn poll_once<F: Future>(call: F) -> Poll<F::Output> {
     pin!(call).poll(&mut Context::from_waker(Waker::noop()))
 }

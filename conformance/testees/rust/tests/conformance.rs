@@ -1,7 +1,7 @@
-//! The conformance cases, held against the Rust SDK.
+//! Runs the conformance cases with the Rust SDK.
 //!
-//! `MSB_CONFORMANCE=text` runs only some of them; `MSB_TEST_TIME_SCALE=number` stretches every time
-//! on a slow machine. See `conformance/README.md`.
+//! `MSB_CONFORMANCE=text` selects cases; `MSB_TEST_TIME_SCALE=number` scales every time on a slow
+//! machine. See `conformance/README.md`.
 
 #[test]
 fn every_conformance_case_holds_in_rust() {
