@@ -124,7 +124,7 @@ pub(crate) async fn start(
 pub(crate) enum Outcome {
     /// The command exited with this exit code.
     Exited(u8),
-    /// The command runs on, as the session with this id.
+    /// The command continues to run as the session with this id.
     Running(String),
 }
 

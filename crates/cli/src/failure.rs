@@ -20,7 +20,7 @@ pub(crate) const SIGPIPE: i32 = 13;
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
-    /// None if there is nothing to report, as when the user asked for the exit.
+    /// None if there is nothing to report, as when the user requested the exit.
     message: Option<String>,
     /// The user insists on an immediate exit: skip clean-up that waits.
     pub(crate) exit_now: bool,

@@ -106,7 +106,7 @@ impl Outputs {
         self.pending.is_some()
     }
 
-    /// Waits for the started write. Cancel-safe: the write goes on and can be waited for again.
+    /// Waits for the started write. Cancel-safe: the write continues and can be awaited again.
     pub(crate) async fn written(&mut self) -> Result<(), Failure> {
         let Some((stream, task)) = &mut self.pending else { return Ok(()) };
         let (stream, result) = (*stream, task.await);

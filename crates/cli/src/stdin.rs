@@ -26,8 +26,8 @@ type Chunk = io::Result<Vec<u8>>;
 /// A read error comes with the sink, so that the caller decides when the input ends.
 type Forwarded = Result<(), (io::Error, ExecSink)>;
 
-/// Whether to forward standard input although no option asks for it: this process is in the
-/// foreground of a terminal, and its output is a terminal too. With a pager behind it, keys are for
+/// Returns whether to forward standard input without an option: this process is in the
+/// foreground of a terminal, and its output is a terminal, too. With a pager after it, keys are for
 /// the pager.
 pub(crate) fn is_interactive() -> bool {
     let input = io::stdin();
@@ -103,7 +103,7 @@ async fn forward(mut receiver: Receiver<Chunk>, sink: ExecSink) -> Forwarded {
         match chunk {
             Err(error) => return Err((error, sink)),
             Ok(data) if data.is_empty() => break,
-            // The command's events tell why it no longer reads.
+            // The command's events report why it no longer reads.
             Ok(data) if sink.write(&data).await.is_err() => break,
             Ok(_) => {}
         }

@@ -49,8 +49,9 @@ fn wait_to_retry(error: io::Error, file: &File, until: PollFlags) -> io::Result<
     }
 }
 
-/// Waits until the reader of standard output is gone; forever if it is neither pipe nor socket.
-/// For commands that may have nothing to write for a long time and so would never see EPIPE.
+/// Waits until the reader of standard output has closed it; forever if it is neither pipe nor
+/// socket. For commands that may have nothing to write for a long time and so would never see
+/// EPIPE.
 pub(crate) async fn stdout_closed() {
     let (sender, receiver) = oneshot::channel();
     // Without events, poll reports errors only. The thread may block until the process exits.

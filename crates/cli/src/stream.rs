@@ -11,7 +11,7 @@ use std::io;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// Time limit for a kill of a command whose output nobody follows any more.
+/// Time limit for killing a command whose output is no longer followed.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// Time limit for the end of a command that was killed. With the grace period before it, msb exits
 /// within 15 s of the first signal.
@@ -85,8 +85,8 @@ async fn pump(
     let mut killed = None;
     loop {
         let is_flooding = killed.as_ref().is_some_and(Killed::is_flooding);
-        // Every arm is cancel-safe: an event stays queued, a write goes on, a signal is kept. The
-        // order prefers what is already here to the deadline.
+        // Every arm is cancel-safe: an event stays queued, a write continues, a signal is kept. The
+        // order prefers available events to the deadline.
         tokio::select! {
             biased;
             action = signals.next() => {

@@ -1,4 +1,4 @@
-//! Text for people: single lines, tables, ages and sizes.
+//! Text for users: single lines, tables, ages and sizes.
 
 use std::time::{Duration, SystemTime};
 

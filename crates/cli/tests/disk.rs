@@ -1,4 +1,5 @@
-//! Promise J4: the files that a sandbox writes are limited, and a full limit harms nobody else.
+//! Promise J4: the files that a sandbox writes are limited, and reaching the limit affects no other
+//! sandbox.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Promises B3, D3, J8 and J10 with a fake agent, which each test has answer as it likes.
+//! Promises B3, D3, J8 and J10 with a fake agent, whose answers each test defines.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 

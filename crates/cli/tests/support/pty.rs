@@ -106,7 +106,7 @@ impl Pty {
     pub(crate) fn wait_and_read(mut self) -> (i32, String) {
         let code = shell_code(self.child.wait().unwrap());
         drop(self.slave);
-        // Fails once everything is read, since nobody has the terminal open any more.
+        // Fails once everything is read, since no process has the terminal open.
         let _ = self.master.read_to_end(&mut self.seen);
         (code, String::from_utf8(self.seen).unwrap())
     }

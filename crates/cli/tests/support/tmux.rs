@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Time limit for a change of the screen, times MSB_TEST_TIME_SCALE.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
-/// Interval between two looks at the screen.
+/// Interval between two checks of the screen.
 const INTERVAL: Duration = Duration::from_millis(20);
 
 fn time_limit() -> Duration {
