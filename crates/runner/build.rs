@@ -1,4 +1,4 @@
-//! Links the distribution's libkrun where that is asked for.
+//! Links the distribution's libkrun where the feature requests it.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

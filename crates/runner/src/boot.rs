@@ -17,7 +17,7 @@ const EXIT_LIMIT: Duration = Duration::from_millis(500);
 ///
 /// `mounted` receives the root filesystem that has to be unmounted, and `slot` the machine as soon
 /// as it exists: one that fails to boot has to be killed. When the future is dropped, the driver's
-/// sweep removes what is half made.
+/// sweep removes an incomplete machine.
 pub(crate) async fn boot(
     drivers: &[Box<dyn Driver>],
     spec: &mut MachineSpec,

@@ -21,7 +21,7 @@ impl CreatorWatch {
         creator.map(watch).transpose().map(CreatorWatch)
     }
 
-    /// Waits until the process has ended; for ever if there is none. Can be called again.
+    /// Waits until the process has ended; forever if there is none. Can be called again.
     pub(crate) async fn gone(&self) {
         match &self.0 {
             Some(process) if process.readable().await.is_ok() => {}

@@ -49,8 +49,8 @@ impl Heartbeat {
         self.limit
     }
 
-    /// Waits until a pong is overdue. Cancel-safe. Waits for ever once the connection has closed:
-    /// the machine's exit then says why.
+    /// Waits until a pong is overdue. Cancel-safe. Waits forever once the connection has closed:
+    /// the machine's exit then has the reason.
     pub(crate) async fn hung(&mut self) {
         if (&mut self.hung).await.is_err() {
             std::future::pending::<()>().await;

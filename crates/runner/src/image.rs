@@ -231,6 +231,6 @@ fn end_with_process(creator: OwnedFd) {
 fn write_event(event: &Event) {
     let mut line = serde_json::to_vec(event).unwrap_or_default();
     line.push(b'\n');
-    // Fails if the library is gone; this process then ends too.
+    // Fails if the library has exited; this process then ends, too.
     let _ = io::stdout().write_all(&line);
 }

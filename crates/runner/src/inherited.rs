@@ -45,7 +45,7 @@ impl Status {
             match rustix::io::write(&self.0, rest) {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(rustix::io::Errno::INTR) => {}
-                // The library has closed the pipe; the sandbox runs on.
+                // The library has closed the pipe; the sandbox continues to run.
                 Err(_) => return,
             }
         }

@@ -24,7 +24,7 @@ const IDLE_GRACE: Duration = Duration::from_secs(2);
 pub(crate) enum State {
     /// It runs.
     Running,
-    /// The agent has been asked to shut down.
+    /// The agent got the request to shut down.
     Stopping(Reason),
     /// The machine has been killed.
     Ending(Reason),
@@ -33,9 +33,9 @@ pub(crate) enum State {
 /// What happens to a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Input {
-    /// A client asked for a graceful shutdown.
+    /// A client requested a graceful shutdown.
     Stop(Duration),
-    /// A client asked for an immediate kill.
+    /// A client requested an immediate kill.
     Kill,
     /// Its creator has ended, and it is attached.
     CreatorGone,
@@ -43,15 +43,15 @@ pub(crate) enum Input {
     MaxDuration,
     /// It has been idle for too long.
     Idle,
-    /// The runner was asked to end by a signal.
+    /// The runner got a signal to end.
     Terminated,
     /// The agent no longer answers.
     Hung,
-    /// The grace period is over, or the agent cannot be asked.
+    /// The grace period has passed, or the agent is unreachable.
     GraceOver,
     /// The machine has exited.
     Exited {
-        /// For people.
+        /// For users.
         detail: String,
         /// Whether it exited by itself and without an error.
         orderly: bool,

@@ -5,7 +5,7 @@
 //! sandbox, and the sandbox cannot reach it.
 //!
 //! The thread returns credit after each write: a slow disk slows the programs, and nothing is lost.
-//! A write error ends the log and the connection; the programs run on. All I/O blocks on purpose,
+//! A write error ends the log and the connection; the programs continue. All I/O blocks on purpose,
 //! which is the flow control.
 
 use bytes::BytesMut;

@@ -131,7 +131,7 @@ fn map(ids: Ids, request: &OwnedFd, replies: &OwnedFd) -> io::Result<Users> {
     Ok(Users::RootOnly)
 }
 
-/// Runs in the parent: maps the ranges if the child asks for that.
+/// Runs in the parent: maps the ranges if the child requests it.
 fn map_on_request(child: i32, ids: Ids, requests: &OwnedFd, reply: &OwnedFd) {
     let mut request = [0];
     if !matches!(rustix::io::read(requests, &mut request), Ok(1)) || request != [MAP] {
@@ -141,7 +141,7 @@ fn map_on_request(child: i32, ids: Ids, requests: &OwnedFd, reply: &OwnedFd) {
         run_mapper("newuidmap", child, ids.user, users)
             && run_mapper("newgidmap", child, ids.group, groups)
     });
-    // Fails if the child is gone.
+    // Fails if the child has exited.
     let _ = rustix::io::write(reply, &[if mapped { MAPPED } else { NOT_MAPPED }]);
 }
 
@@ -166,7 +166,7 @@ pub(crate) struct MountedRoot {
     _ids: Option<Slot>,
 }
 
-/// Mounts the root filesystem that the driver asks for, and sets its path and its users in `spec`.
+/// Mounts the root filesystem that the driver requests, and sets its path and its users in `spec`.
 pub(crate) fn mount_root(spec: &mut MachineSpec, root: Root) -> Result<MountedRoot, Failure> {
     let mut ids = None;
     match root {

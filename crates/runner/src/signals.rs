@@ -1,4 +1,4 @@
-//! The signals by which the system asks the runner to end, at shutdown for example.
+//! The signals that end the runner, sent at a system shutdown for example.
 
 use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};

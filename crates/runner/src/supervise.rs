@@ -189,9 +189,9 @@ struct Watch {
     is_hung: bool,
     ready: Ready,
     since_ms: u64,
-    /// When its maximum duration has passed.
+    /// The end of its maximum duration.
     deadline: Option<Instant>,
-    /// When the grace period is over.
+    /// The end of the grace period.
     grace_over: Option<Instant>,
     idle: Option<Idle>,
     /// What commands are asked to end with, if it is not SIGTERM.
@@ -306,14 +306,14 @@ impl Watch {
         Some(input)
     }
 
-    /// Asks the agent to shut down. Returns an input if the grace period is over already.
+    /// Asks the agent to shut down. Returns an input if the grace period has passed already.
     async fn ask_agent(&mut self, grace: Duration) -> Option<Input> {
         match timeout(AGENT_LIMIT, self.link.shut_down(grace, self.stop_signal)).await {
             Ok(Ok(())) => {
                 self.grace_over = Instant::now().checked_add(grace + AGENT_GRACE);
                 None
             }
-            // The agent is gone; the machine's exit says why.
+            // The agent has exited; the machine's exit has the reason.
             Ok(Err(error)) => {
                 tracing::warn!(%error, "cannot ask the agent to shut down");
                 self.grace_over = Instant::now().checked_add(AGENT_GRACE);

@@ -46,7 +46,7 @@ pub(crate) fn unblock_signals() {
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: initialises the set, which lives.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    // SAFETY: the set is initialised; the old mask is not asked for. Fails for no valid set.
+    // SAFETY: the set is initialised; the old mask is not requested. Fails for no valid set.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut()) };
 }
 

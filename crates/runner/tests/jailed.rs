@@ -65,7 +65,7 @@ fn j2_probe_replaces_qemu_and_virtiofsd() {
     // The sockets and the disk; the listening socket.
     check(&text, "qemu-system-x86_64", "[0, 1, 2, 3, 4, 5, 6]", "0", &["/kernel", "/initramfs"]);
     let shown = format!("/{}/secret", dir.id());
-    // DAC_READ_SEARCH and FOWNER, as docs/drivers.md says.
+    // DAC_READ_SEARCH and FOWNER, as in docs/drivers.md.
     check(&text, "virtiofsd", "[0, 1, 2, 3]", "c", &[&shown, "/proc"]);
     assert!(!text.contains("beside") && !text.contains("MSB_SECRET"), "{text}");
     creator.kill().unwrap();

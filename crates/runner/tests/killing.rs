@@ -62,7 +62,7 @@ impl Creator {
 
 fn kill(pid: u32) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    // It may be gone already.
+    // It may have exited already.
     let _ = kill_process(pid, Signal::KILL);
 }
 

@@ -126,7 +126,7 @@ fn root(context: u32, agent: Vec<u8>) -> Result<(), KrunError> {
         unsafe { krun::krun_add_virtiofs4(context, ROOT.as_ptr(), ptr::null(), 0, false, 0) };
     check("add the root filesystem", added)?;
     for folder in FOLDERS {
-        // SAFETY: both texts end in NUL and live for ever.
+        // SAFETY: both texts end in NUL and are static.
         let made = unsafe {
             krun::krun_fs_add_overlay_dir(context, ROOT.as_ptr(), folder.as_ptr(), 0o755)
         };
@@ -134,7 +134,7 @@ fn root(context: u32, agent: Vec<u8>) -> Result<(), KrunError> {
     }
     // It is read for as long as the machine runs, and the process ends with that.
     let agent: &'static [u8] = Vec::leak(agent);
-    // SAFETY: both texts end in NUL and live for ever, as the bytes do.
+    // SAFETY: both texts end in NUL; they and the bytes are static.
     let put = unsafe {
         let (root, path) = (ROOT.as_ptr(), INIT.as_ptr());
         krun::krun_fs_add_overlay_file(
