@@ -1,10 +1,10 @@
-//! What a sandbox may take of its host, and which walls stand around it.
+//! The resource limits of a sandbox, and the walls of its jail.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::str::FromStr;
 
-/// Most processors that may be asked for.
+/// Maximum number of processors.
 const MAX_CPUS: u32 = 4096;
 const MIB: u64 = 1024 * 1024;
 /// Memory of a sandbox that sets none, unless half of the host's is less.

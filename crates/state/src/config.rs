@@ -70,7 +70,7 @@ pub struct SandboxConfig {
     /// Size limit of the upper layer in MiB; `None` is 32 GiB.
     #[serde(default)]
     pub disk_mib: Option<u64>,
-    /// Refuse to start if a wall of the jail is missing.
+    /// Fail the start if a wall of the jail is missing.
     #[serde(default)]
     pub require_jail: bool,
     /// The security profile of commands in a virtual machine.

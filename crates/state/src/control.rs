@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// Longest line, in bytes.
 pub(crate) const MAX_LINE: u64 = 64 * 1024;
 
-/// Pause between two looks at the lock of a runner that has no pidfd.
+/// Interval between checks of the lock of a runner without a pidfd.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// Time limit for the exit of a runner that has closed the connection.
 const GONE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -169,7 +169,7 @@ impl Control {
         let deadline = deadline.unwrap_or_else(|| Instant::now() + GONE_TIMEOUT);
         while lock.is_running()? {
             let Some(runner) = &self.runner else {
-                // Without a pidfd (an old kernel, or valgrind) only the lock can be asked again.
+                // Without a pidfd (an old kernel, or valgrind) the lock is polled.
                 if Instant::now() >= deadline {
                     return Err(self.timed_out(GONE_TIMEOUT));
                 }

@@ -17,7 +17,7 @@ pub enum Error {
     /// No sandbox has this name.
     #[error("sandbox {0} does not exist")]
     NotFound(Name),
-    /// A sandbox has this name already.
+    /// A sandbox with this name exists.
     #[error("sandbox {0} already exists; remove it, replace it, or choose another name")]
     AlreadyExists(Name),
     /// The sandbox is not running.

@@ -94,7 +94,7 @@ pub fn begin_image_task(
     let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(failed(io::Error::other("the process has no pipes")));
     };
-    // The process's events tell more than a broken pipe.
+    // The process's events have more details than a broken pipe.
     let _ = input.write_all(format!("{request}\n").as_bytes());
     Ok(ImageTask { input: input.into(), output: output.into(), child: ImageProcess(child) })
 }

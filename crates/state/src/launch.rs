@@ -56,7 +56,7 @@ pub struct Ready {
     /// Its protection.
     #[serde(default)]
     pub protection: Protection,
-    /// The runner's pid, for people.
+    /// The runner's pid, for users.
     pub runner_pid: u32,
 }
 

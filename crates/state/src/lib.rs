@@ -1,6 +1,6 @@
 //! Sandboxes on the host: their state on disk, and how they are started.
 //!
-//! Owns: the state directory of every sandbox, the lock that says whether it runs, the search for
+//! Owns: the state directory of every sandbox, the lock that is held while it runs, the search for
 //! the companion programs, the start of `msb-runner`, the control protocol with it, and the files
 //! of the session log. Does not own: the machine (the runner and its drivers do) nor the protocol
 //! with the agent.

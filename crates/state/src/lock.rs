@@ -1,4 +1,4 @@
-//! The lock that says whether a sandbox is running.
+//! The lock that is held while a sandbox is running.
 //!
 //! The file `lock` carries two locks of an open file description: a child inherits them with the
 //! descriptor, and they are released when its last copy is closed.

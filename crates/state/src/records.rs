@@ -115,7 +115,7 @@ pub struct Started {
 pub struct Outcome {
     /// Why.
     pub reason: Reason,
-    /// Details for people.
+    /// Details for users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// When, in milliseconds since 1970.

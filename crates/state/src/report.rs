@@ -1,4 +1,4 @@
-//! What a host offers: its drivers and the walls of the jail.
+//! The capabilities of a host: its drivers and the walls of the jail.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -53,7 +53,7 @@ pub enum Probe {
     },
 }
 
-/// What a host offers; what `doctor` prints.
+/// The capabilities of a host, which `doctor` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostReport {
     /// Every driver, in the order of preference.

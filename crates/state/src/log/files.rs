@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// The file that says why the log ended early.
+/// The file with the reason why the log ended early.
 pub(super) const FAILURE: &str = "failed";
 /// Preallocated size of that file, since the disk may be full when it is written.
 pub(super) const FAILURE_ROOM: usize = 512;

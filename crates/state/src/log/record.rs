@@ -69,7 +69,7 @@ pub enum LogEvent {
         /// Whether it timed out.
         timed_out: bool,
     },
-    /// It never ran.
+    /// It failed to start.
     Failed {
         /// Program and arguments; invalid UTF-8 is replaced.
         argv: Vec<String>,

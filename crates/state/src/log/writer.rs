@@ -66,7 +66,7 @@ impl LogWriter {
         }
         let mut note = text.into_bytes();
         note.resize(FAILURE_ROOM, b' ');
-        // Best effort: the note is for people.
+        // Best effort: the note is for users.
         let _ = self.note.write_all_at(&note, 0);
     }
 
