@@ -41,7 +41,7 @@ impl AccountError {
 }
 
 /// Resolves a user specification in the running image; `None` is root. Reads files of the guest,
-/// which may block for ever: see `lookup`.
+/// which may block forever: see `lookup`.
 pub(crate) fn resolve(specification: Option<&str>) -> Result<Account, AccountError> {
     resolve_with(specification.unwrap_or("0"), read(PASSWD), read(GROUP))
 }
@@ -162,7 +162,7 @@ fn resolve_in(specification: &str, passwd: &str, group: &str) -> Result<Account,
         }
     };
     let (gid, supplementary) = match wanted_group {
-        // Who names a group wants that one, as docker has it.
+        // A group that is named is the only one, as in docker.
         Some(wanted) => (
             groups(group)
                 .find(|entry| entry.name == wanted)

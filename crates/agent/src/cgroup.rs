@@ -145,7 +145,7 @@ impl Cgroup {
     }
 
     /// Removes the directory and groups below it if no process is in them. Returns whether it is
-    /// gone.
+    /// removed.
     pub(crate) fn remove_if_empty(&self) -> bool {
         ROOT.get().is_none_or(|root| self.remove_from(root))
     }

@@ -92,7 +92,7 @@ impl Connection {
     }
 
     /// Waits until the stream accepts pending output, and writes it. Returns whether that ended a
-    /// congestion. After an error nothing is written any more.
+    /// congestion. Nothing is written after an error.
     pub(crate) async fn write(&self) -> io::Result<bool> {
         let result = self.write_pending().await;
         self.is_closing.set(result.is_err());

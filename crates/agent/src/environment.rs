@@ -9,7 +9,7 @@ pub(crate) const DEFAULT_PATH: &[u8] =
     b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Completes `NAME=value` entries: the last one of a name wins, and values of the account fill
-/// those that are not set. Nothing comes from the agent's own environment.
+/// those that are not set. The agent's own environment is not inherited.
 pub(crate) fn complete(sent: &[Vec<u8>], account: &Account, tty: bool) -> Vec<Vec<u8>> {
     let mut entries: Vec<Vec<u8>> = Vec::with_capacity(sent.len() + 5);
     let mut indexes: HashMap<Vec<u8>, usize> = HashMap::new();

@@ -252,7 +252,7 @@ impl Registry {
         tables.failed.iter().find(|(_, failed, _)| *failed == id).map(|(.., why)| why.clone())
     }
 
-    /// Keeps the failure of a start for those who attach a moment later.
+    /// Keeps the failure of a start for clients that attach shortly afterwards.
     fn start_failed(&self, id: SessionId, mut failure: Failure) {
         failure.path.truncate(TEXT);
         let mut tables = self.tables.borrow_mut();

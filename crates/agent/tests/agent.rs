@@ -128,7 +128,7 @@ fn b6_output_waits_for_credit_and_is_complete() {
     let channel = client.exec(sh("head -c 5000000 /dev/zero"));
     let (mut got, mut credit) = (0, ReceiveCredit::new(OUTPUT_WINDOW));
     let mut held = Vec::new();
-    // The whole window arrives, then nothing: the answer to a ping precedes any more output.
+    // The whole window arrives, then nothing: the answer to a ping precedes further output.
     while credit.held() + 70_000 < OUTPUT_WINDOW {
         if let Message::Stdout(bytes) = client.receive().message {
             credit.receive(bytes.len()).unwrap();

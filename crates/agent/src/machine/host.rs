@@ -64,7 +64,7 @@ impl HostLink {
         }
     }
 
-    /// Opens the link and tells the host. Must be called inside the runtime.
+    /// Opens the link and notifies the host. Must be called inside the runtime.
     pub(crate) async fn open(self) -> io::Result<(Listener, Shutdown)> {
         match self {
             HostLink::Serial => {

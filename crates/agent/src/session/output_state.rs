@@ -41,7 +41,7 @@ pub(crate) enum Input {
     Empty(OutputStream),
     /// An output is at end of file.
     Eof(OutputStream),
-    /// The drain time since the exit is over.
+    /// The drain time since the exit has passed.
     DrainTimeOver,
 }
 

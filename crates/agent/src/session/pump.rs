@@ -190,7 +190,8 @@ impl Pump {
         }
     }
 
-    /// Returns how many bytes an output holds; for a terminal, which does not tell, an upper bound.
+    /// Returns how many bytes an output holds; for a terminal, which does not report it, an upper
+    /// bound.
     fn bytes_pending(&self, end: &AsyncFd<OwnedFd>) -> u64 {
         if self.session.tty { TERMINAL_PENDING } else { sys::bytes_pending(end.get_ref().as_fd()) }
     }
@@ -397,8 +398,8 @@ mod tests {
     use super::*;
     use rustix::pipe::{PipeFlags, pipe_with};
 
-    /// Creates a pump whose process has exited, with bytes left in its pipes. The flags tell which
-    /// pipes keep a writer.
+    /// Creates a pump whose process has exited, with bytes left in its pipes. The flags select
+    /// which pipes keep a writer.
     fn exited(left: [(&[u8], bool); 2]) -> (Pump, Vec<OwnedFd>) {
         let mut writers = Vec::new();
         let outputs = left.map(|(bytes, has_writer)| {

@@ -290,7 +290,7 @@ impl Session {
         }
     }
 
-    /// Removes the cgroup if it is empty. Returns whether the session has none any more.
+    /// Removes the cgroup if it is empty. Returns whether it was removed.
     pub(crate) fn release_cgroup(&self) -> bool {
         let mut cgroup = self.cgroup.borrow_mut();
         if cgroup.as_ref().is_some_and(Cgroup::remove_if_empty) {

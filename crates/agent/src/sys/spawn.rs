@@ -308,7 +308,7 @@ fn join(cgroup: RawFd) {
 fn become_user(plan: &Plan<'_>) -> Result<(), Report> {
     // SAFETY: touches no memory.
     let current = (unsafe { libc::geteuid() }, plan.uid);
-    // SAFETY: reads as many numbers as it is told, from a live vector.
+    // SAFETY: reads as many numbers as the length says, from a live vector.
     let result =
         unsafe { libc::syscall(libc::SYS_setgroups, plan.groups.len(), plan.groups.as_ptr()) };
     // In a user namespace that maps one id, setgroups is forbidden (user_namespaces(7)), and not
