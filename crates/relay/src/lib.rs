@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Owns: the frames on the port, the credit of each connection and direction, and the shutdown
-//! message by which the host tells an orderly end from a crash. Does not own: the content of the
-//! connections, which is the agent's protocol and passes unread, nor the machine.
+//! message by which the host distinguishes an orderly end from a crash. Does not own: the content
+//! of the connections, which is the agent's protocol and passes unread, nor the machine.
 //!
 //! Invariant: neither peer sends more on a connection than the other has room for. So a connection
 //! without a reader delays no other one, and memory is bounded by the number of connections times

@@ -117,7 +117,7 @@ impl Links {
             return Err("data exceeds credit");
         }
         link.room.spend(data.len());
-        // The receiver is gone only while the connection ends; the data then has no reader.
+        // The receiver is dropped only while the connection ends; the data then has no reader.
         let _ = inbound.send(data);
         Ok(())
     }

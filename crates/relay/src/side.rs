@@ -230,7 +230,7 @@ async fn send(out: &mpsc::Sender<Frame>, frame: Frame) -> Result<(), RelayError>
     out.send(frame).await.map_err(|_| RelayError::Protocol("writer of the port has ended"))
 }
 
-/// Writes frames until all senders are gone.
+/// Writes frames until all senders are dropped.
 async fn write<P: Port>(port: &P, mut frames: mpsc::Receiver<Frame>) -> Result<(), RelayError> {
     let mut buffer = BytesMut::new();
     while let Some(frame) = frames.recv().await {
