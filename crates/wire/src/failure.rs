@@ -136,7 +136,7 @@ pub struct Failure {
     /// The program, directory or user name that the step used.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub path: Vec<u8>,
-    /// One line for people.
+    /// One line for users.
     #[n(4)]
     pub message: String,
 }

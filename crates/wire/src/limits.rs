@@ -13,7 +13,7 @@ pub const MAX_CONTROL: usize = 8 * 1024 * 1024;
 pub const MAX_HELLO: usize = 4 * 1024;
 
 /// How long each peer waits for the other's hello (a time). A silent peer would hold one of the
-/// agent's connections for ever; an agent in a busy sandbox may be slow.
+/// agent's connections forever; an agent in a busy sandbox may be slow.
 pub const GREETING: Duration = Duration::from_secs(30);
 
 /// Credit that a data frame costs beyond its payload: roughly its size in a queue, so that a

@@ -14,11 +14,11 @@ pub enum Message {
     Hello(Hello),
     /// Both: the sender closes the connection; one line with the reason.
     Error(String),
-    /// Host: asks for a `Pong` with the same number.
+    /// Host: requests a `Pong` with the same number.
     Ping(u64),
     /// Agent: the answer to `Ping`.
     Pong(u64),
-    /// Host: asks the agent to end every session, then itself.
+    /// Host: requests that the agent ends every session, then itself.
     Shutdown(Shutdown),
     /// Agent: it exits, as requested.
     Bye,
@@ -401,7 +401,7 @@ pub struct Verdict {
     #[n(1)]
     #[cbor(default)]
     pub errno: i32,
-    /// One line for people.
+    /// One line for users.
     #[n(2)]
     #[cbor(default)]
     pub message: String,

@@ -16,7 +16,7 @@ fn is_hostile(c: char) -> bool {
 
 /// Escapes every character that controls a terminal, so that the text is one visible line:
 /// `\u{1b}[2J`. Newlines and tabs become spaces. A backslash stays as it is: the result is for
-/// people.
+/// users.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hostile) {
         return Cow::Borrowed(text);
