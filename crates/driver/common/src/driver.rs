@@ -18,7 +18,7 @@ pub struct MachineSpec {
     /// The sandbox's directory. The driver may use `bundle` and the directory of the sockets, where
     /// it provides the agent's as `agent.sock`.
     pub dir: SandboxDir,
-    /// The root filesystem, as [`Driver::root`] asks for.
+    /// The root filesystem, as [`Driver::root`] requests it.
     pub rootfs: PathBuf,
     /// The agent's binary on the host.
     pub agent: PathBuf,
@@ -69,7 +69,7 @@ impl Users {
 /// How a machine exited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
-    /// The exit code or the signal of its main process, for people.
+    /// The exit code or the signal of its main process, for users.
     pub detail: String,
     /// Whether it exited by itself after a shutdown by its agent.
     pub orderly: bool,
@@ -114,7 +114,7 @@ pub trait Driver {
 
 /// A machine that a driver started. It dies with the runner.
 pub trait Machine {
-    /// Waits until its agent accepts connections; the error says why it never will.
+    /// Waits until its agent accepts connections; fails if it never will, with the reason.
     fn ready(&mut self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(std::future::ready(Ok(())))
     }

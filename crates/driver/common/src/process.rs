@@ -80,7 +80,7 @@ pub fn on_path(program: &str, also: &[&str]) -> Option<PathBuf> {
 pub struct ChildExit {
     /// Its exit code; `None` after a signal.
     pub code: Option<i32>,
-    /// For people.
+    /// For users.
     pub text: String,
 }
 

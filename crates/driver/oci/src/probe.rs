@@ -95,7 +95,7 @@ fn users_key(settings: &Settings) -> String {
     if mapped { "Mapped".to_owned() } else { format!("{:?}", settings.users) }
 }
 
-/// Returns the first runtime that works; the error says why each does not.
+/// Returns the first usable runtime; the error has the reason for each other one.
 pub(crate) async fn find(settings: &Settings, fresh: bool) -> Result<Runtime, Failure> {
     create_private_dir(&settings.cache).map_err(|error| Failure::boot(error.to_string()))?;
     clear_leftover(settings).await;
@@ -309,7 +309,7 @@ impl ProbeDir {
         }
     }
 
-    /// Kills and removes what is there, processes and cgroups included.
+    /// Kills and removes leftovers, including processes and cgroups.
     async fn clear(&self, settings: &Settings) -> Result<(), String> {
         sweep(settings, &self.leftovers()).await.map_err(|failure| failure.to_string())?;
         remove_tree(self.dir.path()).map_err(|error| error.to_string())

@@ -24,7 +24,7 @@ const ENOSYS: u32 = 38;
 /// Flags of `clone` that create a namespace: mount, cgroup, uts, ipc, user, pid and net.
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 
-/// Denied, whatever the profile says.
+/// Denied regardless of the profile.
 const DENIED: [&str; 22] = [
     "add_key",
     "fanotify_init",

@@ -148,7 +148,7 @@ impl Container<'_> {
     fn mounts(&self, shm: u64) -> Result<Vec<Mount>, OciSpecError> {
         let shm = format!("size={shm}");
         let terminals: &[&str] = match self.users {
-            // Group 5, by convention the owner of terminals, has to be mapped.
+            // Group 5, by convention the owner of terminals, must be mapped.
             Users::Host | Users::Mapped(_) | Users::Range => &[
                 "nosuid",
                 "noexec",

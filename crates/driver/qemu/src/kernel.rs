@@ -48,7 +48,7 @@ impl Kernel {
         Err(passed_over.join("; "))
     }
 
-    /// Returns its path, for people.
+    /// Returns its path, for users.
     pub(crate) fn name(&self) -> String {
         match self {
             Kernel::Krunfw(krunfw) => krunfw.path.display().to_string(),
