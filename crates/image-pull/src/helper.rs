@@ -200,7 +200,7 @@ fn reset(directory: &Path) -> Result<()> {
 fn send(reply: &Reply) {
     let mut line = serde_json::to_vec(reply).unwrap_or_default();
     line.push(b'\n');
-    // Fails only if the parent is gone, and then this process exits.
+    // Fails only if the parent has exited, and then this process exits.
     let _ = std::io::stdout().write_all(&line);
 }
 

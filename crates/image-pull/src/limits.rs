@@ -15,7 +15,7 @@ const DEFAULT_RATIO: u64 = 200;
 /// Uncompressed bytes below which the ratio does not apply: a small layer may be all zeros.
 const FREE: u64 = 1 << 30;
 
-/// Limits of one image, and what is left of them.
+/// The limits of one image, and how much of each is left.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     bytes: Limit,

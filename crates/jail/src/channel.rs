@@ -58,7 +58,7 @@ impl Channel {
     pub(crate) fn send(&mut self, message: &Message) {
         let mut line = serde_json::to_vec(message).unwrap_or_default();
         line.push(b'\n');
-        // Fails if the parent is gone; this process then dies too.
+        // Fails if the parent has exited; this process then dies, too.
         let _ = self.0.write_all(&line);
     }
 

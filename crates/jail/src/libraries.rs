@@ -44,7 +44,7 @@ impl ProgramFiles {
         paths.dedup();
         let files = ProgramFiles { paths };
         if let Some(cached) = cached {
-            // Without the cache the loader is asked again.
+            // Without the cache the loader is queried again.
             let _ = files.write(&cached);
         }
         Ok(files)

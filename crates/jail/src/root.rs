@@ -197,7 +197,7 @@ fn open(source: &Source) -> io::Result<OwnedFd> {
     }
 }
 
-/// Returns a target relative to the root; refuses one that leads out of it.
+/// Returns a target relative to the root; rejects one outside of it.
 fn relative(target: &Path) -> io::Result<PathBuf> {
     let mut path = PathBuf::new();
     for part in target.components() {

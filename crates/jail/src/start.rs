@@ -87,7 +87,7 @@ impl Jail {
 }
 
 impl Starting {
-    /// Waits until the process is in its jail; the error says why it is not.
+    /// Waits until the process is in its jail; the error has the reason if it is not.
     pub fn wait(self) -> Result<Started, JailError> {
         let Starting { mut launcher, channel } = self;
         let report = receive(channel);

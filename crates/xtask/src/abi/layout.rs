@@ -1,4 +1,4 @@
-//! `bindings-test/abi/layout.c`: the layout of every struct, as the Rust compiler says, in
+//! `bindings-test/abi/layout.c`: the layout of every struct, as the Rust compiler reports it, in
 //! assertions for a C compiler; and a use of every INIT macro.
 
 use super::header::init_macro;

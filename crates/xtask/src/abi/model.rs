@@ -132,7 +132,7 @@ impl Abi {
             },
             Item::Fn(item) if is_public(&item.vis) => self.functions.push(function_of(&item)?),
             Item::Fn(item) if item.sig.ident == "of_kind" => self.statuses = statuses_of(&item)?,
-            // The macros that say which structs callers make: the name comes first.
+            // The macros that mark the structs that callers create: the name comes first.
             Item::Macro(item) if item.mac.path.is_ident("sized") => {
                 callers.extend(first_name(item.mac.tokens));
             }
@@ -161,7 +161,7 @@ impl Abi {
         constants.chain(aliases).chain(structs).chain(functions).chain(handles)
     }
 
-    /// What a name stands for, where it is another name of a type.
+    /// The type that a name is an alias of, if it is one.
     pub(crate) fn resolve<'a>(&'a self, of: &'a Type) -> &'a Type {
         let Type::Name(name) = of else { return of };
         self.aliases.iter().find(|(alias, _)| alias == name).map_or(of, |(_, target)| target)

@@ -9,7 +9,7 @@ const STRUCTS: [&str; 2] = ["msb_sandbox_options", "msb_exec_options"];
 /// Texts that are never left out.
 const REQUIRED: [&str; 2] = ["name", "cmd"];
 
-/// What a field is to an SDK; those that hold the length of another belong to that one.
+/// The meaning of a field for an SDK; one that holds the length of another belongs to that one.
 enum Kind<'a> {
     Number(&'a str),
     Text,
