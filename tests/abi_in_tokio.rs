@@ -62,8 +62,8 @@ fn whole_life(name: &str) {
     // SAFETY: as above.
     assert_eq!(unsafe { msb_exec_collect(exec, -1, &raw mut output, err) }, MSB_OK);
     // SAFETY: valid for this many bytes until the release.
-    let said = unsafe { std::slice::from_raw_parts(output.stdout_data, output.stdout_len) };
-    assert_eq!((output.kind, said), (MSB_EVENT_EXITED, &b"hello\n"[..]));
+    let printed = unsafe { std::slice::from_raw_parts(output.stdout_data, output.stdout_len) };
+    assert_eq!((output.kind, printed), (MSB_EVENT_EXITED, &b"hello\n"[..]));
     // SAFETY: as above.
     unsafe { msb_output_release(&raw mut output) };
     // SAFETY: as above.

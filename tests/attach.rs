@@ -28,12 +28,12 @@ fn child() {
     let [what, name, first, second] = words.as_slice() else { panic!("{task:?}") };
     let sb = block_on(Sandbox::get(name)).unwrap();
     let result = match *what {
-        "run" => told(block_on(run(&sb, first, second))),
-        "shell" => told(block_on(sb.attach_shell())),
-        "session" => told(block_on(sb.attach_session(first))),
-        "program" => told(block_on(sb.attach(*first, ["x"]))),
+        "run" => outcome_of(block_on(run(&sb, first, second))),
+        "shell" => outcome_of(block_on(sb.attach_shell())),
+        "session" => outcome_of(block_on(sb.attach_session(first))),
+        "program" => outcome_of(block_on(sb.attach(*first, ["x"]))),
         "read" => {
-            let code = told(block_on(run(&sb, first, second)));
+            let code = outcome_of(block_on(run(&sb, first, second)));
             let mut line = String::new();
             std::io::stdin().lock().read_line(&mut line).unwrap();
             format!("{code} {line}")
@@ -49,7 +49,7 @@ fn child() {
         "twice" => {
             let mut one = pin!(run(&sb, "", second));
             assert!(poll_once(one.as_mut()).is_pending());
-            told(block_on(run(&sb, "", second)))
+            outcome_of(block_on(run(&sb, "", second)))
         }
         other => panic!("{other}"),
     };
@@ -83,7 +83,7 @@ async fn until_touched(
     .await;
 }
 
-fn told(result: MicrosandboxResult<i32>) -> String {
+fn outcome_of(result: MicrosandboxResult<i32>) -> String {
     match result {
         Ok(code) => code.to_string(),
         Err(error) => error.kind().to_string(),
@@ -180,7 +180,7 @@ impl Drop for Screen {
     }
 }
 
-/// The session whose command contains a text.
+/// Returns the session whose command contains a text.
 fn session(sb: &Sandbox, text: &str) -> SessionInfo {
     let has = |session: &SessionInfo| {
         let words = session.command.iter().map(|word| String::from_utf8_lossy(word).into_owned());
@@ -208,7 +208,7 @@ fn h1_the_terminal_is_raw_while_attached_then_restored() {
 }
 
 #[test]
-fn h1_the_shell_is_the_sandboxs_and_control_keys_are_its_own() {
+fn h1_shell_is_the_sandboxs_and_gets_control_keys() {
     let mut screen = Screen::new(&shared(), "shell", "", "");
     screen.type_in("echo $((40 + 2)) $0\r");
     screen.expect("42 /bin/sh");
@@ -294,7 +294,7 @@ fn h1_a_half_typed_key_sequence_is_held_then_delivered() {
 }
 
 #[test]
-fn h1_what_is_typed_behind_the_keys_stays_in_the_terminal() {
+fn h1_input_after_the_detach_keys_stays_in_the_terminal() {
     let sb = shared();
     let mut screen =
         Screen::new(&sb, "read", "ctrl-p,ctrl-q", "stty raw -echo; echo ready; exec sleep 6001");
@@ -305,7 +305,7 @@ fn h1_what_is_typed_behind_the_keys_stays_in_the_terminal() {
 }
 
 #[test]
-fn h2_a_session_is_taken_up_again_after_it_was_left() {
+fn h2_detached_session_is_reattached() {
     let sb = shared();
     let script = "echo ready; while read line; do echo \"got $line\"; done; exit 3";
     let mut screen = Screen::ready(&sb, "", script);
@@ -370,7 +370,7 @@ fn h1_without_a_terminal_nothing_is_started() {
 }
 
 #[test]
-fn h1_the_terminal_is_as_it_was_after_a_panic() {
+fn h1_terminal_is_restored_after_a_panic() {
     let sb = shared();
     let script = "echo ready; exec sleep 6003";
     let mut screen = Screen::new(&sb, "panic", "/tmp/panic", script);
@@ -382,7 +382,7 @@ fn h1_the_terminal_is_as_it_was_after_a_panic() {
 }
 
 #[test]
-fn d4_h1_a_cancelled_attach_leaves_terminal_and_program() {
+fn d4_h1_cancelled_attach_restores_terminal_and_detaches() {
     let sb = shared();
     let mut screen = Screen::new(&sb, "drop", "/tmp/drop", "echo ready; exec sleep 6004");
     screen.expect("ready");
@@ -394,7 +394,7 @@ fn d4_h1_a_cancelled_attach_leaves_terminal_and_program() {
 }
 
 #[test]
-fn b7_h1_the_terminal_is_as_it_was_when_the_sandbox_dies() {
+fn b7_h1_terminal_is_restored_when_the_sandbox_dies() {
     let sb = sandbox("h1-dies");
     let screen = Screen::ready(&sb, "", "echo ready; exec sleep 600");
     block_on(sb.kill()).unwrap();
@@ -425,7 +425,7 @@ fn h1_terminal_modes_are_reset_unless_the_program_exited() {
 }
 
 #[test]
-fn h2_who_takes_a_session_up_again_has_its_program_draw_anew() {
+fn h2_reattach_makes_the_program_redraw() {
     let sb = shared();
     let script = "trap 'echo drawn' WINCH; echo ready; while :; do usleep 10000; done";
     let mut screen = Screen::ready(&sb, "", script);
@@ -440,11 +440,11 @@ fn h2_who_takes_a_session_up_again_has_its_program_draw_anew() {
 }
 
 #[test]
-fn d1_h2_a_terminal_that_is_hung_up_leaves_the_program_running() {
+fn d1_h2_terminal_hangup_leaves_the_program_running() {
     let sb = shared();
     let mut screen = Screen::ready(&sb, "", "echo ready; exec sleep 6005");
     screen.master = None;
-    // The terminal has no settings to compare any more.
+    // The terminal has no settings to compare.
     assert!(screen.child.wait().is_ok());
     assert_eq!(std::fs::read_to_string(&screen.result).unwrap(), "-1");
     let left = session(&sb, "6005");

@@ -127,16 +127,16 @@ fn j4_a_sandbox_exhausts_only_its_own() {
     let sb = block_on(builder("exhaust").image(image()).pids_limit(200).create()).unwrap();
     let mut handle =
         block_on(sb.exec_stream_with("attack", |o| o.arg("exhaust").stdin_pipe())).unwrap();
-    let mut said = String::new();
-    while !said.contains("exhausted\n") {
+    let mut printed = String::new();
+    while !printed.contains("exhausted\n") {
         let event = block_on(handle.recv()).expect("it ended early");
         if let microsandbox::ExecEvent::Stdout(data) = event {
-            said.push_str(&String::from_utf8_lossy(&data));
+            printed.push_str(&String::from_utf8_lossy(&data));
         }
     }
-    assert!(said.contains("aio 0\n"), "{said}");
-    let children = said.lines().find_map(|line| line.strip_prefix("children ")).unwrap();
-    assert!(children.parse::<u32>().unwrap() < 200, "{said}");
+    assert!(printed.contains("aio 0\n"), "{printed}");
+    let children = printed.lines().find_map(|line| line.strip_prefix("children ")).unwrap();
+    assert!(children.parse::<u32>().unwrap() < 200, "{printed}");
     // The host still has its own.
     rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC).unwrap();
     assert!(Command::new("true").status().unwrap().success());

@@ -61,7 +61,7 @@ fn read_by_the_code() -> BTreeSet<String> {
         }
     }
     let is_variable = |name: &String| {
-        // The beginning of names is none.
+        // The prefix of several names is not a name.
         !name.ends_with('_') && !constants.contains(name) && !NOT_READ.contains(&&**name)
     };
     found.into_iter().filter(is_variable).collect()
@@ -80,12 +80,12 @@ fn names(pattern: &Regex, text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn variables_that_are_read_are_those_of_the_page() {
-    let (read, told) = (read_by_the_code(), in_the_page());
+fn environment_page_lists_exactly_the_variables_read() {
+    let (read, documented) = (read_by_the_code(), in_the_page());
     assert!(read.len() > 30 && read.contains("MSB_HOME"), "{read:?}");
-    let missing: Vec<_> = read.difference(&told).collect();
+    let missing: Vec<_> = read.difference(&documented).collect();
     assert!(missing.is_empty(), "not in docs/environment.md: {missing:?}");
-    let unread: Vec<_> = told.difference(&read).collect();
+    let unread: Vec<_> = documented.difference(&read).collect();
     assert!(unread.is_empty(), "in docs/environment.md, but not read: {unread:?}");
 }
 

@@ -87,7 +87,7 @@ fn d3_a_timeout_on_a_stream_ends_the_command_and_says_so() {
 }
 
 #[test]
-fn d4_giving_a_collected_call_up_kills_its_command() {
+fn d4_cancelled_exec_kills_the_command() {
     let sb = shared();
     let mut call = Box::pin(sb.shell("echo $$ > /tmp/d4; exec sleep 600"));
     assert!(poll_once(call.as_mut()).is_pending());
@@ -99,7 +99,7 @@ fn d4_giving_a_collected_call_up_kills_its_command() {
 }
 
 #[test]
-fn d4_giving_a_wait_on_a_handle_up_kills_nothing() {
+fn d4_cancelled_wait_on_a_handle_kills_nothing() {
     let sb = shared();
     let mut handle = block_on(sb.exec_stream_with("cat", |o| o.stdin_pipe())).unwrap();
     for _ in 0..10 {
@@ -111,7 +111,7 @@ fn d4_giving_a_wait_on_a_handle_up_kills_nothing() {
 }
 
 #[test]
-fn d5_ids_are_unique_and_listed_with_how_it_went() {
+fn d5_ids_are_unique_and_listed_with_the_exit_status() {
     let sb = shared();
     let mut ids = HashSet::new();
     for code in 0..20 {

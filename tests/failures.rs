@@ -24,7 +24,7 @@ fn same(o: ExecOptionsBuilder) -> ExecOptionsBuilder {
 }
 
 #[test]
-fn e_programs_that_cannot_be_run_fail_in_their_own_ways() {
+fn e_each_start_failure_has_its_kind() {
     use ExecFailureKind::{NotExecutable, NotFound, PermissionDenied};
     let table = [
         ("nonexistent", NotFound, "ENOENT"),
@@ -45,7 +45,7 @@ fn e_programs_that_cannot_be_run_fail_in_their_own_ways() {
 }
 
 #[test]
-fn d5_e_what_never_started_is_in_no_list() {
+fn d5_e_failed_start_is_not_listed() {
     let sb = shared();
     let mut handle = block_on(sb.exec_stream("nonexistent", [""; 0])).unwrap();
     assert!(matches!(block_on(handle.wait()), Err(Error::ExecFailed(_))));
@@ -54,7 +54,7 @@ fn d5_e_what_never_started_is_in_no_list() {
 }
 
 #[test]
-fn e_a_directory_that_cannot_be_entered_is_bad_cwd() {
+fn e_inaccessible_directory_is_bad_cwd() {
     for (cwd, errno_name) in [("/nonexistent", "ENOENT"), ("/etc/passwd", "ENOTDIR")] {
         let failed = failed("true", false, |o| o.cwd(cwd));
         assert_eq!((failed.kind, failed.stage), (ExecFailureKind::BadCwd, ExecStage::Chdir));
@@ -66,7 +66,7 @@ fn e_a_directory_that_cannot_be_entered_is_bad_cwd() {
 }
 
 #[test]
-fn e_a_user_that_nobody_knows_is_a_user_setup_failure() {
+fn e_unknown_user_is_a_user_setup_failure() {
     for user in ["nobody-knows", "me:no-such-group"] {
         let failed = failed("true", false, |o| o.user(user));
         assert_eq!(failed.kind, ExecFailureKind::UserSetupFailed);
@@ -75,7 +75,7 @@ fn e_a_user_that_nobody_knows_is_a_user_setup_failure() {
 }
 
 #[test]
-fn e_arguments_that_the_kernel_does_not_take_are_bad_args() {
+fn e_arguments_beyond_the_kernels_limit_are_bad_args() {
     for size in [200 << 10, 9 << 20] {
         let failed = failed("true", false, |o| o.arg("x".repeat(size)));
         assert_eq!((failed.kind, failed.errno_name.as_str()), (ExecFailureKind::BadArgs, "E2BIG"));
@@ -83,14 +83,14 @@ fn e_arguments_that_the_kernel_does_not_take_are_bad_args() {
 }
 
 #[test]
-fn e_a_limit_that_may_not_be_raised_is_a_resource_limit() {
+fn e_limit_above_the_hard_one_is_a_resource_limit() {
     let failed = failed("true", false, |o| o.rlimit(RlimitResource::Nofile, u64::MAX));
     assert_eq!((failed.kind, failed.stage), (ExecFailureKind::ResourceLimit, ExecStage::Rlimit));
     assert_eq!(failed.errno_name, "EPERM");
 }
 
 #[test]
-fn j5_removed_devices_are_no_problem() {
+fn j5_removed_devices_are_tolerated() {
     let sandbox = sandbox("failures-devices");
     // A driver may have mounted them, and then they cannot be removed.
     let script = "cd /dev && { rm -f null ptmx; [ -e null ] || mkfifo null; true; }";

@@ -38,9 +38,9 @@ fn alone(test: &str, wrapper: &[&str]) -> bool {
         .env(FAULT, test)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     let also = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{test}: {}\n{said}\n{also}", output.status);
+    assert!(output.status.success(), "{test}: {}\n{printed}\n{also}", output.status);
     false
 }
 
@@ -445,7 +445,7 @@ fn i_a_client_that_never_reads_costs_no_agent_memory() {
     let mut deaf = Hostile::greeted("deaf");
     deaf.stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let before = resident(agent);
-    // Requests until the agent accepts no more of them, with answers a thousand times as long.
+    // Sends requests until the agent accepts no more, with answers a thousand times as long.
     let mut sent = 0;
     'flood: for batch in 0..200u32 {
         let mut requests = BytesMut::new();
@@ -496,8 +496,8 @@ fn fill_last_page(log: &Path) {
 }
 
 #[test]
-fn i_a_full_disk_is_an_error_that_says_so_and_passes() {
-    const TEST: &str = "i_a_full_disk_is_an_error_that_says_so_and_passes";
+fn i_full_disk_is_a_typed_and_transient_error() {
+    const TEST: &str = "i_full_disk_is_a_typed_and_transient_error";
     // SAFETY: touches no memory.
     let root = unsafe { libc::geteuid() } == 0;
     let possible =
@@ -555,8 +555,8 @@ fn i_a_full_disk_is_an_error_that_says_so_and_passes() {
 }
 
 #[test]
-fn i_without_descriptors_calls_fail_with_emfile_for_now() {
-    const TEST: &str = "i_without_descriptors_calls_fail_with_emfile_for_now";
+fn i_without_descriptors_calls_fail_with_emfile() {
+    const TEST: &str = "i_without_descriptors_calls_fail_with_emfile";
     if !alone(TEST, &[]) {
         return;
     }
@@ -679,7 +679,7 @@ fn i_a_vanished_image_leaves_typed_errors_and_can_stop() {
 /// (time_namespaces(7)) shift only the other clocks. So the test shows that timed code in the
 /// agent's sessions and the client does not read the wall clock.
 #[test]
-fn i_a_step_of_the_wall_clock_concerns_no_timeout() {
+fn i_step_of_the_wall_clock_affects_no_timeout() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut timed = 0;
     let places =
@@ -702,8 +702,8 @@ fn i_a_step_of_the_wall_clock_concerns_no_timeout() {
 }
 
 #[test]
-fn i_a_forked_child_is_told_so_and_its_parent_goes_on() {
-    const TEST: &str = "i_a_forked_child_is_told_so_and_its_parent_goes_on";
+fn i_forked_child_gets_errors_and_the_parent_continues() {
+    const TEST: &str = "i_forked_child_gets_errors_and_the_parent_continues";
     if !alone(TEST, &[]) {
         return;
     }
@@ -723,7 +723,7 @@ fn i_a_forked_child_is_told_so_and_its_parent_goes_on() {
             // SAFETY: touches no memory. The alarm turns a hang into a failure.
             unsafe { libc::alarm(10) };
             let unsupported = |error: microsandbox::Error| error.kind() == ErrorKind::Unsupported;
-            let told = [
+            let reported = [
                 block_on(sb.exec("true", [""; 0])).is_err_and(unsupported),
                 block_on(Sandbox::get("forked")).is_err_and(unsupported),
                 block_on(sb.sessions()).is_err_and(unsupported),
@@ -733,7 +733,7 @@ fn i_a_forked_child_is_told_so_and_its_parent_goes_on() {
                 block_on(noise.wait()).is_err_and(unsupported),
                 block_on(quiet.collect()).is_err_and(unsupported),
             ];
-            let wrong = told.iter().position(|told| !told).map_or(0, |place| place + 1);
+            let wrong = reported.iter().position(|reported| !reported).map_or(0, |place| place + 1);
             // SAFETY: ends the child without running code of the parent.
             unsafe { libc::_exit(i32::try_from(wrong).unwrap_or(100)) };
         }

@@ -421,7 +421,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn b1_b5_whatever_a_command_does_its_events_keep_their_grammar() {
+fn b1_b5_events_of_random_commands_keep_their_grammar() {
     let sb = sandbox(NAME);
     let time = Duration::from_secs(number("MSB_GRAMMAR_SECONDS").unwrap_or(15));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();

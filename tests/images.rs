@@ -206,7 +206,7 @@ fn g10_stop_signal_that_is_none_is_refused_by_name() {
 }
 
 #[test]
-fn g_what_the_caller_sets_goes_before_what_the_image_says() {
+fn g_callers_options_override_the_images_defaults() {
     let options = BuildOptions {
         env: vec!["A=image".to_owned(), "B=image".to_owned()],
         workdir: "/work".to_owned(),
@@ -240,7 +240,7 @@ fn g_what_the_caller_sets_goes_before_what_the_image_says() {
 }
 
 #[test]
-fn g_an_image_without_a_command_says_so_by_a_kind_of_its_own() {
+fn g_image_without_a_command_has_its_own_error_kind() {
     let directory = common::sandbox("directory");
     let error = directory.default_command().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoCommand);
@@ -250,24 +250,24 @@ fn g_an_image_without_a_command_says_so_by_a_kind_of_its_own() {
 }
 
 #[test]
-fn g_a_creation_tells_how_far_its_image_is() {
-    let archive = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("told.tar");
+fn g_creation_reports_the_progress_of_its_image() {
+    let archive = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("reported.tar");
     let _ = std::fs::remove_file(&archive);
-    built("told", options(&["true"]));
-    let mut exporting = Image::export("told", &archive).unwrap();
+    built("reported", options(&["true"]));
+    let mut exporting = Image::export("reported", &archive).unwrap();
     block_on(exporting.wait()).unwrap();
-    block_on(Image::remove("told", false)).unwrap();
+    block_on(Image::remove("reported", false)).unwrap();
     // An untagged image is kept while other tests use the store, so poll.
     block_on(Image::prune(false)).unwrap();
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let list = Arc::clone(&told);
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let list = Arc::clone(&reported);
     let tell = move |progress: microsandbox::ImageProgress| list.lock().unwrap().push(progress);
-    block_on(builder("told").image(&archive).on_progress(tell).create()).unwrap();
-    let told = told.lock().unwrap();
-    let mut phases: Vec<ImagePhase> = told.iter().map(|progress| progress.phase).collect();
+    block_on(builder("reported").image(&archive).on_progress(tell).create()).unwrap();
+    let reported = reported.lock().unwrap();
+    let mut phases: Vec<ImagePhase> = reported.iter().map(|progress| progress.phase).collect();
     phases.dedup();
     assert_eq!(phases, [ImagePhase::Unpacking, ImagePhase::Starting]);
-    assert!(told.iter().any(|p| p.bytes == p.bytes_total && p.bytes > 0 && p.layers_done == 1));
+    assert!(reported.iter().any(|p| p.bytes == p.bytes_total && p.bytes > 0 && p.layers_done == 1));
 }
 
 #[test]
@@ -290,9 +290,9 @@ fn g_errors_about_images_have_kinds() {
 }
 
 #[test]
-fn g_an_operation_that_is_given_up_ends() {
+fn g_dropped_operation_is_cancelled() {
     setup();
-    // Something accepts and never answers.
+    // A server that accepts connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let name = format!("{}/x", silent.local_addr().unwrap());
     let operation = Image::pull(&name).unwrap();

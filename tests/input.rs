@@ -7,7 +7,7 @@ use microsandbox::{ErrorKind, ExecEvent};
 use std::thread;
 
 #[test]
-fn c1_the_sink_is_had_once_and_outlives_the_handle() {
+fn c1_sink_is_taken_once_and_outlives_the_handle() {
     let sb = shared();
     let file = shell(&sb, "mktemp").trim().to_owned();
     let script = format!("cat > {file}; echo done > {file}.done");
@@ -48,7 +48,7 @@ fn c2_a_large_input_arrives_in_order_with_backpressure() {
 }
 
 #[test]
-fn c2_the_end_of_input_on_a_terminal_is_the_key_that_means_it() {
+fn c2_end_of_input_on_a_terminal_is_the_eof_key() {
     let options = |o: microsandbox::ExecOptionsBuilder| o.tty(true).stdin_pipe();
     let mut handle = block_on(shared().exec_stream_with("cat", options)).unwrap();
     let sink = handle.take_stdin().unwrap();
@@ -60,7 +60,7 @@ fn c2_the_end_of_input_on_a_terminal_is_the_key_that_means_it() {
 }
 
 #[test]
-fn c3_a_program_that_stops_reading_breaks_the_pipe_and_goes_on() {
+fn c3_program_that_stops_reading_breaks_the_pipe_and_runs_on() {
     let script = "exec 0<&-; echo closed; until [ -e /tmp/c3 ]; do usleep 10000; done; echo on";
     let sb = shared();
     let mut handle = block_on(sb.shell_stream_with(script, |o| o.stdin_pipe())).unwrap();

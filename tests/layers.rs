@@ -1,4 +1,4 @@
-//! Who may use whom: the layers of the code, and where unsafe code may be.
+//! The dependencies between the layers of the code, and the places of unsafe code.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Each package of the workspace, and the other ones that it may depend on.
+/// Each package of the workspace, and the other packages that it may depend on.
 ///
 /// A client (`microsandbox`, `msb-image-pull`) uses `msb-state` and never a driver; no driver uses
 /// another one.
@@ -63,7 +63,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn packages_use_only_what_lies_below_them() {
+fn packages_use_only_lower_layers() {
     for (folder, allowed) in MAY_USE {
         let manifest = read(&Path::new(ROOT).join(folder).join("Cargo.toml"));
         let own = manifest.split("\n[dependencies]").nth(1).unwrap_or_default();
@@ -75,15 +75,15 @@ fn packages_use_only_what_lies_below_them() {
         }
     }
     let folders = |folder| std::fs::read_dir(Path::new(ROOT).join(folder)).unwrap().count();
-    // The C library is one more; `crates/driver` holds packages and is none itself.
+    // One more for the C library; `crates/driver` contains packages and is none itself.
     let packages = folders("crates") + folders("crates/driver");
     assert_eq!(packages, MAY_USE.len(), "a package is missing in the list");
 }
 
 #[test]
-fn the_client_knows_nothing_of_what_stands_on_it() {
+fn client_does_not_depend_on_higher_layers() {
     let files = rust_files(&Path::new(ROOT).join("crates/microsandbox/src/client"));
-    // Tests may look at it from above.
+    // Tests may use higher layers.
     for file in files.iter().filter(|file| !file.to_string_lossy().contains("tests")) {
         for line in read(file).lines().filter(|line| line.trim_start().starts_with("use crate::")) {
             let upward = ["crate::sandbox", "crate::exec", "crate::sink", "crate::pull"];
@@ -121,7 +121,7 @@ fn every_export_ends_at_the_boundary() {
         let text = read(&file);
         for export in text.split("#[unsafe(no_mangle)]").skip(1) {
             let name = export.split("fn ").nth(1).and_then(|rest| rest.split('(').next()).unwrap();
-            // These look nothing up, and cannot fail.
+            // These use no handle, and cannot fail.
             let constant = ["msb_abi_version", "msb_version_string", "msb_status_name", "msb_has"];
             let body = export.split("\n}\n").next().unwrap_or_default();
             // Releases share one function, which ends at the boundary.

@@ -1,4 +1,4 @@
-//! Promise D6: the output of sessions is kept in a log when the sandbox asks for it.
+//! Promise D6: the output of sessions is recorded in a log on request.
 
 mod common;
 
@@ -89,7 +89,7 @@ fn d6_the_log_has_twenty_megabytes_byte_for_byte() {
 }
 
 #[test]
-fn d6_sessions_are_told_apart_and_chosen_with_their_ends() {
+fn d6_sessions_are_separate_and_selectable_with_their_ends() {
     let sb = logged("log-sessions");
     let begun = SystemTime::now();
     let ids: Vec<String> = ["echo one; exit 3", "echo two; kill -9 $$"]
@@ -149,7 +149,7 @@ fn d6_a_follower_reads_live_and_ends_with_the_sandbox() {
 }
 
 #[test]
-fn d6_without_asking_there_is_no_log_and_no_trace_of_one() {
+fn d6_without_the_option_there_is_no_log() {
     let sb = sandbox("log-off");
     shell(&sb, "echo secret");
     let error = block_on(sb.logs(LogOptions::default())).unwrap_err();
@@ -165,10 +165,10 @@ fn d6_without_asking_there_is_no_log_and_no_trace_of_one() {
 }
 
 #[test]
-fn d6_a_full_disk_ends_the_log_and_stops_no_program() {
+fn d6_full_disk_ends_the_log_and_no_program() {
     let sb = logged("log-full");
     let runner = Pid::from_raw(runner_of("log-full")).unwrap();
-    // From here on a write beyond this limit fails, as on a full disk.
+    // A write beyond this limit fails, as on a full disk.
     let limit = Rlimit { current: Some(300_000), maximum: Some(300_000) };
     prlimit(Some(runner), Resource::Fsize, limit).unwrap();
     let script = "i=0; while [ $i -lt 200 ]; do head -c 10000 /dev/zero; i=$((i+1)); done; echo";
@@ -277,10 +277,10 @@ fn d6_a_hundred_sessions_at_once_are_all_in_the_log() {
 }
 
 #[test]
-fn d6_a_log_that_is_slow_slows_the_program_and_loses_nothing() {
+fn d6_slow_log_slows_the_program_and_loses_nothing() {
     if std::env::var("MSB_DRIVER").is_ok_and(|driver| driver == "qemu") {
-        // There the runner, which writes the log, also carries the connections: stopping it would
-        // stop everything.
+        // With this driver the runner, which writes the log, also forwards the connections:
+        // stopping it would stop everything.
         return;
     }
     let sb = logged("log-slow");

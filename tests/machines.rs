@@ -65,7 +65,7 @@ fn g_two_machines_share_an_image_and_keep_own_files() {
 
 #[test]
 #[ignore = "needs a guest kernel: make test-vm"]
-fn g_a_machine_has_a_kernel_a_clock_and_no_network_of_its_own() {
+fn g_machine_has_its_own_kernel_and_clock_and_no_network() {
     let sb = block_on(builder("vm-own").memory(200).hostname("here").create()).unwrap();
     let info = block_on(sb.info()).unwrap();
     assert_ne!(info.isolation, Some(Isolation::Container), "{info:?}");
@@ -112,7 +112,7 @@ fn b7_a_machine_that_resets_or_panics_is_a_loss_and_a_crash() {
 
 #[test]
 #[ignore = "needs a guest kernel: make test-vm"]
-fn g_a_stop_asks_first_and_kills_at_the_timeout() {
+fn g_stop_signals_first_and_kills_at_the_timeout() {
     let sb = sandbox("vm-stop");
     let polite = "trap 'echo asked; exit 3' TERM; echo up; while :; do sleep 0.1; done";
     let mut handle = block_on(sb.shell_stream(polite)).unwrap();
@@ -144,7 +144,7 @@ fn g_a_boot_beyond_the_timeout_is_a_typed_error() {
 
 #[test]
 #[ignore = "needs a guest kernel: make test-vm"]
-fn j5_broken_devices_are_no_problem_in_a_machine() {
+fn j5_broken_devices_are_tolerated_in_a_machine() {
     let sb = sandbox("vm-devices");
     shell(&sb, "rm /dev/null /dev/ptmx; mkfifo /dev/null /dev/ptmx");
     assert_eq!(shell(&sb, "cat; echo hello"), "hello\n");
@@ -159,7 +159,7 @@ fn j5_broken_devices_are_no_problem_in_a_machine() {
 
 #[test]
 #[ignore = "needs a guest kernel: make test-vm"]
-fn j7_kill_reaches_what_left_its_cgroup_in_a_machine() {
+fn j7_kill_reaches_processes_outside_their_cgroup_in_a_machine() {
     let sb = sandbox("vm-cgroups");
     // Every way for root to enter a parent cgroup without entering the agent's namespaces.
     let script = "mkdir -p /tmp/c; mount -t cgroup2 x /tmp/c; mount -o remount,rw /sys/fs/cgroup

@@ -1,4 +1,4 @@
-//! Modules of a crate use each other without circles: a reader of one needs those below it only.
+//! Modules of a crate do not use each other in circles: a reader of one needs only those below it.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -19,13 +19,13 @@ struct Module {
     code: String,
     /// Names of the items that it defines.
     items: BTreeSet<String>,
-    /// Names that it takes from modules below it, to be found under its own.
+    /// Names that it re-exports from modules below it.
     exports: BTreeMap<String, ModulePath>,
-    /// Modules below it, all names of which are its own.
+    /// Modules below it whose names it re-exports all.
     globs: Vec<ModulePath>,
 }
 
-/// The folders in which crates have their sources.
+/// Finds the source folders of all crates.
 fn crates(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
@@ -41,7 +41,7 @@ fn crates(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The text without comments and inline tests.
+/// Returns a file's text without comments and inline tests.
 fn code_of(file: &Path) -> String {
     let text = std::fs::read_to_string(file).unwrap();
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
@@ -53,7 +53,7 @@ fn modules(folder: &Path, at: &[String], found: &mut BTreeMap<ModulePath, Module
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        // Modules that exist for tests may look at everything.
+        // Modules for tests may use every module.
         if ["tests", "testing", "fuzzing", "bin"].contains(&name.as_str()) {
             continue;
         }
@@ -73,7 +73,7 @@ fn modules(folder: &Path, at: &[String], found: &mut BTreeMap<ModulePath, Module
     }
 }
 
-/// Expands `a::{b, c::{d, e as f}}` to its paths, each with the name that it gets.
+/// Expands `a::{b, c::{d, e as f}}` to its paths, each with its local name.
 fn expand(tree: &str, prefix: &[String], found: &mut Vec<(ModulePath, String)>) {
     let tree = tree.trim();
     if let Some(open) = tree.find('{') {
@@ -92,7 +92,7 @@ fn expand(tree: &str, prefix: &[String], found: &mut Vec<(ModulePath, String)>) 
                 _ => {}
             }
         }
-        // A group that this one ended was cut by `trim_end_matches`.
+        // A group that ended here was cut by `trim_end_matches`.
         let rest = inner[start..].to_owned() + &"}".repeat(inner[start..].matches('{').count());
         return expand(&rest, &path, found);
     }
@@ -111,7 +111,7 @@ fn segments(text: &str) -> impl Iterator<Item = String> + '_ {
     text.split("::").map(str::trim).filter(|one| !one.is_empty()).map(str::to_owned)
 }
 
-/// What a path means in a module, from the crate's root.
+/// Resolves a path in a module to a path from the crate's root.
 fn absolute(path: &[String], module: &[String], all: &BTreeMap<ModulePath, Module>) -> ModulePath {
     let mut base = module.to_vec();
     let mut rest = path;
@@ -128,7 +128,7 @@ fn absolute(path: &[String], module: &[String], all: &BTreeMap<ModulePath, Modul
             let mut child = module.to_vec();
             child.push(first.to_owned());
             if !all.contains_key(&child) {
-                // Another crate's.
+                // A path in another crate.
                 return vec!["::".to_owned()];
             }
         }
@@ -138,7 +138,7 @@ fn absolute(path: &[String], module: &[String], all: &BTreeMap<ModulePath, Modul
     base
 }
 
-/// The module in which the item of a path is.
+/// Returns the module that defines the item of a path.
 fn home(path: &[String], all: &BTreeMap<ModulePath, Module>, depth: usize) -> Option<ModulePath> {
     let end = (0..=path.len()).rev().find(|end| all.contains_key(&path[..*end]))?;
     let (module, item) = (path[..end].to_vec(), path.get(end));
@@ -154,7 +154,7 @@ fn home(path: &[String], all: &BTreeMap<ModulePath, Module>, depth: usize) -> Op
     Some(from_glob.map_or(module, |(glob, _)| glob.clone()))
 }
 
-/// Which module uses which.
+/// Returns which modules each module uses.
 fn uses(all: &mut BTreeMap<ModulePath, Module>) -> BTreeMap<ModulePath, BTreeSet<ModulePath>> {
     let statement = Regex::new(r"(?s)(pub(?:\([^)]*\))?\s+)?use\s+([^;]+);").unwrap();
     let inline = Regex::new(r"\b(?:crate|super|self)(?:::[A-Za-z_]\w*)+").unwrap();
@@ -205,19 +205,19 @@ fn reaches(
     seen
 }
 
-/// The circles of a crate: the modules of each, with the uses among them.
+/// Returns the circles of a crate: the modules of each, with the uses among them.
 fn circles(folder: &Path) -> Vec<String> {
     let mut all = BTreeMap::new();
     modules(folder, &[], &mut all);
     let graph = uses(&mut all);
     let reach: BTreeMap<_, _> = graph.keys().map(|one| (one, reaches(&graph, one))).collect();
-    let mut told = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let mut circles = Vec::new();
     for (one, below) in &reach {
         let in_circle =
             |other: &&ModulePath| reach.get(*other).is_some_and(|back| back.contains(*one));
         let circle: Vec<&ModulePath> = below.iter().filter(in_circle).collect();
-        if circle.is_empty() || !told.insert(circle[0].clone()) {
+        if circle.is_empty() || !seen.insert(circle[0].clone()) {
             continue;
         }
         let mut text = String::new();
@@ -241,7 +241,7 @@ fn modules_form_no_circles() {
 }
 
 #[test]
-fn a_circle_is_noticed() {
+fn circle_is_detected() {
     let scratch = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(scratch.path().join(name), text).unwrap();
     write("lib.rs", "mod a;\nmod b;\nmod c;\npub use a::{A, d::D};\n");

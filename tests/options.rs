@@ -4,16 +4,16 @@
 
 use std::path::Path;
 
-/// Where a language defines options: in which files and between which two texts, and what stands
-/// before and behind the name there.
+/// The definitions of options in a language: their file, the section between two texts in it, and
+/// the text before and after each name.
 struct Language {
     source: &'static str,
     section: (&'static str, &'static str),
     around: (&'static str, &'static str),
 }
 
-/// The options of one thing: where Rust defines them, where C, Go, Python, TypeScript and `msb` do,
-/// and how each is written there. A dash is for what a language has in another form.
+/// The options of one kind: where each language defines them, and how each option is written there.
+/// A dash marks an option that a language has in another form.
 struct Group {
     rust: &'static str,
     section: (&'static str, &'static str),
@@ -24,7 +24,7 @@ struct Group {
 
 const HEADER: &str = "include/microsandbox.h";
 const PYTHON: &str = "sdk/python/src/microsandbox/_options.py";
-/// The builders of Rust all look alike.
+/// The builders of Rust have the same form.
 const METHODS: (&str, &str) = ("    pub fn ", "(");
 
 #[rustfmt::skip]
@@ -66,12 +66,12 @@ const SANDBOX: Group = Group {
         ("labels", ["const char *const *labels;", "Labels", "labels", "labels?", "label "]),
         ("replace", ["#define MSB_SANDBOX_REPLACE", "Replace", "replace", "replace?", "replace`"]),
         ("detached", ["#define MSB_SANDBOX_DETACHED", "Detached", "detached", "detached?", "detach`"]),
-        // No driver has a network, so msb does not offer it.
+        // No driver has network access, so msb does not offer it.
         ("network", ["#define MSB_SANDBOX_NETWORK", "Network", "network", "network?", "-"]),
         ("max_duration", ["uint64_t max_duration_ms;", "MaxDuration", "max_duration", "maxDuration?", "max-duration "]),
         ("idle_timeout", ["uint64_t idle_timeout_ms;", "IdleTimeout", "idle_timeout", "idleTimeout?", "idle-timeout "]),
         ("log", ["#define MSB_SANDBOX_LOG", "Log", "log", "log?", "log`"]),
-        // msb has the default limits only.
+        // msb has only the default limits.
         ("log_limits", ["uint64_t log_max_bytes;", "LogLimits", "log_max_bytes", "log?", "-"]),
         ("driver", ["const char *driver;", "Driver", "driver", "driver?", "driver "]),
         ("boot_timeout", ["uint64_t boot_timeout_ms;", "BootTimeout", "boot_timeout", "bootTimeout?", "boot-timeout "]),
@@ -103,7 +103,7 @@ const EXEC: Group = Group {
         ("envs", ["const char *const *env;", "Env", "env", "envs", "env-file "]),
         ("timeout", ["uint64_t timeout_ns;", "Timeout", "timeout", "timeout", "timeout "]),
         ("tty", ["#define MSB_EXEC_TTY", "TTY", "tty", "tty", "tty`"]),
-        // With msb it is that of the terminal.
+        // In msb, the size of the terminal.
         ("tty_size", ["uint16_t rows;", "Size", "tty_size", "ttySize", "-"]),
         // The default in C, Go and msb.
         ("stdin_null", ["-", "-", "stdin", "stdinNull", "-"]),
@@ -111,14 +111,14 @@ const EXEC: Group = Group {
         ("stdin_bytes", ["const uint8_t *stdin_data;", "Stdin", "stdin", "stdinBytes", "interactive`"]),
         ("rlimit", ["const struct msb_rlimit *rlimits;", "Rlimit", "rlimits", "rlimit", "rlimit "]),
         ("rlimit_range", ["const struct msb_rlimit *rlimits;", "RlimitRange", "rlimits", "rlimitRange", "rlimit "]),
-        // msb forwards output as it comes, and has the default drain.
+        // msb forwards output as it arrives, with the default drain.
         ("drain", ["uint64_t drain_ns;", "Drain", "drain", "drain", "-"]),
         ("wait_for_eof", ["#define MSB_EXEC_WAIT_FOR_EOF", "WaitForEOF", "wait_for_eof", "waitForEof", "-"]),
         ("max_output", ["uint64_t max_output;", "MaxOutput", "max_output", "maxOutput", "-"]),
     ],
 };
 
-/// In C an attach takes the options of an exec.
+/// In C, an attach has the options of an exec.
 #[rustfmt::skip]
 const ATTACH: Group = Group {
     rust: "crates/microsandbox/src/attach/options.rs",
@@ -142,7 +142,7 @@ const ATTACH: Group = Group {
         ("env", ["const struct msb_exec_options *exec;", "AttachEnv", "env", "env", "env "]),
         ("env_bytes", ["const struct msb_exec_options *exec;", "AttachEnv", "env", "env", "env "]),
         ("envs", ["const struct msb_exec_options *exec;", "AttachEnv", "env", "envs", "env-file "]),
-        // In TypeScript a class of its own has it.
+        // In TypeScript, another class has it.
         ("detach_keys", ["const char *detach_keys;", "DetachKeys", "detach_keys", "-", "detach-keys "]),
         ("rlimit", ["const struct msb_exec_options *exec;", "AttachRlimit", "rlimits", "rlimit", "rlimit "]),
         ("rlimit_range", ["const struct msb_exec_options *exec;", "AttachRlimitRange", "rlimits", "rlimitRange", "rlimit "]),
@@ -171,7 +171,7 @@ const LOGS: Group = Group {
 
 const GROUPS: [Group; 4] = [SANDBOX, EXEC, ATTACH, LOGS];
 
-/// The text of a file, or of all files of a folder.
+/// Returns the text of a file, or of all files of a folder.
 fn text_of(path: &Path) -> String {
     if path.is_file() {
         return std::fs::read_to_string(path).unwrap();
@@ -180,7 +180,7 @@ fn text_of(path: &Path) -> String {
     files.filter(|path| path.is_file()).map(|path| text_of(&path)).collect()
 }
 
-/// What stands between two texts in a file; all of it when they are empty.
+/// Returns the section between two texts of a file; all of it if they are empty.
 fn section_of(source: &str, (from, to): (&str, &str)) -> String {
     let text = text_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join(source));
     let (_, rest) = text.split_once(from).unwrap_or_else(|| panic!("{source} has no {from:?}"));
@@ -194,7 +194,7 @@ fn options_of_rust_exist_in_every_language() {
         for (number, Language { source, section, around }) in languages.iter().enumerate() {
             let mut text = section_of(source, *section);
             if *source == HEADER {
-                // What is a field and what is a constant, without its indentation.
+                // Separates fields from constants, without indentation.
                 text = text.lines().map(|line| format!("\n{} ", line.trim_start())).collect();
             }
             for (option, names) in *rows {

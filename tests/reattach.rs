@@ -58,7 +58,7 @@ fn d5_a_position_counts_both_outputs() {
 }
 
 #[test]
-fn d5_what_is_no_longer_kept_is_counted_and_the_rest_follows() {
+fn d5_unbuffered_output_is_counted_and_the_rest_follows() {
     const TOTAL: u64 = 3_000_000;
     let sb = shared();
     let mut first = block_on(sb.shell_stream(format!("yes | head -c {TOTAL}; exec sleep 600")));
@@ -69,7 +69,7 @@ fn d5_what_is_no_longer_kept_is_counted_and_the_rest_follows() {
     let mut again = reattach(&sb, first, ReattachFrom::Start);
     let missed = again.missed();
     assert!(missed > 0 && again.position() == missed);
-    // A mebibyte is kept, and at most one chunk more.
+    // A mebibyte is buffered, and at most one chunk more.
     assert!((1 << 20..(1 << 20) + 65536).contains(&(TOTAL - missed)), "{missed}");
     let mut text = Vec::new();
     while again.position() < TOTAL {
@@ -80,7 +80,7 @@ fn d5_what_is_no_longer_kept_is_counted_and_the_rest_follows() {
     assert_eq!(text.len() as u64, TOTAL - missed);
     let first_byte = usize::try_from(missed % 2).unwrap();
     assert!(text.iter().enumerate().all(|(i, byte)| *byte == b"y\n"[(i + first_byte) % 2]));
-    // From before the kept output, from the end, and from beyond it.
+    // From before the buffered output, from the end, and from beyond it.
     let part = reattach(&sb, first, ReattachFrom::Position(missed - 5));
     assert_eq!((part.missed(), part.position()), (5, missed));
     for from in [ReattachFrom::Now, ReattachFrom::Position(u64::MAX)] {
@@ -155,10 +155,10 @@ fn d5_reattach_to_an_ended_session_has_the_same_ending() {
         let status = block_on(first.wait()).unwrap();
         for _ in 0..2 {
             let mut again = reattach(&sb, &first, ReattachFrom::Start);
-            let told = rest(&mut again);
-            assert!(matches!(told.first(), Some(ExecEvent::Started { .. })), "{told:?}");
-            assert_eq!((told.first(), told.last()), (events.first(), events.last()));
-            assert_eq!(stdout_of(&told), stdout_of(&events));
+            let replayed = rest(&mut again);
+            assert!(matches!(replayed.first(), Some(ExecEvent::Started { .. })), "{replayed:?}");
+            assert_eq!((replayed.first(), replayed.last()), (events.first(), events.last()));
+            assert_eq!(stdout_of(&replayed), stdout_of(&events));
             assert_eq!(block_on(again.wait()).unwrap(), status);
             assert_eq!(block_on(again.recv()), None);
         }
@@ -168,7 +168,7 @@ fn d5_reattach_to_an_ended_session_has_the_same_ending() {
 }
 
 #[test]
-fn b8_d5_a_terminal_is_one_after_it_was_taken_up_again() {
+fn b8_d5_reattached_session_keeps_its_terminal() {
     let sb = shared();
     let first = block_on(sb.exec_stream_with("sh", |o| o.tty(true).stdin_pipe())).unwrap();
     let mut again = reattach(&sb, &first, ReattachFrom::Start);

@@ -1,4 +1,4 @@
-//! Promises D1 and D5 when the connection to a sandbox is lost. A program of its own, because it
+//! Promises D1 and D5 when the connection to a sandbox is lost. In a separate program, because it
 //! cuts every connection of the process.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]

@@ -57,7 +57,7 @@ fn a4_large_output_on_both_streams_arrives_byte_for_byte() {
 }
 
 #[test]
-fn a4_output_is_cut_at_a_limit_and_the_true_total_is_told() {
+fn a4_output_is_truncated_at_a_limit_and_its_total_reported() {
     let output = block_on(
         shared().exec_with("head", |o| o.args(["-c", "3000000", "/dev/zero"]).max_output(1000)),
     )
@@ -162,7 +162,7 @@ fn a9_limits_hold_in_the_command() {
 }
 
 #[test]
-fn a10_standard_input_is_the_null_device_unless_asked_for() {
+fn a10_standard_input_is_dev_null_by_default() {
     let sb = shared();
     assert_eq!(shell(&sb, "readlink /proc/self/fd/0; cat"), "/dev/null\n");
 }
@@ -188,7 +188,7 @@ fn a11_the_network_is_off() {
 }
 
 #[test]
-fn a12_many_commands_leave_nothing_behind() {
+fn a12_many_commands_leak_nothing() {
     let sb = shared();
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let at_once: Vec<_> =

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 #[test]
-fn g_a_sandbox_is_made_found_listed_stopped_started_and_removed() {
+fn g_sandbox_is_created_found_listed_restarted_and_removed() {
     let sb = block_on(builder("life").label("k", "v").hostname("box").create()).unwrap();
     assert_eq!(sb.name(), "life");
     assert_eq!(shell(&sb, "hostname; echo kept > /root/file"), "box\n");
@@ -45,7 +45,7 @@ fn g_a_name_that_is_taken_is_refused_unless_replaced() {
 }
 
 #[test]
-fn g_waiting_tells_how_a_sandbox_ended() {
+fn g_wait_returns_how_a_sandbox_ended() {
     let sb = sandbox("waited");
     let waiter = sb.clone();
     let waiter = std::thread::spawn(move || block_on(waiter.wait()));
@@ -100,7 +100,7 @@ fn b7_a_killed_runner_ends_the_sandbox_for_all_clients() {
 }
 
 #[test]
-fn g_a_kill_is_heard_however_many_stop_the_sandbox_gently() {
+fn g_kill_is_served_during_many_graceful_stops() {
     let sb = sandbox("stubborn");
     let script = "trap '' TERM; echo on; while :; do sleep 600; done";
     let mut handle = block_on(sb.shell_stream(script)).unwrap();
@@ -118,7 +118,7 @@ fn g_a_kill_is_heard_however_many_stop_the_sandbox_gently() {
 
 /// A runner that dies stops listening before its lock is free.
 #[test]
-fn b7_a_wait_that_finds_nobody_listening_tells_how_it_ended() {
+fn b7_wait_without_a_listening_runner_returns_the_outcome() {
     let sb = sandbox("deaf");
     let runner = runner_of("deaf");
     let home = std::env::var("MSB_HOME").unwrap();
@@ -133,7 +133,7 @@ fn b7_a_wait_that_finds_nobody_listening_tells_how_it_ended() {
 }
 
 #[test]
-fn g_what_cannot_be_is_refused_with_its_kind() {
+fn g_invalid_requests_have_typed_errors() {
     setup();
     let kind =
         |builder: microsandbox::SandboxBuilder| block_on(builder.create()).unwrap_err().kind();

@@ -141,7 +141,7 @@ fn run(sb: &Sandbox) {
 
 #[test]
 #[ignore = "takes minutes: make check runs it"]
-fn a12_a_hundred_thousand_commands_leave_nothing() {
+fn a12_hundred_thousand_commands_leak_nothing() {
     let execs = number("MSB_SOAK_EXECS", 100_000);
     let sb = sandbox("soak");
     let watched = Watched::new("soak");
@@ -164,7 +164,7 @@ fn a12_a_hundred_thousand_commands_leave_nothing() {
 
 #[test]
 #[ignore = "takes minutes: make check runs it"]
-fn a12_a_thousand_commands_at_once_leave_nothing() {
+fn a12_thousand_concurrent_commands_leak_nothing() {
     const AT_ONCE: usize = 1_000;
     let sb = sandbox("at-once");
     let watched = Watched::new("at-once");
@@ -212,7 +212,7 @@ fn median_round_trip(sb: &Sandbox) -> Duration {
 
 #[test]
 #[ignore = "takes minutes: make check runs it"]
-fn b6_a_reader_that_pauses_costs_nobody_anything() {
+fn b6_paused_reader_costs_no_memory_and_no_output() {
     let pause = Duration::from_secs(number("MSB_SOAK_PAUSE", 60));
     let sb = sandbox("pause");
     let watched = Watched::new("pause");

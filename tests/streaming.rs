@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 #[test]
-fn b1_events_come_in_order_and_end_for_ever() {
+fn b1_events_are_in_order_and_the_end_repeats() {
     let mut handle = block_on(shared().shell_stream("echo out; echo err >&2; exit 7")).unwrap();
     assert_eq!(handle.id().len(), 32);
     let events = rest(&mut handle);
@@ -42,7 +42,7 @@ fn b2_output_arrives_while_the_program_runs() {
 }
 
 #[test]
-fn b2_a_byte_is_here_within_50_ms_of_its_write() {
+fn b2_byte_arrives_within_50_ms_of_its_write() {
     let mut handle = block_on(shared().exec_stream_with("cat", |o| o.stdin_pipe())).unwrap();
     let sink = handle.take_stdin().unwrap();
     assert!(matches!(block_on(handle.recv()), Some(ExecEvent::Started { .. })));
@@ -58,7 +58,7 @@ fn b2_a_byte_is_here_within_50_ms_of_its_write() {
 }
 
 #[test]
-fn b3_a_death_by_signal_is_told_with_its_number_and_usage() {
+fn b3_exit_by_signal_has_its_number_and_resource_usage() {
     let mut handle = block_on(shared().shell_stream("kill -TERM $$; sleep 600")).unwrap();
     let status = block_on(handle.wait()).unwrap();
     assert_eq!((status.code, status.success, status.signal), (-1, false, Some(libc::SIGTERM)));
@@ -68,7 +68,7 @@ fn b3_a_death_by_signal_is_told_with_its_number_and_usage() {
 }
 
 #[test]
-fn b3_a_core_dump_is_told_where_there_is_one() {
+fn b3_core_dump_is_reported() {
     let sb = shared();
     for limit in ["0", "$(ulimit -H -c)"] {
         let abort = |script: &str| {
@@ -84,7 +84,7 @@ fn b3_a_core_dump_is_told_where_there_is_one() {
 }
 
 #[test]
-fn b3_time_in_the_program_and_time_in_the_kernel_are_told_apart() {
+fn b3_user_time_and_system_time_are_separate() {
     let usage = |script: &str| -> ResourceUsage {
         block_on(shared().shell(script)).unwrap().status().usage.unwrap()
     };
@@ -112,7 +112,7 @@ fn b4_the_exit_does_not_wait_for_background_processes() {
 }
 
 #[test]
-fn b4_the_exit_is_told_within_100_ms() {
+fn b4_exit_is_reported_within_100_ms() {
     let sb = shared();
     let delay = |_| {
         let mut handle = block_on(sb.shell_stream("sleep 2 & echo hi")).unwrap();
@@ -127,7 +127,7 @@ fn b4_the_exit_is_told_within_100_ms() {
 }
 
 #[test]
-fn b4_one_that_waits_for_every_writer_gets_all_of_it() {
+fn b4_wait_for_every_writer_returns_all_output() {
     let script = "(usleep 600000; echo late) & echo early";
     let output = block_on(shared().shell_with(script, |o| o.wait_for_eof(true))).unwrap();
     assert_eq!(output.stdout().unwrap(), "early\nlate\n");
@@ -170,7 +170,7 @@ fn b5_random_cancels_lose_no_line() {
 }
 
 #[test]
-fn b6_a_reader_that_stops_stops_the_program_and_nobody_else() {
+fn b6_stopped_reader_blocks_only_its_program() {
     const BLOCKS: u64 = 400;
     let sb = sandbox("b6");
     let script = format!(
@@ -190,7 +190,7 @@ fn b6_a_reader_that_stops_stops_the_program_and_nobody_else() {
 }
 
 #[test]
-fn b7_a_sandbox_that_dies_is_a_loss_and_never_an_exit() {
+fn b7_killed_sandbox_is_a_loss_and_never_an_exit() {
     let sb = sandbox("b7");
     let mut handle = block_on(sb.shell_stream("echo up; exec sleep 600")).unwrap();
     let mut collected = block_on(sb.exec_stream("sleep", ["600"])).unwrap();
@@ -228,7 +228,7 @@ fn b8_a_terminal_has_its_size_and_changes_it() {
 }
 
 #[test]
-fn b10_a_collect_that_is_given_up_keeps_what_it_had() {
+fn b10_cancelled_collect_keeps_its_output() {
     let sb = shared();
     let mut handle = block_on(sb.exec_stream_with("cat", |o| o.stdin_pipe())).unwrap();
     let sink = handle.take_stdin().unwrap();

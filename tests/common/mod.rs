@@ -1,4 +1,4 @@
-//! What every test with a real sandbox needs: a small root filesystem, a home of its own, and one
+//! Shared by every test with a real sandbox: a small root filesystem, a state directory, and one
 //! sandbox that tests may share.
 
 #![allow(dead_code, reason = "not every test uses every part")]
@@ -16,10 +16,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// How long a test waits for one thing, so that one that waits in vain fails by itself.
+/// How long a test waits for one event before it fails.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// How much slower than usual this machine is: `MSB_TEST_TIME_SCALE`, 1 without it.
+/// Returns how much slower than usual this machine is: `MSB_TEST_TIME_SCALE`, default 1.
 pub(crate) fn scale() -> f64 {
     std::env::var("MSB_TEST_TIME_SCALE").map_or(1.0, |text| text.parse().unwrap())
 }
@@ -32,7 +32,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Runs a future to its end. The library needs no executor, and this is none.
+/// Runs a future to completion, without an executor.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let begun = Instant::now();
     let patience = PATIENCE.mul_f64(scale());
@@ -43,14 +43,14 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
             Poll::Ready(output) => return output,
             Poll::Pending => {
                 thread::park_timeout(patience.saturating_sub(begun.elapsed()));
-                // Before another look, which might find what nobody woke this thread for.
+                // Before the next poll, which might succeed without a wake-up.
                 assert!(begun.elapsed() < patience, "nothing came for {patience:?}");
             }
         }
     }
 }
 
-/// One look at a future.
+/// Polls a future once.
 pub(crate) fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
@@ -59,19 +59,19 @@ fn scratch() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// Points the library at a home for this test program alone.
+/// Selects a state directory for this test program.
 pub(crate) fn setup() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let program = std::env::current_exe().unwrap();
         let home = scratch().join("home").join(program.file_stem().unwrap());
         fs::create_dir_all(&home).unwrap();
-        // SAFETY: every test comes through here before it or the library reads the environment.
+        // SAFETY: every test calls this before it or the library reads the environment.
         unsafe { std::env::set_var("MSB_HOME", &home) };
     });
 }
 
-/// The root filesystem: busybox, its applets, and files that cannot be run.
+/// Returns the root filesystem: busybox, its applets, and files that cannot be executed.
 pub(crate) fn rootfs() -> &'static Path {
     static ROOTFS: OnceLock<PathBuf> = OnceLock::new();
     ROOTFS.get_or_init(|| {
@@ -115,26 +115,26 @@ fn build_rootfs(root: &Path) {
     write("work/hello", 0o755, b"#!/bin/sh\necho hello from $PWD\n");
 }
 
-/// A sandbox to be made, with a root filesystem and a driver that runs everywhere.
+/// Returns a builder with the root filesystem and a driver that runs everywhere.
 pub(crate) fn builder(name: &str) -> SandboxBuilder {
     setup();
     let driver = std::env::var("MSB_DRIVER").unwrap_or_else(|_| "container".to_owned());
     Sandbox::builder(name).image(rootfs()).driver(driver).replace()
 }
 
-/// A sandbox of the test's own.
+/// Creates a sandbox for one test.
 pub(crate) fn sandbox(name: &str) -> Sandbox {
     block_on(builder(name).create()).unwrap()
 }
 
-/// The sandbox that tests of one program share. No test may change what others see.
+/// Returns the sandbox that the tests of one program share. Tests must not change what others see.
 pub(crate) fn shared() -> Sandbox {
     static SHARED: Mutex<Option<Sandbox>> = Mutex::new(None);
     let mut shared = SHARED.lock().unwrap();
     shared.get_or_insert_with(|| sandbox("shared")).clone()
 }
 
-/// The process that watches a sandbox of this test program.
+/// Returns the supervisor process of a sandbox of this test program.
 pub(crate) fn runner_of(name: &str) -> i32 {
     let dir = format!("{}/sandboxes/{name}\0", std::env::var("MSB_HOME").unwrap());
     let is_runner = |pid: &i32| {
@@ -149,24 +149,24 @@ pub(crate) fn runner_of(name: &str) -> i32 {
         .expect("no runner")
 }
 
-/// Runs a script to its end; it must succeed.
+/// Runs a script, which must succeed.
 pub(crate) fn shell(sandbox: &Sandbox, script: &str) -> String {
     let output = block_on(sandbox.shell(script)).unwrap();
     assert!(output.status().success, "{script}: {output:?}");
     output.stdout().unwrap()
 }
 
-/// Waits, inside the sandbox, until a condition of the shell holds.
+/// Waits until a shell condition holds in the sandbox.
 pub(crate) fn wait_until(sandbox: &Sandbox, condition: &str) {
     shell(sandbox, &format!("until {condition}; do usleep 10000; done"));
 }
 
-/// All events that are still to come.
+/// Receives all remaining events.
 pub(crate) fn rest(handle: &mut ExecHandle) -> Vec<ExecEvent> {
     std::iter::from_fn(|| block_on(handle.recv())).collect()
 }
 
-/// What the events carry of standard output.
+/// Returns the standard output in the events.
 pub(crate) fn stdout_of(events: &[ExecEvent]) -> Vec<u8> {
     let data = |event: &ExecEvent| match event {
         ExecEvent::Stdout(data) => data.to_vec(),
@@ -175,7 +175,7 @@ pub(crate) fn stdout_of(events: &[ExecEvent]) -> Vec<u8> {
     events.iter().flat_map(data).collect()
 }
 
-/// The lines of standard output.
+/// Returns the lines of standard output.
 pub(crate) fn lines(output: &ExecOutput) -> Vec<String> {
     output.stdout().unwrap().lines().map(str::to_owned).collect()
 }
