@@ -350,11 +350,11 @@ mod tests {
 
     #[test]
     fn j8_text_of_a_guest_or_registry_is_escaped_in_errors() {
-        let said = "x\u{1b}]0;title\u{7}\n\u{202e}y";
+        let hostile = "x\u{1b}]0;title\u{7}\n\u{202e}y";
         let expected = "x\\u{1b}]0;title\\u{7} \\u{202e}y";
-        let error = Error::new(ErrorKind::ImageInvalid, Origin::Host, said);
+        let error = Error::new(ErrorKind::ImageInvalid, Origin::Host, hostile);
         assert_eq!(error.to_string(), expected);
-        let error = Error::io("cannot read", std::io::Error::other(said));
+        let error = Error::io("cannot read", std::io::Error::other(hostile));
         assert_eq!(error.to_string(), format!("cannot read: {expected}"));
         let failure = |path: &[u8], message: &str| {
             let kind = msb_wire::FailureKind::NotFound;
@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(failure(b"a\xff\x1b", "no"), "cannot run a\\xff\\u{1b}: no");
         assert_eq!(failure(b"a\nb", "a\nb: no"), "a b: no");
         assert!(failure(&[b'x'; 4000], &"y".repeat(4000)).len() < 500);
-        let lost = crate::ExecLost::gone(said, None);
+        let lost = crate::ExecLost::gone(hostile, None);
         assert!(lost.to_string().ends_with(expected));
     }
 

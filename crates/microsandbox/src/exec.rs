@@ -133,12 +133,12 @@ impl ExecHandle {
     /// Reads the record; fails in a forked child, which receives no events.
     fn checked<R>(
         &self,
-        look: impl FnOnce(&mut ExecRecord) -> MicrosandboxResult<R>,
+        read: impl FnOnce(&mut ExecRecord) -> MicrosandboxResult<R>,
     ) -> MicrosandboxResult<R> {
         if self.exec.record(|record| record.ending().is_none()) {
             runtime::check_fork()?;
         }
-        self.exec.record(look)
+        self.exec.record(read)
     }
 }
 

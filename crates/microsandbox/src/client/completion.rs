@@ -140,19 +140,19 @@ mod tests {
     use crate::client::testing::{block_on, is_readable, poll_once};
     use std::time::Duration;
 
-    fn look<T>(pending: &Pending<T>) -> Option<Result<T, Error>> {
+    fn poll<T>(pending: &Pending<T>) -> Option<Result<T, Error>> {
         pending.wait(Some(Instant::now()))
     }
 
     #[test]
     fn a_result_is_received_once() {
         let (promise, pending) = completion();
-        assert!(look(&pending).is_none());
+        assert!(poll(&pending).is_none());
         assert!(!is_readable(pending.monitor.fd().unwrap()));
         promise.complete(Ok(5));
         assert!(is_readable(pending.monitor.fd().unwrap()));
-        assert_eq!(look(&pending).unwrap().unwrap(), 5);
-        assert_eq!(look(&pending).unwrap().unwrap_err().kind(), ErrorKind::Internal);
+        assert_eq!(poll(&pending).unwrap().unwrap(), 5);
+        assert_eq!(poll(&pending).unwrap().unwrap_err().kind(), ErrorKind::Internal);
     }
 
     #[test]
@@ -182,6 +182,6 @@ mod tests {
         let result = sleeper.join().unwrap().unwrap();
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Closed);
         promise.complete(Ok(()));
-        assert_eq!(look(&pending).unwrap().unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(poll(&pending).unwrap().unwrap_err().kind(), ErrorKind::Closed);
     }
 }

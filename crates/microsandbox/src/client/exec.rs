@@ -157,15 +157,15 @@ impl ExecCore {
 
     /// Takes the next event if there is one. Fails with `Busy` while another call waits for one.
     pub(crate) fn try_next(&self) -> Result<Next, Error> {
-        let look = |queue: &mut Queue| queue.may_read().map(|()| queue.take());
-        Ok(self.next_of(self.channel.queue.with(look).map_err(refused)?))
+        let take = |queue: &mut Queue| queue.may_read().map(|()| queue.take());
+        Ok(self.next_of(self.channel.queue.with(take).map_err(refused)?))
     }
 
     /// Waits for the next event. Cancel-safe: dropping the future loses no event.
     pub(crate) async fn next(&self) -> Result<Next, Error> {
         let _turn = self.turn()?;
-        let look = |queue: &mut Queue| queue.look_in_turn(Queue::take);
-        Ok(self.next_of(Some(self.channel.queue.until(look).await.map_err(refused)?)))
+        let take = |queue: &mut Queue| queue.take_in_turn(Queue::take);
+        Ok(self.next_of(Some(self.channel.queue.until(take).await.map_err(refused)?)))
     }
 
     /// Reserves reading for one call, which may block repeatedly. Fails with `Busy` while another
@@ -241,8 +241,8 @@ impl Turn<'_> {
     /// Blocks until there is an event; [`Next::Nothing`] when the deadline passes. Fails with
     /// `Closed` as soon as another thread closes the handle.
     pub(crate) fn next(&self, deadline: Option<Instant>) -> Result<Next, Error> {
-        let look = |queue: &mut Queue| queue.look_in_turn(Queue::take);
-        let taken = self.0.channel.queue.sleep(deadline, look).transpose().map_err(refused)?;
+        let take = |queue: &mut Queue| queue.take_in_turn(Queue::take);
+        let taken = self.0.channel.queue.sleep(deadline, take).transpose().map_err(refused)?;
         Ok(self.0.next_of(taken))
     }
 
@@ -254,8 +254,8 @@ impl Turn<'_> {
         max: usize,
         events: &mut Vec<Received>,
     ) -> Result<Batch, Error> {
-        let look = |queue: &mut Queue| queue.look_in_turn(|queue| queue.take_many(max));
-        let taken = self.0.channel.queue.sleep(deadline, look).transpose().map_err(refused)?;
+        let take = |queue: &mut Queue| queue.take_in_turn(|queue| queue.take_many(max));
+        let taken = self.0.channel.queue.sleep(deadline, take).transpose().map_err(refused)?;
         Ok(match taken {
             None => Batch::Nothing,
             Some(Err(end)) => Batch::End(end),

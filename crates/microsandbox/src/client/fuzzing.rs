@@ -124,7 +124,7 @@ impl Play {
         };
         match self.queue.on_message(message) {
             Ok(Consequence { last, grant }) => {
-                assert!(paid, "output was accepted that nobody granted");
+                assert!(paid, "output was accepted without credit");
                 assert!(!last && !self.last, "output behind the end");
                 self.sent += cost(len);
                 if !self.closed {
@@ -168,12 +168,12 @@ impl Play {
         match self.queue.take() {
             Some(Ok((event, cost))) => self.event(event, cost),
             Some(Err(_)) => self.end(),
-            None => assert!(!self.last || self.closed, "the end was not told"),
+            None => assert!(!self.last || self.closed, "the end was not reported"),
         }
     }
 
     fn event(&mut self, event: Event, cost: u64) {
-        assert!(!self.over, "{event:?} behind the end");
+        assert!(!self.over, "{event:?} after the end");
         match event {
             Event::Started { .. } => {
                 assert!(!self.started && self.endings == 0, "a start at the wrong time");

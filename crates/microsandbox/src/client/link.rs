@@ -366,12 +366,12 @@ impl Link {
     }
 
     async fn read(&self, mut decoder: Decoder, mut buffer: BytesMut) -> ExecLost {
-        let (mut said, mut reads) = (None, 0_u32);
+        let (mut reason, mut reads) = (None, 0_u32);
         loop {
             loop {
                 match decoder.next(&mut buffer) {
                     Ok(Some(Frame { channel: 0, message: Message::Bye })) => {
-                        said = Some(ExecLost::gone("the sandbox was stopped", None));
+                        reason = Some(ExecLost::gone("the sandbox was stopped", None));
                     }
                     Ok(Some(frame)) => {
                         if let Err(lost) = self.dispatch(frame) {
@@ -390,7 +390,7 @@ impl Link {
                 Ok(0) => {
                     let place = if buffer.is_empty() { "" } else { " in the middle of a frame" };
                     let ended = || ExecLost::gone(format!("it ended{place}"), None);
-                    return said.unwrap_or_else(ended);
+                    return reason.unwrap_or_else(ended);
                 }
                 Ok(_) => {}
                 Err(error) => return gone("cannot read from it", &error),
@@ -478,7 +478,7 @@ impl Link {
     async fn watch(&self) -> Infallible {
         loop {
             let next = lock(&self.table).deadlines.arm();
-            let over = async {
+            let expired = async {
                 match next {
                     Some(at) => sleep_until(at).await,
                     None => std::future::pending().await,
@@ -486,7 +486,7 @@ impl Link {
             };
             tokio::select! {
                 () = self.sooner.notified() => {}
-                () = over => self.expire(),
+                () = expired => self.expire(),
             }
         }
     }
@@ -686,8 +686,8 @@ fn judged(verdict: Verdict) -> Result<(), Error> {
         Refusal::TooMany => (ErrorKind::LimitReached, "a bound of the agent is reached"),
         Refusal::System => (ErrorKind::Io, "the system in the sandbox refused it"),
     };
-    let said = Some(verdict.message).filter(|message| !message.is_empty());
-    let context =
-        said.map_or_else(|| otherwise.to_owned(), |said| one_line(&said, ERROR_TEXT).into_owned());
+    let message = Some(verdict.message).filter(|text| !text.is_empty());
+    let context = message
+        .map_or_else(|| otherwise.to_owned(), |text| one_line(&text, ERROR_TEXT).into_owned());
     Err(Error::new(kind, Origin::Agent, context).with_os_error(Some(verdict.errno)))
 }

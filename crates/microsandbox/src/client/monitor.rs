@@ -249,20 +249,20 @@ mod tests {
         let set = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
         let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&set, monitor.fd().unwrap(), epoll::EventData::new_u64(0), edges).unwrap();
-        let heard = || {
+        let signalled = || {
             let now = rustix::event::Timespec::default();
             let mut events = Vec::with_capacity(1);
             let room = rustix::buffer::spare_capacity(&mut events);
             epoll::wait(&set, room, Some(&now)).unwrap() == 1
         };
-        assert!(heard() && !heard());
+        assert!(signalled() && !signalled());
         monitor.remind();
         monitor.remind();
-        assert!(heard() && !heard());
+        assert!(signalled() && !signalled());
         monitor.with(take);
         assert!(!is_readable(monitor.fd().unwrap()));
         monitor.remind();
-        assert!(!heard() && !is_readable(monitor.fd().unwrap()));
+        assert!(!signalled() && !is_readable(monitor.fd().unwrap()));
     }
 
     #[test]

@@ -228,14 +228,14 @@ impl Queue {
     }
 
     /// Reads for the holder of the turn.
-    pub(super) fn look_in_turn<T>(
+    pub(super) fn take_in_turn<T>(
         &mut self,
-        look: impl FnOnce(&mut Queue) -> Option<T>,
+        take: impl FnOnce(&mut Queue) -> Option<T>,
     ) -> Option<Result<T, Refused>> {
         if self.is_closed() {
             return Some(Err(Refused::Closed));
         }
-        look(self).map(Ok)
+        take(self).map(Ok)
     }
 
     /// Returns credit. `Some` is a limit to grant now.

@@ -143,7 +143,7 @@ impl Agent {
     }
 
     pub(crate) fn send(&mut self, channel: u32, message: Message) {
-        assert!(self.try_send(channel, message), "the host has gone");
+        assert!(self.try_send(channel, message), "the host has closed the connection");
     }
 
     /// Sends a message; false if the host has closed the connection.
@@ -183,7 +183,7 @@ impl Agent {
 
     /// Receives the host's next frame.
     pub(crate) fn recv(&mut self) -> Frame {
-        self.try_recv().expect("the host has gone")
+        self.try_recv().expect("the host has closed the connection")
     }
 
     /// Receives the host's next frame; `None` if the host has closed the connection.

@@ -75,18 +75,18 @@ mod tests {
             progress.bytes = bytes;
             progress
         };
-        let look = || match poll_once(&mut Box::pin(cell.next())) {
+        let poll = || match poll_once(&mut Box::pin(cell.next())) {
             Poll::Ready(next) => Some(next),
             Poll::Pending => None,
         };
-        assert_eq!(look(), None);
+        assert_eq!(poll(), None);
         teller.send(at(1));
         teller.send(at(2));
-        assert_eq!(look(), Some(Some(at(2))));
-        assert_eq!(look(), None);
+        assert_eq!(poll(), Some(Some(at(2))));
+        assert_eq!(poll(), None);
         teller.send(at(3));
         drop(teller);
-        assert_eq!(look(), Some(Some(at(3))));
-        assert_eq!((look(), look()), (Some(None), Some(None)));
+        assert_eq!(poll(), Some(Some(at(3))));
+        assert_eq!((poll(), poll()), (Some(None), Some(None)));
     }
 }

@@ -311,9 +311,9 @@ mod tests {
     fn patience_ends_a_window_behind_the_deadline() {
         let mut endless = Patience::until(None);
         assert!(!endless.is_over(0) && !endless.is_over(u64::MAX));
-        let mut over = Patience::until(Some(Instant::now()));
-        assert!(!over.is_over(5) && !over.is_over(5 + OUTPUT_WINDOW - 1));
-        assert!(over.is_over(5 + OUTPUT_WINDOW));
+        let mut patience = Patience::until(Some(Instant::now()));
+        assert!(!patience.is_over(5) && !patience.is_over(5 + OUTPUT_WINDOW - 1));
+        assert!(patience.is_over(5 + OUTPUT_WINDOW));
         let mut early = Patience::until(Some(Instant::now() + Duration::from_secs(3600)));
         assert!(!early.is_over(0) && !early.is_over(2 * OUTPUT_WINDOW));
     }

@@ -394,8 +394,8 @@ impl SandboxBuilder {
             check,
         };
         let mut each = |progress| {
-            if let Some(OnProgress(told)) = &self.progress {
-                told(progress);
+            if let Some(OnProgress(report)) = &self.progress {
+                report(progress);
             }
         };
         resolve(found, &wanted, &mut each)

@@ -115,20 +115,20 @@ async fn wait(control: Control, inner: Arc<Inner>, promise: Promise<ExitStatus>)
         Ok(socket) => socket,
         Err(error) => return promise.complete(Err(error.into())),
     };
-    let said = tokio::select! {
-        said = ask(socket) => said,
+    let reply = tokio::select! {
+        reply = ask(socket) => reply,
         // Closes the connection to the runner.
         () = promise.given_up() => return,
     };
-    match said {
+    match reply {
         Some(reply) => promise.complete(inner.concluded(reply)),
         // The runner was killed, and with it the sandbox. Reading the outcome blocks only briefly.
         None => {
-            let looked = runtime::spawn_thread("msb-control", move || {
+            let started = runtime::spawn_thread("msb-control", move || {
                 let outcome = control.outcome_after_hangup(None).map_err(Error::from);
                 promise.complete(outcome.and_then(|outcome| inner.status_of(&outcome)));
             });
-            if let Err(error) = looked {
+            if let Err(error) = started {
                 tracing::warn!(%error, "the end of a sandbox could not be looked at");
             }
         }

@@ -287,23 +287,23 @@ mod tests {
         LogItem::Incomplete(text.to_owned())
     }
 
-    fn look(core: &LogCore) -> LogNext {
+    fn poll(core: &LogCore) -> LogNext {
         core.turn().unwrap().next(Some(Instant::now())).unwrap()
     }
 
     #[test]
     fn d6_items_are_in_order_and_the_end_repeats() {
         let (core, filler) = LogCore::new();
-        assert!(matches!(look(&core), LogNext::Nothing) && !is_readable(core.fd().unwrap()));
+        assert!(matches!(poll(&core), LogNext::Nothing) && !is_readable(core.fd().unwrap()));
         assert!(filler.put(incomplete("one")));
         assert!(is_readable(core.fd().unwrap()));
         filler.end(Some(incomplete("two")));
         drop(filler);
         for text in ["one", "two"] {
-            let LogNext::Item(LogItem::Incomplete(found)) = look(&core) else { panic!("{text}") };
+            let LogNext::Item(LogItem::Incomplete(found)) = poll(&core) else { panic!("{text}") };
             assert_eq!(found, text);
         }
-        assert!(matches!(look(&core), LogNext::End) && is_readable(core.fd().unwrap()));
+        assert!(matches!(poll(&core), LogNext::End) && is_readable(core.fd().unwrap()));
         assert!(matches!(block_on(core.next()), Ok(LogNext::End)));
     }
 
@@ -311,9 +311,9 @@ mod tests {
     fn d6_panicked_thread_is_a_failure_and_not_the_end() {
         let (core, filler) = LogCore::new();
         drop(filler);
-        let LogNext::Item(LogItem::Failed(error)) = look(&core) else { panic!("no failure") };
+        let LogNext::Item(LogItem::Failed(error)) = poll(&core) else { panic!("no failure") };
         assert_eq!(error.kind(), ErrorKind::Internal);
-        assert!(matches!(look(&core), LogNext::End));
+        assert!(matches!(poll(&core), LogNext::End));
     }
 
     #[test]

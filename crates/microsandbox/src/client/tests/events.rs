@@ -94,7 +94,7 @@ fn b1_events_out_of_order_lose_the_connection() {
     let [Event::Lost(lost)] = events.as_slice() else { panic!("{events:?}") };
     assert!(lost.message.contains("before the start"), "{lost}");
     assert!(matches!(rest(&other).as_slice(), [Event::Started { .. }, Event::Lost(_)]));
-    assert!(matches!(agent.recv().message, Message::Error(_)), "the agent is told why");
+    assert!(matches!(agent.recv().message, Message::Error(_)), "the agent gets the reason");
     assert!(agent.try_recv().is_none(), "the connection is closed");
     let late = ExecCore::start(&connection, request(StdinSource::Null)).unwrap_err();
     assert_eq!(late.kind(), ErrorKind::StreamLost);
@@ -397,7 +397,7 @@ fn d1_closing_wakes_a_sleeper_and_a_task() {
     core.close();
     core.close();
     assert_eq!(sleeper.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
-    assert!(begun.elapsed() < PATIENCE, "it was not woken, its time was over");
+    assert!(begun.elapsed() < PATIENCE, "it was not woken before its deadline");
     let (_connection, _agent, core, _) = opened(StdinSource::Null);
     let mut task = Box::pin(core.next());
     assert!(poll_once(&mut task).is_pending());

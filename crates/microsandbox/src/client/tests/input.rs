@@ -33,7 +33,7 @@ fn c1_sink_is_taken_once_and_only_with_a_pipe() {
     agent.end(channel);
     rest(&core);
     let mut piped = handle(core);
-    assert!(piped.take_stdin().is_some(), "also when the command is gone already");
+    assert!(piped.take_stdin().is_some(), "also after the command has ended");
     assert!(piped.take_stdin().is_none());
     let (_connection, _agent, core, _) = opened(StdinSource::Null);
     assert!(handle(core).take_stdin().is_none());

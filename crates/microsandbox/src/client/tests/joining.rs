@@ -66,7 +66,7 @@ fn d5_an_unknown_session_is_a_typed_error_of_the_call() {
     assert_eq!(block_on(answer).unwrap_err().kind(), ErrorKind::NoSuchSession);
     drop(core);
     let (_core, _answer, next) = joining(&connection, &mut agent, ReattachFrom::Start);
-    assert_eq!(next, channel + 1, "nothing was said about a channel that was turned away");
+    assert_eq!(next, channel + 1, "no frame was sent for the rejected channel");
 }
 
 #[test]
