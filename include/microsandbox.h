@@ -404,7 +404,7 @@ typedef struct msb_progress {
 /// The output of its sessions is recorded in a log, which `msb_log_open` and `msb logs` read.
 #define MSB_SANDBOX_LOG 8
 
-/// Creation fails if a wall of the jail is missing. `MSB_REQUIRE_JAIL=1` in the environment does so
+/// The start fails if a wall of the jail is missing. `MSB_REQUIRE_JAIL=1` in the environment does so
 /// for every sandbox.
 #define MSB_SANDBOX_REQUIRE_JAIL 16
 
@@ -515,7 +515,7 @@ typedef struct msb_sandbox_options {
     uint32_t memory_mib;
     /// Maximum number of concurrent processes and threads, at least 8; 0: 4,096.
     uint32_t pids_limit;
-    /// Stop the sandbox after this many milliseconds; 0: never.
+    /// Kill the sandbox after this many milliseconds; 0: never.
     uint64_t max_duration_ms;
     /// Stop the sandbox when no command has run in it for this many milliseconds; 0: never.
     uint64_t idle_timeout_ms;

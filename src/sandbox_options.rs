@@ -17,7 +17,7 @@ pub const MSB_SANDBOX_REPLACE: u32 = 2;
 pub const MSB_SANDBOX_NETWORK: u32 = 4;
 /// The output of its sessions is recorded in a log, which `msb_log_open` and `msb logs` read.
 pub const MSB_SANDBOX_LOG: u32 = 8;
-/// Creation fails if a wall of the jail is missing. `MSB_REQUIRE_JAIL=1` in the environment does so
+/// The start fails if a wall of the jail is missing. `MSB_REQUIRE_JAIL=1` in the environment does so
 /// for every sandbox.
 pub const MSB_SANDBOX_REQUIRE_JAIL: u32 = 16;
 /// Reap orphans and forward signals, as docker's `--init` does. Every sandbox does so, with the flag
@@ -88,7 +88,7 @@ pub struct msb_sandbox_options {
     pub memory_mib: u32,
     /// Maximum number of concurrent processes and threads, at least 8; 0: 4,096.
     pub pids_limit: u32,
-    /// Stop the sandbox after this many milliseconds; 0: never.
+    /// Kill the sandbox after this many milliseconds; 0: never.
     pub max_duration_ms: u64,
     /// Stop the sandbox when no command has run in it for this many milliseconds; 0: never.
     pub idle_timeout_ms: u64,

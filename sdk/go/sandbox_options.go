@@ -247,7 +247,7 @@ func WithLogLimits(maxBytes uint64, files int) SandboxOption {
 	}
 }
 
-// WithMaxDuration stops the sandbox after this time.
+// WithMaxDuration kills the sandbox after this time.
 func WithMaxDuration(d time.Duration) SandboxOption {
 	return span("maximum duration", d, func(o *ffi.SandboxOptions) *uint64 { return &o.MaxDurationMs })
 }

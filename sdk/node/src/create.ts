@@ -33,7 +33,7 @@ export interface SandboxOptions {
   pidsLimit?: number | undefined;
   /** Size of the upper layer in MiB, 16 to 16,777,216; 32 GiB unless set. */
   disk?: number | undefined;
-  /** Whether creation fails if a wall of the jail is missing; `MSB_REQUIRE_JAIL=1` in the
+  /** Whether the start fails if a wall of the jail is missing; `MSB_REQUIRE_JAIL=1` in the
    * environment sets it for every sandbox. */
   requireJail?: boolean | undefined;
   /** Privileges of commands in a virtual machine; `"default"` unless set. */
@@ -64,7 +64,7 @@ export interface SandboxOptions {
   detached?: boolean | undefined;
   /** Whether to kill and remove an existing sandbox with this name first. */
   replace?: boolean | undefined;
-  /** Time after which it is stopped. */
+  /** Time after which it is killed. */
   maxDuration?: number | undefined;
   /** Time without a running command after which it is stopped. */
   idleTimeout?: number | undefined;

@@ -152,7 +152,7 @@ impl SandboxBuilder {
         self
     }
 
-    /// Fails creation if a wall of the jail is unavailable; `MSB_REQUIRE_JAIL=1` does so for every
+    /// Fails the start if a wall of the jail is unavailable; `MSB_REQUIRE_JAIL=1` does so for every
     /// sandbox.
     #[must_use]
     pub fn require_jail(mut self, require: bool) -> Self {
@@ -272,7 +272,7 @@ impl SandboxBuilder {
         self
     }
 
-    /// Stops the sandbox after this time.
+    /// Kills the sandbox after this time.
     #[must_use]
     pub fn max_duration(mut self, time: Duration) -> Self {
         self.rest.max_duration = Some(time);

@@ -93,7 +93,7 @@ class SandboxOptions(TypedDict, total=False):
     disk: int
     """Maximum size of its upper layer in MiB, 16 to 16,777,216; default 32 GiB."""
     require_jail: bool
-    """Fail creation if a wall of the jail is missing; ``MSB_REQUIRE_JAIL=1`` requires all
+    """Fail the start if a wall of the jail is missing; ``MSB_REQUIRE_JAIL=1`` requires all
     walls for every sandbox."""
     security: Literal["default", "restricted"]
     """Privileges of commands in a virtual machine: full root in its own kernel, or those of a
@@ -125,7 +125,7 @@ class SandboxOptions(TypedDict, total=False):
     network: bool
     """Allow network access; off by default."""
     max_duration: Seconds
-    """Stop it after this time."""
+    """Kill it after this time."""
     idle_timeout: Seconds
     """Stop it when no command has run for this time."""
     boot_timeout: Seconds
