@@ -404,8 +404,8 @@ typedef struct msb_progress {
 /// The output of its sessions is recorded in a log, which `msb_log_open` and `msb logs` read.
 #define MSB_SANDBOX_LOG 8
 
-/// The start fails if a wall of the jail is missing. `MSB_REQUIRE_JAIL=1` in the environment does so
-/// for every sandbox.
+/// The start fails if a wall of the jail is missing. `MSB_REQUIRE_JAIL=1` in the environment does
+/// so for every sandbox.
 #define MSB_SANDBOX_REQUIRE_JAIL 16
 
 /// Reap orphans and forward signals, as docker's `--init` does. Every sandbox does so, with the flag

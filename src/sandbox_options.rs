@@ -17,8 +17,8 @@ pub const MSB_SANDBOX_REPLACE: u32 = 2;
 pub const MSB_SANDBOX_NETWORK: u32 = 4;
 /// The output of its sessions is recorded in a log, which `msb_log_open` and `msb logs` read.
 pub const MSB_SANDBOX_LOG: u32 = 8;
-/// The start fails if a wall of the jail is missing. `MSB_REQUIRE_JAIL=1` in the environment does so
-/// for every sandbox.
+/// The start fails if a wall of the jail is missing. `MSB_REQUIRE_JAIL=1` in the environment does
+/// so for every sandbox.
 pub const MSB_SANDBOX_REQUIRE_JAIL: u32 = 16;
 /// Reap orphans and forward signals, as docker's `--init` does. Every sandbox does so, with the flag
 /// or without.

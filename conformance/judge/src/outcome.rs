@@ -204,7 +204,7 @@ fn time_problem(expect: &Expect, took: Duration) -> Option<String> {
     (took > most).then(|| format!("expected at most {most:?}, took {took:?}"))
 }
 
-/// Removes the effects of a terminal: carriage returns, and the merging of both outputs.
+/// Removes the carriage returns that a terminal adds.
 pub(crate) fn as_if_piped(outcome: &mut Outcome, mode: Mode) {
     if let (Some((stdout, _)), true) = (&mut outcome.output, mode != Mode::Wait) {
         let mut rest = std::mem::take(stdout).into_iter().peekable();

@@ -146,7 +146,7 @@ impl Drop for ExecHandle {
     fn drop(&mut self) {
         let alive = self.exec.record(|record| match record.ending() {
             None => true,
-            // Without a drain limit, other processes are waited for.
+            // With `wait_for_eof`, background processes are part of the call.
             Some(Ending::Exited(_)) => record.settings().wait_for_eof && record.end().is_none(),
             Some(_) => false,
         });

@@ -214,7 +214,7 @@ fn b5_random_cancels_over_a_million_lines_leave_no_gap() {
         let (mut credit, mut pending) = (SendCredit::new(OUTPUT_WINDOW), Vec::new());
         for line in 0..LINES {
             pending.extend_from_slice(format!("{line}\n").as_bytes());
-            // Lengths that are coprime to the frame size, so that lines are cut everywhere.
+            // Varying lengths, so that lines are cut everywhere.
             let size = usize::try_from(1 + line * 7919 % 20_011).unwrap();
             while pending.len() >= size || line + 1 == LINES && !pending.is_empty() {
                 let size = size.min(pending.len());
