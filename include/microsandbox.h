@@ -861,7 +861,7 @@ typedef struct msb_image_entry {
     uint32_t layers;
     /// Size of its files in bytes.
     uint64_t size;
-    /// Size of its compressed layers in bytes.
+    /// Size of its layers in bytes, as downloaded.
     uint64_t download_size;
     /// When it was added to the store, in milliseconds since 1970.
     int64_t added_ms;
@@ -1543,7 +1543,7 @@ typedef struct msb_log_options {
 typedef struct msb_log_record {
     /// `sizeof(msb_log_record)`.
     uint32_t struct_size;
-    /// One of `MSB_LOG_STDOUT` and following; 0 at the end. Ignore unknown kinds.
+    /// One of `MSB_LOG_STDOUT` to `MSB_LOG_INCOMPLETE`; 0 at the end. Ignore unknown kinds.
     uint32_t kind;
     /// When it was recorded, by the clock of the host, in nanoseconds since 1970. Does not
     /// decrease, unless the clock was set.

@@ -17,7 +17,7 @@ pub struct msb_image_entry {
     pub layers: u32,
     /// Size of its files in bytes.
     pub size: u64,
-    /// Size of its compressed layers in bytes.
+    /// Size of its layers in bytes, as downloaded.
     pub download_size: u64,
     /// When it was added to the store, in milliseconds since 1970.
     pub added_ms: i64,

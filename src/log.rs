@@ -68,7 +68,7 @@ pub const MSB_LOG_INCOMPLETE: u32 = 8;
 pub struct msb_log_record {
     /// `sizeof(msb_log_record)`.
     pub struct_size: u32,
-    /// One of `MSB_LOG_STDOUT` and following; 0 at the end. Ignore unknown kinds.
+    /// One of `MSB_LOG_STDOUT` to `MSB_LOG_INCOMPLETE`; 0 at the end. Ignore unknown kinds.
     pub kind: u32,
     /// When it was recorded, by the clock of the host, in nanoseconds since 1970. Does not
     /// decrease, unless the clock was set.

@@ -17,9 +17,9 @@ pub struct ImageInfo {
     pub digests: Vec<String>,
     /// The size of its files, in bytes.
     pub size: u64,
-    /// The size of its compressed layers, in bytes.
+    /// The size of its layers as downloaded, in bytes.
     pub download_size: u64,
-    /// The digests of its compressed layers, lowest first.
+    /// The digests of its layers as downloaded, lowest first.
     pub layers: Vec<String>,
     /// The processor architecture, such as `amd64`.
     pub architecture: String,
