@@ -111,7 +111,7 @@ uint32_t msb_abi_version(void);
 /// Returns the version of the library: `"0.1.0"`. Static.
 const char *msb_version_string(void);
 
-/// Returns 1 if this library has the capability with this name, which is lent, else 0; 0 for NULL.
+/// Returns 1 if this library has the ability with this name, which is lent, else 0; 0 for NULL.
 /// Names: `"attach"`, `"images"`, `"log"`, `"reattach"`, `"recv_many"`, `"session_log"` and
 /// `"trace"`. `msb_doctor` lists the drivers.
 int32_t msb_has(const char *ability);

@@ -1,4 +1,4 @@
-//! Versions and capabilities.
+//! Versions and abilities.
 
 use std::ffi::{CStr, c_char};
 
@@ -23,7 +23,7 @@ pub extern "C" fn msb_version_string() -> *const c_char {
 const ABILITIES: [&CStr; 7] =
     [c"attach", c"images", c"log", c"reattach", c"recv_many", c"session_log", c"trace"];
 
-/// Returns 1 if this library has the capability with this name, which is lent, else 0; 0 for NULL.
+/// Returns 1 if this library has the ability with this name, which is lent, else 0; 0 for NULL.
 /// Names: `"attach"`, `"images"`, `"log"`, `"reattach"`, `"recv_many"`, `"session_log"` and
 /// `"trace"`. `msb_doctor` lists the drivers.
 #[unsafe(no_mangle)]

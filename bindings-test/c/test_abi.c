@@ -208,7 +208,7 @@ TEST(test_abi_many_borrowed_structs_release_in_any_order)
     free(outputs);
 }
 
-TEST(test_abi_has_reports_capabilities_by_name)
+TEST(test_abi_has_reports_abilities_by_name)
 {
     static const char *const known[] = {"attach",    "images",      "log",  "reattach",
                                         "recv_many", "session_log", "trace"};
