@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use support::{Msb, image};
 
 /// Returns the one error line of a start that must fail.
@@ -47,4 +48,29 @@ fn g_missing_kernel_is_named() {
         let error = error_of(&msb, driver, variable, "/nonexistent/kernel");
         assert!(error.contains("/nonexistent/kernel"), "{driver} {variable}: {error}");
     }
+}
+
+#[test]
+fn i_runtime_that_takes_no_descriptors_is_unusable() {
+    // As runsc: it runs containers, but knows no --preserve-fds.
+    let msb = Msb::new();
+    let runtime = msb.home.path().join("runtime");
+    let script = "#!/bin/sh\ncase \"$*\" in *--preserve-fds*)\n\
+        echo 'flag provided but not defined: -preserve-fds' >&2; echo usage >&2; exit 128;;\n\
+        esac\nexec runc \"$@\"\n";
+    fs::write(&runtime, script).unwrap();
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).unwrap();
+    let runtime = runtime.to_str().unwrap();
+    let error = error_of(&msb, "container", "MSB_OCI_RUNTIME", runtime);
+    assert!(error.contains("cannot be used") && !error.contains("usage"), "{error}");
+    assert!(error.contains("flag provided but not defined: -preserve-fds"), "{error}");
+
+    let report = msb.command(&["doctor"]).env("MSB_OCI_RUNTIME", runtime).output().unwrap();
+    let report = String::from_utf8(report.stdout).unwrap();
+    let row = report.lines().find(|line| line.starts_with("container ")).unwrap();
+    assert!(row.contains("-preserve-fds") && row.contains(" no "), "{row}");
+    // A trial of what works here does not fail for its exit.
+    let report = msb.ok(&["doctor"]);
+    let row = report.lines().find(|line| line.starts_with("container ")).unwrap();
+    assert!(row.contains(" yes "), "{row}");
 }

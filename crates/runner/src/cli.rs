@@ -8,7 +8,9 @@ use crate::{cleanup, image, run, sys, terminal, vmm};
 use clap::{Parser, Subcommand};
 use msb_driver::{Users, choose};
 use msb_state::{DriverReport, HostReport, SandboxConfig, SandboxDir, WallReport};
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{
+    Signal, getpid, getppid, set_child_subreaper, set_parent_process_death_signal,
+};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
@@ -162,6 +164,7 @@ fn probe(home: &Path, agent: PathBuf) -> Result<ExitCode, String> {
         remedy: wall.remedy,
     });
     let walls = walls.collect();
+    adopt_orphans()?;
     let drivers = drivers(&home.join("cache"), &agent, users);
     let drivers = runtime()?.block_on(async {
         let mut reports = Vec::new();
@@ -188,12 +191,19 @@ fn check(home: &Path, agent: &Path) -> Result<ExitCode, String> {
     };
     let config: SandboxConfig = serde_json::from_reader(io::stdin())
         .map_err(|error| format!("cannot read a configuration: {error}"))?;
+    adopt_orphans()?;
     let drivers = drivers(&home.join("cache"), agent, users);
     let chosen = runtime()?.block_on(choose(&config.driver, &drivers));
     let failure = chosen.and_then(|driver| driver.check(&config)).err();
     let text = serde_json::to_string(&failure).map_err(|error| error.to_string())?;
     writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the processes that an OCI runtime leaves children of this process.
+fn adopt_orphans() -> Result<(), String> {
+    set_child_subreaper(Some(getpid()))
+        .map_err(|error| format!("cannot become a subreaper: {error}"))
 }
 
 fn bound(parent: i32, command: &[OsString]) -> Result<ExitCode, String> {

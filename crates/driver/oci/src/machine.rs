@@ -2,7 +2,7 @@
 
 use crate::cgroup::{self, Controllers};
 use crate::probe::{clear_leftover, find};
-use crate::runtime::{CALL_LIMIT, last_error};
+use crate::runtime::{CALL_LIMIT, last_error, watch_init};
 use crate::settings::Settings;
 use crate::spec::{
     AGENT, Container as Description, bounds, counts_apart, refuse_unsupported, save,
@@ -12,7 +12,7 @@ use crate::sweep::{Leftovers, sweep};
 use command_fds::{CommandFdExt, FdMapping};
 use msb_driver::{
     BoxFuture, ChildExit, Driver, Exit, Hosts, KillOnDrop, Machine, MachineSpec, Users, kill,
-    prepare_mount_points, watch,
+    prepare_mount_points,
 };
 use msb_state::{
     Bounds, Failure, FailureKind, Isolation, Probe, Protection, SandboxConfig, SandboxDir, bind_in,
@@ -173,15 +173,6 @@ fn remove_if_there(path: &Path) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
-}
-
-fn watch_init(pid_file: &Path) -> Result<AsyncFd<OwnedFd>, Failure> {
-    let failed = |error: io::Error| Failure::boot_io("watch the process of", pid_file, error);
-    let text = fs::read_to_string(pid_file).map_err(failed)?;
-    let pid = text.trim().parse().map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
-    // Its parent, the runtime, has exited, so it is a child of this process and its pid is not
-    // reused until it is reaped here.
-    watch(pid).map_err(failed)
 }
 
 impl Driver for ContainerDriver {

@@ -1,12 +1,13 @@
 //! The probe of an OCI runtime: it runs the agent once in a container like that of a sandbox.
 
 use crate::cgroup;
-use crate::runtime::{CALL_LIMIT, NAMES, Runtime, last_error};
+use crate::runtime::{CALL_LIMIT, NAMES, Runtime, last_error, watch_init};
 use crate::settings::Settings;
 use crate::spec::{AGENT, Container, bounds, counts_apart, save};
 use crate::stage::{Stage, take_slot, wants_user_namespace};
 use crate::sweep::{Leftovers, sweep};
-use msb_driver::{KillOnDrop, Users};
+use command_fds::{CommandFdExt, FdMapping};
+use msb_driver::{ChildExit, KillOnDrop, Users};
 use msb_jail::Slot;
 use msb_state::{
     Failure, SandboxConfig, SandboxDir, check_trusted, create_private_dir, now_ms, remove_tree,
@@ -14,6 +15,7 @@ use msb_state::{
 };
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -27,6 +29,9 @@ const FAILURE_HOLDS_MS: u64 = 60_000;
 /// Time limit of the wait for another process's probe, and the pause between two attempts.
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// The first of the descriptors that are passed.
+const FIRST_PASSED: i32 = 3;
 
 /// The result of a probe, and what it depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,22 +217,37 @@ async fn run(
     };
     let spec = container.spec().map_err(|error| text(&error))?;
     save(&spec, directory)?;
-    let stderr = directory.join("stderr");
+    let (stderr, pid_file) = (directory.join("stderr"), directory.join("pid"));
     let mut command = runtime.command(&settings.launcher, root, log);
-    command.arg("run").arg("--bundle").arg(directory).arg(id);
+    // As a start calls it, with descriptors; the agent ignores them here.
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| text(&error))?;
+    let passed = [read, write].into_iter().zip(FIRST_PASSED..);
+    let passed = passed.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
+    command.args(["run", "--detach", "--preserve-fds", "2", "--pid-file"]).arg(&pid_file);
+    command.arg("--bundle").arg(directory).arg(id);
+    command.fd_mappings(passed).map_err(|error| text(&error))?;
     let stderr_file = File::create(&stderr).map_err(|error| text(&error))?;
     command.stdout(Stdio::null()).stderr(stderr_file);
     let child = command.spawn().map_err(|error| text(&error))?;
     let status = KillOnDrop::new(child).wait(CALL_LIMIT).await.map_err(|error| text(&error))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(last_error(log)
-        .or_else(|| fs::read_to_string(&stderr).ok().filter(|text| !text.trim().is_empty()))
-        .unwrap_or_else(|| status.to_string())
-        .trim()
-        .to_owned()
-        .into())
+    let reason = match status.success() {
+        true => match agent_exit(&pid_file).await? {
+            ended if ended.code == Some(0) => return Ok(()),
+            ended => format!("the agent {}", ended.text),
+        },
+        false => status.to_string(),
+    };
+    let printed = fs::read_to_string(&stderr).unwrap_or_default();
+    // Usage may follow.
+    let printed = printed.lines().map(str::trim).find(|line| !line.is_empty());
+    Err(last_error(log).or_else(|| printed.map(str::to_owned)).unwrap_or(reason).into())
+}
+
+/// Waits for the exit of the container's process, which the runtime has left to this process.
+async fn agent_exit(pid_file: &Path) -> Result<ChildExit, String> {
+    let agent = watch_init(pid_file).map_err(|error| error.to_string())?;
+    let late = || format!("the agent did not end within {} s", CALL_LIMIT.as_secs());
+    timeout(CALL_LIMIT, ChildExit::wait(&agent)).await.map_err(|_| late())
 }
 
 /// The users and the root of a probe's container, as a sandbox has them.

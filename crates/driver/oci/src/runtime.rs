@@ -1,11 +1,15 @@
 //! The OCI runtime's program: where it is, and how it is called.
 
-use msb_state::check_trusted;
+use msb_driver::watch;
+use msb_state::{Failure, check_trusted};
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 
 /// The runtimes in the order of preference: the fastest first.
 pub(crate) const NAMES: [&str; 3] = ["crun", "runc", "youki"];
@@ -63,6 +67,16 @@ pub(crate) fn last_error(log: &Path) -> Option<String> {
         let is_error = record.get("level")?.as_str()?.eq_ignore_ascii_case("error");
         is_error.then(|| record.get("msg")?.as_str().map(str::to_owned)).flatten()
     })
+}
+
+/// Watches the container's process, which the runtime has left to this process.
+pub(crate) fn watch_init(pid_file: &Path) -> Result<AsyncFd<OwnedFd>, Failure> {
+    let failed = |error: io::Error| Failure::boot_io("watch the process of", pid_file, error);
+    let text = fs::read_to_string(pid_file).map_err(failed)?;
+    let pid = text.trim().parse().map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
+    // Its parent, the runtime, has exited, so it is a child of this process and its pid is not
+    // reused until it is reaped here.
+    watch(pid).map_err(failed)
 }
 
 fn search(program: &OsStr) -> Option<PathBuf> {
