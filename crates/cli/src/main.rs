@@ -79,6 +79,7 @@ async fn dispatch(command: Command, quiet: bool) -> Result<u8, Failure> {
         Command::Logs(args) => logs::print(args).await,
         Command::Image(command) => image::run(command, quiet).await,
         Command::Doctor { json } => doctor::doctor(json).await,
+        Command::Setup(Setup::Gvisor) => doctor::setup_gvisor(quiet).await,
         Command::Setup(Setup::Kernel { to }) => doctor::setup_kernel(to, quiet).await,
         Command::Completion { shell } => output::print(manual::completion(shell)).map(|()| 0),
         Command::Manual { directory: Some(directory), .. } => manual::write_pages(&directory),

@@ -74,6 +74,29 @@ pub async fn setup_kernel(to: Option<PathBuf>) -> MicrosandboxResult<PathBuf> {
     pending.await
 }
 
+/// The program `runsc` of the driver `gvisor`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GvisorSetup {
+    /// Its path.
+    pub program: PathBuf,
+    /// Whether it was built just now.
+    pub built: bool,
+}
+
+/// Builds `runsc` for the driver `gvisor` from gVisor's Go module, without rights, where the driver
+/// looks for it; not if one is there already. Needs Go 1.24 or newer. Takes minutes.
+pub async fn setup_gvisor() -> MicrosandboxResult<GvisorSetup> {
+    let (promise, pending) = completion();
+    runtime::get()?;
+    runtime::spawn_thread("msb-control", move || {
+        let made = Home::from_env().and_then(|home| msb_state::build_gvisor(&home));
+        let made = made.map(|made| GvisorSetup { program: made.program, built: made.built });
+        promise.complete(made.map_err(Error::from));
+    })?;
+    pending.await
+}
+
 impl From<msb_state::HostReport> for HostReport {
     fn from(report: msb_state::HostReport) -> Self {
         HostReport {

@@ -39,7 +39,9 @@ pub mod sandbox;
 mod sink;
 
 pub use attach::{AttachOptions, AttachOptionsBuilder, AttachOutcome, restore_terminal};
-pub use doctor::{DriverReport, HostReport, WallReport, doctor, setup_kernel};
+pub use doctor::{
+    DriverReport, GvisorSetup, HostReport, WallReport, doctor, setup_gvisor, setup_kernel,
+};
 pub use error::{Error, ErrorKind, MicrosandboxError, MicrosandboxResult, Origin};
 pub use event::{ExecEvent, ExecFailed, ExecLost, ExecStdinError};
 pub use exec::{ExecControl, ExecHandle};

@@ -18,14 +18,16 @@ pub(crate) fn drivers(cache: &Path, agent: &Path, users: Users) -> Vec<Box<dyn D
         None => Vec::new(),
     };
     let pid = std::process::id().to_string();
+    let home = cache.parent().unwrap_or(Path::new("/nonexistent"));
     let qemu = msb_driver_qemu::Settings {
-        home: cache.parent().unwrap_or(Path::new("/nonexistent")).to_path_buf(),
+        home: home.to_path_buf(),
         cache: cache.to_path_buf(),
         launcher: launcher(["jail", "--"]),
         tsc_khz: sys::tsc_khz,
     };
     let krun = msb_driver_krun::Settings { vmm: program.clone().unwrap_or_default() };
     let gvisor = msb_driver_gvisor::Settings {
+        home: home.to_path_buf(),
         cache: cache.to_path_buf(),
         agent: agent.to_path_buf(),
         launcher: launcher(["jail", "--"]),

@@ -64,6 +64,11 @@ impl Home {
         self.root.join("kernel")
     }
 
+    /// Returns the directory of a built gVisor.
+    pub fn gvisor(&self) -> PathBuf {
+        self.root.join("gvisor")
+    }
+
     /// Returns the log of image operations.
     pub fn image_log(&self) -> PathBuf {
         self.root.join("images.log")

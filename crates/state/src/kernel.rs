@@ -1,12 +1,13 @@
 //! A guest kernel from the distribution's packages, without installing anything.
 
-use crate::dirs::{create_private_dir, retire};
-use crate::error::{Error, Failure, Result};
+use crate::dirs::retire;
+use crate::error::{Error, Result};
+use crate::tool::{Scratch, failed, last_line, output};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// The metapackage that depends on the newest kernel for virtual machines.
 const NEWEST: &str = "linux-image-cloud-amd64";
@@ -25,7 +26,7 @@ pub fn fetch_kernel(folder: &Path) -> Result<PathBuf> {
         let error = io::Error::new(kind, "it exists and holds something other than a kernel");
         return Err(Error::io("replace", folder, error));
     }
-    let scratch = Scratch::new(parent)?;
+    let scratch = Scratch::new(parent, "kernel")?;
     let mut apt = Apt { folder: scratch.0.clone(), own_lists: false };
     let package = match apt.newest() {
         Ok(package) => package,
@@ -41,7 +42,7 @@ pub fn fetch_kernel(folder: &Path) -> Result<PathBuf> {
         .ok_or_else(|| failed(format!("apt-get download {package} left no package")))?;
     let tree = scratch.0.join("tree");
     let arguments = [OsString::from("-x"), archive.into(), tree.clone().into()];
-    output(Command::new("dpkg-deb").args(arguments))?;
+    output(Command::new("dpkg-deb").args(arguments), last_line)?;
     if folder.exists() {
         retire(folder)?;
     }
@@ -58,28 +59,6 @@ fn replaceable(folder: &Path) -> bool {
     match fs::read_dir(folder) {
         Ok(mut entries) => entries.next().is_none() || kernel_in(folder).is_some(),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
-    }
-}
-
-fn failed(message: String) -> Error {
-    Failure::boot(message).into()
-}
-
-/// A directory that is removed on drop.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(parent: &Path) -> Result<Self> {
-        let path = parent.join(format!(".kernel-{}", std::process::id()));
-        create_private_dir(&path)?;
-        Ok(Scratch(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // A leftover is never read, and the next download uses another name.
-        let _ = crate::tree::remove_tree(&self.0);
     }
 }
 
@@ -103,7 +82,7 @@ impl Apt {
                 command.args(["-o", &format!("Dir::{kind}={}", place.display())]);
             }
         }
-        output(command.args(arguments))
+        output(command.args(arguments), last_line)
     }
 
     fn update(&self) -> Result<()> {
@@ -124,20 +103,6 @@ fn depends(text: &str) -> Option<String> {
     packages.next().map(str::to_owned)
 }
 
-fn output(command: &mut Command) -> Result<String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| Error::io("run", Path::new(&program), error))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let last = stderr.lines().rev().find(|line| !line.trim().is_empty());
-    Err(failed(format!("{program}: {}: {}", output.status, last.unwrap_or("no error message"))))
-}
-
 fn find(folder: &Path, mut matches: impl FnMut(&str) -> bool) -> Option<PathBuf> {
     let entries = fs::read_dir(folder).ok()?.flatten();
     let mut found = entries.filter(|entry| matches(&entry.file_name().to_string_lossy()));
@@ -155,16 +120,6 @@ mod tests {
         assert_eq!(depends(text).as_deref(), Some("linux-image-6.1.0-1-cloud-amd64"));
         assert_eq!(depends("Package: x\nDepends: y\n"), None);
         assert_eq!(depends(""), None);
-    }
-
-    #[test]
-    fn i_failed_program_is_reported_with_its_last_line() {
-        let mut command = Command::new("sh");
-        let error = output(command.args(["-c", "echo first >&2; echo last >&2; exit 3"]));
-        let text = error.unwrap_err().to_string();
-        assert!(text.contains("last") && !text.contains('\n'), "{text}");
-        let missing = output(&mut Command::new("/nonexistent/apt-get")).unwrap_err();
-        assert!(missing.to_string().contains("/nonexistent/apt-get"), "{missing}");
     }
 
     #[test]

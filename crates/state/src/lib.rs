@@ -21,6 +21,7 @@ mod config;
 mod control;
 mod dirs;
 mod error;
+mod gvisor;
 mod home;
 mod image_task;
 mod kernel;
@@ -36,6 +37,7 @@ mod socket;
 mod store;
 #[allow(unsafe_code, reason = "system calls that have no safe wrapper")]
 mod sys;
+mod tool;
 mod tree;
 mod trust;
 
@@ -49,6 +51,7 @@ pub use config::{
 pub use control::{Control, Reply, Request};
 pub use dirs::{create_private_dir, retire, write_atomically};
 pub use error::{Error, ErrorKind, Failure, FailureKind, Result};
+pub use gvisor::{Gvisor, build_gvisor};
 pub use home::{Home, SandboxDir};
 pub use image_task::{IMAGE_MEMORY, ImageProcess, ImageTask, begin_image_task};
 pub use kernel::fetch_kernel;

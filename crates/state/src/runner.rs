@@ -31,6 +31,7 @@ const ENVIRONMENT: &[&str] = &[
     "MSB_KRUN_UNCHECKED",
     "MSB_LIBKRUNFW",
     "MSB_LOG",
+    "MSB_RUNSC",
 ];
 
 /// Size at which a log is truncated, in bytes.

@@ -115,7 +115,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Download what a driver needs
+    /// Download or build what a driver needs
     #[command(subcommand)]
     Setup(Setup),
     /// Print a shell's completion script
@@ -138,6 +138,9 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Setup {
+    /// Build runsc for --driver gvisor from gVisor's Go module, unless MSB_RUNSC or PATH leads to
+    /// one. Needs Go 1.24 or newer, installs nothing, needs no root
+    Gvisor,
     /// Download a guest kernel for --driver qemu: Debian's for virtual machines, with apt-get
     /// download. Installs nothing, needs no root
     Kernel {

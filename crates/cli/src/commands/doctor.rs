@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::text::table;
-use crate::{output, progress};
+use crate::{output, progress, stdio};
 use microsandbox::{DriverReport, HostReport, WallReport};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -22,6 +22,17 @@ pub(crate) async fn setup_kernel(to: Option<PathBuf>, quiet: bool) -> Result<u8,
     let message = "downloading Debian's kernel for virtual machines, about 30 MB";
     let kernel = progress::spin(quiet, message, microsandbox::setup_kernel(to)).await?;
     output::print(format!("{}\n", kernel.display()))?;
+    Ok(0)
+}
+
+/// Builds gVisor's program unless it is there, and prints its path.
+pub(crate) async fn setup_gvisor(quiet: bool) -> Result<u8, Failure> {
+    let message = "building runsc from gVisor's Go module, which takes minutes";
+    let made = progress::spin(quiet, message, microsandbox::setup_gvisor()).await?;
+    if !made.built && !quiet {
+        stdio::report_on_new_line("runsc is there already; nothing was built");
+    }
+    output::print(format!("{}\n", made.program.display()))?;
     Ok(0)
 }
 

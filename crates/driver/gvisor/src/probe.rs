@@ -58,7 +58,7 @@ impl Record {
 
 /// Returns the program if it works here, from the cache or by a trial.
 pub(crate) async fn find(settings: &Settings, fresh: bool) -> Result<PathBuf, Failure> {
-    let program = runsc::find()?;
+    let program = runsc::find(&settings.home)?;
     create_private_dir(&settings.cache).map_err(|error| Failure::boot(error.to_string()))?;
     let failed = |error| Failure::boot_io("probe", &program, error);
     let mut record = Record::new(&program, settings.users).map_err(failed)?;

@@ -22,6 +22,8 @@ pub(crate) const SOCKET: i32 = 3;
 const WORK: &str = "/tmp";
 /// The path of the root filesystem in the jail.
 pub(crate) const ROOT: &str = "/root";
+/// The path of the program in the jail: its own may be below one of the others.
+const PROGRAM: &str = "/runsc";
 /// The path of the agent's binary in the jail.
 pub(crate) const AGENT: &str = "/agent";
 /// The directory of the OCI configuration in the working directory.
@@ -35,23 +37,33 @@ const CAPABILITIES: [u32; 14] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 18, 19, 21, 31];
 /// Limit of the gofer's descriptors, of which a guest holds one for each file that is open.
 const DESCRIPTORS: u64 = 1_000_000;
 
-/// Finds the program. The error says what is missing.
-pub(crate) fn find() -> Result<PathBuf, Failure> {
-    let program = match std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
-        Some(named) => {
-            let named = PathBuf::from(named);
-            if !named.is_file() {
-                let text = format!("{} of {VARIABLE} is not a file", named.display());
-                return Err(Failure::no_driver(text).hint(format!("set {VARIABLE} to runsc")));
-            }
-            named
-        }
-        None => on_path(NAME, &["/usr/local/bin", "/usr/bin"])
-            .ok_or_else(|| Failure::no_driver("runsc is not installed").hint("msb setup gvisor"))?,
-    };
+/// Finds the program: the path in `MSB_RUNSC`, else the one that `msb setup gvisor` built in `home`,
+/// else the one in `PATH`. The error says what is missing.
+pub(crate) fn find(home: &Path) -> Result<PathBuf, Failure> {
+    let named = std::env::var_os(VARIABLE);
+    let program = search(named, home, || on_path(NAME, &["/usr/local/bin", "/usr/bin"]))?;
     let program = program.canonicalize().map_err(|e| Failure::boot_io("resolve", &program, e))?;
     check_trusted(&program).map_err(|error| Failure::no_driver(error.to_string()))?;
     Ok(program)
+}
+
+fn search(
+    named: Option<OsString>,
+    home: &Path,
+    in_path: impl FnOnce() -> Option<PathBuf>,
+) -> Result<PathBuf, Failure> {
+    if let Some(named) = named.filter(|named| !named.is_empty()).map(PathBuf::from) {
+        if !named.is_file() {
+            let text = format!("{} of {VARIABLE} is not a file", named.display());
+            return Err(Failure::no_driver(text).hint(format!("set {VARIABLE} to runsc")));
+        }
+        return Ok(named);
+    }
+    let built = home.join("gvisor").join(NAME);
+    if built.is_file() {
+        return Ok(built);
+    }
+    in_path().ok_or_else(|| Failure::no_driver("runsc is not installed").hint("msb setup gvisor"))
 }
 
 /// What one sandbox's `runsc` runs with.
@@ -90,7 +102,7 @@ impl Runsc<'_> {
             ))
         })?;
         let mut command = Command::new(first);
-        command.args(launcher).arg(self.program).args(self.arguments(socket.is_some()));
+        command.args(launcher).arg(PROGRAM).args(self.arguments(socket.is_some()));
         command.current_dir("/").stdin(Stdio::null()).stdout(output.0).stderr(output.1);
         let mut jail = self.jail()?;
         jail.descriptors.extend(socket.as_ref().map(|_| SOCKET));
@@ -130,8 +142,11 @@ impl Runsc<'_> {
         // Its own filters are stricter than one for all its processes could be.
         let mut jail = Jail { program: None, ..Jail::new(ids.map_err(failed)?, Program::Vmm) };
         let files = ProgramFiles::of(self.program, Some(self.cache)).map_err(failed)?;
-        jail.binds.extend(files.binds());
         jail.environment.push(files.environment());
+        jail.binds.extend(files.binds().map(|bind| match bind.target == self.program {
+            true => Bind { target: PROGRAM.into(), ..bind },
+            false => bind,
+        }));
         let bind = |path: &Path, target: &str| {
             Bind::at(Source::Path(path.into()), Path::new(OsStr::new(target)))
         };
@@ -146,5 +161,35 @@ impl Runsc<'_> {
         jail.limits = Limits { files: Some(DESCRIPTORS), ..Limits::default() };
         jail.require = self.require_jail;
         Ok(jail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn named_program_comes_first_then_built_then_path() {
+        let home = tempfile::tempdir().unwrap();
+        let named = home.path().join("named");
+        let installed = || Some(PathBuf::from("/installed/runsc"));
+        let found = |named: Option<&Path>| search(named.map(Into::into), home.path(), installed);
+
+        let missing = search(None, home.path(), || None).unwrap_err();
+        assert_eq!(missing.hint.as_deref(), Some("msb setup gvisor"));
+        assert_eq!(found(None).unwrap(), Path::new("/installed/runsc"));
+
+        let built = home.path().join("gvisor/runsc");
+        fs::create_dir(home.path().join("gvisor")).unwrap();
+        fs::write(&built, "").unwrap();
+        assert_eq!(found(None).unwrap(), built);
+        assert_eq!(found(Some(Path::new(""))).unwrap(), built);
+
+        // A mistake in the variable is told, not passed over.
+        let error = found(Some(&named)).unwrap_err().message;
+        assert!(error.contains("named of MSB_RUNSC is not a file"), "{error}");
+        fs::write(&named, "").unwrap();
+        assert_eq!(found(Some(&named)).unwrap(), named);
     }
 }

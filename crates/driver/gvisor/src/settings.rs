@@ -6,6 +6,8 @@ use std::path::PathBuf;
 /// What the driver needs to know about its host.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// The state directory.
+    pub home: PathBuf,
     /// The cache directory.
     pub cache: PathBuf,
     /// The agent's binary.
