@@ -11,7 +11,7 @@ CFLAGS_STRICT := -std=c11 -Wall -Wextra -Wpedantic -Werror -O1 -g
 
 .PHONY: help demo demo-vm test check bench fuzz build agent install uninstall deb setup setup-test \
 	abi abi-baseline lint test-rust test-c test-go test-node test-python \
-	test-install test-vm test-krun clean
+	test-install test-gvisor test-vm test-krun clean
 
 ## help: this list
 help:
@@ -36,7 +36,7 @@ demo-vm: setup build $(ROOTFS)
 
 ## test: every test
 test: setup-test lint test-rust test-c test-go test-node test-python test-install \
-		test-vm
+		test-gvisor test-vm
 	@echo "== all tests passed"
 
 ## check: the deep run: every test, sanitizers, valgrind, kills, soak, and fuzzers where they can be had
@@ -111,6 +111,7 @@ setup:
 
 setup-test:
 	@scripts/setup test
+	@scripts/runsc
 
 ## abi: write the header, and all else that repeats the C ABI, anew from src
 abi:
@@ -151,6 +152,11 @@ test-python: agent
 test-install: agent $(ROOTFS)
 	@$(CARGO) build --quiet --workspace
 	@scripts/test-install
+
+# What depends on the guest, on gVisor.
+test-gvisor: agent $(ROOTFS)
+	@$(CARGO) build --quiet --workspace
+	@scripts/test-gvisor
 
 # Everything that depends on the guest, in machines that are emulated.
 test-vm: agent $(ROOTFS)
