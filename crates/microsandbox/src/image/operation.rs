@@ -2,7 +2,7 @@
 
 use super::Surroundings;
 use super::info::ImageInfo;
-use super::progress::{ProgressCell, Teller};
+use super::progress::{ProgressCell, ProgressSender};
 use crate::client::{Pending, completion, lock};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::runtime;
@@ -114,7 +114,7 @@ pub(super) fn begin(found: Surroundings, request: Request) -> MicrosandboxResult
 pub(super) struct Call {
     found: Surroundings,
     cancel: Cancel,
-    teller: Teller,
+    teller: ProgressSender,
 }
 
 impl Call {
@@ -123,7 +123,7 @@ impl Call {
         request: &Request,
         archive: Option<OwnedFd>,
     ) -> Result<TaskOutcome, Error> {
-        let each = &mut |progress| self.teller.tell(progress);
+        let each = &mut |progress| self.teller.send(progress);
         perform(&self.found, request, archive, &self.cancel, each)
     }
 }
