@@ -763,7 +763,7 @@ MSB_MUST_USE msb_status msb_sandbox_remove(const char *name, uint32_t flags, str
 /// gVisor: a kernel in user space, which needs no hardware virtualization.
 #define MSB_ISOLATION_GVISOR 5
 
-/// What is known about a driver on this host. All pointers are borrowed until the list is released.
+/// A driver, as probed on this host. All pointers are borrowed until the list is released.
 typedef struct msb_driver_entry {
     /// `sizeof(msb_driver_entry)` of the library.
     uint32_t struct_size;
