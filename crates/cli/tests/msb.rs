@@ -66,7 +66,7 @@ fn e_125_means_msb_failed_with_one_line_and_a_remedy() {
         (&["exec", "w", "-Z", "ls"], "msb exec --help"),
         (&["exec", "-t", "w"], "not a terminal"),
         (&["exec", "-di", "w", "ls"], "-t"),
-        (&["exec", "w", "--timeout", "5", "--", "ls"], "30s"),
+        (&["exec", "w", "--timeout", "5x", "--", "ls"], "5x"),
         (&["exec", "w", "--timeout", "0s", "--", "ls"], "zero"),
         (&["exec", "w", "--rlimit", "nofile=2:1", "--", "ls"], "above"),
         (&["exec", "none", "--", "ls"], "msb ls"),

@@ -99,8 +99,8 @@ fn d1_session_survives_its_follower() {
     let id = id.trim();
     let mut child = msb.spawn(&["attach", "w", id]);
     wait_for_line(&mut child, "up");
-    signal(&child, Signal::INT);
-    assert_eq!(child.wait().unwrap().signal(), Some(Signal::INT.as_raw()));
+    signal(&child, Signal::KILL);
+    assert_eq!(child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
     // A closed output ends msb although there is nothing to write.
     let mut child = msb.spawn(&["attach", "w", id]);
     wait_for_line(&mut child, "up");
@@ -155,8 +155,8 @@ fn interrupt_before_start_ends_msb_by_signal() {
     while std::fs::read_dir(&sandboxes).map_or(0, Iterator::count) == 0 {
         std::thread::yield_now();
     }
-    signal(&child, Signal::INT);
-    assert_eq!(child.wait().unwrap().signal(), Some(Signal::INT.as_raw()));
+    signal(&child, Signal::KILL);
+    assert_eq!(child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
     assert_eq!(msb.names(), [""; 0]);
 }
 

@@ -104,7 +104,8 @@ fn configuration() -> Kind {
         example: json!({
             "architecture": "amd64", "os": "linux", "variant": "v2", "created": "then",
             "config": { "Env": ["A=b"], "WorkingDir": "/w", "User": "u", "Entrypoint": ["e"],
-                "Cmd": ["c"], "Shell": ["s"], "Labels": { "a": "b" } },
+                "Cmd": ["c"], "Shell": ["s"], "Volumes": { "v": {} }, "StopSignal": "INT",
+                "Labels": { "a": "b" } },
             "rootfs": { "type": "layers", "diff_ids": [DIGEST] },
         }),
         read: |bytes| ImageConfig::from_document(bytes).map(|config| format!("{config:?}")),
@@ -119,13 +120,16 @@ fn configuration() -> Kind {
             ("/config/Entrypoint", Other("[\"e\"]", "[]")),
             ("/config/Cmd", Other("[\"c\"]", "[]")),
             ("/config/Shell", Other("[\"s\"]", "[]")),
+            ("/config/Volumes", Other("[\"v\"]", "[]")),
+            ("/config/Volumes/v", Same),
+            ("/config/StopSignal", Other("\"INT\"", "\"\"")),
             ("/config/Labels", Other(r#"{"a": "b"}"#, "{}")),
             ("/config/Labels/a", Other(r#"{"a": "b"}"#, r#"{"a": ""}"#)),
             (
                 "/config",
                 Other(
-                    r#"env: ["A=b"], workdir: "/w", user: "u", entrypoint: ["e"], cmd: ["c"], shell: ["s"], labels: {"a": "b"}"#,
-                    r#"env: [], workdir: "", user: "", entrypoint: [], cmd: [], shell: [], labels: {}"#,
+                    r#"env: ["A=b"], workdir: "/w", user: "u", entrypoint: ["e"], cmd: ["c"], shell: ["s"], volumes: ["v"], stop_signal: "INT", labels: {"a": "b"}"#,
+                    r#"env: [], workdir: "", user: "", entrypoint: [], cmd: [], shell: [], volumes: [], stop_signal: "", labels: {}"#,
                 ),
             ),
             (
@@ -213,7 +217,7 @@ fn kinds() -> [Kind; 5] {
 }
 
 /// Maps whose keys are no fields.
-const MAPS: [&str; 4] = ["annotations", "Labels", "auths", "credHelpers"];
+const MAPS: [&str; 5] = ["annotations", "Labels", "Volumes", "auths", "credHelpers"];
 /// Fields that are not read.
 const UNREAD: [&str; 3] = ["/mediaType", "/rootfs/type", "/layers/0/annotations"];
 

@@ -91,7 +91,7 @@ fn request_unpack(command: &mut Command, layer: &Path, into: &Path) -> Child {
         command.arg("image-files").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (layer, into) = (layer.display(), into.display());
     let request =
-        format!(r#"{{"unpack":{{"layers":[["{layer}",null]],"into":"{into}","workdir":null}}}}"#);
+        format!(r#"{{"unpack":{{"layers":[["{layer}",null]],"into":"{into}","directories":[]}}}}"#);
     writeln!(child.stdin.as_mut().unwrap(), "{request}").unwrap();
     child
 }

@@ -46,8 +46,7 @@ class MicrosandboxError(Exception):
         self.os_error = os_error or None
         self.origin = _ORIGINS.get(origin)
         if isinstance(self, OSError):
-            self.errno = os_error or self._errno
-            self.strerror = message
+            _describe(self, os_error or self._errno, message)
 
     def __str__(self) -> str:
         return self.message
@@ -59,6 +58,11 @@ class MicrosandboxError(Exception):
             # These are not in its dictionary.
             state.update({name: getattr(self, name) for name in _OF_SYSTEM})
         return _unpickle, (type(self), self.message), state
+
+
+def _describe(error: OSError, number: Optional[int], text: str) -> None:
+    error.errno = number
+    error.strerror = text
 
 
 def _unpickle(cls: type[MicrosandboxError], message: str) -> MicrosandboxError:
