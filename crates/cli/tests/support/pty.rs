@@ -8,7 +8,11 @@ use rustix::termios::{Termios, tcgetattr};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long output may take after the end of the child.
+const AFTER_END: Duration = Duration::from_secs(10);
 
 /// Opens a pseudo-terminal and returns its master and its slave.
 pub(crate) fn open() -> (File, OwnedFd) {
@@ -80,19 +84,21 @@ impl Pty {
         self.seen.clear();
     }
 
-    /// Waits until there is something to read; fails if the child ends without output.
+    /// Waits until there is something to read; fails if none comes after the child's end. What guards
+    /// the terminal may write a moment later.
     fn wait_for_output(&mut self, text: &str) {
         let mut fds = [PollFd::new(&self.master, PollFlags::IN)];
         let interval = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-        let mut ended = None;
+        let mut ended: Option<(ExitStatus, Instant)> = None;
         while poll(&mut fds, Some(&interval)).unwrap() == 0 {
-            if let Some(status) = ended {
+            if let Some((status, _)) = ended.filter(|(_, at)| at.elapsed() > AFTER_END) {
                 let errors = read_stderr(&mut self.child);
                 let seen = String::from_utf8_lossy(&self.seen);
                 panic!("{status} without {text:?}; on the terminal {seen:?}; {errors}");
             }
-            // One more poll finds what it wrote before its end.
-            ended = self.child.try_wait().unwrap();
+            if ended.is_none() {
+                ended = self.child.try_wait().unwrap().map(|status| (status, Instant::now()));
+            }
         }
     }
 
