@@ -17,7 +17,7 @@ const LONGEST: usize = 64;
 const ESCAPE: u8 = 0x1b;
 
 /// The modes of a terminal that a program has changed.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Modes {
     /// Modes of `OFF` that are on and modes of `ON` that are off, in the order of their change.
     changed: Vec<u16>,
@@ -31,7 +31,7 @@ pub(crate) struct Modes {
 }
 
 /// The state of the parser.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 enum Sequence {
     #[default]
     None,

@@ -195,14 +195,26 @@ impl Terminal {
     /// Writes as much as the output takes at once.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> rustix::io::Result<usize> {
         let mut undo = lock(&UNDO);
-        let written = rustix::io::write(&self.output, bytes)?;
-        if let Some(modes) = &mut self.modes {
-            modes.shown(bytes.get(..written).unwrap_or(bytes));
+        let mut ahead = self.modes.clone();
+        if let Some(modes) = &mut ahead {
+            modes.shown(bytes);
             let needed = modes.undo();
             if *undo != needed {
-                self.guard.iter().for_each(|guard| guard.tell(&needed));
-                *undo = needed;
+                // Before the write: this process may be killed right after it.
+                let either = [undo.as_slice(), &needed].concat();
+                self.guard.iter().for_each(|guard| guard.tell(&either));
             }
+        }
+        let written = rustix::io::write(&self.output, bytes)?;
+        if written == bytes.len() {
+            self.modes = ahead;
+        } else if let Some(modes) = &mut self.modes {
+            modes.shown(bytes.get(..written).unwrap_or(bytes));
+        }
+        let needed = self.modes.as_ref().map(Modes::undo);
+        if let Some(needed) = needed.filter(|needed| *undo != *needed) {
+            self.guard.iter().for_each(|guard| guard.tell(&needed));
+            *undo = needed;
         }
         Ok(written)
     }
