@@ -1,9 +1,10 @@
 //! Streams and their listener.
 
 use bytes::BytesMut;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, sendmsg, shutdown};
 use std::io::{self, IoSlice};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net as std_unix;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -95,6 +96,16 @@ impl Stream {
                 Ok(sent?)
             }),
         }
+    }
+
+    /// Returns whether the peer has closed its end; bytes that it sent before may still be unread.
+    pub fn is_hung_up(&self) -> bool {
+        let fd = match &self.0 {
+            Inner::Unix(stream) => stream.as_fd(),
+            Inner::Vsock(socket) => socket.get_ref().as_fd(),
+        };
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// Shuts the stream down in both directions, also for other owners of its descriptor.

@@ -43,6 +43,12 @@ impl Connection {
         self.link.lost()
     }
 
+    /// Returns whether a new request can still be answered: neither end has closed the connection,
+    /// whether or not its end was read already.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lost().is_none() && !self.link.is_hung_up()
+    }
+
     /// Sends a signal to a session.
     pub(crate) fn signal(
         &self,

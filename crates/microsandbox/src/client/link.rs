@@ -210,6 +210,11 @@ impl Link {
         lock(&self.table).lost.clone()
     }
 
+    /// Returns whether the agent's side has closed the connection.
+    pub(super) fn is_hung_up(&self) -> bool {
+        self.stream.is_hung_up()
+    }
+
     /// Queues frames, and sends them at once if the outbox was empty.
     pub(super) fn submit<R>(&self, push: impl FnOnce(&mut Outbox) -> R) -> Result<R, Error> {
         runtime::check_pid(self.pid)?;

@@ -216,7 +216,7 @@ impl Sandbox {
     /// Returns the open connection to the agent, if there is one.
     pub(crate) fn live_connection(&self) -> Option<Arc<Connection>> {
         let current = self.inner.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        current.clone().filter(|connection| connection.lost().is_none())
+        current.clone().filter(|connection| connection.is_open())
     }
 
     /// Connects to the agent. Blocks.
