@@ -28,6 +28,9 @@ const DIRECTORY: OFlags =
 
 /// The subtree.
 static ROOT: OnceLock<OwnedFd> = OnceLock::new();
+/// Limit on the processes of each session's cgroup; unset where the subtree has a limit of its own.
+/// gVisor does not apply a parent's limit to its children.
+static LIMIT: OnceLock<i32> = OnceLock::new();
 
 /// Sets the subtree for the sessions. Ignores a directory that is no cgroup.
 pub fn use_cgroup(subtree: OwnedFd) {
@@ -52,8 +55,8 @@ pub fn use_mounted_cgroup() {
     }
 }
 
-/// Sets gVisor's hierarchy that counts processes as the subtree, with that limit for all sessions
-/// together, and unmounts all hierarchies. Returns false where there is none, or it is still
+/// Sets gVisor's hierarchy that counts processes as the subtree, with that limit for each
+/// session, and unmounts all hierarchies. Returns false where there is none, or it is still
 /// mounted: commands could leave their cgroups.
 pub fn use_counting_cgroup(processes: Option<i32>) -> bool {
     let Ok(mounted) = rustix::fs::open(CONTROLLERS, DIRECTORY, Mode::empty()) else { return false };
@@ -71,8 +74,11 @@ pub fn use_counting_cgroup(processes: Option<i32>) -> bool {
     // The directories are a file system of their own.
     let _ = unmount(CONTROLLERS, UnmountFlags::DETACH);
     let is_cgroup = fstatfs(&subtree).is_ok_and(|found| u64::try_from(found.f_type) == Ok(CGROUP1));
-    let limited = processes.is_none_or(|count| write_to(&subtree, c"pids.max", count).is_ok());
-    is_cgroup && limited && ROOT.set(subtree).is_ok()
+    if let Some(count) = processes {
+        // Set once.
+        let _ = LIMIT.set(count);
+    }
+    is_cgroup && ROOT.set(subtree).is_ok()
 }
 
 fn write_to(group: &OwnedFd, file: &std::ffi::CStr, value: i32) -> io::Result<()> {
@@ -96,7 +102,12 @@ impl Cgroup {
     fn create_in(root: &OwnedFd, session: SessionId) -> Option<Cgroup> {
         let name = CString::new(session.to_string()).ok()?;
         mkdirat(root, &name, Mode::from_raw_mode(0o755)).ok()?;
-        match openat(root, &name, DIRECTORY, Mode::empty()) {
+        let opened = openat(root, &name, DIRECTORY, Mode::empty()).map_err(io::Error::from);
+        let limited = opened.and_then(|directory| {
+            LIMIT.get().map_or(Ok(()), |count| write_to(&directory, c"pids.max", *count))?;
+            Ok(directory)
+        });
+        match limited {
             Ok(directory) => Some(Cgroup { name, directory }),
             Err(_) => {
                 let _ = unlinkat(root, &name, AtFlags::REMOVEDIR);

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn i_connection_ends_whoever_still_holds_it() {
+    async fn i_connection_ends_although_others_hold_it() {
         let everything = async {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             let client = Client::new(Connection::new(1, Stream::from_unix(ours).unwrap()));
