@@ -31,6 +31,7 @@ struct Record {
     boot: String,
     users: String,
     at_ms: u64,
+    limits: String,
     error: Option<String>,
 }
 
@@ -44,12 +45,16 @@ impl Record {
             boot: boot.trim().to_owned(),
             users: format!("{users:?}"),
             at_ms: now_ms(),
+            limits: fs::read_to_string("/proc/self/limits")?,
             error: None,
         })
     }
 
     fn holds_for(&self, now: &Record) -> bool {
-        let fresh = self.error.is_none() || now.at_ms.saturating_sub(self.at_ms) < FAILURE_HOLDS_MS;
+        // A failure may be due to the limits of the process that probed.
+        let fresh = self.error.is_none()
+            || (self.limits == now.limits
+                && now.at_ms.saturating_sub(self.at_ms) < FAILURE_HOLDS_MS);
         fresh
             && (&self.program, self.modified, &self.boot, &self.users)
                 == (&now.program, now.modified, &now.boot, &now.users)
