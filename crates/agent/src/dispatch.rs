@@ -5,7 +5,9 @@ use crate::registry::Registry;
 use crate::sys;
 use bytes::BytesMut;
 use msb_wire::limits::GREETING;
-use msb_wire::{Decoder, Hello, Kind, Message, Peer, Verdict, WireError, agree};
+use msb_wire::{
+    Decoder, FsError, FsErrorKind, FsMessage, Hello, Kind, Message, Peer, Verdict, WireError, agree,
+};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -130,6 +132,17 @@ pub(crate) fn handle(
         Message::Resize(request) => {
             client.open(channel, Kind::Resize)?;
             client.send(channel, Message::Verdict(registry.resize(&request)));
+        }
+        Message::Fs(FsMessage::Request(request)) => {
+            client.open(channel, Kind::FsRequest)?;
+            let error = FsError {
+                kind: FsErrorKind::Unsupported,
+                errno: 0,
+                operation: request.op.name().to_owned(),
+                path: Vec::new(),
+                message: "not supported by this agent".to_owned(),
+            };
+            client.send(channel, Message::Fs(FsMessage::Failed(error)));
         }
         Message::Stdin(data) => {
             if let Some(session) = client.session(channel, Kind::Stdin)? {

@@ -6,9 +6,11 @@
 
 use crate::error::WireError;
 use crate::failure::Failure;
+use crate::fs;
 use crate::kind::Kind;
-use crate::limits::{ERRNO_MAX, PID_MAX, SIGNAL_MAX, TEXT};
+use crate::limits::{PID_MAX, SIGNAL_MAX, TEXT};
 use crate::message::{Attached, Exited, Message, SessionInfo, Started, StdinError, Verdict};
+use crate::range::{Checked, error_number, truncate};
 
 /// Validates the numbers of an agent's message and truncates its texts.
 pub(crate) fn from_agent(kind: Kind, mut message: Message) -> Result<Message, WireError> {
@@ -31,6 +33,7 @@ pub(crate) fn from_agent(kind: Kind, mut message: Message) -> Result<Message, Wi
             truncate(text);
             Ok(())
         }
+        Message::Fs(message) => fs::check(message),
         _ => Ok(()),
     };
     match checked {
@@ -39,20 +42,10 @@ pub(crate) fn from_agent(kind: Kind, mut message: Message) -> Result<Message, Wi
     }
 }
 
-/// The name of a number that is out of range, and its value.
-type Checked = Result<(), (&'static str, i128)>;
-
 fn process_id(pid: u32) -> Checked {
     match (1..=PID_MAX).contains(&pid) {
         true => Ok(()),
         false => Err(("process id", pid.into())),
-    }
-}
-
-fn error_number(errno: i32) -> Checked {
-    match (0..=ERRNO_MAX).contains(&errno) {
-        true => Ok(()),
-        false => Err(("error number", errno.into())),
     }
 }
 
@@ -80,9 +73,4 @@ fn position(attached: &Attached) -> Checked {
 fn session(info: &SessionInfo) -> Checked {
     process_id(info.pid)?;
     info.exited.as_ref().map_or(Ok(()), exit_status)
-}
-
-fn truncate(text: &mut String) {
-    let end = (0..=TEXT.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    text.truncate(end.unwrap_or(0));
 }

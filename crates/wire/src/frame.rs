@@ -1,12 +1,13 @@
 //! Decoding and encoding of frames.
 
 use crate::check;
+use crate::codec::{cbor, data, number, put_cbor, raw};
 use crate::error::{Peer, WireError};
+use crate::fs;
 use crate::kind::{Kind, Level, Sender};
-use crate::limits::{AGENT_CHANNELS, COPY_BELOW};
+use crate::limits::AGENT_CHANNELS;
 use crate::message::Message;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use minicbor::{Decode, Encode};
+use bytes::{Buf, BufMut, BytesMut};
 
 /// Length of the header before each payload, in bytes.
 pub const HEADER_LEN: usize = 12;
@@ -121,25 +122,13 @@ fn parse(kind: Kind, payload: BytesMut) -> Result<Message, WireError> {
         Kind::Verdict => Message::Verdict(cbor(kind, &payload)?),
         Kind::FollowAll => Message::FollowAll(cbor(kind, &payload)?),
         Kind::Opened => Message::Opened(cbor(kind, &payload)?),
+        Kind::FsRequest
+        | Kind::FsData
+        | Kind::FsEof
+        | Kind::FsOpened
+        | Kind::FsReply
+        | Kind::FsFailed => Message::Fs(fs::parse(kind, payload)?),
     })
-}
-
-/// Copies a short payload, so that a few bytes do not pin a whole receive buffer.
-fn data(payload: BytesMut) -> Bytes {
-    if payload.len() < COPY_BELOW { Bytes::copy_from_slice(&payload) } else { payload.freeze() }
-}
-
-fn number(kind: Kind, payload: &[u8]) -> Result<u64, WireError> {
-    let bytes = <[u8; 8]>::try_from(payload).map_err(|_| WireError::Malformed {
-        kind,
-        detail: format!("{} bytes instead of 8", payload.len()),
-    })?;
-    Ok(u64::from_le_bytes(bytes))
-}
-
-fn cbor<'b, T: Decode<'b, ()>>(kind: Kind, payload: &'b [u8]) -> Result<T, WireError> {
-    minicbor::decode(payload)
-        .map_err(|error| WireError::Malformed { kind, detail: error.to_string() })
 }
 
 /// Returns the header of a data frame, for a caller that writes header and payload separately.
@@ -155,7 +144,8 @@ pub fn data_header(kind: Kind, channel: u32, len: usize) -> [u8; HEADER_LEN] {
 }
 
 /// Appends a frame to `out`. Returns `false` and appends nothing when the payload is longer than
-/// its kind allows: only an `Exec` with more arguments than any kernel accepts is that long.
+/// its kind allows: only an `Exec` with more arguments than any kernel accepts, or an `FsRequest`
+/// with a path longer than any kernel accepts, is that long.
 #[must_use]
 pub fn encode(frame: &Frame, out: &mut BytesMut) -> bool {
     let start = out.len();
@@ -202,28 +192,6 @@ fn put_payload(message: &Message, out: &mut BytesMut) -> Kind {
         Message::Verdict(m) => put_cbor(Kind::Verdict, m, out),
         Message::FollowAll(m) => put_cbor(Kind::FollowAll, m, out),
         Message::Opened(m) => put_cbor(Kind::Opened, m, out),
+        Message::Fs(m) => fs::put(m, out),
     }
-}
-
-fn raw(kind: Kind, bytes: &[u8], out: &mut BytesMut) -> Kind {
-    out.extend_from_slice(bytes);
-    kind
-}
-
-/// Writes for minicbor into a `BytesMut`, which cannot fail.
-struct Sink<'a>(&'a mut BytesMut);
-
-impl minicbor::encode::Write for Sink<'_> {
-    type Error = std::convert::Infallible;
-
-    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Self::Error> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-}
-
-fn put_cbor<T: Encode<()>>(kind: Kind, message: &T, out: &mut BytesMut) -> Kind {
-    // Neither the sink nor any encoder of our types fails.
-    let _ = minicbor::encode(message, Sink(out));
-    kind
 }

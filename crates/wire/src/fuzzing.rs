@@ -1,7 +1,10 @@
 //! Entry points of the fuzzers and of the replay of their seeds. Not part of the protocol.
 
+use crate::fs::{decode_entries, decode_events, encode_entries, encode_events};
 use crate::limits::{MAX_CONTROL, MAX_HELLO};
-use crate::{Decoder, Frame, HEADER_LEN, Hello, Message, Peer, WireError, agree, encode};
+use crate::{
+    Decoder, Frame, FsMessage, HEADER_LEN, Hello, Message, Peer, WireError, agree, encode,
+};
 use bytes::BytesMut;
 
 /// The frames that a decoder returned, and its error.
@@ -18,6 +21,7 @@ pub fn codec(data: &[u8]) {
     let cut = decode(peer, bytes, usize::from(first >> 1) + 1);
     assert_eq!(whole, cut, "pieces change what is decoded");
 
+    whole.0.iter().for_each(lists);
     let mut again = BytesMut::new();
     for frame in &whole.0 {
         let start = again.len();
@@ -32,6 +36,19 @@ pub fn codec(data: &[u8]) {
     }
     let (frames, error) = decode(peer, &again, again.len().max(1));
     assert_eq!((frames, error), (whole.0, None), "encoding changes what is decoded");
+}
+
+/// Decodes the lists that a data frame may hold. Checks that a decoded list survives encoding.
+fn lists(frame: &Frame) {
+    let Message::Fs(FsMessage::Data(payload)) = &frame.message else { return };
+    if let Ok(entries) = decode_entries(payload) {
+        assert!(entries.len() <= payload.len(), "more entries than bytes");
+        assert_eq!(decode_entries(&encode_entries(&entries)), Ok(entries));
+    }
+    if let Ok(events) = decode_events(payload) {
+        assert!(events.len() <= payload.len(), "more events than bytes");
+        assert_eq!(decode_events(&encode_events(&events)), Ok(events));
+    }
 }
 
 fn decode(peer: Peer, bytes: &[u8], step: usize) -> Decoded {

@@ -9,8 +9,10 @@ pub const PROTOCOL_MIN: u32 = 1;
 pub const PROTOCOL_MAX: u32 = 1;
 /// Feature bit: the agent supports `FollowAll`.
 pub const FEATURE_FOLLOW_ALL: u64 = 1;
+/// Feature bit: the agent supports the channel family [`fs`](crate::fs).
+pub const FEATURE_FS: u64 = 2;
 /// Feature bits that this code supports.
-pub const FEATURES: u64 = FEATURE_FOLLOW_ALL;
+pub const FEATURES: u64 = FEATURE_FOLLOW_ALL | FEATURE_FS;
 
 /// The first frame of each peer.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

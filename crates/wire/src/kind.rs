@@ -104,6 +104,18 @@ kinds! {
     Verdict = 41, Agent, Channel;
     /// See [`Message::Opened`].
     Opened = 42, Agent, Channel;
+    /// See [`FsMessage::Request`](crate::FsMessage::Request).
+    FsRequest = 64, Host, Channel;
+    /// See [`FsMessage::Data`](crate::FsMessage::Data).
+    FsData = 65, Both, Channel;
+    /// See [`FsMessage::Eof`](crate::FsMessage::Eof).
+    FsEof = 66, Host, Channel;
+    /// See [`FsMessage::Opened`](crate::FsMessage::Opened).
+    FsOpened = 80, Agent, Channel;
+    /// See [`FsMessage::Reply`](crate::FsMessage::Reply).
+    FsReply = 81, Agent, Channel;
+    /// See [`FsMessage::Failed`](crate::FsMessage::Failed).
+    FsFailed = 82, Agent, Channel;
 }
 
 impl Kind {

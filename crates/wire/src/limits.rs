@@ -91,3 +91,18 @@ pub const PID_MAX: u32 = 1 << 22;
 
 /// Largest signal number of Linux (a number).
 pub const SIGNAL_MAX: u8 = 64;
+
+/// Initial credit for data to the agent on each channel of [`fs`](crate::fs).
+pub const FS_WINDOW: u64 = 1024 * 1024;
+
+/// Handles that one connection may have open (a count).
+pub const FS_HANDLES: usize = 1024;
+
+/// Directories that one agent watches (a count).
+pub const FS_WATCHES: usize = 8 * 1024;
+
+/// Skipped files that the reply to a copy names (a count).
+pub const FS_SKIPPED: usize = 64;
+
+/// Longest path of a skipped file that a reply names: all of them fit into one frame.
+pub const FS_SKIPPED_PATH: usize = 512;

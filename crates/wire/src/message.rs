@@ -1,6 +1,7 @@
 //! The messages: one type for each kind of frame that carries more than raw bytes.
 
 use crate::failure::Failure;
+use crate::fs::FsMessage;
 use crate::handshake::Hello;
 use crate::session_id::SessionId;
 use bytes::Bytes;
@@ -39,7 +40,8 @@ pub enum Message {
     Stdin(Bytes),
     /// Host: end of standard input.
     StdinEof,
-    /// Host: stops following the session of this channel. Kills nothing.
+    /// Host: stops following the session of this channel, which kills nothing; or gives up its
+    /// operation on files.
     Close,
     /// Both: the total cost of the data frames that the peer may send on this channel.
     Credit(u64),
@@ -65,6 +67,8 @@ pub enum Message {
     Verdict(Verdict),
     /// Agent: opens this channel, which follows a session that starts.
     Opened(Opened),
+    /// Both: a message about files; see [`fs`](crate::fs). Requires [`crate::FEATURE_FS`].
+    Fs(FsMessage),
 }
 
 /// One of the two outputs.

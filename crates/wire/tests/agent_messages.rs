@@ -4,7 +4,9 @@
 
 use bytes::BytesMut;
 use minicbor::bytes::ByteVec;
-use msb_wire::limits::{AGENT_CHANNELS, ARGV_SHOWN, ENDED_SESSIONS, SESSIONS, TEXT};
+use msb_wire::limits::{
+    AGENT_CHANNELS, ARGV_SHOWN, ENDED_SESSIONS, FS_SKIPPED, FS_SKIPPED_PATH, SESSIONS, TEXT,
+};
 use msb_wire::*;
 
 /// Decodes an agent's message as the host does.
@@ -94,6 +96,46 @@ fn j4_arguments_and_lists_of_the_agent_are_bounded() {
     };
     assert!(list(SESSIONS + ENDED_SESSIONS).is_ok());
     assert!(list(SESSIONS + ENDED_SESSIONS + 1).is_err());
+}
+
+#[test]
+fn j4_numbers_of_the_agent_about_files_are_checked() {
+    let failed = |errno| {
+        let (operation, path, message) = ("open".to_owned(), b"/a".to_vec(), String::new());
+        let kind = FsErrorKind::Filesystem;
+        read(Message::Fs(FsMessage::Failed(FsError { kind, errno, operation, path, message })))
+    };
+    let late = FsTime { seconds: 0, nanos: 1_000_000_000 };
+    let stats = [
+        FsStat { accessed: late, ..FsStat::default() },
+        FsStat { mode: u32::MAX, ..FsStat::default() },
+        FsStat { size: u64::MAX, ..FsStat::default() },
+    ];
+    for stat in stats {
+        for message in [
+            FsMessage::Reply(FsReply::Stat(stat)),
+            FsMessage::Opened(FsOpened { stat: Some(stat) }),
+        ] {
+            let error = read(Message::Fs(message)).unwrap_err();
+            assert!(matches!(error, WireError::OutOfRange { .. }), "{error}");
+        }
+    }
+    for errno in [-1, 4096] {
+        assert!(matches!(failed(errno).unwrap_err(), WireError::OutOfRange { .. }), "{errno}");
+    }
+    assert!(failed(0).is_ok() && failed(4095).is_ok());
+}
+
+#[test]
+fn j4_skipped_files_of_the_agent_are_bounded() {
+    let done = |count| {
+        let skipped = FsSkipped { path: vec![b'x'; 600], why: "x".repeat(300) };
+        let done = FsDone { skipped: vec![skipped; count], ..FsDone::default() };
+        read(Message::Fs(FsMessage::Reply(FsReply::Done(done))))
+    };
+    let Ok(Message::Fs(FsMessage::Reply(FsReply::Done(most)))) = done(FS_SKIPPED) else { panic!() };
+    assert_eq!((most.skipped.len(), most.skipped[0].path.len()), (FS_SKIPPED, FS_SKIPPED_PATH));
+    assert!(done(FS_SKIPPED + 1).is_err());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "a test may panic")]
 
 use bytes::BytesMut;
+use msb_wire::fs::{encode_entries, encode_events};
 use msb_wire::*;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -234,6 +235,27 @@ fn samples() -> Vec<(&'static str, Peer, Frame)> {
                 }),
             ),
         ),
+        ("fs_data", Peer::Agent, on(9, Message::Fs(FsMessage::Data((&b"\0\xff"[..]).into())))),
+        ("fs_eof", Peer::Host, on(9, Message::Fs(FsMessage::Eof))),
+        (
+            "fs_opened",
+            Peer::Agent,
+            on(9, Message::Fs(FsMessage::Opened(FsOpened { stat: Some(stat()) }))),
+        ),
+        (
+            "fs_failed",
+            Peer::Agent,
+            on(
+                9,
+                Message::Fs(FsMessage::Failed(FsError {
+                    kind: FsErrorKind::PathNotFound,
+                    errno: 2,
+                    operation: "open".into(),
+                    path: b"/a/\xff".to_vec(),
+                    message: "no such file or directory".into(),
+                })),
+            ),
+        ),
         (
             "verdict",
             Peer::Agent,
@@ -247,6 +269,130 @@ fn samples() -> Vec<(&'static str, Peer, Frame)> {
             ),
         ),
     ]
+}
+
+fn stat() -> FsStat {
+    FsStat {
+        kind: FsFileKind::File,
+        size: 1 << 40,
+        mode: 0o4755,
+        uid: 1000,
+        gid: 100,
+        accessed: FsTime { seconds: -1, nanos: 999_999_999 },
+        modified: FsTime { seconds: 1, nanos: 0 },
+        changed: FsTime { seconds: 2, nanos: 1 },
+        created: Some(FsTime { seconds: 3, nanos: 2 }),
+        links: 2,
+        inode: 7,
+        device: 8,
+        allocated: 4096,
+    }
+}
+
+/// One request for each operation, and each reply.
+fn fs_samples() -> Vec<(String, Peer, Frame)> {
+    let path = || b"/a/\xff".to_vec();
+    let attributes = FsAttributes {
+        mode: Some(0o640),
+        uid: Some(1),
+        gid: Some(2),
+        accessed: Some(FsTime { seconds: 1, nanos: 2 }),
+        modified: Some(FsTime { seconds: 3, nanos: 4 }),
+        size: Some(5),
+    };
+    let write = FsWrite {
+        path: path(),
+        start: FsWriteStart::At(9),
+        mode: Some(0o600),
+        uid: Some(1),
+        gid: Some(2),
+        exclusive: true,
+        existing: true,
+        parents: true,
+        sync: true,
+        special: true,
+    };
+    let open = FsOpen {
+        path: path(),
+        read: true,
+        write: true,
+        append: true,
+        create: true,
+        exclusive: true,
+        truncate: true,
+        directory: true,
+        no_follow: true,
+        mode: Some(0o600),
+        special: true,
+    };
+    let copy_in = FsCopyIn {
+        path: path(),
+        keep_owner: true,
+        uid: Some(1),
+        gid: Some(2),
+        no_replace: true,
+        sync: true,
+    };
+    let copy_out = FsCopyOut { path: path(), name: b"a".to_vec(), follow: true };
+    let operations = vec![
+        ("read", FsOp::Read { path: path(), offset: 1, length: Some(2), special: true }),
+        ("write", FsOp::Write(write)),
+        ("write_least", FsOp::Write(FsWrite { path: path(), ..FsWrite::default() })),
+        (
+            "write_append",
+            FsOp::Write(FsWrite { start: FsWriteStart::Append, ..FsWrite::default() }),
+        ),
+        ("open", FsOp::Open(open)),
+        ("read_at", FsOp::ReadAt { handle: 1, offset: 2, length: Some(3) }),
+        ("write_at", FsOp::WriteAt { handle: 1, offset: 2 }),
+        ("close_handle", FsOp::CloseHandle { handle: 1, sync: true }),
+        ("list", FsOp::List { path: path() }),
+        ("read_dir", FsOp::ReadDir { handle: 1, limit: Some(2) }),
+        ("stat", FsOp::Stat { path: path(), follow: true }),
+        ("stat_handle", FsOp::StatHandle { handle: 1 }),
+        ("set_stat", FsOp::SetStat { path: path(), follow: true, attributes }),
+        ("set_stat_handle", FsOp::SetStatHandle { handle: 1, attributes: Default::default() }),
+        ("mkdir", FsOp::Mkdir { path: path(), parents: true, mode: Some(0o700) }),
+        ("remove", FsOp::Remove { path: path() }),
+        ("remove_dir", FsOp::RemoveDir { path: path(), recursive: true }),
+        ("rename", FsOp::Rename { from: path(), to: b"/b".to_vec(), no_replace: true }),
+        ("copy", FsOp::Copy { from: path(), to: b"/b".to_vec(), recursive: true }),
+        ("symlink", FsOp::Symlink { target: b"../x".to_vec(), path: path() }),
+        ("read_link", FsOp::ReadLink { path: path() }),
+        ("real_path", FsOp::RealPath { path: path() }),
+        ("exists", FsOp::Exists { path: path() }),
+        ("copy_in", FsOp::CopyIn(copy_in)),
+        ("copy_out", FsOp::CopyOut(copy_out)),
+        ("watch", FsOp::Watch { path: path(), recursive: true }),
+        ("unknown", FsOp::Unknown),
+    ];
+    let done = FsDone {
+        bytes: 1,
+        entries: 2,
+        skipped: vec![FsSkipped { path: b"a/\xff".to_vec(), why: "FIFO".into() }],
+        skipped_total: 3,
+    };
+    let replies = vec![
+        ("done", FsReply::Done(done)),
+        ("attributes", FsReply::Stat(stat())),
+        ("path", FsReply::Path(path())),
+        ("handle", FsReply::Handle(1)),
+        ("exists", FsReply::Exists(true)),
+    ];
+    let frame = |message| Frame { channel: 9, message: Message::Fs(message) };
+    let requests = operations.into_iter().map(|(name, op)| {
+        let request = FsRequest { user: Some("1000:1000".into()), window: 1 << 20, op };
+        (format!("fs_{name}"), Peer::Host, frame(FsMessage::Request(request)))
+    });
+    let replies = replies.into_iter().map(|(name, reply)| {
+        (format!("fs_reply_{name}"), Peer::Agent, frame(FsMessage::Reply(reply)))
+    });
+    requests.chain(replies).collect()
+}
+
+fn all_samples() -> Vec<(String, Peer, Frame)> {
+    let samples = samples().into_iter().map(|(name, peer, frame)| (name.to_owned(), peer, frame));
+    samples.chain(fs_samples()).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -272,7 +418,7 @@ fn unhex(text: &str) -> Vec<u8> {
 #[test]
 fn frames_of_generation_1_match_their_recordings() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1");
-    for (name, peer, frame) in samples() {
+    for (name, peer, frame) in all_samples() {
         let path = folder.join(format!("{name}.hex"));
         let mut encoded = BytesMut::new();
         assert!(encode(&frame, &mut encoded), "{name}");
@@ -301,7 +447,7 @@ fn frames_of_generation_1_match_their_recordings() {
 
 #[test]
 fn every_kind_has_a_recorded_frame() {
-    let recorded: Vec<u8> = samples()
+    let recorded: Vec<u8> = all_samples()
         .iter()
         .map(|(_, _, frame)| {
             let mut out = BytesMut::new();
@@ -312,4 +458,54 @@ fn every_kind_has_a_recorded_frame() {
     for kind in Kind::ALL {
         assert!(recorded.contains(&(*kind as u8)), "{kind:?}");
     }
+}
+
+/// The payloads of data frames that hold lists.
+#[test]
+fn lists_of_generation_1_match_their_recordings() {
+    let entries = encode_entries(&[FsEntry { name: b"\xff".to_vec(), stat: stat() }]);
+    let events = encode_events(&[FsEvent {
+        kind: FsEventKind::MovedTo,
+        path: b"/a".to_vec(),
+        directory: true,
+        cookie: 9,
+    }]);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1");
+    for (name, payload) in [("fs_entries", entries), ("fs_events", events)] {
+        let path = folder.join(format!("{name}.hex"));
+        if std::env::var_os("MSB_WRITE_GOLDEN").is_some() && !path.exists() {
+            std::fs::write(&path, hex(&payload)).unwrap();
+        }
+        assert_eq!(payload, unhex(&std::fs::read_to_string(&path).unwrap()), "{name}");
+    }
+}
+
+/// An operation that this code does not know is answered, and does not end the connection.
+#[test]
+fn k1_operation_of_a_newer_host_is_decoded_as_unknown() {
+    let known = FsRequest { user: None, window: 0, op: FsOp::Exists { path: b"/a".to_vec() } };
+    let mut out = BytesMut::new();
+    let message = Message::Hello(Hello::ours(None));
+    assert!(encode(&Frame { channel: 0, message }, &mut out));
+    let at = out.len();
+    let message = Message::Fs(FsMessage::Request(known));
+    assert!(encode(&Frame { channel: 1, message }, &mut out));
+    // The number of the operation: 20 becomes 23 and 24, of which the second needs one byte more.
+    let position = at + out[at..].iter().position(|byte| *byte == 20).unwrap();
+    let decode = |number: &[u8]| {
+        let mut bytes = BytesMut::from(&out[..position]);
+        bytes.extend_from_slice(number);
+        bytes.extend_from_slice(&out[position + 1..]);
+        bytes[at] += number.len() as u8 - 1;
+        let mut decoder = Decoder::new(Peer::Host);
+        decoder.next(&mut bytes).unwrap().unwrap();
+        decoder.next(&mut bytes)
+    };
+    let Ok(Some(Frame { message: Message::Fs(FsMessage::Request(request)), .. })) =
+        decode(&[24, 24])
+    else {
+        panic!("a request");
+    };
+    assert_eq!(request.op, FsOp::Unknown);
+    assert!(matches!(decode(&[23]), Ok(Some(_))), "a known operation");
 }
