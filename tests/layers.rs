@@ -10,9 +10,10 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 ///
 /// A client (`microsandbox`, `msb-image-pull`) uses `msb-state` and never a driver; no driver uses
 /// another one.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     (".", &["microsandbox"]),
-    ("crates/agent", &["msb-relay", "msb-transport", "msb-wire"]),
+    ("crates/agent", &["msb-archive", "msb-relay", "msb-transport", "msb-wire"]),
+    ("crates/archive", &[]),
     ("crates/cli", &["microsandbox"]),
     ("crates/driver/common", &["msb-jail", "msb-relay", "msb-state"]),
     ("crates/driver/gvisor", &["msb-driver", "msb-jail", "msb-state"]),
@@ -20,9 +21,12 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("crates/driver/oci", &["msb-driver", "msb-jail", "msb-state"]),
     ("crates/driver/qemu", &["msb-driver", "msb-jail", "msb-state"]),
     ("crates/image", &[]),
-    ("crates/image-pull", &["msb-image", "msb-state"]),
+    ("crates/image-pull", &["msb-archive", "msb-image", "msb-state"]),
     ("crates/jail", &[]),
-    ("crates/microsandbox", &["msb-image", "msb-state", "msb-transport", "msb-wire"]),
+    (
+        "crates/microsandbox",
+        &["msb-archive", "msb-image", "msb-state", "msb-transport", "msb-wire"],
+    ),
     ("crates/relay", &[]),
     (
         "crates/runner",

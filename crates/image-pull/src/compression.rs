@@ -1,6 +1,6 @@
 //! Decompression. The format is detected by magic bytes, and not by a declared media type.
 
-use crate::tarball::archive_error;
+use crate::archive::archive_error;
 use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 use lzma_rust2::XzReader;

@@ -1,5 +1,6 @@
 //! Imports an OCI image layout, an archive of `docker save`, or a tar of a root filesystem.
 
+use crate::archive::unreadable;
 use crate::compression::decompress;
 use crate::helper::Helper;
 use crate::layer::{Bounds, unpack};
@@ -9,8 +10,8 @@ use crate::manifest::{
 };
 use crate::select::{Candidate, select_entry, select_named, select_platform};
 use crate::stream::Spool;
-use crate::tarball::{Kind, TarReader};
 use crate::tree::{Owners, Tree, components, open_file};
+use msb_archive::{Kind, TarReader};
 use msb_image::json;
 use msb_image::{
     Blob, Digest, Error, ImageConfig, MAX_DOCUMENT, OFFICIAL_REGISTRY, Platform, Reference, Result,
@@ -80,7 +81,7 @@ pub(crate) fn import(
 /// the first directory or link that only a root filesystem has.
 fn is_image_archive(path: &Path) -> Result<bool> {
     let mut archive = TarReader::new(decompress(open_file(path)?)?);
-    while let Some(member) = archive.next_member()? {
+    while let Some(member) = archive.next_member().map_err(unreadable)? {
         let is_hash =
             |name: &[u8]| name.len() >= 64 && name.iter().take(64).all(u8::is_ascii_hexdigit);
         match (components(&member.path)?.as_slice(), &member.kind) {

@@ -1,9 +1,10 @@
 //! Unpacks layers, each on top of the one below.
 
+use crate::archive::{archive_error, unreadable};
 use crate::compression::decompress;
 use crate::limits::{InflatedReader, Inflation, Limits};
-use crate::tarball::{Kind, Member, TarReader, archive_error};
 use crate::tree::{Owners, Tree, components, free_space, open_file};
+use msb_archive::{Kind, Member, TarReader};
 use msb_image::{Digest, Error, ErrorKind, Hasher, Result};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -113,7 +114,7 @@ pub(crate) fn unpack(
 fn apply(tree: &mut Tree, from: &mut impl Read, bounds: &mut Bounds) -> Result<u64> {
     let mut archive = TarReader::new(from);
     let mut bytes = 0_u64;
-    while let Some(member) = archive.next_member()? {
+    while let Some(member) = archive.next_member().map_err(unreadable)? {
         bounds.charge(&member)?;
         if !apply_whiteout(tree, &member)? {
             bytes = bytes.saturating_add(member.size);
@@ -123,7 +124,7 @@ fn apply(tree: &mut Tree, from: &mut impl Read, bounds: &mut Bounds) -> Result<u
             }
         }
     }
-    archive.finish()?;
+    archive.finish().map_err(unreadable)?;
     tree.end_layer()?;
     Ok(bytes)
 }

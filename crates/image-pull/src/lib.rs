@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
 #[cfg(test)]
 mod archives;
 mod compression;
@@ -29,13 +30,11 @@ mod registry;
 mod remote;
 mod select;
 mod stream;
-mod tarball;
 #[cfg(test)]
 mod testing;
 mod transfer;
 mod tree;
 mod work;
-mod writer;
 
 pub use helper::{Helper, UnpackPaths, exit_on_close, reject_job, run_job, unpack_paths};
 pub use tree::Owners;

@@ -4,7 +4,7 @@
 //! open at once, so that neither depth nor the length of a path has a limit here.
 
 use crate::tree::MAX_DEPTH;
-use crate::writer::{Entry, Segment, TarWriter};
+use msb_archive::{Entry, EntryType, Segment, TarWriter};
 use msb_image::{Blob, BlobWriter, Error, ErrorKind, Result, Store};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat, fstat, fstatfs, openat, readlinkat, seek,
@@ -19,7 +19,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use tar::EntryType;
 
 /// Longest path in an image, which the kernel takes in one call.
 const MAX_PATH: usize = 4095;
@@ -337,6 +336,7 @@ impl Packer {
             uid: found.st_uid,
             gid: found.st_gid,
             mtime: mtime(found),
+            atime: None,
             device: (rustix::fs::major(found.st_rdev), rustix::fs::minor(found.st_rdev)),
             xattrs: &[],
             size: 0,

@@ -9,8 +9,8 @@ mod current;
 mod directories;
 mod names;
 
-use crate::tarball::{Kind, Member};
 use current::CurrentLayer;
+use msb_archive::{Kind, Member};
 use msb_image::{Error, ErrorKind, Result};
 use names::{children, unlink};
 use rustix::fs::{

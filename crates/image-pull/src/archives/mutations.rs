@@ -2,8 +2,8 @@
 //! refused by name.
 
 use super::{Case, all_cases, run, tar};
-use crate::tarball::{Kind, Member, TarReader};
 use crate::testing::set_checksum;
+use msb_archive::{Kind, Member, TarReader};
 use msb_image::{ErrorKind, Result};
 use std::fs;
 use std::path::Path;
@@ -78,10 +78,10 @@ type Line = Vec<String>;
 fn list_ours(bytes: &[u8]) -> Result<Vec<Line>> {
     let mut archive = TarReader::new(bytes);
     let mut lines = Vec::new();
-    while let Some(member) = archive.next_member()? {
+    while let Some(member) = archive.next_member().map_err(crate::archive::unreadable)? {
         lines.push(line(&member));
     }
-    archive.finish()?;
+    archive.finish().map_err(crate::archive::unreadable)?;
     Ok(lines)
 }
 

@@ -1,8 +1,9 @@
 //! The entry point of the fuzzer of archives.
 
+use crate::archive::{archive_error, unreadable};
 use crate::compression::decompress;
 use crate::limits::{InflatedReader, Inflation, Limits};
-use crate::tarball::{Member, TarReader};
+use msb_archive::{Member, TarReader};
 use msb_image::{Digest, Error, ErrorKind, Hasher};
 use std::io::{self, Read};
 
@@ -52,7 +53,7 @@ fn read(from: impl Read, length: u64) -> Outcome {
         // A caller may look for further members behind one that it could not read.
         let next = result.is_err().then(|| archive.next_member());
         drop(next);
-        result.and_then(|()| archive.finish())
+        result.and_then(|()| archive.finish().map_err(unreadable))
     });
     (members, end)
 }
@@ -64,10 +65,10 @@ fn read_members(
 ) -> Result<(), Error> {
     let mut total = 0;
     let mut buffer = vec![0; READ];
-    while let Some(member) = archive.next_member()? {
+    while let Some(member) = archive.next_member().map_err(unreadable)? {
         let mut content = Hasher::default();
         loop {
-            let count = archive.read(&mut buffer).map_err(crate::tarball::archive_error)?;
+            let count = archive.read(&mut buffer).map_err(archive_error)?;
             content.update(buffer.get(..count).unwrap_or_default());
             total += count as u64;
             assert!(total <= most, "{total} bytes of content");

@@ -11,46 +11,54 @@ const BLOCK: usize = 512;
 const LONG_LINK: &[u8] = b"././@LongLink";
 
 /// A data segment of a file: offset and length.
-pub(crate) type Segment = (u64, u64);
+pub type Segment = (u64, u64);
 
 /// The header of a member.
 #[derive(Debug)]
-pub(crate) struct Entry<'a> {
-    pub(crate) kind: EntryType,
-    /// Not empty.
-    pub(crate) name: &'a [u8],
+pub struct Entry<'a> {
+    /// Its type.
+    pub kind: EntryType,
+    /// Its name; not empty.
+    pub name: &'a [u8],
     /// Target of a symbolic or hard link.
-    pub(crate) link: &'a [u8],
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    /// Seconds and nanoseconds since the Unix epoch.
-    pub(crate) mtime: (i64, u32),
+    pub link: &'a [u8],
+    /// Its permissions, with the set-user-id, set-group-id and sticky bits.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Time of the last change of the content: seconds and nanoseconds since the Unix epoch.
+    pub mtime: (i64, u32),
+    /// Time of the last access, if it is to be kept.
+    pub atime: Option<(i64, u32)>,
     /// Major and minor number of a device.
-    pub(crate) device: (u32, u32),
-    pub(crate) xattrs: &'a [(Vec<u8>, Vec<u8>)],
+    pub device: (u32, u32),
+    /// Names and values of its extended attributes.
+    pub xattrs: &'a [(Vec<u8>, Vec<u8>)],
     /// Length of the file.
-    pub(crate) size: u64,
+    pub size: u64,
     /// Its data, if it has holes.
-    pub(crate) sparse: Option<&'a [Segment]>,
+    pub sparse: Option<&'a [Segment]>,
 }
 
 /// Writes an archive. The content of a member is written between [`TarWriter::begin`] and
 /// [`TarWriter::end`].
 #[derive(Debug)]
-pub(crate) struct TarWriter<W> {
+pub struct TarWriter<W> {
     to: W,
     /// Length of the current member's content.
     written: u64,
 }
 
 impl<W: Write> TarWriter<W> {
-    pub(crate) fn new(to: W) -> TarWriter<W> {
+    /// Creates a writer.
+    pub fn new(to: W) -> TarWriter<W> {
         TarWriter { to, written: 0 }
     }
 
     /// Writes the headers of a member.
-    pub(crate) fn begin(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+    pub fn begin(&mut self, entry: &Entry<'_>) -> io::Result<()> {
         let records = pax_records(entry);
         if !records.is_empty() {
             self.extension(EntryType::XHeader, b"PaxHeaders", &records)?;
@@ -70,13 +78,13 @@ impl<W: Write> TarWriter<W> {
     }
 
     /// Pads the content of a member.
-    pub(crate) fn end(&mut self) -> io::Result<()> {
+    pub fn end(&mut self) -> io::Result<()> {
         let padding = std::mem::take(&mut self.written).wrapping_neg() % BLOCK as u64;
         io::copy(&mut io::repeat(0).take(padding), &mut self.to).map(drop)
     }
 
     /// Ends the archive.
-    pub(crate) fn finish(mut self) -> io::Result<W> {
+    pub fn finish(mut self) -> io::Result<W> {
         self.to.write_all(&[0; 2 * BLOCK])?;
         Ok(self.to)
     }
@@ -179,6 +187,9 @@ fn pax_records(entry: &Entry<'_>) -> Vec<u8> {
     if seconds < 0 || nanos != 0 {
         append_record(&mut records, b"mtime", decimal(seconds, nanos).as_bytes());
     }
+    if let Some((seconds, nanos)) = entry.atime {
+        append_record(&mut records, b"atime", decimal(seconds, nanos).as_bytes());
+    }
     for (name, value) in entry.xattrs {
         append_record(&mut records, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
     }
@@ -242,6 +253,7 @@ mod tests {
                 uid: 0,
                 gid: 0,
                 mtime: (1, 0),
+                atime: None,
                 device: (0, 0),
                 xattrs: &[],
                 size: 0,

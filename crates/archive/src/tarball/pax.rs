@@ -1,6 +1,6 @@
 //! The extension headers of pax: records that replace fields of the next header.
 
-use msb_image::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A key and its value.
 pub(super) type Record = (Vec<u8>, Vec<u8>);

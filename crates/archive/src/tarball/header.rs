@@ -3,8 +3,7 @@
 //! Parsed here and not by the `tar` crate, which takes times before 1970 for 1970, refuses blank
 //! fields and the sums of old writers, and ends a pax value at a newline.
 
-use msb_image::{Error, ErrorKind, Result};
-use std::io;
+use crate::error::{Error, Result};
 use std::ops::Range;
 
 pub(super) const BLOCK: usize = 512;
@@ -131,17 +130,6 @@ pub(super) fn check_id(found: i64) -> Result<u32> {
     u32::try_from(found).ok().filter(|id| *id != u32::MAX).ok_or_else(|| {
         Error::bad(format!("cannot read an archive: {found} is no user or group id"))
     })
-}
-
-/// Converts an error of a reader: a failed system call, else a malformed archive.
-pub(crate) fn archive_error(error: io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(_) => Error {
-            os_error: error.raw_os_error(),
-            ..Error::new(ErrorKind::Io, format!("cannot read an archive: {error}"))
-        },
-        None => Error::bad(format!("cannot read an archive: {error}")),
-    }
 }
 
 /// Returns the bytes before the first NUL.

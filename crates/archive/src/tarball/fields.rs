@@ -3,7 +3,7 @@
 use super::header::check_id;
 use super::pax::{Record, name, number, time};
 use super::sparse::PaxSparse;
-use msb_image::Result;
+use crate::error::Result;
 
 /// Fields of the next member that records set.
 #[derive(Debug, Default)]
@@ -14,6 +14,7 @@ pub(super) struct Fields {
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
     pub(super) mtime: Option<(i64, u32)>,
+    pub(super) atime: Option<(i64, u32)>,
     pub(super) xattrs: Vec<Record>,
     pub(super) sparse: PaxSparse,
 }
@@ -32,6 +33,7 @@ impl Fields {
                 b"uid" => self.uid = text().map(|value| id(&value)).transpose()?,
                 b"gid" => self.gid = text().map(|value| id(&value)).transpose()?,
                 b"mtime" => self.mtime = text().map(|value| time(&key, &value)).transpose()?,
+                b"atime" => self.atime = text().map(|value| time(&key, &value)).transpose()?,
                 key if key.starts_with(b"GNU.sparse.") => self.sparse.set(key, &value)?,
                 key => {
                     if let Some(attribute) = key.strip_prefix(b"SCHILY.xattr.") {

@@ -8,10 +8,9 @@ mod header;
 mod pax;
 mod sparse;
 
+use crate::error::{Error, Result};
 use fields::Fields;
-pub(crate) use header::archive_error;
 use header::{BLOCK, Header, until_nul};
-use msb_image::{Error, ErrorKind, Result};
 use pax::Record;
 use std::io::{self, Read};
 
@@ -22,37 +21,51 @@ const MAX_PADDING: u64 = 64 * 1024 * 1024;
 
 /// The type of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A regular file.
     File,
+    /// A directory.
     Directory,
+    /// A symbolic link, and its target.
     Symlink(Vec<u8>),
+    /// A hard link, and the name of the member that it is a link to.
     HardLink(Vec<u8>),
+    /// A FIFO.
     Fifo,
-    /// Major and minor number.
+    /// A character device: major and minor number.
     Character(u32, u32),
+    /// A block device: major and minor number.
     Block(u32, u32),
 }
 
 /// The header of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Member {
-    pub(crate) path: Vec<u8>,
-    pub(crate) kind: Kind,
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    /// Seconds and nanoseconds since the Unix epoch.
-    pub(crate) mtime: (i64, u32),
+pub struct Member {
+    /// Its name, as the archive has it: perhaps absolute, perhaps with `..`.
+    pub path: Vec<u8>,
+    /// Its type.
+    pub kind: Kind,
+    /// Its permissions, with the set-user-id, set-group-id and sticky bits.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Time of the last change of the content: seconds and nanoseconds since the Unix epoch.
+    pub mtime: (i64, u32),
+    /// Time of the last access, if the archive has it.
+    pub atime: Option<(i64, u32)>,
     /// Length of the unpacked file.
-    pub(crate) size: u64,
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub size: u64,
+    /// Names and values of its extended attributes.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Offset and length of each data segment of a sparse file. Empty if not sparse.
-    pub(crate) sparse: Vec<(u64, u64)>,
+    pub sparse: Vec<(u64, u64)>,
 }
 
 /// Iterates over members. Reads the content of the current one.
 #[derive(Debug)]
-pub(crate) struct TarReader<R> {
+pub struct TarReader<R> {
     from: R,
     /// Unread content of the current member, and the padding after it.
     remaining: u64,
@@ -72,12 +85,13 @@ struct Extensions {
 }
 
 impl<R: Read> TarReader<R> {
-    pub(crate) fn new(from: R) -> TarReader<R> {
+    /// Creates a reader of an uncompressed archive.
+    pub fn new(from: R) -> TarReader<R> {
         TarReader { from, remaining: 0, padding: 0, globals: Vec::new() }
     }
 
     /// Returns the next member. Skips unread content of the current one.
-    pub(crate) fn next_member(&mut self) -> Result<Option<Member>> {
+    pub fn next_member(&mut self) -> Result<Option<Member>> {
         self.skip_content()?;
         let mut extensions = Extensions::default();
         loop {
@@ -112,9 +126,9 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Reads the rest after the last member, which is part of the layer's digest.
-    pub(crate) fn finish(mut self) -> Result<()> {
+    pub fn finish(mut self) -> Result<()> {
         let read = io::copy(&mut (&mut self.from).take(MAX_PADDING), &mut io::sink());
-        match read.map_err(archive_error)? {
+        match read? {
             MAX_PADDING => Err(Error::bad(format!(
                 "cannot read an archive: {MAX_PADDING} bytes or more after its end"
             ))),
@@ -156,6 +170,7 @@ impl<R: Read> TarReader<R> {
                 Some(mtime) => mtime,
                 None => (header.mtime()?, 0),
             },
+            atime: fields.atime,
             size: fields.size.unwrap_or(size),
             xattrs: fields.xattrs,
             sparse: Vec::new(),
@@ -212,9 +227,9 @@ impl<R: Read> TarReader<R> {
             b'S' => sparse::old_map(header, &mut self.from).map(Some),
             _ => records.map(self),
         };
-        let named = |error: Error| match error.kind {
-            ErrorKind::BadImage => refused(&member.path, &error.message),
-            _ => error,
+        let named = |error: Error| match error.os_error {
+            None => refused(&member.path, &error.message),
+            Some(_) => error,
         };
         let Some((length, map)) = map.map_err(named)? else { return Ok(()) };
         sparse::check(&map, length, self.remaining).map_err(named)?;
@@ -231,7 +246,7 @@ impl<R: Read> TarReader<R> {
         }
         self.set_content(size);
         let mut content = Vec::new();
-        self.read_to_end(&mut content).map_err(archive_error)?;
+        self.read_to_end(&mut content)?;
         self.skip_content()?;
         Ok(content)
     }
@@ -239,7 +254,7 @@ impl<R: Read> TarReader<R> {
     fn skip_content(&mut self) -> Result<()> {
         let rest = self.remaining.saturating_add(self.padding);
         let skipped = io::copy(&mut (&mut self.from).take(rest), &mut io::sink());
-        let skipped = skipped.map_err(archive_error)?;
+        let skipped = skipped?;
         // Some tools omit the padding after the last member.
         if skipped < self.remaining {
             return Err(Error::bad("cannot read an archive: truncated in a file"));
@@ -280,7 +295,7 @@ fn read_block(from: &mut impl Read, block: &mut [u8; BLOCK]) -> Result<bool> {
             Ok(0) => return Err(Error::bad("cannot read an archive: truncated in a header")),
             Ok(read) => filled += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(archive_error(error)),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(true)

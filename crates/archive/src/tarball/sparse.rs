@@ -1,8 +1,8 @@
 //! Maps of sparse files: GNU's old format, and its formats 0.0, 0.1 and 1.0 in pax archives.
 
-use super::header::{BLOCK, Header, archive_error, parse_number};
+use super::header::{BLOCK, Header, parse_number};
 use super::pax::{decimal, invalid, name, number};
-use msb_image::{Error, Result};
+use crate::error::{Error, Result};
 use std::io::{self, Read};
 
 /// Maximum number of data segments.
@@ -113,7 +113,7 @@ impl<R: Read> Numbers<'_, R> {
 fn read_error(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => malformed("it is truncated"),
-        _ => archive_error(error),
+        _ => error.into(),
     }
 }
 
