@@ -41,36 +41,11 @@ test: setup-test lint test-rust test-c test-go test-node test-python test-instal
 
 ## check: the deep run: every test, sanitizers, valgrind, kills, soak, and fuzzers where they can be had
 check: setup-test test build
-	@echo "== dependencies: licences, bans, sources, known vulnerabilities"
-	@$(XTASK) deny
-	@scripts/check
-	@echo "== the installation, of the release build"
-	@BUILD=target/release scripts/test-install
-	@echo "== the Python package, the long form, and the wheel"
-	@MSB_TEST_LONG=1 $(XTASK) test-python
-	@scripts/wheel
-	@echo "== a hundred kills at random moments"
-	@MSB_TEST_KILLS=100 $(CARGO) test --quiet -p msb-runner --test killing g_random
-	@echo "== mutated archives, read beside GNU tar"
-	@MSB_TEST_MUTATIONS=20000 $(CARGO) test --quiet -p msb-image-pull g_mutated
-	@echo "== an agent that hangs, in a container and in a machine; more kills of machines"
-	@$(CARGO) test --quiet -p msb-runner --test killing hung -- --ignored
-	@MSB_TEST_KILLS=30 $(XTASK) test-vm qemu kills
-	@echo "== an image of a gigabyte"
-	@MSB_TEST_LONG=1 $(CARGO) test --quiet -p msb-cli --test image g_gigabyte_image
-	@echo "== 256 MiB on both outputs, in Go"
-	@MSB_TEST_MIB=256 $(XTASK) test-go
-	@echo "== soak: 100,000 commands, 1,000 at once, a reader that stops for a minute"
-	@$(CARGO) test --quiet -p libmicrosandbox --test soak -- --ignored --nocapture --test-threads=1
-	@echo "== the package for Node: a million events, many commands"
-	@MSB_TEST_NODE_LONG=1 $(XTASK) test-node
-	@if cargo +nightly fuzz --version >/dev/null 2>&1; then $(XTASK) fuzz; \
-		else echo "== SKIPPED: fuzzers, which need nightly and cargo-fuzz"; fi
-	@echo "== the deep run is green"
+	@$(XTASK) check
 
 ## bench: ratios against a baseline in the same run, written to benches/RESULTS.md
-bench: setup-test build $(ROOTFS)
-	@scripts/bench
+bench: setup-test
+	@$(XTASK) bench
 
 ## fuzz: each fuzz target for MSB_FUZZ_SECONDS (60); needs nightly and cargo-fuzz
 fuzz:

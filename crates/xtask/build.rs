@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/abi/model.rs");
     println!("cargo::rerun-if-changed={}", src.display());
+    println!("cargo::rustc-env=HOST={}", std::env::var("HOST")?);
     let mut code = String::from("const LAYOUTS: &[Layout] = &[\n");
     for model::Struct { name, fields, .. } in model::Abi::read(&src)?.structs {
         writeln!(code, "Layout {{ name: {name:?}, size: size_of::<ffi::{name}>(), fields: &[")?;

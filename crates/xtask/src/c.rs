@@ -11,9 +11,13 @@ use xshell::{Shell, cmd};
 /// Where the programs are built.
 pub(crate) const OUT: &str = "target/test-c";
 
-/// How programs in `OUT` are linked.
-const LINK: [&str; 4] =
-    ["-Ltarget/debug", "-lmicrosandbox", "-lpthread", "-Wl,-rpath,$ORIGIN/../debug"];
+/// How programs in `OUT`, or in a folder there, are linked.
+pub(crate) const LINK: [&str; 4] = [
+    "-Ltarget/debug",
+    "-lmicrosandbox",
+    "-lpthread",
+    "-Wl,-rpath,$ORIGIN/../debug:$ORIGIN/../../debug",
+];
 
 /// Tests of the harness run if their names contain one of `names`.
 pub(crate) fn test(sh: &Shell, names: &[&str]) -> Result<()> {
@@ -30,7 +34,7 @@ pub(crate) fn test(sh: &Shell, names: &[&str]) -> Result<()> {
     cmd!(sh, "bindings-test/c/run-bindings {OUT} {rootfs} {BUILT}").quiet().run()?;
     say("the harness");
     sh.set_var("MSB_TEST_ROOTFS", rootfs);
-    run::run(&variable("MSB_TEST_LIMIT", "300"), cmd!(sh, "{OUT}/harness {names...}"))
+    run::run(&variable(sh, "MSB_TEST_LIMIT", "300"), cmd!(sh, "{OUT}/harness {names...}"))
 }
 
 /// Builds the testee of the conformance cases.
@@ -93,12 +97,27 @@ fn check_exports(sh: &Shell) -> Result<()> {
 pub(crate) fn build(sh: &Shell) -> Result<PathBuf> {
     let rootfs = root().join(OUT).join("rootfs");
     quiet(cmd!(sh, "bindings-test/c/make-rootfs {rootfs}"))?;
-    let sources = run::files(sh, "bindings-test/c", ".c")?;
-    quiet(cmd!(sh, "cc {STRICT...} -D_GNU_SOURCE {sources...} -o {OUT}/harness {LINK...}"))?;
-    for (name, source) in examples(sh)? {
-        quiet(cmd!(sh, "cc {STRICT...} {source} -o {OUT}/{name} {LINK...}"))?;
-    }
+    compile(sh, "cc", &[], OUT, &LINK)?;
     Ok(rootfs)
+}
+
+/// Compiles the harness and the examples.
+pub(crate) fn compile(
+    sh: &Shell,
+    compiler: &str,
+    flags: &[&str],
+    to: &str,
+    library: &[&str],
+) -> Result<()> {
+    sh.create_dir(to)?;
+    let mut programs = vec![("harness".to_owned(), run::files(sh, "bindings-test/c", ".c")?)];
+    programs.extend(examples(sh)?.into_iter().map(|(name, source)| (name, vec![source])));
+    for (name, sources) in programs {
+        let more = (name == "harness").then_some("-D_GNU_SOURCE");
+        let command = cmd!(sh, "{compiler} {STRICT...} {flags...} {more...} -o {to}/{name}");
+        quiet(command.args(sources).args(library))?;
+    }
+    Ok(())
 }
 
 /// The examples by their names, with the one in the comment at the top of the header.

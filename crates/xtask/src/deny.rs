@@ -14,7 +14,7 @@ pub(crate) fn test(sh: &Shell) -> Result<()> {
     }
     let checks = ["--allow", "license-not-encountered", "bans", "licenses", "sources"];
     cmd!(sh, "cargo deny --log-level error check {checks...}").quiet().run()?;
-    let home = variable("CARGO_HOME", &format!("{}/.cargo", sh.var("HOME")?));
+    let home = variable(sh, "CARGO_HOME", &format!("{}/.cargo", sh.var("HOME")?));
     let databases = format!("{home}/advisory-dbs");
     let is_database = |path: &std::path::PathBuf| path.join("crates").is_dir();
     if sh.read_dir(&databases).is_ok_and(|found| found.iter().any(is_database)) {

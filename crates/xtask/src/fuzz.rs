@@ -30,7 +30,7 @@ fn fuzz(sh: &Shell, target: &str) -> Result<bool> {
     let corpus = format!("fuzz/corpus/{target}");
     sh.create_dir(&corpus)?;
     let log = format!("{corpus}.log");
-    let time = format!("-max_total_time={}", variable("MSB_FUZZ_SECONDS", "60"));
+    let time = format!("-max_total_time={}", variable(sh, "MSB_FUZZ_SECONDS", "60"));
     let limits = [&*time, "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"];
     let run =
         cmd!(sh, "cargo +nightly fuzz run {target} {corpus} fuzz/seeds/{target} -- {limits...}");

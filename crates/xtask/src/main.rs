@@ -3,7 +3,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a command")]
 
 mod abi;
+mod bench;
 mod c;
+mod check;
 mod conformance;
 mod deny;
 /// The C library, whose structs are looked at.
@@ -15,6 +17,7 @@ mod go;
 mod node;
 mod python;
 mod run;
+mod sanitizers;
 mod vm;
 
 use anyhow::{Result, bail};
@@ -22,6 +25,8 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo run -p xtask -- PART, which is one of
 abi [--check]
+bench [ROW OR DRIVER...]
+check [PART...]
 conformance rust|c|go|python|python-sync|node [--trace]
 deny
 fuzz
@@ -49,6 +54,8 @@ fn part(arguments: &[&str]) -> Result<()> {
     match arguments {
         ["abi"] => abi::make(false),
         ["abi", "--check"] => abi::make(true),
+        ["bench", words @ ..] => bench::test(&sh, words),
+        ["check", parts @ ..] => check::test(parts),
         ["conformance", language, options @ ..] => conformance::test(&sh, language, options),
         ["deny"] => deny::test(&sh),
         ["fuzz"] => fuzz::test(&sh),

@@ -24,7 +24,7 @@ pub(crate) fn testee(sh: &Shell) -> Result<Vec<String>> {
 pub(crate) fn test(sh: &Shell) -> Result<()> {
     run::build(sh)?;
     let begun = Instant::now();
-    let seconds = variable("MSB_TEST_NODE_SECONDS", "600");
+    let seconds = variable(sh, "MSB_TEST_NODE_SECONDS", "600");
     let step = |command: Cmd<'_>| start(&seconds, command)?.finish();
     let rootfs = run::rootfs(sh, "target/sdk-node/rootfs", Some("sdk/node/test/make-rootfs"))?;
     let _home = run::for_sandboxes(sh, &rootfs)?;

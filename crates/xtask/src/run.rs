@@ -65,9 +65,9 @@ pub(crate) fn note(text: &str) {
     println!("   {text}");
 }
 
-/// The value of a variable of the environment.
-pub(crate) fn variable(name: &str, default: &str) -> String {
-    env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
+/// The value of a variable of the environment of commands.
+pub(crate) fn variable(sh: &Shell, name: &str, default: &str) -> String {
+    sh.var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
 }
 
 pub(crate) fn is_installed(sh: &Shell, program: &str) -> bool {
@@ -123,17 +123,23 @@ pub(crate) fn start(seconds: &str, command: Cmd<'_>) -> Result<Running> {
 
 impl Running {
     /// Waits until the command ends, and returns its output or prints it, as `quiet` does.
-    pub(crate) fn finish(mut self) -> Result<String> {
+    pub(crate) fn finish(self) -> Result<String> {
+        let what = self.what.clone();
+        let (succeeded, output) = self.end()?;
+        if !succeeded {
+            eprint!("{output}");
+            bail!("failed: {what}");
+        }
+        Ok(output)
+    }
+
+    /// Waits until the command ends, and returns whether it succeeded and its output.
+    pub(crate) fn end(mut self) -> Result<(bool, String)> {
         let status = self.child.wait()?;
         let mut output = Vec::new();
         self.output.rewind()?;
         self.output.read_to_end(&mut output)?;
-        let output = String::from_utf8_lossy(&output).into_owned();
-        if !status.success() {
-            eprint!("{output}");
-            bail!("failed: {}", self.what);
-        }
-        Ok(output)
+        Ok((status.success(), String::from_utf8_lossy(&output).into_owned()))
     }
 }
 
@@ -146,7 +152,7 @@ impl Drop for Running {
 
 /// The program that runs this one.
 pub(crate) fn cargo() -> String {
-    variable("CARGO", "cargo")
+    env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
 }
 
 /// Builds the library and the programs.

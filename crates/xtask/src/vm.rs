@@ -55,7 +55,7 @@ pub(crate) fn test(sh: &Shell, driver: &str, only_kills: bool) -> Result<()> {
 }
 
 fn set_default(sh: &Shell, name: &str, value: &str) {
-    sh.set_var(name, run::variable(name, value));
+    sh.set_var(name, run::variable(sh, name, value));
 }
 
 /// A guest kernel, which is downloaded once.
@@ -73,7 +73,9 @@ pub(crate) fn kernel(sh: &Shell, built: &str) -> Result<PathBuf> {
 }
 
 fn prepare_qemu(sh: &Shell) -> Result<()> {
-    if run::variable("MSB_KERNEL", "").is_empty() && run::variable("MSB_LIBKRUNFW", "").is_empty() {
+    if run::variable(sh, "MSB_KERNEL", "").is_empty()
+        && run::variable(sh, "MSB_LIBKRUNFW", "").is_empty()
+    {
         sh.set_var("MSB_KERNEL", kernel(sh, BUILT)?);
     }
     // Emulated, possibly next to other builds.
