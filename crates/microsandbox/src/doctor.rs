@@ -1,6 +1,6 @@
 //! Which drivers and walls of the jail are available on this host.
 
-use crate::client::completion;
+use crate::completion::completion;
 use crate::error::{Error, MicrosandboxResult};
 use crate::sandbox::Isolation;
 use crate::{library, runtime};

@@ -1,9 +1,9 @@
 //! Errors.
 
 use crate::event::{ExecFailed, ExecLost};
-pub use crate::origin::Origin;
 use crate::output::ExecOutput;
-use msb_wire::escape;
+pub use msb_client::Origin;
+use msb_wire::{Refusal, escape};
 use std::error::Error as StdError;
 use std::fmt;
 use std::string::FromUtf8Error;
@@ -194,16 +194,10 @@ impl Error {
 
     /// Creates the error of a call that was pending when the connection was lost.
     pub(crate) fn lost(lost: &ExecLost) -> Error {
-        Error::new(ErrorKind::StreamLost, lost.origin, lost.to_string())
-            .with_os_error(lost.os_error)
+        Error::of_lost(ErrorKind::StreamLost, lost)
     }
 
-    /// Creates the error of a call on a connection that was lost before.
-    pub(crate) fn lost_before(lost: &ExecLost) -> Error {
-        let kind = match lost.sandbox_gone {
-            true => ErrorKind::SandboxNotRunning,
-            false => ErrorKind::StreamLost,
-        };
+    fn of_lost(kind: ErrorKind, lost: &ExecLost) -> Error {
         Error::new(kind, lost.origin, lost.to_string()).with_os_error(lost.os_error)
     }
 
@@ -262,6 +256,45 @@ impl From<FromUtf8Error> for Error {
     }
 }
 
+impl From<msb_client::Error> for Error {
+    fn from(error: msb_client::Error) -> Error {
+        use msb_client::Error as Client;
+        let text = error.to_string();
+        let (kind, origin) = match error {
+            Client::Closed | Client::InputClosed => (ErrorKind::Closed, Origin::Caller),
+            Client::BrokenPipe => (ErrorKind::BrokenPipe, Origin::Agent),
+            Client::Busy => (ErrorKind::Busy, Origin::Caller),
+            Client::Invalid(_) => (ErrorKind::InvalidArgument, Origin::Caller),
+            Client::NotATerminal => (ErrorKind::NotATerminal, Origin::Caller),
+            Client::LimitReached(_) => (ErrorKind::LimitReached, Origin::Host),
+            Client::Forked => (ErrorKind::Unsupported, Origin::Caller),
+            Client::Handshake(lost) | Client::LostBefore(lost) if lost.sandbox_gone => {
+                return Error::of_lost(ErrorKind::SandboxNotRunning, &lost);
+            }
+            Client::Handshake(lost) => return Error::of_lost(ErrorKind::Protocol, &lost),
+            Client::LostBefore(lost) | Client::Lost(lost) => return Error::lost(&lost),
+            Client::Refused { refusal, errno, .. } => {
+                let error = Error::new(kind_of(refusal), Origin::Agent, text);
+                return error.with_os_error(Some(errno));
+            }
+            Client::Io { context, source } => return Error::io(context, source),
+            _ => (ErrorKind::Internal, Origin::Host),
+        };
+        Error::new(kind, origin, text)
+    }
+}
+
+fn kind_of(refusal: Refusal) -> ErrorKind {
+    match refusal {
+        Refusal::NoSuchSession => ErrorKind::NoSuchSession,
+        Refusal::NoSuchProcess => ErrorKind::NoSuchProcess,
+        Refusal::Invalid => ErrorKind::InvalidArgument,
+        Refusal::NotATerminal => ErrorKind::NotATerminal,
+        Refusal::TooMany => ErrorKind::LimitReached,
+        Refusal::System => ErrorKind::Io,
+    }
+}
+
 impl From<msb_state::Error> for Error {
     fn from(error: msb_state::Error) -> Error {
         use msb_state::ErrorKind as Kind;
@@ -306,6 +339,10 @@ impl From<msb_image::Error> for Error {
 mod tests {
     use super::*;
 
+    fn lost(why: &str) -> Error {
+        msb_client::Error::Lost(msb_client::testing::lost(why)).into()
+    }
+
     #[test]
     fn the_text_of_an_error_names_the_cause_once() {
         let error = Error::io("cannot make a thread", std::io::Error::from_raw_os_error(11));
@@ -334,7 +371,7 @@ mod tests {
             Error::io("cannot make a sandbox", nested),
             Error::from(ExecFailed::from(failed)),
             Error::from(String::from_utf8(vec![0xff]).unwrap_err()),
-            Error::lost(&ExecLost::gone("it ended", Some(104))),
+            lost("it ended"),
             Error::from(msb_image::Error::new(msb_image::ErrorKind::Io, "cannot read x")),
         ];
         errors.extend(state.map(Error::from));
@@ -366,8 +403,7 @@ mod tests {
         assert_eq!(failure(b"a\xff\x1b", "no"), "cannot run a\\xff\\u{1b}: no");
         assert_eq!(failure(b"a\nb", "a\nb: no"), "a b: no");
         assert!(failure(&[b'x'; 4000], &"y".repeat(4000)).len() < 500);
-        let lost = crate::ExecLost::gone(hostile, None);
-        assert!(lost.to_string().ends_with(expected));
+        assert!(lost(hostile).to_string().ends_with(expected));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The handle of a command.
 
-use crate::client::{Connection, ExecCore, Next, Pending, Received, SIGKILL};
+use crate::completion::Pending;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::event::{Ending, ExecEvent};
 use crate::output::{ExecOutput, ExitStatus};
@@ -8,6 +8,7 @@ use crate::pull::{Event, Exec};
 use crate::record::ExecRecord;
 use crate::runtime;
 use crate::sink::ExecSink;
+use msb_client::{Connection, ExecCore, Next, Received, SIGKILL};
 use msb_wire::{Scope, SessionId};
 use std::sync::Arc;
 

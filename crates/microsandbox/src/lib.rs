@@ -18,7 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod attach;
-mod client;
+mod completion;
 mod doctor;
 mod error;
 mod event;
@@ -29,7 +29,6 @@ pub mod fuzzing;
 pub mod image;
 mod library;
 mod options;
-mod origin;
 mod output;
 pub mod pull;
 mod reattach;
@@ -37,6 +36,9 @@ mod record;
 mod runtime;
 pub mod sandbox;
 mod sink;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+mod tests;
 
 pub use attach::{AttachOptions, AttachOptionsBuilder, AttachOutcome, restore_terminal};
 pub use doctor::{

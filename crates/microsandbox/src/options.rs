@@ -1,8 +1,8 @@
 //! Options of one command.
 
-use crate::client::StdinSource;
 use crate::error::{Error, MicrosandboxResult};
 use bytes::Bytes;
+use msb_client::StdinSource;
 use msb_wire::{TtyModes, TtySize};
 use std::time::Duration;
 
@@ -220,7 +220,7 @@ impl ExecOptionsBuilder {
         self.options.tty = match (self.tty, self.size) {
             (false, _) => None,
             (true, None) => Some(DEFAULT_SIZE),
-            (true, Some((rows, cols))) => Some(crate::client::checked_size(rows, cols)?),
+            (true, Some((rows, cols))) => Some(msb_client::checked_size(rows, cols)?),
         };
         Ok(self.options)
     }

@@ -1,10 +1,10 @@
 //! The state of a command as far as its events were received.
 
-use crate::client::{Event, StreamEnd};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::event::Ending;
 use crate::output::{ExecOutput, ExitStatus};
 use bytes::Bytes;
+use msb_client::{Event, StreamEnd};
 use msb_wire::OutputStream;
 use std::time::Duration;
 

@@ -5,8 +5,9 @@
 //! the host program, and no call waits for a thread that does not exist, because it could not be
 //! created or because the process is a forked child.
 
-use crate::error::{Error, ErrorKind, Origin};
+use crate::error::Error;
 use crossbeam_channel::bounded;
+use msb_client::check_pid;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use once_cell::sync::OnceCell;
 use std::future::Future;
@@ -31,17 +32,7 @@ pub(crate) fn get() -> Result<&'static Runtime, Error> {
 
 /// Fails in a child that was forked from a process which uses the library.
 pub(crate) fn check_fork() -> Result<(), Error> {
-    RUNTIME.get().map_or(Ok(()), |runtime| check_pid(runtime.pid))
-}
-
-/// Fails unless this is the process with that id: after a fork the child has no I/O thread, and
-/// shares its descriptors with its parent.
-pub(crate) fn check_pid(pid: u32) -> Result<(), Error> {
-    if std::process::id() == pid {
-        return Ok(());
-    }
-    let context = "this process was forked from the one that uses the library; it may only exec";
-    Err(Error::new(ErrorKind::Unsupported, Origin::Caller, context))
+    Ok(RUNTIME.get().map_or(Ok(()), |runtime| check_pid(runtime.pid))?)
 }
 
 impl Runtime {
@@ -71,10 +62,9 @@ impl Runtime {
         drop(self.handle.spawn(task));
     }
 
-    /// Runs a function in the context of the I/O thread, to register descriptors with it.
-    pub(crate) fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
-        let _context = self.handle.enter();
-        f()
+    /// Returns the handle of the runtime on the I/O thread.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
     }
 }
 
@@ -125,11 +115,5 @@ mod tests {
         let before = SigSet::thread_get_mask().unwrap();
         spawn_thread("msb-test", || {}).unwrap();
         assert_eq!(SigSet::thread_get_mask().unwrap(), before);
-    }
-
-    #[test]
-    fn another_process_gets_an_error() {
-        let error = check_pid(std::process::id() + 1).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
 }

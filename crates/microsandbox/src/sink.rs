@@ -1,8 +1,8 @@
 //! Writing to a command's standard input.
 
-use crate::client::SinkCore;
 use crate::error::MicrosandboxResult;
 use crate::runtime;
+use msb_client::SinkCore;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ impl ExecSink {
     /// interleaved.
     pub async fn write(&self, data: impl AsRef<[u8]>) -> MicrosandboxResult<()> {
         runtime::check_fork()?;
-        self.core.write_all(data.as_ref()).await
+        Ok(self.core.write_all(data.as_ref()).await?)
     }
 
     /// Writes as much as there is room for, and waits for room until the deadline. Returns how many
@@ -37,12 +37,12 @@ impl ExecSink {
         data: &[u8],
         deadline: Option<Instant>,
     ) -> Option<MicrosandboxResult<usize>> {
-        self.core.write_until(data, deadline)
+        self.core.write_until(data, deadline).map(|written| Ok(written?))
     }
 
     /// Returns a descriptor that polls readable while there is room or the input is closed.
     pub fn fd(&self) -> MicrosandboxResult<BorrowedFd<'_>> {
-        self.core.fd()
+        Ok(self.core.fd()?)
     }
 
     /// Ends the input as [`ExecSink::close`], without an executor.

@@ -3,11 +3,12 @@
 use crate::attach::keys::Typed;
 use crate::attach::terminal::Terminal;
 use crate::attach::{Claim, DetachKeys};
-use crate::client::{Credit, Event, ExecCore, Next, Pending, SinkCore, completion};
+use crate::completion::{Pending, completion};
 use crate::error::{Error, MicrosandboxResult};
 use crate::output::ExitStatus;
 use crate::runtime;
 use bytes::Bytes;
+use msb_client::{Credit, Event, ExecCore, Next, SinkCore};
 use msb_wire::TtySize;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
@@ -222,7 +223,7 @@ impl Bridge {
         if self.size != Some(size) {
             self.size = Some(size);
             // A session that has ended needs no size; its end is an event.
-            drop(self.core.resize(size.rows, size.cols));
+            drop(self.core.resize::<Error>(size.rows, size.cols));
         }
     }
 

@@ -3,9 +3,10 @@
 use super::Surroundings;
 use super::info::ImageInfo;
 use super::progress::{ProgressCell, ProgressSender};
-use crate::client::{Pending, completion, lock};
+use crate::completion::{Pending, completion};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::runtime;
+use msb_client::lock;
 use msb_image::{Event, Progress, Request, TaskOutcome};
 use msb_state::{IMAGE_MEMORY, ImageTask};
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! The progress of an operation.
 
-use crate::client::{Monitor, Ready};
+use msb_client::{Monitor, Ready};
 use msb_image::Progress;
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ impl Drop for ProgressSender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::testing::poll_once;
+    use msb_client::testing::poll_once;
     use std::task::Poll;
 
     #[test]

@@ -1,8 +1,6 @@
 //! A command whose events are pulled by the caller.
 
-use crate::client::{
-    self, Batch, Connection, Credit, ExecCore, ExecRequest, Joined, Pending, StreamEnd, lock,
-};
+use crate::completion::Pending;
 use crate::error::MicrosandboxResult;
 use crate::event::{Ending, ExecStdinError};
 use crate::options::ExecOptions;
@@ -11,6 +9,9 @@ use crate::record::{ExecRecord, Gathered, Settings};
 use crate::sandbox::{Program, Sandbox};
 use crate::sink::ExecSink;
 use bytes::Bytes;
+use msb_client::{
+    self as client, Batch, Connection, Credit, ExecCore, ExecRequest, Joined, StreamEnd, lock,
+};
 use msb_wire::limits::OUTPUT_WINDOW;
 use msb_wire::{OutputStream, Scope};
 use std::os::fd::BorrowedFd;
@@ -160,17 +161,17 @@ impl Exec {
 
     /// Sends a signal.
     pub fn signal(&self, signal: i32, scope: Scope) -> MicrosandboxResult<Pending<()>> {
-        self.core.signal(signal, scope)
+        Ok(self.core.signal(signal, scope)?)
     }
 
     /// Resizes the command's terminal; fails without one.
     pub fn resize(&self, rows: u16, cols: u16) -> MicrosandboxResult<Pending<()>> {
-        self.core.resize(rows, cols)
+        Ok(self.core.resize(rows, cols)?)
     }
 
     /// Returns a descriptor that polls readable while there is an event or the end.
     pub fn fd(&self) -> MicrosandboxResult<BorrowedFd<'_>> {
-        self.core.fd()
+        Ok(self.core.fd()?)
     }
 
     /// Stops following. A waiting call returns at once; the command continues to run.

@@ -16,13 +16,14 @@ use crate::sandbox::{Sandbox, SandboxBuilder};
 use std::future::Future;
 use std::thread::JoinHandle;
 
-pub use crate::client::{Batch, Credit, Monitor, Pending, Promise, Ready, StreamEnd, completion};
+pub use crate::completion::{Pending, Promise, completion};
 pub use crate::event::Ending;
 pub use crate::image::Cancel;
 pub use crate::output::errno_name;
 pub use crate::record::{Gathered, Stream};
 pub use crate::sandbox::{LogItem, LogNext, Program};
 pub use exec::{Event, Exec, Link, Next, Request};
+pub use msb_client::{Batch, Credit, Monitor, Ready, StreamEnd};
 pub use msb_wire::Scope;
 
 /// Runs a future on the library's I/O thread. It must not block.

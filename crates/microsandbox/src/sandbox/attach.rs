@@ -3,10 +3,10 @@
 use crate::attach::{
     AttachOptions, AttachOptionsBuilder, AttachOutcome, Claim, DetachKeys, Session,
 };
-use crate::client::ExecCore;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::exec::ExecControl;
 use crate::sandbox::{Program, Sandbox};
+use msb_client::ExecCore;
 
 /// A session that is about to have this process's terminal, made by [`Sandbox::attach_start`]. The
 /// terminal is unchanged until [`Attachment::outcome`]. Dropping this leaves the session running.

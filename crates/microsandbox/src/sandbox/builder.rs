@@ -1,6 +1,6 @@
 //! The options of a new sandbox.
 
-use crate::client::Pending;
+use crate::completion::Pending;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::image::{
     Cancel, ImageProgress, PullPolicy, Resolved, Surroundings, Wanted, platform_of, resolve,

@@ -1,12 +1,12 @@
 //! Stopping a sandbox, and waiting for its end.
 
-use crate::client::SIGKILL;
-use crate::client::{Pending, Promise, completion};
+use crate::completion::{Pending, Promise, completion};
 use crate::error::{Error, ErrorKind, Origin};
 use crate::output::ExitStatus;
 use crate::runtime;
 use crate::sandbox::builder::millis;
 use crate::sandbox::{Inner, Sandbox, on_thread};
+use msb_client::SIGKILL;
 use msb_state::{Control, Outcome, Reason, Reply, Request, Status};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;

@@ -3,9 +3,9 @@
 //! Owns: their order, their end, and the memory that they may use. Invariant: a record stays in the
 //! queue until the step that returns it, and the thread reads ahead by a bounded number of bytes.
 
-use crate::client::{Monitor, Ready};
 use crate::error::{Error, ErrorKind, Origin};
 use crate::runtime;
+use msb_client::{Monitor, Ready};
 use msb_state::{LogReader, LogRecord, LogStep};
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -281,7 +281,7 @@ fn missing(reader: &LogReader) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::testing::{block_on, is_readable};
+    use msb_client::testing::{block_on, is_readable};
 
     fn incomplete(text: &str) -> LogItem {
         LogItem::Incomplete(text.to_owned())

@@ -1,6 +1,6 @@
 //! Reading the log of a sandbox.
 
-use crate::client::Pending;
+use crate::completion::Pending;
 use crate::error::MicrosandboxResult;
 use crate::sandbox::log_queue::{LogCore, LogItem, LogNext};
 use crate::sandbox::{Sandbox, on_thread};

@@ -13,10 +13,11 @@ mod logs;
 mod request;
 mod run;
 
-use crate::client::{Connection, Limits, Pending};
+use crate::completion::Pending;
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::output::ExitStatus;
 use crate::runtime;
+use msb_client::{Connection, Limits};
 use msb_state::{Companions, Home, Info, Name, SandboxConfig, SandboxDir};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -223,9 +224,9 @@ impl Sandbox {
     fn connect_now(&self) -> Result<Arc<Connection>, Error> {
         let socket = self.inner.dir.connect_agent()?;
         let limits = Limits::new(self.inner.config.boot_timeout());
-        let connection = Connection::establish(socket, limits)?
+        let connection = Connection::establish(socket, limits, runtime::get()?.handle())?
             .wait(None)
-            .unwrap_or_else(|| Err(Error::internal("a wait without a deadline ended")))?;
+            .ok_or_else(|| Error::internal("a wait without a deadline ended"))??;
         let mut current = self.inner.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let old = current.replace(Arc::clone(&connection));
         drop(current);
@@ -244,7 +245,7 @@ fn on_thread<T: Send + 'static>(
     thread: &str,
     f: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Pending<T> {
-    let (promise, pending) = crate::client::completion();
+    let (promise, pending) = crate::completion::completion();
     match runtime::get().and_then(|_| runtime::spawn_thread(thread, move || promise.complete(f())))
     {
         Ok(()) => pending,

@@ -1,10 +1,10 @@
 //! The request for a command: its options over the sandbox's defaults.
 
-use crate::client::{ExecCore, ExecRequest, Joined};
 use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::options::{ExecOptions, no_nul, not_empty};
 use crate::record::Settings;
 use crate::sandbox::Sandbox;
+use msb_client::{ExecCore, ExecRequest, Joined};
 use msb_state::SandboxConfig;
 use msb_wire::limits::OUTPUT_WINDOW;
 use msb_wire::{Exec, Rlimit, SessionId, StdinMode};

@@ -1,22 +1,20 @@
 //! An agent that does not answer, and one that sends invalid messages.
 
-use crate::client::connection::{Connection, live};
-use crate::client::exec::Next;
-use crate::client::exec::{ExecCore, StdinSource};
-use crate::client::queue::Event;
-use crate::client::testing::{Agent, connect, limits, opened, request, rest};
-use crate::client::{completion, deadlines::Limits};
-use crate::error::{Error, ErrorKind, Origin};
-use crate::exec::ExecHandle;
-use crate::pull::Exec;
-use crate::record::{ExecRecord, Settings};
+use crate::connection::Connection;
+use crate::deadlines::Limits;
+use crate::error::Error;
+use crate::exec::Next;
+use crate::exec::{ExecCore, StdinSource};
+use crate::origin::Origin;
+use crate::queue::Event;
+use crate::testing::{Agent, connect, limits, opened, request, rest};
 use bytes::Bytes;
-use msb_transport::Stream;
 use msb_wire::{Exited, Message, OutputStream, Scope, StdinError, TtySize, Verdict};
 use std::future::Future;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 /// Creates a connection in the test's own runtime, and so on its clock.
@@ -24,8 +22,7 @@ async fn connect_here(limits: Limits) -> (Arc<Connection>, Agent) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut agent = Agent::new(theirs);
     agent.say_hello();
-    let (promise, pending) = completion();
-    tokio::spawn(live(Stream::from_unix(ours).unwrap(), limits, promise));
+    let pending = Connection::establish(ours, limits, &Handle::current()).unwrap();
     let connection = pending.await.unwrap();
     assert!(matches!(agent.recv().message, Message::Hello(_)));
     (connection, agent)
@@ -38,7 +35,7 @@ async fn event(core: &ExecCore) -> Option<Event> {
     }
 }
 
-fn timed(seconds: u64) -> crate::client::exec::ExecRequest {
+fn timed(seconds: u64) -> crate::exec::ExecRequest {
     let mut request = request(StdinSource::Null);
     request.exec.timeout_ns = Some(seconds * 1_000_000_000);
     request
@@ -49,7 +46,6 @@ async fn is_lost(core: &ExecCore) -> Duration {
     let Some(Event::Lost(lost)) = event(core).await else { panic!("it is not lost") };
     assert!(!lost.sandbox_gone && lost.origin == Origin::Host);
     assert!(lost.message.starts_with("the agent did not answer within "), "{}", lost.message);
-    assert_eq!(Error::lost(&lost).kind(), ErrorKind::StreamLost);
     begun.elapsed()
 }
 
@@ -129,16 +125,16 @@ async fn d3_every_request_has_a_limit() {
     let session = core.session();
     let (_joining, joined) = ExecCore::join(&connection, session, None).unwrap();
     let requests = [
-        ("signal", ask(core.signal(15, Scope::Group).unwrap())),
-        ("kill", ask(core.signal(9, Scope::Everything).unwrap())),
-        ("resize", ask(core.resize(3, 3).unwrap())),
+        ("signal", ask(core.signal::<Error>(15, Scope::Group).unwrap())),
+        ("kill", ask(core.signal::<Error>(9, Scope::Everything).unwrap())),
+        ("resize", ask(core.resize::<Error>(3, 3).unwrap())),
         ("list", ask(connection.sessions().unwrap())),
         ("attach", ask(joined)),
     ];
     let begun = Instant::now();
     for (name, answer) in requests {
         let error = answer.await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::StreamLost, "{name}");
+        assert!(matches!(error, Error::Lost(_)), "{name}");
         assert!(error.to_string().contains("did not answer within 30 s"), "{name}: {error}");
     }
     is_about(begun.elapsed(), 30);
@@ -151,13 +147,12 @@ async fn d3_every_request_has_a_limit() {
 async fn d3_greeting_has_a_limit() {
     for (boot_timeout, limit) in [(30, 30), (300, 300)] {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let (promise, pending) = completion();
         let limits = Limits::new(Duration::from_secs(boot_timeout));
-        tokio::spawn(live(Stream::from_unix(ours).unwrap(), limits, promise));
+        let pending = Connection::establish(ours, limits, &Handle::current()).unwrap();
         let begun = Instant::now();
         let error = pending.await.map(drop).unwrap_err();
         is_about(begun.elapsed(), limit);
-        assert_eq!(error.kind(), ErrorKind::StreamLost);
+        assert!(matches!(error, Error::Lost(_)));
         assert!(error.to_string().contains(&format!("within {limit} s")), "{error}");
     }
 }
@@ -174,7 +169,7 @@ async fn d3_killed_command_that_does_not_end_is_lost() {
             agent.started(channel);
             assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
         }
-        let killed = core.signal(9, scope).unwrap();
+        let killed = core.signal::<Error>(9, scope).unwrap();
         let request = agent.recv().channel;
         agent.send(request, Message::Verdict(Verdict::default()));
         killed.await.unwrap();
@@ -196,7 +191,7 @@ async fn d3_refused_or_other_signal_sets_no_limit() {
         let channel = agent.recv().channel;
         agent.started(channel);
         assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
-        let signalled = core.signal(signal, Scope::Everything).unwrap();
+        let signalled = core.signal::<Error>(signal, Scope::Everything).unwrap();
         let request = agent.recv().channel;
         agent.send(request, Message::Verdict(verdict));
         assert_eq!(signalled.await.is_ok(), signal == 15);
@@ -215,7 +210,7 @@ async fn d3_kill_leaves_time_to_those_who_write_after_the_exit() {
     let channel = agent.recv().channel;
     agent.started(channel);
     assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
-    let killed = core.signal(9, Scope::Group).unwrap();
+    let killed = core.signal::<Error>(9, Scope::Group).unwrap();
     let request = agent.recv().channel;
     agent.send(request, Message::Verdict(Verdict::default()));
     killed.await.unwrap();
@@ -247,9 +242,10 @@ async fn d3_output_without_an_end_is_cut_after_the_exit() {
     let channel = agent.recv().channel;
     agent.started(channel);
     agent.exited(channel, 3);
-    let mut handle = ExecHandle::new(Exec::new(core, ExecRecord::new(Settings::default())));
+    assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
     let begun = Instant::now();
-    assert_eq!(handle.collect().await.unwrap().status().code, 3);
+    assert!(matches!(event(&core).await, Some(Event::Exited(exited)) if exited.code == 3));
+    assert_eq!(event(&core).await, None);
     is_about(begun.elapsed(), 10);
 }
 
@@ -264,10 +260,9 @@ async fn d3_reader_that_is_slow_loses_nothing() {
     let killed = Exited { code: -1, signal: Some(9), timed_out: true, ..Exited::default() };
     agent.send(channel, Message::Exited(killed));
     agent.end(channel);
-    let settings = Settings { timeout: Some(Duration::from_secs(2)), ..Settings::default() };
-    let error =
-        ExecHandle::new(Exec::new(core, ExecRecord::new(settings))).collect().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ExecTimeout);
+    assert_eq!(event(&core).await, Some(Event::Started { pid: 42 }));
+    assert!(matches!(event(&core).await, Some(Event::Output(..))));
+    assert!(matches!(event(&core).await, Some(Event::Exited(exited)) if exited.timed_out));
 }
 
 #[test]
@@ -281,7 +276,6 @@ fn b3_exit_code_out_of_range_is_lost() {
             panic!("{events:?}")
         };
         assert!(lost.message.contains("out of range"), "{}", lost.message);
-        assert_eq!(Error::lost(lost).kind(), ErrorKind::StreamLost);
     }
 }
 
@@ -316,11 +310,12 @@ fn j4_credit_for_input_beyond_the_window_is_refused() {
 #[test]
 fn j8_messages_of_the_agent_are_one_short_line() {
     let (connection, mut agent) = connect();
-    let pending = connection.signal(msb_wire::SessionId::from_bytes([1; 16]), 15, Scope::Group);
+    let pending =
+        connection.signal::<Error>(msb_wire::SessionId::from_bytes([1; 16]), 15, Scope::Group);
     let channel = agent.recv().channel;
     let refusal = Some(msb_wire::Refusal::System);
     let message = format!("\x1b[2J\n{}", "x".repeat(60_000));
     agent.send(channel, Message::Verdict(Verdict { refusal, errno: 5, message }));
-    let error = crate::client::testing::block_on(pending.unwrap()).unwrap_err().to_string();
+    let error = crate::testing::block_on(pending.unwrap()).unwrap_err().to_string();
     assert!(error.starts_with("\\u{1b}[2J xxx") && error.len() < 300, "{error}");
 }

@@ -1,14 +1,13 @@
 //! The state of one command behind its handle.
 
-use crate::client::completion::{Pending, completion};
-use crate::client::connection::{Connection, busy};
-use crate::client::deadlines::Times;
-use crate::client::input::Input;
-use crate::client::link::{Channel, Credit, Joined, Route};
-use crate::client::queue::{Batch, Event, Queue, Refused, StreamEnd, Taken};
-use crate::client::sink::SinkCore;
-use crate::error::{Error, ErrorKind, Origin};
-use crate::runtime;
+use crate::completion::{Pending, completion};
+use crate::connection::Connection;
+use crate::deadlines::Times;
+use crate::error::Error;
+use crate::input::Input;
+use crate::link::{Channel, Credit, Joined, Route};
+use crate::queue::{Batch, Event, Queue, Refused, StreamEnd, Taken};
+use crate::sink::SinkCore;
 use bytes::Bytes;
 use msb_wire::limits::{DRAIN_MILLIS, OUTPUT_WINDOW, TEXT};
 use msb_wire::{Attach, Failure, FailureKind, Message, Scope, SessionId, Stage, StdinMode};
@@ -22,15 +21,16 @@ const E2BIG: i32 = 7;
 
 /// A command to start.
 #[derive(Debug)]
-pub(crate) struct ExecRequest {
+pub struct ExecRequest {
     /// The request. Its `stdin` is set from the field `stdin`.
-    pub(crate) exec: msb_wire::Exec,
-    pub(crate) stdin: StdinSource,
+    pub exec: msb_wire::Exec,
+    /// The source of its standard input.
+    pub stdin: StdinSource,
 }
 
 /// The source of standard input.
 #[derive(Debug, Clone, Default)]
-pub(crate) enum StdinSource {
+pub enum StdinSource {
     /// `/dev/null`.
     #[default]
     Null,
@@ -42,14 +42,16 @@ pub(crate) enum StdinSource {
 
 /// A received event and its credit. Dropping the credit returns it to the command.
 #[derive(Debug)]
-pub(crate) struct Received {
-    pub(crate) event: Event,
-    pub(crate) credit: Credit,
+pub struct Received {
+    /// The event.
+    pub event: Event,
+    /// Its credit.
+    pub credit: Credit,
 }
 
 /// The result of reading the queue.
 #[derive(Debug)]
-pub(crate) enum Next {
+pub enum Next {
     /// An event, which was removed from the queue.
     Event(Received),
     /// No event yet.
@@ -61,7 +63,7 @@ pub(crate) enum Next {
 /// See the module. Every method may be called from any thread; only those documented to wait block.
 /// Dropping this closes it.
 #[derive(Debug)]
-pub(crate) struct ExecCore {
+pub struct ExecCore {
     connection: Arc<Connection>,
     channel: Arc<Channel>,
     tty: bool,
@@ -70,10 +72,7 @@ pub(crate) struct ExecCore {
 
 impl ExecCore {
     /// Starts a command. Returns at once; a failure to start is an event.
-    pub(crate) fn start(
-        connection: &Arc<Connection>,
-        request: ExecRequest,
-    ) -> Result<ExecCore, Error> {
+    pub fn start(connection: &Arc<Connection>, request: ExecRequest) -> Result<ExecCore, Error> {
         let ExecRequest { mut exec, stdin } = request;
         let (session, tty, window) = (exec.session, exec.tty.is_some(), exec.window);
         let pipe = !matches!(stdin, StdinSource::Null);
@@ -99,7 +98,7 @@ impl ExecCore {
             Some(channel) => channel,
             None => {
                 let channel = make(0);
-                channel.on_message(Message::Failed(too_long(program))).map_err(Error::internal)?;
+                channel.on_message(Message::Failed(too_long(program))).map_err(Error::Internal)?;
                 channel
             }
         };
@@ -107,14 +106,14 @@ impl ExecCore {
         if let StdinSource::Bytes(data) = stdin
             && let Some(sink) = SinkCore::take(connection, &channel)
         {
-            runtime::get()?.spawn(sink.feed(data));
+            drop(connection.link.runtime.spawn(sink.feed(data)));
         }
         Ok(ExecCore::new(Arc::clone(connection), channel, tty))
     }
 
     /// Follows a session from a position, or from now on. `exec` describes the command for the
     /// handle; the pending result reports whether the session exists.
-    pub(crate) fn join(
+    pub fn join(
         connection: &Arc<Connection>,
         session: SessionId,
         from: Option<u64>,
@@ -125,7 +124,7 @@ impl ExecCore {
             let (link, queue) = (Arc::clone(&connection.link), Queue::joining(OUTPUT_WINDOW));
             let (input, times) = (Input::new(false), Times::default());
             let channel = Arc::new(Channel::new(id, session, link, queue, input, times));
-            (Route::Join(Arc::clone(&channel), promise), channel)
+            (Route::Join(Arc::clone(&channel), promise.into()), channel)
         })?;
         let channel =
             opened.ok_or_else(|| Error::internal("a request was longer than its kind may be"))?;
@@ -133,36 +132,38 @@ impl ExecCore {
         Ok((ExecCore::new(Arc::clone(connection), channel, false), pending))
     }
 
-    pub(super) fn new(connection: Arc<Connection>, channel: Arc<Channel>, tty: bool) -> Self {
+    fn new(connection: Arc<Connection>, channel: Arc<Channel>, tty: bool) -> Self {
         ExecCore { connection, channel, tty, closed: AtomicBool::new(false) }
     }
 
     /// Records the agent's answer to the join.
-    pub(crate) fn note(&mut self, joined: &Joined) {
+    pub fn note(&mut self, joined: &Joined) {
         self.tty = joined.tty;
     }
 
-    pub(crate) fn session(&self) -> SessionId {
+    /// Returns the session's id.
+    pub fn session(&self) -> SessionId {
         self.channel.session
     }
 
-    pub(crate) fn connection(&self) -> &Arc<Connection> {
+    /// Returns the connection of the command.
+    pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 
     /// Returns whether the command has a terminal.
-    pub(crate) fn tty(&self) -> bool {
+    pub fn tty(&self) -> bool {
         self.tty
     }
 
     /// Takes the next event if there is one. Fails with `Busy` while another call waits for one.
-    pub(crate) fn try_next(&self) -> Result<Next, Error> {
+    pub fn try_next(&self) -> Result<Next, Error> {
         let take = |queue: &mut Queue| queue.may_read().map(|()| queue.take());
         Ok(self.next_of(self.channel.queue.with(take).map_err(refused)?))
     }
 
     /// Waits for the next event. Cancel-safe: dropping the future loses no event.
-    pub(crate) async fn next(&self) -> Result<Next, Error> {
+    pub async fn next(&self) -> Result<Next, Error> {
         let _turn = self.turn()?;
         let take = |queue: &mut Queue| queue.take_in_turn(Queue::take);
         Ok(self.next_of(Some(self.channel.queue.until(take).await.map_err(refused)?)))
@@ -170,7 +171,7 @@ impl ExecCore {
 
     /// Reserves reading for one call, which may block repeatedly. Fails with `Busy` while another
     /// call holds the turn.
-    pub(crate) fn turn(&self) -> Result<Turn<'_>, Error> {
+    pub fn turn(&self) -> Result<Turn<'_>, Error> {
         self.channel.queue.with(Queue::begin_wait).map_err(refused)?;
         Ok(Turn(self))
     }
@@ -188,33 +189,37 @@ impl ExecCore {
     }
 
     /// Returns a descriptor that polls readable while there is an event or the end.
-    pub(crate) fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
-        let fd = self.channel.queue.fd();
-        fd.map_err(|error| Error::io("cannot make an event descriptor", error))
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.channel.queue.fd().map_err(Error::io("cannot make an event descriptor"))
     }
 
     /// Sends a signal to the processes of the command.
-    pub(crate) fn signal(&self, signal: i32, scope: Scope) -> Result<Pending<()>, Error> {
+    pub fn signal<E>(&self, signal: i32, scope: Scope) -> Result<Pending<(), E>, Error>
+    where
+        E: From<Error> + Send + 'static,
+    {
         self.connection.signal(self.session(), signal, scope)
     }
 
     /// Resizes the command's terminal.
-    pub(crate) fn resize(&self, rows: u16, cols: u16) -> Result<Pending<()>, Error> {
+    pub fn resize<E>(&self, rows: u16, cols: u16) -> Result<Pending<(), E>, Error>
+    where
+        E: From<Error> + Send + 'static,
+    {
         if !self.tty {
-            let context = "the command has no terminal";
-            return Err(Error::new(ErrorKind::NotATerminal, Origin::Caller, context));
+            return Err(Error::NotATerminal);
         }
         self.connection.resize(self.session(), rows, cols)
     }
 
     /// Takes the writing end of the command's input; `None` if there is none or it was taken
     /// before.
-    pub(crate) fn take_sink(&self) -> Option<SinkCore> {
+    pub fn take_sink(&self) -> Option<SinkCore> {
         SinkCore::take(&self.connection, &self.channel)
     }
 
     /// Stops following. A waiting call returns an error; the command continues to run. Idempotent.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -233,14 +238,14 @@ impl Drop for ExecCore {
     }
 }
 
-/// The exclusive right to take events; a second caller gets [`ErrorKind::Busy`].
+/// The exclusive right to take events; a second caller gets [`Error::Busy`].
 #[derive(Debug)]
-pub(crate) struct Turn<'a>(&'a ExecCore);
+pub struct Turn<'a>(&'a ExecCore);
 
 impl Turn<'_> {
     /// Blocks until there is an event; [`Next::Nothing`] when the deadline passes. Fails with
     /// `Closed` as soon as another thread closes the handle.
-    pub(crate) fn next(&self, deadline: Option<Instant>) -> Result<Next, Error> {
+    pub fn next(&self, deadline: Option<Instant>) -> Result<Next, Error> {
         let take = |queue: &mut Queue| queue.take_in_turn(Queue::take);
         let taken = self.0.channel.queue.sleep(deadline, take).transpose().map_err(refused)?;
         Ok(self.0.next_of(taken))
@@ -248,7 +253,7 @@ impl Turn<'_> {
 
     /// Waits as [`Turn::next`] for the first event, then appends up to `max` available events to
     /// `events`. The result describes the first.
-    pub(crate) fn batch(
+    pub fn batch(
         &self,
         deadline: Option<Instant>,
         max: usize,
@@ -269,7 +274,7 @@ impl Turn<'_> {
 
 impl Turn<'_> {
     /// Ends the turn while there may be more events, and signals the descriptor again.
-    pub(crate) fn leave_unfinished(self) {
+    pub fn leave_unfinished(self) {
         let core = self.0;
         drop(self);
         core.channel.queue.remind();
@@ -284,8 +289,8 @@ impl Drop for Turn<'_> {
 
 fn refused(refused: Refused) -> Error {
     match refused {
-        Refused::Busy => busy(),
-        Refused::Closed => Error::new(ErrorKind::Closed, Origin::Caller, "the handle was closed"),
+        Refused::Busy => Error::Busy,
+        Refused::Closed => Error::Closed,
     }
 }
 

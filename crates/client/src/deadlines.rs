@@ -30,16 +30,16 @@ const KEPT_OUTPUT: u64 = 8 * 1024 * 1024;
 
 /// The limits of one connection.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub(super) start: Duration,
-    pub(super) answer: Duration,
-    pub(super) grace: Duration,
+pub struct Limits {
+    pub(crate) start: Duration,
+    pub(crate) answer: Duration,
+    pub(crate) grace: Duration,
 }
 
 impl Limits {
     /// Returns the limits for a sandbox with this boot timeout. A machine that boots slowly, such
     /// as an emulated one, gets longer limits later, too.
-    pub(crate) fn new(boot_timeout: Duration) -> Self {
+    pub fn new(boot_timeout: Duration) -> Self {
         let slow = if boot_timeout > START { boot_timeout } else { Duration::ZERO };
         Limits {
             start: START.max(boot_timeout),
@@ -51,16 +51,16 @@ impl Limits {
 
 /// What the options of a command say about its duration.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Times {
+pub(crate) struct Times {
     /// Its timeout, measured by the guest's clock.
-    pub(super) timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     /// How long output of other processes is forwarded after the exit; `None` has no limit.
-    pub(super) drain: Option<Duration>,
+    pub(crate) drain: Option<Duration>,
 }
 
 /// What an agent has to do before a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wait {
+pub(crate) enum Wait {
     /// Answer a request.
     Answer,
     /// Start a command.
@@ -75,11 +75,11 @@ pub(super) enum Wait {
 
 /// One deadline.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Deadline {
+pub(crate) struct Deadline {
     at: Instant,
-    pub(super) wait: Wait,
+    pub(crate) wait: Wait,
     /// The total time that the agent had.
-    pub(super) limit: Duration,
+    pub(crate) limit: Duration,
     confirmed: bool,
     /// Output received when the deadline expired while the reader was behind.
     received: Option<u64>,
@@ -87,7 +87,7 @@ pub(super) struct Deadline {
 
 /// The deadlines of the open channels.
 #[derive(Debug, Default)]
-pub(super) struct Deadlines {
+pub(crate) struct Deadlines {
     of: HashMap<u32, Deadline>,
     order: BTreeSet<(Instant, u32)>,
     /// When the timer fires.
@@ -97,7 +97,7 @@ pub(super) struct Deadlines {
 impl Deadlines {
     /// Sets the deadline of a channel. Returns whether the timer has to be set again.
     #[must_use]
-    pub(super) fn set(&mut self, channel: u32, wait: Wait, limit: Duration, now: Instant) -> bool {
+    pub(crate) fn set(&mut self, channel: u32, wait: Wait, limit: Duration, now: Instant) -> bool {
         // Beyond the range of the clock: no deadline.
         let Some(at) = now.checked_add(limit) else {
             self.clear(channel);
@@ -115,19 +115,19 @@ impl Deadlines {
 
     /// As [`Deadlines::set`] for a command that its caller killed, unless it is to end earlier.
     #[must_use]
-    pub(super) fn set_kill(&mut self, channel: u32, limit: Duration, now: Instant) -> bool {
+    pub(crate) fn set_kill(&mut self, channel: u32, limit: Duration, now: Instant) -> bool {
         let is_later =
             |deadline: &Deadline| now.checked_add(limit).is_none_or(|at| at < deadline.at);
         self.of.get(&channel).is_none_or(is_later) && self.set(channel, Wait::Kill, limit, now)
     }
 
     /// What the agent is to do next on a channel, if there is a limit.
-    pub(super) fn wait(&self, channel: u32) -> Option<Wait> {
+    pub(crate) fn wait(&self, channel: u32) -> Option<Wait> {
         self.of.get(&channel).map(|deadline| deadline.wait)
     }
 
     /// A channel has none any more.
-    pub(super) fn clear(&mut self, channel: u32) {
+    pub(crate) fn clear(&mut self, channel: u32) {
         if let Some(deadline) = self.of.remove(&channel) {
             self.order.remove(&(deadline.at, channel));
         }
@@ -135,13 +135,13 @@ impl Deadlines {
 
     /// Returns when the timer has to fire next. Removing a deadline does not reset the timer: most
     /// are removed long before they expire.
-    pub(super) fn arm(&mut self) -> Option<Instant> {
+    pub(crate) fn arm(&mut self) -> Option<Instant> {
         self.armed = self.order.first().map(|(at, _)| *at);
         self.armed
     }
 
     /// Removes and returns the next expired deadline and its channel.
-    pub(super) fn due(&mut self, now: Instant) -> Option<(u32, Deadline)> {
+    pub(crate) fn due(&mut self, now: Instant) -> Option<(u32, Deadline)> {
         while let Some(&(at, channel)) = self.order.first().filter(|(at, _)| *at <= now) {
             let deadline = *self.of.get(&channel)?;
             self.clear(channel);
@@ -156,7 +156,7 @@ impl Deadlines {
 
     /// Extends a deadline because the reader is behind, so that the agent may lack credit for its
     /// answer. Returns false if more output has arrived since than the agent can have buffered.
-    pub(super) fn excuse(
+    pub(crate) fn excuse(
         &mut self,
         channel: u32,
         deadline: Deadline,
@@ -174,7 +174,7 @@ impl Deadlines {
     }
 
     /// Sets the deadline for the exit of a command that the host killed.
-    pub(super) fn killed(&mut self, channel: u32, deadline: Deadline, now: Instant) {
+    pub(crate) fn killed(&mut self, channel: u32, deadline: Deadline, now: Instant) {
         let limit = deadline.limit + KILL_GRACE;
         let at = now + KILL_GRACE;
         let deadline = Deadline { at, wait: Wait::Kill, limit, confirmed: false, ..deadline };

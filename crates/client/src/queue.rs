@@ -4,8 +4,8 @@
 //! stays in the queue until the step that returns it to the reader, and the queue never costs more
 //! than was granted.
 
-use crate::client::monitor::Ready;
-use crate::event::ExecLost;
+use crate::lost::ExecLost;
+use crate::monitor::Ready;
 use bytes::{Bytes, BytesMut};
 use msb_wire::limits::{COPY_BELOW, MAX_DATA};
 use msb_wire::{
@@ -16,12 +16,21 @@ use std::collections::VecDeque;
 
 /// One event, as the agent sent it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Event {
-    Started { pid: u32 },
+pub enum Event {
+    /// The command is running.
+    Started {
+        /// Its process id in the guest.
+        pid: u32,
+    },
+    /// Bytes that it wrote.
     Output(OutputStream, Bytes),
+    /// The command no longer reads its input.
     StdinError(StdinError),
+    /// The command ended.
     Exited(Exited),
+    /// The command failed to start.
     Failed(Failure),
+    /// The connection was lost before the command ended.
     Lost(ExecLost),
 }
 
@@ -47,16 +56,16 @@ pub struct StreamEnd {
 
 /// What a message requires beyond the queue.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Consequence {
+pub(crate) struct Consequence {
     /// The last message on this channel.
-    pub(super) last: bool,
+    pub(crate) last: bool,
     /// A limit to grant to the agent.
-    pub(super) grant: Option<u64>,
+    pub(crate) grant: Option<u64>,
 }
 
 /// The queue itself, locked by its owner.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     state: ExecState,
     events: VecDeque<Queued>,
     credit: ReceiveCredit,
@@ -79,7 +88,7 @@ enum Reader {
 
 /// Why a call may not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     Busy,
     Closed,
 }
@@ -98,7 +107,7 @@ enum Body {
 }
 
 /// An event that was removed, and its cost.
-pub(super) type Taken = (Event, u64);
+pub(crate) type Taken = (Event, u64);
 
 impl Ready for Queue {
     fn is_ready(&self) -> bool {
@@ -108,12 +117,12 @@ impl Ready for Queue {
 
 impl Queue {
     /// Creates the queue of a new command.
-    pub(super) fn new(window: u64) -> Self {
+    pub(crate) fn new(window: u64) -> Self {
         Queue::beginning(ExecState::Opening, window)
     }
 
     /// Creates the queue of a session to be joined.
-    pub(super) fn joining(window: u64) -> Self {
+    pub(crate) fn joining(window: u64) -> Self {
         Queue::beginning(ExecState::Joining, window)
     }
 
@@ -129,7 +138,7 @@ impl Queue {
     }
 
     /// Handles a message of the agent; the error names the violated rule.
-    pub(super) fn on_message(&mut self, message: Message) -> Result<Consequence, String> {
+    pub(crate) fn on_message(&mut self, message: Message) -> Result<Consequence, String> {
         let (next, action) = self.state.on(ExecInput::of(&message));
         let mut consequence = Consequence::default();
         match action {
@@ -172,7 +181,7 @@ impl Queue {
     }
 
     /// Reports that the connection is lost.
-    pub(super) fn on_lost(&mut self, lost: &ExecLost) {
+    pub(crate) fn on_lost(&mut self, lost: &ExecLost) {
         let (next, action) = self.state.on(ExecInput::Lost);
         self.state = next;
         match action {
@@ -211,7 +220,7 @@ impl Queue {
     }
 
     /// Removes the next event.
-    pub(super) fn take(&mut self) -> Option<Result<Taken, StreamEnd>> {
+    pub(crate) fn take(&mut self) -> Option<Result<Taken, StreamEnd>> {
         match self.events.pop_front() {
             Some(queued) => Some(Ok(queued.taken())),
             None => self.end.map(Err),
@@ -219,7 +228,7 @@ impl Queue {
     }
 
     /// Removes up to `max` events; returns the end only if there are none.
-    pub(super) fn take_many(&mut self, max: usize) -> Option<Result<Vec<Taken>, StreamEnd>> {
+    pub(crate) fn take_many(&mut self, max: usize) -> Option<Result<Vec<Taken>, StreamEnd>> {
         if self.events.is_empty() {
             return self.end.map(Err);
         }
@@ -228,7 +237,7 @@ impl Queue {
     }
 
     /// Reads for the holder of the turn.
-    pub(super) fn take_in_turn<T>(
+    pub(crate) fn take_in_turn<T>(
         &mut self,
         take: impl FnOnce(&mut Queue) -> Option<T>,
     ) -> Option<Result<T, Refused>> {
@@ -239,18 +248,18 @@ impl Queue {
     }
 
     /// Returns credit. `Some` is a limit to grant now.
-    pub(super) fn release(&mut self, cost: u64) -> Option<u64> {
+    pub(crate) fn release(&mut self, cost: u64) -> Option<u64> {
         self.credit.release(cost).filter(|_| self.state != ExecState::Ended)
     }
 
     /// Returns how much was received if the reader has not taken all of it: the agent may lack
     /// credit for its answer.
-    pub(super) fn behind(&self) -> Option<u64> {
+    pub(crate) fn behind(&self) -> Option<u64> {
         (self.credit.held() > 0).then(|| self.credit.received())
     }
 
     /// Returns whether a call may read now.
-    pub(super) fn may_read(&self) -> Result<(), Refused> {
+    pub(crate) fn may_read(&self) -> Result<(), Refused> {
         match self.reader {
             Reader::Idle => Ok(()),
             Reader::Waiting => Err(Refused::Busy),
@@ -259,28 +268,28 @@ impl Queue {
     }
 
     /// Reserves the queue for one waiting call.
-    pub(super) fn begin_wait(&mut self) -> Result<(), Refused> {
+    pub(crate) fn begin_wait(&mut self) -> Result<(), Refused> {
         self.may_read()?;
         self.reader = Reader::Waiting;
         Ok(())
     }
 
-    pub(super) fn end_wait(&mut self) {
+    pub(crate) fn end_wait(&mut self) {
         if self.reader == Reader::Waiting {
             self.reader = Reader::Idle;
         }
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.reader == Reader::Gone
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.state == ExecState::Ended
     }
 
     /// Closes the reader. Returns the queued events, and a limit to grant for their memory.
-    pub(super) fn close(&mut self) -> (VecDeque<impl Sized + use<>>, Option<u64>) {
+    pub(crate) fn close(&mut self) -> (VecDeque<impl Sized + use<>>, Option<u64>) {
         self.reader = Reader::Gone;
         let events = std::mem::take(&mut self.events);
         let cost = events.iter().map(|queued| queued.cost).sum();

@@ -2,15 +2,15 @@
 //!
 //! Owns: its credit, and whether it can still be written to.
 
-use crate::client::monitor::Ready;
-use crate::error::{Error, ErrorKind, Origin};
-use crate::event::ExecLost;
+use crate::error::Error;
+use crate::lost::ExecLost;
+use crate::monitor::Ready;
 use msb_wire::SendCredit;
 use msb_wire::limits::STDIN_WINDOW;
 
 /// The host's view of a command's input, locked by its owner.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(crate) struct Input {
     end: WritingEnd,
     reach: Reach,
     credit: SendCredit,
@@ -45,35 +45,35 @@ impl Ready for Input {
 }
 
 impl Input {
-    pub(super) fn new(pipe: bool) -> Self {
+    pub(crate) fn new(pipe: bool) -> Self {
         let end = if pipe { WritingEnd::Untaken } else { WritingEnd::Closed };
         Input { end, reach: Reach::Open, credit: SendCredit::new(STDIN_WINDOW) }
     }
 
     /// Opens the input of a session that was joined.
-    pub(super) fn open(&mut self) {
+    pub(crate) fn open(&mut self) {
         self.end = WritingEnd::Untaken;
     }
 
     /// Adds credit; fails if it exceeds the window.
-    pub(super) fn grant(&mut self, limit: u64) -> Result<(), String> {
+    pub(crate) fn grant(&mut self, limit: u64) -> Result<(), String> {
         self.credit.grant(limit).map_err(|error| error.to_string())
     }
 
     /// Marks the input as no longer read.
-    pub(super) fn on_broken(&mut self) {
+    pub(crate) fn on_broken(&mut self) {
         if let Reach::Open = self.reach {
             self.reach = Reach::Broken;
         }
     }
 
-    pub(super) fn on_lost(&mut self, lost: &ExecLost) {
+    pub(crate) fn on_lost(&mut self, lost: &ExecLost) {
         if let Reach::Open = self.reach {
             self.reach = Reach::Lost(lost.clone());
         }
     }
 
-    pub(super) fn take(&mut self) -> bool {
+    pub(crate) fn take(&mut self) -> bool {
         let there = self.end == WritingEnd::Untaken;
         if there {
             self.end = WritingEnd::Taken;
@@ -83,32 +83,24 @@ impl Input {
 
     /// Closes the writing end. Returns `None` if it was closed before, else whether to notify the
     /// command.
-    pub(super) fn close(&mut self) -> Option<bool> {
+    pub(crate) fn close(&mut self) -> Option<bool> {
         let was_open = std::mem::replace(&mut self.end, WritingEnd::Closed) == WritingEnd::Taken;
         was_open.then_some(matches!(self.reach, Reach::Open))
     }
 
     /// Returns an error if written bytes can no longer arrive.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         match &self.reach {
-            _ if self.end != WritingEnd::Taken => Err(closed()),
+            _ if self.end != WritingEnd::Taken => Err(Error::InputClosed),
             Reach::Open => Ok(()),
-            Reach::Broken => Err(broken()),
-            Reach::Lost(lost) => Err(Error::lost(lost)),
+            Reach::Broken => Err(Error::BrokenPipe),
+            Reach::Lost(lost) => Err(Error::Lost(lost.clone())),
         }
     }
 
     /// Spends credit for up to `len` bytes, and returns for how many there was enough.
-    pub(super) fn spend(&mut self, len: usize) -> usize {
+    pub(crate) fn spend(&mut self, len: usize) -> usize {
         let step = self.credit.room().min(len);
         if step > 0 && self.credit.spend(step) { step } else { 0 }
     }
-}
-
-fn closed() -> Error {
-    Error::new(ErrorKind::Closed, Origin::Caller, "the input was closed")
-}
-
-fn broken() -> Error {
-    Error::new(ErrorKind::BrokenPipe, Origin::Agent, "the command no longer reads its input")
 }

@@ -1,12 +1,11 @@
 //! A connection to the agent of one sandbox, shared by all its sessions.
 
-use super::SIGKILL;
-use crate::client::completion::{Pending, Promise, completion};
-use crate::client::deadlines::Limits;
-use crate::client::link::{Link, Route, gone, receive, violation};
-use crate::error::{Error, ErrorKind, Origin};
-use crate::event::ExecLost;
-use crate::runtime;
+use crate::SIGKILL;
+use crate::completion::{Pending, Promise, completion};
+use crate::deadlines::Limits;
+use crate::error::Error;
+use crate::link::{Link, Route, gone, receive, violation};
+use crate::lost::ExecLost;
 use bytes::BytesMut;
 use msb_transport::{Outbox, Stream};
 use msb_wire::limits::{ERROR_TEXT, SIGNAL_MAX};
@@ -16,79 +15,95 @@ use msb_wire::{
 };
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 
 /// See the module. Dropping the last reference closes the connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
-    pub(super) link: Arc<Link>,
+pub struct Connection {
+    pub(crate) link: Arc<Link>,
 }
 
 impl Connection {
-    /// Wraps a socket that is connected to an agent, and exchanges greetings.
-    pub(crate) fn establish(
+    /// Wraps a socket that is connected to an agent, and exchanges greetings. The connection's
+    /// tasks run on `runtime`.
+    pub fn establish(
         socket: UnixStream,
         limits: Limits,
+        runtime: &Handle,
     ) -> Result<Pending<Arc<Connection>>, Error> {
-        let runtime = runtime::get()?;
-        let stream = runtime
-            .enter(|| Stream::from_unix(socket))
-            .map_err(|error| Error::io("cannot use the connection to the sandbox", error))?;
+        let context = runtime.enter();
+        let stream = Stream::from_unix(socket)
+            .map_err(Error::io("cannot use the connection to the sandbox"))?;
+        drop(context);
         let (promise, pending) = completion();
-        runtime.spawn(live(stream, limits, promise));
+        drop(runtime.spawn(live(stream, runtime.clone(), limits, promise)));
         Ok(pending)
     }
 
     /// Returns why the connection was lost, if it was.
-    pub(crate) fn lost(&self) -> Option<ExecLost> {
+    pub fn lost(&self) -> Option<ExecLost> {
         self.link.lost()
     }
 
     /// Returns whether a new request can still be answered: neither end has closed the connection,
     /// whether or not its end was read already.
-    pub(crate) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.lost().is_none() && !self.link.is_hung_up()
     }
 
     /// Sends a signal to a session.
-    pub(crate) fn signal(
+    pub fn signal<E>(
         &self,
         session: SessionId,
         signal: i32,
         scope: Scope,
-    ) -> Result<Pending<()>, Error> {
+    ) -> Result<Pending<(), E>, Error>
+    where
+        E: From<Error> + Send + 'static,
+    {
         if !(1..=i32::from(SIGNAL_MAX)).contains(&signal) {
-            return Err(Error::invalid(format!("{signal} is not the number of a signal")));
+            return Err(Error::Invalid(format!("{signal} is not the number of a signal")));
         }
         let killed = (signal == SIGKILL).then_some(session);
         self.request(Message::Signal(SignalRequest { session, signal, scope }), killed)
     }
 
     /// Resizes the terminal of a session.
-    pub(crate) fn resize(
+    pub fn resize<E>(
         &self,
         session: SessionId,
         rows: u16,
         cols: u16,
-    ) -> Result<Pending<()>, Error> {
+    ) -> Result<Pending<(), E>, Error>
+    where
+        E: From<Error> + Send + 'static,
+    {
         let size = checked_size(rows, cols)?;
         self.request(Message::Resize(ResizeRequest { session, size }), None)
     }
 
     /// Lists the sessions.
-    pub(crate) fn sessions(&self) -> Result<Pending<Vec<SessionInfo>>, Error> {
+    pub fn sessions(&self) -> Result<Pending<Vec<SessionInfo>>, Error> {
         let (promise, pending) = completion();
-        self.link.open(Message::List, |_| (Route::Sessions(promise), ()))?;
+        self.link.open(Message::List, |_| (Route::Sessions(promise.into()), ()))?;
         Ok(pending)
     }
 
     /// Asks for something about a session, which may be that it ends. With the connection, what is
     /// known of it is lost.
-    fn request(&self, message: Message, killed: Option<SessionId>) -> Result<Pending<()>, Error> {
+    fn request<E>(
+        &self,
+        message: Message,
+        killed: Option<SessionId>,
+    ) -> Result<Pending<(), E>, Error>
+    where
+        E: From<Error> + Send + 'static,
+    {
         if let Some(lost) = self.lost() {
-            return Err(Error::lost(&lost));
+            return Err(Error::Lost(lost));
         }
         let (promise, pending) = completion();
-        self.link.open(message, |_| (Route::Verdict(promise, killed), ()))?;
+        self.link.open(message, |_| (Route::Verdict(promise.into(), killed), ()))?;
         Ok(pending)
     }
 }
@@ -100,34 +115,26 @@ impl Drop for Connection {
 }
 
 /// Validates the size of a terminal.
-pub(crate) fn checked_size(rows: u16, cols: u16) -> Result<TtySize, Error> {
+pub fn checked_size(rows: u16, cols: u16) -> Result<TtySize, Error> {
     if rows == 0 || cols == 0 {
-        return Err(Error::invalid(format!("a terminal of {rows} rows and {cols} columns")));
+        return Err(Error::Invalid(format!("a terminal of {rows} rows and {cols} columns")));
     }
     Ok(TtySize { rows, cols })
 }
 
 /// Runs a connection on the I/O thread.
-pub(super) async fn live(stream: Stream, limits: Limits, promise: Promise<Arc<Connection>>) {
+async fn live(stream: Stream, runtime: Handle, limits: Limits, promise: Promise<Arc<Connection>>) {
     let greeted = tokio::time::timeout(limits.answer, greet(&stream)).await;
     let Ok(greeted) = greeted else {
-        return promise.complete(Err(Error::lost(&ExecLost::unanswered(limits.answer))));
+        return promise.complete(Err(Error::Lost(ExecLost::unanswered(limits.answer))));
     };
     match greeted {
         Ok((decoder, buffer)) => {
-            let link = Arc::new(Link::new(stream, limits));
+            let link = Arc::new(Link::new(stream, runtime, limits));
             promise.complete(Ok(Arc::new(Connection { link: Arc::clone(&link) })));
             link.run(decoder, buffer).await;
         }
-        Err(lost) => {
-            // An agent that hangs up before its greeting is shutting down; no request was sent.
-            let kind = match lost.sandbox_gone {
-                true => ErrorKind::SandboxNotRunning,
-                false => ErrorKind::Protocol,
-            };
-            let error = Error::new(kind, lost.origin, lost.to_string());
-            promise.complete(Err(error.with_os_error(lost.os_error)));
-        }
+        Err(lost) => promise.complete(Err(Error::Handshake(lost))),
     }
 }
 
@@ -159,9 +166,4 @@ async fn greet(stream: &Stream) -> Result<(Decoder, BytesMut), ExecLost> {
             return Err(ExecLost::gone("it ended before the greeting", None));
         }
     }
-}
-
-/// Returns the error of a second concurrent read.
-pub(super) fn busy() -> Error {
-    Error::new(ErrorKind::Busy, Origin::Caller, "another call reads from this handle already")
 }

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 /// Locks a mutex whose content stays valid if another holder panics.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -204,7 +204,7 @@ impl<T: Ready, F> Drop for Until<'_, T, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::testing::{block_on, is_readable, poll_once};
+    use crate::testing::{block_on, is_readable, poll_once};
     use std::sync::Arc;
     use std::time::Duration;
 

@@ -2,10 +2,10 @@
 //!
 //! Invariant: nothing is sent after end of file, and no byte is sent without credit.
 
-use crate::client::connection::Connection;
-use crate::client::input::Input;
-use crate::client::link::Channel;
+use crate::connection::Connection;
 use crate::error::Error;
+use crate::input::Input;
+use crate::link::Channel;
 use bytes::Bytes;
 use msb_wire::{Kind, Message};
 use std::ops::Range;
@@ -15,7 +15,7 @@ use std::time::Instant;
 
 /// The writing end of a command's input. Dropping it closes it.
 #[derive(Debug)]
-pub(crate) struct SinkCore {
+pub struct SinkCore {
     /// Whether closing it ends the input.
     ends: bool,
     /// Keeps the connection open while there may be something to send.
@@ -25,7 +25,7 @@ pub(crate) struct SinkCore {
 
 impl SinkCore {
     /// Takes the sink of a channel; `None` if there is no input, or it was taken before.
-    pub(super) fn take(connection: &Arc<Connection>, channel: &Arc<Channel>) -> Option<SinkCore> {
+    pub(crate) fn take(connection: &Arc<Connection>, channel: &Arc<Channel>) -> Option<SinkCore> {
         let taken = channel.input.with(Input::take);
         taken.then(|| {
             channel.hold();
@@ -36,13 +36,13 @@ impl SinkCore {
 
     /// Returns the sink changed so that closing it does not end the input, which another writer
     /// continues.
-    pub(crate) fn leaving_input_open(mut self) -> SinkCore {
+    pub fn leaving_input_open(mut self) -> SinkCore {
         self.ends = false;
         self
     }
 
     /// Writes without waiting: returns how many bytes were taken, or `None` if there was no room.
-    pub(crate) fn try_write(&self, data: &[u8]) -> Option<Result<usize, Error>> {
+    pub fn try_write(&self, data: &[u8]) -> Option<Result<usize, Error>> {
         if data.is_empty() {
             return Some(Ok(0));
         }
@@ -50,7 +50,7 @@ impl SinkCore {
     }
 
     /// Writes as [`SinkCore::try_write`], but waits for room; `None` if the deadline passes first.
-    pub(crate) fn write_until(
+    pub fn write_until(
         &self,
         data: &[u8],
         deadline: Option<Instant>,
@@ -64,7 +64,7 @@ impl SinkCore {
     }
 
     /// Writes all of it. Bytes written before the future is dropped stay written.
-    pub(crate) async fn write_all(&self, mut data: &[u8]) -> Result<(), Error> {
+    pub async fn write_all(&self, mut data: &[u8]) -> Result<(), Error> {
         let channel = &self.channel;
         while !data.is_empty() {
             let step = |input: &mut Input| write(input, channel, data.len(), copy_of(data));
@@ -76,7 +76,7 @@ impl SinkCore {
 
     /// Writes all of it without copying, then closes. If the command stops reading, that is an
     /// event and not an error here.
-    pub(super) async fn feed(self, mut data: Bytes) {
+    pub(crate) async fn feed(self, mut data: Bytes) {
         let channel = &self.channel;
         while !data.is_empty() {
             let step = |input: &mut Input| write(input, channel, data.len(), |r| data.slice(r));
@@ -88,13 +88,12 @@ impl SinkCore {
     }
 
     /// Returns a descriptor that polls readable while a write would not wait.
-    pub(crate) fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
-        let fd = self.channel.input.fd();
-        fd.map_err(|error| Error::io("cannot make an event descriptor", error))
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.channel.input.fd().map_err(Error::io("cannot make an event descriptor"))
     }
 
     /// Closes the sink, which ends the input. A waiting write returns an error. Idempotent.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         let channel = &self.channel;
         // End of file is sent under the lock, after all data.
         let closed = channel.input.with(|input| {

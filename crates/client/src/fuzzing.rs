@@ -4,8 +4,8 @@
 //! more is buffered than was granted (B6), and that the window is whole again after all credit is
 //! returned.
 
-use super::queue::{Consequence, Event, Queue, Refused};
-use crate::event::ExecLost;
+use crate::lost::ExecLost;
+use crate::queue::{Consequence, Event, Queue, Refused};
 use bytes::Bytes;
 use msb_wire::limits::{MAX_DATA, OUTPUT_WINDOW_MAX, OUTPUT_WINDOW_MIN};
 use msb_wire::{
@@ -15,7 +15,7 @@ use msb_wire::{
 use std::collections::VecDeque;
 
 /// Interprets the fuzzer's bytes as a script: each step is an opcode byte and its operands.
-pub(crate) fn run(data: &[u8]) {
+pub fn run(data: &[u8]) {
     let mut bytes = data.iter().copied();
     let window =
         if bytes.next().unwrap_or(0) & 1 == 0 { OUTPUT_WINDOW_MIN } else { OUTPUT_WINDOW_MAX };
@@ -262,5 +262,20 @@ impl Play {
             assert!(matches!(self.queue.take(), Some(Err(_))), "the end is not for ever");
         }
         assert!(self.queue.is_over());
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    #[test]
+    fn the_seeds_of_the_clients_input_pass() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/client_input");
+        let seeds = fs::read_dir(&seeds).unwrap().map(|seed| seed.unwrap().path());
+        let seeds = seeds.inspect(|seed| super::run(&fs::read(seed).unwrap())).count();
+        assert!(seeds > 0);
     }
 }

@@ -6,15 +6,14 @@
 //!
 //! Lock order: input of a channel, `out`, `table`.
 
-use super::SIGKILL;
-use crate::client::completion::{Promise, completion};
-use crate::client::deadlines::{Deadline, Deadlines, Limits, Times, Wait};
-use crate::client::input::Input;
-use crate::client::monitor::{Monitor, lock};
-use crate::client::queue::Queue;
-use crate::error::{Error, ErrorKind, Origin};
-use crate::event::ExecLost;
-use crate::runtime;
+use crate::SIGKILL;
+use crate::completion::Reply;
+use crate::deadlines::{Deadline, Deadlines, Limits, Times, Wait};
+use crate::error::{Error, check_pid};
+use crate::input::Input;
+use crate::lost::ExecLost;
+use crate::monitor::{Monitor, lock};
+use crate::queue::Queue;
 use bytes::BytesMut;
 use msb_transport::{Outbox, Stream};
 use msb_wire::limits::{CHANNELS, ERROR_TEXT, MAX_CONTROL, MAX_DATA};
@@ -28,6 +27,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -43,21 +43,21 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// State shared by the connection and the handle and sink of a command.
 #[derive(Debug)]
-pub(super) struct Channel {
-    pub(super) id: u32,
-    pub(super) session: SessionId,
-    pub(super) link: Arc<Link>,
-    pub(super) queue: Monitor<Queue>,
-    pub(super) input: Monitor<Input>,
+pub(crate) struct Channel {
+    pub(crate) id: u32,
+    pub(crate) session: SessionId,
+    pub(crate) link: Arc<Link>,
+    pub(crate) queue: Monitor<Queue>,
+    pub(crate) input: Monitor<Input>,
     /// How long the command may take.
-    pub(super) times: Times,
+    pub(crate) times: Times,
     /// The handle, and the sink while it can be written to.
     holders: AtomicUsize,
 }
 
 impl Channel {
     /// Creates a channel with one holder, its handle.
-    pub(super) fn new(
+    pub(crate) fn new(
         id: u32,
         session: SessionId,
         link: Arc<Link>,
@@ -71,7 +71,7 @@ impl Channel {
 
     /// Handles a message of the agent. Returns whether it was the last; the error names the
     /// violated rule.
-    pub(super) fn on_message(&self, message: Message) -> Result<bool, String> {
+    pub(crate) fn on_message(&self, message: Message) -> Result<bool, String> {
         // The input first: a reader that sees the event must find the input broken.
         match message {
             Message::Credit(limit) => self.input.with(|input| input.grant(limit))?,
@@ -89,17 +89,17 @@ impl Channel {
     }
 
     /// Reports that the connection is lost.
-    pub(super) fn on_lost(&self, lost: &ExecLost) {
+    pub(crate) fn on_lost(&self, lost: &ExecLost) {
         self.input.with(|input| input.on_lost(lost));
         self.queue.with(|queue| queue.on_lost(lost));
     }
 
-    pub(super) fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.holders.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Drops one holder. The last one closes the channel, unless the stream has ended already.
-    pub(super) fn let_go(&self) {
+    pub(crate) fn let_go(&self) {
         let last = self.holders.fetch_sub(1, Ordering::AcqRel) == 1;
         if last && !self.queue.with(|queue| queue.is_over()) {
             self.link.close(self.id);
@@ -119,7 +119,7 @@ impl Channel {
 pub struct Credit(Option<(Arc<Channel>, u64)>);
 
 impl Credit {
-    pub(super) fn new(channel: &Arc<Channel>, cost: u64) -> Self {
+    pub(crate) fn new(channel: &Arc<Channel>, cost: u64) -> Self {
         Credit((cost > 0).then(|| (Arc::clone(channel), cost)))
     }
 }
@@ -134,8 +134,10 @@ impl Drop for Credit {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(crate) struct Link {
     stream: Stream,
+    /// Runs the tasks of the connection.
+    pub(crate) runtime: Handle,
     pid: u32,
     limits: Limits,
     out: Mutex<Out>,
@@ -169,31 +171,32 @@ struct Table {
 
 /// The answer to a join.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Joined {
+pub struct Joined {
     /// The position at which the output begins.
-    pub(crate) from: u64,
+    pub from: u64,
     /// How many bytes before it were requested and are no longer buffered.
-    pub(crate) missed: u64,
+    pub missed: u64,
     /// Whether the session has a terminal.
-    pub(crate) tty: bool,
+    pub tty: bool,
 }
 
 /// The owner of a channel.
 #[derive(Debug)]
-pub(super) enum Route {
+pub(crate) enum Route {
     Exec(Arc<Channel>),
     /// As `Exec`, until the agent confirms that the session exists.
-    Join(Arc<Channel>, Promise<Joined>),
+    Join(Arc<Channel>, Reply<Joined>),
     /// With the session that is to end once the agent agrees.
-    Verdict(Promise<()>, Option<SessionId>),
-    Sessions(Promise<Vec<SessionInfo>>),
+    Verdict(Reply<()>, Option<SessionId>),
+    Sessions(Reply<Vec<SessionInfo>>),
 }
 
 impl Link {
-    pub(super) fn new(stream: Stream, limits: Limits) -> Self {
+    pub(crate) fn new(stream: Stream, runtime: Handle, limits: Limits) -> Self {
         let (routes, deadlines) = (HashMap::new(), Deadlines::default());
         Link {
             stream,
+            runtime,
             pid: std::process::id(),
             out: Mutex::default(),
             limits,
@@ -206,21 +209,21 @@ impl Link {
     }
 
     /// Returns why the connection was lost, if it was.
-    pub(super) fn lost(&self) -> Option<ExecLost> {
+    pub(crate) fn lost(&self) -> Option<ExecLost> {
         lock(&self.table).lost.clone()
     }
 
     /// Returns whether the agent's side has closed the connection.
-    pub(super) fn is_hung_up(&self) -> bool {
+    pub(crate) fn is_hung_up(&self) -> bool {
         self.stream.is_hung_up()
     }
 
     /// Queues frames, and sends them at once if the outbox was empty.
-    pub(super) fn submit<R>(&self, push: impl FnOnce(&mut Outbox) -> R) -> Result<R, Error> {
-        runtime::check_pid(self.pid)?;
+    pub(crate) fn submit<R>(&self, push: impl FnOnce(&mut Outbox) -> R) -> Result<R, Error> {
+        check_pid(self.pid)?;
         let mut out = lock(&self.out);
         if let Some(lost) = self.lost() {
-            return Err(Error::lost(&lost));
+            return Err(Error::Lost(lost));
         }
         let result = push(&mut out.outbox);
         self.flush(&mut out);
@@ -228,7 +231,7 @@ impl Link {
     }
 
     /// Sends a message on an open channel.
-    pub(super) fn send(&self, channel: u32, message: Message) -> Result<(), Error> {
+    pub(crate) fn send(&self, channel: u32, message: Message) -> Result<(), Error> {
         match self.submit(|outbox| outbox.push(&Frame { channel, message }))? {
             true => Ok(()),
             false => Err(Error::internal("a message was longer than its kind may be")),
@@ -236,19 +239,19 @@ impl Link {
     }
 
     /// Sets how much the agent may send on a channel.
-    pub(super) fn grant(&self, channel: u32, limit: u64) {
+    pub(crate) fn grant(&self, channel: u32, limit: u64) {
         // Fails only when the connection is lost.
         let _ = self.send(channel, Message::Credit(limit));
     }
 
     /// Opens a channel with its first message. Returns `Ok(None)`, and opens none, if the message
     /// exceeds a frame.
-    pub(super) fn open<R>(
+    pub(crate) fn open<R>(
         &self,
         message: Message,
         route: impl FnOnce(u32) -> (Route, R),
     ) -> Result<Option<R>, Error> {
-        runtime::check_pid(self.pid)?;
+        check_pid(self.pid)?;
         let mut out = lock(&self.out);
         let (channel, result) = self.reserve(&out, route)?;
         // The number is used up before the frame is written: the answer may arrive at once.
@@ -269,9 +272,9 @@ impl Link {
     ) -> Result<(u32, R), Error> {
         let mut table = lock(&self.table);
         if let Some(lost) = &table.lost {
-            return Err(Error::lost_before(lost));
+            return Err(Error::LostBefore(lost.clone()));
         }
-        let limit = |what| Err(Error::new(ErrorKind::LimitReached, Origin::Host, what));
+        let limit = |what| Err(Error::LimitReached(what));
         if table.routes.len() >= CHANNELS {
             return limit("too many commands and requests are open on this connection");
         }
@@ -307,7 +310,7 @@ impl Link {
     }
 
     /// Closes a channel unless it has ended.
-    pub(super) fn close(&self, channel: u32) {
+    pub(crate) fn close(&self, channel: u32) {
         let route = lock(&self.table).remove(channel);
         if route.is_some() {
             // Fails only when the connection is lost.
@@ -329,7 +332,7 @@ impl Link {
     }
 
     /// Ends the tasks once the outbox is empty.
-    pub(super) fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         self.abandoned.notify_one();
     }
 
@@ -536,10 +539,9 @@ impl Link {
     fn kill(&self, channel: &Channel) {
         let request =
             SignalRequest { session: channel.session, signal: SIGKILL, scope: Scope::Everything };
-        let (promise, pending) = completion();
-        drop(pending);
         // Fails when the agent has stopped reading; the session is abandoned in any case.
-        let _ = self.open(Message::Signal(request), |_| (Route::Verdict(promise, None), ()));
+        let _ =
+            self.open(Message::Signal(request), |_| (Route::Verdict(Reply::ignored(), None), ()));
     }
 
     fn give_up(&self, number: u32, route: Option<Route>, deadline: &Deadline) {
@@ -551,7 +553,7 @@ impl Link {
     }
 
     /// Runs the connection to its end, then notifies every channel.
-    pub(super) async fn run(&self, decoder: Decoder, buffer: BytesMut) {
+    pub(crate) async fn run(&self, decoder: Decoder, buffer: BytesMut) {
         let lost = tokio::select! {
             // The reader first: received frames are handled before a deadline is checked.
             biased;
@@ -604,15 +606,15 @@ impl Route {
     fn lose(self, lost: &ExecLost) {
         match self {
             Route::Exec(channel) => channel.on_lost(lost),
-            Route::Join(_, promise) => promise.complete(Err(Error::lost(lost))),
-            Route::Verdict(promise, _) => promise.complete(Err(Error::lost(lost))),
-            Route::Sessions(promise) => promise.complete(Err(Error::lost(lost))),
+            Route::Join(_, reply) => reply.complete(Err(Error::Lost(lost.clone()))),
+            Route::Verdict(reply, _) => reply.complete(Err(Error::Lost(lost.clone()))),
+            Route::Sessions(reply) => reply.complete(Err(Error::Lost(lost.clone()))),
         }
     }
 }
 
 /// Waits for bytes and appends them; `Ok(0)` is end of file.
-pub(super) async fn receive(stream: &Stream, buffer: &mut BytesMut) -> io::Result<usize> {
+pub(crate) async fn receive(stream: &Stream, buffer: &mut BytesMut) -> io::Result<usize> {
     loop {
         stream.readable().await?;
         // A fresh buffer for every read would pin much memory for few bytes.
@@ -627,11 +629,11 @@ pub(super) async fn receive(stream: &Stream, buffer: &mut BytesMut) -> io::Resul
     }
 }
 
-pub(super) fn gone(what: &str, error: &io::Error) -> ExecLost {
+pub(crate) fn gone(what: &str, error: &io::Error) -> ExecLost {
     ExecLost::gone(format!("{what}: {error}"), error.raw_os_error())
 }
 
-pub(super) fn violation(error: &WireError) -> ExecLost {
+pub(crate) fn violation(error: &WireError) -> ExecLost {
     ExecLost::broken(format!("the agent broke the protocol: {error}"))
 }
 
@@ -639,60 +641,60 @@ pub(super) fn violation(error: &WireError) -> ExecLost {
 fn answer(route: Route, message: Message) -> Result<(), String> {
     match (route, message) {
         (Route::Exec(channel), message) => return channel.on_message(message).map(drop),
-        (Route::Join(channel, promise), Message::Attached(attached)) => {
+        (Route::Join(channel, reply), Message::Attached(attached)) => {
             let Attached { from, missed, tty, .. } = attached;
             channel.on_message(Message::Attached(attached))?;
-            promise.complete(Ok(Joined { from, missed, tty }));
+            reply.complete(Ok(Joined { from, missed, tty }));
         }
         // The command was joined before it started, and failed to start.
-        (Route::Join(channel, promise), Message::Failed(failure)) => {
+        (Route::Join(channel, reply), Message::Failed(failure)) => {
             channel.on_message(Message::Failed(failure))?;
-            promise.complete(Ok(Joined::default()));
+            reply.complete(Ok(Joined::default()));
         }
-        (Route::Join(_, promise), Message::Verdict(verdict)) => {
+        (Route::Join(_, reply), Message::Verdict(verdict)) => {
             let empty = || Error::internal("the agent agreed to let a session be joined, no more");
-            promise.complete(Err(judged(verdict).err().unwrap_or_else(empty)));
+            reply.complete(Err(judged(verdict).err().unwrap_or_else(empty)));
         }
-        (Route::Verdict(promise, _), Message::Verdict(mut verdict)) => {
+        (Route::Verdict(reply, _), Message::Verdict(mut verdict)) => {
             // Who asks has a handle on the session, so it did exist: it never started, or ended so
             // long ago that the agent has forgotten it.
             if verdict.refusal == Some(Refusal::NoSuchSession) {
                 verdict.refusal = Some(Refusal::NoSuchProcess);
                 verdict.message.clear();
             }
-            promise.complete(judged(verdict));
+            reply.complete(judged(verdict));
         }
-        (Route::Sessions(promise), Message::Sessions(list)) => promise.complete(Ok(list.sessions)),
-        (Route::Sessions(promise), Message::Verdict(verdict)) => {
+        (Route::Sessions(reply), Message::Sessions(list)) => reply.complete(Ok(list.sessions)),
+        (Route::Sessions(reply), Message::Verdict(verdict)) => {
             let refused = judged(verdict).err();
             let empty = || Error::internal("the agent agreed to list its sessions, and did not");
-            promise.complete(Err(refused.unwrap_or_else(empty)));
+            reply.complete(Err(refused.unwrap_or_else(empty)));
         }
-        (Route::Join(_, promise), _) => return wrong(promise),
-        (Route::Verdict(promise, _), _) => return wrong(promise),
-        (Route::Sessions(promise), _) => return wrong(promise),
+        (Route::Join(_, reply), _) => return wrong(reply),
+        (Route::Verdict(reply, _), _) => return wrong(reply),
+        (Route::Sessions(reply), _) => return wrong(reply),
     }
     Ok(())
 }
 
-fn wrong<T>(promise: Promise<T>) -> Result<(), String> {
+fn wrong<T>(reply: Reply<T>) -> Result<(), String> {
     let rule = "an answer that does not belong to the request";
-    promise.complete(Err(Error::lost(&ExecLost::broken(rule))));
+    reply.complete(Err(Error::Lost(ExecLost::broken(rule))));
     Err(rule.to_owned())
 }
 
 fn judged(verdict: Verdict) -> Result<(), Error> {
     let Some(refusal) = verdict.refusal else { return Ok(()) };
-    let (kind, otherwise) = match refusal {
-        Refusal::NoSuchSession => (ErrorKind::NoSuchSession, "no such session is known"),
-        Refusal::NoSuchProcess => (ErrorKind::NoSuchProcess, "the process is gone"),
-        Refusal::Invalid => (ErrorKind::InvalidArgument, "the request is invalid"),
-        Refusal::NotATerminal => (ErrorKind::NotATerminal, "the session has no terminal"),
-        Refusal::TooMany => (ErrorKind::LimitReached, "a bound of the agent is reached"),
-        Refusal::System => (ErrorKind::Io, "the system in the sandbox refused it"),
+    let otherwise = match refusal {
+        Refusal::NoSuchSession => "no such session is known",
+        Refusal::NoSuchProcess => "the process is gone",
+        Refusal::Invalid => "the request is invalid",
+        Refusal::NotATerminal => "the session has no terminal",
+        Refusal::TooMany => "a bound of the agent is reached",
+        Refusal::System => "the system in the sandbox refused it",
     };
     let message = Some(verdict.message).filter(|text| !text.is_empty());
     let context = message
         .map_or_else(|| otherwise.to_owned(), |text| one_line(&text, ERROR_TEXT).into_owned());
-    Err(Error::new(kind, Origin::Agent, context).with_os_error(Some(verdict.errno)))
+    Err(Error::Refused { refusal, errno: verdict.errno, context })
 }

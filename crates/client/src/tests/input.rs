@@ -1,12 +1,9 @@
 //! Standard input, and a socket that is full.
 
-use crate::client::exec::{ExecCore, StdinSource};
-use crate::client::queue::Event;
-use crate::client::testing::{block_on, is_readable, next, opened, poll_once, request, rest};
-use crate::error::ErrorKind;
-use crate::exec::ExecHandle;
-use crate::pull::Exec;
-use crate::record::{ExecRecord, Settings};
+use crate::error::Error;
+use crate::exec::{ExecCore, StdinSource};
+use crate::queue::Event;
+use crate::testing::{block_on, is_readable, next, opened, poll_once, request, rest};
 use bytes::Bytes;
 use msb_wire::limits::{MAX_DATA, OUTPUT_WINDOW, STDIN_WINDOW};
 use msb_wire::{Frame, Message, Scope, SendCredit, StdinError, Verdict, cost};
@@ -21,10 +18,6 @@ fn output(events: &[Event]) -> Vec<u8> {
     events.iter().flat_map(data).collect()
 }
 
-fn handle(core: ExecCore) -> ExecHandle {
-    ExecHandle::new(Exec::new(core, ExecRecord::new(Settings::default())))
-}
-
 #[test]
 fn c1_sink_is_taken_once_and_only_with_a_pipe() {
     let (_connection, mut agent, core, channel) = opened(StdinSource::Pipe);
@@ -32,13 +25,12 @@ fn c1_sink_is_taken_once_and_only_with_a_pipe() {
     agent.exited(channel, 0);
     agent.end(channel);
     rest(&core);
-    let mut piped = handle(core);
-    assert!(piped.take_stdin().is_some(), "also after the command has ended");
-    assert!(piped.take_stdin().is_none());
+    assert!(core.take_sink().is_some(), "also after the command has ended");
+    assert!(core.take_sink().is_none());
     let (_connection, _agent, core, _) = opened(StdinSource::Null);
-    assert!(handle(core).take_stdin().is_none());
+    assert!(core.take_sink().is_none());
     let (_connection, _agent, core, _) = opened(StdinSource::Bytes(Bytes::from_static(b"x")));
-    assert!(handle(core).take_stdin().is_none());
+    assert!(core.take_sink().is_none());
 }
 
 #[test]
@@ -107,7 +99,7 @@ fn c2_writes_stop_at_the_credit_and_go_on_with_more() {
     sink.close();
     sink.close();
     assert_eq!(agent.recv().message, Message::StdinEof);
-    assert_eq!(sink.try_write(b"x").unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    assert!(matches!(sink.try_write(b"x").unwrap().unwrap_err(), Error::InputClosed));
     drop(core);
     assert_eq!(agent.recv().message, Message::Close);
 }
@@ -120,7 +112,7 @@ fn c2_closing_the_sink_wakes_a_waiting_write() {
     let writer = Arc::clone(&sink);
     let writer = thread::spawn(move || writer.write_until(b"x", None));
     sink.close();
-    assert_eq!(writer.join().unwrap().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    assert!(matches!(writer.join().unwrap().unwrap().unwrap_err(), Error::InputClosed));
 }
 
 #[test]
@@ -132,7 +124,7 @@ fn c3_a_closed_stdin_is_a_broken_pipe_and_one_event() {
     agent.out(channel, b"goes on");
     assert!(matches!(next(&core), Some(Event::Started { .. })));
     assert_eq!(next(&core), Some(Event::StdinError(StdinError { errno: 32 })));
-    assert_eq!(block_on(sink.write_all(b"x")).unwrap_err().kind(), ErrorKind::BrokenPipe);
+    assert!(matches!(block_on(sink.write_all(b"x")).unwrap_err(), Error::BrokenPipe));
     assert!(is_readable(sink.fd().unwrap()));
     assert_eq!(output(&[next(&core).unwrap()]), b"goes on");
     drop(sink);
@@ -149,7 +141,7 @@ fn c3_exit_of_the_command_breaks_a_waiting_write() {
     assert!(poll_once(&mut write).is_pending());
     agent.started(channel);
     agent.exited(channel, 0);
-    assert_eq!(block_on(write).unwrap_err().kind(), ErrorKind::BrokenPipe);
+    assert!(matches!(block_on(write).unwrap_err(), Error::BrokenPipe));
 }
 
 #[test]
@@ -173,7 +165,7 @@ fn c4_given_bytes_arrive_whole_and_then_their_end() {
         assert!(got == data, "{size} bytes");
         agent.exited(channel, 0);
         agent.end(channel);
-        assert!(block_on(handle(core).collect()).unwrap().status().success);
+        assert!(matches!(rest(&core).last(), Some(Event::Exited(exited)) if exited.code == 0));
     }
 }
 
@@ -185,7 +177,7 @@ fn c4_unread_stdin_bytes_are_no_error_of_the_call() {
     agent.send(channel, Message::StdinError(StdinError { errno: 32 }));
     agent.exited(channel, 0);
     agent.end(channel);
-    assert!(block_on(handle(core).collect()).unwrap().status().success);
+    assert!(matches!(rest(&core).last(), Some(Event::Exited(exited)) if exited.code == 0));
 }
 
 #[test]
@@ -202,7 +194,7 @@ fn a_socket_that_is_full_delays_frames_and_loses_none() {
             (core, sink, sent)
         })
         .collect();
-    let pending = core.signal(15, Scope::Group).unwrap();
+    let pending = core.signal::<Error>(15, Scope::Group).unwrap();
     let mut got = 0;
     loop {
         let frame = agent.recv();

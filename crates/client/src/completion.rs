@@ -1,7 +1,8 @@
 //! The pending result of a long operation.
 
-use crate::client::monitor::{Monitor, Ready};
-use crate::error::{Error, ErrorKind, Origin};
+use crate::error::Error;
+use crate::monitor::{Monitor, Ready};
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,35 +10,35 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 #[derive(Debug)]
-enum State<T> {
+enum State<T, E> {
     Running,
-    Done(Result<T, Error>),
+    Done(Result<T, E>),
     Taken,
     Closed,
 }
 
-impl<T> Ready for State<T> {
+impl<T, E> Ready for State<T, E> {
     fn is_ready(&self) -> bool {
         !matches!(self, State::Running)
     }
 }
 
-impl<T> State<T> {
+impl<T, E: From<Error>> State<T, E> {
     fn is_closed(&self) -> bool {
         matches!(self, State::Closed)
     }
 
-    fn take(&mut self) -> Option<Result<T, Error>> {
+    fn take(&mut self) -> Option<Result<T, E>> {
         match std::mem::replace(self, State::Taken) {
             State::Running => {
                 *self = State::Running;
                 None
             }
             State::Done(result) => Some(result),
-            State::Taken => Some(Err(Error::internal("a result was asked for twice"))),
+            State::Taken => Some(Err(Error::internal("a result was asked for twice").into())),
             State::Closed => {
                 *self = State::Closed;
-                Some(Err(Error::new(ErrorKind::Closed, Origin::Caller, "the handle was closed")))
+                Some(Err(Error::Closed.into()))
             }
         }
     }
@@ -45,11 +46,11 @@ impl<T> State<T> {
 
 /// The producer of a result. Dropping it without a result completes the operation with an error.
 #[derive(Debug)]
-pub struct Promise<T>(Option<Arc<Monitor<State<T>>>>);
+pub struct Promise<T, E: From<Error> = Error>(Option<Arc<Monitor<State<T, E>>>>);
 
-impl<T> Promise<T> {
+impl<T, E: From<Error>> Promise<T, E> {
     /// Completes the operation.
-    pub fn complete(mut self, result: Result<T, Error>) {
+    pub fn complete(mut self, result: Result<T, E>) {
         self.finish(|| result);
     }
 
@@ -66,7 +67,7 @@ impl<T> Promise<T> {
         }
     }
 
-    fn finish(&mut self, result: impl FnOnce() -> Result<T, Error>) {
+    fn finish(&mut self, result: impl FnOnce() -> Result<T, E>) {
         let Some(monitor) = self.0.take() else { return };
         // If the receiver is closed, the result is dropped outside the lock.
         let mut result = Some(result());
@@ -78,36 +79,65 @@ impl<T> Promise<T> {
     }
 }
 
-impl<T> Drop for Promise<T> {
+impl<T, E: From<Error>> Drop for Promise<T, E> {
     fn drop(&mut self) {
-        self.finish(|| Err(Error::internal("an operation was abandoned")));
+        self.finish(|| Err(Error::internal("an operation was abandoned").into()));
+    }
+}
+
+/// A [`Promise`] of any error type.
+pub(crate) struct Reply<T>(Box<dyn FnOnce(Result<T, Error>) + Send>);
+
+impl<T> Reply<T> {
+    /// Completes the operation.
+    pub(crate) fn complete(self, result: Result<T, Error>) {
+        (self.0)(result);
+    }
+}
+
+impl Reply<()> {
+    /// Returns a reply without a receiver.
+    pub(crate) fn ignored() -> Self {
+        Reply(Box::new(drop))
+    }
+}
+
+impl<T: Send + 'static, E: From<Error> + Send + 'static> From<Promise<T, E>> for Reply<T> {
+    fn from(promise: Promise<T, E>) -> Self {
+        Reply(Box::new(|result| promise.complete(result.map_err(E::from))))
+    }
+}
+
+impl<T> fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply")
     }
 }
 
 /// The receiver of a result, by a blocking wait or as a future. It yields the result once.
 /// Dropping this does not cancel the operation, but resolves [`Promise::given_up`].
 #[derive(Debug)]
-pub struct Pending<T> {
-    monitor: Arc<Monitor<State<T>>>,
+pub struct Pending<T, E: From<Error> = Error> {
+    monitor: Arc<Monitor<State<T, E>>>,
     ticket: Option<u64>,
 }
 
 /// Creates both ends of an operation.
-pub fn completion<T>() -> (Promise<T>, Pending<T>) {
+pub fn completion<T, E: From<Error>>() -> (Promise<T, E>, Pending<T, E>) {
     let monitor = Arc::new(Monitor::new(State::Running));
     (Promise(Some(Arc::clone(&monitor))), Pending { monitor, ticket: None })
 }
 
-impl<T> Pending<T> {
+impl<T, E: From<Error>> Pending<T, E> {
     /// Returns an operation that has completed.
-    pub fn ready(result: Result<T, Error>) -> Self {
+    pub fn ready(result: Result<T, E>) -> Self {
         let (promise, pending) = completion();
         promise.complete(result);
         pending
     }
 
     /// Blocks until the result is available; `None` if the deadline passes first.
-    pub fn wait(&self, deadline: Option<Instant>) -> Option<Result<T, Error>> {
+    pub fn wait(&self, deadline: Option<Instant>) -> Option<Result<T, E>> {
         self.monitor.sleep(deadline, State::take)
     }
 
@@ -118,8 +148,8 @@ impl<T> Pending<T> {
     }
 }
 
-impl<T> Future for Pending<T> {
-    type Output = Result<T, Error>;
+impl<T, E: From<Error>> Future for Pending<T, E> {
+    type Output = Result<T, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
@@ -127,7 +157,7 @@ impl<T> Future for Pending<T> {
     }
 }
 
-impl<T> Drop for Pending<T> {
+impl<T, E: From<Error>> Drop for Pending<T, E> {
     fn drop(&mut self) {
         self.monitor.forget(self.ticket.take());
         self.close();
@@ -135,9 +165,10 @@ impl<T> Drop for Pending<T> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::client::testing::{block_on, is_readable, poll_once};
+    use crate::testing::{block_on, is_readable, poll_once};
     use std::time::Duration;
 
     fn poll<T>(pending: &Pending<T>) -> Option<Result<T, Error>> {
@@ -152,12 +183,12 @@ mod tests {
         promise.complete(Ok(5));
         assert!(is_readable(pending.monitor.fd().unwrap()));
         assert_eq!(poll(&pending).unwrap().unwrap(), 5);
-        assert_eq!(poll(&pending).unwrap().unwrap_err().kind(), ErrorKind::Internal);
+        assert!(matches!(poll(&pending).unwrap().unwrap_err(), Error::Internal(_)));
     }
 
     #[test]
     fn dropping_the_receiver_notifies_the_producer() {
-        let (promise, pending) = completion::<()>();
+        let (promise, pending) = completion::<(), Error>();
         let mut given_up = Box::pin(promise.given_up());
         assert!(poll_once(&mut given_up).is_pending());
         drop(pending);
@@ -166,22 +197,22 @@ mod tests {
 
     #[test]
     fn an_abandoned_operation_ends_in_an_error() {
-        let (promise, pending) = completion::<()>();
+        let (promise, pending) = completion::<(), Error>();
         drop(promise);
-        assert_eq!(block_on(pending).unwrap_err().kind(), ErrorKind::Internal);
+        assert!(matches!(block_on(pending).unwrap_err(), Error::Internal(_)));
     }
 
     #[test]
     fn closing_wakes_a_sleeper() {
-        let (promise, pending) = completion::<()>();
+        let (promise, pending) = completion::<(), Error>();
         let pending = Arc::new(pending);
         let sleeper = Arc::clone(&pending);
         let deadline = Instant::now() + Duration::from_secs(60);
         let sleeper = std::thread::spawn(move || sleeper.wait(Some(deadline)));
         pending.close();
         let result = sleeper.join().unwrap().unwrap();
-        assert_eq!(result.unwrap_err().kind(), ErrorKind::Closed);
+        assert!(matches!(result.unwrap_err(), Error::Closed));
         promise.complete(Ok(()));
-        assert_eq!(poll(&pending).unwrap().unwrap_err().kind(), ErrorKind::Closed);
+        assert!(matches!(poll(&pending).unwrap().unwrap_err(), Error::Closed));
     }
 }
