@@ -32,6 +32,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     (
         "crates/runner",
         &[
+            "msb-client",
             "msb-driver",
             "msb-driver-gvisor",
             "msb-driver-krun",

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| msb_client::fuzzing::run(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| msb_client::fuzzing::queue(data));

@@ -1,8 +1,6 @@
 #![no_main]
 #![allow(dead_code, reason = "the modules of a program, of which one function is driven")]
 
-#[path = "../../crates/runner/src/agent_link.rs"]
-mod agent_link;
 #[path = "../../crates/runner/src/console.rs"]
 mod console;
 #[path = "../../crates/runner/src/control.rs"]

@@ -4,17 +4,17 @@ use crate::SIGKILL;
 use crate::completion::{Pending, Promise, completion};
 use crate::deadlines::Limits;
 use crate::error::Error;
-use crate::link::{Link, Route, gone, receive, violation};
+use crate::frames::greet;
+use crate::link::{Link, Route};
 use crate::lost::ExecLost;
-use bytes::BytesMut;
-use msb_transport::{Outbox, Stream};
-use msb_wire::limits::{ERROR_TEXT, SIGNAL_MAX};
+use msb_transport::Stream;
+use msb_wire::limits::SIGNAL_MAX;
 use msb_wire::{
-    Decoder, Frame, Hello, Message, Peer, ResizeRequest, Scope, SessionId, SessionInfo,
-    SignalRequest, TtySize, agree, one_line,
+    Message, ResizeRequest, Scope, SessionId, SessionInfo, Shutdown, SignalRequest, TtySize,
 };
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// See the module. Dropping the last reference closes the connection.
@@ -89,6 +89,20 @@ impl Connection {
         Ok(pending)
     }
 
+    /// Asks the agent for a sign of life.
+    pub fn ping(&self) -> Result<Pending<()>, Error> {
+        let (promise, pending) = completion();
+        self.link.ping(promise.into())?;
+        Ok(pending)
+    }
+
+    /// Asks the agent to end every process within `grace`, by a signal that is not SIGTERM if there
+    /// is one, and itself.
+    pub fn shut_down(&self, grace: Duration, signal: Option<i32>) -> Result<(), Error> {
+        let grace_ns = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
+        self.link.send(0, Message::Shutdown(Shutdown { grace_ns, signal }))
+    }
+
     /// Asks for something about a session, which may be that it ends. With the connection, what is
     /// known of it is lost.
     fn request<E>(
@@ -129,41 +143,11 @@ async fn live(stream: Stream, runtime: Handle, limits: Limits, promise: Promise<
         return promise.complete(Err(Error::Lost(ExecLost::unanswered(limits.answer))));
     };
     match greeted {
-        Ok((decoder, buffer)) => {
+        Ok((incoming, _)) => {
             let link = Arc::new(Link::new(stream, runtime, limits));
             promise.complete(Ok(Arc::new(Connection { link: Arc::clone(&link) })));
-            link.run(decoder, buffer).await;
+            link.run(incoming).await;
         }
         Err(lost) => promise.complete(Err(Error::Handshake(lost))),
-    }
-}
-
-async fn greet(stream: &Stream) -> Result<(Decoder, BytesMut), ExecLost> {
-    let ours = Hello::ours(None);
-    let mut outbox = Outbox::new();
-    if !outbox.push(&Frame { channel: 0, message: Message::Hello(ours.clone()) }) {
-        return Err(ExecLost::broken("the greeting is too long"));
-    }
-    let failed = |error: std::io::Error| gone("cannot greet the agent", &error);
-    while !outbox.flush(stream).map_err(failed)? {
-        stream.writable().await.map_err(failed)?;
-    }
-    let (mut decoder, mut buffer) = (Decoder::new(Peer::Agent), BytesMut::new());
-    loop {
-        match decoder.next(&mut buffer).map_err(|error| violation(&error))? {
-            None => {}
-            Some(Frame { message: Message::Hello(theirs), .. }) => {
-                agree(&ours, &theirs).map_err(|error| ExecLost::broken(error.to_string()))?;
-                return Ok((decoder, buffer));
-            }
-            Some(Frame { message: Message::Error(why), .. }) => {
-                let why = one_line(&why, ERROR_TEXT);
-                return Err(ExecLost::broken(format!("the agent turned it away: {why}")));
-            }
-            Some(_) => return Err(ExecLost::broken("the agent did not greet")),
-        }
-        if receive(stream, &mut buffer).await.map_err(failed)? == 0 {
-            return Err(ExecLost::gone("it ended before the greeting", None));
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! Errors.
 
 use crate::lost::ExecLost;
+use crate::origin::Origin;
 use msb_wire::Refusal;
 use std::io;
 
@@ -65,6 +66,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns whether the agent did not answer in time.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Error::Lost(lost) if lost.origin == Origin::Host)
+    }
+
     pub(crate) fn internal(context: impl Into<String>) -> Error {
         Error::Internal(context.into())
     }

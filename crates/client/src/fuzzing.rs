@@ -1,21 +1,66 @@
-//! One command's queue between an arbitrary agent and an arbitrary reader.
+//! Entry points for the fuzzers and the replays of their seeds.
 //!
-//! Checks: the grammar of events (B1), that no byte is lost, duplicated or reordered (B5), that no
+//! `queue` checks one command's queue between an arbitrary agent and an arbitrary reader: the grammar of events (B1), that no byte is lost, duplicated or reordered (B5), that no
 //! more is buffered than was granted (B6), and that the window is whole again after all credit is
 //! returned.
 
+use crate::connection::Connection;
+use crate::deadlines::Limits;
 use crate::lost::ExecLost;
 use crate::queue::{Consequence, Event, Queue, Refused};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use msb_wire::limits::{MAX_DATA, OUTPUT_WINDOW_MAX, OUTPUT_WINDOW_MIN};
 use msb_wire::{
-    End, Exited, Failure, FailureKind, Message, OutputStream, Stage, Started, StdinError, Verdict,
-    cost,
+    End, Exited, Failure, FailureKind, Frame, Hello, Message, OutputStream, Stage, Started,
+    StdinError, Verdict, cost, encode,
 };
 use std::collections::VecDeque;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+/// Longer than any run that does not hang.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// An agent sends arbitrary bytes, after a hello if the first byte is even, and closes the
+/// connection: every call returns.
+pub fn link(data: &[u8]) {
+    let Some((first, rest)) = data.split_first() else { return };
+    let mut sent = BytesMut::new();
+    if first & 1 == 0 {
+        let hello = Message::Hello(Hello::ours(Some([1; 16])));
+        assert!(encode(&Frame { channel: 0, message: hello }, &mut sent));
+    }
+    sent.extend_from_slice(rest);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let Ok(runtime) = builder.enable_io().enable_time().build() else { return };
+    let ended = runtime.block_on(async { timeout(LIMIT, converse(&sent)).await });
+    assert!(ended.is_ok(), "it hangs");
+}
+
+async fn converse(sent: &[u8]) {
+    let Ok((ours, mut theirs)) = UnixStream::pair() else { return };
+    // Less than the socket holds.
+    let sent = sent.get(..MAX_DATA).unwrap_or(sent);
+    if theirs.write_all(sent).and_then(|()| theirs.shutdown(Shutdown::Write)).is_err() {
+        return;
+    }
+    let limits = Limits::new(LIMIT);
+    let Ok(pending) = Connection::establish(ours, limits, &Handle::current()) else { return };
+    let Ok(connection) = pending.await else { return };
+    if let Ok(pong) = connection.ping()
+        && pong.await.is_ok()
+        && let Ok(sessions) = connection.sessions()
+    {
+        let _ = sessions.await;
+    }
+}
 
 /// Interprets the fuzzer's bytes as a script: each step is an opcode byte and its operands.
-pub fn run(data: &[u8]) {
+pub fn queue(data: &[u8]) {
     let mut bytes = data.iter().copied();
     let window =
         if bytes.next().unwrap_or(0) & 1 == 0 { OUTPUT_WINDOW_MIN } else { OUTPUT_WINDOW_MAX };
@@ -271,11 +316,20 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    #[test]
-    fn the_seeds_of_the_clients_input_pass() {
-        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/client_input");
+    fn replay(target: &str, run: fn(&[u8])) {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(target);
         let seeds = fs::read_dir(&seeds).unwrap().map(|seed| seed.unwrap().path());
-        let seeds = seeds.inspect(|seed| super::run(&fs::read(seed).unwrap())).count();
+        let seeds = seeds.inspect(|seed| run(&fs::read(seed).unwrap())).count();
         assert!(seeds > 0);
+    }
+
+    #[test]
+    fn i1_seeds_of_the_client_input_pass() {
+        replay("client_input", super::queue);
+    }
+
+    #[test]
+    fn i1_seeds_of_the_client_link_pass() {
+        replay("client_link", super::link);
     }
 }

@@ -15,6 +15,7 @@ mod connection;
 mod deadlines;
 mod error;
 mod exec;
+mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -41,6 +42,7 @@ pub use connection::{Connection, checked_size};
 pub use deadlines::Limits;
 pub use error::{Error, check_pid};
 pub use exec::{ExecCore, ExecRequest, Next, Received, StdinSource, Turn};
+pub use frames::Frames;
 pub use link::{Credit, Joined};
 pub use lost::ExecLost;
 pub use monitor::{Monitor, Ready, Until, lock};

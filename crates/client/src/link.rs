@@ -10,16 +10,16 @@ use crate::SIGKILL;
 use crate::completion::Reply;
 use crate::deadlines::{Deadline, Deadlines, Limits, Times, Wait};
 use crate::error::{Error, check_pid};
+use crate::frames::{Incoming, gone};
 use crate::input::Input;
 use crate::lost::ExecLost;
 use crate::monitor::{Monitor, lock};
 use crate::queue::Queue;
-use bytes::BytesMut;
 use msb_transport::{Outbox, Stream};
-use msb_wire::limits::{CHANNELS, ERROR_TEXT, MAX_CONTROL, MAX_DATA};
+use msb_wire::limits::{CHANNELS, ERROR_TEXT, MAX_CONTROL};
 use msb_wire::{
-    Attached, Decoder, Frame, Message, Refusal, Scope, SessionId, SessionInfo, SignalRequest,
-    Verdict, WireError, one_line,
+    Attached, Frame, Message, Refusal, Scope, SessionId, SessionInfo, SignalRequest, Verdict,
+    one_line,
 };
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -31,13 +31,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// Capacity of a new receive buffer, in bytes.
-const READ_BUFFER: usize = 256 * 1024;
 /// Requests are refused while this many bytes are queued for sending: the agent has stopped
 /// reading.
 const OUT_MAX: usize = 8 * MAX_CONTROL;
-/// Reads after which the reader yields to the writer and the timer, for an agent that never pauses.
-const TURN: u32 = 32;
 /// How long the last frames may take to be sent after the connection was dropped.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -189,6 +185,8 @@ pub(crate) enum Route {
     /// With the session that is to end once the agent agrees.
     Verdict(Reply<()>, Option<SessionId>),
     Sessions(Reply<Vec<SessionInfo>>),
+    /// A ping with the channel's number, on which nothing is sent.
+    Ping(Reply<()>),
 }
 
 impl Link {
@@ -251,11 +249,25 @@ impl Link {
         message: Message,
         route: impl FnOnce(u32) -> (Route, R),
     ) -> Result<Option<R>, Error> {
+        self.request(|channel| Frame { channel, message }, route)
+    }
+
+    /// Sends a ping.
+    pub(crate) fn ping(&self, reply: Reply<()>) -> Result<(), Error> {
+        let frame = |ping: u32| Frame { channel: 0, message: Message::Ping(ping.into()) };
+        self.request(frame, |_| (Route::Ping(reply), ())).map(drop)
+    }
+
+    fn request<R>(
+        &self,
+        frame: impl FnOnce(u32) -> Frame,
+        route: impl FnOnce(u32) -> (Route, R),
+    ) -> Result<Option<R>, Error> {
         check_pid(self.pid)?;
         let mut out = lock(&self.out);
         let (channel, result) = self.reserve(&out, route)?;
         // The number is used up before the frame is written: the answer may arrive at once.
-        if out.outbox.push(&Frame { channel, message }) {
+        if out.outbox.push(&frame(channel)) {
             self.flush(&mut out);
             return Ok(Some(result));
         }
@@ -303,9 +315,7 @@ impl Link {
                     channel.times.timeout.map(|time| time.saturating_add(self.limits.grace));
                 (Wait::Start, timed.map_or(self.limits.start, |timed| timed.min(self.limits.start)))
             }
-            Route::Join(..) | Route::Verdict(..) | Route::Sessions(_) => {
-                (Wait::Answer, self.limits.answer)
-            }
+            _ => (Wait::Answer, self.limits.answer),
         }
     }
 
@@ -373,35 +383,20 @@ impl Link {
         }
     }
 
-    async fn read(&self, mut decoder: Decoder, mut buffer: BytesMut) -> ExecLost {
-        let (mut reason, mut reads) = (None, 0_u32);
+    async fn read(&self, mut incoming: Incoming) -> ExecLost {
+        let mut reason = None;
         loop {
-            loop {
-                match decoder.next(&mut buffer) {
-                    Ok(Some(Frame { channel: 0, message: Message::Bye })) => {
-                        reason = Some(ExecLost::gone("the sandbox was stopped", None));
-                    }
-                    Ok(Some(frame)) => {
-                        if let Err(lost) = self.dispatch(frame) {
-                            return lost;
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(error) => return violation(&error),
+            match incoming.receive(&self.stream).await {
+                Ok(Frame { channel: 0, message: Message::Bye }) => {
+                    reason = Some(ExecLost::gone("the sandbox was stopped", None));
                 }
-            }
-            reads = reads.wrapping_add(1);
-            if reads % TURN == 0 {
-                tokio::task::yield_now().await;
-            }
-            match receive(&self.stream, &mut buffer).await {
-                Ok(0) => {
-                    let place = if buffer.is_empty() { "" } else { " in the middle of a frame" };
-                    let ended = || ExecLost::gone(format!("it ended{place}"), None);
-                    return reason.unwrap_or_else(ended);
+                Ok(frame) => {
+                    if let Err(lost) = self.dispatch(frame) {
+                        return lost;
+                    }
                 }
-                Ok(_) => {}
-                Err(error) => return gone("cannot read from it", &error),
+                Err(lost) if lost.sandbox_gone => return reason.unwrap_or(lost),
+                Err(lost) => return lost,
             }
         }
     }
@@ -413,13 +408,28 @@ impl Link {
                 let text = one_line(&text, ERROR_TEXT);
                 Err(ExecLost::broken(format!("the agent gave it up: {text}")))
             }
-            Message::Pong(_) => Ok(()),
+            Message::Pong(ping) => {
+                self.pong(ping);
+                Ok(())
+            }
             message => {
                 let broken = |rule: String| {
                     ExecLost::broken(format!("the agent broke the protocol: {rule}"))
                 };
                 self.deliver(number, message).map_err(broken)
             }
+        }
+    }
+
+    /// Completes a ping; one that nobody waits for is ignored.
+    fn pong(&self, ping: u64) {
+        let mut table = lock(&self.table);
+        let number = u32::try_from(ping).unwrap_or(0);
+        if let Some(Route::Ping(_)) = table.routes.get(&number)
+            && let Some(Route::Ping(reply)) = table.remove(number)
+        {
+            drop(table);
+            reply.complete(Ok(()));
         }
     }
 
@@ -430,7 +440,7 @@ impl Link {
             // Closed or refused by this side: late frames are ignored.
             None if number < table.next => return Ok(()),
             None => return Err("a frame on a channel that was never opened".to_owned()),
-            Some(Route::Verdict(..) | Route::Sessions(_) | Route::Join(..)) => {
+            Some(_) => {
                 let route = table.remove(number);
                 // Under one lock, so that a concurrent close finds the channel.
                 if let (Some(Route::Join(channel, _)), Message::Attached(_)) = (&route, &message) {
@@ -553,11 +563,11 @@ impl Link {
     }
 
     /// Runs the connection to its end, then notifies every channel.
-    pub(crate) async fn run(&self, decoder: Decoder, buffer: BytesMut) {
+    pub(crate) async fn run(&self, incoming: Incoming) {
         let lost = tokio::select! {
             // The reader first: received frames are handled before a deadline is checked.
             biased;
-            lost = self.read(decoder, buffer) => lost,
+            lost = self.read(incoming) => lost,
             Err(lost) = self.write() => lost,
             () = self.abandonment() => ExecLost::gone("it was closed", None),
             never = self.watch() => match never {},
@@ -607,34 +617,12 @@ impl Route {
         match self {
             Route::Exec(channel) => channel.on_lost(lost),
             Route::Join(_, reply) => reply.complete(Err(Error::Lost(lost.clone()))),
-            Route::Verdict(reply, _) => reply.complete(Err(Error::Lost(lost.clone()))),
+            Route::Verdict(reply, _) | Route::Ping(reply) => {
+                reply.complete(Err(Error::Lost(lost.clone())));
+            }
             Route::Sessions(reply) => reply.complete(Err(Error::Lost(lost.clone()))),
         }
     }
-}
-
-/// Waits for bytes and appends them; `Ok(0)` is end of file.
-pub(crate) async fn receive(stream: &Stream, buffer: &mut BytesMut) -> io::Result<usize> {
-    loop {
-        stream.readable().await?;
-        // A fresh buffer for every read would pin much memory for few bytes.
-        if buffer.capacity() - buffer.len() < MAX_DATA {
-            buffer.reserve(READ_BUFFER);
-        }
-        match stream.try_read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-pub(crate) fn gone(what: &str, error: &io::Error) -> ExecLost {
-    ExecLost::gone(format!("{what}: {error}"), error.raw_os_error())
-}
-
-pub(crate) fn violation(error: &WireError) -> ExecLost {
-    ExecLost::broken(format!("the agent broke the protocol: {error}"))
 }
 
 /// Completes a request with its answer.
@@ -671,7 +659,7 @@ fn answer(route: Route, message: Message) -> Result<(), String> {
             reply.complete(Err(refused.unwrap_or_else(empty)));
         }
         (Route::Join(_, reply), _) => return wrong(reply),
-        (Route::Verdict(reply, _), _) => return wrong(reply),
+        (Route::Verdict(reply, _) | Route::Ping(reply), _) => return wrong(reply),
         (Route::Sessions(reply), _) => return wrong(reply),
     }
     Ok(())

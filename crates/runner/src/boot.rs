@@ -1,12 +1,14 @@
 //! The start: from the choice of a driver to the agent's hello.
 
-use crate::agent_link::AgentLink;
+use crate::agent_link;
 use crate::console::Console;
 use crate::drivers::cache_of;
 use crate::namespaces::{MountedRoot, mount_root};
 use crate::upper::{self, DiskBound};
+use msb_client::Connection;
 use msb_driver::{Driver, Machine, MachineSpec, Root, choose};
-use msb_state::{Failure, Protection, Ready, SandboxDir};
+use msb_state::{Failure, Protection, Ready};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -24,7 +26,7 @@ pub(crate) async fn boot(
     console: &Console,
     slot: &mut Option<Box<dyn Machine>>,
     mounted: &mut Option<MountedRoot>,
-) -> Result<(AgentLink, Ready), Failure> {
+) -> Result<(Arc<Connection>, Ready), Failure> {
     let driver = choose(&spec.config.driver, drivers).await?;
     let disk = match driver.root() {
         Root::Overlay => Some(upper::prepare(&spec.dir, &spec.config, &cache_of(&spec.dir))?),
@@ -33,7 +35,7 @@ pub(crate) async fn boot(
     *mounted = Some(mount_root(spec, driver.root())?);
     let machine = slot.insert(driver.start(spec).await?);
     let link = match machine.ready().await {
-        Ok(()) => connect(&spec.dir, machine.as_mut()).await,
+        Ok(()) => connect(spec, machine.as_mut()).await,
         Err(what) => Err(what),
     };
     let link = match link {
@@ -72,11 +74,14 @@ fn missing_walls(protection: &Protection) -> Failure {
 }
 
 /// Waits for the agent's hello; the error has what happened instead.
-async fn connect(dir: &SandboxDir, machine: &mut dyn Machine) -> Result<AgentLink, String> {
+async fn connect(spec: &MachineSpec, machine: &mut dyn Machine) -> Result<Arc<Connection>, String> {
+    let limit = spec.config.boot_timeout();
+    let connected =
+        async { agent_link::connect(&spec.dir, limit)?.await.map_err(std::io::Error::other) };
     let refusal = tokio::select! {
         // Prefer a hello that came before the exit.
         biased;
-        link = AgentLink::connect(dir) => match link {
+        link = connected => match link {
             Ok(link) => return Ok(link),
             Err(error) => error,
         },

@@ -3,7 +3,6 @@
 //!
 //! The programs in `fuzz/` include these modules by path, since this crate is a program.
 
-use crate::agent_link::AgentLink;
 use crate::console::Console;
 use crate::control::{Received, serve};
 use crate::log::{Records, Sessions};
@@ -82,34 +81,6 @@ fn in_runtime<T>(future: impl Future<Output = T>) -> Option<T> {
     ended.ok()
 }
 
-/// An agent sends arbitrary bytes to the runner, after a hello if the first byte is even, and
-/// closes the connection: every call returns.
-pub(crate) fn runner_link(data: &[u8]) {
-    let Some((first, rest)) = data.split_first() else { return };
-    let mut sent = BytesMut::new();
-    if first & 1 == 0 {
-        let hello = Message::Hello(Hello::ours(Some([1; 16])));
-        assert!(encode(&Frame { channel: 0, message: hello }, &mut sent));
-    }
-    sent.extend_from_slice(rest);
-    in_runtime(async move {
-        let Ok((ours, mut theirs)) = UnixStream::pair() else { return };
-        let agent = async move {
-            // The runner may close the connection first.
-            let _ = theirs.write_all(&sent).await;
-            let _ = theirs.shutdown().await;
-            let _ = theirs.read_to_end(&mut Vec::new()).await;
-        };
-        let runner = async move {
-            let Ok(mut link) = AgentLink::handshake(ours).await else { return };
-            if link.ping().await.is_ok() {
-                let _ = link.activity().await;
-            }
-        };
-        tokio::join!(agent, runner);
-    });
-}
-
 /// A local process sends arbitrary bytes to the control socket: each reply is a line of JSON, there
 /// are no more replies than lines, and the connection closes with the client.
 pub(crate) fn runner_control(data: &[u8]) {
@@ -169,11 +140,6 @@ mod tests {
     #[test]
     fn i1_seeds_of_the_runner_log_pass() {
         replay("runner_log", runner_log);
-    }
-
-    #[test]
-    fn i1_seeds_of_the_runner_link_pass() {
-        replay("runner_link", runner_link);
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! The heartbeat: detects an agent that no longer answers although its machine runs.
 
-use crate::agent_link::AgentLink;
+use crate::agent_link;
+use msb_client::{Connection, Error, Pending};
 use msb_state::SandboxDir;
+use std::convert::Infallible;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 /// Interval of the pings.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -28,15 +31,9 @@ impl Heartbeat {
     pub(crate) fn start(dir: &SandboxDir, boot_timeout: Duration) -> io::Result<Self> {
         let limit = boot_timeout.max(PONG_LIMIT);
         let (notify, hung) = oneshot::channel();
-        let stream = AgentLink::open(dir)?;
+        let connection = agent_link::connect(dir, limit)?;
         let task = tokio::spawn(async move {
-            let silent = match timeout(limit, AgentLink::handshake(stream)).await {
-                Ok(Ok(link)) => beat(link, limit).await,
-                Ok(Err(_)) => false,
-                // It hangs already.
-                Err(_) => true,
-            };
-            if silent {
+            if beat(connection).await.is_timeout() {
                 // Fails if the supervisor has stopped listening.
                 let _ = notify.send(());
             }
@@ -64,17 +61,17 @@ impl Drop for Heartbeat {
     }
 }
 
-/// Returns true when a pong is overdue, false when the connection has closed.
-async fn beat(mut link: AgentLink, limit: Duration) -> bool {
-    loop {
-        sleep(PERIOD).await;
-        // `timeout` polls the pong first: a runner that was suspended finds it.
-        match timeout(limit, link.ping()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return false,
-            Err(_) => return true,
+/// Returns why the agent no longer answers.
+async fn beat(connection: Pending<Arc<Connection>>) -> Error {
+    let beats = async {
+        let connection = connection.await?;
+        loop {
+            sleep(PERIOD).await;
+            connection.ping()?.await?;
         }
-    }
+    };
+    let Err(error): Result<Infallible, Error> = beats.await;
+    error
 }
 
 #[cfg(test)]
@@ -86,6 +83,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
     use tokio::time::error::Elapsed;
+    use tokio::time::timeout;
 
     /// An agent that sends its hello and `pongs` pongs, then is silent or hangs up. Without any
     /// pong it does not even send its hello.

@@ -3,11 +3,13 @@
 //! Queries the agent on a connection of its own, so that an agent that is slow to answer delays
 //! neither a request to stop nor any other.
 
-use crate::agent_link::{Activity, AgentLink};
+use crate::agent_link;
+use msb_client::{Connection, Error, Pending};
 use msb_state::SandboxDir;
+use msb_wire::{SessionId, SessionInfo};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -23,12 +25,13 @@ pub(crate) struct Idle {
 }
 
 impl Idle {
-    /// Opens the connection and starts the queries. Call it inside the runtime.
-    pub(crate) fn start(dir: &SandboxDir, limit: Duration) -> io::Result<Self> {
+    /// Opens the connection and starts the queries. The agent has `answer` for each reply. Call it
+    /// inside the runtime.
+    pub(crate) fn start(dir: &SandboxDir, limit: Duration, answer: Duration) -> io::Result<Self> {
         let (notify, over) = oneshot::channel();
-        let stream = AgentLink::open(dir)?;
+        let connection = agent_link::connect(dir, answer)?;
         let task = tokio::spawn(async move {
-            match watch(stream, limit).await {
+            match watch(connection, limit).await {
                 // Fails if the supervisor has stopped listening.
                 Ok(()) => drop(notify.send(())),
                 // The agent has ended; the machine's exit says why.
@@ -53,14 +56,35 @@ impl Drop for Idle {
 }
 
 /// Returns once nothing has run for `limit`. The heartbeat detects an agent that never answers.
-async fn watch(stream: UnixStream, limit: Duration) -> io::Result<()> {
-    let mut link = AgentLink::handshake(stream).await?;
+async fn watch(connection: Pending<Arc<Connection>>, limit: Duration) -> Result<(), Error> {
+    let connection = connection.await?;
     let mut state = IdleState::new(limit, Instant::now());
     loop {
         sleep_until(state.next_check).await;
-        let activity = link.activity().await?;
-        if state.on(activity, Instant::now()) {
-            return Ok(());
+        match connection.sessions()?.await {
+            Ok(sessions) if state.on(Activity::of(&sessions), Instant::now()) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.is_timeout() => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The agent's activity.
+#[derive(Debug, PartialEq, Eq)]
+struct Activity {
+    /// Whether a session runs.
+    running: bool,
+    /// The session that started last.
+    newest: Option<SessionId>,
+}
+
+impl Activity {
+    fn of(sessions: &[SessionInfo]) -> Self {
+        let newest = sessions.iter().min_by_key(|session| session.age_ns);
+        Activity {
+            running: sessions.iter().any(|session| session.exited.is_none()),
+            newest: newest.map(|session| session.session),
         }
     }
 }
@@ -96,8 +120,11 @@ impl IdleState {
 mod tests {
     use super::*;
     use bytes::BytesMut;
+    use msb_client::Limits;
     use msb_wire::{Decoder, Frame, Hello, Message, Peer, Sessions, encode};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::runtime::Handle;
     use tokio::time::{sleep, timeout};
 
     #[test]
@@ -105,13 +132,14 @@ mod tests {
         let start = Instant::now();
         let mut idle = IdleState::new(Duration::from_secs(1), start);
         let after = |ms| start + Duration::from_millis(ms);
-        let quiet = |newest: &str| Activity { running: false, newest: Some(newest.to_owned()) };
-        assert!(!idle.on(quiet("a"), after(250)));
-        assert!(!idle.on(quiet("b"), after(900)));
-        assert!(!idle.on(quiet("b"), after(1800)));
+        let quiet =
+            |newest| Activity { running: false, newest: Some(SessionId::from_bytes([newest; 16])) };
+        assert!(!idle.on(quiet(1), after(250)));
+        assert!(!idle.on(quiet(2), after(900)));
+        assert!(!idle.on(quiet(2), after(1800)));
         assert!(!idle.on(Activity { running: true, newest: None }, after(1850)));
-        assert!(!idle.on(quiet("b"), after(1900)), "the list changed");
-        assert!(idle.on(quiet("b"), after(2900)));
+        assert!(!idle.on(quiet(2), after(1900)), "the list changed");
+        assert!(idle.on(quiet(2), after(2900)));
     }
 
     /// An agent in which nothing runs, and which takes its time for each list.
@@ -141,7 +169,9 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         tokio::spawn(slow_agent(theirs, Duration::from_secs(20)));
         let begun = Instant::now();
-        let watched = watch(ours, Duration::from_secs(60));
+        let (ours, limit) = (ours.into_std().unwrap(), Duration::from_secs(60));
+        let ours = Connection::establish(ours, Limits::new(limit), &Handle::current()).unwrap();
+        let watched = watch(ours, limit);
         assert!(timeout(Duration::from_secs(600), watched).await.unwrap().is_ok());
         assert!(begun.elapsed() >= Duration::from_secs(60), "{:?}", begun.elapsed());
     }

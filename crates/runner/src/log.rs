@@ -8,15 +8,14 @@
 //! A write error ends the log and the connection; the programs continue. All I/O blocks on purpose,
 //! which is the flow control.
 
-use bytes::BytesMut;
+use msb_client::{ExecLost, Frames};
 use msb_state::{Failure, LogConfig, LogEvent, LogSource, LogWriter, SandboxDir};
 use msb_wire::limits::{AGENT_CHANNELS, CHANNELS, ERROR_TEXT, OUTPUT_WINDOW};
 use msb_wire::{
-    Decoder, ExecAction, ExecInput, ExecState, Exited, FEATURE_FOLLOW_ALL, FollowAll, Frame, Hello,
-    Message, Opened, Peer, ReceiveCredit, WireError, agree, cost, encode, one_line,
+    ExecAction, ExecInput, ExecState, Exited, FEATURE_FOLLOW_ALL, FollowAll, Frame, Message,
+    Opened, ReceiveCredit, WireError, cost, one_line,
 };
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -24,8 +23,6 @@ use tokio::time::timeout;
 
 /// Time limit for the last records after the sandbox has ended.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
-/// Bytes of one read from the connection.
-const READ: usize = 256 * 1024;
 /// The channel of the request.
 const REQUEST: u32 = 1;
 
@@ -46,7 +43,10 @@ impl Log {
         let (finished_sender, finished) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name("msb-log".to_owned());
         let spawned = thread.spawn(move || {
-            run(Follower::new(stream, writer), started_sender);
+            match tokio::runtime::Builder::new_current_thread().enable_io().build() {
+                Ok(runtime) => runtime.block_on(run(stream, writer, started_sender)),
+                Err(error) => drop(started_sender.send(Err(LogEnd::Io(error)))),
+            }
             drop(finished_sender);
         });
         spawned
@@ -67,13 +67,15 @@ impl Log {
     }
 }
 
-fn run(mut follower: Follower, started: oneshot::Sender<Result<(), LogEnd>>) {
-    let subscribed = follower.subscribe();
-    let is_started = subscribed.is_ok();
-    if started.send(subscribed).is_err() || !is_started {
+async fn run(stream: UnixStream, writer: LogWriter, started: oneshot::Sender<Result<(), LogEnd>>) {
+    let mut follower = match Follower::subscribe(stream, writer).await {
+        Ok(follower) => follower,
+        Err(end) => return drop(started.send(Err(end))),
+    };
+    if started.send(Ok(())).is_err() {
         return;
     }
-    match follower.follow() {
+    match follower.follow().await {
         LogEnd::Closed => follower.sessions.record_lost(),
         LogEnd::Log(error) => {
             tracing::error!(%error, "log_failed: the log ends here, the sandbox runs on");
@@ -94,8 +96,10 @@ pub(crate) enum LogEnd {
     Closed,
     #[error(transparent)]
     Log(#[from] msb_state::Error),
-    #[error("the connection to the agent: {0}")]
-    Io(io::Error),
+    #[error(transparent)]
+    Io(std::io::Error),
+    #[error(transparent)]
+    Lost(ExecLost),
     #[error("the agent broke the protocol: {0}")]
     Wire(WireError),
     #[error("the agent broke the protocol: {0}")]
@@ -106,9 +110,13 @@ pub(crate) enum LogEnd {
     Unsupported,
 }
 
-impl From<io::Error> for LogEnd {
-    fn from(error: io::Error) -> Self {
-        LogEnd::Io(error)
+impl From<ExecLost> for LogEnd {
+    fn from(lost: ExecLost) -> Self {
+        match lost.os_error {
+            // The agent has exited, or was killed before it read everything.
+            None | Some(libc::ECONNRESET) if lost.sandbox_gone => LogEnd::Closed,
+            _ => LogEnd::Lost(lost),
+        }
     }
 }
 
@@ -279,94 +287,42 @@ impl<W: Records> Sessions<W> {
 
 #[derive(Debug)]
 struct Follower {
-    stream: UnixStream,
-    decoder: Decoder,
-    buffer: BytesMut,
+    frames: Frames,
     sessions: Sessions<LogWriter>,
 }
 
 impl Follower {
-    fn new(stream: UnixStream, writer: LogWriter) -> Self {
-        Follower {
-            stream,
-            decoder: Decoder::new(Peer::Agent),
-            buffer: BytesMut::new(),
-            sessions: Sessions::new(writer),
-        }
-    }
-
     /// Subscribes to every session.
-    fn subscribe(&mut self) -> Result<(), LogEnd> {
-        let ours = Hello::ours(None);
-        self.send(0, Message::Hello(ours.clone()))?;
-        loop {
-            match self.receive()?.message {
-                Message::Hello(theirs) => {
-                    if !agree(&ours, &theirs)?.has(FEATURE_FOLLOW_ALL) {
-                        return Err(LogEnd::Unsupported);
-                    }
-                    self.send(REQUEST, Message::FollowAll(FollowAll { window: OUTPUT_WINDOW }))?;
-                }
-                Message::Verdict(verdict) if verdict.refusal.is_none() => return Ok(()),
-                Message::Verdict(verdict) => return Err(LogEnd::Refused(verdict.message)),
-                Message::Error(why) => return Err(LogEnd::Refused(why)),
-                _ => return Err(LogEnd::Rule("a reply that does not match the request")),
+    async fn subscribe(stream: UnixStream, writer: LogWriter) -> Result<Self, LogEnd> {
+        let (mut frames, agreed) = Frames::greet(stream).await?;
+        if !agreed.has(FEATURE_FOLLOW_ALL) {
+            return Err(LogEnd::Unsupported);
+        }
+        frames.send(REQUEST, Message::FollowAll(FollowAll { window: OUTPUT_WINDOW })).await?;
+        match frames.receive().await?.message {
+            Message::Verdict(verdict) if verdict.refusal.is_none() => {
+                Ok(Follower { frames, sessions: Sessions::new(writer) })
             }
+            Message::Verdict(verdict) => Err(LogEnd::Refused(verdict.message)),
+            Message::Error(why) => Err(LogEnd::Refused(why)),
+            _ => Err(LogEnd::Rule("a reply that does not match the request")),
         }
     }
 
-    fn follow(&mut self) -> LogEnd {
+    async fn follow(&mut self) -> LogEnd {
         loop {
-            let taken = self.receive().and_then(|frame| self.sessions.take(frame));
-            let granted = taken.and_then(|grant| match grant {
-                Some((channel, limit)) => self.send(channel, Message::Credit(limit)),
-                None => Ok(()),
-            });
-            if let Err(end) = granted {
+            if let Err(end) = self.step().await {
                 return end;
             }
         }
     }
 
-    fn send(&mut self, channel: u32, message: Message) -> Result<(), LogEnd> {
-        let mut bytes = BytesMut::new();
-        // No message of the log is too long.
-        let _ = encode(&Frame { channel, message }, &mut bytes);
-        match self.stream.write_all(&bytes) {
-            // The agent has exited; its last frames are still to be read.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                ) =>
-            {
-                Ok(())
-            }
-            result => Ok(result?),
+    async fn step(&mut self) -> Result<(), LogEnd> {
+        let frame = self.frames.receive().await?;
+        if let Some((channel, limit)) = self.sessions.take(frame)? {
+            self.frames.send(channel, Message::Credit(limit)).await?;
         }
-    }
-
-    fn receive(&mut self) -> Result<Frame, LogEnd> {
-        loop {
-            if let Some(frame) = self.decoder.next(&mut self.buffer)? {
-                return Ok(frame);
-            }
-            let filled = self.buffer.len();
-            self.buffer.resize(filled + READ, 0);
-            let space = self.buffer.get_mut(filled..).unwrap_or_default();
-            let read = self.stream.read(space);
-            self.buffer.truncate(filled + *read.as_ref().unwrap_or(&0));
-            match read {
-                Ok(0) => return Err(LogEnd::Closed),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The agent was killed before it read everything.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    return Err(LogEnd::Closed);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        Ok(())
     }
 }
 
@@ -397,7 +353,9 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use msb_wire::{End, SessionId, Started, Verdict};
+    use bytes::BytesMut;
+    use msb_wire::{End, Hello, SessionId, Started, Verdict, encode};
+    use std::io::Write;
 
     const FIRST: u32 = AGENT_CHANNELS;
 
@@ -416,7 +374,7 @@ mod tests {
     }
 
     /// A subscribed follower of an agent that runs `script`.
-    fn followed(
+    async fn followed(
         script: impl FnOnce(UnixStream) + Send + 'static,
     ) -> (tempfile::TempDir, Follower, std::thread::JoinHandle<()>) {
         let folder = tempfile::tempdir().unwrap();
@@ -427,14 +385,13 @@ mod tests {
             script(theirs);
         });
         let writer = LogWriter::open(folder.path(), LogConfig::default()).unwrap();
-        let mut follower = Follower::new(ours, writer);
-        follower.subscribe().unwrap();
+        let follower = Follower::subscribe(ours, writer).await.unwrap();
         (folder, follower, agent)
     }
 
-    #[test]
-    fn j4_flood_of_opened_is_bounded() {
-        let (folder, follower, agent) = followed(|mut stream| {
+    #[tokio::test(flavor = "current_thread")]
+    async fn j4_flood_of_opened_is_bounded() {
+        let (folder, mut follower, agent) = followed(|mut stream| {
             let argv = vec![b'x'; 4000];
             for number in 0..1_000_000_u32 {
                 let message = opened(number.into(), &[&argv]);
@@ -443,9 +400,9 @@ mod tests {
                 }
             }
             panic!("a million sessions were accepted");
-        });
-        let mut follower = follower;
-        let end = follower.follow();
+        })
+        .await;
+        let end = follower.follow().await;
         assert!(matches!(end, LogEnd::Rule(_)), "{end}");
         assert_eq!(follower.sessions.len(), CHANNELS);
         let held: usize = follower.sessions.open.values().map(|one| one.argv.capacity()).sum();
@@ -461,8 +418,8 @@ mod tests {
         assert!(texts.contains("more sessions than may be open at once"), "{texts}");
     }
 
-    #[test]
-    fn j4_agent_that_breaks_the_order_ends_the_log() {
+    #[tokio::test(flavor = "current_thread")]
+    async fn j4_agent_that_breaks_the_order_ends_the_log() {
         let started = || Message::Started(Started { pid: 2 });
         let data = || Message::Stdout(bytes::Bytes::from_static(b"x"));
         let exited = || Message::Exited(Exited::default());
@@ -480,15 +437,16 @@ mod tests {
             let context = format!("{messages:?}");
             let (_folder, mut follower, agent) = followed(move |mut stream| {
                 put(&mut stream, messages.into_iter().map(|message| (FIRST, message)));
-            });
-            let end = follower.follow();
+            })
+            .await;
+            let end = follower.follow().await;
             assert!(matches!(end, LogEnd::Rule(_)), "{context}: {end}");
             agent.join().unwrap();
         }
     }
 
-    #[test]
-    fn j4_agent_that_exceeds_its_credit_ends_the_log() {
+    #[tokio::test(flavor = "current_thread")]
+    async fn j4_agent_that_exceeds_its_credit_ends_the_log() {
         let (_folder, mut follower, agent) = followed(|mut stream| {
             put(
                 &mut stream,
@@ -497,12 +455,13 @@ mod tests {
             let data = bytes::Bytes::from(vec![0; msb_wire::limits::MAX_DATA]);
             let _ = stream.shutdown(std::net::Shutdown::Read);
             while put(&mut stream, [(FIRST, Message::Stdout(data.clone()))]) {}
-        });
+        })
+        .await;
         // A session with little credit left.
         follower.sessions.open.clear();
         let credit = ReceiveCredit::new(100);
         let end = loop {
-            let frame = follower.receive().unwrap();
+            let frame = follower.frames.receive().await.unwrap();
             let is_opened = matches!(frame.message, Message::Opened(_));
             if let Err(end) = follower.sessions.take(frame) {
                 break end;

@@ -1,6 +1,5 @@
 //! The supervisor of one sandbox, from its start to its exit.
 
-use crate::agent_link::AgentLink;
 use crate::boot::boot;
 use crate::console::Console;
 use crate::control::{Control, PendingReply, Received};
@@ -12,6 +11,7 @@ use crate::life::{Action, Input, State};
 use crate::log::Log;
 use crate::namespaces::MountedRoot;
 use crate::signals::Signals;
+use msb_client::Connection;
 use msb_driver::{Driver, Machine, MachineSpec, Users};
 use msb_state::{
     Failure, Outcome, Ready, Reason, Reply, Request, SandboxConfig, SandboxDir, Signal, Started,
@@ -19,6 +19,7 @@ use msb_state::{
 };
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -26,8 +27,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 const AGENT_GRACE: Duration = Duration::from_millis(250);
 /// How long a killed machine may take to exit.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-/// Time limit for sending a message to the agent.
-const AGENT_LIMIT: Duration = Duration::from_secs(1);
 
 /// How a sandbox ended, and the error if it failed to boot.
 #[derive(Debug)]
@@ -149,7 +148,7 @@ async fn boot_with_log(
     slot: &mut Option<Box<dyn Machine>>,
     log: &mut Option<Log>,
     mounted: &mut Option<MountedRoot>,
-) -> Result<(AgentLink, Ready), Failure> {
+) -> Result<(Arc<Connection>, Ready), Failure> {
     let booted = boot(drivers, spec, console, slot, mounted).await?;
     if let Some(config) = spec.config.log {
         *log = Some(Log::start(&spec.dir, config).await?);
@@ -183,7 +182,7 @@ fn reply_at_exit(waiting: &mut Vec<PendingReply>, reply: PendingReply) {
 /// The supervision of a booted sandbox.
 struct Watch {
     state: State,
-    link: AgentLink,
+    link: Arc<Connection>,
     heartbeat: Heartbeat,
     /// Whether it was killed because its agent no longer answered.
     is_hung: bool,
@@ -200,23 +199,26 @@ struct Watch {
 
 impl Watch {
     fn new(
-        link: AgentLink,
+        link: Arc<Connection>,
         dir: &SandboxDir,
         ready: Ready,
         config: &SandboxConfig,
     ) -> io::Result<Self> {
         let idle = config.idle_timeout_ms.map(Duration::from_millis);
         let max_duration = config.max_duration_ms.map(Duration::from_millis);
+        let heartbeat = Heartbeat::start(dir, config.boot_timeout())?;
+        let start = |limit| Idle::start(dir, limit, heartbeat.limit());
+        let idle = idle.map(start).transpose()?;
         Ok(Watch {
             state: State::Running,
             link,
-            heartbeat: Heartbeat::start(dir, config.boot_timeout())?,
+            heartbeat,
             is_hung: false,
             ready,
             since_ms: now_ms(),
             deadline: max_duration.and_then(|limit| Instant::now().checked_add(limit)),
             grace_over: None,
-            idle: idle.map(|limit| Idle::start(dir, limit)).transpose()?,
+            idle,
             stop_signal: config
                 .stop_signal
                 .map(Signal::number)
@@ -237,7 +239,7 @@ impl Watch {
                 match action {
                     Action::None => {}
                     Action::Kill => kill(machine),
-                    Action::AskAgent(grace) => next = self.ask_agent(grace).await,
+                    Action::AskAgent(grace) => self.ask_agent(grace),
                     Action::Finish(reason, detail) => {
                         return Outcome::now(reason, self.explanation(detail));
                     }
@@ -306,24 +308,17 @@ impl Watch {
         Some(input)
     }
 
-    /// Asks the agent to shut down. Returns an input if the grace period has passed already.
-    async fn ask_agent(&mut self, grace: Duration) -> Option<Input> {
-        match timeout(AGENT_LIMIT, self.link.shut_down(grace, self.stop_signal)).await {
-            Ok(Ok(())) => {
-                self.grace_over = Instant::now().checked_add(grace + AGENT_GRACE);
-                None
-            }
+    /// Asks the agent to shut down.
+    fn ask_agent(&mut self, grace: Duration) {
+        let grace = match self.link.shut_down(grace, self.stop_signal) {
+            Ok(()) => grace + AGENT_GRACE,
             // The agent has exited; the machine's exit has the reason.
-            Ok(Err(error)) => {
+            Err(error) => {
                 tracing::warn!(%error, "cannot ask the agent to shut down");
-                self.grace_over = Instant::now().checked_add(AGENT_GRACE);
-                None
+                AGENT_GRACE
             }
-            Err(_) => {
-                tracing::warn!("timed out asking the agent to shut down");
-                Some(Input::GraceOver)
-            }
-        }
+        };
+        self.grace_over = Instant::now().checked_add(grace);
     }
 }
 

@@ -408,6 +408,27 @@ fn d5_sessions_are_listed() {
 }
 
 #[test]
+fn d3_ping_is_answered_by_its_own_pong_only() {
+    let (connection, mut agent) = connect();
+    let listed = connection.sessions().unwrap();
+    let list = agent.recv().channel;
+    let pending = connection.ping().unwrap();
+    let Frame { channel: 0, message: Message::Ping(ping) } = agent.recv() else { panic!() };
+    for other in [0, list.into(), ping + 1, u64::MAX] {
+        agent.send(0, Message::Pong(other));
+    }
+    agent.send(list, Message::Sessions(Sessions { sessions: Vec::new() }));
+    assert!(block_on(listed).unwrap().is_empty());
+    assert!(pending.wait(Some(Instant::now())).is_none());
+    agent.send(0, Message::Pong(ping));
+    block_on(pending).unwrap();
+    let pending = connection.ping().unwrap();
+    drop(agent);
+    let error = block_on(pending).unwrap_err();
+    assert!(matches!(&error, Error::Lost(lost) if lost.sandbox_gone) && !error.is_timeout());
+}
+
+#[test]
 fn a2_arguments_beyond_a_frame_fail_with_e2big() {
     let (connection, mut agent) = connect();
     let mut large = request(StdinSource::Null);

@@ -129,12 +129,14 @@ async fn d3_every_request_has_a_limit() {
         ("kill", ask(core.signal::<Error>(9, Scope::Everything).unwrap())),
         ("resize", ask(core.resize::<Error>(3, 3).unwrap())),
         ("list", ask(connection.sessions().unwrap())),
+        ("ping", ask(connection.ping().unwrap())),
         ("attach", ask(joined)),
     ];
     let begun = Instant::now();
     for (name, answer) in requests {
         let error = answer.await.unwrap_err();
         assert!(matches!(error, Error::Lost(_)), "{name}");
+        assert!(error.is_timeout(), "{name}: {error}");
         assert!(error.to_string().contains("did not answer within 30 s"), "{name}: {error}");
     }
     is_about(begun.elapsed(), 30);
