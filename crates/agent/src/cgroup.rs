@@ -15,8 +15,9 @@ use std::sync::OnceLock;
 
 /// Where the init process of a machine mounts the hierarchy.
 const MOUNTED: &str = "/.msb/cgroup";
-/// Where gVisor mounts those of version 1, one in a directory for each controller, and the
-/// directory of the one that counts processes.
+/// Where gVisor mounts those of version 1, one in a directory for each controller, and the directory
+/// of the one for the sessions. Its limits are of no use: gVisor checks them for one hierarchy of a
+/// process, taken at random.
 const CONTROLLERS: &str = "/sys/fs/cgroup";
 const PIDS: &str = "pids";
 /// File system type of cgroup v2 (statfs(2)).
@@ -28,9 +29,6 @@ const DIRECTORY: OFlags =
 
 /// The subtree.
 static ROOT: OnceLock<OwnedFd> = OnceLock::new();
-/// Limit on the processes of each session's cgroup; unset where the subtree has a limit of its own.
-/// gVisor does not apply a parent's limit to its children.
-static LIMIT: OnceLock<i32> = OnceLock::new();
 
 /// Sets the subtree for the sessions. Ignores a directory that is no cgroup.
 pub fn use_cgroup(subtree: OwnedFd) {
@@ -55,35 +53,25 @@ pub fn use_mounted_cgroup() {
     }
 }
 
-/// Sets gVisor's hierarchy that counts processes as the subtree, with that limit for each
-/// session, and unmounts all hierarchies. Returns false where there is none, or it is still
+/// Sets a hierarchy of gVisor as the subtree, and unmounts all hierarchies. Fails where one is still
 /// mounted: commands could leave their cgroups.
-pub fn use_counting_cgroup(processes: Option<i32>) -> bool {
-    let Ok(mounted) = rustix::fs::open(CONTROLLERS, DIRECTORY, Mode::empty()) else { return false };
-    let Ok(subtree) = openat(&mounted, PIDS, DIRECTORY, Mode::empty()) else { return false };
-    let Ok(entries) = Dir::read_from(&mounted) else { return false };
-    for entry in entries.flatten() {
+pub fn use_version1_cgroup() -> io::Result<()> {
+    let mounted = rustix::fs::open(CONTROLLERS, DIRECTORY, Mode::empty())?;
+    let subtree = openat(&mounted, PIDS, DIRECTORY, Mode::empty())?;
+    if u64::try_from(fstatfs(&subtree)?.f_type) != Ok(CGROUP1) {
+        return Err(io::Error::other("not a cgroup"));
+    }
+    for entry in Dir::read_from(&mounted)? {
+        let entry = entry?;
         let name = entry.file_name();
         if name != c"." && name != c".." {
             let path = format!("{CONTROLLERS}/{}", name.to_string_lossy());
-            if unmount(path, UnmountFlags::DETACH).is_err() {
-                return false;
-            }
+            unmount(path, UnmountFlags::DETACH)?;
         }
     }
     // The directories are a file system of their own.
     let _ = unmount(CONTROLLERS, UnmountFlags::DETACH);
-    let is_cgroup = fstatfs(&subtree).is_ok_and(|found| u64::try_from(found.f_type) == Ok(CGROUP1));
-    if let Some(count) = processes {
-        // Set once.
-        let _ = LIMIT.set(count);
-    }
-    is_cgroup && ROOT.set(subtree).is_ok()
-}
-
-fn write_to(group: &OwnedFd, file: &std::ffi::CStr, value: i32) -> io::Result<()> {
-    let file = openat(group, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    std::fs::File::from(file).write_all(value.to_string().as_bytes())
+    ROOT.set(subtree).map_err(|_| io::Error::other("one is in use already"))
 }
 
 /// A session's cgroup. Dropping it removes the directory if no process is in it.
@@ -102,12 +90,7 @@ impl Cgroup {
     fn create_in(root: &OwnedFd, session: SessionId) -> Option<Cgroup> {
         let name = CString::new(session.to_string()).ok()?;
         mkdirat(root, &name, Mode::from_raw_mode(0o755)).ok()?;
-        let opened = openat(root, &name, DIRECTORY, Mode::empty()).map_err(io::Error::from);
-        let limited = opened.and_then(|directory| {
-            LIMIT.get().map_or(Ok(()), |count| write_to(&directory, c"pids.max", *count))?;
-            Ok(directory)
-        });
-        match limited {
+        match openat(root, &name, DIRECTORY, Mode::empty()) {
             Ok(directory) => Some(Cgroup { name, directory }),
             Err(_) => {
                 let _ = unlinkat(root, &name, AtFlags::REMOVEDIR);

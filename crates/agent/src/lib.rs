@@ -37,9 +37,9 @@ mod session;
 #[allow(unsafe_code, reason = "system calls without a safe wrapper")]
 mod sys;
 
-pub use cgroup::{use_cgroup, use_counting_cgroup, use_mounted_cgroup};
+pub use cgroup::{use_cgroup, use_mounted_cgroup, use_version1_cgroup};
 pub use server::{serve, serve_machine};
 pub use sys::{
-    Inherited, adopt, adopt_socket, be_init, drop_commands_capabilities, forbid_clone3,
+    Confinement, Inherited, adopt, adopt_socket, be_init, confine_commands, forbid_clone3,
     limit_processes,
 };

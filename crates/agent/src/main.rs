@@ -5,8 +5,8 @@ compile_error!("the agent must be static: build it with `make agent`");
 
 use msb_agent::machine::{self, HostLink, Settings, show_own_tmp};
 use msb_agent::{
-    adopt, adopt_socket, be_init, drop_commands_capabilities, forbid_clone3, limit_processes,
-    serve, serve_machine, use_cgroup, use_counting_cgroup, use_mounted_cgroup,
+    Confinement, adopt, adopt_socket, be_init, confine_commands, forbid_clone3, limit_processes,
+    serve, serve_machine, use_cgroup, use_mounted_cgroup, use_version1_cgroup,
 };
 use std::process::ExitCode;
 
@@ -66,12 +66,11 @@ fn serve_listener(
 /// Serves the connections that an inherited connected socket carries, under gVisor.
 fn serve_socket(relay: i32, processes: Option<i32>) -> Result<(), String> {
     let socket = adopt_socket(relay).map_err(not_usable)?;
-    drop_commands_capabilities();
-    if !use_counting_cgroup(processes) {
-        return Err("cannot use the cgroups of the sandbox".to_owned());
-    }
+    confine_commands(Confinement::Namespaces);
+    use_version1_cgroup()
+        .map_err(|error| format!("cannot use the cgroups of the sandbox: {error}"))?;
     show_own_tmp();
-    become_init(None)?;
+    become_init(processes)?;
     serve_machine(HostLink::Socket(socket)).map_err(|error| error.to_string())
 }
 

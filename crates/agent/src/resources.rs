@@ -65,7 +65,7 @@ impl Resources {
         Ok(Resources {
             null: Some(null),
             terminals: Terminals::open(),
-            can_commands_mount: processes.is_some() && !sys::restricts_commands(),
+            can_commands_mount: processes.is_some() && sys::confinement().is_none(),
             lookup: Some(Lookup::start()?),
             processes: processes.or_else(|| directory(c"/proc")),
             opens_by_name: Cell::new(false),

@@ -60,7 +60,7 @@ pub fn prepare(settings: &Settings) -> Result<(), String> {
     }
     if settings.restricted {
         mounts::protect_kernel_files().map_err(|error| error.to_string())?;
-        sys::restrict_commands();
+        sys::confine_commands(sys::Confinement::Container);
     }
     // Before any thread starts, so that all have it.
     sys::raise_priority();

@@ -1,4 +1,4 @@
-//! Restricts the commands of a machine to the rights of a container's commands.
+//! Restricts the commands of a machine, or under gVisor, to the rights of a container's commands.
 //!
 //! The capabilities are the ten of the container driver. The seccomp filter is a deny list: mounts,
 //! namespaces, tracing and reading other processes' memory, BPF and kernel modules, keys, I/O
@@ -6,32 +6,33 @@
 //! as in a container. clone3(2), whose arguments a filter cannot inspect, and calls of other
 //! architectures fail with `ENOSYS`. Stricter than a container: ptrace(2) and process_vm_readv(2)
 //! are denied.
+//!
+//! Under gVisor the list has mounts and namespaces only: in a user namespace of its own a command
+//! could mount the cgroups, and leave its own. Its kernel protects itself from the other calls.
 
 use libc::{c_long, sock_filter};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 
-static RESTRICTED: AtomicBool = AtomicBool::new(false);
-static DROPS_CAPABILITIES: AtomicBool = AtomicBool::new(false);
-
-/// Restricts commands from now on.
-pub(crate) fn restrict_commands() {
-    RESTRICTED.store(true, Ordering::Relaxed);
-    drop_commands_capabilities();
+/// What commands may not do, besides what their user may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confinement {
+    /// Whatever a container's commands may not do, in a machine.
+    Container,
+    /// Mount file systems and create namespaces, under gVisor.
+    Namespaces,
 }
 
-/// Restricts commands from now on to the capabilities, without the filter: the agent has others.
-pub fn drop_commands_capabilities() {
-    DROPS_CAPABILITIES.store(true, Ordering::Relaxed);
+static CONFINEMENT: OnceLock<Confinement> = OnceLock::new();
+
+/// Confines commands from now on. Called once at most.
+pub fn confine_commands(confinement: Confinement) {
+    // Set once.
+    let _ = CONFINEMENT.set(confinement);
 }
 
-/// Returns whether commands drop capabilities.
-pub(super) fn drops_capabilities() -> bool {
-    DROPS_CAPABILITIES.load(Ordering::Relaxed)
-}
-
-/// Returns whether commands are restricted.
-pub(crate) fn restricts_commands() -> bool {
-    RESTRICTED.load(Ordering::Relaxed)
+/// Returns how commands are confined, if they are.
+pub(crate) fn confinement() -> Option<Confinement> {
+    CONFINEMENT.get().copied()
 }
 
 /// CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE and
@@ -69,7 +70,7 @@ pub(super) fn drop_capabilities() -> c_long {
 
 /// Installs the filter for this thread and its descendants, and disables privileges from program
 /// files. Async-signal-safe. Returns a negative number and sets errno on failure.
-pub(super) fn filter() -> c_long {
+pub(super) fn filter(confinement: Confinement) -> c_long {
     const MODE_FILTER: c_long = 1;
     // SAFETY: touches no memory.
     let result = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
@@ -77,8 +78,11 @@ pub(super) fn filter() -> c_long {
         return c_long::from(result);
     }
     // The kernel only reads the program.
-    let steps = FILTER.as_ptr().cast_mut();
-    let filter = libc::sock_fprog { len: LENGTH_16, filter: steps };
+    let (steps, len) = match confinement {
+        Confinement::Container => (FILTER.as_ptr(), length(LENGTH)),
+        Confinement::Namespaces => (NAMESPACE_FILTER.as_ptr(), length(NAMESPACE_LENGTH)),
+    };
+    let filter = libc::sock_fprog { len, filter: steps.cast_mut() };
     // SAFETY: reads the filter and its steps, which live.
     unsafe { libc::syscall(libc::SYS_seccomp, MODE_FILTER, 0, &raw const filter) }
 }
@@ -92,8 +96,8 @@ const NAMESPACES: u32 = 0x7e02_0000;
 const AF_ALG: u32 = 38;
 const AF_VSOCK: u32 = 40;
 
-/// Calls that are denied with any arguments.
-const DENIED: &[c_long] = &[
+/// Calls that mount or create namespaces, which are denied with any arguments.
+const NAMESPACE_CALLS: &[c_long] = &[
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_pivot_root,
@@ -106,6 +110,11 @@ const DENIED: &[c_long] = &[
     libc::SYS_mount_setattr,
     libc::SYS_unshare,
     libc::SYS_setns,
+    OPEN_TREE_ATTR,
+];
+
+/// Others that are denied with any arguments.
+const DENIED: &[c_long] = &[
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
@@ -149,7 +158,6 @@ const DENIED: &[c_long] = &[
     libc::SYS_move_pages,
     libc::SYS_lookup_dcookie,
     libc::SYS_nfsservctl,
-    OPEN_TREE_ATTR,
 ];
 /// Not in libc yet; the same on every architecture.
 const OPEN_TREE_ATTR: c_long = 467;
@@ -219,30 +227,40 @@ const HEAD: [sock_filter; 28] = [
     step(RETURN, 0, 0, DENY),
     step(RETURN, 0, 0, ALLOW),
 ];
-const LISTED: usize = DENIED.len() + DENIED_HERE.len();
-const LENGTH: usize = HEAD.len() + LISTED + 2;
-#[allow(clippy::cast_possible_truncation, reason = "at most 28 + 255 + 2")]
-const LENGTH_16: u16 = LENGTH as u16;
+const NAMESPACE_LENGTH: usize = HEAD.len() + NAMESPACE_CALLS.len() + 2;
+const LENGTH: usize = NAMESPACE_LENGTH + DENIED.len() + DENIED_HERE.len();
 
-/// The head, one jump to the last step for each denied call, and the two results.
-static FILTER: [sock_filter; LENGTH] = {
-    let mut steps = [step(RETURN, 0, 0, DENY); LENGTH];
+static FILTER: [sock_filter; LENGTH] = steps(&[NAMESPACE_CALLS, DENIED, DENIED_HERE]);
+static NAMESPACE_FILTER: [sock_filter; NAMESPACE_LENGTH] = steps(&[NAMESPACE_CALLS]);
+
+/// Returns the head, one jump to the last step for each denied call, and the two results.
+const fn steps<const N: usize>(denied: &[&[c_long]]) -> [sock_filter; N] {
+    let mut steps = [step(RETURN, 0, 0, DENY); N];
     let mut at = 0;
     while at < HEAD.len() {
         steps[at] = HEAD[at];
         at += 1;
     }
-    let mut listed = 0;
-    while listed < LISTED {
-        let number =
-            if listed < DENIED.len() { DENIED[listed] } else { DENIED_HERE[listed - DENIED.len()] };
-        steps[at] = step(EQUAL, distance(LISTED - listed), 0, call(number));
-        at += 1;
-        listed += 1;
+    let mut list = 0;
+    while list < denied.len() {
+        let mut listed = 0;
+        while listed < denied[list].len() {
+            steps[at] = step(EQUAL, distance(N - 2 - at), 0, call(denied[list][listed]));
+            at += 1;
+            listed += 1;
+        }
+        list += 1;
     }
+    assert!(at == N - 2, "the length is that of the lists");
     steps[at] = step(RETURN, 0, 0, ALLOW);
     steps
-};
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "checked")]
+const fn length(steps: usize) -> u16 {
+    assert!(steps <= u16::MAX as usize, "a filter has at most 65,535 steps");
+    steps as u16
+}
 
 #[allow(clippy::cast_possible_truncation, reason = "checked")]
 const fn distance(steps: usize) -> u8 {
@@ -254,11 +272,11 @@ const fn distance(steps: usize) -> u8 {
 mod tests {
     use super::*;
 
-    /// Returns the result of the filter for a call.
-    fn result_of(architecture: u32, number: c_long, argument: u32) -> u32 {
+    /// Returns the result of a filter for a call.
+    fn result(filter: &[sock_filter], architecture: u32, number: c_long, argument: u32) -> u32 {
         let (mut at, mut loaded) = (0, 0);
         loop {
-            let step = FILTER[at];
+            let step = filter[at];
             at += 1;
             let taken = match step.code {
                 LOAD => {
@@ -280,10 +298,11 @@ mod tests {
 
     #[test]
     fn j1_filter_has_a_result_for_each_call() {
-        let result_here = |number, argument| result_of(ARCHITECTURE, number, argument);
-        for number in DENIED.iter().chain(DENIED_HERE) {
+        let result_here = |number, argument| result(&FILTER, ARCHITECTURE, number, argument);
+        for number in NAMESPACE_CALLS.iter().chain(DENIED).chain(DENIED_HERE) {
             assert_eq!(result_here(*number, 0), DENY, "{number}");
-            assert_eq!(result_of(0x4000_0003, *number, 0), UNKNOWN, "{number} of i386");
+            let foreign = result(&FILTER, 0x4000_0003, *number, 0);
+            assert_eq!(foreign, UNKNOWN, "{number} of i386");
             assert_eq!(result_here(*number | 0x4000_0000, 0), UNKNOWN, "{number} of x32");
         }
         for number in [libc::SYS_read, libc::SYS_execve, libc::SYS_openat, libc::SYS_futex] {
@@ -304,6 +323,21 @@ mod tests {
     }
 
     #[test]
+    fn j7_namespace_filter_denies_no_other_call() {
+        let result_here =
+            |number, argument| result(&NAMESPACE_FILTER, ARCHITECTURE, number, argument);
+        for number in NAMESPACE_CALLS {
+            assert_eq!(result_here(*number, 0), DENY, "{number}");
+        }
+        for number in DENIED.iter().chain(DENIED_HERE) {
+            assert_eq!(result_here(*number, 0), ALLOW, "{number}");
+        }
+        let namespace = libc::CLONE_NEWUSER.unsigned_abs() | 17;
+        assert_eq!(result_here(libc::SYS_clone, namespace), DENY);
+        assert_eq!(result_here(libc::SYS_clone3, 0), UNKNOWN);
+    }
+
+    #[test]
     fn j1_kernel_accepts_filter_and_capabilities() {
         // In a thread, since both apply to one.
         let thread = std::thread::spawn(|| {
@@ -316,7 +350,7 @@ mod tests {
                     assert_eq!(set & !u64::from(KEPT), 0, "{name} {set:x}");
                 }
             }
-            assert_eq!(filter(), 0);
+            assert_eq!(filter(Confinement::Container), 0);
             // SAFETY: touches no memory, and is denied.
             let result = unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUTS) };
             assert_eq!((result, last_errno()), (-1, libc::EPERM));

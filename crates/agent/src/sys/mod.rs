@@ -5,8 +5,8 @@ mod machine;
 mod process;
 mod spawn;
 
-pub use confine::drop_commands_capabilities;
-pub(crate) use confine::{restrict_commands, restricts_commands};
+pub(crate) use confine::confinement;
+pub use confine::{Confinement, confine_commands};
 pub(crate) use machine::{limit_descriptors, loopback_up, open_standard_streams, raise_priority};
 pub use process::{Inherited, adopt, adopt_socket, be_init, forbid_clone3, limit_processes};
 pub(crate) use process::{

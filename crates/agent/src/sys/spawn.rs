@@ -4,7 +4,7 @@
 //! only async-signal-safe calls happen (signal-safety(7)), and raw ones where libc's wrapper would
 //! synchronise with threads that the child does not have (setuid and its kin, nptl(7)).
 
-use super::confine::{self, drops_capabilities, restricts_commands};
+use super::confine;
 use super::machine;
 use super::process::forbids_clone3;
 use msb_wire::{Rlimit, Stage};
@@ -235,7 +235,8 @@ fn prepare(plan: &Plan<'_>) -> Result<(), Report> {
         // Fails on kernels without such namespaces. SAFETY: touches no memory.
         unsafe { libc::unshare(libc::CLONE_NEWCGROUP) };
     }
-    if drops_capabilities() {
+    let confinement = confine::confinement();
+    if confinement.is_some() {
         // Before the change of user: only root may reduce the bounding set.
         check(Stage::Setuid, confine::drop_capabilities())?;
     }
@@ -243,8 +244,8 @@ fn prepare(plan: &Plan<'_>) -> Result<(), Report> {
     // After the change of user, who must have access to the directory.
     // SAFETY: the path is NUL-terminated and lives.
     check(Stage::Chdir, unsafe { libc::chdir(plan.cwd.as_ptr()) }.into())?;
-    if restricts_commands() {
-        check(Stage::Execve, confine::filter())?;
+    if let Some(confinement) = confinement {
+        check(Stage::Execve, confine::filter(confinement))?;
     }
     if forbids_clone3() {
         filter_clone3()?;
