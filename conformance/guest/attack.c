@@ -1,8 +1,10 @@
-/* What a hostile program in a container tries: attack calls | attack exhaust
+/* What a hostile program in a container tries: attack calls | namespaces | exhaust | fork | users
  *
- * "calls" prints a line with OPEN for each system call that is wrongly allowed, and "end".
- * "exhaust" allocates as much as it can of what the kernel counts, prints how much that was, and
- * waits for the end of its input. */
+ * "calls" prints a line with OPEN for each system call that is wrongly allowed, and "end";
+ * "namespaces" tries those only that make namespaces and mounts. "fork" creates as many children as
+ * it can, prints how many, and waits for the end of its input. "users" does the same as
+ * many users in turn. "exhaust" first allocates as much
+ * as it can of what else the kernel counts, and prints how much that was. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -70,16 +72,8 @@ static void calls32(void)
 }
 #endif
 
-static void calls(void)
+static void namespaces(void)
 {
-    unsigned long context = 0;
-    expect_closed("AF_ALG", socket(38, SOCK_SEQPACKET, 0));
-    expect_closed("AF_VSOCK", socket(40, SOCK_STREAM, 0));
-    /* The kernel ignores the upper half of the number. */
-    expect_closed("AF_ALG with more bits", syscall(SYS_socket, 38 | 1UL << 32, SOCK_SEQPACKET, 0));
-    expect_closed("AF_VSOCK with more bits", syscall(SYS_socket, 40 | 1UL << 32, SOCK_STREAM, 0));
-    expect_closed("io_setup", syscall(SYS_io_setup, 1, &context));
-    expect_closed("io_uring_setup", syscall(425, 8, 0));
     expect_closed("unshare", syscall(SYS_unshare, 0x10000000));
     expect_closed("clone", syscall(SYS_clone, 0x10000000 | SIGCHLD, 0, 0, 0, 0));
     expect_closed("clone3", syscall(435, 0, 0));
@@ -91,6 +85,19 @@ static void calls(void)
     expect_closed("move_mount", syscall(429, -1, "", -1, "", 0));
     expect_closed("fsopen", syscall(430, "tmpfs", 0));
     expect_closed("mount_setattr", syscall(442, -1, "", 0, 0, 0));
+}
+
+static void calls(void)
+{
+    unsigned long context = 0;
+    expect_closed("AF_ALG", socket(38, SOCK_SEQPACKET, 0));
+    expect_closed("AF_VSOCK", socket(40, SOCK_STREAM, 0));
+    /* The kernel ignores the upper half of the number. */
+    expect_closed("AF_ALG with more bits", syscall(SYS_socket, 38 | 1UL << 32, SOCK_SEQPACKET, 0));
+    expect_closed("AF_VSOCK with more bits", syscall(SYS_socket, 40 | 1UL << 32, SOCK_STREAM, 0));
+    expect_closed("io_setup", syscall(SYS_io_setup, 1, &context));
+    expect_closed("io_uring_setup", syscall(425, 8, 0));
+    namespaces();
     expect_closed("keyctl", syscall(SYS_keyctl, 0, 0, 0, 0, 0));
     expect_closed("add_key", syscall(SYS_add_key, 0, 0, 0, 0, 0));
     expect_closed("bpf", syscall(SYS_bpf, 0, 0, 0));
@@ -99,14 +106,50 @@ static void calls(void)
     expect_closed("open_by_handle_at", syscall(SYS_open_by_handle_at, -1, 0, 0));
     expect_closed("ptrace of the agent", syscall(SYS_ptrace, 16, 1, 0, 0));
     calls32();
-    puts("end");
+}
+
+/* Forks until that fails. */
+static int fork_all(void)
+{
+    int count;
+    for (count = 0; count < 20000; count++) {
+        int child = fork();
+        if (child < 0)
+            break;
+        if (child == 0) {
+            pause();
+            _exit(0);
+        }
+    }
+    return count;
+}
+
+static void users(void)
+{
+    for (int user = 1; user <= 16; user++) {
+        if (fork() != 0)
+            continue;
+        if (setresuid(user, user, user) == 0)
+            fork_all();
+        pause();
+        _exit(0);
+    }
+}
+
+static void children(void)
+{
+    char byte;
+    int count = fork_all();
+    printf("children %d\nexhausted\n", count);
+    fflush(stdout);
+    while (read(0, &byte, 1) > 0)
+        ;
 }
 
 static void exhaust(void)
 {
     unsigned long context = 0;
     int count = 0;
-    char byte;
     while (count < 100000 && inotify_init1(0) >= 0)
         count++;
     printf("inotify %d\n", count);
@@ -117,28 +160,25 @@ static void exhaust(void)
         count++;
     printf("ptys %d\n", count);
     fflush(stdout);
-    for (count = 0; count < 20000; count++) {
-        int child = fork();
-        if (child < 0)
-            break;
-        if (child == 0) {
-            pause();
-            _exit(0);
-        }
-    }
-    printf("children %d\nexhausted\n", count);
-    fflush(stdout);
-    while (read(0, &byte, 1) > 0)
-        ;
+    children();
 }
 
 int main(int argc, char **argv)
 {
-    if (argc == 2 && strcmp(argv[1], "calls") == 0)
+    const char *what = argc == 2 ? argv[1] : "";
+    if (strcmp(what, "calls") == 0)
         calls();
-    else if (argc == 2 && strcmp(argv[1], "exhaust") == 0)
+    else if (strcmp(what, "namespaces") == 0)
+        namespaces();
+    else if (strcmp(what, "exhaust") == 0)
         exhaust();
-    else
+    else if (strcmp(what, "fork") == 0)
+        children();
+    else if (strcmp(what, "users") == 0) {
+        users();
+        children();
+    } else
         return 2;
+    puts("end");
     return 0;
 }

@@ -1,4 +1,4 @@
-//! A cgroup that limits the memory and the processors of a sandbox's host processes.
+//! A cgroup that limits the memory, the processors and the number of a sandbox's host processes.
 
 use crate::hierarchy::{Hierarchy, hierarchies};
 use rustix::io::Errno;
@@ -23,6 +23,8 @@ pub struct GroupLimits {
     pub memory: Option<u64>,
     /// Processor time, in thousandths of a processor.
     pub cpu_millis: Option<u32>,
+    /// Processes and threads.
+    pub tasks: Option<u64>,
 }
 
 /// A cgroup that limits a sandbox's host processes: one directory in the hierarchy of each
@@ -39,6 +41,10 @@ impl Group {
         }
         if let Some(millis) = limits.cpu_millis {
             group.limit_processors(name, millis)?;
+        }
+        if let Some(tasks) = limits.tasks {
+            let (group, _) = group.directory(name, "pids")?;
+            fs::write(group.join("pids.max"), tasks.to_string())?;
         }
         Ok(group)
     }
@@ -94,7 +100,8 @@ impl Group {
     pub fn remove(name: &str) -> io::Result<()> {
         // Without hierarchies nothing was created.
         let all = hierarchies().unwrap_or_default();
-        let used = all.iter().filter(|found| found.has("memory") || found.has("cpu"));
+        let controllers = ["memory", "cpu", "pids"];
+        let used = all.iter().filter(|found| controllers.iter().any(|name| found.has(name)));
         used.map(|hierarchy| hierarchy.path.join(name)).try_for_each(|group| remove(&group))
     }
 }

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod disk;
 mod driver;
 mod guest;
@@ -16,6 +17,7 @@ mod process;
 mod protection;
 mod relay;
 
+pub use bounds::{Controllers, MissingBounds, unbounded_disk};
 pub use disk::{create_disk, probe_disk};
 pub use driver::{BoxFuture, Driver, Exit, Machine, MachineSpec, Root, Users, choose};
 pub use guest::{Guest, IMAGE_TAG, MEMORY_MIB, PORT_NAME};

@@ -34,7 +34,7 @@ pub fn apply_limits(
 fn limit_memory(dir: &SandboxDir, guest: &Guest, own_mib: u64, processes: &[&Started]) {
     let bytes = (u64::from(guest.memory_mib) + own_mib) << 20;
     let limit = || {
-        let limits = GroupLimits { memory: Some(bytes), cpu_millis: None };
+        let limits = GroupLimits { memory: Some(bytes), ..GroupLimits::default() };
         let group = Group::create(&group_name(dir), limits)?;
         processes.iter().try_for_each(|process| group.add(process.pid))
     };

@@ -7,7 +7,8 @@ use crate::runsc::{Runsc, SOCKET};
 use crate::settings::Settings;
 use crate::spec::{describe, refuse_unsupported};
 use msb_driver::{
-    BoxFuture, Driver, Machine, MachineSpec, Relay, group_name, prepare_mount_points, remove_limits,
+    BoxFuture, Controllers, Driver, Machine, MachineSpec, MissingBounds, Relay, group_name,
+    prepare_mount_points, remove_limits, unbounded_disk,
 };
 use msb_jail::{Group, GroupLimits};
 use msb_state::{
@@ -16,6 +17,9 @@ use msb_state::{
 };
 use std::io;
 use std::os::unix::net::UnixStream;
+
+/// Its public name.
+const NAME: &str = "gvisor";
 
 /// Runs sandboxes under gVisor.
 #[derive(Debug)]
@@ -72,49 +76,74 @@ impl GvisorDriver {
 
 /// Memory of the sandbox's kernel and its file server besides the guest's, in MiB.
 const OWN_MIB: u64 = 128;
+/// Threads of the sandbox's kernel and its file server on the host. A process of the guest has one or
+/// two there, its threads no more than it has in the guest.
+const OWN_TASKS: u64 = 256;
+const TASKS_PER_PROCESS: u64 = 2;
 
 /// Creates the cgroup with the sandbox's limits. Also returns the limits, and the missing ones with
 /// the reason. An explicit limit that cannot be enforced is an error.
 fn limits(spec: &MachineSpec) -> Result<(Option<Group>, Bounds, Vec<String>), Failure> {
     let config = &spec.config;
-    let memory = memory_mib(config.memory_mib) << 20;
-    let cpu_millis = config.cpus.map(Cpus::millis);
-    let pids = Some(u64::from(config.pids_limit.unwrap_or(DEFAULT_PIDS)));
-    let asked = [("memory", config.memory_mib.is_some()), ("cpus", cpu_millis.is_some())];
-    let group = match spec.users.runner_is_root() {
-        true => {
-            let limits = GroupLimits { memory: Some(memory + (OWN_MIB << 20)), cpu_millis };
-            Group::create(&group_name(&spec.dir), limits).map_err(|error| error.to_string())
-        }
-        false => Err("an ordinary user has no cgroups".to_owned()),
-    };
-    match group {
-        Ok(group) => {
-            let bounds =
-                Bounds { pids, memory_bytes: Some(memory), cpu_millis, ..Bounds::default() };
-            Ok((Some(group), bounds, Vec::new()))
-        }
-        Err(why) => match asked.into_iter().find(|(_, asked)| *asked) {
-            Some((name, _)) => {
-                let text = format!("cannot bound {name} with driver gvisor: {why}");
-                let hint = format!("leave {name} out, or run as root with cgroups");
-                Err(Failure::invalid_config(text).hint(hint))
-            }
-            None => {
-                let bounds = Bounds { pids, ..Bounds::default() };
-                Ok((None, bounds, vec![format!("memory: {why}")]))
-            }
-        },
+    let controllers = Controllers::of(spec.users);
+    let missing = MissingBounds::new(NAME, spec.users);
+    let (bounds, missing) = bounds(config, controllers, missing)?;
+    if controllers == Controllers::default() {
+        return Ok((None, bounds, missing));
     }
+    let pids = bounds.pids.unwrap_or_default();
+    let limits = GroupLimits {
+        memory: bounds.memory_bytes.map(|bytes| bytes + (OWN_MIB << 20)),
+        cpu_millis: bounds.cpu_millis,
+        tasks: controllers.pids.then_some(TASKS_PER_PROCESS * pids + OWN_TASKS),
+    };
+    match Group::create(&group_name(&spec.dir), limits) {
+        Ok(group) => Ok((Some(group), bounds, missing)),
+        Err(error) => {
+            let missing = MissingBounds::without_cgroups(NAME, error.to_string());
+            let (bounds, missing) = self::bounds(config, Controllers::default(), missing)?;
+            Ok((None, bounds, missing))
+        }
+    }
+}
+
+fn bounds(
+    config: &SandboxConfig,
+    controllers: Controllers,
+    mut missing: MissingBounds,
+) -> Result<(Bounds, Vec<String>), Failure> {
+    let memory = missing.check("memory", config.memory_mib.is_some(), controllers.memory)?;
+    if config.cpus.is_some() {
+        missing.check("cpus", true, controllers.cpu)?;
+    }
+    // gVisor's kernel limits the processes of each user.
+    missing.check("pids_limit for all users together", false, controllers.pids)?;
+    let bounds = Bounds {
+        pids: Some(u64::from(config.pids_limit.unwrap_or(DEFAULT_PIDS))),
+        memory_bytes: memory.then(|| memory_mib(config.memory_mib) << 20),
+        cpu_millis: config.cpus.map(Cpus::millis),
+        ..Bounds::default()
+    };
+    Ok((bounds, missing.into_list()))
 }
 
 impl Driver for GvisorDriver {
     fn name(&self) -> &'static str {
-        "gvisor"
+        NAME
     }
 
     fn isolation(&self) -> Isolation {
         Isolation::Gvisor
+    }
+
+    fn unbounded(&self) -> Vec<String> {
+        let users = self.settings.users;
+        let Ok(name) = "unbounded".parse() else { return Vec::new() };
+        let missing = MissingBounds::new(NAME, users);
+        // The defaults are never refused.
+        let config = SandboxConfig::new(name, "/");
+        let found = bounds(&config, Controllers::of(users), missing).unwrap_or_default();
+        found.1.into_iter().chain(unbounded_disk(users)).collect()
     }
 
     fn check(&self, config: &SandboxConfig) -> Result<(), Failure> {
@@ -140,5 +169,30 @@ impl Driver for GvisorDriver {
     fn sweep<'a>(&'a self, dir: &'a SandboxDir) -> BoxFuture<'a, Result<(), Failure>> {
         // Its processes died with their runner, and every sweep removes the bundle.
         Box::pin(std::future::ready(remove_limits(dir)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use msb_driver::Users;
+
+    #[test]
+    fn j4_missing_limits_are_named_or_refused() {
+        let mut config = SandboxConfig::new("n".parse().unwrap(), "/");
+        let of = |config: &SandboxConfig| {
+            let missing = MissingBounds::new(NAME, Users::RootOnly);
+            bounds(config, Controllers::default(), missing)
+        };
+        let (found, missing) = of(&config).unwrap();
+        assert_eq!((found.pids, found.memory_bytes), (Some(u64::from(DEFAULT_PIDS)), None));
+        let why = "an ordinary user has no cgroups";
+        let together = format!("pids_limit for all users together: {why}");
+        assert_eq!(missing, [format!("memory: {why}"), together]);
+        config.pids_limit = Some(64);
+        assert_eq!(of(&config).unwrap().0.pids, Some(64));
+        config.memory_mib = Some(64);
+        let text = of(&config).unwrap_err().to_string();
+        assert!(text.ends_with("leave memory out, or run as root"), "{text}");
     }
 }

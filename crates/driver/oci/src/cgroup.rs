@@ -30,37 +30,6 @@ const KILL_SECONDS: i64 = 5;
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The resources that cgroups can limit on this host.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Controllers {
-    pub(crate) pids: bool,
-    pub(crate) memory: bool,
-    /// Memory and swap together.
-    pub(crate) swap: bool,
-    pub(crate) cpu: bool,
-}
-
-impl Controllers {
-    /// Returns the controllers that this runner's containers have: none for an ordinary user.
-    pub(crate) fn of(users: Users) -> Controllers {
-        let mut found = Controllers::default();
-        if !users.runner_is_root() {
-            return found;
-        }
-        for hierarchy in hierarchies().unwrap_or_default() {
-            found.pids |= hierarchy.has("pids");
-            found.cpu |= hierarchy.has("cpu");
-            if hierarchy.has("memory") {
-                found.memory = true;
-                // cgroup v1 counts swap only with a kernel option.
-                let file = hierarchy.path.join("memory.memsw.limit_in_bytes");
-                found.swap = hierarchy.unified || file.exists();
-            }
-        }
-        found
-    }
-}
-
 /// Returns the name of a container's cgroup, the same in every hierarchy.
 pub(crate) fn name(id: &str) -> String {
     format!("microsandbox-{id}")

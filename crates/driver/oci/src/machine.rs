@@ -1,6 +1,6 @@
 //! The driver and its machines.
 
-use crate::cgroup::{self, Controllers};
+use crate::cgroup;
 use crate::probe::{clear_leftover, find};
 use crate::runtime::{CALL_LIMIT, last_error, watch_init};
 use crate::settings::Settings;
@@ -11,8 +11,8 @@ use crate::stage::wants_user_namespace;
 use crate::sweep::{Leftovers, sweep};
 use command_fds::{CommandFdExt, FdMapping};
 use msb_driver::{
-    BoxFuture, ChildExit, Driver, Exit, Hosts, KillOnDrop, Machine, MachineSpec, Users, kill,
-    prepare_mount_points,
+    BoxFuture, ChildExit, Controllers, Driver, Exit, Hosts, KillOnDrop, Machine, MachineSpec,
+    Users, kill, prepare_mount_points, unbounded_disk,
 };
 use msb_state::{
     Bounds, Failure, FailureKind, Isolation, Probe, Protection, SandboxConfig, SandboxDir, bind_in,
@@ -197,11 +197,8 @@ impl Driver for ContainerDriver {
         let config = SandboxConfig::new(name, "/");
         // The defaults are never refused.
         let bounds = bounds(&config, users, Controllers::of(users), counts_apart());
-        let mut missing = bounds.map(|(_, missing)| missing).unwrap_or_default();
-        if !users.runner_is_root() {
-            missing.push("disk: only root can mount a bounded upper layer".to_owned());
-        }
-        missing
+        let missing = bounds.map(|(_, missing)| missing).unwrap_or_default();
+        missing.into_iter().chain(unbounded_disk(users)).collect()
     }
 
     fn probe(&self, fresh: bool) -> BoxFuture<'_, Probe> {

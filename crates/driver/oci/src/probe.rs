@@ -7,7 +7,7 @@ use crate::spec::{AGENT, Container, bounds, counts_apart, save};
 use crate::stage::{Stage, take_slot, wants_user_namespace};
 use crate::sweep::{Leftovers, sweep};
 use command_fds::{CommandFdExt, FdMapping};
-use msb_driver::{ChildExit, KillOnDrop, Users};
+use msb_driver::{ChildExit, Controllers, KillOnDrop, Users};
 use msb_jail::Slot;
 use msb_state::{
     Failure, SandboxConfig, SandboxDir, check_trusted, create_private_dir, now_ms, remove_tree,
@@ -201,7 +201,7 @@ async fn run(
     leftovers.record(runtime).map_err(|error| text(&error))?;
     let name = "trial".parse().map_err(|error| text(&error))?;
     let config = SandboxConfig::new(name, shown.rootfs.as_path());
-    let controllers = cgroup::Controllers::of(shown.users);
+    let controllers = Controllers::of(shown.users);
     let (bounds, _) =
         bounds(&config, shown.users, controllers, counts_apart()).map_err(|error| text(&error))?;
     let container = Container {

@@ -1,9 +1,8 @@
 //! The container's OCI runtime configuration.
 
-use crate::cgroup::Controllers;
 use crate::seccomp;
 use crate::stage::Stage;
-use msb_driver::Users;
+use msb_driver::{Controllers, MissingBounds, Users};
 use msb_jail::IDS_PER_SLOT;
 use msb_state::{Bounds, Cpus, DEFAULT_PIDS, Failure, SandboxConfig, memory_mib};
 use oci_spec::OciSpecError;
@@ -254,31 +253,14 @@ pub(crate) fn bounds(
     controllers: Controllers,
     counts_apart: bool,
 ) -> Result<(Bounds, Vec<String>), Failure> {
-    let (why, remedy) = if users.runner_is_root() {
-        ("this host has no cgroup controller for it", "mount its controller")
-    } else {
-        ("an ordinary user has no cgroups", "run as root")
-    };
-    let mut missing = Vec::new();
-    let mut bound = |name: &str, asked: bool, is_had: bool| {
-        if is_had {
-            return Ok(true);
-        }
-        if asked {
-            let text = format!("cannot bound {name} with driver container: {why}");
-            return Err(
-                Failure::invalid_config(text).hint(format!("leave {name} out, or {remedy}"))
-            );
-        }
-        missing.push(format!("{name}: {why}"));
-        Ok(false)
-    };
+    let mut missing = MissingBounds::new("container", users);
     let counted = controllers.pids || (users != Users::Host && counts_apart);
-    let pids = bound("pids_limit", config.pids_limit.is_some(), counted)?;
-    let memory = bound("memory", config.memory_mib.is_some(), controllers.memory)?;
+    let pids = missing.check("pids_limit", config.pids_limit.is_some(), counted)?;
+    let memory = missing.check("memory", config.memory_mib.is_some(), controllers.memory)?;
     if config.cpus.is_some() {
-        bound("cpus", true, controllers.cpu)?;
+        missing.check("cpus", true, controllers.cpu)?;
     }
+    let mut missing = missing.into_list();
     if users == Users::Host {
         missing.push("user namespace: switched off by MSB_CONTAINER_USERNS=off".to_owned());
     }
