@@ -1,8 +1,9 @@
 //! The state of one client: its channels with their sessions, and whether it follows all sessions.
 
 use crate::connection::{Channel, ChannelId, Connection};
+use crate::fs::{Handles, Operation};
 use crate::session::Session;
-use msb_wire::limits::{AGENT_CHANNELS, CHANNELS, FOLLOW_ALL_OUT};
+use msb_wire::limits::{AGENT_CHANNELS, CHANNELS, FOLLOW_ALL_OUT, FS_OPERATIONS};
 use msb_wire::{Agreed, FEATURE_FOLLOW_ALL, FollowAll, Kind, Message, Opened, Peer, WireError};
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
@@ -13,6 +14,8 @@ use std::rc::Rc;
 pub(crate) struct Client {
     pub(crate) connection: Rc<Connection>,
     channels: RefCell<HashMap<u32, Rc<Session>>>,
+    operations: RefCell<HashMap<u32, Operation>>,
+    pub(crate) handles: Rc<Handles>,
     /// The highest channel that the host has opened.
     highest: Cell<u32>,
     agreed: Cell<Option<Agreed>>,
@@ -32,6 +35,8 @@ impl Client {
         Rc::new(Client {
             connection,
             channels: RefCell::default(),
+            operations: RefCell::default(),
+            handles: Rc::default(),
             highest: Cell::new(0),
             agreed: Cell::new(None),
             following: Cell::new(None),
@@ -77,7 +82,7 @@ impl Client {
         if channel >= AGENT_CHANNELS && self.following.get().is_some() {
             return wrong("on a channel that only the agent opens");
         }
-        if self.channels().len() >= CHANNELS {
+        if self.open_channels() >= CHANNELS {
             return wrong("with too many channels open");
         }
         self.highest.set(channel);
@@ -104,7 +109,7 @@ impl Client {
     /// Returns whether a client that follows all sessions has room for one more.
     pub(crate) fn can_announce(&self) -> bool {
         let has_numbers = self.following.get().is_some_and(|following| following.next != u32::MAX);
-        let has_channels = self.channels().len() < CHANNELS;
+        let has_channels = self.open_channels() < CHANNELS;
         has_numbers && has_channels && self.connection.pending() < FOLLOW_ALL_OUT
     }
 
@@ -132,6 +137,30 @@ impl Client {
         Ok(self.channels().get(&channel).cloned())
     }
 
+    fn open_channels(&self) -> usize {
+        self.channels().len() + self.operations.borrow().len()
+    }
+
+    /// Begins an operation on files, unless too many are under way. Returns whether it has begun.
+    pub(crate) fn begin(&self, channel: u32, start: impl FnOnce() -> Operation) -> bool {
+        self.drop_finished();
+        let has_room = self.operations.borrow().len() < FS_OPERATIONS;
+        if has_room {
+            let operation = start();
+            self.operations.borrow_mut().insert(channel, operation);
+        }
+        has_room
+    }
+
+    /// Calls a function with the operation of a channel, if it is under way.
+    pub(crate) fn with_operation<T>(
+        &self,
+        channel: u32,
+        f: impl FnOnce(&Operation) -> T,
+    ) -> Option<T> {
+        self.operations.borrow().get(&channel).map(f)
+    }
+
     /// Binds a channel to a session.
     pub(crate) fn bind(&self, channel: u32, session: &Rc<Session>) {
         self.channels().insert(channel, Rc::clone(session));
@@ -140,6 +169,7 @@ impl Client {
     /// Removes a channel that the host has closed.
     pub(crate) fn unbind(&self, channel: u32) {
         self.channels().remove(&channel);
+        self.operations.borrow_mut().remove(&channel);
     }
 
     /// Wakes the sessions of all channels, after a congestion.
@@ -148,6 +178,7 @@ impl Client {
         for session in sessions {
             session.wake();
         }
+        self.operations.borrow().values().for_each(Operation::wake);
     }
 
     /// Drops the sessions of finished channels.
@@ -155,12 +186,14 @@ impl Client {
         drop(self.channels());
     }
 
-    /// Stops following every session, at the end of the connection.
+    /// Stops following every session and gives up every operation, at the end of the connection.
     pub(crate) fn unfollow_all(&self) {
         let channels = std::mem::take(&mut *self.channels());
         for (channel, session) in channels {
             session.unfollow(self.channel_id(channel));
         }
+        self.operations.borrow_mut().clear();
+        self.handles.close_all();
     }
 
     /// Returns the channels that have not finished.
@@ -168,6 +201,7 @@ impl Client {
         let mut channels = self.channels.borrow_mut();
         for finished in self.connection.take_finished() {
             channels.remove(&finished);
+            self.operations.borrow_mut().remove(&finished);
         }
         channels
     }

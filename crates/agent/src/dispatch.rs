@@ -1,6 +1,7 @@
 //! Serves one client: decodes its frames and passes each to the registry or a session.
 
 use crate::client::Client;
+use crate::fs::Operation;
 use crate::registry::Registry;
 use crate::sys;
 use bytes::BytesMut;
@@ -133,17 +134,7 @@ pub(crate) fn handle(
             client.open(channel, Kind::Resize)?;
             client.send(channel, Message::Verdict(registry.resize(&request)));
         }
-        Message::Fs(FsMessage::Request(request)) => {
-            client.open(channel, Kind::FsRequest)?;
-            let error = FsError {
-                kind: FsErrorKind::Unsupported,
-                errno: 0,
-                operation: request.op.name().to_owned(),
-                path: Vec::new(),
-                message: "not supported by this agent".to_owned(),
-            };
-            client.send(channel, Message::Fs(FsMessage::Failed(error)));
-        }
+        Message::Fs(message) => files(client, registry, channel, message)?,
         Message::Stdin(data) => {
             if let Some(session) = client.session(channel, Kind::Stdin)? {
                 session.write_stdin(client.channel_id(channel), &data)?;
@@ -158,10 +149,12 @@ pub(crate) fn handle(
             if let Some(session) = client.session(channel, Kind::Credit)? {
                 session.grant(client.channel_id(channel), limit);
             }
+            client.with_operation(channel, |operation| operation.grant(limit));
         }
         Message::Close => {
-            if let Some(session) = client.session(channel, Kind::Close)? {
-                client.unbind(channel);
+            let session = client.session(channel, Kind::Close)?;
+            client.unbind(channel);
+            if let Some(session) = session {
                 session.unfollow(client.channel_id(channel));
             }
         }
@@ -169,6 +162,44 @@ pub(crate) fn handle(
         _ => {}
     }
     Ok(())
+}
+
+/// Handles a message about files.
+fn files(
+    client: &Rc<Client>,
+    registry: &Registry,
+    channel: u32,
+    message: FsMessage,
+) -> Result<(), WireError> {
+    match message {
+        FsMessage::Request(request) => {
+            client.open(channel, Kind::FsRequest)?;
+            let operation = request.op.name();
+            let own = client.channel(channel);
+            let start = || Operation::start(registry.files(), &client.handles, own, request);
+            if !client.begin(channel, start) {
+                let error = FsError {
+                    kind: FsErrorKind::Busy,
+                    errno: 0,
+                    operation: operation.to_owned(),
+                    path: Vec::new(),
+                    message: "too many operations on files on this connection".to_owned(),
+                };
+                client.send(channel, Message::Fs(FsMessage::Failed(error)));
+            }
+            Ok(())
+        }
+        FsMessage::Data(data) => {
+            client.session(channel, Kind::FsData)?;
+            client.with_operation(channel, |operation| operation.receive(data)).unwrap_or(Ok(()))
+        }
+        FsMessage::Eof => {
+            client.session(channel, Kind::FsEof)?;
+            client.with_operation(channel, Operation::complete).unwrap_or(Ok(()))
+        }
+        // The decoder accepts no more kinds from a host.
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The agent: runs commands inside a sandbox and transfers their input and output.
 //!
 //! One thread, one tokio runtime, no locks: tasks share state by `Rc` and hold a borrow only
-//! between two awaits, never across one.
+//! between two awaits, never across one. What may block on a file is done by other threads: the
+//! lookup of users, and the operations of `fs`.
 //!
 //! ```text
 //!  connection ── dispatch ──> registry ── session ──> child process
@@ -10,7 +11,7 @@
 //! ```
 //!
 //! Each module uses only those further down: `server`, `dispatch` and `reaper`, `registry`,
-//! `client`, `session`, `connection` and `resources`, `sys`.
+//! `client`, `session` and `fs`, `connection` and `resources`, `sys`.
 //!
 //! Invariant: a byte leaves a child's pipe only when every follower of the session has credit for
 //! it, so memory does not grow with a program's output.
@@ -23,6 +24,7 @@ mod client;
 mod connection;
 mod dispatch;
 mod environment;
+mod fs;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

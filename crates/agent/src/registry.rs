@@ -1,6 +1,7 @@
 //! The sessions of this agent: running ones, and ended ones that are kept.
 
 use crate::client::Client;
+use crate::fs::{Files, Root};
 use crate::resources::Resources;
 use crate::session::{self, Session};
 use crate::sys::{self, Reaped};
@@ -9,8 +10,9 @@ use msb_wire::{
     Attach, Exec, Failure, Message, Opened, Refusal, ResizeRequest, SessionId, Sessions, Shutdown,
     SignalRequest, Verdict,
 };
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -40,6 +42,7 @@ pub(crate) struct Registry {
     started: Notify,
     /// Signalled when a session ends and leaves background processes.
     pub(crate) left_background: Notify,
+    files: OnceCell<Rc<Files>>,
 }
 
 /// How sessions are asked to end.
@@ -74,7 +77,21 @@ impl Registry {
             starting: RefCell::default(),
             started: Notify::new(),
             left_background: Notify::new(),
+            files: OnceCell::new(),
         })
+    }
+
+    /// Serves operations on files from now on.
+    pub(crate) fn serve_files(&self, root: Root) -> io::Result<()> {
+        let files = Files::start(root, Rc::clone(&self.resources))?;
+        // Called once.
+        let _ = self.files.set(files);
+        Ok(())
+    }
+
+    /// Returns what operations on files share, if they are served.
+    pub(crate) fn files(&self) -> Option<&Rc<Files>> {
+        self.files.get()
     }
 
     /// Starts a command. Waits only for the lookup of its user.

@@ -3,6 +3,7 @@
 use crate::client::Client;
 use crate::connection::Connection;
 use crate::dispatch;
+use crate::fs::Root;
 use crate::machine::{HostLink, Listener, Shutdown};
 use crate::reaper;
 use crate::registry::Registry;
@@ -53,6 +54,7 @@ impl Agent {
         rustix::rand::getrandom(&mut boot_id, rustix::rand::GetRandomFlags::empty())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let registry = Registry::new(boot_id, Resources::open()?);
+        registry.serve_files(Root::open()?)?;
         Ok(Agent { signals, registry, runtime })
     }
 
@@ -64,9 +66,13 @@ impl Agent {
         let Agent { signals, registry, runtime } = self;
         let (listener, shutdown) = runtime.block_on(open)?;
         let tasks = tokio::task::LocalSet::new();
+        let files = registry.files().cloned();
         let result = tasks.block_on(&runtime, run(listener, lifeline, signals, registry));
         // Closes all connections, so that the relay can send the rest of their data.
         drop(tasks);
+        if let Some(files) = files {
+            files.finish(LAST_FRAMES);
+        }
         if let (Ok(()), Some(shutdown)) = (&result, shutdown) {
             runtime.block_on(shutdown.announce());
         }

@@ -93,7 +93,10 @@ pub const PID_MAX: u32 = 1 << 22;
 pub const SIGNAL_MAX: u8 = 64;
 
 /// Initial credit for data to the agent on each channel of [`fs`](crate::fs).
-pub const FS_WINDOW: u64 = 1024 * 1024;
+pub const FS_WINDOW: u64 = 512 * 1024;
+
+/// Operations on files that one connection may have under way (a count).
+pub const FS_OPERATIONS: usize = 4 * 1024;
 
 /// Handles that one connection may have open (a count).
 pub const FS_HANDLES: usize = 1024;

@@ -35,6 +35,11 @@ pub(crate) fn confinement() -> Option<Confinement> {
     CONFINEMENT.get().copied()
 }
 
+/// Gives this thread the capabilities of commands, permanently. Returns whether it has no others.
+pub(crate) fn drop_thread_capabilities() -> bool {
+    confinement().is_none() || drop_capabilities() >= 0
+}
+
 /// CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE and
 /// SYS_CHROOT (linux/capability.h).
 const KEPT: u32 =

@@ -322,6 +322,37 @@ impl FsOp {
         }
     }
 
+    /// Returns the path that the operation is about; empty for one on a handle.
+    pub fn path(&self) -> &[u8] {
+        match self {
+            FsOp::Read { path, .. }
+            | FsOp::List { path }
+            | FsOp::Stat { path, .. }
+            | FsOp::SetStat { path, .. }
+            | FsOp::Mkdir { path, .. }
+            | FsOp::Remove { path }
+            | FsOp::RemoveDir { path, .. }
+            | FsOp::Rename { from: path, .. }
+            | FsOp::Copy { from: path, .. }
+            | FsOp::Symlink { path, .. }
+            | FsOp::ReadLink { path }
+            | FsOp::RealPath { path }
+            | FsOp::Exists { path }
+            | FsOp::Watch { path, .. }
+            | FsOp::Write(FsWrite { path, .. })
+            | FsOp::Open(FsOpen { path, .. })
+            | FsOp::CopyIn(FsCopyIn { path, .. })
+            | FsOp::CopyOut(FsCopyOut { path, .. }) => path,
+            FsOp::ReadAt { .. }
+            | FsOp::WriteAt { .. }
+            | FsOp::CloseHandle { .. }
+            | FsOp::ReadDir { .. }
+            | FsOp::StatHandle { .. }
+            | FsOp::SetStatHandle { .. }
+            | FsOp::Unknown => &[],
+        }
+    }
+
     /// Returns whether the agent sends `FsOpened` before its data.
     pub const fn is_announced(&self) -> bool {
         matches!(self, FsOp::Read { .. } | FsOp::CopyOut(_) | FsOp::Watch { .. })
