@@ -3,6 +3,7 @@
 use crate::bounds::{Cpus, Security, host_memory_mib};
 use crate::byte_string::ByteString;
 use crate::error::{Failure, Result};
+use crate::mounts::{self, Mount};
 use crate::name::Name;
 use crate::signal::Signal;
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,9 @@ pub struct SandboxConfig {
     /// The security profile of commands in a virtual machine.
     #[serde(default)]
     pub security: Security,
+    /// Its mounts.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
     /// Environment of every command.
     #[serde(default)]
     pub env: Vec<(ByteString, ByteString)>,
@@ -219,6 +223,7 @@ impl SandboxConfig {
             disk_mib: None,
             require_jail: false,
             security: Security::Default,
+            mounts: Vec::new(),
             env: Vec::new(),
             workdir: None,
             shell: None,
@@ -264,6 +269,7 @@ impl SandboxConfig {
     /// Validates everything except the image.
     pub fn check(&self) -> Result<()> {
         self.check_machine()?;
+        mounts::check(&self.mounts)?;
         self.check_commands()
     }
 

@@ -29,6 +29,15 @@ pub enum Error {
     /// The name is not valid.
     #[error(transparent)]
     InvalidName(#[from] InvalidName),
+    /// No volume has this name.
+    #[error("volume {0} does not exist; create it first")]
+    VolumeNotFound(Name),
+    /// A volume with this name exists.
+    #[error("volume {0} already exists; remove it or choose another name")]
+    VolumeAlreadyExists(Name),
+    /// Sandboxes use the volume.
+    #[error("volume {0} is in use by {users}; remove them first", users = sandboxes(.1))]
+    VolumeInUse(Name, Vec<Name>),
     /// The runner or a driver failed.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -85,6 +94,12 @@ pub enum ErrorKind {
     SandboxNotRunning,
     /// The sandbox is running, and the call needs a stopped one.
     SandboxRunning,
+    /// `volume_not_found`.
+    VolumeNotFound,
+    /// `volume_already_exists`.
+    VolumeAlreadyExists,
+    /// `volume_in_use`.
+    VolumeInUse,
     /// `invalid_config`.
     InvalidConfig,
     /// `no_driver`.
@@ -105,6 +120,9 @@ impl Error {
             Error::AlreadyExists(_) => ErrorKind::SandboxAlreadyExists,
             Error::NotRunning(_) => ErrorKind::SandboxNotRunning,
             Error::Running(_) => ErrorKind::SandboxRunning,
+            Error::VolumeNotFound(_) => ErrorKind::VolumeNotFound,
+            Error::VolumeAlreadyExists(_) => ErrorKind::VolumeAlreadyExists,
+            Error::VolumeInUse(..) => ErrorKind::VolumeInUse,
             Error::InvalidName(_) => ErrorKind::InvalidConfig,
             Error::CompanionNotFound { .. } | Error::Untrusted { .. } => ErrorKind::BootFailed,
             Error::TimedOut(..) | Error::StillRemoving(..) => ErrorKind::TimedOut,
@@ -129,6 +147,12 @@ impl Error {
     pub fn io(action: &'static str, path: &Path, error: impl Into<io::Error>) -> Self {
         Error::Io { action, path: path.to_path_buf(), error: error.into() }
     }
+}
+
+/// Lists sandboxes in an error.
+fn sandboxes(names: &[Name]) -> String {
+    let list: Vec<_> = names.iter().map(Name::as_str).collect();
+    format!("sandbox {}", list.join(", "))
 }
 
 /// Returns the remedy for a file beyond a limit of this process, to be appended to the error.

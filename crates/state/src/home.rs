@@ -79,6 +79,16 @@ impl Home {
         self.root.join("sandboxes")
     }
 
+    /// Returns the directory of the volumes' directories.
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
+    /// Returns the directory of a volume, which need not exist.
+    pub(crate) fn volume(&self, name: &Name) -> PathBuf {
+        self.volumes().join(name.as_str())
+    }
+
     /// Returns the directory of a sandbox, which need not exist.
     pub fn sandbox(&self, name: &Name) -> SandboxDir {
         SandboxDir::new(self.sandboxes().join(name.as_str()), name.clone())
@@ -197,6 +207,11 @@ impl SandboxDir {
     /// Returns the mount point of the root filesystem, visible to the runner only.
     pub fn rootfs(&self) -> PathBuf {
         self.path.join("rootfs")
+    }
+
+    /// Returns the directory of the files with its own disks.
+    pub fn disks(&self) -> PathBuf {
+        self.path.join("disks")
     }
 
     /// Returns the directory of the driver's files.

@@ -13,6 +13,7 @@ use crate::records::{Creator, Started, Stored};
 use crate::report::{HostReport, Isolation};
 use crate::runner::{log_to, own_lifeline, pass_descriptors, run, runner_command};
 use crate::store::{clean_leftovers, discard_unless_running, is_blank, replace};
+use crate::volumes::{check_mounts, check_stored, prepare_mounts};
 use command_fds::FdMapping;
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
@@ -77,13 +78,16 @@ pub fn create(
     options: CreateOptions,
     companions: &Companions,
 ) -> Result<Pending> {
-    let config = config.validated()?;
+    let mut config = config.validated()?;
     let dir = home.sandbox(&config.name);
     let creator = Creator::this_process()?;
     create_private_dir(&home.sandboxes())?;
+    // Keeps its volumes until its record names them.
+    let volumes = prepare_mounts(home, &mut config.mounts)?;
     let lock = claim_name(&dir, options, companions)?;
     let stored = Stored { config, created_ms: now_ms(), creator };
     dir.write_config(&stored)?;
+    drop(volumes);
     launch(home, dir, lock, &stored.config, companions, true)
 }
 
@@ -91,6 +95,7 @@ pub fn create(
 /// configuration or its name.
 pub fn check_new(home: &Home, config: &SandboxConfig, options: CreateOptions) -> Result<()> {
     config.check()?;
+    check_mounts(home, &config.mounts)?;
     if options.replace {
         return Ok(());
     }
@@ -153,6 +158,7 @@ pub fn start(home: &Home, name: &crate::Name, companions: &Companions) -> Result
         }
         clean_leftovers(&dir, &lock, companions)?;
         stored.config = stored.config.validated()?;
+        check_stored(home, &stored.config.mounts)?;
         stored.config.require_jail |= jail_is_required()?;
         stored.creator = Creator::this_process()?;
         dir.write_config(&stored)?;

@@ -28,6 +28,7 @@ mod kernel;
 mod launch;
 mod lock;
 mod log;
+mod mounts;
 mod name;
 mod records;
 mod report;
@@ -40,6 +41,8 @@ mod sys;
 mod tool;
 mod tree;
 mod trust;
+mod volume_spec;
+mod volumes;
 
 pub use bounds::{Bounds, Cpus, DEFAULT_DISK_MIB, DEFAULT_PIDS, Protection, Security, memory_mib};
 pub use byte_string::ByteString;
@@ -60,6 +63,7 @@ pub use launch::{
 };
 pub use lock::SandboxLock;
 pub use log::{LogEvent, LogOptions, LogReader, LogRecord, LogSource, LogStep, LogWriter};
+pub use mounts::{Mount, MountSource, Owner, VolumeCreation, is_mountable, tmpfs_bytes};
 pub use name::{InvalidName, Name};
 pub use records::{Creator, Outcome, Reason, Started, Status, Stored};
 pub use report::{DriverReport, HostReport, Isolation, Probe, WallReport};
@@ -68,3 +72,7 @@ pub use socket::{bind_in, connect_in};
 pub use store::{Info, get, list, remove, sweep};
 pub use tree::remove_tree;
 pub use trust::check_trusted;
+pub use volume_spec::{NewVolume, VolumeKind, volume_name};
+pub use volumes::{
+    Volume, create_volume, prune_volumes, remove_volume, volume, volume_users, volumes,
+};

@@ -266,6 +266,16 @@ fn discard(dir: &SandboxDir, lock: &SandboxLock, companions: &Companions) -> Res
     }
 }
 
+/// Removes a directory that was set aside, and that guests may have filled.
+pub(crate) fn remove_aside(aside: &Path, companions: &Companions) -> Result<()> {
+    let why = match purge(&[aside.to_path_buf()], true, PURGE_LIMIT, companions)? {
+        Some(true) => return Ok(()),
+        Some(false) => io::Error::other("the runner cannot remove its files"),
+        None => io::Error::new(io::ErrorKind::TimedOut, "it takes long, and continues"),
+    };
+    Err(Error::io("remove", aside, why))
+}
+
 /// Frees the name of a sandbox that is not running. Its files are removed now if that is quick,
 /// else by a later call. The caller holds the maintenance lock.
 pub(crate) fn replace(dir: &SandboxDir, companions: &Companions) -> Result<()> {
