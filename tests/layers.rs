@@ -24,10 +24,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("crates/image", &[]),
     ("crates/image-pull", &["msb-archive", "msb-image", "msb-state"]),
     ("crates/jail", &[]),
-    (
-        "crates/microsandbox",
-        &["msb-archive", "msb-client", "msb-image", "msb-state", "msb-wire"],
-    ),
+    ("crates/microsandbox", &["msb-archive", "msb-client", "msb-image", "msb-state", "msb-wire"]),
     ("crates/relay", &[]),
     (
         "crates/runner",

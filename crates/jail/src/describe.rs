@@ -151,6 +151,8 @@ pub struct Bind {
     pub writable: bool,
     /// Whether programs in it can be run and libraries loaded.
     pub executable: bool,
+    /// Whether the mounts below it are bound as well, each with its own attributes.
+    pub recursive: bool,
     /// Whether owners are mapped through the jail's user namespace: id 0 on disk is id 0 inside.
     pub idmapped: bool,
 }
@@ -169,7 +171,14 @@ impl Bind {
     /// Binds a source read-only, at the given path.
     pub fn at(source: Source, target: &Path) -> Bind {
         let target = target.into();
-        Bind { source, target, writable: false, executable: false, idmapped: false }
+        Bind {
+            source,
+            target,
+            writable: false,
+            executable: false,
+            recursive: false,
+            idmapped: false,
+        }
     }
 }
 

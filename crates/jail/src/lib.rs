@@ -32,6 +32,7 @@ mod seccomp;
 mod start;
 #[allow(unsafe_code, reason = "system calls that have no safe wrapper")]
 mod sys;
+mod trees;
 mod walls;
 
 pub use channel::CHANNEL;
@@ -46,4 +47,5 @@ pub use libraries::ProgramFiles;
 pub use seccomp::{LOG_VARIABLE, Program};
 pub use start::{Started, Starting};
 pub use sys::is_open;
+pub use trees::Tree;
 pub use walls::{Wall, walls};

@@ -57,7 +57,7 @@ impl Prepared {
                         user_namespace(own, &jail.ids.users, &jail.ids.groups).map_err(named)?,
                     ),
                 };
-                match idmapped(source.as_fd(), owners.as_fd(), false) {
+                match idmapped(source.as_fd(), owners.as_fd(), bind.recursive) {
                     Ok(mapped) => tree = Some(mapped),
                     Err(error) => {
                         let Some(instead) = &jail.unmapped else {
@@ -72,7 +72,7 @@ impl Prepared {
             }
             let tree = match tree {
                 Some(tree) => tree,
-                None => detached(source.as_fd(), false).map_err(named)?,
+                None => detached(source.as_fd(), bind.recursive).map_err(named)?,
             };
             sys::set_mount_attributes(tree.as_fd(), attributes(bind), None, false)
                 .map_err(named)?;

@@ -17,6 +17,7 @@ mod cli;
 mod console;
 mod control;
 mod creator;
+mod disk_image;
 mod drivers;
 #[cfg(test)]
 mod fuzzing;
@@ -26,6 +27,7 @@ mod image;
 mod inherited;
 mod life;
 mod log;
+mod mounts;
 mod namespaces;
 mod process;
 mod purge;

@@ -4,6 +4,7 @@
 //! An ordinary user becomes root in a user namespace. Other users exist there only with subordinate
 //! ids, which only a helper outside can map: hence two processes.
 
+use crate::mounts::open_mounts;
 use crate::process::wait;
 use crate::sys::{self, Forked};
 use crate::users::{Range, range_in};
@@ -174,10 +175,12 @@ pub(crate) fn mount_root(spec: &mut MachineSpec, root: Root) -> Result<MountedRo
         Root::Overlay if spec.users == Users::Host && wants_user_namespace() => {
             let slot = take_slot(spec.dir.id())?;
             spec.users = Users::Mapped(slot.start());
+            spec.mounts = open_mounts(spec)?;
             (spec.rootfs, spec.agent) = mount_mapped(spec, slot.start())?;
             ids = Some(slot);
         }
         Root::Overlay => {
+            spec.mounts = open_mounts(spec)?;
             let (image, own) = (spec.config.image.as_path(), UpperLayer::of(&spec.dir));
             let attributes = if spec.users.runner_is_root() { "" } else { ",userxattr" };
             mount_overlay(image, [image, &own.upper(), &own.work()], &spec.rootfs, attributes)?;

@@ -102,7 +102,8 @@ impl Supervisor {
         let path = dir.agent_log();
         let (log_file, console) =
             Console::start(path.clone()).map_err(|error| Failure::boot_io("open", &path, error))?;
-        let mut spec = MachineSpec { config, dir, rootfs, agent, users, console };
+        let mut spec =
+            MachineSpec { config, dir, rootfs, agent, users, mounts: Vec::new(), console };
         let limit = spec.config.boot_timeout();
         let (drivers, mounted) = (&self.drivers, &mut self.mounted);
         let booting = boot_with_log(drivers, &mut spec, &log_file, slot, log, mounted);

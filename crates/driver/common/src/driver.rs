@@ -1,6 +1,7 @@
 //! The traits of a driver and of its machines.
 
 use crate::guest::Guest;
+use crate::open_mount::OpenMount;
 use msb_state::{DriverChoice, Failure, Isolation, Probe, Protection, SandboxConfig, SandboxDir};
 use std::future::Future;
 use std::os::fd::OwnedFd;
@@ -24,6 +25,8 @@ pub struct MachineSpec {
     pub agent: PathBuf,
     /// Its users.
     pub users: Users,
+    /// Its mounts, parents first, where the host's kernel mounts its root.
+    pub mounts: Vec<OpenMount>,
     /// The write end of a pipe for the output of the machine and its agent.
     pub console: OwnedFd,
 }

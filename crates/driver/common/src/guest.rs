@@ -38,6 +38,11 @@ impl Guest {
                 "leave network off".to_owned(),
             );
         }
+        if let Some(mount) = config.mounts.first() {
+            return Err(mount
+                .refusal(format_args!("driver {name} has no mounts yet"))
+                .hint("use driver container or gvisor"));
+        }
         let memory_mib = config.memory_mib.unwrap_or(MEMORY_MIB);
         if memory_mib < LEAST_MIB {
             return refuse(

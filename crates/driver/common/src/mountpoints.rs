@@ -101,7 +101,7 @@ fn prepare_one(root: &OwnedFd, image: &Path, point: &MountPoint) -> Result<(), F
     }
 }
 
-fn describe(kind: FileType) -> &'static str {
+pub(crate) fn describe(kind: FileType) -> &'static str {
     match kind {
         FileType::Symlink => "a symbolic link",
         FileType::Directory => "a directory",

@@ -7,8 +7,8 @@ use crate::runsc::{Runsc, SOCKET};
 use crate::settings::Settings;
 use crate::spec::{describe, refuse_unsupported};
 use msb_driver::{
-    BoxFuture, Controllers, Driver, Machine, MachineSpec, MissingBounds, Relay, group_name,
-    prepare_mount_points, remove_limits, unbounded_disk,
+    BoxFuture, Controllers, Driver, Machine, MachineSpec, MissingBounds, Relay, attach_mounts,
+    group_name, prepare_mount_points, remove_limits, unbounded_disk,
 };
 use msb_jail::{Group, GroupLimits};
 use msb_state::{
@@ -40,13 +40,14 @@ impl GvisorDriver {
         let name = spec.config.hostname.as_deref().unwrap_or(spec.config.name.as_str());
         let hosts = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost {name}\n");
         prepare_mount_points(&spec.rootfs, spec.config.image.as_path(), spec.users, &hosts)?;
+        let mounts = attach_mounts(spec)?;
         let pids = spec.config.pids_limit.unwrap_or(DEFAULT_PIDS);
         let arguments = [("--relay-fd", SOCKET.to_string()), ("--max-processes", pids.to_string())];
         let arguments =
             arguments.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
         let work = spec.dir.bundle().join("gvisor");
         let (group, bounds, mut missing) = limits(spec)?;
-        let description = describe(&spec.config, arguments, bounds.memory_bytes)?;
+        let description = describe(&spec.config, arguments, bounds.memory_bytes, &mounts)?;
         write_bundle(&work, spec.users, &description)?;
         let (ours, theirs) = UnixStream::pair().map_err(io)?;
         let starting = Runsc {

@@ -122,7 +122,7 @@ async fn run(program: &Path, settings: &Settings, work: &Path) -> Result<(), Fai
     let config = SandboxConfig::new(name, "/");
     let rootfs = work.join("rootfs");
     create_private_dir(&rootfs).map_err(|error| Failure::boot(error.to_string()))?;
-    write_bundle(work, users, &describe(&config, vec!["--version".to_owned()], None)?)?;
+    write_bundle(work, users, &describe(&config, vec!["--version".to_owned()], None, &[])?)?;
     give(&rootfs, users)?;
     let agent = work.join("agent");
     // Of a mode and owner that the jail's root can read.

@@ -151,7 +151,9 @@ impl Runsc<'_> {
             Bind::at(Source::Path(path.into()), Path::new(OsStr::new(target)))
         };
         jail.binds.push(Bind { writable: true, ..bind(self.work, WORK) });
-        jail.binds.push(Bind { writable: true, executable: true, ..bind(self.rootfs, ROOT) });
+        // The sandbox's mounts are below it.
+        let root = bind(self.rootfs, ROOT);
+        jail.binds.push(Bind { writable: true, executable: true, recursive: true, ..root });
         jail.binds.push(Bind { executable: true, ..bind(self.agent, AGENT) });
         jail.devices = vec!["/dev/null".into(), "/dev/urandom".into()];
         // It mounts another one for the sandbox, which the kernel allows below a whole one only.

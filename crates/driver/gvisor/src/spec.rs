@@ -1,6 +1,7 @@
 //! The sandbox's OCI configuration.
 
 use crate::runsc::{AGENT, ROOT};
+use msb_driver::PlacedMount;
 use msb_state::{Failure, SandboxConfig};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
@@ -8,6 +9,7 @@ use oci_spec::runtime::{
     Mount, MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 use std::collections::HashSet;
+use std::path::Path;
 
 /// The path of the agent in the sandbox.
 pub(crate) const INIT: &str = "/.msb/agent";
@@ -47,14 +49,20 @@ pub(crate) fn describe(
     config: &SandboxConfig,
     arguments: Vec<String>,
     memory_bytes: Option<u64>,
+    mounts: &[PlacedMount],
 ) -> Result<Spec, Failure> {
     refuse_unsupported(config)?;
     let shm = config.shm_bytes(memory_bytes)?;
-    build(config, arguments, shm)
+    build(config, arguments, shm, mounts)
         .map_err(|error| Failure::boot(format!("cannot describe the sandbox: {error}")))
 }
 
-fn build(config: &SandboxConfig, arguments: Vec<String>, shm: u64) -> Result<Spec, OciSpecError> {
+fn build(
+    config: &SandboxConfig,
+    arguments: Vec<String>,
+    shm: u64,
+    placed: &[PlacedMount],
+) -> Result<Spec, OciSpecError> {
     use LinuxNamespaceType::{Ipc, Mount as MountNamespace, Network, Pid, Uts};
     let hostname = config.hostname.clone();
     // A host name has at most 64 bytes, a sandbox's name may have more.
@@ -86,16 +94,16 @@ fn build(config: &SandboxConfig, arguments: Vec<String>, shm: u64) -> Result<Spe
         .hostname(hostname)
         .root(RootBuilder::default().path(ROOT).readonly(false).build()?)
         .process(process)
-        .mounts(mounts(shm)?)
+        .mounts(mounts(shm, placed)?)
         .linux(LinuxBuilder::default().namespaces(namespaces).build()?)
         .build()
 }
 
-fn mounts(shm: u64) -> Result<Vec<Mount>, OciSpecError> {
+fn mounts(shm: u64, placed: &[PlacedMount]) -> Result<Vec<Mount>, OciSpecError> {
     let closed = ["nosuid", "noexec", "nodev"];
     let size = format!("size={shm}");
     let shared = ["nosuid", "noexec", "nodev", "mode=1777", &size];
-    Ok(vec![
+    let mut mounts = vec![
         mount("/proc", "proc", "proc", &closed)?,
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "mode=755", "size=65536k"])?,
         mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "mode=0620", "gid=5"])?,
@@ -103,7 +111,29 @@ fn mounts(shm: u64) -> Result<Vec<Mount>, OciSpecError> {
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
         mount(CGROUPS, "cgroup", "cgroup", &closed)?,
         mount(INIT, "bind", AGENT, &["bind", "ro", "nosuid", "nodev"])?,
-    ])
+    ];
+    for one in placed {
+        mounts.push(own_mount(one)?);
+    }
+    Ok(mounts)
+}
+
+/// Describes a mount of the sandbox, whose source is at its place below the root already.
+fn own_mount(placed: &PlacedMount) -> Result<Mount, OciSpecError> {
+    let restricted = [("ro", placed.readonly), ("noexec", placed.noexec)];
+    let options = restricted.into_iter().filter_map(|(option, is_set)| is_set.then_some(option));
+    MountBuilder::default()
+        .destination(Path::new("/").join(&placed.path))
+        .typ("bind")
+        .source(Path::new(ROOT).join(&placed.path))
+        .options(
+            ["rbind", "nosuid", "nodev"]
+                .into_iter()
+                .chain(options)
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        )
+        .build()
 }
 
 fn mount(

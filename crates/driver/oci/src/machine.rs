@@ -12,7 +12,7 @@ use crate::sweep::{Leftovers, sweep};
 use command_fds::{CommandFdExt, FdMapping};
 use msb_driver::{
     BoxFuture, ChildExit, Controllers, Driver, Exit, Hosts, KillOnDrop, Machine, MachineSpec,
-    Users, kill, prepare_mount_points, unbounded_disk,
+    Users, attach_mounts, kill, prepare_mount_points, unbounded_disk,
 };
 use msb_state::{
     Bounds, Failure, FailureKind, Isolation, Probe, Protection, SandboxConfig, SandboxDir, bind_in,
@@ -111,6 +111,9 @@ impl ContainerDriver {
     ) -> Result<oci_spec::runtime::Spec, Failure> {
         let with_groups = spec.users.runner_is_root();
         let id = spec.dir.id();
+        let hosts = prepare_root(spec)?;
+        let mounts = attach_mounts(spec)?;
+        let is_covered = mounts.iter().any(|mount| Path::new("etc/hosts").starts_with(&mount.path));
         Description {
             config: &spec.config,
             users: spec.users,
@@ -119,7 +122,8 @@ impl ContainerDriver {
             args: arguments(with_group, bounds.pids.filter(|_| spec.users != Users::Host)),
             controllers,
             bounds,
-            hosts: prepare_root(spec)?,
+            // The runtime would create it in what is mounted there.
+            hosts: hosts.filter(|_| !is_covered),
             cgroup: with_groups.then(|| format!("/{}", cgroup::name(id))),
         }
         .spec()
