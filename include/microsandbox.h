@@ -226,6 +226,15 @@ int32_t msb_has(const char *ability);
 /// The image has no default command.
 #define MSB_E_NO_COMMAND (-67)
 
+/// No volume has this name.
+#define MSB_E_NO_VOLUME (-100)
+
+/// A volume with this name exists.
+#define MSB_E_VOLUME_EXISTS (-101)
+
+/// A sandbox uses the volume.
+#define MSB_E_VOLUME_IN_USE (-102)
+
 /// The caller: the call itself was invalid.
 #define MSB_ORIGIN_CALLER 1
 

@@ -79,6 +79,12 @@ pub const MSB_E_IMAGE_FAILED: i32 = -65;
 pub const MSB_E_NO_SPACE: i32 = -66;
 /// The image has no default command.
 pub const MSB_E_NO_COMMAND: i32 = -67;
+/// No volume has this name.
+pub const MSB_E_NO_VOLUME: i32 = -100;
+/// A volume with this name exists.
+pub const MSB_E_VOLUME_EXISTS: i32 = -101;
+/// A sandbox uses the volume.
+pub const MSB_E_VOLUME_IN_USE: i32 = -102;
 
 /// The caller: the call itself was invalid.
 pub const MSB_ORIGIN_CALLER: u32 = 1;
@@ -113,6 +119,9 @@ pub(super) fn of_kind(kind: ErrorKind) -> msb_status {
         ErrorKind::ImageFailed => MSB_E_IMAGE_FAILED,
         ErrorKind::NoSpace => MSB_E_NO_SPACE,
         ErrorKind::NoCommand => MSB_E_NO_COMMAND,
+        ErrorKind::VolumeNotFound => MSB_E_NO_VOLUME,
+        ErrorKind::VolumeAlreadyExists => MSB_E_VOLUME_EXISTS,
+        ErrorKind::VolumeInUse => MSB_E_VOLUME_IN_USE,
         ErrorKind::StreamLost => MSB_E_LOST,
         ErrorKind::BrokenPipe => MSB_E_PIPE,
         ErrorKind::Busy => MSB_E_BUSY,
@@ -174,7 +183,7 @@ names! {
     MSB_E_NO_DRIVER, MSB_E_BOOT, MSB_E_CRASHED, MSB_E_EXEC_FAILED, MSB_E_EXEC_TIMEOUT, MSB_E_LOST,
     MSB_E_PIPE, MSB_E_NO_PROCESS, MSB_E_NO_SESSION, MSB_E_NOT_A_TERMINAL, MSB_E_NO_IMAGE,
     MSB_E_IMAGE_DENIED, MSB_E_REGISTRY, MSB_E_BAD_IMAGE, MSB_E_IMAGE_IN_USE, MSB_E_IMAGE_FAILED,
-    MSB_E_NO_SPACE, MSB_E_NO_COMMAND,
+    MSB_E_NO_SPACE, MSB_E_NO_COMMAND, MSB_E_NO_VOLUME, MSB_E_VOLUME_EXISTS, MSB_E_VOLUME_IN_USE,
 }
 
 #[cfg(test)]

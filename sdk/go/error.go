@@ -84,6 +84,12 @@ const (
 	ErrNoSpace
 	// ErrNoCommand: the image has no default command.
 	ErrNoCommand
+	// ErrVolumeNotFound: no volume has this name.
+	ErrVolumeNotFound
+	// ErrVolumeAlreadyExists: a volume with this name exists.
+	ErrVolumeAlreadyExists
+	// ErrVolumeInUse: a sandbox uses the volume.
+	ErrVolumeInUse
 )
 
 // String returns the kind's name, which is the same in every language: "exec_timeout".

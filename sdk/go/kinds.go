@@ -73,6 +73,12 @@ func kindOf(status ffi.Status) ErrorKind {
 		return ErrNoSpace
 	case ffi.NoCommand:
 		return ErrNoCommand
+	case ffi.NoVolume:
+		return ErrVolumeNotFound
+	case ffi.VolumeExists:
+		return ErrVolumeAlreadyExists
+	case ffi.VolumeInUse:
+		return ErrVolumeInUse
 	}
 	return ErrUnknown
 }
@@ -144,6 +150,12 @@ func kindName(kind ErrorKind) string {
 		return "no_space"
 	case ErrNoCommand:
 		return "no_command"
+	case ErrVolumeNotFound:
+		return "volume_not_found"
+	case ErrVolumeAlreadyExists:
+		return "volume_already_exists"
+	case ErrVolumeInUse:
+		return "volume_in_use"
 	}
 	return ""
 }

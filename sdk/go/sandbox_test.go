@@ -302,7 +302,7 @@ func TestDoctorReportsDrivers(t *testing.T) {
 
 func TestErrorKindNamesMatchOtherLanguages(t *testing.T) {
 	seen := map[string]bool{}
-	for kind := m.ErrUnknown; kind <= m.ErrNoCommand; kind++ {
+	for kind := m.ErrUnknown; kind <= m.ErrVolumeInUse; kind++ {
 		name := kind.String()
 		if name == "" || seen[name] {
 			t.Errorf("%d is %q", int(kind), name)

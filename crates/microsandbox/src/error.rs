@@ -101,6 +101,12 @@ kinds! {
     ImageInUse = "image_in_use";
     /// The process that handles images died.
     ImageFailed = "image_failed";
+    /// No volume has this name.
+    VolumeNotFound = "volume_not_found";
+    /// A volume with this name exists.
+    VolumeAlreadyExists = "volume_already_exists";
+    /// A sandbox uses the volume.
+    VolumeInUse = "volume_in_use";
     /// There is not enough disk space.
     NoSpace = "no_space";
     /// The image has no default command.
@@ -303,6 +309,9 @@ impl From<msb_state::Error> for Error {
             Kind::SandboxAlreadyExists => (ErrorKind::SandboxAlreadyExists, Origin::Host),
             Kind::SandboxNotRunning => (ErrorKind::SandboxNotRunning, Origin::Host),
             Kind::SandboxRunning => (ErrorKind::SandboxRunning, Origin::Host),
+            Kind::VolumeNotFound => (ErrorKind::VolumeNotFound, Origin::Host),
+            Kind::VolumeAlreadyExists => (ErrorKind::VolumeAlreadyExists, Origin::Host),
+            Kind::VolumeInUse => (ErrorKind::VolumeInUse, Origin::Host),
             Kind::InvalidConfig => (ErrorKind::InvalidConfig, Origin::Caller),
             Kind::NoDriver => (ErrorKind::NoDriver, Origin::Driver),
             Kind::BootFailed => (ErrorKind::BootFailed, Origin::Driver),

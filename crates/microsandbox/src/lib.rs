@@ -28,6 +28,7 @@ mod exec;
 pub mod fuzzing;
 pub mod image;
 mod library;
+mod mount;
 mod options;
 mod output;
 pub mod pull;
@@ -39,6 +40,7 @@ mod sink;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 mod tests;
+mod volume;
 
 pub use attach::{AttachOptions, AttachOptionsBuilder, AttachOutcome, restore_terminal};
 pub use doctor::{
@@ -51,6 +53,8 @@ pub use image::{
     BuildOptions, Image, ImageInfo, ImageOperation, ImagePhase, ImageProgress, PruneReport,
     PullPolicy,
 };
+pub use mount::{DiskImageFormat, MountBuilder, NamedVolumeBuilder, VolumeMount};
+pub use msb_state::{MountSource, Owner, VolumeCreation};
 pub use msb_wire::{FailureKind as ExecFailureKind, Stage as ExecStage};
 #[doc(hidden)]
 pub use msb_wire::{escape, escape_json};
@@ -62,3 +66,4 @@ pub use sandbox::{
     SandboxBuilder, SandboxInfo, SandboxStatus, Security, SessionInfo, Signal, logs,
 };
 pub use sink::ExecSink;
+pub use volume::{Volume, VolumeBuilder, VolumeConfig, VolumeHandle, VolumeKind};

@@ -43,6 +43,9 @@ export const MSB_E_IMAGE_IN_USE = -64;
 export const MSB_E_IMAGE_FAILED = -65;
 export const MSB_E_NO_SPACE = -66;
 export const MSB_E_NO_COMMAND = -67;
+export const MSB_E_NO_VOLUME = -100;
+export const MSB_E_VOLUME_EXISTS = -101;
+export const MSB_E_VOLUME_IN_USE = -102;
 export const MSB_ORIGIN_CALLER = 1;
 export const MSB_ORIGIN_HOST = 2;
 export const MSB_ORIGIN_DRIVER = 3;
@@ -167,6 +170,9 @@ export const KIND_OF_STATUS = {
   [MSB_E_IMAGE_FAILED]: "image_failed",
   [MSB_E_NO_SPACE]: "no_space",
   [MSB_E_NO_COMMAND]: "no_command",
+  [MSB_E_NO_VOLUME]: "volume_not_found",
+  [MSB_E_VOLUME_EXISTS]: "volume_already_exists",
+  [MSB_E_VOLUME_IN_USE]: "volume_in_use",
 } as const;
 
 /** The kinds of failures that calls report. */

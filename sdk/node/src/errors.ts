@@ -185,6 +185,12 @@ export class ImageFailedError extends MicrosandboxError {}
 export class NoSpaceError extends MicrosandboxError {}
 /** The image has no default command. */
 export class NoCommandError extends MicrosandboxError {}
+/** No volume has this name. */
+export class VolumeNotFoundError extends MicrosandboxError {}
+/** A volume with this name exists. */
+export class VolumeAlreadyExistsError extends MicrosandboxError {}
+/** A sandbox uses the volume. */
+export class VolumeInUseError extends MicrosandboxError {}
 /** The command no longer reads its input. */
 export class BrokenPipeError extends MicrosandboxError {}
 /** Another call is reading this handle. */
@@ -247,6 +253,9 @@ const MAKERS: { readonly [kind in StatusKind]: Make } = {
   image_failed: general(ImageFailedError),
   no_space: general(NoSpaceError, 28),
   no_command: general(NoCommandError),
+  volume_not_found: general(VolumeNotFoundError),
+  volume_already_exists: general(VolumeAlreadyExistsError),
+  volume_in_use: general(VolumeInUseError),
   stream_lost: (_, message, detail) => new StreamLostError(message, undefined, detail),
   broken_pipe: general(BrokenPipeError, 32),
   no_such_process: (_, message, detail) => new NoSuchProcessError(message, detail),
@@ -292,6 +301,9 @@ for (const Class of [
   ImageFailedError,
   NoSpaceError,
   NoCommandError,
+  VolumeNotFoundError,
+  VolumeAlreadyExistsError,
+  VolumeInUseError,
   BrokenPipeError,
   BusyError,
   ClosedError,

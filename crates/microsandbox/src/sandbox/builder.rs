@@ -5,6 +5,7 @@ use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::image::{
     Cancel, ImageProgress, PullPolicy, Resolved, Surroundings, Wanted, platform_of, resolve,
 };
+use crate::mount::MountBuilder;
 use crate::sandbox::{Sandbox, with_name};
 use msb_state::{
     ByteString, Cpus, CreateOptions, DriverChoice, LogConfig, SandboxConfig, Security, Signal,
@@ -48,6 +49,7 @@ struct Rest {
     disk_mib: Option<u64>,
     require_jail: bool,
     security: Security,
+    mounts: Vec<MountBuilder>,
     env: Vec<(ByteString, ByteString)>,
     workdir: Option<ByteString>,
     shell: Option<ByteString>,
@@ -164,6 +166,17 @@ impl SandboxBuilder {
     #[must_use]
     pub fn security(mut self, security: Security) -> Self {
         self.rest.security = security;
+        self
+    }
+
+    /// Mounts something of the host at an absolute path in the sandbox.
+    #[must_use]
+    pub fn volume(
+        mut self,
+        guest_path: impl AsRef<Path>,
+        f: impl FnOnce(MountBuilder) -> MountBuilder,
+    ) -> Self {
+        self.rest.mounts.push(f(MountBuilder::new(guest_path)));
         self
     }
 
@@ -341,6 +354,8 @@ impl SandboxBuilder {
         with_name(&name, "msb-create", move |home, name, companions| {
             let options = CreateOptions { replace: self.replace };
             let mut found = found?;
+            let mounts = self.rest.mounts.iter().cloned().map(MountBuilder::build);
+            let mounts = mounts.collect::<Result<Vec<_>, _>>()?;
             let stop_signal = self.rest.stop_signal.as_deref().map(own_signal).transpose()?;
             found.require_jail |= self.rest.require_jail;
             let boot_timeout = boot_timeout?;
@@ -351,6 +366,7 @@ impl SandboxBuilder {
                     own => own,
                 };
                 config.boot_timeout_ms = boot_timeout;
+                config.mounts.clone_from(&mounts);
                 config.require_jail = found.require_jail;
                 Ok::<_, Error>(config)
             };

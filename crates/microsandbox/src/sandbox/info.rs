@@ -1,7 +1,7 @@
 //! Information about sandboxes and their sessions.
 
 use crate::output::ExitStatus;
-use msb_state::{Bounds, Info, Isolation, Reason, Status};
+use msb_state::{Bounds, Info, Isolation, Mount, Reason, Status};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,6 +33,8 @@ pub struct SandboxInfo {
     pub cpus: Option<f64>,
     /// The requested memory in MiB.
     pub memory: Option<u32>,
+    /// Its mounts, parents before children.
+    pub mounts: Vec<Mount>,
     /// Whether it outlives the process that created it.
     pub detached: bool,
     /// Its labels.
@@ -76,6 +78,7 @@ impl From<Info> for SandboxInfo {
             bounds,
             cpus: config.cpus.map(msb_state::Cpus::count),
             memory: config.memory_mib,
+            mounts: config.mounts,
             detached: config.detached,
             labels: config.labels,
             created_at: time(created_ms),

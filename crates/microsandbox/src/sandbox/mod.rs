@@ -241,7 +241,7 @@ impl Sandbox {
 }
 
 /// Runs blocking work on a thread of its own.
-fn on_thread<T: Send + 'static>(
+pub(crate) fn on_thread<T: Send + 'static>(
     thread: &str,
     f: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Pending<T> {

@@ -40,4 +40,7 @@ const (
 	ImageFailed  Status = -65
 	NoSpace      Status = -66
 	NoCommand    Status = -67
+	NoVolume     Status = -100
+	VolumeExists Status = -101
+	VolumeInUse  Status = -102
 )

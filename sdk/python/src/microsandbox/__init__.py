@@ -47,6 +47,9 @@ from ._errors import (
     StreamLostError,
     SystemFailureError,
     UnsupportedError,
+    VolumeAlreadyExistsError,
+    VolumeInUseError,
+    VolumeNotFoundError,
     WaitTimeoutError,
 )
 from ._image_values import ImageInfo, ImagePhase, Progress, PullPolicy
@@ -146,6 +149,9 @@ __all__ = [
     "StreamLostError",
     "SystemFailureError",
     "UnsupportedError",
+    "VolumeAlreadyExistsError",
+    "VolumeInUseError",
+    "VolumeNotFoundError",
     "WaitTimeoutError",
     "WallInfo",
     "doctor",

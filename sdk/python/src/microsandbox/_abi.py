@@ -58,6 +58,9 @@ MSB_E_IMAGE_IN_USE = -64
 MSB_E_IMAGE_FAILED = -65
 MSB_E_NO_SPACE = -66
 MSB_E_NO_COMMAND = -67
+MSB_E_NO_VOLUME = -100
+MSB_E_VOLUME_EXISTS = -101
+MSB_E_VOLUME_IN_USE = -102
 MSB_ORIGIN_CALLER = 1
 MSB_ORIGIN_HOST = 2
 MSB_ORIGIN_DRIVER = 3
@@ -182,6 +185,9 @@ KIND_OF_STATUS: dict[int, str] = {
     MSB_E_IMAGE_FAILED: "image_failed",
     MSB_E_NO_SPACE: "no_space",
     MSB_E_NO_COMMAND: "no_command",
+    MSB_E_NO_VOLUME: "volume_not_found",
+    MSB_E_VOLUME_EXISTS: "volume_already_exists",
+    MSB_E_VOLUME_IN_USE: "volume_in_use",
 }
 
 

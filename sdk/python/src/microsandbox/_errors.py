@@ -167,6 +167,24 @@ class NoCommandError(MicrosandboxError):
     code = "no_command"
 
 
+class VolumeNotFoundError(MicrosandboxError):
+    """No volume has this name."""
+
+    code = "volume_not_found"
+
+
+class VolumeAlreadyExistsError(MicrosandboxError):
+    """A volume with this name exists."""
+
+    code = "volume_already_exists"
+
+
+class VolumeInUseError(MicrosandboxError):
+    """A sandbox uses the volume."""
+
+    code = "volume_in_use"
+
+
 class StreamLostError(MicrosandboxError, ConnectionError):
     """The sandbox or the connection to it was lost before the command's exit was known."""
 
