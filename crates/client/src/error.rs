@@ -53,12 +53,12 @@ pub enum Error {
     #[error("this process was forked from the one that uses the library; it may only exec")]
     Forked,
     /// A system call failed.
-    #[error("{context}: {source}")]
+    #[error("{context}: {error}")]
     Io {
         /// The failed operation.
         context: &'static str,
         /// Why it failed.
-        source: io::Error,
+        error: io::Error,
     },
     /// An internal invariant was violated.
     #[error("{0}")]
@@ -77,7 +77,7 @@ impl Error {
 
     /// Returns a function that makes the error of a failed system call.
     pub(crate) fn io(context: &'static str) -> impl Fn(io::Error) -> Error {
-        move |source| Error::Io { context, source }
+        move |error| Error::Io { context, error }
     }
 }
 

@@ -283,7 +283,7 @@ impl From<msb_client::Error> for Error {
                 let error = Error::new(kind_of(refusal), Origin::Agent, text);
                 return error.with_os_error(Some(errno));
             }
-            Client::Io { context, source } => return Error::io(context, source),
+            Client::Io { context, error } => return Error::io(context, error),
             _ => (ErrorKind::Internal, Origin::Host),
         };
         Error::new(kind, origin, text)

@@ -15,6 +15,7 @@ use msb_wire::{
     ExecAction, ExecInput, ExecState, Exited, FEATURE_FOLLOW_ALL, FollowAll, Frame, Message,
     Opened, ReceiveCredit, WireError, cost, one_line,
 };
+use rustix::io::Errno;
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -112,10 +113,11 @@ pub(crate) enum LogEnd {
 
 impl From<ExecLost> for LogEnd {
     fn from(lost: ExecLost) -> Self {
-        match lost.os_error {
-            // The agent has exited, or was killed before it read everything.
-            None | Some(libc::ECONNRESET) if lost.sandbox_gone => LogEnd::Closed,
-            _ => LogEnd::Lost(lost),
+        let reset = Errno::CONNRESET.raw_os_error();
+        // The agent has exited, or was killed before it read everything.
+        match lost.sandbox_gone && lost.os_error.is_none_or(|errno| errno == reset) {
+            true => LogEnd::Closed,
+            false => LogEnd::Lost(lost),
         }
     }
 }
