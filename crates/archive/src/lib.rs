@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod holes;
 mod tarball;
 mod writer;
 
 pub use error::{Error, Result};
+pub use holes::sparse_map;
 pub use tar::EntryType;
 pub use tarball::{Kind, Member, TarReader};
 pub use writer::{Entry, Segment, TarWriter};

@@ -57,6 +57,11 @@ impl<W: Write> TarWriter<W> {
         TarWriter { to, written: 0 }
     }
 
+    /// Returns what the archive is written to.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.to
+    }
+
     /// Writes the headers of a member.
     pub fn begin(&mut self, entry: &Entry<'_>) -> io::Result<()> {
         let records = pax_records(entry);

@@ -4,11 +4,10 @@
 //! open at once, so that neither depth nor the length of a path has a limit here.
 
 use crate::tree::MAX_DEPTH;
-use msb_archive::{Entry, EntryType, Segment, TarWriter};
+use msb_archive::{Entry, EntryType, TarWriter, sparse_map};
 use msb_image::{Blob, BlobWriter, Error, ErrorKind, Result, Store};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat, fstat, fstatfs, openat, readlinkat, seek,
-    statat,
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, fstatfs, openat, readlinkat, statat,
 };
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -22,10 +21,6 @@ use std::path::{Path, PathBuf};
 
 /// Longest path in an image, which the kernel takes in one call.
 const MAX_PATH: usize = 4095;
-/// Maximum number of data segments of a file. Beyond it the smallest holes are stored as zeros.
-const MAX_SEGMENTS: usize = 100_000;
-/// Smallest hole that is kept.
-const MIN_HOLE: u64 = 4096;
 /// Maximum size of an attribute and of a list of names.
 const MAX_XATTR: usize = 64 * 1024;
 
@@ -276,7 +271,7 @@ impl Packer {
     fn add_opened(&mut self, file: &File, found: &Stat) -> Result<()> {
         let xattrs = self.xattrs(file)?;
         let size = u64::try_from(found.st_size).unwrap_or(0);
-        let map = sparse_map(file, found, size).map_err(|error| self.failed("read", error))?;
+        let map = sparse_map(file).map_err(|error| self.failed("read", error))?;
         self.begin(found, EntryType::Regular, |entry| {
             entry.xattrs = &xattrs;
             entry.size = size;
@@ -439,55 +434,6 @@ fn children(directory: &OwnedFd) -> rustix::io::Result<Vec<OsString>> {
 fn is_kept(name: &[u8]) -> bool {
     name == b"security.capability"
         || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
-}
-
-/// Returns the data segments of a file with holes; `None` for one without.
-fn sparse_map(file: &File, found: &Stat, size: u64) -> io::Result<Option<Vec<Segment>>> {
-    let allocated = u64::try_from(found.st_blocks).unwrap_or(0).saturating_mul(512);
-    if allocated >= size {
-        return Ok(None);
-    }
-    let mut least = MIN_HOLE;
-    let map = loop {
-        match segments(file, size, least)? {
-            Some(map) => break map,
-            None => least = least.saturating_mul(2),
-        }
-    };
-    let data: u64 = map.iter().map(|(_, length)| length).sum();
-    Ok((size - data >= MIN_HOLE).then_some(map))
-}
-
-/// Returns the segments between holes of at least `least` bytes; `None` if they are too many.
-///
-/// An empty one at the end sets the length of a file that ends in a hole.
-fn segments(file: &File, size: u64, least: u64) -> io::Result<Option<Vec<Segment>>> {
-    let mut map: Vec<Segment> = Vec::new();
-    let mut at = 0;
-    while at < size {
-        let start = match seek(file, SeekFrom::Data(at)) {
-            Ok(start) => start.min(size),
-            Err(Errno::NXIO) => size,
-            // The file system does not tell.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(vec![(0, size)])),
-            Err(error) => return Err(error.into()),
-        };
-        let end = match start < size {
-            true => seek(file, SeekFrom::Hole(start))?.min(size),
-            false => size,
-        };
-        match map.last_mut() {
-            Some((offset, length)) if start - at < least && start < size => {
-                *length = end - *offset;
-            }
-            _ => map.push((start, end - start)),
-        }
-        if map.len() > MAX_SEGMENTS {
-            return Ok(None);
-        }
-        at = end;
-    }
-    Ok(Some(map))
 }
 
 #[cfg(test)]

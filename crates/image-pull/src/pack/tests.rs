@@ -109,21 +109,6 @@ fn g_holes_of_a_file_take_no_space() {
 }
 
 #[test]
-fn g_segments_beyond_the_limit_are_joined() {
-    let scratch = tempfile::tempfile().unwrap();
-    let step = 16 * 1024;
-    for index in 0..10 {
-        scratch.write_all_at(&[b'x'; 4096], index * step).unwrap();
-    }
-    scratch.set_len(10 * step).unwrap();
-    let found = segments(&scratch, 10 * step, MIN_HOLE).unwrap().unwrap();
-    assert_eq!(found.len(), 11, "and the empty one at the end");
-    assert_eq!((found[1], found[10]), ((step, 4096), (10 * step, 0)));
-    let joined = segments(&scratch, 10 * step, step).unwrap().unwrap();
-    assert_eq!(joined, [(0, 9 * step + 4096), (10 * step, 0)]);
-}
-
-#[test]
 fn g_file_that_changes_while_it_is_read_is_refused() {
     let fixture = Fixture::new();
     let path = fixture.root("log");
