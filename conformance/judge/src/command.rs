@@ -3,7 +3,6 @@
 use crate::format::{Bytes, Case, Infinity, Limit, RESOURCES, Stdin};
 use crate::protocol::{Cannot, Request};
 use crate::time::scaled_ms;
-use serde_json::json;
 
 /// Returns the request that runs or starts the command of a case.
 pub(crate) fn command(action: &str, sandbox: u64, case: &Case, own_path: &str) -> Request {
@@ -14,8 +13,8 @@ pub(crate) fn command(action: &str, sandbox: u64, case: &Case, own_path: &str) -
             request = request.bytes(field, value(bytes));
         }
     }
-    let args: Vec<usize> = case.args.iter().map(|arg| request.part(value(arg))).collect();
-    request = env(request.with("args", args), &case.env, own_path);
+    request = case.args.iter().fold(request, |request, arg| request.bytes("arg", value(arg)));
+    request = env(request, &case.env, own_path);
     if let Some(user) = &case.user {
         request = request.bytes("user", user.clone().into_bytes());
     }
@@ -25,16 +24,16 @@ pub(crate) fn command(action: &str, sandbox: u64, case: &Case, own_path: &str) -
             request = request.with("rows", rows).with("cols", cols);
         }
     }
-    // As text, since not every language reads 64-bit numbers from JSON.
     let number = |limit| match limit {
         Limit::Number(number) => number.to_string(),
         Limit::Word(Infinity::Infinity) => "-1".to_owned(),
     };
-    let limits = case.rlimits.iter().map(|limit| {
+    for limit in &case.rlimits {
         let resource = RESOURCES.iter().position(|name| *name == limit.resource);
-        json!([limit.resource, resource, number(limit.soft), number(limit.hard)])
-    });
-    request = request.with("rlimits", limits.collect::<Vec<_>>());
+        request = request.with("rlimit", &limit.resource);
+        request = request.with("rlimit", resource.unwrap_or_default());
+        request = request.with("rlimit", number(limit.soft)).with("rlimit", number(limit.hard));
+    }
     request = match &case.stdin {
         Stdin::Null => request,
         Stdin::Pipe => request.with("stdin_pipe", true),
@@ -55,11 +54,11 @@ pub(crate) fn command(action: &str, sandbox: u64, case: &Case, own_path: &str) -
     if case.wait_for_eof { request.with("wait_for_eof", true) } else { request }
 }
 
-/// Adds variables to a request: pairs of parts, in order.
-pub(crate) fn env(mut request: Request, env: &[(Bytes, Bytes)], own_path: &str) -> Request {
-    let mut part = |bytes: &Bytes| request.part(bytes.value(own_path));
-    let pairs: Vec<_> = env.iter().map(|(name, value)| json!([part(name), part(value)])).collect();
-    request.with("env", pairs)
+/// Adds variables to a request, in order: each name, and then its value.
+pub(crate) fn env(request: Request, env: &[(Bytes, Bytes)], own_path: &str) -> Request {
+    env.iter()
+        .flat_map(|(name, value)| [name, value])
+        .fold(request, |request, text| request.bytes("env", text.value(own_path)))
 }
 
 /// Returns whether a case needs what a language cannot express.
@@ -80,6 +79,9 @@ pub(crate) fn asks_for(case: &Case, cannot: Cannot) -> bool {
             [case.timeout_ms, case.max_output].contains(&Some(0))
                 || [tty.rows, tty.cols].contains(&Some(0))
         }
-        Cannot::Utf8 => texts.any(|text| std::str::from_utf8(&text).is_err()),
+        Cannot::Utf8 => {
+            let programs = [&case.cmd, &case.script].into_iter().flatten().map(value);
+            programs.map(String::from_utf8).any(|text| text.is_err())
+        }
     }
 }

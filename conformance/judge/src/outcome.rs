@@ -1,6 +1,5 @@
 //! The outcome of a case, and its comparison with what the case expects.
 
-use crate::bytes::show;
 use crate::format::{Bytes, Case, Expect, Failure, Kind, Match, Mode, Usage};
 use crate::protocol::{Exited, Failed};
 use crate::time::scaled;
@@ -10,11 +9,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Exited(Exited),
-    Failed {
-        failed: Failed,
-        message: Vec<u8>,
-        path: Vec<u8>,
-    },
+    Failed(Failed),
     Error {
         kind: String,
         message: String,
@@ -101,12 +96,12 @@ pub(crate) fn problems(case: &Case, outcome: &Outcome, own_path: &str, lossy: bo
 fn end_problem(expect: &Expect, end: &End, own_path: &str, lossy: bool) -> Option<String> {
     match (expect, end) {
         (Expect { closed: true, .. }, End::Closed) => None,
-        (Expect { failure: Some(wanted), .. }, End::Failed { failed, message, path }) => {
+        (Expect { failure: Some(wanted), .. }, End::Failed(failed)) => {
             let named = |bytes: &Bytes| {
                 let named = bytes.value(own_path);
                 if lossy { String::from_utf8_lossy(&named).into_owned().into() } else { named }
             };
-            failure_problem(wanted, failed, message, path, wanted.path.as_ref().map(named))
+            failure_problem(wanted, failed, wanted.path.as_ref().map(named))
         }
         (Expect { error: Some(wanted), .. }, End::Error { kind, message }) => {
             (kind != wanted).then(|| format!("expected the error {wanted}, got {kind}: {message}"))
@@ -126,23 +121,18 @@ fn end_problem(expect: &Expect, end: &End, own_path: &str, lossy: bool) -> Optio
     }
 }
 
-fn failure_problem(
-    wanted: &Failure,
-    got: &Failed,
-    message: &[u8],
-    path: &[u8],
-    wanted_path: Option<Vec<u8>>,
-) -> Option<String> {
+fn failure_problem(wanted: &Failure, got: &Failed, wanted_path: Option<Vec<u8>>) -> Option<String> {
     let same = wanted.kind == got.kind
         && wanted.stage == got.stage
         && wanted.errno_name == got.errno_name
         && (got.errno == 0) == wanted.errno_name.is_empty()
-        && wanted_path.is_none_or(|wanted| wanted == path);
+        && wanted_path.is_none_or(|wanted| wanted == got.path.0);
     if !same {
-        return Some(format!("expected {wanted:?}, got {got:?} of {}", show(path)));
+        return Some(format!("expected {wanted:?}, got {got:?}"));
     }
-    let bad = message.is_empty() || message.contains(&b'\n');
-    bad.then(|| format!("the message is not one line: {}", show(message)))
+    let message = &got.message;
+    let bad = message.0.is_empty() || message.0.contains(&b'\n');
+    bad.then(|| format!("the message is not one line: {message:?}"))
 }
 
 fn status_problem(expect: &Expect, got: &Exited) -> Option<String> {

@@ -2,7 +2,6 @@
 
 use crate::bytes::show;
 use crate::format::Kind;
-use crate::protocol::Reply;
 use std::time::Instant;
 
 /// The received events.
@@ -32,15 +31,10 @@ impl Received {
         format!("{:?}, stdout {stdout}, stderr {stderr}", self.events)
     }
 
-    pub(crate) fn take(&mut self, reply: &Reply) -> Result<(), String> {
-        let kind = reply.event.ok_or("a reply that is no event")?;
-        let data = match reply.data {
-            Some(part) => reply.parts.get(part).ok_or("a part is missing")?.as_slice(),
-            None => &[],
-        };
+    pub(crate) fn take(&mut self, kind: Kind, data: &[u8]) {
         match kind {
             // Every later call returns the end again.
-            Kind::End if self.ended() => return Ok(()),
+            Kind::End if self.ended() => return,
             Kind::Stdout => self.stdout.extend_from_slice(data),
             Kind::Stderr => self.stderr.extend_from_slice(data),
             Kind::StdinError => self.stdin_errors += 1,
@@ -52,6 +46,5 @@ impl Received {
         if !(output && self.events.last() == Some(&kind)) {
             self.events.push(kind);
         }
-        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! One run of a case: the call, its steps, and its outcome.
 
 use crate::bytes::{OWN_PATH, find, show};
-use crate::command::{asks_for, command};
+use crate::command::command;
 use crate::format::{Bytes, Call, Case, Listed, Match, Mode, Run, Stdin, Step};
 use crate::outcome::{self, End, Outcome};
 use crate::protocol::{Cannot, Done, Exited, Request};
@@ -82,6 +82,9 @@ struct Running<'scope, 'env> {
 
 impl Running<'_, '_> {
     fn run_and_compare(&mut self) -> Verdict<()> {
+        if let Some(cannot) = self.testee.cannot(self.case) {
+            return Err(Problem::Cannot(cannot));
+        }
         self.steps(&self.case.before, "before: ")?;
         let mut outcome = self.run()?;
         if self.case.also_tty && self.case.tty.is_some() {
@@ -92,7 +95,7 @@ impl Running<'_, '_> {
     }
 
     fn compare(&self, outcome: &Outcome) -> Verdict<()> {
-        let problems = outcome::problems(self.case, outcome, self.own_path, self.testee.lossy);
+        let problems = outcome::problems(self.case, outcome, self.own_path, self.testee.is_lossy());
         if problems.is_empty() { Ok(()) } else { Err(problems.join("; ").into()) }
     }
 
@@ -102,15 +105,16 @@ impl Running<'_, '_> {
             (Some(many), _) => return self.at_once(many.get(), begun),
             (None, Mode::Collect) if self.case.steps.is_empty() => {
                 let answer = self.ask(self.command("run"))?;
-                return self.collected(&answer, begun);
+                return self.collected(answer, begun);
             }
             _ => {}
         }
         let answer = self.start()?;
-        let Done::Started { session } = &answer.done else {
-            return self.collected(&answer, begun);
+        let id = answer.id;
+        let session = match answer.done {
+            Done::Started(session) => session,
+            _ => return self.collected(answer, begun),
         };
-        let (id, session) = (answer.id, session.clone());
         self.state.exec = Some(Exec { id, session, closed: false });
         self.steps(&self.case.steps, "")?;
         let outcome = if self.exec()?.closed {
@@ -119,7 +123,7 @@ impl Running<'_, '_> {
             match self.case.mode {
                 Mode::Collect => {
                     let answer = self.ask(Request::of("collect", "exec", id))?;
-                    self.collected(&answer, begun)?
+                    self.collected(answer, begun)?
                 }
                 Mode::Wait => self.waited(id, begun)?,
                 Mode::Stream => self.streamed(id, begun)?,
@@ -135,10 +139,10 @@ impl Running<'_, '_> {
         let mut last = None;
         for answer in started {
             let answer = match answer.done {
-                Done::Started { .. } => self.ask(Request::of("collect", "exec", answer.id))?,
+                Done::Started(_) => self.ask(Request::of("collect", "exec", answer.id))?,
                 _ => answer,
             };
-            let outcome = self.collected(&answer, begun)?;
+            let outcome = self.collected(answer, begun)?;
             self.compare(&outcome)
                 .map_err(|problem| prefixed(&format!("one of {many}: "), problem))?;
             last = Some(outcome);
@@ -148,7 +152,7 @@ impl Running<'_, '_> {
 
     fn start(&mut self) -> Verdict<Answer> {
         let answer = self.ask(self.command("start"))?;
-        if matches!(answer.done, Done::Started { .. }) {
+        if matches!(answer.done, Done::Started(_)) {
             self.state.execs.push(answer.id);
         }
         Ok(answer)
@@ -160,16 +164,11 @@ impl Running<'_, '_> {
 
     fn ask(&mut self, request: Request) -> Verdict<Answer> {
         let received = &mut self.state.received;
-        let answer = self.testee.ask(request, self.deadline, |reply| received.take(&reply));
-        let answer =
-            answer.map_err(|why| format!("{why} after {}", self.state.received.summary()))?;
-        match answer.done {
-            Done::Cannot(cannot) if asks_for(self.case, cannot) => Err(Problem::Cannot(cannot)),
-            Done::Cannot(cannot) => {
-                Err(format!("the testee skips for no reason: {}", cannot.reason()).into())
-            }
-            _ => Ok(answer),
-        }
+        let answer = self.testee.ask(request, self.deadline, |kind, data| {
+            received.take(kind, &data);
+            Ok(())
+        });
+        Ok(answer.map_err(|why| format!("{why} after {}", self.state.received.summary()))?)
     }
 
     /// Sends a request that must succeed.
@@ -199,29 +198,31 @@ impl Running<'_, '_> {
         }
     }
 
-    fn collected(&self, answer: &Answer, begun: Instant) -> Verdict<Outcome> {
-        let mut outcome = Outcome::new(end_of(answer)?, begun);
-        let End::Exited(Exited { timed_out, raised, output, .. }) = &outcome.end else {
-            return Ok(outcome);
+    fn collected(&self, answer: Answer, begun: Instant) -> Verdict<Outcome> {
+        let (exited, output) = match answer.done {
+            Done::Collected(exited, output) => (exited, output),
+            Done::Exited(_) => return Err("a collected call without an output".into()),
+            done => return Ok(Outcome::new(end_of(done)?, begun)),
         };
+        let (timed_out, raised) = (exited.timed_out, output.raised);
         // A timeout is an error of the call, except in C.
-        if *raised != (*timed_out && !self.testee.bare) {
+        if raised != (timed_out && !self.testee.is_bare()) {
             return Err(format!("the call failed: {raised}, its time ran out: {timed_out}").into());
         }
-        let output = output.clone().ok_or("a collected call without an output")?;
-        outcome.output =
-            Some((answer.part(output.stdout)?.to_vec(), answer.part(output.stderr)?.to_vec()));
-        outcome.totals = Some((output.stdout_total, output.stderr_total));
-        outcome.truncated = output.truncated;
-        outcome.writer_left = Some(output.writer_left);
-        Ok(outcome)
+        Ok(Outcome {
+            output: Some((output.stdout.0, output.stderr.0)),
+            totals: Some((output.stdout_total, output.stderr_total)),
+            truncated: output.truncated,
+            writer_left: Some(output.writer_left),
+            ..Outcome::new(End::Exited(exited), begun)
+        })
     }
 
     fn waited(&mut self, exec: u64, begun: Instant) -> Verdict<Outcome> {
         let first = self.ask(Request::of("wait", "exec", exec))?;
-        let outcome = Outcome::new(end_of(&first)?, begun);
+        let outcome = Outcome::new(end_of(first.done)?, begun);
         let second = self.ask(Request::of("wait", "exec", exec))?;
-        match end_of(&second)? {
+        match end_of(second.done)? {
             second if second == outcome.end => Ok(outcome),
             second => Err(format!("a second wait said {second:?} after {:?}", outcome.end).into()),
         }
@@ -237,11 +238,11 @@ impl Running<'_, '_> {
         if let Some(event) = self.state.received.events.get(count) {
             return Err(format!("{event:?} came after the end").into());
         }
-        let end = end_of(&self.ask(Request::of("wait", "exec", exec))?)?;
+        let end = end_of(self.ask(Request::of("wait", "exec", exec))?.done)?;
         let mut writer_left = None;
         if matches!(end, End::Exited(_)) {
             let answer = self.ask(Request::of("collect", "exec", exec))?;
-            let Done::Exited(Exited { output: Some(output), .. }) = &answer.done else {
+            let Done::Collected(_, output) = &answer.done else {
                 return Err(format!("collect after the end: {}", answer.describe()).into());
             };
             writer_left = Some(output.writer_left);
@@ -309,7 +310,7 @@ impl Running<'_, '_> {
             Step::CloseStdin => {
                 let request = self.input("close_stdin")?;
                 // In C, a closed handle is invalid.
-                if std::mem::replace(&mut self.state.input_closed, true) && self.testee.bare {
+                if std::mem::replace(&mut self.state.input_closed, true) && self.testee.is_bare() {
                     return self.fails(request, "closed");
                 }
                 self.succeeds(request)
@@ -373,7 +374,7 @@ impl Running<'_, '_> {
     fn take_stdin(&mut self) -> Verdict<bool> {
         let answer = self.ask(self.own("take_stdin")?)?;
         match answer.done {
-            Done::Sink(there) => Ok(there),
+            Done::Yes(there) => Ok(there),
             _ => Err(answer.describe().into()),
         }
     }
@@ -396,7 +397,7 @@ impl Running<'_, '_> {
         let (testee, deadline) = (self.testee, self.deadline);
         self.state.feeder = Some(self.scope.spawn(move || {
             for request in requests {
-                let answer = testee.ask(request, deadline, |_| Err("an event".to_owned()))?;
+                let answer = testee.ask(request, deadline, |_, _| Err("an event".to_owned()))?;
                 match &answer.done {
                     Done::Ok => {}
                     // That the command no longer reads is not an error of the feeder.
@@ -429,7 +430,7 @@ impl Running<'_, '_> {
             let request = Request::of("reattach", "sandbox", self.sandbox);
             let answer = self.ask(request.with("session", session))?;
             match (&answer.done, error) {
-                (Done::Started { .. }, _) => id = answer.id,
+                (Done::Started(_), _) => id = answer.id,
                 (Done::Error { kind, .. }, Some(wanted)) if kind == wanted => return Ok(()),
                 _ => return Err(answer.describe().into()),
             }
@@ -451,10 +452,10 @@ impl Running<'_, '_> {
         };
         let answer = self.ask(self.own("give_up")?.with("on", on).with("times", times))?;
         match answer.done {
-            Done::Ended(true) if call == Call::Collect => {
+            Done::Yes(true) if call == Call::Collect => {
                 Err("it ended while collecting was given up".into())
             }
-            Done::Ended(_) => Ok(()),
+            Done::Yes(_) => Ok(()),
             _ => Err(answer.describe().into()),
         }
     }
@@ -466,13 +467,12 @@ impl Running<'_, '_> {
         let answer = self
             .ask(request.bytes("script", script.clone().into_bytes()))
             .map_err(|problem| prefixed(&format!("{script}: "), problem))?;
-        let Done::Exited(Exited { code: 0, signal: 0, output: Some(output), .. }) = &answer.done
-        else {
+        let Done::Collected(Exited { code: 0, signal: 0, .. }, output) = &answer.done else {
             return Err(format!("{script}: {}", answer.describe()).into());
         };
         let nothing = Match::Exact(Bytes::Plain(String::new()));
         let wanted = run.stdout.as_ref().unwrap_or(&nothing);
-        match wanted.problem(answer.part(output.stdout)?, self.own_path) {
+        match wanted.problem(&output.stdout.0, self.own_path) {
             Some(why) => Err(format!("{script}: {why}").into()),
             None => Ok(()),
         }
@@ -491,18 +491,11 @@ impl Running<'_, '_> {
     }
 }
 
-fn end_of(answer: &Answer) -> Verdict<End> {
-    match &answer.done {
-        Done::Exited(exited) => Ok(End::Exited(exited.clone())),
-        Done::Failed(failed) => Ok(End::Failed {
-            message: answer.part(failed.message)?.to_vec(),
-            path: answer.part(failed.path)?.to_vec(),
-            failed: failed.clone(),
-        }),
-        Done::Error { kind, message } => {
-            let message = String::from_utf8_lossy(answer.part(*message)?).into_owned();
-            Ok(End::Error { kind: kind.clone(), message })
-        }
+fn end_of(done: Done) -> Verdict<End> {
+    match done {
+        Done::Exited(exited) => Ok(End::Exited(exited)),
+        Done::Failed(failed) => Ok(End::Failed(failed)),
+        Done::Error { kind, message } => Ok(End::Error { kind, message }),
         done => Err(format!("no end of a command: {done:?}").into()),
     }
 }

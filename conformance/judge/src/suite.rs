@@ -83,12 +83,9 @@ pub fn judge(testee: &[OsString], trace: bool) -> Result<Report, String> {
     let testee = Testee::start(testee, home.path(), trace)?;
     let mut suite = Suite::new(testee, profiles, image);
     let mut report = Report { total: cases.len(), ..Report::default() };
-    let (begun, no_event) = (Instant::now(), |_| Err("an event before anything".to_owned()));
+    let (begun, no_event) = (Instant::now(), |_, _| Err("an event before anything".to_owned()));
     match suite.testee.ask(Request::new("hello"), begun + scaled(SANDBOX_LIMIT), no_event)?.done {
-        Done::Hello { bare, lossy } => {
-            suite.testee.bare = bare;
-            suite.testee.lossy = lossy;
-        }
+        Done::Hello(words) => suite.testee.hello = words,
         done => return Err(format!("the testee's hello is {done:?}")),
     }
     if filter.is_empty() {
@@ -261,7 +258,7 @@ impl Suite {
 
     fn ask(&self, request: Request) -> Result<u64, String> {
         let deadline = Instant::now() + scaled(SANDBOX_LIMIT);
-        let answer = self.testee.ask(request, deadline, |_| Err("an event".to_owned()))?;
+        let answer = self.testee.ask(request, deadline, |_, _| Err("an event".to_owned()))?;
         match answer.done {
             Done::Ok => Ok(answer.id),
             _ => Err(answer.describe()),

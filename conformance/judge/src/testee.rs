@@ -1,10 +1,12 @@
 //! The process of the testee, and the pipes to it.
 
 use crate::bytes::show;
-use crate::protocol::{Done, Reply, Request};
+use crate::command::asks_for;
+use crate::format::{Case, Kind};
+use crate::protocol::{self, Cannot, Done, Reply, Request, Said};
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::{BufReader, Write};
+use std::io::BufReader;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,32 +27,22 @@ pub(crate) struct Testee {
     /// How reading the replies ended.
     over: Mutex<Receiver<Result<(), String>>>,
     trace: bool,
-    /// The bare C ABI, which returns what languages raise.
-    pub(crate) bare: bool,
-    /// The path of a failure is a string, with U+FFFD in place of bytes that are not UTF-8.
-    pub(crate) lossy: bool,
+    /// What it said of its language.
+    pub(crate) hello: Vec<String>,
 }
 
-/// The result of a request, with its bytes.
+/// The result of a request.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) id: u64,
     pub(crate) done: Done,
-    pub(crate) parts: Vec<Vec<u8>>,
 }
 
 impl Answer {
-    /// Returns the bytes of a part.
-    pub(crate) fn part(&self, number: usize) -> Result<&[u8], String> {
-        self.parts.get(number).map(Vec::as_slice).ok_or_else(|| "a part is missing".to_owned())
-    }
-
     /// Describes it in one line.
     pub(crate) fn describe(&self) -> String {
         match &self.done {
-            Done::Error { kind, message } => {
-                format!("{kind}: {}", String::from_utf8_lossy(self.part(*message).unwrap_or(b"?")))
-            }
+            Done::Error { kind, message } => format!("{kind}: {message}"),
             done => format!("{done:?}"),
         }
     }
@@ -79,16 +71,26 @@ impl Testee {
             }
         });
         let (input, next) = (Mutex::new(child.stdin.take()), AtomicU64::new(1));
-        Ok(Testee {
-            child,
-            input,
-            next,
-            waiting,
-            over: Mutex::new(over),
-            trace,
-            bare: false,
-            lossy: false,
-        })
+        Ok(Testee { child, input, next, waiting, over: Mutex::new(over), trace, hello: Vec::new() })
+    }
+
+    /// Whether its language is the bare C ABI, which returns what others raise.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.says("bare")
+    }
+
+    /// Whether the path of a failure has U+FFFD in place of bytes that are not UTF-8.
+    pub(crate) fn is_lossy(&self) -> bool {
+        self.says("lossy")
+    }
+
+    /// Returns what a case asks for and its language cannot express.
+    pub(crate) fn cannot(&self, case: &Case) -> Option<Cannot> {
+        Cannot::ALL.into_iter().find(|it| self.says(it.name()) && asks_for(case, *it))
+    }
+
+    fn says(&self, word: &str) -> bool {
+        self.hello.iter().any(|said| said == word)
     }
 
     /// Sends a request, passes its events to `on_event`, and returns its result.
@@ -96,7 +98,7 @@ impl Testee {
         &self,
         request: Request,
         deadline: Instant,
-        mut on_event: impl FnMut(Reply) -> Result<(), String>,
+        mut on_event: impl FnMut(Kind, Vec<u8>) -> Result<(), String>,
     ) -> Result<Answer, String> {
         let (id, replies) = self.send(request)?;
         loop {
@@ -106,9 +108,9 @@ impl Testee {
                 Err(RecvTimeoutError::Timeout) => return Err("hung".to_owned()),
                 Err(RecvTimeoutError::Disconnected) => return Err("the testee is gone".to_owned()),
             };
-            match reply.done {
-                Some(done) => return Ok(Answer { id, done, parts: reply.parts }),
-                None => on_event(reply)?,
+            match reply.said {
+                Said::Done(done) => return Ok(Answer { id, done }),
+                Said::Event(kind, data) => on_event(kind, data.0)?,
             }
         }
     }
@@ -120,22 +122,15 @@ impl Testee {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.as_mut().ok_or_else(gone)?.insert(id, sender);
         drop(waiting);
-        let (line, parts) = request.encode(id);
-        self.trace("->", &line, &parts);
+        let fields = request.encode(id);
+        if self.trace {
+            trace("->", &fields);
+        }
         let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
         let input = input.as_mut().ok_or_else(gone)?;
-        let mut send = || {
-            input.write_all(format!("{line}\n").as_bytes())?;
-            parts.iter().try_for_each(|part| input.write_all(part))
-        };
-        send().map_err(|error| format!("cannot write to the testee: {error}"))?;
+        let sent = protocol::write(input, &fields);
+        sent.map_err(|error| format!("cannot write to the testee: {error}"))?;
         Ok((id, replies))
-    }
-
-    fn trace(&self, direction: &str, line: &str, parts: &[Vec<u8>]) {
-        if self.trace {
-            trace(direction, line, parts);
-        }
     }
 
     /// Closes the testee's input and waits for a clean exit.
@@ -158,19 +153,15 @@ impl Testee {
 
 fn read(output: ChildStdout, waiting: &Waiting, trace_it: bool) -> Result<(), String> {
     let mut output = BufReader::with_capacity(1 << 16, output);
-    while let Some(reply) = Reply::read(&mut output).map_err(|error| error.to_string())? {
+    while let Some(fields) = protocol::read(&mut output).map_err(|error| error.to_string())? {
         if trace_it {
-            let (event, data, done) = (&reply.event, &reply.data, &reply.done);
-            let line = match done {
-                Some(done) => format!("{} {done:?}", reply.id),
-                None => format!("{} {event:?} {data:?}", reply.id),
-            };
-            trace("<-", &line, &reply.parts);
+            trace("<-", &fields);
         }
+        let reply = Reply::new(fields).map_err(|error| error.to_string())?;
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = waiting.as_mut().ok_or("it goes on")?;
         // The requester may have timed out; its reply is dropped.
-        let over = reply.done.is_some();
+        let over = matches!(reply.said, Said::Done(_));
         let id = reply.id;
         if let Some(sender) = waiting.get(&id) {
             let _ = sender.send(reply);
@@ -185,7 +176,7 @@ fn read(output: ChildStdout, waiting: &Waiting, trace_it: bool) -> Result<(), St
 }
 
 #[allow(clippy::print_stderr, reason = "asked for with --trace")]
-fn trace(direction: &str, line: &str, parts: &[Vec<u8>]) {
-    let parts: Vec<String> = parts.iter().map(|part| show(part)).collect();
-    eprintln!("{direction} {line} {}", parts.join(" "));
+fn trace(direction: &str, fields: &[Vec<u8>]) {
+    let fields: Vec<String> = fields.iter().map(|field| show(field)).collect();
+    eprintln!("{direction} {}", fields.join(" "));
 }

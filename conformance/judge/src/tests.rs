@@ -3,7 +3,10 @@
 use crate::command::asks_for;
 use crate::format::{Bytes, Case, CaseFile, Kind, Match, WrongCases};
 use crate::outcome::{End, Outcome, problems};
-use crate::protocol::{Cannot, Done, Exited, Failed, Reply, Request};
+use crate::protocol::{
+    Cannot, Data, Done, Exited, Failed, Reply, Request, Said, read as read_message,
+    write as write_message,
+};
 use crate::received::Received;
 use crate::testee::Testee;
 use serde_json::{Value, json};
@@ -15,9 +18,27 @@ fn case(text: &str) -> Case {
 }
 
 fn exited(code: i32) -> Exited {
-    let line = json!({ "code": code, "signal": 0, "core": false, "timed_out": false,
-        "success": code == 0, "cpu_us": 1000, "wall_us": 1000, "max_rss": 1 });
-    serde_json::from_value(line).unwrap()
+    Exited {
+        code,
+        signal: 0,
+        core: false,
+        timed_out: false,
+        success: Some(code == 0),
+        cpu_us: 1000,
+        wall_us: 1000,
+        max_rss: 1,
+    }
+}
+
+fn failed(kind: &str, stage: &str, message: &[u8], path: &[u8]) -> Failed {
+    Failed {
+        kind: kind.to_owned(),
+        stage: stage.to_owned(),
+        errno: 2,
+        errno_name: "ENOENT".to_owned(),
+        message: Data(message.to_vec()),
+        path: Data(path.to_vec()),
+    }
 }
 
 /// The outcome of a command that exits with 3 after writing to both outputs.
@@ -113,19 +134,10 @@ fn b1_wrong_expectations_of_events_are_detected() {
 
 #[test]
 fn e_wrong_expectations_of_failures_are_detected() {
-    let failed = Failed {
-        kind: "not_found".to_owned(),
-        stage: "execve".to_owned(),
-        errno: 2,
-        errno_name: "ENOENT".to_owned(),
-        message: 0,
-        path: 1,
-    };
-    let problems_of = |expect: &str, failed: &Failed, message: &[u8]| {
-        let (failed, message) = (failed.clone(), message.to_vec());
-        let end = End::Failed { failed, message, path: b"nonexistent".to_vec() };
+    let failed = |message: &[u8]| failed("not_found", "execve", message, b"nonexistent");
+    let problems_of = |expect: &str, failed: Failed| {
         let text = format!(r#""cmd": "nonexistent", "expect": {{ {expect} }}"#);
-        problems(&case(&text), &Outcome::new(end, Instant::now()), "", false).len()
+        problems(&case(&text), &Outcome::new(End::Failed(failed), Instant::now()), "", false).len()
     };
     let wanted = |kind: &str, stage: &str, name: &str, path: &str| {
         format!(
@@ -133,7 +145,7 @@ fn e_wrong_expectations_of_failures_are_detected() {
                "path": "{path}" }}"#
         )
     };
-    let count = |expect: String| problems_of(&expect, &failed, b"no such file");
+    let count = |expect: String| problems_of(&expect, failed(b"no such file"));
     assert_eq!(count(wanted("not_found", "execve", "ENOENT", "nonexistent")), 0);
     assert_eq!(count(wanted("other", "execve", "ENOENT", "nonexistent")), 1);
     assert_eq!(count(wanted("not_found", "fork", "ENOENT", "nonexistent")), 1);
@@ -141,23 +153,15 @@ fn e_wrong_expectations_of_failures_are_detected() {
     assert_eq!(count(wanted("not_found", "execve", "ENOENT", "other")), 1);
     assert_eq!(count(r#""code": 127"#.to_owned()), 1);
     let right = wanted("not_found", "execve", "ENOENT", "nonexistent");
-    assert_eq!(problems_of(&right, &failed, b""), 1);
-    assert_eq!(problems_of(&right, &failed, b"two\nlines"), 1);
-    assert_eq!(problems_of(&right, &Failed { errno: 0, ..failed }, b"no such file"), 1);
+    assert_eq!(problems_of(&right, failed(b"")), 1);
+    assert_eq!(problems_of(&right, failed(b"two\nlines")), 1);
+    assert_eq!(problems_of(&right, Failed { errno: 0, ..failed(b"no such file") }), 1);
 }
 
 #[test]
 fn path_that_is_not_utf8_is_compared_per_language() {
     let problems_of = |path: &[u8], lossy: bool| {
-        let failed = Failed {
-            kind: "bad_cwd".to_owned(),
-            stage: "chdir".to_owned(),
-            errno: 2,
-            errno_name: "ENOENT".to_owned(),
-            message: 0,
-            path: 1,
-        };
-        let end = End::Failed { failed, message: b"no".to_vec(), path: path.to_vec() };
+        let end = End::Failed(failed("bad_cwd", "chdir", b"no", path));
         let text = r#""cmd": "x", "expect": { "failure": { "kind": "bad_cwd", "stage": "chdir",
             "errno_name": "ENOENT", "path": { "hex": "2f ff" } } }"#;
         problems(&case(text), &Outcome::new(end, Instant::now()), "", lossy).len()
@@ -343,39 +347,50 @@ fn a_skip_needs_its_reason_in_the_case() {
 #[test]
 fn received_events_are_kept_in_order_with_one_end() {
     let mut received = Received::default();
-    let bytes = br#"{"id":1,"event":"stdout","data":0,"parts":[2]}
-ab{"id":1,"event":"stdout","data":0,"parts":[1]}
-c{"id":1,"event":"stdin_error"}
-{"id":1,"event":"end"}
-{"id":1,"event":"end"}
-"#;
+    let bytes = b"1 5 6 2\n1eventstdoutab1 5 6 1\n1eventstdoutc1 5 11\n1eventstdin_error\
+        1 5 3\n1eventend1 5 3\n1eventend";
     let mut from = &bytes[..];
-    while let Some(reply) = Reply::read(&mut from).unwrap() {
-        received.take(&reply).unwrap();
+    while let Some(fields) = read_message(&mut from).unwrap() {
+        match Reply::new(fields).unwrap().said {
+            Said::Event(kind, data) => received.take(kind, &data.0),
+            done => panic!("{done:?}"),
+        }
     }
     assert_eq!(received.events, [Kind::Stdout, Kind::StdinError, Kind::End]);
     assert_eq!((received.output(0), received.output(1)), (&b"abc"[..], &b""[..]));
     assert_eq!(received.stdin_errors, 1);
-    let mut missing = &br#"{"id":1,"event":"stdout","data":1,"parts":[]}"#[..];
-    assert!(received.take(&Reply::read(&mut missing).unwrap().unwrap()).is_err());
 }
 
 #[test]
 fn invalid_replies_are_rejected() {
-    let wrong: [&[u8]; 7] = [
-        b"hello\n",
-        b"{\"event\":\"stdout\"}\n",
-        b"{\"id\":1}\n",
-        b"{\"id\":1,\"event\":\"began\"}\n",
-        b"{\"id\":1,\"event\":\"end\",\"done\":\"ok\"}\n",
-        b"{\"id\":1,\"done\":{\"exited\":{\"code\":0}}}\n",
-        b"{\"id\":1,\"event\":\"stdout\",\"data\":0,\"parts\":[4]}\nabc",
-    ];
-    for mut line in wrong {
-        let shown = line.escape_ascii().to_string();
-        assert!(Reply::read(&mut line).is_err(), "{shown}");
+    for line in ["hello\n", "\n", "1 -1\n1", "1 2", "1 5\n1even"] {
+        assert!(read_message(&mut line.as_bytes()).is_err(), "{line}");
     }
-    assert!(Reply::read(&mut &b""[..]).unwrap().is_none());
+    assert!(read_message(&mut &b""[..]).unwrap().is_none());
+    let said = |text: &str| text.split(' ').map(|field| field.as_bytes().to_vec()).collect();
+    let reply = |text: &str| Reply::new(said(text));
+    for wrong in [
+        "1",
+        "x ok",
+        "1 nothing",
+        "1 event began",
+        "1 event stdout",
+        "1 event end more",
+        "1 ok more",
+        "1 yes no",
+        "1 exited 0",
+        "1 exited x 0 false false true 1 1 1",
+        "1 exited 0 0 false false true 1 1 1 1",
+        "1 collected 0 0 false false true 1 1 1",
+    ] {
+        assert!(reply(wrong).is_err(), "{wrong}");
+    }
+    for right in ["1 event end", "1 event stdout x", "1 ok", "1 exited 0 0 false false true 1 1 1"]
+    {
+        reply(right).unwrap();
+    }
+    let of_c = reply("1 error MSB_E_HANDLE why").unwrap().said;
+    assert!(matches!(of_c, Said::Done(Done::Error { kind, .. }) if kind == "closed"));
 }
 
 /// Runs a script as testee; returns its reply to one request, and how it ended.
@@ -383,21 +398,21 @@ fn answer(script: &str, patience: Duration) -> (Result<Done, String>, Result<(),
     let command = ["sh", "-c", script].map(Into::into);
     let testee = Testee::start(&command, Path::new("/nonexistent"), false).unwrap();
     let request = Request::new("x").bytes("y", b"abc".to_vec());
-    let done = testee.ask(request, Instant::now() + patience, |_| Ok(()));
+    let done = testee.ask(request, Instant::now() + patience, |_, _| Ok(()));
     (done.map(|answer| answer.done), testee.end(patience))
 }
 
 #[test]
 fn testee_that_violates_the_protocol_fails() {
     const LONG: Duration = Duration::from_secs(60);
-    let (ok, rest) = ("echo '{\"id\":1,\"done\":\"ok\"}'", "cat >/dev/null");
+    let (ok, rest) = ("printf '1 2\\n1ok'", "cat >/dev/null");
     let (done, end) = answer(&format!("{ok}; {rest}"), LONG);
     assert!(matches!(done, Ok(Done::Ok)) && end.is_ok(), "{done:?} {end:?}");
 
     let (done, end) = answer(&format!("{ok}; {rest}; exit 3"), LONG);
     assert!(done.is_ok() && end.is_err_and(|why| why.contains("ended badly")));
-    for (script, why) in [("hello", "protocol"), (r#"{"id":2,"done":"ok"}"#, "no open request")] {
-        let (done, end) = answer(&format!("echo '{script}'; {rest}"), LONG);
+    for (script, why) in [("hello", "protocol"), ("1 2\\n2ok", "no open request")] {
+        let (done, end) = answer(&format!("printf '{script}\\n'; {rest}"), LONG);
         assert_eq!(done.unwrap_err(), "the testee is gone");
         assert!(end.as_ref().is_err_and(|end| end.contains(why)), "{end:?}");
     }
@@ -408,10 +423,10 @@ fn testee_that_violates_the_protocol_fails() {
 }
 
 #[test]
-fn a_request_is_a_line_and_its_bytes() {
+fn a_message_is_a_line_of_lengths_and_its_fields() {
     let request = Request::of("write", "exec", 3).bytes("data", b"a\0\n".to_vec());
-    let (line, parts) = request.encode(7);
-    let wanted = json!({ "id": 7, "do": "write", "exec": 3, "data": 0, "parts": [3] });
-    assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), wanted);
-    assert_eq!((line.contains('\n'), parts), (false, vec![b"a\0\n".to_vec()]));
+    let (fields, mut written) = (request.encode(7), Vec::new());
+    write_message(&mut written, &fields).unwrap();
+    assert_eq!(written, b"1 5 4 1 4 3\n7writeexec3dataa\0\n");
+    assert_eq!(read_message(&mut &written[..]).unwrap(), Some(fields));
 }

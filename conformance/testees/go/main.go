@@ -5,63 +5,28 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	m "github.com/superradcompany/microsandbox/sdk/go"
 )
 
-// request is a line of the judge, and the bytes that follow it. A *int is the number of a part.
+// request is an id, an action, and then the values of each name.
 type request struct {
-	ID         uint64   `json:"id"`
-	Do         string   `json:"do"`
-	Sandbox    uint64   `json:"sandbox"`
-	Exec       uint64   `json:"exec"`
-	Name       *int     `json:"name"`
-	Image      *int     `json:"image"`
-	Workdir    *int     `json:"workdir"`
-	Shell      *int     `json:"shell"`
-	User       *int     `json:"user"`
-	Cmd        *int     `json:"cmd"`
-	Script     *int     `json:"script"`
-	Args       []int    `json:"args"`
-	Env        [][2]int `json:"env"`
-	Cwd        *int     `json:"cwd"`
-	Stdin      *int     `json:"stdin"`
-	Data       *int     `json:"data"`
-	StdinPipe  bool     `json:"stdin_pipe"`
-	TTY        bool     `json:"tty"`
-	WaitForEOF bool     `json:"wait_for_eof"`
-	Rows       *uint16  `json:"rows"`
-	Cols       *uint16  `json:"cols"`
-	TimeoutMs  *int64   `json:"timeout_ms"`
-	DrainMs    *int64   `json:"drain_ms"`
-	MaxOutput  *int64   `json:"max_output"`
-	Rlimits    [][4]any `json:"rlimits"`
-	Session    string   `json:"session"`
-	Until      string   `json:"until"`
-	On         string   `json:"on"`
-	Times      int      `json:"times"`
-	Signal     int      `json:"signal"`
-	Lengths    []int    `json:"parts"`
-	parts      [][]byte
+	id, do string
+	values map[string][]string
 }
 
-type object map[string]any
+// done is the result of a request: a word, and values.
+type done []any
 
-// done is the result of a request, and its bytes.
-type done struct {
-	line  any
-	parts [][]byte
-}
-
-var ok = done{line: "ok"}
+var ok = done{"ok"}
 
 // handle is an exec, and its sink once that was taken.
 type handle struct {
@@ -71,8 +36,8 @@ type handle struct {
 
 var (
 	lock      sync.Mutex // of the tables
-	sandboxes = map[uint64]*m.Sandbox{}
-	handles   = map[uint64]*handle{}
+	sandboxes = map[string]*m.Sandbox{}
+	handles   = map[string]*handle{}
 	writing   sync.Mutex // of a reply
 	ctx       = context.Background()
 )
@@ -93,61 +58,69 @@ func main() {
 			if err != nil {
 				d = failed(err)
 			}
-			r.reply(object{"done": d.line}, d.parts...)
+			r.reply(d...)
 		}()
 	}
 }
 
 func read(input *bufio.Reader) (*request, error) {
-	line, err := input.ReadBytes('\n')
+	line, err := input.ReadString('\n')
 	if err != nil {
 		return nil, err
 	}
-	r := &request{}
-	if err := json.Unmarshal(line, r); err != nil {
-		return nil, err
-	}
-	for _, length := range r.Lengths {
-		part := make([]byte, length)
-		if _, err := io.ReadFull(input, part); err != nil {
+	var fields []string
+	for _, length := range strings.Fields(line) {
+		size, _ := strconv.Atoi(length)
+		field := make([]byte, size)
+		if _, err := io.ReadFull(input, field); err != nil {
 			return nil, err
 		}
-		r.parts = append(r.parts, part)
+		fields = append(fields, string(field))
+	}
+	r := &request{fields[0], fields[1], map[string][]string{}}
+	for at := 2; at < len(fields); at += 2 {
+		r.values[fields[at]] = append(r.values[fields[at]], fields[at+1])
 	}
 	return r, nil
 }
 
 // reply writes one reply, uninterrupted.
-func (r *request) reply(line object, parts ...[]byte) {
-	lengths := []int{}
-	for _, part := range parts {
-		lengths = append(lengths, len(part))
-	}
-	line["id"], line["parts"] = r.ID, lengths
-	text, err := json.Marshal(line)
-	if err != nil {
-		panic(err)
+func (r *request) reply(values ...any) {
+	lengths, fields := []string{strconv.Itoa(len(r.id))}, r.id
+	for _, value := range values {
+		field := ""
+		if data, isData := value.([]byte); isData {
+			field = string(data)
+		} else {
+			field = fmt.Sprint(value)
+		}
+		lengths = append(lengths, strconv.Itoa(len(field)))
+		fields += field
 	}
 	writing.Lock()
 	defer writing.Unlock()
-	os.Stdout.Write(append(text, '\n'))
-	for _, part := range parts {
-		os.Stdout.Write(part)
-	}
+	os.Stdout.WriteString(strings.Join(lengths, " ") + "\n" + fields)
 }
 
-func (r *request) text(part *int) string {
-	if part == nil {
+func (r *request) has(name string) bool { return r.values[name] != nil }
+
+func (r *request) text(name string) string {
+	if !r.has(name) {
 		return ""
 	}
-	return string(r.parts[*part])
+	return r.values[name][0]
+}
+
+func (r *request) number(name string) int64 {
+	number, _ := strconv.ParseInt(r.text(name), 10, 64)
+	return number
 }
 
 // failed is the result of a request whose call failed; some errors are endings of a command.
 func failed(err error) done {
 	var known *m.Error
 	if !errors.As(err, &known) {
-		return done{object{"error": object{"kind": "testee", "message": 0}}, [][]byte{[]byte(err.Error())}}
+		return done{"error", "testee", err}
 	}
 	switch f := known.Failure; known.Kind {
 	case m.ErrExecFailed:
@@ -155,69 +128,60 @@ func failed(err error) done {
 		if f.Errno != nil {
 			errno = *f.Errno
 		}
-		return done{object{"failed": object{"kind": f.Kind, "stage": f.Stage, "errno": errno,
-			"errno_name": f.ErrnoName, "message": 0, "path": 1}}, [][]byte{[]byte(f.Message), []byte(f.Path)}}
+		return done{"failed", f.Kind, f.Stage, errno, f.ErrnoName, f.Message, f.Path}
 	case m.ErrExecTimeout:
 		return collected(known.Output, true)
 	}
-	return done{object{"error": object{"kind": known.Kind.String(), "message": 0}}, [][]byte{[]byte(known.Message)}}
+	return done{"error", known.Kind, known.Message}
 }
 
-func exited(e *m.ExecExit) object {
-	return object{"code": e.Code, "signal": int(e.Signal), "core": e.CoreDumped, "timed_out": e.TimedOut,
-		"cpu_us": (e.UserTime + e.SystemTime).Microseconds(), "wall_us": e.WallTime.Microseconds(),
-		"max_rss": e.MaxRSS}
+func exited(word string, e *m.ExecExit, success any) done {
+	return done{word, e.Code, int(e.Signal), e.CoreDumped, e.TimedOut, success,
+		(e.UserTime + e.SystemTime).Microseconds(), e.WallTime.Microseconds(), e.MaxRSS}
 }
 
 func collected(out *m.ExecOutput, raised bool) done {
-	line := exited(out.Exit())
-	line["success"], line["raised"] = out.Success(), raised
-	line["output"] = object{"stdout": 0, "stderr": 1, "stdout_total": out.StdoutTotal(),
-		"stderr_total": out.StderrTotal(), "truncated": out.Truncated(), "writer_left": out.WriterLeft()}
-	return done{object{"exited": line}, [][]byte{out.StdoutBytes(), out.StderrBytes()}}
+	return append(exited("collected", out.Exit(), out.Success()), raised, out.StdoutBytes(), out.StderrBytes(),
+		out.StdoutTotal(), out.StderrTotal(), out.Truncated(), out.WriterLeft())
 }
 
 func (r *request) act() (done, error) {
-	switch r.Do {
-	case "hello":
-		return done{line: object{"hello": object{}}}, nil
-	case "create":
-		return ok, r.create()
-	}
 	lock.Lock()
-	sb, h := sandboxes[r.Sandbox], handles[r.Exec]
+	sb, h := sandboxes[r.text("sandbox")], handles[r.text("exec")]
 	lock.Unlock()
-	if sb != nil {
+	switch {
+	case r.do == "hello":
+		return done{"hello"}, nil
+	case r.do == "create":
+		return ok, r.create()
+	case sb != nil:
 		return r.inSandbox(sb)
+	case h != nil:
+		return r.onHandle(h)
 	}
-	if h == nil {
-		return ok, errors.New("no such exec")
-	}
-	return r.onHandle(h)
+	return ok, errors.New("no such sandbox or exec")
 }
 
 func (r *request) create() error {
-	opts := []m.SandboxOption{m.WithImage(r.text(r.Image))}
-	for _, option := range []struct {
-		part *int
-		make func(string) m.SandboxOption
-	}{{r.Workdir, m.WithWorkdir}, {r.Shell, m.WithShell}, {r.User, m.WithUser}} {
-		if option.part != nil {
-			opts = append(opts, option.make(r.text(option.part)))
+	opts := []m.SandboxOption{m.WithImage(r.text("image"))}
+	for name, option := range map[string]func(string) m.SandboxOption{
+		"workdir": m.WithWorkdir, "shell": m.WithShell, "user": m.WithUser} {
+		if r.has(name) {
+			opts = append(opts, option(r.text(name)))
 		}
 	}
-	for i := range r.Env {
-		opts = append(opts, m.WithEnv(map[string]string{r.text(&r.Env[i][0]): r.text(&r.Env[i][1])}))
+	for env := r.values["env"]; len(env) > 0; env = env[2:] {
+		opts = append(opts, m.WithEnv(map[string]string{env[0]: env[1]}))
 	}
-	sb, err := m.CreateSandbox(ctx, r.text(r.Name), opts...)
+	sb, err := m.CreateSandbox(ctx, r.text("name"), opts...)
 	lock.Lock()
-	sandboxes[r.ID] = sb
+	sandboxes[r.id] = sb
 	lock.Unlock()
 	return err
 }
 
 func (r *request) inSandbox(sb *m.Sandbox) (done, error) {
-	switch r.Do {
+	switch r.do {
 	case "remove":
 		if err := sb.StopWithTimeout(ctx, 0); err != nil {
 			return ok, err
@@ -230,30 +194,26 @@ func (r *request) inSandbox(sb *m.Sandbox) (done, error) {
 		sessions, err := sb.Sessions(ctx)
 		state := "unknown"
 		for _, session := range sessions {
-			if session.ID == r.Session && session.Running() {
+			if session.ID == r.text("session") && session.Running() {
 				state = "running"
-			} else if session.ID == r.Session {
+			} else if session.ID == r.text("session") {
 				state = "ended"
 			}
 		}
-		return done{line: object{"state": state}}, err
+		return done{"state", state}, err
 	case "reattach":
-		return r.started(sb.Reattach(ctx, r.Session, m.ReattachNow))
+		return r.started(sb.Reattach(ctx, r.text("session"), m.ReattachNow))
 	}
-	var args []string
-	for i := range r.Args {
-		args = append(args, r.text(&r.Args[i]))
-	}
-	opts, script := r.options(), r.text(r.Script)
+	args, opts := r.values["arg"], r.options()
 	switch shell := append(opts, m.WithExecArgs(args...)); {
-	case r.Do == "start" && r.Script != nil:
-		return r.started(sb.ShellStream(ctx, script, shell...))
-	case r.Do == "start":
-		return r.started(sb.ExecStream(ctx, r.text(r.Cmd), args, opts...))
-	case r.Script != nil:
-		return ended(sb.Shell(ctx, script, shell...))
+	case r.do == "start" && r.has("script"):
+		return r.started(sb.ShellStream(ctx, r.text("script"), shell...))
+	case r.do == "start":
+		return r.started(sb.ExecStream(ctx, r.text("cmd"), args, opts...))
+	case r.has("script"):
+		return ended(sb.Shell(ctx, r.text("script"), shell...))
 	default:
-		return ended(sb.Exec(ctx, r.text(r.Cmd), args, opts...))
+		return ended(sb.Exec(ctx, r.text("cmd"), args, opts...))
 	}
 }
 
@@ -269,51 +229,53 @@ func (r *request) started(h *m.ExecHandle, err error) (done, error) {
 		return ok, err
 	}
 	lock.Lock()
-	handles[r.ID] = &handle{ExecHandle: h}
+	handles[r.id] = &handle{ExecHandle: h}
 	lock.Unlock()
 	id, err := h.ID()
-	return done{line: object{"started": object{"session": id}}}, err
+	return done{"started", id}, err
 }
 
 func (r *request) options() (opts []m.ExecOption) {
-	add := func(set bool, option func() m.ExecOption) {
-		if set {
+	add := func(name string, option func() m.ExecOption) {
+		if r.has(name) {
 			opts = append(opts, option())
 		}
 	}
-	for i := range r.Env {
-		opts = append(opts, m.WithExecEnv(map[string]string{r.text(&r.Env[i][0]): r.text(&r.Env[i][1])}))
+	for env := r.values["env"]; len(env) > 0; env = env[2:] {
+		opts = append(opts, m.WithExecEnv(map[string]string{env[0]: env[1]}))
 	}
-	for _, limit := range r.Rlimits {
-		bound := func(value any) uint64 {
-			if number, err := strconv.ParseUint(value.(string), 10, 64); err == nil {
+	for limit := r.values["rlimit"]; len(limit) > 0; limit = limit[4:] {
+		bound := func(text string) uint64 {
+			if number, err := strconv.ParseUint(text, 10, 64); err == nil {
 				return number
 			}
 			return m.RlimitInfinity
 		}
-		resource := m.RlimitResource(limit[1].(float64))
-		opts = append(opts, m.WithExecRlimitRange(resource, bound(limit[2]), bound(limit[3])))
+		resource, _ := strconv.Atoi(limit[1])
+		opts = append(opts, m.WithExecRlimitRange(m.RlimitResource(resource), bound(limit[2]), bound(limit[3])))
 	}
-	ms := func(number int64) time.Duration { return time.Duration(number) * time.Millisecond }
-	add(r.Cwd != nil, func() m.ExecOption { return m.WithExecCwd(r.text(r.Cwd)) })
-	add(r.User != nil, func() m.ExecOption { return m.WithExecUser(r.text(r.User)) })
-	add(r.Stdin != nil, func() m.ExecOption { return m.WithExecStdin(r.parts[*r.Stdin]) })
-	add(r.TTY, m.WithExecTTY)
-	add(r.Rows != nil, func() m.ExecOption { return m.WithExecSize(*r.Rows, *r.Cols) })
-	add(r.WaitForEOF, m.WithExecWaitForEOF)
-	add(r.StdinPipe, m.WithExecStdinPipe)
-	add(r.TimeoutMs != nil, func() m.ExecOption { return m.WithExecTimeout(ms(*r.TimeoutMs)) })
-	add(r.DrainMs != nil, func() m.ExecOption { return m.WithExecDrain(ms(*r.DrainMs)) })
-	add(r.MaxOutput != nil, func() m.ExecOption { return m.WithExecMaxOutput(*r.MaxOutput) })
+	ms := func(name string) time.Duration { return time.Duration(r.number(name)) * time.Millisecond }
+	add("cwd", func() m.ExecOption { return m.WithExecCwd(r.text("cwd")) })
+	add("user", func() m.ExecOption { return m.WithExecUser(r.text("user")) })
+	add("stdin", func() m.ExecOption { return m.WithExecStdin([]byte(r.text("stdin"))) })
+	add("tty", m.WithExecTTY)
+	add("rows", func() m.ExecOption { return m.WithExecSize(r.size("rows"), r.size("cols")) })
+	add("wait_for_eof", m.WithExecWaitForEOF)
+	add("stdin_pipe", m.WithExecStdinPipe)
+	add("timeout_ms", func() m.ExecOption { return m.WithExecTimeout(ms("timeout_ms")) })
+	add("drain_ms", func() m.ExecOption { return m.WithExecDrain(ms("drain_ms")) })
+	add("max_output", func() m.ExecOption { return m.WithExecMaxOutput(r.number("max_output")) })
 	return opts
 }
 
+func (r *request) size(name string) uint16 { return uint16(r.number(name)) }
+
 func (r *request) onHandle(h *handle) (done, error) {
-	switch r.Do {
+	switch r.do {
 	case "recv":
 		for {
-			kind, err := r.recv(ctx, h)
-			if err != nil || kind == "end" || kind == r.Until || r.Until == "any" {
+			over, err := r.recv(ctx, h)
+			if err != nil || over {
 				return ok, err
 			}
 		}
@@ -328,49 +290,49 @@ func (r *request) onHandle(h *handle) (done, error) {
 		if sink != nil {
 			h.sink = sink
 		}
-		return done{line: object{"sink": sink != nil}}, nil
+		return done{"yes", sink != nil}, nil
 	case "write":
-		_, err := h.sink.Write(r.parts[*r.Data])
+		_, err := h.sink.Write([]byte(r.text("data")))
 		return ok, err
 	case "close_stdin":
 		return ok, h.sink.Close()
 	case "signal":
-		return ok, h.Signal(ctx, r.Signal)
+		return ok, h.Signal(ctx, int(r.number("signal")))
 	case "kill":
 		return ok, h.Kill(ctx)
 	case "resize":
-		return ok, h.Resize(ctx, *r.Rows, *r.Cols)
+		return ok, h.Resize(ctx, r.size("rows"), r.size("cols"))
 	case "close":
 		return ok, h.Close()
 	case "forget":
 		lock.Lock()
-		delete(handles, r.Exec)
+		delete(handles, r.text("exec"))
 		lock.Unlock()
 		if h.sink != nil {
 			_ = h.sink.Close()
 		}
 		return ok, h.Close()
 	}
-	return ok, errors.New("no such action: " + r.Do)
+	return ok, errors.New("no such action: " + r.do)
 }
 
-// recv receives an event, reports it, and returns its kind.
-func (r *request) recv(ctx context.Context, h *handle) (string, error) {
+// recv receives an event, reports it, and returns whether the judge waits for it.
+func (r *request) recv(ctx context.Context, h *handle) (bool, error) {
 	event, err := h.Recv(ctx)
 	if err != nil {
-		return "", err
+		return false, err
 	}
 	kind := event.Kind.String()
 	switch event.Kind {
 	case m.ExecEventStdout, m.ExecEventStderr:
-		r.reply(object{"event": kind, "data": 0}, event.Data)
+		r.reply("event", kind, event.Data)
 	case m.ExecEventDone:
 		kind = "end"
 		fallthrough
 	default:
-		r.reply(object{"event": kind})
+		r.reply("event", kind)
 	}
-	return kind, nil
+	return kind == "end" || r.text("until") == "any" || r.text("until") == kind, nil
 }
 
 func (r *request) wait(ctx context.Context, h *handle) (done, error) {
@@ -386,16 +348,16 @@ func (r *request) wait(ctx context.Context, h *handle) (done, error) {
 	if exit == nil || exit.Code != code {
 		return ok, fmt.Errorf("waiting said %d, and then the exit is %+v", code, exit)
 	}
-	return done{line: object{"exited": exited(exit)}}, nil
+	return exited("exited", exit, ""), nil
 }
 
 // giveUp starts and cancels a call, repeatedly.
 func (r *request) giveUp(h *handle) (done, error) {
 	ended := false
-	for i := 0; i < r.Times; i++ {
+	for i := r.number("times"); i > 0; i-- {
 		short, cancel := context.WithTimeout(ctx, 100*time.Microsecond)
 		var err error
-		switch r.On {
+		switch r.text("on") {
 		case "recv":
 			_, err = r.recv(short, h)
 		case "wait":
@@ -409,5 +371,5 @@ func (r *request) giveUp(h *handle) (done, error) {
 		}
 		ended = ended || err == nil
 	}
-	return done{line: object{"ended": ended}}, nil
+	return done{"yes", ended}, nil
 }

@@ -33,146 +33,140 @@ function take(length) {
   return all.subarray(0, length);
 }
 
-/** Reads a request: its fields, and the bytes that they number; null at the end. */
+/** Reads a request: an id, an action, and then names and values; null at the end. */
 async function next() {
   const ended = () => pieces.some((piece) => piece.includes(10));
   const all = await gather(ended);
   if (all === null) return null;
-  const request = JSON.parse(take(all.indexOf(10) + 1).toString());
-  const parts = [];
-  for (const length of request.parts) {
+  const fields = [];
+  for (const length of take(all.indexOf(10) + 1).toString().trim().split(" ").map(Number)) {
     await gather(() => size >= length);
-    parts.push(take(length));
+    fields.push(take(length));
   }
-  return { ...request, bytes: (number) => parts[number], text: (number) => parts[number]?.toString() };
+  const [id, action, ...pairs] = fields;
+  const named = {};
+  for (const [name, value] of groups(pairs, 2)) (named[name] ??= []).push(value);
+  const list = (name) => named[name] ?? [];
+  const bytes = (name) => list(name)[0];
+  const text = (name) => bytes(name)?.toString();
+  const number = (name) => (bytes(name) === undefined ? undefined : Number(text(name)));
+  return { id: id.toString(), action: action.toString(), list, bytes, text, number };
 }
 
 /** Writes one reply, uninterrupted. */
-function reply(request, line, parts = []) {
-  const lengths = parts.map((part) => part.length);
-  const text = JSON.stringify({ id: request.id, ...line, parts: lengths });
-  process.stdout.write(Buffer.concat([Buffer.from(`${text}\n`), ...parts]));
+function reply(request, ...values) {
+  const field = (value) => (value instanceof Uint8Array ? value : Buffer.from(String(value)));
+  const fields = [request.id, ...values].map(field);
+  const lengths = fields.map((field) => field.length).join(" ");
+  process.stdout.write(Buffer.concat([Buffer.from(`${lengths}\n`), ...fields]));
 }
 
-function exited(status) {
+function exited(word, status) {
   const { code, signal, success, coreDumped, timedOut, usage } = status;
-  return {
-    code,
-    signal: signal ?? 0,
-    success,
-    core: coreDumped,
-    timed_out: timedOut,
-    cpu_us: Math.floor((usage.userMs + usage.systemMs) * 1000),
-    wall_us: Math.floor(usage.wallMs * 1000),
-    max_rss: usage.maxRss,
-  };
+  const times = [usage.userMs + usage.systemMs, usage.wallMs].map((ms) => Math.floor(ms * 1000));
+  return [word, code, signal ?? 0, coreDumped, timedOut, success, ...times, usage.maxRss];
 }
 
 function collected(output, raised = false) {
-  const data = {
-    stdout: 0,
-    stderr: 1,
-    stdout_total: output.stdoutTotal,
-    stderr_total: output.stderrTotal,
-    truncated: output.truncated,
-    writer_left: output.writerLeft,
-  };
-  const line = { exited: { ...exited(output.status), raised, output: data } };
-  return [line, [output.stdoutBytes(), output.stderrBytes()]];
+  const { stdoutTotal, stderrTotal, truncated, writerLeft } = output;
+  const data = [output.stdoutBytes(), output.stderrBytes(), stdoutTotal, stderrTotal];
+  return [...exited("collected", output.status), raised, ...data, truncated, writerLeft];
 }
 
 /** Converts an error; some are endings of a command. */
 function failed(error) {
-  if (!(error instanceof MicrosandboxError)) {
-    return [{ error: { kind: "testee", message: 0 } }, [Buffer.from(String(error))]];
-  }
+  if (!(error instanceof MicrosandboxError)) return ["error", "testee", error];
   if (error.name === "ExecTimeoutError") return collected(error.output, true);
-  if (error.stage === undefined) {
-    return [{ error: { kind: error.kind, message: 0 } }, [Buffer.from(error.message)]];
-  }
-  const { kind, stage, errno = 0, errnoName = "" } = error;
-  const line = { kind, stage, errno, errno_name: errnoName, message: 0, path: 1 };
-  return [{ failed: line }, [Buffer.from(error.message), Buffer.from(error.path)]];
+  const { kind, stage, errno = 0, errnoName = "", message, path } = error;
+  return stage === undefined ? ["error", kind, message] : ["failed", kind, stage, errno, errnoName, message, path];
 }
 
 /** Reports an event; returns whether it is the one that the judge waits for. */
 function report(request, event) {
   const kind = event === null ? "end" : event.kind === "stdinError" ? "stdin_error" : event.kind;
-  if (kind === "stdout" || kind === "stderr") reply(request, { event: kind, data: 0 }, [event.data]);
-  else reply(request, { event: kind });
-  return kind === "end" || request.until === "any" || request.until === kind;
+  if (kind === "stdout" || kind === "stderr") reply(request, "event", kind, event.data);
+  else reply(request, "event", kind);
+  return kind === "end" || ["any", kind].includes(request.text("until"));
 }
 
-function configure(request, b) {
-  const { bytes } = request;
-  const bound = (text) => (text === "-1" ? Infinity : BigInt(text));
-  b.args((request.args ?? []).map(bytes));
-  for (const [name, value] of request.env ?? []) b.env(bytes(name), bytes(value));
-  if (request.cwd !== undefined) b.cwd(bytes(request.cwd));
-  if (request.user !== undefined) b.user(request.text(request.user));
-  if (request.tty) b.tty(true);
-  if (request.rows !== undefined) b.ttySize(request.rows, request.cols);
-  if (request.timeout_ms !== undefined) b.timeout(request.timeout_ms);
-  for (const [name, , soft, hard] of request.rlimits ?? []) b.rlimitRange(name, bound(soft), bound(hard));
-  if (request.stdin_pipe) b.stdinPipe();
-  if (request.stdin !== undefined) b.stdin(Stdin.bytes(bytes(request.stdin)));
-  if (request.drain_ms !== undefined) b.drain(request.drain_ms);
-  if (request.wait_for_eof) b.waitForEof(true);
-  if (request.max_output !== undefined) b.maxOutput(request.max_output);
+/** Returns a list in groups. */
+function groups(list, count) {
+  const group = (_, at) => list.slice(at * count, (at + 1) * count);
+  return Array.from({ length: list.length / count }, group);
+}
+
+function configure({ list, bytes, text, number }, b) {
+  const bound = (field) => (field.toString() === "-1" ? Infinity : BigInt(field.toString()));
+  const given = (name) => bytes(name) !== undefined;
+  b.args(list("arg"));
+  for (const [name, value] of groups(list("env"), 2)) b.env(name, value);
+  if (given("cwd")) b.cwd(bytes("cwd"));
+  if (given("user")) b.user(text("user"));
+  if (given("tty")) b.tty(true);
+  if (given("rows")) b.ttySize(number("rows"), number("cols"));
+  if (given("timeout_ms")) b.timeout(number("timeout_ms"));
+  for (const [name, , soft, hard] of groups(list("rlimit"), 4)) {
+    b.rlimitRange(name.toString(), bound(soft), bound(hard));
+  }
+  if (given("stdin_pipe")) b.stdinPipe();
+  if (given("stdin")) b.stdin(Stdin.bytes(bytes("stdin")));
+  if (given("drain_ms")) b.drain(number("drain_ms"));
+  if (given("wait_for_eof")) b.waitForEof(true);
+  if (given("max_output")) b.maxOutput(number("max_output"));
   return b;
 }
 
-async function create(request) {
-  const { text } = request;
-  const options = { image: text(request.image), env: {} };
-  for (const [name, value] of request.env ?? []) options.env[text(name)] = text(value);
-  for (const field of ["workdir", "shell", "user"]) {
-    if (request[field] !== undefined) options[field] = text(request[field]);
+async function create({ id, list, bytes, text }) {
+  const env = groups(list("env"), 2).map(([name, value]) => [name.toString(), value.toString()]);
+  const options = { env: Object.fromEntries(env) };
+  for (const field of ["image", "workdir", "shell", "user"]) {
+    if (bytes(field) !== undefined) options[field] = text(field);
   }
-  sandboxes.set(request.id, await Sandbox.create(text(request.name), options));
+  sandboxes.set(id, await Sandbox.create(text("name"), options));
   return OK;
 }
 
 async function inSandbox(request, sandbox) {
-  if (request.do === "remove") {
+  const { action, bytes, text } = request;
+  if (action === "remove") {
     await sandbox.kill();
     sandbox.close();
     await Sandbox.remove(sandbox.name);
     return OK;
   }
-  if (request.do === "listed") {
-    const found = (await sandbox.sessions()).find(({ id }) => id === request.session);
-    return [{ state: found ? (found.status ? "ended" : "running") : "unknown" }];
+  if (action === "listed") {
+    const found = (await sandbox.sessions()).find(({ id }) => id === text("session"));
+    return ["state", found ? (found.status ? "ended" : "running") : "unknown"];
   }
   let handle;
-  if (request.do === "reattach") {
-    handle = await sandbox.reattach(request.session, { from: "now" });
+  if (action === "reattach") {
+    handle = await sandbox.reattach(text("session"), { from: "now" });
   } else {
-    const call = request.script === undefined ? "exec" : "shell";
-    const program = request.bytes(request.script ?? request.cmd);
+    const call = bytes("script") === undefined ? "exec" : "shell";
+    const program = bytes("script") ?? bytes("cmd");
     const options = (b) => configure(request, b);
-    if (request.do === "run") return collected(await sandbox[`${call}With`](program, options));
+    if (action === "run") return collected(await sandbox[`${call}With`](program, options));
     handle = await sandbox[`${call}StreamWith`](program, options);
   }
   handles.set(request.id, handle);
-  return [{ started: { session: handle.id } }];
+  return ["started", handle.id];
 }
 
 async function giveUp(request, handle) {
   let ended = false;
-  for (let at = 0; at < request.times; at++) {
+  for (let left = request.number("times"); left > 0; left--) {
     const given = new AbortController();
-    const promise = handle[request.on]({ signal: given.signal });
+    const promise = handle[request.text("on")]({ signal: given.signal });
     given.abort();
     try {
       const result = await promise;
       ended = true;
-      if (request.on === "recv") report(request, result);
+      if (request.text("on") === "recv") report(request, result);
     } catch (error) {
       if (error !== given.signal.reason) throw error;
     }
   }
-  return [{ ended }];
+  return ["yes", ended];
 }
 
 const onHandle = {
@@ -180,40 +174,41 @@ const onHandle = {
     while (!report(request, await handle.recv()));
     return OK;
   },
-  wait: async (handle) => [{ exited: exited(await handle.wait()) }],
+  wait: async (handle) => exited("exited", await handle.wait()),
   collect: async (handle) => collected(await handle.collect()),
   give_up: (handle, request) => giveUp(request, handle),
-  async take_stdin(handle, { exec }) {
+  async take_stdin(handle, { text }) {
     const sink = await handle.takeStdin();
-    if (sink !== null) sinks.set(exec, sink);
-    return [{ sink: sink !== null }];
+    if (sink !== null) sinks.set(text("exec"), sink);
+    return ["yes", sink !== null];
   },
-  write: (_, { exec, data, bytes }) => sinks.get(exec).write(bytes(data)),
-  close_stdin: (_, { exec }) => sinks.get(exec).close(),
-  signal: (handle, { signal }) => handle.signal(signal),
+  write: (_, { text, bytes }) => sinks.get(text("exec")).write(bytes("data")),
+  close_stdin: (_, { text }) => sinks.get(text("exec")).close(),
+  signal: (handle, { number }) => handle.signal(number("signal")),
   kill: (handle) => handle.kill(),
-  resize: (handle, { rows, cols }) => handle.resize(rows, cols),
+  resize: (handle, { number }) => handle.resize(number("rows"), number("cols")),
   close: (handle) => handle.close(),
-  async forget(handle, { exec }) {
-    handles.delete(exec);
-    await sinks.get(exec)?.close();
-    sinks.delete(exec);
+  async forget(handle, { text }) {
+    handles.delete(text("exec"));
+    await sinks.get(text("exec"))?.close();
+    sinks.delete(text("exec"));
     handle.close();
   },
 };
 
 async function act(request) {
-  if (request.do === "hello") return [{ hello: { lossy: true } }];
-  if (request.do === "create") return create(request);
-  if (request.sandbox) return inSandbox(request, sandboxes.get(request.sandbox));
-  return (await onHandle[request.do](handles.get(request.exec), request)) ?? OK;
+  if (request.action === "hello") return ["hello", "lossy"];
+  if (request.action === "create") return create(request);
+  const [sandbox, exec] = [request.text("sandbox"), request.text("exec")];
+  if (sandbox !== undefined) return inSandbox(request, sandboxes.get(sandbox));
+  return (await onHandle[request.action](handles.get(exec), request)) ?? OK;
 }
 
 for (let request = await next(); request !== null; request = await next()) {
   const current = request;
   act(current)
     .catch(failed)
-    .then(([done, parts]) => reply(current, { done }, parts));
+    .then((done) => reply(current, ...done));
 }
 // Ends pending calls.
 process.exit(0);

@@ -5,140 +5,131 @@ The protocol is in conformance/README.md.
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from typing import Any, Optional
 
 import microsandbox as m
 
-Done = tuple[Any, list[bytes]]
-OK: Done = ("ok", [])
-HELLO: Done = ({"hello": {}}, [])
+# The result of a request: a word, and values.
+Done = list[Any]
+OK: Done = ["ok"]
+HELLO: Done = ["hello"]
 _lock = threading.Lock()
 
 
 class Request:
-    """A line of the judge, and the parts behind it."""
+    """An id, an action, and then names and values."""
 
-    def __init__(self, line: dict[str, Any], parts: list[bytes]) -> None:
-        self.line, self.parts = line, parts
+    def __init__(self, fields: list[bytes]) -> None:
+        self.id, self.action = int(fields[0]), fields[1].decode()
+        self.values: dict[str, list[bytes]] = {}
+        for name, value in zip(fields[2::2], fields[3::2]):
+            self.values.setdefault(name.decode(), []).append(value)
 
-    def __getitem__(self, field: str) -> Any:
-        return self.line.get(field)
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
 
-    def part(self, field: str) -> Optional[bytes]:
-        """Return the bytes that a field numbers."""
-        return self.parts[self.line[field]] if field in self.line else None
+    def value(self, name: str) -> bytes:
+        """Return a value."""
+        return self.values[name][0]
 
-    def text(self, field: str) -> Optional[str]:
-        """Return the bytes that a field numbers as text."""
-        data = self.part(field)
-        return None if data is None else data.decode()
+    def text(self, name: str) -> str:
+        """Return a value as text; the empty one if there is none."""
+        return self.values.get(name, [b""])[0].decode()
 
-    def pairs(self) -> list[tuple[bytes, bytes]]:
-        """Return the environment variables, in order."""
-        return [(self.parts[name], self.parts[value]) for name, value in self["env"] or []]
+    def number(self, name: str) -> int:
+        """Return a value as a number; 0 if there is none."""
+        return int(self.text(name) or 0)
+
+    def groups(self, name: str, count: int) -> list[tuple[bytes, ...]]:
+        """Return a list of values in groups."""
+        values = self.values.get(name, [])
+        return list(zip(*[values[at::count] for at in range(count)]))
 
     def sandbox(self) -> dict[str, Any]:
         """Return the options of a sandbox."""
         fields = ("image", "workdir", "shell", "user")
-        options = {field: self.text(field) for field in fields if field in self.line}
-        env = [(name.decode(), value.decode()) for name, value in self.pairs()]
+        options = {field: self.text(field) for field in fields if field in self}
+        env = [(name.decode(), value.decode()) for name, value in self.groups("env", 2)]
         return {**options, "env": env}
 
     def command(self) -> tuple[str, bytes, dict[str, Any]]:
         """Return whether it is `exec` or `shell`, its first argument and its options."""
         options: dict[str, Any] = {
-            "args": [self.parts[arg] for arg in self["args"] or []],
-            "env": self.pairs(),
-            "rlimits": [_rlimit(*limit) for limit in self["rlimits"] or []],
-            "stdin": m.Stdin.pipe() if self["stdin_pipe"] else m.Stdin.null(),
+            "args": self.values.get("arg", []),
+            "env": self.groups("env", 2),
+            "rlimits": [_rlimit(*limit) for limit in self.groups("rlimit", 4)],
+            "stdin": m.Stdin.pipe() if "stdin_pipe" in self else m.Stdin.null(),
         }
-        for field in ("tty", "wait_for_eof", "max_output"):
-            if field in self.line:
-                options[field] = self[field]
+        for field in ("tty", "wait_for_eof"):
+            if field in self:
+                options[field] = True
         for field in ("timeout", "drain"):
-            if f"{field}_ms" in self.line:
-                options[field] = self[f"{field}_ms"] / 1000
-        if "rows" in self.line:
-            options["tty_size"] = (self["rows"], self["cols"])
-        if "cwd" in self.line:
-            options["cwd"] = self.part("cwd")
-        if "user" in self.line:
+            if f"{field}_ms" in self:
+                options[field] = self.number(f"{field}_ms") / 1000
+        if "max_output" in self:
+            options["max_output"] = self.number("max_output")
+        if "rows" in self:
+            options["tty_size"] = (self.number("rows"), self.number("cols"))
+        if "cwd" in self:
+            options["cwd"] = self.value("cwd")
+        if "user" in self:
             options["user"] = self.text("user")
-        if "stdin" in self.line:
-            options["stdin"] = m.Stdin.bytes(self.parts[self["stdin"]])
-        is_script = "script" in self.line
-        program = self.part("script" if is_script else "cmd")
-        assert program is not None
-        return "shell" if is_script else "exec", program, options
+        if "stdin" in self:
+            options["stdin"] = m.Stdin.bytes(self.value("stdin"))
+        kind = "shell" if "script" in self else "exec"
+        return kind, self.value("script" if kind == "shell" else "cmd"), options
 
-    def reply(self, line: dict[str, Any], *parts: bytes) -> None:
+    def reply(self, *values: Any) -> None:
         """Write one reply, uninterrupted."""
-        line = {"id": self["id"], **line, "parts": [len(part) for part in parts]}
+        fields = [_field(value) for value in (self.id, *values)]
         with _lock:
-            sys.stdout.buffer.write(json.dumps(line).encode() + b"\n")
-            sys.stdout.buffer.writelines(parts)
+            sys.stdout.buffer.write(b"%s\n" % b" ".join(b"%d" % len(field) for field in fields))
+            sys.stdout.buffer.writelines(fields)
             sys.stdout.buffer.flush()
 
     def report(self, event: Optional[m.ExecEvent]) -> bool:
         """Report an event; return whether it is the one that the judge waits for."""
         kind = "end" if event is None else str(event.event_type)
-        if event is not None and kind in ("stdout", "stderr"):
-            self.reply({"event": kind, "data": 0}, event.data)
-        else:
-            self.reply({"event": kind})
-        return kind == "end" or self["until"] in ("any", kind)
-
-    def done(self, done: Done) -> None:
-        """Report the result of the request."""
-        self.reply({"done": done[0]}, *done[1])
+        has_data = event is not None and kind in ("stdout", "stderr")
+        self.reply("event", kind, *([event.data] if event is not None and has_data else []))
+        return kind == "end" or self.text("until") in ("any", kind)
 
 
 def read() -> Optional[Request]:
     """Read a request; None at the end."""
     line = sys.stdin.buffer.readline()
-    if not line:
-        return None
-    fields = json.loads(line)
-    return Request(fields, [sys.stdin.buffer.read(length) for length in fields["parts"]])
+    return Request([sys.stdin.buffer.read(int(size)) for size in line.split()]) if line else None
 
 
-def _rlimit(name: str, _: int, *texts: str) -> m.Rlimit:
-    make = getattr(m.Rlimit, {"as": "as_"}.get(name, name))
-    made: m.Rlimit = make(*[m.Rlimit.INFINITY if text == "-1" else int(text) for text in texts])
+def _field(value: Any) -> bytes:
+    if isinstance(value, bool):
+        return b"true" if value else b"false"
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
+
+
+def _rlimit(name: bytes, _: bytes, *bounds: bytes) -> m.Rlimit:
+    make = getattr(m.Rlimit, {"as": "as_"}.get(name.decode(), name.decode()))
+    numbers = [m.Rlimit.INFINITY if bound == b"-1" else int(bound) for bound in bounds]
+    made: m.Rlimit = make(*numbers)
     return made
 
 
-def exited(status: m.ExitStatus) -> dict[str, Any]:
+def exited(word: str, status: m.ExitStatus) -> Done:
     """Return the exit status."""
     usage = status.usage
     assert usage is not None
-    return {
-        "code": status.code,
-        "signal": status.signal or 0,
-        "core": status.core_dumped,
-        "timed_out": status.timed_out,
-        "success": status.success,
-        "cpu_us": int((usage.user_time + usage.system_time) * 1e6),
-        "wall_us": int(usage.wall_time * 1e6),
-        "max_rss": usage.max_rss,
-    }
+    end = [status.code, status.signal or 0, status.core_dumped, status.timed_out, status.success]
+    times = [usage.user_time + usage.system_time, usage.wall_time]
+    return [word, *end, *[int(time * 1e6) for time in times], usage.max_rss]
 
 
 def collected(output: m.ExecOutput, raised: bool = False) -> Done:
     """Return the collected output."""
-    data = {
-        "stdout": 0,
-        "stderr": 1,
-        "stdout_total": output.stdout_total,
-        "stderr_total": output.stderr_total,
-        "truncated": output.truncated,
-        "writer_left": output.writer_left,
-    }
-    line = {"exited": {**exited(output.status), "raised": raised, "output": data}}
-    return line, [output.stdout_bytes, output.stderr_bytes]
+    data = [output.stdout_bytes, output.stderr_bytes, output.stdout_total, output.stderr_total]
+    end = exited("collected", output.status)
+    return [*end, raised, *data, output.truncated, output.writer_left]
 
 
 def failed(error: BaseException) -> Done:
@@ -146,23 +137,13 @@ def failed(error: BaseException) -> Done:
     if isinstance(error, m.ExecTimeoutError):
         return collected(error.output, raised=True)
     if isinstance(error, m.ExecFailedError):
-        line = {
-            "kind": str(error.kind),
-            "stage": error.stage,
-            "errno": error.errno or 0,
-            "errno_name": error.errno_name,
-            "message": 0,
-            "path": 1,
-        }
-        path = error.path.encode("utf-8", "surrogateescape")
-        return {"failed": line}, [error.message.encode(), path]
+        number, name = error.errno or 0, error.errno_name
+        return ["failed", error.kind, error.stage, number, name, error.message, error.path]
     kind = error.code if isinstance(error, m.MicrosandboxError) else "testee"
-    return {"error": {"kind": kind, "message": 0}}, [(str(error) or repr(error)).encode()]
+    return ["error", kind, str(error) or repr(error)]
 
 
 def state_of(sessions: list[m.SessionInfo], session: str) -> Done:
     """Return the state of a session in the list."""
-    for found in sessions:
-        if found.id == session:
-            return {"state": "running" if found.running else "ended"}, []
-    return {"state": "unknown"}, []
+    found = [it for it in sessions if it.id == session]
+    return ["state", ("running" if found[0].running else "ended") if found else "unknown"]

@@ -17,28 +17,28 @@ sinks: dict[int, m.ExecSink] = {}
 
 
 async def in_sandbox(request: pipe.Request, sandbox: m.Sandbox) -> pipe.Done:
-    action = request["do"]
+    action = request.action
     if action == "remove":
         await sandbox.kill()
         await m.Sandbox.remove(sandbox.name)
         return pipe.OK
     if action == "listed":
-        return pipe.state_of(await sandbox.sessions(), request["session"])
+        return pipe.state_of(await sandbox.sessions(), request.text("session"))
     if action == "reattach":
-        handle = await sandbox.reattach(request["session"], None)
+        handle = await sandbox.reattach(request.text("session"), None)
     else:
         kind, program, options = request.command()
         if action == "run":
             return pipe.collected(await getattr(sandbox, kind)(program, **options))
         handle = await getattr(sandbox, kind + "_stream")(program, **options)
-    handles[request["id"]] = handle
-    return {"started": {"session": handle.id}}, []
+    handles[request.id] = handle
+    return ["started", handle.id]
 
 
 async def give_up(request: pipe.Request, handle: m.ExecHandle) -> pipe.Done:
     ended = False
-    for _ in range(request["times"]):
-        task: Any = asyncio.ensure_future(getattr(handle, request["on"])())
+    for _ in range(request.number("times")):
+        task: Any = asyncio.ensure_future(getattr(handle, request.text("on"))())
         await asyncio.sleep(0)
         task.cancel()
         try:
@@ -46,19 +46,19 @@ async def give_up(request: pipe.Request, handle: m.ExecHandle) -> pipe.Done:
         except asyncio.CancelledError:
             continue
         ended = True
-        if request["on"] == "recv":
+        if request.text("on") == "recv":
             request.report(result)
-    return {"ended": ended}, []
+    return ["yes", ended]
 
 
 async def on_exec(request: pipe.Request) -> pipe.Done:
-    action, number = request["do"], request["exec"]
+    action, number = request.action, request.number("exec")
     handle = handles[number]
     if action == "recv":
         while not request.report(await handle.recv()):
             pass
     elif action == "wait":
-        return {"exited": pipe.exited(await handle.wait())}, []
+        return pipe.exited("exited", await handle.wait())
     elif action == "collect":
         return pipe.collected(await handle.collect())
     elif action == "give_up":
@@ -67,17 +67,17 @@ async def on_exec(request: pipe.Request) -> pipe.Done:
         sink = handle.take_stdin()
         if sink is not None:
             sinks[number] = sink
-        return {"sink": sink is not None}, []
+        return ["yes", sink is not None]
     elif action == "write":
-        await sinks[number].write(request.part("data") or b"")
+        await sinks[number].write(request.value("data"))
     elif action == "close_stdin":
         await sinks[number].close()
     elif action == "signal":
-        await handle.signal(request["signal"])
+        await handle.signal(request.number("signal"))
     elif action == "kill":
         await handle.kill()
     elif action == "resize":
-        await handle.resize(request["rows"], request["cols"])
+        await handle.resize(request.number("rows"), request.number("cols"))
     elif action == "close":
         await handle.close()
     elif action == "forget":
@@ -90,15 +90,15 @@ async def on_exec(request: pipe.Request) -> pipe.Done:
 
 
 async def act(request: pipe.Request) -> pipe.Done:
-    if request["do"] == "hello":
+    if request.action == "hello":
         return pipe.HELLO
-    if request["do"] == "create":
+    if request.action == "create":
         options: Any = request.sandbox()
-        sandbox = await m.Sandbox.create(request.text("name") or "", options)
-        sandboxes[request["id"]] = sandbox
+        sandbox = await m.Sandbox.create(request.text("name"), options)
+        sandboxes[request.id] = sandbox
         return pipe.OK
-    if request["sandbox"]:
-        return await in_sandbox(request, sandboxes[request["sandbox"]])
+    if "sandbox" in request:
+        return await in_sandbox(request, sandboxes[request.number("sandbox")])
     return await on_exec(request)
 
 
@@ -107,7 +107,7 @@ async def answer(request: pipe.Request) -> None:
         done = await act(request)
     except Exception as error:
         done = pipe.failed(error)
-    request.done(done)
+    request.reply(*done)
 
 
 async def main() -> None:

@@ -19,43 +19,43 @@ sinks: dict[int, sync.ExecSink] = {}
 
 
 def in_sandbox(request: pipe.Request, sandbox: sync.Sandbox) -> pipe.Done:
-    action = request["do"]
+    action = request.action
     if action == "remove":
         sandbox.kill()
         sync.Sandbox.remove(sandbox.name)
         return pipe.OK
     if action == "listed":
-        return pipe.state_of(sandbox.sessions(), request["session"])
+        return pipe.state_of(sandbox.sessions(), request.text("session"))
     if action == "reattach":
-        handle = sandbox.reattach(request["session"], None)
+        handle = sandbox.reattach(request.text("session"), None)
     else:
         kind, program, options = request.command()
         if action == "run":
             return pipe.collected(getattr(sandbox, kind)(program, **options))
         handle = getattr(sandbox, kind + "_stream")(program, **options)
-    handles[request["id"]] = handle
-    return {"started": {"session": handle.id}}, []
+    handles[request.id] = handle
+    return ["started", handle.id]
 
 
 def give_up(request: pipe.Request, handle: sync.ExecHandle) -> pipe.Done:
     ended = False
-    for _ in range(request["times"]):
+    for _ in range(request.number("times")):
         with contextlib.suppress(m.WaitTimeoutError):
-            result = getattr(handle, request["on"])(timeout=0)
+            result = getattr(handle, request.text("on"))(timeout=0)
             ended = True
-            if request["on"] == "recv":
+            if request.text("on") == "recv":
                 request.report(result)
-    return {"ended": ended}, []
+    return ["yes", ended]
 
 
 def on_exec(request: pipe.Request) -> pipe.Done:
-    action, number = request["do"], request["exec"]
+    action, number = request.action, request.number("exec")
     handle = handles[number]
     if action == "recv":
         while not request.report(handle.recv()):
             pass
     elif action == "wait":
-        return {"exited": pipe.exited(handle.wait())}, []
+        return pipe.exited("exited", handle.wait())
     elif action == "collect":
         return pipe.collected(handle.collect())
     elif action == "give_up":
@@ -64,17 +64,17 @@ def on_exec(request: pipe.Request) -> pipe.Done:
         sink = handle.take_stdin()
         if sink is not None:
             sinks[number] = sink
-        return {"sink": sink is not None}, []
+        return ["yes", sink is not None]
     elif action == "write":
-        sinks[number].write(request.part("data") or b"")
+        sinks[number].write(request.value("data"))
     elif action == "close_stdin":
         sinks[number].close()
     elif action == "signal":
-        handle.signal(request["signal"])
+        handle.signal(request.number("signal"))
     elif action == "kill":
         handle.kill()
     elif action == "resize":
-        handle.resize(request["rows"], request["cols"])
+        handle.resize(request.number("rows"), request.number("cols"))
     elif action == "close":
         handle.close()
     elif action == "forget":
@@ -87,15 +87,15 @@ def on_exec(request: pipe.Request) -> pipe.Done:
 
 
 def act(request: pipe.Request) -> pipe.Done:
-    if request["do"] == "hello":
+    if request.action == "hello":
         return pipe.HELLO
-    if request["do"] == "create":
+    if request.action == "create":
         options: Any = request.sandbox()
-        sandbox = sync.Sandbox.create(request.text("name") or "", options)
-        sandboxes[request["id"]] = sandbox
+        sandbox = sync.Sandbox.create(request.text("name"), options)
+        sandboxes[request.id] = sandbox
         return pipe.OK
-    if request["sandbox"]:
-        return in_sandbox(request, sandboxes[request["sandbox"]])
+    if "sandbox" in request:
+        return in_sandbox(request, sandboxes[request.number("sandbox")])
     return on_exec(request)
 
 
@@ -104,7 +104,7 @@ def answer(request: pipe.Request) -> None:
         done = act(request)
     except Exception as error:
         done = pipe.failed(error)
-    request.done(done)
+    request.reply(*done)
 
 
 while (request := pipe.read()) is not None:
