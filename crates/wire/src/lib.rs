@@ -42,6 +42,7 @@ mod message;
 mod range;
 mod session_id;
 mod text;
+mod tty_modes;
 
 pub use credit::{ReceiveCredit, SendCredit, cost};
 pub use error::{Peer, WireError};
@@ -60,7 +61,8 @@ pub use kind::Kind;
 pub use message::{
     Attach, Attached, End, Exec, Exited, FollowAll, Message, Opened, OutputStream, Refusal,
     ResizeRequest, Rlimit, Scope, SessionInfo, Sessions, Shutdown, SignalRequest, Started,
-    StdinError, StdinMode, TtyModes, TtySize, Verdict,
+    StdinError, StdinMode, TtySize, Verdict,
 };
 pub use session_id::{InvalidSessionId, SessionId};
 pub use text::{escape, escape_bytes, escape_json, one_line};
+pub use tty_modes::TtyModes;

@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use crate::fs::FsMessage;
 use crate::handshake::Hello;
 use crate::session_id::SessionId;
+use crate::tty_modes::TtyModes;
 use bytes::Bytes;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
@@ -106,30 +107,6 @@ pub struct TtySize {
     /// Columns.
     #[n(1)]
     pub cols: u16,
-}
-
-/// A terminal's settings, as Linux's `struct termios` has them (asm-generic/termbits.h).
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct TtyModes {
-    /// `c_iflag`.
-    #[n(0)]
-    pub input: u32,
-    /// `c_oflag`.
-    #[n(1)]
-    pub output: u32,
-    /// `c_cflag`.
-    #[n(2)]
-    pub control: u32,
-    /// `c_lflag`.
-    #[n(3)]
-    pub local: u32,
-    /// `c_cc`, from `VINTR` to `VEOL2`. Codes that are missing stay as they are.
-    #[cbor(n(4), with = "minicbor::bytes")]
-    pub codes: Vec<u8>,
-    /// Bits per second; 0 for the usual speed.
-    #[n(5)]
-    pub speed: u32,
 }
 
 /// A resource limit, `u64::MAX` being infinity.

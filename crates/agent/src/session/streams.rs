@@ -7,33 +7,10 @@ use msb_wire::{OutputStream, StdinMode, TtyModes, TtySize};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::termios::{
-    ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Winsize,
-};
+use rustix::termios::{OptionalActions, Winsize};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
-
-/// The indices of `c_cc` in the order of the kernel's numbers.
-const CODES: [SpecialCodeIndex; 17] = [
-    SpecialCodeIndex::VINTR,
-    SpecialCodeIndex::VQUIT,
-    SpecialCodeIndex::VERASE,
-    SpecialCodeIndex::VKILL,
-    SpecialCodeIndex::VEOF,
-    SpecialCodeIndex::VTIME,
-    SpecialCodeIndex::VMIN,
-    SpecialCodeIndex::VSWTC,
-    SpecialCodeIndex::VSTART,
-    SpecialCodeIndex::VSTOP,
-    SpecialCodeIndex::VSUSP,
-    SpecialCodeIndex::VEOL,
-    SpecialCodeIndex::VREPRINT,
-    SpecialCodeIndex::VDISCARD,
-    SpecialCodeIndex::VWERASE,
-    SpecialCodeIndex::VLNEXT,
-    SpecialCodeIndex::VEOL2,
-];
 
 /// The agent's ends of a process's standard streams.
 #[derive(Debug)]
@@ -156,14 +133,6 @@ pub(super) fn set_size(terminal: &OwnedFd, size: TtySize) -> Result<(), i32> {
 /// Gives a terminal the settings of the user's.
 fn set_modes(terminal: &OwnedFd, modes: &TtyModes) -> rustix::io::Result<()> {
     let mut settings = rustix::termios::tcgetattr(terminal)?;
-    let speed = if modes.speed == 0 { settings.output_speed() } else { modes.speed };
-    settings.input_modes = InputModes::from_bits_retain(modes.input);
-    settings.output_modes = OutputModes::from_bits_retain(modes.output);
-    settings.control_modes = ControlModes::from_bits_retain(modes.control);
-    settings.local_modes = LocalModes::from_bits_retain(modes.local);
-    for (index, code) in CODES.into_iter().zip(&modes.codes) {
-        settings.special_codes[index] = *code;
-    }
-    settings.set_speed(speed)?;
+    modes.apply(&mut settings)?;
     rustix::termios::tcsetattr(terminal, OptionalActions::Now, &settings)
 }

@@ -6,8 +6,7 @@ use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use msb_wire::{TtyModes, TtySize};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetwinsize,
-    tcsetattr,
+    LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr,
 };
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,29 +21,6 @@ static UNDO: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 /// How often a signal handler looks for one of them to be free (a count). The thread that holds it
 /// may be the one that was interrupted.
 const TRIES: usize = 1000;
-/// The settings' control characters, in the order of the kernel's numbers.
-const CODES: [SpecialCodeIndex; 17] = [
-    SpecialCodeIndex::VINTR,
-    SpecialCodeIndex::VQUIT,
-    SpecialCodeIndex::VERASE,
-    SpecialCodeIndex::VKILL,
-    SpecialCodeIndex::VEOF,
-    SpecialCodeIndex::VTIME,
-    SpecialCodeIndex::VMIN,
-    SpecialCodeIndex::VSWTC,
-    SpecialCodeIndex::VSTART,
-    SpecialCodeIndex::VSTOP,
-    SpecialCodeIndex::VSUSP,
-    SpecialCodeIndex::VEOL,
-    SpecialCodeIndex::VREPRINT,
-    SpecialCodeIndex::VDISCARD,
-    SpecialCodeIndex::VWERASE,
-    SpecialCodeIndex::VLNEXT,
-    SpecialCodeIndex::VEOL2,
-];
-/// Of the local modes: the kernel's notes on pending input, and what a peer would have to do.
-const NOT_PASSED: LocalModes =
-    LocalModes::PENDIN.union(LocalModes::FLUSHO).union(LocalModes::EXTPROC);
 
 /// The exclusive right to use the terminal, whose settings are unchanged.
 #[derive(Debug)]
@@ -147,14 +123,7 @@ impl Claim {
         {
             return None;
         }
-        Some(TtyModes {
-            input: settings.input_modes.bits(),
-            output: settings.output_modes.bits(),
-            control: settings.control_modes.bits(),
-            local: settings.local_modes.difference(NOT_PASSED).bits(),
-            codes: CODES.map(|index| settings.special_codes[index]).to_vec(),
-            speed: settings.output_speed(),
-        })
+        Some(TtyModes::of(&settings))
     }
 
     /// Puts the terminal into raw mode.
