@@ -53,8 +53,9 @@ const SANDBOX: Group = Group {
         ("disk", ["uint64_t disk_mib;", "Disk", "disk", "disk?", "disk "]),
         ("require_jail", ["#define MSB_SANDBOX_REQUIRE_JAIL", "RequireJail", "require_jail", "requireJail?", "require-jail`"]),
         ("security", ["uint32_t security;", "Security", "security", "security?", "security "]),
-        // In Rust only so far.
-        ("volume", ["-", "-", "-", "-", "-"]),
+        // In Rust and msb only so far.
+        ("volume", ["-", "-", "-", "-", "volume "]),
+        ("add_volume_mount", ["-", "-", "-", "-", "mount "]),
         ("env", ["const char *const *env;", "Env", "env", "env?", "env "]),
         ("envs", ["const char *const *env;", "Env", "env", "env?", "env-file "]),
         ("workdir", ["const char *workdir;", "Workdir", "workdir", "workdir?", "workdir "]),

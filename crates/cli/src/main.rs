@@ -6,6 +6,7 @@
 //!
 //! Layers, of which each uses only those before it:
 //! - `text`, `values`, `sys`: texts, option values, one system call
+//! - `mounts`: the forms of a mount
 //! - `stdio`, `failure`, `output`, `signals`, `progress`, `stdin`, `stream`: streams and terminal
 //! - `args`, `usage`: the command line
 //! - `exec`, `terminal`, `sandbox`: what commands share
@@ -17,6 +18,7 @@ mod args;
 mod commands;
 mod exec;
 mod failure;
+mod mounts;
 mod output;
 mod progress;
 mod sandbox;
@@ -31,7 +33,7 @@ mod usage;
 mod values;
 
 use args::{Cli, Command, Setup};
-use commands::{attach, doctor, image, list, logs, manage, manual, run};
+use commands::{attach, doctor, image, list, logs, manage, manual, run, volume};
 use failure::Failure;
 use std::process::ExitCode;
 
@@ -78,6 +80,7 @@ async fn dispatch(command: Command, quiet: bool) -> Result<u8, Failure> {
         Command::Sessions { name, json } => list::sessions(&name, json, quiet).await,
         Command::Logs(args) => logs::print(args).await,
         Command::Image(command) => image::run(command, quiet).await,
+        Command::Volume(command) => volume::run(command, quiet).await,
         Command::Doctor { json } => doctor::doctor(json).await,
         Command::Setup(Setup::Gvisor) => doctor::setup_gvisor(quiet).await,
         Command::Setup(Setup::Kernel { to }) => doctor::setup_kernel(to, quiet).await,

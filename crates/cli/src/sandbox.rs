@@ -52,6 +52,8 @@ pub(crate) fn builder(
     builder = set(builder, options.idle_timeout, SandboxBuilder::idle_timeout);
     builder = set(builder, options.boot_timeout, SandboxBuilder::boot_timeout);
     builder = builder.labels(options.labels);
+    let mounts = options.volumes.into_iter().chain(options.mounts).chain(options.tmpfs);
+    builder = mounts.fold(builder, SandboxBuilder::add_volume_mount);
     let context = ExecContext::new(process)?;
     for (key, value) in context.variables {
         let key = utf8("the name of a variable", key)?;

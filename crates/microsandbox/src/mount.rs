@@ -7,6 +7,8 @@ use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use msb_state::{ByteString, Mount, MountSource, NewVolume, Owner, VolumeCreation, VolumeKind};
 use std::path::{Path, PathBuf};
 
+const MIB: u64 = 1024 * 1024;
+
 /// A mount of a sandbox.
 pub type VolumeMount = Mount;
 
@@ -28,7 +30,7 @@ pub enum DiskImageFormat {
 pub struct MountBuilder {
     target: ByteString,
     source: Option<MountSource>,
-    size_mib: Option<u64>,
+    size: Option<u64>,
     readonly: bool,
     noexec: bool,
     owner: Option<Owner>,
@@ -39,7 +41,7 @@ impl MountBuilder {
     pub fn new(guest: impl AsRef<Path>) -> Self {
         let target = guest.as_ref().into();
         let (readonly, noexec) = (false, false);
-        MountBuilder { target, source: None, size_mib: None, readonly, noexec, owner: None }
+        MountBuilder { target, source: None, size: None, readonly, noexec, owner: None }
     }
 
     /// Mounts a directory or a file of the host, with what is mounted below it.
@@ -100,8 +102,14 @@ impl MountBuilder {
 
     /// Sets the size of a tmpfs or of a disk of the sandbox's own, in MiB.
     #[must_use]
-    pub fn size(mut self, mib: u64) -> Self {
-        self.size_mib = Some(mib);
+    pub fn size(self, mib: u64) -> Self {
+        self.size_bytes(mib.saturating_mul(MIB))
+    }
+
+    /// As [`MountBuilder::size`], in bytes; of a disk rounded up to MiB.
+    #[must_use]
+    pub fn size_bytes(mut self, bytes: u64) -> Self {
+        self.size = Some(bytes);
         self
     }
 
@@ -144,20 +152,25 @@ impl MountBuilder {
             let context = format!("cannot mount {}: {reason}", self.target);
             Err(Error::new(ErrorKind::InvalidConfig, Origin::Caller, context))
         };
-        let bytes = |mib: u64| mib.saturating_mul(1024 * 1024);
-        let source = match (self.source.clone(), self.size_mib) {
+        let source = match (self.source.clone(), self.size) {
             (None, _) => return refuse("it has no source; call bind, named, tmpfs or disk"),
-            (Some(MountSource::Tmpfs { size_bytes: None }), Some(mib)) => {
-                MountSource::Tmpfs { size_bytes: Some(bytes(mib)) }
+            (Some(MountSource::Tmpfs { .. }), Some(size)) => {
+                MountSource::Tmpfs { size_bytes: Some(size) }
             }
-            (Some(MountSource::Disk { image: None, .. }), size_mib) => {
-                MountSource::Disk { size_mib, image: None }
+            (Some(MountSource::Disk { image: None, .. }), Some(size)) => {
+                MountSource::Disk { size_mib: Some(size.div_ceil(MIB)), image: None }
             }
             (Some(_), Some(_)) => return refuse("only a tmpfs or a disk of its own has a size"),
             (Some(source), None) => source,
         };
         let MountBuilder { target, readonly, noexec, owner, .. } = self;
         Ok(VolumeMount { target, source, readonly, noexec, owner })
+    }
+
+    /// Begins with a mount that is complete.
+    pub(crate) fn from_mount(mount: VolumeMount) -> Self {
+        let VolumeMount { target, source, readonly, noexec, owner } = mount;
+        MountBuilder { target, source: Some(source), size: None, readonly, noexec, owner }
     }
 
     fn of(mut self, source: MountSource) -> Self {

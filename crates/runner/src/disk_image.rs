@@ -77,7 +77,10 @@ impl Image {
             .write(true)
             .open(path)
             .map_err(|error| failed("open", error))?;
-        lock(&file).map_err(|error| failed("lock", error.into()))?;
+        lock(&file).map_err(|error| match error {
+            Errno::BUSY => Failure::boot(format!("another sandbox uses {}", path.display())),
+            error => failed("lock", error.into()),
+        })?;
         let bytes = file.metadata().map_err(|error| failed("inspect", error))?.len();
         Ok(Image { file, path: path.to_path_buf(), bytes })
     }

@@ -2,6 +2,7 @@
 
 mod image;
 mod options;
+mod volume;
 
 use crate::values;
 use clap::{Args, Parser, Subcommand};
@@ -13,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 pub(crate) use image::Command as ImageCommand;
 pub(crate) use options::{ProcessOptions, SandboxOptions, SessionOptions};
+pub(crate) use volume::{Command as VolumeCommand, New as NewVolume};
 
 /// The end of the help of commands that exit with a program's exit code.
 const EXIT_CODES: &str = "Exit codes: the program's own; 128+n if signal n killed it; 124 on \
@@ -109,6 +111,9 @@ pub(crate) enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Manage volumes
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Show which drivers and which walls of the jail are available on this host
     Doctor {
         /// Print one JSON document

@@ -1,9 +1,10 @@
 //! Options that several commands share.
 
+use crate::mounts;
 use crate::values::{self, Label, Variable, Words};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use microsandbox::{Cpus, PullPolicy, Rlimit, Security, Signal};
+use microsandbox::{Cpus, PullPolicy, Rlimit, Security, Signal, VolumeMount};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +39,17 @@ pub(crate) struct SandboxOptions {
     /// Limit on written files: 512 and 512M are MiB, 1.5G is 1536 MiB; default: 32G
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub(crate) disk: Option<u64>,
+    /// Mount a directory or file of the host, or a volume, which is created if it does not exist;
+    /// options: ro, noexec; repeatable
+    #[arg(short, long = "volume", value_name = "SOURCE:PATH[:OPTIONS]", value_parser = mounts::volume)]
+    pub(crate) volumes: Vec<VolumeMount>,
+    /// Mount, with keys as in docker: type=bind|volume|tmpfs|disk, src, dst, readonly, noexec, size,
+    /// uid, gid; repeatable
+    #[arg(long = "mount", value_name = "KEY=VALUE,...", value_parser = mounts::mount)]
+    pub(crate) mounts: Vec<VolumeMount>,
+    /// Mount an empty filesystem in memory; options: size, ro, noexec, uid, gid; repeatable
+    #[arg(long = "tmpfs", value_name = "PATH[:OPTIONS]", value_parser = mounts::tmpfs)]
+    pub(crate) tmpfs: Vec<VolumeMount>,
     /// Privileges of commands in a virtual machine: default (all that root has in its own kernel)
     /// or restricted (those of a container)
     #[arg(long, value_name = "WHICH", default_value = "default")]

@@ -1,6 +1,7 @@
 //! `msb ls`, `msb info` and `msb sessions`.
 
 use crate::failure::Failure;
+use crate::mounts;
 use crate::output::{self, Entry};
 use crate::text::{self, binary_size, or_dash};
 use microsandbox::{Bounds, ExitStatus, Sandbox, SandboxInfo, SessionInfo};
@@ -72,6 +73,7 @@ fn details(info: &SandboxInfo) -> Vec<[String; 2]> {
     ];
     rows.extend(info.missing_walls.iter().map(|wall| ["Missing wall".to_owned(), wall.clone()]));
     rows.extend(limits(info.bounds.as_ref()));
+    rows.extend(info.mounts.iter().map(|mount| ["Mount".to_owned(), mounts::show(mount)]));
     rows.extend([
         ["Created".to_owned(), text::since(info.created_at)],
         ["Started".to_owned(), or_dash(info.started_at.map(text::since))],
@@ -117,6 +119,7 @@ fn sandbox_json(info: &SandboxInfo) -> Value {
         "image": info.image.to_string_lossy(),
         "cpus": info.cpus,
         "memory_mib": info.memory,
+        "mounts": info.mounts,
         "detached": info.detached,
         "labels": info.labels,
         "created_ms": since_epoch(info.created_at),

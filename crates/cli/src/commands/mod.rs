@@ -8,3 +8,4 @@ pub(crate) mod logs;
 pub(crate) mod manage;
 pub(crate) mod manual;
 pub(crate) mod run;
+pub(crate) mod volume;

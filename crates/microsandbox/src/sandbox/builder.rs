@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind, MicrosandboxResult, Origin};
 use crate::image::{
     Cancel, ImageProgress, PullPolicy, Resolved, Surroundings, Wanted, platform_of, resolve,
 };
-use crate::mount::MountBuilder;
+use crate::mount::{MountBuilder, VolumeMount};
 use crate::sandbox::{Sandbox, with_name};
 use msb_state::{
     ByteString, Cpus, CreateOptions, DriverChoice, LogConfig, SandboxConfig, Security, Signal,
@@ -177,6 +177,13 @@ impl SandboxBuilder {
         f: impl FnOnce(MountBuilder) -> MountBuilder,
     ) -> Self {
         self.rest.mounts.push(f(MountBuilder::new(guest_path)));
+        self
+    }
+
+    /// Adds a mount, as [`SandboxBuilder::volume`].
+    #[must_use]
+    pub fn add_volume_mount(mut self, mount: VolumeMount) -> Self {
+        self.rest.mounts.push(MountBuilder::from_mount(mount));
         self
     }
 
