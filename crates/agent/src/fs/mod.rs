@@ -14,11 +14,14 @@
 //! [`Kept`]: pool::Kept
 
 mod attributes;
+mod copy;
 mod error;
 mod handles;
 mod identity;
 mod names;
 mod operation;
+mod pack;
+mod place;
 mod pool;
 mod read;
 mod root;
@@ -35,6 +38,7 @@ pub(crate) mod testing;
     reason = "a test may panic"
 )]
 mod tests;
+mod unpack;
 mod write;
 
 use crate::accounts::AccountError;
@@ -46,6 +50,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 pub(crate) use handles::Handles;
 pub(crate) use operation::Operation;
@@ -58,13 +63,15 @@ pub(crate) struct Files {
     pool: Rc<Pool>,
     root: Arc<Root>,
     resources: Rc<Resources>,
+    copies: Semaphore,
 }
 
 impl Files {
     /// Starts the threads. Called before any command runs.
     pub(crate) fn start(root: Root, resources: Rc<Resources>) -> io::Result<Rc<Files>> {
         let pool = Rc::new(Pool::start()?);
-        Ok(Rc::new(Files { pool, root: Arc::new(root), resources }))
+        let (root, copies) = (Arc::new(root), Semaphore::new(copy::COPIES));
+        Ok(Rc::new(Files { pool, root, resources, copies }))
     }
 
     /// Returns what runs steps as a user; `None` is root.

@@ -7,7 +7,7 @@ use super::pool::Runner;
 use super::read::{Lister, Page, Reader};
 use super::stream::Stream;
 use super::write::{HandleWriter, Writer};
-use super::{attributes, names, read};
+use super::{attributes, copy, names, read};
 use crate::connection::Channel;
 use bytes::Bytes;
 use msb_wire::limits::MAX_DATA;
@@ -155,6 +155,13 @@ impl Task {
                 };
                 let entries = runner.run_long(remove).await??;
                 return Ok(FsReply::Done(FsDone { entries, ..FsDone::default() }));
+            }
+            FsOp::Copy { from, to, recursive } => {
+                return copy::copy_inside(files, &runner, from, to, recursive).await;
+            }
+            FsOp::CopyIn(request) => return copy::copy_in(files, &runner, stream, request).await,
+            FsOp::CopyOut(request) => {
+                return copy::copy_out(&runner, stream, root, request).await;
             }
             FsOp::Unknown => return unsupported(),
             op => op,

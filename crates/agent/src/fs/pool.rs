@@ -139,6 +139,11 @@ impl Runner {
         Runner { pool, account: Arc::new(account) }
     }
 
+    /// Returns whether the user is root.
+    pub(super) fn is_root(&self) -> bool {
+        self.account.uid == 0
+    }
+
     /// Runs a step on a thread. If the caller stops waiting, what the step owns is dropped there.
     pub(super) async fn run<T: Send + 'static>(
         &self,

@@ -1,9 +1,11 @@
-//! Files that are not complete yet.
+//! Files and directories that are not complete yet.
 //!
 //! A file has no name while it is written (`O_TMPFILE`), so that nothing is left whatever ends the
-//! agent. Where that cannot be had, the name begins with [`PREFIX`], and is removed on drop.
+//! agent. Where that cannot be had, and for directories, the name begins with [`PREFIX`], and is
+//! removed on drop.
 
-use super::root::{SAFE, descriptor_path};
+use super::names::remove_content;
+use super::root::{NAME, SAFE, descriptor_path};
 use crate::sys;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags};
 use rustix::io::{Errno, Result};
@@ -95,6 +97,37 @@ impl Drop for Temporary {
     }
 }
 
+/// A directory that is being filled, in the directory that its content is for.
+#[derive(Debug)]
+pub(super) struct TemporaryDirectory {
+    parent: OwnedFd,
+    name: Vec<u8>,
+    pub(super) fd: OwnedFd,
+}
+
+impl TemporaryDirectory {
+    pub(super) fn create(parent: &OwnedFd) -> Result<TemporaryDirectory> {
+        let ((), name) = with_new_name(|name| rustix::fs::mkdirat(parent, name, Mode::RWXU))?;
+        let flags = NAME | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let parent = copy(parent)?;
+        match rustix::fs::openat(&parent, name.as_slice(), flags, Mode::empty()) {
+            Ok(fd) => Ok(TemporaryDirectory { parent, name, fd }),
+            Err(errno) => {
+                let _ = rustix::fs::unlinkat(&parent, name.as_slice(), AtFlags::REMOVEDIR);
+                Err(errno)
+            }
+        }
+    }
+}
+
+impl Drop for TemporaryDirectory {
+    fn drop(&mut self) {
+        // Fails only if the guest has changed it.
+        let _ = remove_content(self.parent.as_fd(), &self.name, &self.name, &|| false);
+        let _ = rustix::fs::unlinkat(&self.parent, self.name.as_slice(), AtFlags::REMOVEDIR);
+    }
+}
+
 /// Creates a file without a name, if the file system can and `/proc` is there to name it later.
 fn nameless(directory: &OwnedFd) -> Option<File> {
     let flags = OFlags::RDWR | OFlags::TMPFILE | SAFE;
@@ -143,7 +176,6 @@ fn errno(error: io::Error) -> Errno {
 
 #[cfg(test)]
 mod tests {
-    use super::super::root::NAME;
     use super::*;
     use std::io::Write;
     use std::path::Path;
@@ -171,6 +203,12 @@ mod tests {
             drop(temporary);
             assert_eq!(names(folder.path()).len(), 0);
         }
+        let directory = TemporaryDirectory::create(&at).unwrap();
+        rustix::fs::mkdirat(&directory.fd, "a", Mode::RWXU).unwrap();
+        std::os::unix::fs::symlink("/", folder.path().join(names(folder.path())[0].clone() + "/l"))
+            .unwrap();
+        drop(directory);
+        assert_eq!(names(folder.path()).len(), 0);
     }
 
     #[test]

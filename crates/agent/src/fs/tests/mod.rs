@@ -1,5 +1,7 @@
 //! Operations through the agent's whole path: frames, credit, threads, rights.
 
+mod copies;
+
 use super::testing::{Host, names, run};
 use msb_wire::fs::decode_entries;
 use msb_wire::limits::{FS_HANDLES, FS_WINDOW, MAX_DATA, OUTPUT_WINDOW};
