@@ -39,6 +39,7 @@ pub(crate) mod testing;
 )]
 mod tests;
 mod unpack;
+mod watch;
 mod write;
 
 use crate::accounts::AccountError;
@@ -49,6 +50,7 @@ use rustix::io::Errno;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -64,6 +66,8 @@ pub(crate) struct Files {
     root: Arc<Root>,
     resources: Rc<Resources>,
     copies: Semaphore,
+    /// Directories that are watched.
+    watches: Arc<AtomicUsize>,
 }
 
 impl Files {
@@ -71,13 +75,19 @@ impl Files {
     pub(crate) fn start(root: Root, resources: Rc<Resources>) -> io::Result<Rc<Files>> {
         let pool = Rc::new(Pool::start()?);
         let (root, copies) = (Arc::new(root), Semaphore::new(copy::COPIES));
-        Ok(Rc::new(Files { pool, root, resources, copies }))
+        Ok(Rc::new(Files { pool, root, resources, copies, watches: Arc::default() }))
     }
 
     /// Returns what runs steps as a user; `None` is root.
     async fn runner(&self, user: Option<&str>) -> error::Result<Runner> {
         let account = self.resources.account(user).await.map_err(unknown_user)?;
         Ok(Runner::new(Rc::clone(&self.pool), account))
+    }
+
+    /// Returns the number of directories that are watched.
+    #[cfg(test)]
+    fn watched(&self) -> usize {
+        self.watches.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Waits for what was given up to be removed, for a limited time.

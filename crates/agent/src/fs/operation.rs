@@ -7,7 +7,7 @@ use super::pool::Runner;
 use super::read::{Lister, Page, Reader};
 use super::stream::Stream;
 use super::write::{HandleWriter, Writer};
-use super::{attributes, copy, names, read};
+use super::{attributes, copy, names, read, watch};
 use crate::connection::Channel;
 use bytes::Bytes;
 use msb_wire::limits::MAX_DATA;
@@ -162,6 +162,10 @@ impl Task {
             FsOp::CopyIn(request) => return copy::copy_in(files, &runner, stream, request).await,
             FsOp::CopyOut(request) => {
                 return copy::copy_out(&runner, stream, root, request).await;
+            }
+            FsOp::Watch { path, recursive } => {
+                let shared = (root, Arc::clone(&files.watches));
+                return watch::watch(&runner, stream, shared, (path, recursive)).await;
             }
             FsOp::Unknown => return unsupported(),
             op => op,

@@ -170,12 +170,35 @@ impl Host {
         }
     }
 
+    /// Waits until an operation is announced.
+    pub(crate) async fn wait_until_open(&mut self, channel: u32) {
+        while self.channels[&channel].state == FsState::Announcing {
+            self.step().await;
+        }
+    }
+
+    /// Waits for data of an operation, and grants credit for it. Returns it with the lengths of its
+    /// frames.
+    pub(crate) async fn pieces(&mut self, channel: u32) -> (Vec<u8>, Vec<usize>) {
+        while self.channels[&channel].data.is_empty() {
+            self.step().await;
+        }
+        let own = self.channels.get_mut(&channel).unwrap();
+        let pieces = (std::mem::take(&mut own.data), std::mem::take(&mut own.lengths));
+        if let Some(limit) = own.received.release(std::mem::take(&mut own.owed)) {
+            self.send(channel, Message::Credit(limit)).await;
+        }
+        pieces
+    }
+
     /// Waits until an operation has sent something, its end included.
     pub(crate) async fn wait_for_data(&mut self, channel: u32) -> Vec<u8> {
         while self.channels[&channel].data.is_empty() && self.channels[&channel].end.is_none() {
             self.step().await;
         }
-        std::mem::take(&mut self.channels.get_mut(&channel).unwrap().data)
+        let own = self.channels.get_mut(&channel).unwrap();
+        own.lengths.clear();
+        std::mem::take(&mut own.data)
     }
 
     /// Sends data, waiting for credit. Stops when the operation has ended.

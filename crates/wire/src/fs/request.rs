@@ -266,7 +266,9 @@ pub enum FsOp {
     /// Packs a file or a tree into an archive.
     #[n(22)]
     CopyOut(#[n(0)] FsCopyOut),
-    /// Reports changes of a file or directory until the channel is closed.
+    /// Reports changes of a file or directory, and of the names in it, until the channel is closed
+    /// or the path is removed or renamed. What is in a new directory may be reported as created
+    /// twice.
     #[n(23)]
     #[cbor(map)]
     Watch {

@@ -1,6 +1,7 @@
 //! Operations through the agent's whole path: frames, credit, threads, rights.
 
 mod copies;
+mod watches;
 
 use super::testing::{Host, names, run};
 use msb_wire::fs::decode_entries;
