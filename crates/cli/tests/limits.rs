@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::path::Path;
-use support::{Msb, image};
+use support::{Msb, driver, image};
 
 fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
@@ -84,8 +84,9 @@ fn j2_info_and_ls_show_walls_and_bounds() {
     );
     assert_eq!(msb.json(&["ls", "--json"])[0], info);
     let text = msb.ok(&["info", "w"]);
+    let own = driver();
     for line in [
-        "Isolation:     container",
+        &*format!("Isolation:     {own}"),
         "Jailed:        no",
         "Missing wall:  quota: \\u{1b}[31mnone here",
         "Processes:     512",
@@ -97,7 +98,7 @@ fn j2_info_and_ls_show_walls_and_bounds() {
     }
     let listed = msb.ok(&["ls"]);
     let words: Vec<&str> = listed.lines().nth(1).unwrap().split_whitespace().collect();
-    assert_eq!(words[..5], ["w", "stopped", "container", "container", "no"]);
+    assert_eq!(words[..5], ["w", "stopped", &own, &own, "no"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
-use support::{Msb, bytes, capture_stderr, image, outcome, signal, wait, wait_for_line};
+use support::{Msb, bytes, capture_stderr, driver, image, outcome, signal, wait, wait_for_line};
 
 #[test]
 fn e_exit_code_is_the_programs_own() {
@@ -251,12 +251,12 @@ fn g_sandbox_is_created_listed_stopped_started_removed() {
     let table = msb.ok(&["ls"]);
     let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
     assert_eq!(lines[0], ["NAME", "STATUS", "DRIVER", "ISOLATION", "JAILED", "IMAGE", "CREATED"]);
-    assert_eq!(lines[1][..4], ["a", "running", "container", "container"]);
+    assert_eq!(lines[1][..4], ["a", "running", &driver(), &driver()]);
     assert!(["yes", "no"].contains(&lines[1][4]) && lines[1][5] == image(), "{table}");
     let list = msb.json(&["ls", "--json"]);
     assert_eq!(list.as_array().unwrap().len(), 1);
     assert_eq!(list[0]["status"], "running");
-    assert_eq!(list[0]["isolation"], "container");
+    assert_eq!(list[0]["isolation"], driver());
     assert_eq!(list[0]["labels"]["k"], "v");
     assert_eq!(list[0]["detached"], true);
 

@@ -36,6 +36,12 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// Returns the driver under test: `MSB_DRIVER`, else the one that runs everywhere. Of these two
+/// drivers, the isolation has the same name.
+pub(crate) fn driver() -> String {
+    std::env::var("MSB_DRIVER").unwrap_or_else(|_| "container".to_owned())
+}
+
 /// Returns the path of the `msb` under test.
 pub(crate) fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_msb"))
@@ -85,7 +91,7 @@ impl Msb {
         restore_signals();
         let mut command = Command::new(binary());
         command.args(arguments).stdin(Stdio::null());
-        command.env("MSB_HOME", self.home.path()).env("MSB_DRIVER", "container");
+        command.env("MSB_HOME", self.home.path()).env("MSB_DRIVER", driver());
         command.env("MSB_RUNNER", runner).env("MSB_AGENT", agent);
         command
     }
