@@ -127,22 +127,27 @@ fn a8_directory_and_user_come_from_the_command_else_the_sandbox() {
 fn a8_every_user_may_open_its_streams_and_low_ports() {
     let open = "cat /dev/stdin; echo out > /dev/stdout; echo err > /dev/stderr; \
                 timeout 1 nc -l -p 80 < /dev/null 2>&1";
-    let run = |user: &str, script: &str| {
-        let options = |o: microsandbox::ExecOptionsBuilder| o.user(user).stdin_bytes("in\n");
-        let output = block_on(shared().shell_with(script, options)).unwrap();
-        (output.stdout().unwrap(), output.stderr().unwrap())
-    };
-    let expected = ("in\nout\n".to_owned(), "err\n".to_owned());
     for user in ["root", "me", "7:8"] {
-        assert_eq!(run(user, open), expected, "{user}");
+        let options = |o: microsandbox::ExecOptionsBuilder| o.user(user).stdin_bytes("in\n");
+        let output = block_on(shared().shell_with(open, options)).unwrap();
+        assert_eq!(output.stdout().unwrap(), "in\nout\n", "{user}");
+        assert_eq!(output.stderr().unwrap(), "err\n", "{user}");
     }
-    assert_eq!(run("root", &format!("su me -s /bin/sh -c '{open}'")), expected);
     // On a terminal, all of it comes from there.
     let options = |o: microsandbox::ExecOptionsBuilder| o.user("me").tty(true).stdin_pipe();
     let script =
         "echo out > /dev/stdout; echo err > /dev/stderr; stty -a < /dev/stdin | grep -c ^isig";
     let output = block_on(shared().shell_with(script, options)).unwrap();
     assert_eq!(output.stdout().unwrap(), "out\r\nerr\r\n1\r\n");
+}
+
+#[test]
+fn a8_streams_can_be_opened_after_a_change_of_user() {
+    let open = "cat /dev/stdin; echo out > /dev/stdout; echo err > /dev/stderr";
+    let script = format!("su me -s /bin/sh -c '{open}'");
+    let output = block_on(shared().shell_with(script, |o| o.stdin_bytes("in\n"))).unwrap();
+    assert_eq!(output.stdout().unwrap(), "in\nout\n");
+    assert_eq!(output.stderr().unwrap(), "err\n");
 }
 
 #[test]
