@@ -108,12 +108,22 @@ fn set_at(place: &Place, new: &FsAttributes) -> rustix::io::Result<()> {
 /// Sets a mode, of anything but a link, whatever takes its place meanwhile.
 fn chmod(place: &Place, mode: u32) -> rustix::io::Result<()> {
     let fd = place.open(OFlags::PATH, Mode::empty())?;
-    let found = rustix::fs::fstat(&fd)?;
-    if FileType::from_raw_mode(found.st_mode) == FileType::Symlink {
-        return Err(Errno::OPNOTSUPP);
+    let mode = Mode::from_raw_mode(mode);
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
+    match kind {
+        FileType::Symlink => return Err(Errno::OPNOTSUPP),
+        FileType::RegularFile | FileType::Directory => {
+            match place.open(OFlags::RDONLY | SAFE, Mode::empty()) {
+                Ok(file) => return rustix::fs::fchmod(&file, mode),
+                Err(Errno::ACCESS) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        // Opening a device can have an effect.
+        _ => {}
     }
     // There is no call for a descriptor that only names a file (before Linux 6.6).
-    rustix::fs::chmod(descriptor_path(fd.as_fd()).as_slice(), Mode::from_raw_mode(mode))
+    rustix::fs::chmod(descriptor_path(fd.as_fd()).as_slice(), mode)
 }
 
 /// Changes attributes of an open file.
