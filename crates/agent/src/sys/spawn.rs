@@ -332,6 +332,13 @@ fn any_exists(plan: &Plan<'_>) -> bool {
     })
 }
 
+/// Returns whether the arguments may be beyond a limit, which gVisor reports by the errno for paths.
+fn has_long_arguments(plan: &Plan<'_>) -> bool {
+    /// The limit on a single one, and less than the limit on all (execve(2)).
+    const LONG: usize = 128 << 10;
+    plan.argv.iter().chain(&plan.env).map(|text| text.count_bytes() + 1).sum::<usize>() > LONG
+}
+
 /// Executes the first possible candidate, as execvp does. Returns the errno to report.
 fn execute(plan: &Plan<'_>, argv: &[*const c_char], env: &[*const c_char]) -> i32 {
     let (mut result, mut denied) = (libc::ENOENT, false);
@@ -339,6 +346,9 @@ fn execute(plan: &Plan<'_>, argv: &[*const c_char], env: &[*const c_char]) -> i3
         // SAFETY: the path is NUL-terminated, both lists are NULL-terminated, and all of it lives.
         unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
         result = last_errno();
+        if result == libc::ENAMETOOLONG && has_long_arguments(plan) {
+            return libc::E2BIG;
+        }
         match result {
             libc::EACCES => denied = true,
             libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT => {}
