@@ -10,7 +10,8 @@ use crate::lost::ExecLost;
 use msb_transport::Stream;
 use msb_wire::limits::SIGNAL_MAX;
 use msb_wire::{
-    Message, ResizeRequest, Scope, SessionId, SessionInfo, Shutdown, SignalRequest, TtySize,
+    Agreed, FEATURE_FS, Message, ResizeRequest, Scope, SessionId, SessionInfo, Shutdown,
+    SignalRequest, TtySize,
 };
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tokio::runtime::Handle;
 #[derive(Debug)]
 pub struct Connection {
     pub(crate) link: Arc<Link>,
+    agreed: Agreed,
 }
 
 impl Connection {
@@ -49,6 +51,11 @@ impl Connection {
     /// whether or not its end was read already.
     pub fn is_open(&self) -> bool {
         self.lost().is_none() && !self.link.is_hung_up()
+    }
+
+    /// Returns whether the agent knows operations on files.
+    pub fn has_files(&self) -> bool {
+        self.agreed.has(FEATURE_FS)
     }
 
     /// Sends a signal to a session.
@@ -143,9 +150,9 @@ async fn live(stream: Stream, runtime: Handle, limits: Limits, promise: Promise<
         return promise.complete(Err(Error::Lost(ExecLost::unanswered(limits.answer))));
     };
     match greeted {
-        Ok((incoming, _)) => {
+        Ok((incoming, agreed)) => {
             let link = Arc::new(Link::new(stream, runtime, limits));
-            promise.complete(Ok(Arc::new(Connection { link: Arc::clone(&link) })));
+            promise.complete(Ok(Arc::new(Connection { link: Arc::clone(&link), agreed })));
             link.run(incoming).await;
         }
         Err(lost) => promise.complete(Err(Error::Handshake(lost))),

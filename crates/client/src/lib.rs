@@ -1,6 +1,7 @@
 //! The host's end of a connection to the agent of a sandbox.
 //!
-//! Owns: the connection and its two tasks, and the queue of events and the input of every command.
+//! Owns: the connection and its two tasks, and the queue of events and the input of every command,
+//! and every operation on files.
 //! Does not own: the runtime that the tasks run on, sandboxes and their state on disk, nor the API
 //! of a language.
 //!
@@ -16,6 +17,8 @@ mod deadlines;
 mod error;
 mod exec;
 mod frames;
+mod fs;
+mod fs_queue;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -43,6 +46,8 @@ pub use deadlines::Limits;
 pub use error::{Error, check_pid};
 pub use exec::{ExecCore, ExecRequest, Next, Received, StdinSource, Turn};
 pub use frames::Frames;
+pub use fs::{FsCore, FsRefusal};
+pub use fs_queue::FsFailure;
 pub use link::{Credit, Joined};
 pub use lost::ExecLost;
 pub use monitor::{Monitor, Ready, Until, lock};

@@ -11,6 +11,7 @@ use crate::completion::Reply;
 use crate::deadlines::{Deadline, Deadlines, Limits, Times, Wait};
 use crate::error::{Error, check_pid};
 use crate::frames::{Incoming, gone};
+use crate::fs_queue::FsChannel;
 use crate::input::Input;
 use crate::lost::ExecLost;
 use crate::monitor::{Monitor, lock};
@@ -187,6 +188,7 @@ pub(crate) enum Route {
     Sessions(Reply<Vec<SessionInfo>>),
     /// A ping with the channel's number, on which nothing is sent.
     Ping(Reply<()>),
+    Fs(Arc<FsChannel>),
 }
 
 impl Link {
@@ -315,6 +317,8 @@ impl Link {
                     channel.times.timeout.map(|time| time.saturating_add(self.limits.grace));
                 (Wait::Start, timed.map_or(self.limits.start, |timed| timed.min(self.limits.start)))
             }
+            // It takes as long as the data.
+            Route::Fs(channel) if !channel.is_prompt => (Wait::Answer, Duration::MAX),
             _ => (Wait::Answer, self.limits.answer),
         }
     }
@@ -437,6 +441,11 @@ impl Link {
         let mut table = lock(&self.table);
         let channel = match table.routes.get(&number) {
             Some(Route::Exec(channel)) => Arc::clone(channel),
+            Some(Route::Fs(channel)) => {
+                let channel = Arc::clone(channel);
+                drop(table);
+                return self.deliver_fs(number, &channel, message);
+            }
             // Closed or refused by this side: late frames are ignored.
             None if number < table.next => return Ok(()),
             None => return Err("a frame on a channel that was never opened".to_owned()),
@@ -469,6 +478,20 @@ impl Link {
             drop(ended);
         } else if let Some((wait, time)) = next {
             self.set_deadline(number, wait, time);
+        }
+        Ok(())
+    }
+
+    /// Delivers a message about files.
+    fn deliver_fs(&self, number: u32, channel: &FsChannel, message: Message) -> Result<(), String> {
+        let consequence = channel.on_message(message)?;
+        let mut table = lock(&self.table);
+        if consequence.last {
+            let ended = table.remove(number);
+            drop(table);
+            drop(ended);
+        } else if consequence.began {
+            table.deadlines.clear(number);
         }
         Ok(())
     }
@@ -621,6 +644,7 @@ impl Route {
                 reply.complete(Err(Error::Lost(lost.clone())));
             }
             Route::Sessions(reply) => reply.complete(Err(Error::Lost(lost.clone()))),
+            Route::Fs(channel) => channel.on_lost(lost),
         }
     }
 }
@@ -629,6 +653,7 @@ impl Route {
 fn answer(route: Route, message: Message) -> Result<(), String> {
     match (route, message) {
         (Route::Exec(channel), message) => return channel.on_message(message).map(drop),
+        (Route::Fs(channel), message) => return channel.on_message(message).map(drop),
         (Route::Join(channel, reply), Message::Attached(attached)) => {
             let Attached { from, missed, tty, .. } = attached;
             channel.on_message(Message::Attached(attached))?;

@@ -52,7 +52,8 @@ pub use frame::{Decoder, Frame, HEADER_LEN, data_header, encode};
 pub use fs::{
     FsAction, FsAttributes, FsCopyIn, FsCopyOut, FsDone, FsEntry, FsError, FsErrorKind, FsEvent,
     FsEventKind, FsFileKind, FsInput, FsMessage, FsOp, FsOpen, FsOpened, FsReply, FsRequest,
-    FsSkipped, FsStat, FsState, FsTime, FsWrite, FsWriteStart,
+    FsSkipped, FsStat, FsState, FsTime, FsWrite, FsWriteStart, decode_entries, decode_events,
+    encode_entries, encode_events,
 };
 pub use handshake::{
     Agreed, FEATURE_FOLLOW_ALL, FEATURE_FS, FEATURES, Hello, PROTOCOL_MAX, PROTOCOL_MIN, agree,
