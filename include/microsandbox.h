@@ -234,6 +234,14 @@ int32_t msb_has(const char *ability);
 
 /// A sandbox uses the volume.
 #define MSB_E_VOLUME_IN_USE (-102)
+/// A path does not exist.
+#define MSB_E_NO_PATH (-80)
+
+/// The user may not do this with a file.
+#define MSB_E_PERMISSION (-81)
+
+/// A file system reports an error; `os_error` has its errno.
+#define MSB_E_FILESYSTEM (-82)
 
 /// The caller: the call itself was invalid.
 #define MSB_ORIGIN_CALLER 1

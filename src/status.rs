@@ -85,6 +85,12 @@ pub const MSB_E_NO_VOLUME: i32 = -100;
 pub const MSB_E_VOLUME_EXISTS: i32 = -101;
 /// A sandbox uses the volume.
 pub const MSB_E_VOLUME_IN_USE: i32 = -102;
+/// A path does not exist.
+pub const MSB_E_NO_PATH: i32 = -80;
+/// The user may not do this with a file.
+pub const MSB_E_PERMISSION: i32 = -81;
+/// A file system reports an error; `os_error` has its errno.
+pub const MSB_E_FILESYSTEM: i32 = -82;
 
 /// The caller: the call itself was invalid.
 pub const MSB_ORIGIN_CALLER: u32 = 1;
@@ -129,6 +135,9 @@ pub(super) fn of_kind(kind: ErrorKind) -> msb_status {
         ErrorKind::NoSuchProcess => MSB_E_NO_PROCESS,
         ErrorKind::NoSuchSession => MSB_E_NO_SESSION,
         ErrorKind::NotATerminal => MSB_E_NOT_A_TERMINAL,
+        ErrorKind::PathNotFound => MSB_E_NO_PATH,
+        ErrorKind::PermissionDenied => MSB_E_PERMISSION,
+        ErrorKind::Filesystem => MSB_E_FILESYSTEM,
         ErrorKind::LimitReached => MSB_E_LIMIT,
         ErrorKind::TimedOut => MSB_E_TIMED_OUT,
         ErrorKind::Unsupported => MSB_E_UNSUPPORTED,
@@ -184,6 +193,7 @@ names! {
     MSB_E_PIPE, MSB_E_NO_PROCESS, MSB_E_NO_SESSION, MSB_E_NOT_A_TERMINAL, MSB_E_NO_IMAGE,
     MSB_E_IMAGE_DENIED, MSB_E_REGISTRY, MSB_E_BAD_IMAGE, MSB_E_IMAGE_IN_USE, MSB_E_IMAGE_FAILED,
     MSB_E_NO_SPACE, MSB_E_NO_COMMAND, MSB_E_NO_VOLUME, MSB_E_VOLUME_EXISTS, MSB_E_VOLUME_IN_USE,
+    MSB_E_NO_PATH, MSB_E_PERMISSION, MSB_E_FILESYSTEM,
 }
 
 #[cfg(test)]

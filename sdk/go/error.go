@@ -90,6 +90,12 @@ const (
 	ErrVolumeAlreadyExists
 	// ErrVolumeInUse: a sandbox uses the volume.
 	ErrVolumeInUse
+	// ErrPathNotFound: a path does not exist.
+	ErrPathNotFound
+	// ErrPermissionDenied: the user may not do this with a file.
+	ErrPermissionDenied
+	// ErrFilesystem: a file system reports an error.
+	ErrFilesystem
 )
 
 // String returns the kind's name, which is the same in every language: "exec_timeout".

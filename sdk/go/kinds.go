@@ -79,6 +79,12 @@ func kindOf(status ffi.Status) ErrorKind {
 		return ErrVolumeAlreadyExists
 	case ffi.VolumeInUse:
 		return ErrVolumeInUse
+	case ffi.NoPath:
+		return ErrPathNotFound
+	case ffi.Permission:
+		return ErrPermissionDenied
+	case ffi.Filesystem:
+		return ErrFilesystem
 	}
 	return ErrUnknown
 }
@@ -156,6 +162,12 @@ func kindName(kind ErrorKind) string {
 		return "volume_already_exists"
 	case ErrVolumeInUse:
 		return "volume_in_use"
+	case ErrPathNotFound:
+		return "path_not_found"
+	case ErrPermissionDenied:
+		return "permission_denied"
+	case ErrFilesystem:
+		return "filesystem"
 	}
 	return ""
 }

@@ -302,7 +302,7 @@ func TestDoctorReportsDrivers(t *testing.T) {
 
 func TestErrorKindNamesMatchOtherLanguages(t *testing.T) {
 	seen := map[string]bool{}
-	for kind := m.ErrUnknown; kind <= m.ErrVolumeInUse; kind++ {
+	for kind := m.ErrUnknown; kind <= m.ErrFilesystem; kind++ {
 		name := kind.String()
 		if name == "" || seen[name] {
 			t.Errorf("%d is %q", int(kind), name)

@@ -1,9 +1,10 @@
 //! Errors.
 
 use crate::event::{ExecFailed, ExecLost};
+use crate::fs_failed::FsFailed;
 use crate::output::ExecOutput;
 pub use msb_client::Origin;
-use msb_wire::{Refusal, escape};
+use msb_wire::{FsErrorKind, Refusal, escape};
 use std::error::Error as StdError;
 use std::fmt;
 use std::string::FromUtf8Error;
@@ -21,6 +22,8 @@ pub type MicrosandboxResult<T> = Result<T, Error>;
 pub enum Error {
     /// The command failed to start.
     ExecFailed(ExecFailed),
+    /// An operation on files failed.
+    Fs(FsFailed),
     /// The command's timeout expired, and it was killed.
     ExecTimeout {
         /// The timeout.
@@ -127,6 +130,12 @@ kinds! {
     NotATerminal = "not_a_terminal";
     /// A limit is reached.
     LimitReached = "limit_reached";
+    /// A path does not exist.
+    PathNotFound = "path_not_found";
+    /// The user may not do this with a file.
+    PermissionDenied = "permission_denied";
+    /// A file system reports an error.
+    Filesystem = "filesystem";
     /// An answer took too long.
     TimedOut = "timed_out";
     /// The output is not valid UTF-8.
@@ -152,6 +161,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::ExecFailed(_) => ErrorKind::ExecFailed,
+            Error::Fs(failed) => kind_of_file(failed.kind),
             Error::ExecTimeout { .. } => ErrorKind::ExecTimeout,
             Error::Other { kind, .. } => *kind,
         }
@@ -161,6 +171,7 @@ impl Error {
     pub fn origin(&self) -> Origin {
         match self {
             Error::ExecFailed(_) | Error::ExecTimeout { .. } => Origin::Agent,
+            Error::Fs(failed) => failed.origin,
             Error::Other { origin, .. } => *origin,
         }
     }
@@ -169,6 +180,7 @@ impl Error {
     pub fn os_error(&self) -> Option<i32> {
         match self {
             Error::ExecFailed(failed) => Some(failed.errno).filter(|errno| *errno != 0),
+            Error::Fs(failed) => Some(failed.errno).filter(|errno| *errno != 0),
             Error::ExecTimeout { .. } => None,
             Error::Other { os_error, .. } => *os_error,
         }
@@ -215,10 +227,22 @@ impl Error {
     }
 }
 
+fn kind_of_file(kind: FsErrorKind) -> ErrorKind {
+    match kind {
+        FsErrorKind::PathNotFound => ErrorKind::PathNotFound,
+        FsErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+        FsErrorKind::Busy => ErrorKind::LimitReached,
+        FsErrorKind::Unsupported => ErrorKind::Unsupported,
+        FsErrorKind::UnknownUser | FsErrorKind::Invalid => ErrorKind::InvalidArgument,
+        _ => ErrorKind::Filesystem,
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::ExecFailed(failed) => failed.fmt(f),
+            Error::Fs(failed) => failed.fmt(f),
             Error::ExecTimeout { timeout, .. } => {
                 write!(f, "the command did not end within {timeout:?} and was killed")
             }
@@ -237,7 +261,7 @@ impl StdError for Error {
         match self {
             // Its text is this error's.
             Error::ExecFailed(failed) => failed.source(),
-            Error::ExecTimeout { .. } => None,
+            Error::Fs(_) | Error::ExecTimeout { .. } => None,
             // The text of `source` is part of this message; its own source is not.
             Error::Other { source, .. } => source.as_deref().and_then(|source| source.source()),
         }

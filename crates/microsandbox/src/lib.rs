@@ -23,6 +23,8 @@ mod doctor;
 mod error;
 mod event;
 mod exec;
+mod files;
+mod fs_failed;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -49,13 +51,20 @@ pub use doctor::{
 pub use error::{Error, ErrorKind, MicrosandboxError, MicrosandboxResult, Origin};
 pub use event::{ExecEvent, ExecFailed, ExecLost, ExecStdinError};
 pub use exec::{ExecControl, ExecHandle};
+pub use files::{
+    Fs, FsEntry, FsEntryKind, FsEvent, FsEventKind, FsHandle, FsMetadata, FsOpenOptions,
+    FsReadStream, FsSetAttrs, FsWatch, FsWriteOptions, FsWriteSink, SandboxFsOps,
+};
+pub use fs_failed::FsFailed;
 pub use image::{
     BuildOptions, Image, ImageInfo, ImageOperation, ImagePhase, ImageProgress, PruneReport,
     PullPolicy,
 };
 pub use mount::{DiskImageFormat, MountBuilder, NamedVolumeBuilder, VolumeMount};
 pub use msb_state::{MountSource, Owner, VolumeCreation};
-pub use msb_wire::{FailureKind as ExecFailureKind, Stage as ExecStage};
+pub use msb_wire::{
+    FailureKind as ExecFailureKind, FsErrorKind as FsFailureKind, Stage as ExecStage,
+};
 #[doc(hidden)]
 pub use msb_wire::{escape, escape_json};
 pub use options::{ExecOptions, ExecOptionsBuilder, Rlimit, RlimitResource};

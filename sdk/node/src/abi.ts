@@ -46,6 +46,9 @@ export const MSB_E_NO_COMMAND = -67;
 export const MSB_E_NO_VOLUME = -100;
 export const MSB_E_VOLUME_EXISTS = -101;
 export const MSB_E_VOLUME_IN_USE = -102;
+export const MSB_E_NO_PATH = -80;
+export const MSB_E_PERMISSION = -81;
+export const MSB_E_FILESYSTEM = -82;
 export const MSB_ORIGIN_CALLER = 1;
 export const MSB_ORIGIN_HOST = 2;
 export const MSB_ORIGIN_DRIVER = 3;
@@ -173,6 +176,9 @@ export const KIND_OF_STATUS = {
   [MSB_E_NO_VOLUME]: "volume_not_found",
   [MSB_E_VOLUME_EXISTS]: "volume_already_exists",
   [MSB_E_VOLUME_IN_USE]: "volume_in_use",
+  [MSB_E_NO_PATH]: "path_not_found",
+  [MSB_E_PERMISSION]: "permission_denied",
+  [MSB_E_FILESYSTEM]: "filesystem",
 } as const;
 
 /** The kinds of failures that calls report. */

@@ -191,6 +191,12 @@ export class VolumeNotFoundError extends MicrosandboxError {}
 export class VolumeAlreadyExistsError extends MicrosandboxError {}
 /** A sandbox uses the volume. */
 export class VolumeInUseError extends MicrosandboxError {}
+/** A path does not exist. */
+export class PathNotFoundError extends MicrosandboxError {}
+/** The user may not do this with a file. */
+export class PermissionDeniedError extends MicrosandboxError {}
+/** A file system reports an error. */
+export class FilesystemError extends MicrosandboxError {}
 /** The command no longer reads its input. */
 export class BrokenPipeError extends MicrosandboxError {}
 /** Another call is reading this handle. */
@@ -256,6 +262,9 @@ const MAKERS: { readonly [kind in StatusKind]: Make } = {
   volume_not_found: general(VolumeNotFoundError),
   volume_already_exists: general(VolumeAlreadyExistsError),
   volume_in_use: general(VolumeInUseError),
+  path_not_found: general(PathNotFoundError),
+  permission_denied: general(PermissionDeniedError),
+  filesystem: general(FilesystemError),
   stream_lost: (_, message, detail) => new StreamLostError(message, undefined, detail),
   broken_pipe: general(BrokenPipeError, 32),
   no_such_process: (_, message, detail) => new NoSuchProcessError(message, detail),
@@ -304,6 +313,9 @@ for (const Class of [
   VolumeNotFoundError,
   VolumeAlreadyExistsError,
   VolumeInUseError,
+  PathNotFoundError,
+  PermissionDeniedError,
+  FilesystemError,
   BrokenPipeError,
   BusyError,
   ClosedError,

@@ -7,6 +7,7 @@
 mod attach;
 mod builder;
 mod control;
+mod file_handles;
 mod info;
 mod log_queue;
 mod logs;
@@ -21,6 +22,8 @@ use msb_client::{Connection, Limits};
 use msb_state::{Companions, Home, Info, Name, SandboxConfig, SandboxDir};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use file_handles::Handles;
 
 pub use crate::options::{Rlimit, RlimitResource};
 pub use attach::Attachment;
@@ -51,6 +54,7 @@ struct Inner {
     dir: SandboxDir,
     config: SandboxConfig,
     connection: Mutex<Option<Arc<Connection>>>,
+    handles: Handles,
 }
 
 impl Sandbox {
@@ -220,6 +224,11 @@ impl Sandbox {
         current.clone().filter(|connection| connection.is_open())
     }
 
+    /// Returns the open handles of its files.
+    pub(crate) fn handles(&self) -> &Handles {
+        &self.inner.handles
+    }
+
     /// Connects to the agent. Blocks.
     fn connect_now(&self) -> Result<Arc<Connection>, Error> {
         let socket = self.inner.dir.connect_agent()?;
@@ -236,7 +245,15 @@ impl Sandbox {
 
     fn of(home: Home, info: Info) -> Sandbox {
         let Info { dir, config, .. } = info;
-        Sandbox { inner: Arc::new(Inner { home, dir, config, connection: Mutex::new(None) }) }
+        Sandbox {
+            inner: Arc::new(Inner {
+                home,
+                dir,
+                config,
+                connection: Mutex::new(None),
+                handles: Handles::default(),
+            }),
+        }
     }
 }
 

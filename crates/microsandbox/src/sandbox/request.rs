@@ -34,6 +34,11 @@ impl Sandbox {
         shell_of(&self.inner.config)
     }
 
+    /// Returns the user of commands and operations that name none.
+    pub(crate) fn own_user(&self) -> Result<Option<String>, Error> {
+        own_user(&self.inner.config)
+    }
+
     /// Builds the request for a command from its options and this sandbox's defaults.
     pub(crate) fn request_for(
         &self,

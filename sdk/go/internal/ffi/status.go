@@ -43,4 +43,7 @@ const (
 	NoVolume     Status = -100
 	VolumeExists Status = -101
 	VolumeInUse  Status = -102
+	NoPath       Status = -80
+	Permission   Status = -81
+	Filesystem   Status = -82
 )

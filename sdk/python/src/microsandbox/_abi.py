@@ -61,6 +61,9 @@ MSB_E_NO_COMMAND = -67
 MSB_E_NO_VOLUME = -100
 MSB_E_VOLUME_EXISTS = -101
 MSB_E_VOLUME_IN_USE = -102
+MSB_E_NO_PATH = -80
+MSB_E_PERMISSION = -81
+MSB_E_FILESYSTEM = -82
 MSB_ORIGIN_CALLER = 1
 MSB_ORIGIN_HOST = 2
 MSB_ORIGIN_DRIVER = 3
@@ -188,6 +191,9 @@ KIND_OF_STATUS: dict[int, str] = {
     MSB_E_NO_VOLUME: "volume_not_found",
     MSB_E_VOLUME_EXISTS: "volume_already_exists",
     MSB_E_VOLUME_IN_USE: "volume_in_use",
+    MSB_E_NO_PATH: "path_not_found",
+    MSB_E_PERMISSION: "permission_denied",
+    MSB_E_FILESYSTEM: "filesystem",
 }
 
 

@@ -185,6 +185,26 @@ class VolumeInUseError(MicrosandboxError):
     code = "volume_in_use"
 
 
+class PathNotFoundError(MicrosandboxError, FileNotFoundError):
+    """A path does not exist."""
+
+    code = "path_not_found"
+    _errno = errnos.ENOENT
+
+
+class PermissionDeniedError(MicrosandboxError, PermissionError):
+    """The user may not do this with a file."""
+
+    code = "permission_denied"
+    _errno = errnos.EACCES
+
+
+class FilesystemError(MicrosandboxError):
+    """A file system reports an error."""
+
+    code = "filesystem"
+
+
 class StreamLostError(MicrosandboxError, ConnectionError):
     """The sandbox or the connection to it was lost before the command's exit was known."""
 
