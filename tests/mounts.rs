@@ -169,6 +169,17 @@ fn l1_owner_maps_the_callers_files_to_a_user() {
 }
 
 #[test]
+fn l1_source_without_idmapped_mounts_is_refused_by_name() {
+    if !is_root() {
+        return;
+    }
+    let creating = builder("unmappable").volume("/data", |m| m.bind("/sys/kernel").readonly());
+    let text = refusal(block_on(creating.create()), ErrorKind::InvalidConfig);
+    let start = "cannot mount /data: cannot map the owners of /sys/kernel: ";
+    assert!(text.starts_with(start) && text.contains("idmapped mounts, such as ext4"), "{text}");
+}
+
+#[test]
 fn l1_mounts_are_kept_at_stop_and_start() {
     let (_scratch, path) = host();
     let sb = block_on(

@@ -36,11 +36,8 @@ fn open_one(spec: &MachineSpec, number: usize, mount: &Mount) -> Result<OpenMoun
             let image = spec.dir.disks().join(format!("{number}.img"));
             (disk(spec, number, mount, &image, *size)?, true)
         }
-        MountSource::Disk { .. } => {
-            let reason = "the host's kernel would have to trust the image";
-            return Err(mount.refusal(reason).hint("use a driver with virtual machines"));
-        }
-        _ => return Err(mount.refusal("this version has no mount of its kind")),
+        // Disks of the caller are refused by `check_mounts`.
+        _ => return Err(mount.refusal("this driver has no mount of its kind")),
     };
     let restrict = || {
         if mount.readonly {

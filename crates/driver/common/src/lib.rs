@@ -26,7 +26,7 @@ pub use guest::{Guest, IMAGE_TAG, MEMORY_MIB, PORT_NAME};
 pub use krunfw::{KernelBundle, Krunfw, find_krunfw};
 pub use kvm::kvm;
 pub use mountpoints::{Hosts, prepare_mount_points};
-pub use mounts::{PlacedMount, attach_mounts};
+pub use mounts::{PlacedMount, attach_mounts, check_mounts};
 pub use open_mount::OpenMount;
 pub use process::{ChildExit, KillOnDrop, kill, on_path, watch};
 pub use protection::{apply_limits, group_name, largest_file, remove_limits};

@@ -9,7 +9,7 @@ use crate::driver::{MachineSpec, Users};
 use crate::mountpoints::describe;
 use crate::open_mount::OpenMount;
 use msb_jail::as_owner;
-use msb_state::{Failure, Mount, is_mountable};
+use msb_state::{Failure, Mount, MountSource, SandboxConfig, is_mountable};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat, openat2};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -31,6 +31,18 @@ pub struct PlacedMount {
     pub readonly: bool,
     /// Whether its programs cannot be run.
     pub noexec: bool,
+}
+
+/// Refuses mounts for which the host's kernel would have to trust a file.
+pub fn check_mounts(config: &SandboxConfig) -> Result<(), Failure> {
+    let trusted =
+        |mount: &&Mount| !matches!(&mount.source, MountSource::Disk { image: Some(_), .. });
+    match config.mounts.iter().find(|mount| !trusted(mount)) {
+        Some(mount) => Err(mount
+            .refusal("the host's kernel would have to trust the image")
+            .hint("use a driver with virtual machines")),
+        None => Ok(()),
+    }
 }
 
 /// Attaches the mounts of a sandbox to its root, parents first, and creates their mount points.

@@ -1,7 +1,7 @@
 //! The sandbox's OCI configuration.
 
 use crate::runsc::{AGENT, ROOT};
-use msb_driver::PlacedMount;
+use msb_driver::{PlacedMount, check_mounts};
 use msb_state::{Failure, SandboxConfig};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
@@ -35,6 +35,7 @@ const CAPABILITIES: [Capability; 11] = [
 
 /// Refuses what no sandbox of this driver has.
 pub(crate) fn refuse_unsupported(config: &SandboxConfig) -> Result<(), Failure> {
+    check_mounts(config)?;
     match config.network {
         true => {
             Err(Failure::invalid_config("driver gvisor cannot give a sandbox network access yet")

@@ -2,7 +2,7 @@
 
 use crate::seccomp;
 use crate::stage::Stage;
-use msb_driver::{Controllers, MissingBounds, Users};
+use msb_driver::{Controllers, MissingBounds, Users, check_mounts};
 use msb_jail::IDS_PER_SLOT;
 use msb_state::{Bounds, Cpus, DEFAULT_PIDS, Failure, SandboxConfig, memory_mib};
 use oci_spec::OciSpecError;
@@ -88,6 +88,7 @@ pub(crate) struct Container<'a> {
 
 /// Refuses what no container of this driver has.
 pub(crate) fn refuse_unsupported(config: &SandboxConfig) -> Result<(), Failure> {
+    check_mounts(config)?;
     match config.network {
         true => Err(Failure::invalid_config(
             "driver container cannot give a sandbox network access yet",
