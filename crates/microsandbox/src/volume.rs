@@ -1,6 +1,6 @@
 //! Named volumes: directories and disks that outlive sandboxes and that sandboxes share.
 
-use crate::client::Pending;
+use crate::completion::Pending;
 use crate::error::MicrosandboxResult;
 use crate::sandbox::on_thread;
 use msb_state::{Home, NewVolume};
