@@ -56,6 +56,8 @@ fn set_environment(sh: &Shell) -> Result<()> {
             sh.set_var(name, root().join(file));
         }
     }
+    // A hundred at once, or an emulated machine beside other work, take long.
+    sh.set_var("MSB_BOOT_TIMEOUT", "300");
     if sh.var("MSB_KERNEL").is_err() {
         sh.set_var("MSB_KERNEL", vm::kernel(sh, BUILT)?);
     }
