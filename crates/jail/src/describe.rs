@@ -249,8 +249,13 @@ pub struct Jail {
 }
 
 impl Jail {
-    /// Creates the description of an empty jail.
+    /// Creates the description of an empty jail, with the program's list of system calls.
     pub fn new(ids: Ids, program: Program) -> Jail {
+        Jail { program: Some(program), ..Jail::without_call_list(ids) }
+    }
+
+    /// Creates the description of an empty jail for a program that restricts its system calls itself.
+    pub fn without_call_list(ids: Ids) -> Jail {
         Jail {
             ids,
             unmapped: None,
@@ -263,7 +268,7 @@ impl Jail {
             mounts: false,
             limits: Limits::default(),
             environment: Vec::new(),
-            program: Some(program),
+            program: None,
             require: false,
         }
     }

@@ -5,10 +5,10 @@ use crate::machine::Gvisor;
 use crate::probe::find;
 use crate::runsc::{Runsc, SOCKET};
 use crate::settings::Settings;
-use crate::spec::{describe, refuse_unsupported};
+use crate::spec::describe;
 use msb_driver::{
     BoxFuture, Controllers, Driver, Machine, MachineSpec, MissingBounds, Relay, attach_mounts,
-    group_name, prepare_mount_points, remove_limits, unbounded_disk,
+    group_name, oci, prepare_mount_points, remove_limits, unbounded_disk,
 };
 use msb_jail::{Group, GroupLimits};
 use msb_state::{
@@ -34,11 +34,11 @@ impl GvisorDriver {
     }
 
     async fn run(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, Failure> {
+        self.check(&spec.config)?;
         let program = find(&self.settings, false).await?;
         let run = spec.dir.run();
         let io = |error: io::Error| Failure::boot_io("create sockets for", &run, error);
-        let name = spec.config.hostname.as_deref().unwrap_or(spec.config.name.as_str());
-        let hosts = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost {name}\n");
+        let hosts = oci::hosts(&spec.config);
         prepare_mount_points(&spec.rootfs, spec.config.image.as_path(), spec.users, &hosts)?;
         let mounts = attach_mounts(spec)?;
         let pids = spec.config.pids_limit.unwrap_or(DEFAULT_PIDS);
@@ -148,7 +148,7 @@ impl Driver for GvisorDriver {
     }
 
     fn check(&self, config: &SandboxConfig) -> Result<(), Failure> {
-        refuse_unsupported(config)
+        oci::refuse_unsupported(NAME, config)
     }
 
     fn probe(&self, fresh: bool) -> BoxFuture<'_, Probe> {

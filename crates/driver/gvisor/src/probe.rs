@@ -4,85 +4,38 @@ use crate::bundle::{give, write_bundle};
 use crate::runsc::{self, LOG, Runsc};
 use crate::settings::Settings;
 use crate::spec::describe;
-use msb_driver::{ChildExit, Users, watch};
+use msb_driver::{ChildExit, TrialRecord, Users, watch};
 use msb_jail::Slot;
-use msb_state::{
-    Failure, SandboxConfig, create_private_dir, now_ms, remove_tree, write_atomically,
-};
-use serde::{Deserialize, Serialize};
+use msb_state::{Failure, SandboxConfig, create_private_dir, remove_tree};
 use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long a failure is cached. A success is cached until the next boot.
-const FAILURE_HOLDS_MS: u64 = 60_000;
 /// Time limit of the trial.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Prefix of the trials' directories in the cache. The pid of the process follows.
 const TRIAL: &str = "gvisor-trial.";
-
-/// The result of a probe, and what it depends on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
-    program: PathBuf,
-    modified: (i64, i64),
-    boot: String,
-    users: String,
-    at_ms: u64,
-    limits: String,
-    error: Option<String>,
-}
-
-impl Record {
-    fn new(program: &Path, users: Users) -> std::io::Result<Record> {
-        let found = fs::metadata(program)?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-        Ok(Record {
-            program: program.to_path_buf(),
-            modified: (found.mtime(), found.mtime_nsec()),
-            boot: boot.trim().to_owned(),
-            users: format!("{users:?}"),
-            at_ms: now_ms(),
-            limits: fs::read_to_string("/proc/self/limits")?,
-            error: None,
-        })
-    }
-
-    fn holds_for(&self, now: &Record) -> bool {
-        // A failure may be due to the limits of the process that probed.
-        let fresh = self.error.is_none()
-            || (self.limits == now.limits
-                && now.at_ms.saturating_sub(self.at_ms) < FAILURE_HOLDS_MS);
-        fresh
-            && (&self.program, self.modified, &self.boot, &self.users)
-                == (&now.program, now.modified, &now.boot, &now.users)
-    }
-}
 
 /// Returns the program if it works here, from the cache or by a trial.
 pub(crate) async fn find(settings: &Settings, fresh: bool) -> Result<PathBuf, Failure> {
     let program = runsc::find(&settings.home)?;
     create_private_dir(&settings.cache).map_err(|error| Failure::boot(error.to_string()))?;
     let failed = |error| Failure::boot_io("probe", &program, error);
-    let mut record = Record::new(&program, settings.users).map_err(failed)?;
+    let record = TrialRecord::new(&program, format!("{:?}", settings.users)).map_err(failed)?;
     let cache = settings.cache.join("gvisor.json");
-    let known = fs::read(&cache).ok();
-    let known = known.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
-    match known.filter(|known| !fresh && known.holds_for(&record)) {
-        Some(known) => record.error = known.error,
+    let result = match record.cached(&cache).filter(|_| !fresh) {
+        Some(result) => result,
         None => {
-            record.error = trial(&program, settings).await.err().map(|error| error.to_string());
-            // Without the cache the next start probes again.
-            if let Ok(bytes) = serde_json::to_vec(&record) {
-                let _ = write_atomically(&cache, &bytes);
-            }
+            let result = trial(&program, settings).await.map_err(|error| error.to_string());
+            record.save(&cache, &result);
+            result
         }
-    }
-    match record.error {
-        None => Ok(program),
-        Some(error) => {
+    };
+    match result {
+        Ok(()) => Ok(program),
+        Err(error) => {
             Err(Failure::no_driver(format!("{} does not work here: {error}", program.display()))
                 .hint("msb setup gvisor installs the version that is tested"))
         }

@@ -1,10 +1,7 @@
 //! The program `runsc`: where it is, its jail, and how it is called.
 
 use msb_driver::{Users, on_path};
-use msb_jail::Proc;
-use msb_jail::{
-    Bind, Group, Ids, Jail, JailError, Limits, Program, ProgramFiles, Source, Starting,
-};
+use msb_jail::{Bind, Group, Ids, Jail, JailError, Limits, Proc, ProgramFiles, Source, Starting};
 use msb_state::{Failure, check_trusted};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -140,7 +137,7 @@ impl Runsc<'_> {
             _ => Ids::nested_all().map(Ids::with_own_id),
         };
         // Its own filters are stricter than one for all its processes could be.
-        let mut jail = Jail { program: None, ..Jail::new(ids.map_err(failed)?, Program::Vmm) };
+        let mut jail = Jail::without_call_list(ids.map_err(failed)?);
         let files = ProgramFiles::of(self.program, Some(self.cache)).map_err(failed)?;
         jail.environment.push(files.environment());
         jail.binds.extend(files.binds().map(|bind| match bind.target == self.program {

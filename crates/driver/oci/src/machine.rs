@@ -4,15 +4,13 @@ use crate::cgroup;
 use crate::probe::{clear_leftover, find};
 use crate::runtime::{CALL_LIMIT, last_error, watch_init};
 use crate::settings::Settings;
-use crate::spec::{
-    AGENT, Container as Description, bounds, counts_apart, refuse_unsupported, save,
-};
+use crate::spec::{Container as Description, NAME, bounds, counts_apart, save};
 use crate::stage::wants_user_namespace;
 use crate::sweep::{Leftovers, sweep};
 use command_fds::{CommandFdExt, FdMapping};
 use msb_driver::{
     BoxFuture, ChildExit, Controllers, Driver, Exit, Hosts, KillOnDrop, Machine, MachineSpec,
-    Users, attach_mounts, kill, prepare_mount_points, unbounded_disk,
+    Users, attach_mounts, kill, oci, prepare_mount_points, unbounded_disk,
 };
 use msb_state::{
     Bounds, Failure, FailureKind, Isolation, Probe, Protection, SandboxConfig, SandboxDir, bind_in,
@@ -130,10 +128,10 @@ impl ContainerDriver {
     }
 }
 
-/// Returns the agent's command line. `processes` is the limit for each user; in a user namespace
+/// Returns the agent's arguments. `processes` is the limit for each user; in a user namespace
 /// the kernel counts for each user of that namespace.
 fn arguments(with_group: bool, processes: Option<u64>) -> Vec<String> {
-    let mut arguments = vec![AGENT.to_owned(), "--forbid-clone3".to_owned()];
+    let mut arguments = vec!["--forbid-clone3".to_owned()];
     if let Some(processes) = processes {
         arguments.extend(["--max-processes".to_owned(), processes.to_string()]);
     }
@@ -148,8 +146,7 @@ fn arguments(with_group: bool, processes: Option<u64>) -> Vec<String> {
 /// Prepares the root. Where `/etc/hosts` cannot be written, returns the file to bind there
 /// read-only.
 fn prepare_root(spec: &MachineSpec) -> Result<Option<PathBuf>, Failure> {
-    let name = spec.config.hostname.as_deref().unwrap_or(spec.config.name.as_str());
-    let text = format!("127.0.0.1\tlocalhost {name}\n::1\tlocalhost {name}\n");
+    let text = oci::hosts(&spec.config);
     match prepare_mount_points(&spec.rootfs, spec.config.image.as_path(), spec.users, &text)? {
         Hosts::Written | Hosts::Missing => Ok(None),
         Hosts::Fixed => {
@@ -181,7 +178,7 @@ fn remove_if_there(path: &Path) -> Result<(), Failure> {
 
 impl Driver for ContainerDriver {
     fn name(&self) -> &'static str {
-        "container"
+        NAME
     }
 
     fn isolation(&self) -> Isolation {
@@ -189,7 +186,7 @@ impl Driver for ContainerDriver {
     }
 
     fn check(&self, config: &SandboxConfig) -> Result<(), Failure> {
-        refuse_unsupported(config)
+        oci::refuse_unsupported(NAME, config)
     }
 
     fn unbounded(&self) -> Vec<String> {

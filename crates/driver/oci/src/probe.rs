@@ -3,75 +3,30 @@
 use crate::cgroup;
 use crate::runtime::{CALL_LIMIT, NAMES, Runtime, last_error, watch_init};
 use crate::settings::Settings;
-use crate::spec::{AGENT, Container, bounds, counts_apart, save};
+use crate::spec::{Container, bounds, counts_apart, save};
 use crate::stage::{Stage, take_slot, wants_user_namespace};
 use crate::sweep::{Leftovers, sweep};
 use command_fds::{CommandFdExt, FdMapping};
-use msb_driver::{ChildExit, Controllers, KillOnDrop, Users};
+use msb_driver::{ChildExit, Controllers, KillOnDrop, TrialRecord, Users};
 use msb_jail::Slot;
 use msb_state::{
-    Failure, SandboxConfig, SandboxDir, check_trusted, create_private_dir, now_ms, remove_tree,
-    write_atomically,
+    Failure, SandboxConfig, SandboxDir, check_trusted, create_private_dir, remove_tree,
 };
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// How long a failure is cached. A success is cached until the next boot.
-const FAILURE_HOLDS_MS: u64 = 60_000;
 /// Time limit of the wait for another process's probe, and the pause between two attempts.
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The first of the descriptors that are passed.
 const FIRST_PASSED: i32 = 3;
-
-/// The result of a probe, and what it depends on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct ProbeRecord {
-    program: PathBuf,
-    modified: (i64, i64),
-    boot: String,
-    users: String,
-    at_ms: u64,
-    /// Resource limits of the process, which a runtime inherits.
-    #[serde(default)]
-    limits: String,
-    error: Option<String>,
-}
-
-impl ProbeRecord {
-    fn new(runtime: &Runtime, settings: &Settings) -> std::io::Result<ProbeRecord> {
-        let found = fs::metadata(&runtime.program)?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-        Ok(ProbeRecord {
-            program: runtime.program.clone(),
-            modified: (found.mtime(), found.mtime_nsec()),
-            boot: boot.trim().to_owned(),
-            users: users_key(settings),
-            at_ms: now_ms(),
-            limits: fs::read_to_string("/proc/self/limits")?,
-            error: None,
-        })
-    }
-
-    fn holds_for(&self, now: &ProbeRecord) -> bool {
-        // A failure may be due to the limits of the process that probed.
-        let fresh = self.error.is_none()
-            || (self.limits == now.limits
-                && now.at_ms.saturating_sub(self.at_ms) < FAILURE_HOLDS_MS);
-        let same = (&self.program, self.modified, &self.boot, &self.users)
-            == (&now.program, now.modified, &now.boot, &now.users);
-        fresh && same
-    }
-}
 
 /// Why a probe did not succeed.
 #[derive(Debug)]
@@ -134,13 +89,11 @@ pub(crate) async fn clear_leftover(settings: &Settings) {
 
 /// Returns whether a runtime works here, from the cache or by a probe.
 async fn check(runtime: &Runtime, settings: &Settings, fresh: bool) -> Result<(), ProbeError> {
-    let mut record = ProbeRecord::new(runtime, settings).map_err(|error| error.to_string())?;
+    let record = TrialRecord::new(&runtime.program, users_key(settings));
+    let record = record.map_err(|error| error.to_string())?;
     check_trusted(&runtime.program).map_err(|error| error.to_string())?;
     let cache = settings.cache.join("oci-runtimes.json");
-    let cached = || {
-        let known = known(&cache).into_iter().find(|known| known.holds_for(&record))?;
-        Some(known.error.map_or(Ok(()), |why| Err(ProbeError::Runtime(why))))
-    };
+    let cached = || Some(record.cached(&cache)?.map_err(ProbeError::Runtime));
     if !fresh && let Some(result) = cached() {
         return result;
     }
@@ -149,24 +102,13 @@ async fn check(runtime: &Runtime, settings: &Settings, fresh: bool) -> Result<()
     if !fresh && let Some(result) = cached() {
         return result;
     }
-    record.error = match probe(runtime, settings, &dir).await {
-        Ok(()) => None,
-        Err(ProbeError::Runtime(why)) => Some(why),
+    let result = match probe(runtime, settings, &dir).await {
+        Ok(()) => Ok(()),
+        Err(ProbeError::Runtime(why)) => Err(why),
         Err(error) => return Err(error),
     };
-    let mut known = known(&cache);
-    known.retain(|known| known.program != record.program);
-    known.push(record.clone());
-    // Without the cache the next start probes again.
-    if let Ok(bytes) = serde_json::to_vec(&known) {
-        let _ = write_atomically(&cache, &bytes);
-    }
-    record.error.map_or(Ok(()), |why| Err(ProbeError::Runtime(why)))
-}
-
-/// Returns the cached results.
-fn known(cache: &Path) -> Vec<ProbeRecord> {
-    fs::read(cache).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    record.save(&cache, &result);
+    result.map_err(ProbeError::Runtime)
 }
 
 /// Runs the agent, which prints its version, in a container like that of a sandbox.
@@ -211,7 +153,7 @@ async fn run(
         users: shown.users,
         rootfs: &shown.rootfs,
         agent: &shown.agent,
-        args: vec![AGENT.to_owned(), "--version".to_owned()],
+        args: vec!["--version".to_owned()],
         hosts: None,
         cgroup: shown.users.runner_is_root().then(|| format!("/{}", cgroup::name(id))),
     };
@@ -339,35 +281,6 @@ impl ProbeDir {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn record(error: Option<&str>, at_ms: u64) -> ProbeRecord {
-        ProbeRecord {
-            program: "/x".into(),
-            modified: (1, 2),
-            boot: "b".into(),
-            users: "Host".into(),
-            at_ms,
-            limits: "l".into(),
-            error: error.map(str::to_owned),
-        }
-    }
-
-    #[test]
-    fn success_is_cached_for_the_boot_failure_for_a_minute() {
-        let mut limited = record(Some("no file"), 990_000);
-        limited.limits = "less".into();
-        assert!(!limited.holds_for(&record(None, 1_000_000)));
-        let later = record(None, 1_000_000);
-        assert!(record(None, 0).holds_for(&later));
-        assert!(!record(Some("broken"), 0).holds_for(&later));
-        assert!(record(Some("broken"), 990_000).holds_for(&later));
-        let mut rebooted = later.clone();
-        rebooted.boot = "c".into();
-        assert!(!record(None, 0).holds_for(&rebooted));
-        let mut upgraded = later;
-        upgraded.modified = (9, 9);
-        assert!(!record(None, 0).holds_for(&upgraded));
-    }
 
     #[tokio::test(flavor = "current_thread", start_paused = true)]
     async fn g_killed_probe_is_cleaned_up_live_one_is_not() {

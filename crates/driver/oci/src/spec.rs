@@ -2,42 +2,26 @@
 
 use crate::seccomp;
 use crate::stage::Stage;
-use msb_driver::{Controllers, MissingBounds, Users, check_mounts};
+use msb_driver::oci::{self, ExtraOptions};
+use msb_driver::{Controllers, MissingBounds, Users};
 use msb_jail::IDS_PER_SLOT;
 use msb_state::{Bounds, Cpus, DEFAULT_PIDS, Failure, SandboxConfig, memory_mib};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Capability, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder,
-    LinuxDeviceCgroupBuilder, LinuxIdMappingBuilder, LinuxMemoryBuilder, LinuxNamespace,
-    LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources,
-    LinuxResourcesBuilder, Mount, MountBuilder, Process, ProcessBuilder, RootBuilder, Spec,
-    SpecBuilder, UserBuilder,
+    Linux, LinuxBuilder, LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxIdMappingBuilder,
+    LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
+    LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount, Spec,
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Path of the agent in the container.
-pub(crate) const AGENT: &str = "/.msb/agent";
+/// Public name of the driver.
+pub(crate) const NAME: &str = "container";
 
 /// Period of the CPU quota, in microseconds.
 const CPU_PERIOD: u64 = 100_000;
 /// Least CPU quota, in microseconds.
 const MIN_QUOTA: u64 = 1000;
-
-/// Capabilities of a container: the default set of container engines, without device nodes, raw
-/// packets, file capabilities and the audit log. The kernel confines each to the container.
-const CAPABILITIES: [Capability; 10] = [
-    Capability::Chown,
-    Capability::DacOverride,
-    Capability::Fowner,
-    Capability::Fsetid,
-    Capability::Kill,
-    Capability::NetBindService,
-    Capability::Setgid,
-    Capability::Setpcap,
-    Capability::Setuid,
-    Capability::SysChroot,
-];
 
 /// Kernel files that reveal the host; they are masked.
 const MASKED: [&str; 12] = [
@@ -75,6 +59,7 @@ pub(crate) struct Container<'a> {
     pub(crate) users: Users,
     pub(crate) rootfs: &'a Path,
     pub(crate) agent: &'a Path,
+    /// The agent's arguments.
     pub(crate) args: Vec<String>,
     /// The file to bind to `/etc/hosts`, if the root's cannot be written.
     pub(crate) hosts: Option<PathBuf>,
@@ -86,109 +71,38 @@ pub(crate) struct Container<'a> {
     pub(crate) bounds: Bounds,
 }
 
-/// Refuses what no container of this driver has.
-pub(crate) fn refuse_unsupported(config: &SandboxConfig) -> Result<(), Failure> {
-    check_mounts(config)?;
-    match config.network {
-        true => Err(Failure::invalid_config(
-            "driver container cannot give a sandbox network access yet",
-        )
-        .hint("leave network off")),
-        false => Ok(()),
-    }
-}
-
 impl Container<'_> {
     pub(crate) fn spec(&self) -> Result<Spec, Failure> {
-        refuse_unsupported(self.config)?;
+        oci::refuse_unsupported(NAME, self.config)?;
         let shm = self.config.shm_bytes(self.bounds.memory_bytes)?;
         self.build(shm)
             .map_err(|error| Failure::boot(format!("cannot describe the container: {error}")))
     }
 
     fn build(&self, shm: u64) -> Result<Spec, OciSpecError> {
-        let hostname = self.config.hostname.clone();
-        // A host name has at most 64 bytes, a sandbox's name may have more.
-        let hostname =
-            hostname.unwrap_or_else(|| self.config.name.as_str().chars().take(64).collect());
-        SpecBuilder::default()
-            .version("1.0.2")
-            .hostname(hostname)
-            .root(RootBuilder::default().path(self.rootfs).readonly(false).build()?)
-            .process(self.process()?)
-            .mounts(self.mounts(shm)?)
-            .linux(self.linux()?)
-            .build()
-    }
-
-    fn process(&self) -> Result<Process, OciSpecError> {
-        let capabilities: HashSet<_> = CAPABILITIES.into_iter().collect();
-        let capabilities = LinuxCapabilitiesBuilder::default()
-            .bounding(capabilities.clone())
-            .effective(capabilities.clone())
-            .permitted(capabilities)
-            .inheritable(HashSet::new())
-            .ambient(HashSet::new())
-            .build()?;
-        let mut process = ProcessBuilder::default()
-            .terminal(false)
-            .user(UserBuilder::default().uid(0_u32).gid(0_u32).build()?)
-            .cwd("/")
-            .args(self.args.clone())
-            .env(Vec::<String>::new())
-            .capabilities(capabilities)
-            .no_new_privileges(true)
-            .build()?;
-        // Inherited from the runner and lowered by the agent: to set them here takes
-        // CAP_SYS_RESOURCE over a process in another user namespace, which not every root has.
-        process.set_rlimits(None);
-        Ok(process)
+        let process = oci::agent(self.args.clone(), oci::CAPABILITIES)?;
+        oci::spec(self.config, self.rootfs, process, self.mounts(shm)?, self.linux()?)
     }
 
     fn mounts(&self, shm: u64) -> Result<Vec<Mount>, OciSpecError> {
-        let shm = format!("size={shm}");
-        let terminals: &[&str] = match self.users {
-            // Group 5, by convention the owner of terminals, must be mapped.
-            Users::Host | Users::Mapped(_) | Users::Range => &[
-                "nosuid",
-                "noexec",
-                "newinstance",
-                "ptmxmode=0666",
-                "mode=0620",
-                "max=1024",
-                "gid=5",
-            ],
-            Users::RootOnly => {
-                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "max=1024"]
-            }
+        let own = ["newinstance", "ptmxmode=0666", "max=1024"];
+        // Group 5, by convention the owner of terminals, must be mapped.
+        let group: &[&str] = if self.users == Users::RootOnly { &[] } else { &["gid=5"] };
+        let extra = ExtraOptions {
+            devices: &["strictatime", "nr_inodes=4k"],
+            terminals: &[&own, group].concat(),
+            shm: &["nr_inodes=16k"],
         };
-        let closed = ["nosuid", "noexec", "nodev"];
-        let mut mounts = vec![
-            mount("/proc", "proc", "proc", &closed)?,
-            mount(
-                "/dev",
-                "tmpfs",
-                "tmpfs",
-                &["nosuid", "strictatime", "mode=755", "size=65536k", "nr_inodes=4k"],
-            )?,
-            mount("/dev/pts", "devpts", "devpts", terminals)?,
-            mount(
-                "/dev/shm",
-                "tmpfs",
-                "shm",
-                &["nosuid", "noexec", "nodev", "mode=1777", &shm, "nr_inodes=16k"],
-            )?,
-            mount("/dev/mqueue", "mqueue", "mqueue", &closed)?,
-            mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
-        ];
+        let mut mounts = oci::mounts(self.agent, shm, extra)?;
+        mounts.push(oci::mount("/dev/mqueue", "mqueue", "mqueue", &oci::CLOSED)?);
         if self.cgroup.is_some() {
-            let options = ["nosuid", "noexec", "nodev", "relatime", "ro"];
-            mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &options)?);
+            let options = [&oci::CLOSED[..], &["relatime", "ro"]].concat();
+            mounts.push(oci::mount("/sys/fs/cgroup", "cgroup", "cgroup", &options)?);
         }
         if let Some(hosts) = &self.hosts {
-            mounts.push(bind("/etc/hosts", hosts, &["ro", "nosuid", "nodev", "noexec"])?);
+            let options = [&oci::CLOSED[..], &["ro"]].concat();
+            mounts.push(oci::bind("/etc/hosts", hosts, &options)?);
         }
-        mounts.push(bind(AGENT, self.agent, &["ro", "nosuid", "nodev"])?);
         Ok(mounts)
     }
 
@@ -200,7 +114,7 @@ impl Container<'_> {
             .sysctl(HashMap::from(sysctl))
             .namespaces(namespaces(self.users)?)
             .resources(self.resources()?)
-            .seccomp(seccomp::filter(&CAPABILITIES)?)
+            .seccomp(seccomp::filter(&oci::CAPABILITIES)?)
             .masked_paths(owned(&MASKED))
             .readonly_paths(owned(&READ_ONLY));
         let linux = match &self.cgroup {
@@ -254,7 +168,7 @@ pub(crate) fn bounds(
     controllers: Controllers,
     counts_apart: bool,
 ) -> Result<(Bounds, Vec<String>), Failure> {
-    let mut missing = MissingBounds::new("container", users);
+    let mut missing = MissingBounds::new(NAME, users);
     let counted = controllers.pids || (users != Users::Host && counts_apart);
     let pids = missing.check("pids_limit", config.pids_limit.is_some(), counted)?;
     let memory = missing.check("memory", config.memory_mib.is_some(), controllers.memory)?;
@@ -281,42 +195,13 @@ pub(crate) fn counts_apart() -> bool {
 
 fn namespaces(users: Users) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
+    let mut namespaces = oci::namespaces([Pid, Mount, Ipc, Uts, Network, Cgroup])?;
     // An ordinary user's runner is in a user namespace already.
-    let user = matches!(users, Users::Mapped(_))
-        .then(|| LinuxNamespaceBuilder::default().typ(User).path(Stage::namespace()).build());
-    let others = [Pid, Mount, Ipc, Uts, Network, Cgroup].into_iter();
-    user.into_iter()
-        .chain(others.map(|kind| LinuxNamespaceBuilder::default().typ(kind).build()))
-        .collect()
-}
-
-fn mount(
-    destination: &str,
-    kind: &str,
-    source: &str,
-    options: &[&str],
-) -> Result<Mount, OciSpecError> {
-    MountBuilder::default()
-        .destination(destination)
-        .typ(kind)
-        .source(source)
-        .options(options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>())
-        .build()
-}
-
-fn bind(destination: &str, source: &Path, options: &[&str]) -> Result<Mount, OciSpecError> {
-    MountBuilder::default()
-        .destination(destination)
-        .typ("bind")
-        .source(source)
-        .options(
-            ["bind", "private"]
-                .iter()
-                .chain(options)
-                .map(|option| (*option).to_owned())
-                .collect::<Vec<_>>(),
-        )
-        .build()
+    if matches!(users, Users::Mapped(_)) {
+        let user = LinuxNamespaceBuilder::default().typ(User).path(Stage::namespace());
+        namespaces.insert(0, user.build()?);
+    }
+    Ok(namespaces)
 }
 
 #[cfg(test)]
@@ -333,7 +218,7 @@ mod tests {
             users,
             rootfs: Path::new("/r"),
             agent: Path::new("/a"),
-            args: vec![AGENT.to_owned()],
+            args: Vec::new(),
             hosts: None,
             cgroup: users.runner_is_root().then(|| "/c".to_owned()),
             controllers,
