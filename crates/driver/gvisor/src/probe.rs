@@ -1,6 +1,6 @@
 //! The probe: it runs the agent once in a sandbox like that of a user.
 
-use crate::bundle::{give, write_bundle};
+use crate::bundle::{create_dir, give, write_bundle};
 use crate::runsc::{self, LOG, Runsc};
 use crate::settings::Settings;
 use crate::spec::describe;
@@ -55,7 +55,9 @@ fn clear_leftovers(cache: &Path) {
     for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| name.strip_prefix(TRIAL));
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+        // Of this process none runs yet.
+        let own = std::process::id().to_string();
+        if pid.is_some_and(|pid| pid == own || !Path::new("/proc").join(pid).exists())
             && let Err(error) = remove_tree(&entry.path())
         {
             tracing::warn!(%error, "cannot remove what a trial left behind");
@@ -74,8 +76,8 @@ async fn run(program: &Path, settings: &Settings, work: &Path) -> Result<(), Fai
     let name = "trial".parse().map_err(|error| Failure::boot(format!("{error}")))?;
     let config = SandboxConfig::new(name, "/");
     let rootfs = work.join("rootfs");
-    create_private_dir(&rootfs).map_err(|error| Failure::boot(error.to_string()))?;
     write_bundle(work, users, &describe(&config, vec!["--version".to_owned()], None, &[])?)?;
+    create_dir(&rootfs)?;
     give(&rootfs, users)?;
     let agent = work.join("agent");
     // Of a mode and owner that the jail's root can read.
