@@ -33,4 +33,4 @@ pub use open_mount::OpenMount;
 pub use process::{ChildExit, KillOnDrop, kill, on_path, watch};
 pub use protection::{apply_limits, group_name, largest_file, remove_limits};
 pub use relay::{Relay, RelayEnd};
-pub use trial::TrialRecord;
+pub use trial::{TrialLock, TrialRecord};

@@ -1,14 +1,22 @@
-//! The results of trials, by which drivers probe whether a program works on this host.
+//! The results of trials, by which drivers probe whether a program works on this host, and the lock
+//! of the directory in which they run.
 
 use msb_state::{now_ms, write_atomically};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
 
 /// How long a failure is cached. A success is cached until the next boot.
 const FAILURE_HOLDS_MS: u64 = 60_000;
+/// Time limit of the wait for another process's trial, and the pause between two attempts.
+const LOCK_LIMIT: Duration = Duration::from_secs(60);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The result of a trial, and what it depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +74,39 @@ impl TrialRecord {
         let same = (&self.program, self.modified, &self.boot, &self.users)
             == (&now.program, now.modified, &now.boot, &now.users);
         fresh && same
+    }
+}
+
+/// The lock of a directory for trials. The process that holds it removes what a killed one left.
+#[derive(Debug)]
+pub struct TrialLock {
+    _file: File,
+}
+
+impl TrialLock {
+    /// Takes the lock; waits while another process has it.
+    pub async fn take(directory: &Path) -> Result<TrialLock, String> {
+        let taken = async {
+            loop {
+                if let Some(lock) = TrialLock::try_take(directory)? {
+                    return Ok(lock);
+                }
+                sleep(LOCK_PAUSE).await;
+            }
+        };
+        let late = || "timed out waiting for another probe".to_owned();
+        timeout(LOCK_LIMIT, taken).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Takes the lock; returns `None` if another process has it.
+    pub fn try_take(directory: &Path) -> Result<Option<TrialLock>, String> {
+        let file = File::create(directory.with_extension("lock"));
+        let file = file.map_err(|error| error.to_string())?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(TrialLock { _file: file })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 

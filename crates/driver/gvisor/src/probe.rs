@@ -4,7 +4,7 @@ use crate::bundle::{create_dir, give, write_bundle};
 use crate::runsc::{self, LOG, Runsc};
 use crate::settings::Settings;
 use crate::spec::describe;
-use msb_driver::{ChildExit, TrialRecord, Users, watch};
+use msb_driver::{ChildExit, TrialLock, TrialRecord, Users, watch};
 use msb_jail::Slot;
 use msb_state::{Failure, SandboxConfig, create_private_dir, remove_tree};
 use std::fs::{self, File};
@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 /// Time limit of the trial.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Prefix of the trials' directories in the cache. The pid of the process follows.
-const TRIAL: &str = "gvisor-trial.";
+/// The directory of the trials in the cache.
+const TRIAL: &str = "gvisor-trial";
 
 /// Returns the program if it works here, from the cache or by a trial.
 pub(crate) async fn find(settings: &Settings, fresh: bool) -> Result<PathBuf, Failure> {
@@ -24,14 +24,11 @@ pub(crate) async fn find(settings: &Settings, fresh: bool) -> Result<PathBuf, Fa
     create_private_dir(&settings.cache).map_err(|error| Failure::boot(error.to_string()))?;
     let failed = |error| Failure::boot_io("probe", &program, error);
     let record = TrialRecord::new(&program, format!("{:?}", settings.users)).map_err(failed)?;
+    clear_leftover(&settings.cache);
     let cache = settings.cache.join("gvisor.json");
     let result = match record.cached(&cache).filter(|_| !fresh) {
         Some(result) => result,
-        None => {
-            let result = trial(&program, settings).await.map_err(|error| error.to_string());
-            record.save(&cache, &result);
-            result
-        }
+        None => trial(&program, settings, record, fresh).await?,
     };
     match result {
         Ok(()) => Ok(program),
@@ -42,26 +39,35 @@ pub(crate) async fn find(settings: &Settings, fresh: bool) -> Result<PathBuf, Fa
     }
 }
 
-async fn trial(program: &Path, settings: &Settings) -> Result<(), Failure> {
-    clear_leftovers(&settings.cache);
-    let work = settings.cache.join(format!("{TRIAL}{}", std::process::id()));
+/// Runs a trial and caches its result, unless another process has done so meanwhile.
+async fn trial(
+    program: &Path,
+    settings: &Settings,
+    record: TrialRecord,
+    fresh: bool,
+) -> Result<Result<(), String>, Failure> {
+    let (work, cache) = (settings.cache.join(TRIAL), settings.cache.join("gvisor.json"));
+    let _lock = TrialLock::take(&work).await.map_err(Failure::boot)?;
+    // Of many processes that start at once, the first one tries for all.
+    if let Some(result) = record.cached(&cache).filter(|_| !fresh) {
+        return Ok(result);
+    }
+    let remove = || remove_tree(&work).map_err(|error| Failure::boot(error.to_string()));
+    remove()?;
     let result = run(program, settings, &work).await;
-    let removed = remove_tree(&work).map_err(|error| Failure::boot(error.to_string()));
-    result.and(removed)
+    let result = result.and(remove()).map_err(|error| error.to_string());
+    record.save(&cache, &result);
+    Ok(result)
 }
 
-/// Removes the directories of trials that were killed. A failure is only traced.
-fn clear_leftovers(cache: &Path) {
-    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(TRIAL));
-        // Of this process none runs yet.
-        let own = std::process::id().to_string();
-        if pid.is_some_and(|pid| pid == own || !Path::new("/proc").join(pid).exists())
-            && let Err(error) = remove_tree(&entry.path())
-        {
-            tracing::warn!(%error, "cannot remove what a trial left behind");
-        }
+/// Removes what a killed trial left behind. A failure is only traced: the next trial reports it.
+fn clear_leftover(cache: &Path) {
+    let work = cache.join(TRIAL);
+    if work.exists()
+        && let Ok(Some(_lock)) = TrialLock::try_take(&work)
+        && let Err(error) = remove_tree(&work)
+    {
+        tracing::warn!(%error, "cannot remove what a trial left behind");
     }
 }
 

@@ -7,23 +7,16 @@ use crate::spec::{Container, bounds, counts_apart, save};
 use crate::stage::{Stage, take_slot, wants_user_namespace};
 use crate::sweep::{Leftovers, sweep};
 use command_fds::{CommandFdExt, FdMapping};
-use msb_driver::{ChildExit, Controllers, KillOnDrop, TrialRecord, Users};
+use msb_driver::{ChildExit, Controllers, KillOnDrop, TrialLock, TrialRecord, Users};
 use msb_jail::Slot;
 use msb_state::{
     Failure, SandboxConfig, SandboxDir, check_trusted, create_private_dir, remove_tree,
 };
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
-use tokio::time::{sleep, timeout};
-
-/// Time limit of the wait for another process's probe, and the pause between two attempts.
-const LOCK_LIMIT: Duration = Duration::from_secs(60);
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
+use tokio::time::timeout;
 
 /// The first of the descriptors that are passed.
 const FIRST_PASSED: i32 = 3;
@@ -227,7 +220,7 @@ impl ProbeRoot {
 struct ProbeDir {
     /// Like a sandbox's: a constant id, so its cgroups have constant names.
     dir: SandboxDir,
-    _lock: File,
+    _lock: TrialLock,
 }
 
 impl ProbeDir {
@@ -237,28 +230,20 @@ impl ProbeDir {
 
     /// Takes the lock; waits while another process has it.
     async fn lock(settings: &Settings) -> Result<ProbeDir, String> {
-        let locked = async {
-            loop {
-                if let Some(dir) = ProbeDir::try_lock(settings)? {
-                    return Ok(dir);
-                }
-                sleep(LOCK_PAUSE).await;
-            }
-        };
-        let late = || "timed out waiting for another probe".to_owned();
-        timeout(LOCK_LIMIT, locked).await.unwrap_or_else(|_| Err(late()))
+        let path = ProbeDir::path(settings);
+        ProbeDir::open(&path, TrialLock::take(&path).await?)
     }
 
     /// Takes the lock; returns `None` if another process has it.
     fn try_lock(settings: &Settings) -> Result<Option<ProbeDir>, String> {
         let path = ProbeDir::path(settings);
-        let dir = SandboxDir::open(&path).map_err(|error| error.to_string())?;
-        let lock = File::create(path.with_extension("lock")).map_err(|error| error.to_string())?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(ProbeDir { dir, _lock: lock })),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.to_string()),
-        }
+        let lock = TrialLock::try_take(&path)?;
+        lock.map(|lock| ProbeDir::open(&path, lock)).transpose()
+    }
+
+    fn open(path: &Path, lock: TrialLock) -> Result<ProbeDir, String> {
+        let dir = SandboxDir::open(path).map_err(|error| error.to_string())?;
+        Ok(ProbeDir { dir, _lock: lock })
     }
 
     fn leftovers(&self) -> Leftovers<'_> {
