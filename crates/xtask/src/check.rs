@@ -16,7 +16,7 @@ const fn part(name: &'static str, what: &'static str, run: fn(&Shell) -> Result<
     Part { name, what, run }
 }
 
-const PARTS: [Part; 16] = [
+const PARTS: [Part; 17] = [
     part("deny", "dependencies: licences, bans, sources, known vulnerabilities", deny::test),
     part("valgrind", "memory, definite leaks, descriptors", sanitizers::valgrind),
     part("asan", "address, undefined behaviour and leak sanitizers", sanitizers::asan),
@@ -33,6 +33,10 @@ const PARTS: [Part; 16] = [
     }),
     part("kills", "a hundred kills at random moments", |sh| {
         tests(sh, "MSB_TEST_KILLS=100", "-p msb-runner --test killing g_random")
+    }),
+    part("gvisor-kills", "kills of sandboxes on gVisor at random moments", |sh| {
+        let _kills = sh.push_env("MSB_TEST_KILLS", "30");
+        Ok(cmd!(sh, "scripts/test-gvisor kills").quiet().run()?)
     }),
     part("archives", "mutated archives, read beside GNU tar", |sh| {
         tests(sh, "MSB_TEST_MUTATIONS=20000", "-p msb-image-pull g_mutated")
