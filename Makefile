@@ -22,10 +22,7 @@ demo: setup build $(ROOTFS)
 	@echo "== compiling examples/c/stream.c against include/microsandbox.h"
 	@cc $(CFLAGS_STRICT) -Iinclude examples/c/stream.c -o target/stream \
 		-Ltarget/release -lmicrosandbox -Wl,-rpath,'$$ORIGIN/release'
-	@echo "== running it: a container sandbox on $(ROOTFS)"
-	@MSB_HOME=$(CURDIR)/target/demo-home MSB_DRIVER=container target/stream $(ROOTFS)
-	@echo "== done. The container driver shares the host's kernel: use it for code that you trust"
-	@echo "   that far. target/release/msb doctor says what other isolation this machine offers."
+	@scripts/demo $(ROOTFS)
 
 ## demo-vm: the same in a virtual machine, emulated where the processor cannot do better
 demo-vm: setup build $(ROOTFS)
