@@ -48,6 +48,9 @@ const PARTS: [Part; 17] = [
         sh.set_var("MSB_TEST_KILLS", "30");
         vm::test(sh, "qemu", true)
     }),
+    part("gvisor", "gVisor: faults, msb, the conformance cases in every language", |sh| {
+        Ok(cmd!(sh, "scripts/test-gvisor deep").quiet().run()?)
+    }),
     part("image", "an image of a gigabyte", |sh| {
         tests(sh, "MSB_TEST_LONG=1", "-p msb-cli --test image g_gigabyte_image")
     }),
