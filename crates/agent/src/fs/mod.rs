@@ -27,7 +27,7 @@ mod read;
 mod root;
 mod stream;
 mod temporary;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -85,8 +85,8 @@ impl Files {
     }
 
     /// Returns the number of directories that are watched.
-    #[cfg(test)]
-    fn watched(&self) -> usize {
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn watched(&self) -> usize {
         self.watches.load(std::sync::atomic::Ordering::Relaxed)
     }
 

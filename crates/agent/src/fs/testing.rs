@@ -43,6 +43,9 @@ struct Channel {
     data: Vec<u8>,
     lengths: Vec<usize>,
     owed: u64,
+    receives: bool,
+    is_complete: bool,
+    is_closed: bool,
     end: Option<Result<FsReply, FsError>>,
 }
 
@@ -140,6 +143,9 @@ impl Host {
             data: Vec::new(),
             lengths: Vec::new(),
             owed: 0,
+            receives: op.receives_data(),
+            is_complete: false,
+            is_closed: false,
             end: None,
         };
         self.channels.insert(self.next, channel);
@@ -152,6 +158,10 @@ impl Host {
     async fn step(&mut self) {
         let Frame { channel: number, message } = self.frame().await;
         let channel = self.channels.get_mut(&number).unwrap();
+        if channel.is_closed {
+            // Sent before the agent knew.
+            return;
+        }
         let (state, action) = channel.state.on(FsInput::of(&message));
         assert!(!matches!(action, FsAction::Violation(_)), "{action:?}: {message:?}");
         channel.state = state;
@@ -219,12 +229,14 @@ impl Host {
     }
 
     /// Ends the input of an operation.
-    pub(crate) async fn complete(&self, channel: u32) {
+    pub(crate) async fn complete(&mut self, channel: u32) {
+        self.channels.get_mut(&channel).unwrap().is_complete = true;
         self.send(channel, Message::Fs(FsMessage::Eof)).await;
     }
 
     /// Gives an operation up.
-    pub(crate) async fn close(&self, channel: u32) {
+    pub(crate) async fn close(&mut self, channel: u32) {
+        self.channels.get_mut(&channel).unwrap().is_closed = true;
         self.send(channel, Message::Close).await;
     }
 
@@ -241,6 +253,18 @@ impl Host {
             }
             self.step().await;
         }
+    }
+
+    /// Returns whether an operation takes input now.
+    pub(crate) fn takes_input(&self, channel: u32) -> bool {
+        let own = self.channels.get(&channel);
+        own.is_some_and(|own| own.receives && !own.is_complete && !own.is_closed)
+    }
+
+    /// Returns the operations that were not given up.
+    pub(crate) fn open_operations(&self) -> Vec<u32> {
+        let open = self.channels.iter().filter(|(_, own)| !own.is_closed);
+        open.map(|(number, _)| *number).collect()
     }
 
     /// Performs an operation without input.

@@ -1,10 +1,22 @@
 //! Entry points of the fuzzers and of the replay of their seeds. Not part of the API.
 
+#[allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed assertion is the result"
+)]
+mod files;
 mod simulation;
 
 /// Simulates hosts and processes that do anything; see `simulation`.
 pub fn agent_input(data: &[u8]) {
     simulation::run(data);
+}
+
+/// Simulates a host that asks for any operations on files; see `files`.
+pub fn agent_fs(data: &[u8]) {
+    files::run_script(data);
 }
 
 #[cfg(test)]
@@ -13,11 +25,20 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
+    fn replay(target: &str, run: fn(&[u8])) {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(target);
+        let seeds = fs::read_dir(&seeds).unwrap().map(|seed| seed.unwrap().path());
+        let seeds = seeds.inspect(|seed| run(&fs::read(seed).unwrap())).count();
+        assert!(seeds > 0);
+    }
+
     #[test]
     fn agent_input_seeds_pass() {
-        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/agent_input");
-        let seeds = fs::read_dir(&seeds).unwrap().map(|seed| seed.unwrap().path());
-        let seeds = seeds.inspect(|seed| agent_input(&fs::read(seed).unwrap())).count();
-        assert!(seeds > 0);
+        replay("agent_input", agent_input);
+    }
+
+    #[test]
+    fn agent_fs_seeds_pass() {
+        replay("agent_fs", agent_fs);
     }
 }

@@ -31,7 +31,8 @@ pub(super) fn run(data: &[u8]) {
     }
     RUNTIME.with(|runtime| {
         if let Some(runtime) = runtime {
-            runtime.block_on(async {
+            // Operations on files are tasks.
+            tokio::task::LocalSet::new().block_on(runtime, async {
                 if let Ok(simulation) = Simulation::new() {
                     simulation.run(data).await;
                 }
