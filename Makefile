@@ -36,7 +36,7 @@ test: setup-test lint test-rust test-c test-go test-node test-python test-instal
 		test-gvisor test-vm
 	@echo "== all tests passed"
 
-## check: the deep run: every test, sanitizers, valgrind, kills, soak, and fuzzers where they can be had
+## check: the deep run: every test, sanitizers, valgrind, kills, soak, and fuzzers where they are available
 check: setup-test test build
 	@$(XTASK) check
 
@@ -85,7 +85,7 @@ setup-test:
 	@scripts/setup test
 	@scripts/runsc
 
-## abi: write the header, and all else that repeats the C ABI, anew from src
+## abi: generate the header, and all else that repeats the C ABI, from src
 abi:
 	@$(XTASK) abi
 

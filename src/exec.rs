@@ -6,7 +6,7 @@ use super::failure::{Failure, wrong};
 use super::handle::{Object, get, get_open, msb_exec, msb_sandbox, msb_sink, open, remove};
 use super::input::{array, bytes, lent, pair, text, texts};
 use super::sandbox::SandboxObject;
-use super::sized::{Place, copy_in, out, sized};
+use super::sized::{Destination, copy_in, out, sized};
 use super::status::{MSB_E_INVALID, MSB_OK, msb_status};
 use super::table::{Kind, Open, Table};
 use super::wait::Waits;
@@ -149,8 +149,8 @@ pub unsafe extern "C" fn msb_exec_stream(
 /// Opens the handles of an exec and, if requested and available, of its sink.
 fn open_handles(
     exec: Exec,
-    out_exec: Place<*mut msb_exec>,
-    out_stdin: Option<Result<Place<*mut msb_sink>, Failure>>,
+    out_exec: Destination<*mut msb_exec>,
+    out_stdin: Option<Result<Destination<*mut msb_sink>, Failure>>,
 ) -> Result<(), Failure> {
     let out_stdin = out_stdin.transpose()?;
     let sink = out_stdin.as_ref().and_then(|_| exec.take_stdin());

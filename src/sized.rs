@@ -160,18 +160,18 @@ pub(super) unsafe fn copy_out<T: Copy>(place: *mut T, value: &T) -> Result<(), (
 ///
 /// # Safety
 /// `place` is NULL or valid for writing a `T` for as long as the result is used.
-pub(super) unsafe fn out<T>(place: *mut T, what: &str) -> Result<Place<T>, Failure> {
+pub(super) unsafe fn out<T>(place: *mut T, what: &str) -> Result<Destination<T>, Failure> {
     match NonNull::new(place) {
-        Some(place) => Ok(Place(place)),
+        Some(place) => Ok(Destination(place)),
         None => Err(wrong(MSB_E_INVALID, format!("NULL instead of a place for {what}"))),
     }
 }
 
 /// See [`out`].
 #[derive(Debug)]
-pub(super) struct Place<T>(NonNull<T>);
+pub(super) struct Destination<T>(NonNull<T>);
 
-impl<T> Place<T> {
+impl<T> Destination<T> {
     pub(super) fn write(self, value: T) {
         // SAFETY: valid by the contract of `out`.
         unsafe { self.0.as_ptr().write_unaligned(value) }

@@ -88,7 +88,7 @@ impl Waits {
         let result = self.wait(pending, async move {
             let result = tokio::select! {
                 result = future => Some(result),
-                () = promise.given_up() => None,
+                () = promise.closed() => None,
             };
             drop(done);
             if let Some(result) = result {

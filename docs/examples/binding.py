@@ -81,7 +81,7 @@ lib.msb_handle_close.argtypes = [ptr]  # without it, ctypes would cut a handle t
 
 
 def call(name, *args):
-    """Calls a function whose last argument is `err`. ctypes lets go of the GIL meanwhile, so that a
+    """Calls a function whose last argument is `err`. ctypes releases the GIL meanwhile, so that a
     call which waits stops no other thread."""
     err = ErrorStruct()
     status = getattr(lib, name)(*args, c.byref(err))

@@ -113,7 +113,7 @@ impl Connection {
         Ok(was_congested && !self.is_congested())
     }
 
-    /// Ends the stream, also for those who still hold the connection.
+    /// Ends the stream, also for other owners of the connection.
     pub(crate) fn close(&self) {
         self.stream.shutdown();
     }

@@ -1,7 +1,7 @@
 //! Reads and writes the members of tar archives.
 //!
 //! Owns: the format. Does not own: where the bytes come from, or what a member becomes. Names,
-//! links and attributes are any bytes, and never normalised: whoever unpacks decides where a name
+//! links and attributes are any bytes, and never normalised: the unpacker decides where a name
 //! may lead.
 
 #![forbid(unsafe_code)]

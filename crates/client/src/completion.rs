@@ -55,12 +55,12 @@ impl<T, E: From<Error>> Promise<T, E> {
     }
 
     /// Returns whether the [`Pending`] was closed or dropped.
-    pub fn is_given_up(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.0.as_ref().is_some_and(|monitor| monitor.with(|state| state.is_closed()))
     }
 
     /// Waits until the [`Pending`] is closed or dropped.
-    pub async fn given_up(&self) {
+    pub async fn closed(&self) {
         match &self.0 {
             Some(monitor) => monitor.until(|state| state.is_closed().then_some(())).await,
             None => std::future::pending().await,
@@ -115,7 +115,7 @@ impl<T> fmt::Debug for Reply<T> {
 }
 
 /// The receiver of a result, by a blocking wait or as a future. It yields the result once.
-/// Dropping this does not cancel the operation, but resolves [`Promise::given_up`].
+/// Dropping this does not cancel the operation, but resolves [`Promise::closed`].
 #[derive(Debug)]
 pub struct Pending<T, E: From<Error> = Error> {
     monitor: Arc<Monitor<State<T, E>>>,
@@ -189,10 +189,10 @@ mod tests {
     #[test]
     fn dropping_the_receiver_notifies_the_producer() {
         let (promise, pending) = completion::<(), Error>();
-        let mut given_up = Box::pin(promise.given_up());
-        assert!(poll_once(&mut given_up).is_pending());
+        let mut closed = Box::pin(promise.closed());
+        assert!(poll_once(&mut closed).is_pending());
         drop(pending);
-        assert!(poll_once(&mut given_up).is_ready());
+        assert!(poll_once(&mut closed).is_ready());
     }
 
     #[test]

@@ -228,7 +228,7 @@ impl ExecCore {
         if let Some(limit) = grant {
             self.channel.link.grant(self.channel.id, limit);
         }
-        self.channel.let_go();
+        self.channel.remove_holder();
     }
 }
 

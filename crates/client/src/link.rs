@@ -91,12 +91,13 @@ impl Channel {
         self.queue.with(|queue| queue.on_lost(lost));
     }
 
-    pub(crate) fn hold(&self) {
+    /// Adds a holder, which keeps the channel open.
+    pub(crate) fn add_holder(&self) {
         self.holders.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Drops one holder. The last one closes the channel, unless the stream has ended already.
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn remove_holder(&self) {
         let last = self.holders.fetch_sub(1, Ordering::AcqRel) == 1;
         if last && !self.queue.with(|queue| queue.is_over()) {
             self.link.close(self.id);
@@ -410,7 +411,7 @@ impl Link {
         match message {
             Message::Error(text) => {
                 let text = one_line(&text, ERROR_TEXT);
-                Err(ExecLost::broken(format!("the agent gave it up: {text}")))
+                Err(ExecLost::broken(format!("the agent closed the connection: {text}")))
             }
             Message::Pong(ping) => {
                 self.pong(ping);
@@ -425,7 +426,7 @@ impl Link {
         }
     }
 
-    /// Completes a ping; one that nobody waits for is ignored.
+    /// Completes a ping; ignores an unexpected pong.
     fn pong(&self, ping: u64) {
         let mut table = lock(&self.table);
         let number = u32::try_from(ping).unwrap_or(0);
@@ -540,7 +541,7 @@ impl Link {
             let Some(Route::Exec(channel)) = table.routes.get(&number) else {
                 let route = table.remove(number);
                 drop(table);
-                self.give_up(number, route, &deadline);
+                self.fail_unanswered(number, route, &deadline);
                 continue;
             };
             let channel = Arc::clone(channel);
@@ -564,7 +565,7 @@ impl Link {
                 // The command may still start, with no handle left.
                 self.kill(&channel);
             }
-            self.give_up(number, route, &deadline);
+            self.fail_unanswered(number, route, &deadline);
         }
     }
 
@@ -577,7 +578,7 @@ impl Link {
             self.open(Message::Signal(request), |_| (Route::Verdict(Reply::ignored(), None), ()));
     }
 
-    fn give_up(&self, number: u32, route: Option<Route>, deadline: &Deadline) {
+    fn fail_unanswered(&self, number: u32, route: Option<Route>, deadline: &Deadline) {
         let Some(route) = route else { return };
         tracing::warn!(channel = number, wait = ?deadline.wait, "the agent did not answer");
         // Later frames are ignored. Fails only when the connection is lost.
@@ -620,7 +621,7 @@ impl Table {
         self.routes.remove(&channel)
     }
 
-    /// The agent has killed a session. True when the timer has to be set anew.
+    /// The agent has killed a session. Returns whether the timer has to be set again.
     #[must_use]
     fn expect_end(&mut self, killed: SessionId, limit: Duration) -> bool {
         let Table { routes, deadlines, .. } = self;

@@ -28,7 +28,7 @@ impl SinkCore {
     pub(crate) fn take(connection: &Arc<Connection>, channel: &Arc<Channel>) -> Option<SinkCore> {
         let taken = channel.input.with(Input::take);
         taken.then(|| {
-            channel.hold();
+            channel.add_holder();
             let channel = Arc::clone(channel);
             SinkCore { ends: true, _connection: Arc::clone(connection), channel }
         })
@@ -105,7 +105,7 @@ impl SinkCore {
             Some(())
         });
         if closed.is_some() {
-            channel.let_go();
+            channel.remove_holder();
         }
     }
 }

@@ -186,7 +186,7 @@ fn d2_signals_are_answered_by_typed_verdicts() {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     }
     let error = exec.resize(10, 10).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotATerminal, "it has none, and nobody need be asked");
+    assert_eq!(error.kind(), ErrorKind::NotATerminal, "refused without a request");
     let pending = exec.signal(15, Scope::Group).unwrap();
     drop(agent);
     assert_eq!(block_on(pending).unwrap_err().kind(), ErrorKind::StreamLost);

@@ -62,7 +62,7 @@ impl Links {
         (Arc::new(links), read)
     }
 
-    /// Excludes connections that open from now on from those whose readers are awaited.
+    /// Stops counting readers: later connections are not waited for.
     pub(crate) fn stop_counting(&self) {
         locked(&self.reading).take();
     }

@@ -48,7 +48,7 @@ impl Records for Counted {
         Ok(())
     }
 
-    fn give_up(&self, _: &str) {}
+    fn record_failure(&self, _: &str) {}
 }
 
 /// An agent sends its hello and arbitrary bytes to the log, which ends or waits for more, and holds

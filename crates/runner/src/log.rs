@@ -80,12 +80,12 @@ async fn run(stream: UnixStream, writer: LogWriter, started: oneshot::Sender<Res
         LogEnd::Closed => follower.sessions.record_lost(),
         LogEnd::Log(error) => {
             tracing::error!(%error, "log_failed: the log ends here, the sandbox runs on");
-            follower.sessions.records.give_up(&error.to_string());
+            follower.sessions.records.record_failure(&error.to_string());
         }
         end => {
             tracing::error!(%end, "log_failed: the log ends here, the sandbox runs on");
             follower.sessions.record_lost();
-            follower.sessions.records.give_up(&end.to_string());
+            follower.sessions.records.record_failure(&end.to_string());
         }
     }
 }
@@ -142,7 +142,7 @@ pub(crate) trait Records {
     fn event(&mut self, session: &str, event: &LogEvent) -> Result<(), msb_state::Error>;
 
     /// Records that the log ends here, and why.
-    fn give_up(&self, why: &str);
+    fn record_failure(&self, why: &str);
 }
 
 impl Records for LogWriter {
@@ -159,8 +159,8 @@ impl Records for LogWriter {
         LogWriter::event(self, session, event)
     }
 
-    fn give_up(&self, why: &str) {
-        LogWriter::give_up(self, why);
+    fn record_failure(&self, why: &str) {
+        LogWriter::record_failure(self, why);
     }
 }
 
@@ -280,7 +280,7 @@ impl<W: Records> Sessions<W> {
         for session in self.open.values().filter(|session| session.state == ExecState::Running) {
             if let Err(error) = self.records.event(&session.id, &LogEvent::Lost) {
                 tracing::error!(%error, "log_failed: the end of the log is missing");
-                self.records.give_up(&error.to_string());
+                self.records.record_failure(&error.to_string());
                 return;
             }
         }
@@ -409,7 +409,7 @@ mod tests {
         assert_eq!(follower.sessions.len(), CHANNELS);
         let held: usize = follower.sessions.open.values().map(|one| one.argv.capacity()).sum();
         assert!(held <= CHANNELS * msb_wire::limits::ARGV_SHOWN, "{held}");
-        follower.sessions.records.give_up(&end.to_string());
+        follower.sessions.records.record_failure(&end.to_string());
         drop(follower);
         agent.join().unwrap();
         let texts: String = std::fs::read_dir(folder.path())

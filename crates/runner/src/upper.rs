@@ -118,7 +118,7 @@ fn attach(dir: &SandboxDir, image: &Path, bytes: u64) -> Result<(), AttachError>
     if file.bytes != bytes {
         let (name, mib) = (dir.name(), file.bytes >> 20);
         let text = format!("cannot change the disk of sandbox {name}: it has {mib} MiB");
-        let failure = Failure::invalid_config(text).hint("remove it and create it anew");
+        let failure = Failure::invalid_config(text).hint("remove it and create it again");
         return Err(AttachError::own(failure));
     }
     file.mount(&dir.layers())

@@ -1,7 +1,7 @@
 //! Attributes of files.
 
 use super::error::{Result, failed, invalid};
-use super::root::{Place, Root, SAFE, check, check_open, descriptor_path};
+use super::root::{Location, Root, SAFE, check, check_open, descriptor_path};
 use msb_wire::{FsAttributes, FsFileKind, FsStat, FsTime};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps,
@@ -89,7 +89,7 @@ pub(super) fn set(root: &Root, path: &[u8], follow: bool, new: &FsAttributes) ->
     set_at(&place, new).map_err(failed(SET, path))
 }
 
-fn set_at(place: &Place, new: &FsAttributes) -> rustix::io::Result<()> {
+fn set_at(place: &Location, new: &FsAttributes) -> rustix::io::Result<()> {
     let name = place.name.as_slice();
     if new.uid.is_some() || new.gid.is_some() {
         let (uid, gid) = owner(new);
@@ -106,7 +106,7 @@ fn set_at(place: &Place, new: &FsAttributes) -> rustix::io::Result<()> {
 }
 
 /// Sets a mode, of anything but a link, whatever takes its place meanwhile.
-fn chmod(place: &Place, mode: u32) -> rustix::io::Result<()> {
+fn chmod(place: &Location, mode: u32) -> rustix::io::Result<()> {
     let fd = place.open(OFlags::PATH, Mode::empty())?;
     let mode = Mode::from_raw_mode(mode);
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);

@@ -1,7 +1,7 @@
 //! Operations on names: make, remove, rename, links.
 
 use super::error::{Result, failed, invalid};
-use super::root::{LIST, NAME, Place, Root, check, kind_at, split};
+use super::root::{LIST, Location, NAME, Root, check, kind_at, split};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -56,7 +56,7 @@ fn is_directory(root: &Root, path: &[u8]) -> bool {
 }
 
 /// Makes a directory with a mode that does not depend on the umask.
-fn mkdir_at(place: &Place, mode: u32) -> rustix::io::Result<()> {
+fn mkdir_at(place: &Location, mode: u32) -> rustix::io::Result<()> {
     rustix::fs::mkdirat(&place.directory, place.name.as_slice(), Mode::from_raw_mode(mode))?;
     let made = place.open(LIST, Mode::empty())?;
     rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))
@@ -65,7 +65,7 @@ fn mkdir_at(place: &Place, mode: u32) -> rustix::io::Result<()> {
 /// Removes what is no directory.
 pub(super) fn remove(root: &Root, path: &[u8]) -> Result<()> {
     check("remove", path)?;
-    let unlink = |place: Place| {
+    let unlink = |place: Location| {
         rustix::fs::unlinkat(&place.directory, place.name.as_slice(), AtFlags::empty())
     };
     root.place(path).and_then(unlink).map_err(failed("remove", path))
@@ -217,15 +217,16 @@ pub(super) fn symlink(root: &Root, target: &[u8], path: &[u8]) -> Result<()> {
         return Err(invalid(LINK, path, "its target is empty or contains a NUL"));
     }
     let link =
-        |place: Place| rustix::fs::symlinkat(target, &place.directory, place.name.as_slice());
+        |place: Location| rustix::fs::symlinkat(target, &place.directory, place.name.as_slice());
     root.place(path).and_then(link).map_err(failed(LINK, path))
 }
 
 /// Returns what a symbolic link says.
 pub(super) fn read_link(root: &Root, path: &[u8]) -> Result<Vec<u8>> {
     check("read link", path)?;
-    let read =
-        |place: Place| rustix::fs::readlinkat(&place.directory, place.name.as_slice(), Vec::new());
+    let read = |place: Location| {
+        rustix::fs::readlinkat(&place.directory, place.name.as_slice(), Vec::new())
+    };
     let link = root.place(path).and_then(read).map_err(failed("read link", path))?;
     Ok(link.into_bytes())
 }

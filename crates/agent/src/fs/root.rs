@@ -34,7 +34,7 @@ pub(crate) struct Root {
 
 /// A name in an open directory.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Location {
     pub(super) directory: OwnedFd,
     pub(super) name: Vec<u8>,
     /// The path that it was found by.
@@ -76,14 +76,14 @@ impl Root {
 
     /// Splits a path into its parent directory, which is opened, and its last component. Of `/`,
     /// and of a path that ends in `..`, the name is `.`.
-    pub(super) fn place(&self, path: &[u8]) -> rustix::io::Result<Place> {
+    pub(super) fn place(&self, path: &[u8]) -> rustix::io::Result<Location> {
         let (parent, name) = split(path);
         let directory = self.open_path(parent, NAME | OFlags::DIRECTORY)?;
-        Ok(Place { directory, name: name.to_vec(), path: path.to_vec() })
+        Ok(Location { directory, name: name.to_vec(), path: path.to_vec() })
     }
 
     /// Like [`Root::place`], for what links at the end of the path lead to. It need not exist.
-    pub(super) fn target(&self, path: &[u8]) -> rustix::io::Result<Place> {
+    pub(super) fn target(&self, path: &[u8]) -> rustix::io::Result<Location> {
         let mut path = path.to_vec();
         for _ in 0..MAX_LINKS {
             let place = self.place(&path)?;
@@ -134,7 +134,7 @@ impl Root {
     }
 }
 
-impl Place {
+impl Location {
     /// Opens the name, which must not be a link.
     pub(super) fn open(&self, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -1,7 +1,7 @@
 //! Files and directories that are not complete yet.
 //!
 //! A file has no name while it is written (`O_TMPFILE`), so that nothing is left whatever ends the
-//! agent. Where that cannot be had, and for directories, the name begins with [`PREFIX`], and is
+//! agent. Where that is unavailable, and for directories, the name begins with [`PREFIX`], and is
 //! removed on drop.
 
 use super::names::remove_content;

@@ -87,7 +87,7 @@ impl Host {
         host
     }
 
-    /// Ends the connection and connects anew.
+    /// Ends the connection and connects again.
     pub(crate) async fn reconnect(self) -> Host {
         let Host { folder, registry, stream, serving, .. } = self;
         drop(stream);

@@ -5,7 +5,7 @@
 use super::attributes::{check_mode, check_owner};
 use super::error::{Result, failed, invalid, io_failed};
 use super::names::make_parents;
-use super::root::{Place, Root, SAFE, check, check_open};
+use super::root::{Location, Root, SAFE, check, check_open};
 use super::temporary::Temporary;
 use crate::sys;
 use msb_wire::{FsWrite, FsWriteStart};
@@ -32,7 +32,7 @@ pub(super) struct Writer {
 #[derive(Debug)]
 enum Target {
     /// The content is complete before it takes its place.
-    Replace { place: Place, temporary: Temporary, old: Option<Old> },
+    Replace { place: Location, temporary: Temporary, old: Option<Old> },
     /// The file itself.
     InPlace { file: Option<File>, undo: Undo },
 }
@@ -52,7 +52,7 @@ enum Undo {
     /// Cut it to this length.
     Cut(u64),
     /// It was created.
-    Remove(Place),
+    Remove(Location),
 }
 
 impl Writer {
@@ -177,7 +177,7 @@ impl Drop for Writer {
 }
 
 /// Opens a file to write to it in place.
-fn in_place(place: &Place, request: &FsWrite, exists: bool) -> Result<Target> {
+fn in_place(place: &Location, request: &FsWrite, exists: bool) -> Result<Target> {
     let path = request.path.as_slice();
     let mut flags = OFlags::WRONLY | SAFE;
     if request.start == FsWriteStart::Append {
@@ -194,7 +194,7 @@ fn in_place(place: &Place, request: &FsWrite, exists: bool) -> Result<Target> {
         return Err(failed(WRITE, path)(Errno::FBIG));
     }
     let undo = match (exists, request.start) {
-        (false, _) => Undo::Remove(Place {
+        (false, _) => Undo::Remove(Location {
             directory: place.directory.try_clone().map_err(io_failed(OPEN, path))?,
             name: place.name.clone(),
             path: place.path.clone(),
@@ -213,7 +213,7 @@ fn in_place(place: &Place, request: &FsWrite, exists: bool) -> Result<Target> {
 
 /// Checks that the user may write to a file that is to be replaced: its directory alone does not
 /// say so.
-fn check_writable(place: &Place, path: &[u8]) -> Result<()> {
+fn check_writable(place: &Location, path: &[u8]) -> Result<()> {
     match place.open(OFlags::WRONLY | SAFE, Mode::empty()) {
         Ok(file) => check_open(WRITE, path, file.as_fd(), false),
         // A program that runs can be replaced.
@@ -253,7 +253,7 @@ fn set_metadata(file: &File, request: &FsWrite, old: Option<&Old>) -> rustix::io
 }
 
 /// Writes the entry of a file to the disk.
-fn sync_directory(place: &Place) -> rustix::io::Result<()> {
+fn sync_directory(place: &Location) -> rustix::io::Result<()> {
     let flags = super::root::LIST;
     let opened = rustix::fs::openat(&place.directory, c".", flags, Mode::empty());
     match opened {

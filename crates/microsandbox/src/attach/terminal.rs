@@ -34,7 +34,7 @@ pub(crate) struct Terminal {
     /// What the program changed on it; `None` when it is not shown there, or when what it left is
     /// what it wanted to leave.
     modes: Option<Modes>,
-    /// None when it cannot be had.
+    /// `None` if it is unavailable.
     guard: Option<Guard>,
     claim: Claim,
 }

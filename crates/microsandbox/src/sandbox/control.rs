@@ -43,7 +43,7 @@ impl Sandbox {
                     };
                     match (inner.outcome(), error) {
                         // The runner is starting or ending.
-                        (Ok(None), msb_state::Error::NotRunning(_)) if !promise.is_given_up() => {
+                        (Ok(None), msb_state::Error::NotRunning(_)) if !promise.is_closed() => {
                             std::thread::sleep(RUNNER_PAUSE);
                         }
                         (Ok(None), error) => return promise.complete(Err(error.into())),
@@ -118,7 +118,7 @@ async fn wait(control: Control, inner: Arc<Inner>, promise: Promise<ExitStatus>)
     let reply = tokio::select! {
         reply = ask(socket) => reply,
         // Closes the connection to the runner.
-        () = promise.given_up() => return,
+        () = promise.closed() => return,
     };
     match reply {
         Some(reply) => promise.complete(inner.concluded(reply)),

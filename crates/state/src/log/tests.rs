@@ -168,7 +168,7 @@ fn d6_full_disk_leaves_whole_records_and_the_reason() {
     let mut writer = scene.writer();
     let error = writer.data("s", LogSource::Stdout, b"more").unwrap_err();
     assert_eq!(error.os_error(), Some(28));
-    writer.give_up(&format!("{error}\n{}", "ä".repeat(600)));
+    writer.record_failure(&format!("{error}\n{}", "ä".repeat(600)));
     fs::remove_file(files::path_of(&scene.dir.log(), 2)).unwrap();
     let mut reader = scene.reader(LogOptions::default());
     assert_eq!(reader.next().unwrap().unwrap().data, b"whole");

@@ -58,7 +58,7 @@ impl LogWriter {
     }
 
     /// Records that the log ends here, and why.
-    pub fn give_up(&self, why: &str) {
+    pub fn record_failure(&self, why: &str) {
         let time = humantime::format_rfc3339_seconds(SystemTime::now());
         let mut text: String = format!("{time} {why}").replace('\n', " ");
         while text.len() >= FAILURE_ROOM {

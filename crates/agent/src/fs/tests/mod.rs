@@ -399,7 +399,7 @@ fn k2_conditions_of_a_write_hold() {
 }
 
 #[test]
-fn k3_write_given_up_leaves_the_old_content() {
+fn k3_cancelled_write_leaves_the_old_content() {
     run(async || {
         let mut host = Host::start().await;
         fs::write(host.at("old"), "old").unwrap();
