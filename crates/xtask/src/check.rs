@@ -16,7 +16,7 @@ const fn part(name: &'static str, what: &'static str, run: fn(&Shell) -> Result<
     Part { name, what, run }
 }
 
-const PARTS: [Part; 17] = [
+const PARTS: [Part; 18] = [
     part("deny", "dependencies: licences, bans, sources, known vulnerabilities", deny::test),
     part("valgrind", "memory, definite leaks, descriptors", sanitizers::valgrind),
     part("asan", "address, undefined behaviour and leak sanitizers", sanitizers::asan),

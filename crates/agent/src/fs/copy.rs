@@ -4,7 +4,7 @@ use super::Files;
 use super::error::{Result, busy, failed, invalid};
 use super::pack::{PackReader, Packer};
 use super::pool::Runner;
-use super::root::{NAME, Place, Root, check, kind_at};
+use super::root::{Location, NAME, Root, check, kind_at};
 use super::stream::Stream;
 use super::unpack::unpack;
 use bytes::{Buf, Bytes};
@@ -47,7 +47,7 @@ pub(super) async fn copy_out(
         let place = place.map_err(failed("open", &path))?;
         let stat = super::attributes::stat_at(&place.directory, &place.name);
         let stat = stat.map_err(failed("stat", &path))?;
-        let place = Place { path, ..place };
+        let place = Location { path, ..place };
         Ok((Packer::new(&place, &name)?, FsOpened { stat: Some(stat) }))
     };
     let (packer, opened) = runner.run(open).await??;
@@ -160,7 +160,7 @@ pub(super) async fn copy_inside(
         check(COPY, &from)?;
         check(COPY, &to)?;
         let source = root.target(&from).map_err(failed("open", &from))?;
-        let source = Place { path: from, ..source };
+        let source = Location { path: from, ..source };
         let target = root.target(&to).map_err(failed("open", &to))?;
         check_source(&source, &target, recursive)?;
         let packer = Packer::new(&source, &target.name)?;
@@ -185,7 +185,7 @@ fn joined(packed: FsDone, mut unpacked: FsDone) -> FsDone {
 }
 
 /// Checks that a source may be copied to a target.
-fn check_source(source: &Place, target: &Place, recursive: bool) -> Result<()> {
+fn check_source(source: &Location, target: &Location, recursive: bool) -> Result<()> {
     let failed = failed(COPY, &source.path);
     match kind_at(&source.directory, &source.name).map_err(&failed)? {
         None => return Err(failed(Errno::NOENT)),

@@ -5,7 +5,7 @@
 
 use super::error::{Result, error, failed, invalid, io_failed};
 use super::names::MAX_DEPTH;
-use super::root::{LIST, Place, SAFE, check_open};
+use super::root::{LIST, Location, SAFE, check_open};
 use msb_archive::{Entry, EntryType, Segment, TarWriter, sparse_map};
 use msb_wire::limits::{FS_SKIPPED, FS_SKIPPED_PATH};
 use msb_wire::{FsDone, FsErrorKind, FsSkipped};
@@ -59,7 +59,7 @@ struct Content {
 
 impl Packer {
     /// Begins with the source, which the archive names `name`.
-    pub(super) fn new(place: &Place, name: &[u8]) -> Result<Packer> {
+    pub(super) fn new(place: &Location, name: &[u8]) -> Result<Packer> {
         if name.is_empty() || name.contains(&0) {
             return Err(invalid(
                 COPY,
