@@ -33,6 +33,18 @@ fn g_sandbox_is_created_found_listed_restarted_and_removed() {
 }
 
 #[test]
+fn g3_files_in_tmp_are_kept_when_a_sandbox_is_started_again() {
+    let sb = sandbox("own-tmp");
+    assert_eq!(shell(&sb, "ls -A /tmp; echo kept > /tmp/file"), "");
+    block_on(sb.stop()).unwrap();
+    let started = block_on(Sandbox::start("own-tmp")).unwrap();
+    assert_eq!(shell(&started, "cat /tmp/file"), "kept\n");
+    assert_eq!(shell(&started, "stat -c '%a %u' /tmp"), "1777 0\n");
+    block_on(started.kill()).unwrap();
+    block_on(Sandbox::remove("own-tmp")).unwrap();
+}
+
+#[test]
 fn g_a_name_that_is_taken_is_refused_unless_replaced() {
     let first = sandbox("taken");
     shell(&first, "touch /root/first");
