@@ -22,8 +22,8 @@ use tokio::time::timeout;
 
 /// Threads at most (a count).
 const THREADS: usize = 48;
-/// Threads that are started with the agent, before a limit of processes may forbid it (a count).
-const KEPT: usize = 2;
+/// Threads that are started with the agent, before a limit of processes may forbid others (a count).
+const KEPT: usize = 1;
 /// How long a step waits for a thread.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a further thread waits for work before it ends.
@@ -244,5 +244,77 @@ impl<T: Send + 'static> Drop for Kept<T> {
         if let Some(value) = self.value.take() {
             self.runner.discard(value);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use msb_wire::FsErrorKind;
+    use std::sync::atomic::AtomicBool;
+
+    fn runner(most: usize, patience: Duration) -> Runner {
+        let account = Account {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            groups: Vec::new(),
+            name: String::new(),
+            home: String::new(),
+        };
+        Runner::new(Rc::new(Pool::with(most, patience).unwrap()), account)
+    }
+
+    /// Begins a step that blocks until the sender is dropped.
+    fn block(runner: &Runner) -> (Sender<()>, tokio::task::JoinHandle<()>) {
+        let (release, released) = unbounded::<()>();
+        let runner = runner.clone();
+        let task = tokio::task::spawn_local(async move {
+            let _ = runner.run(move || released.recv().is_err()).await;
+        });
+        (release, task)
+    }
+
+    #[test]
+    fn j5_blocked_steps_are_replaced_until_all_threads_are() {
+        crate::fs::testing::run(async || {
+            let runner = runner(3, Duration::from_secs(2));
+            let blocked = [block(&runner), block(&runner)];
+            tokio::task::yield_now().await;
+            assert_eq!(runner.run(|| 7).await.unwrap(), 7, "one thread is left");
+            let last = block(&runner);
+            tokio::task::yield_now().await;
+            let error = runner.run(|| 7).await.unwrap_err();
+            assert_eq!((error.kind, error.errno), (FsErrorKind::Busy, 11));
+            drop(last.0);
+            last.1.await.unwrap();
+            assert_eq!(runner.run(|| 7).await.unwrap(), 7);
+            drop(blocked);
+        });
+    }
+
+    #[test]
+    fn k3_kept_value_is_dropped_on_a_thread_also_after_a_refusal() {
+        struct Noticed(Arc<AtomicBool>, thread::ThreadId);
+        impl Drop for Noticed {
+            fn drop(&mut self) {
+                assert_ne!(thread::current().id(), self.1, "dropped on the main thread");
+                self.0.store(true, Ordering::Release);
+            }
+        }
+        crate::fs::testing::run(async || {
+            let runner = runner(1, Duration::from_millis(50));
+            let (first, second) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+            let main = thread::current().id();
+            drop(runner.keep(Noticed(Arc::clone(&first), main)));
+            let (release, task) = block(&runner);
+            tokio::task::yield_now().await;
+            let mut kept = runner.keep(Noticed(Arc::clone(&second), main));
+            assert_eq!(kept.with(|_| Ok(())).await.unwrap_err().kind, FsErrorKind::Busy);
+            drop(release);
+            task.await.unwrap();
+            runner.pool.finish(Duration::from_secs(10));
+            assert!(first.load(Ordering::Acquire) && second.load(Ordering::Acquire));
+        });
     }
 }

@@ -37,6 +37,20 @@ mod tests {
         replay("agent_input", agent_input);
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig {
+            // Each has files to make.
+            cases: 32,
+            ..Default::default()
+        })]
+        #[test]
+        fn k3_any_script_of_operations_leaves_nothing(
+            script in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400)
+        ) {
+            agent_fs(&script);
+        }
+    }
+
     #[test]
     fn agent_fs_seeds_pass() {
         replay("agent_fs", agent_fs);
