@@ -234,6 +234,7 @@ int32_t msb_has(const char *ability);
 
 /// A sandbox uses the volume.
 #define MSB_E_VOLUME_IN_USE (-102)
+
 /// A path does not exist.
 #define MSB_E_NO_PATH (-80)
 
