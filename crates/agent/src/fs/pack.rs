@@ -6,6 +6,7 @@
 use super::error::{Result, error, failed, invalid, io_failed};
 use super::names::MAX_DEPTH;
 use super::root::{LIST, Location, SAFE, check_open};
+use super::temporary::is_temporary;
 use msb_archive::{Entry, EntryType, Segment, TarWriter, sparse_map};
 use msb_wire::limits::{FS_SKIPPED, FS_SKIPPED_PATH};
 use msb_wire::{FsDone, FsErrorKind, FsSkipped};
@@ -129,7 +130,8 @@ impl Packer {
         let directory = level.directory.fd().map_err(self.failed("list"))?;
         let at = rustix::io::fcntl_dupfd_cloexec(directory, 3).map_err(self.failed("list"))?;
         self.levels.push(level);
-        self.add(at.as_fd(), name)
+        // Of another operation, which is under way.
+        if is_temporary(name) { self.skip("temporary") } else { self.add(at.as_fd(), name) }
     }
 
     /// Adds one file, whose name is that of the current member.

@@ -146,6 +146,12 @@ fn link(file: &File, directory: &OwnedFd) -> Result<Vec<u8>> {
     with_new_name(link).map(|((), name)| name)
 }
 
+/// Returns whether a name is one of those that files and directories have for a while.
+pub(super) fn is_temporary(name: &[u8]) -> bool {
+    let digits = name.strip_prefix(PREFIX.as_bytes());
+    digits.is_some_and(|digits| digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit))
+}
+
 /// Calls a function with new names until one is unused.
 fn with_new_name<T>(mut create: impl FnMut(&[u8]) -> Result<T>) -> Result<(T, Vec<u8>)> {
     let mut last = Errno::EXIST;
@@ -204,6 +210,7 @@ mod tests {
             assert_eq!(names(folder.path()).len(), 0);
         }
         let directory = TemporaryDirectory::create(&at).unwrap();
+        assert!(is_temporary(names(folder.path())[0].as_bytes()) && !is_temporary(b".msb-x"));
         rustix::fs::mkdirat(&directory.fd, "a", Mode::RWXU).unwrap();
         std::os::unix::fs::symlink("/", folder.path().join(names(folder.path())[0].clone() + "/l"))
             .unwrap();

@@ -92,6 +92,10 @@ async fn check_nothing_left(host: &Host, is_root: bool) {
     if is_root {
         let mut left = vec![host.folder.path().to_path_buf()];
         while let Some(at) = left.pop() {
+            // A script may take the rights to a directory away, and with them the agent's.
+            if fs::metadata(&at).unwrap().permissions().mode() & 0o700 != 0o700 {
+                continue;
+            }
             for name in names(&at) {
                 assert!(!is_temporary(&name), "{name} is left in {}", at.display());
                 let below = at.join(name);

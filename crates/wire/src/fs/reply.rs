@@ -63,7 +63,8 @@ pub struct FsSkipped {
     /// [`FS_SKIPPED_PATH`](crate::limits::FS_SKIPPED_PATH).
     #[cbor(n(0), with = "minicbor::bytes")]
     pub path: Vec<u8>,
-    /// Why: `FIFO`, `socket`, `device`, `vanished`, or the name of an extended attribute.
+    /// Why: `FIFO`, `socket`, `device`, `vanished`, `temporary` (of another operation), or the name
+    /// of an extended attribute.
     #[n(1)]
     pub why: String,
 }
