@@ -29,6 +29,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     (
         "crates/runner",
         &[
+            "msb-archive",
             "msb-client",
             "msb-driver",
             "msb-driver-gvisor",

@@ -4,7 +4,7 @@ use crate::drivers::{cache_of, drivers};
 use crate::inherited::Inherited;
 use crate::namespaces::{Side, enter};
 use crate::process::{is_root, runtime, start_trace};
-use crate::{cleanup, image, run, sys, terminal, vmm};
+use crate::{cleanup, copy, image, run, sys, terminal, vmm};
 use clap::{Parser, Subcommand};
 use msb_driver::{Users, choose};
 use msb_state::{DriverReport, HostReport, SandboxConfig, SandboxDir, WallReport};
@@ -80,6 +80,13 @@ enum Task {
         #[arg(long)]
         range: bool,
     },
+    /// Unpack the archive on descriptor 3, as the order on standard input says.
+    Copy,
+    /// Unpack a copy in the jail that the parent describes.
+    CopyUnpack {
+        /// The order, as JSON.
+        order: String,
+    },
     /// Become the VMM of one sandbox.
     Vmm(vmm::Arguments),
     /// Run a program in the jail that the parent describes on descriptor 60.
@@ -110,6 +117,8 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         Task::Image { home, archive } => image::work(&home, archive),
         Task::ImageFiles => image::files(),
         Task::ImageUnpack { range } => image::unpack(range),
+        Task::Copy => copy::receive(),
+        Task::CopyUnpack { order } => copy::unpack(&order),
         Task::Vmm(arguments) => vmm::run(arguments),
         Task::Jail { command } => Err(msb_jail::launch(&command).to_string()),
         Task::Terminal => terminal::guard(),

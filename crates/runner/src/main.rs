@@ -16,6 +16,7 @@ mod cleanup;
 mod cli;
 mod console;
 mod control;
+mod copy;
 mod creator;
 mod disk_image;
 mod drivers;

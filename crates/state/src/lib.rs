@@ -19,6 +19,7 @@ mod clock;
 mod companions;
 mod config;
 mod control;
+mod copy_task;
 mod dirs;
 mod error;
 mod gvisor;
@@ -52,6 +53,10 @@ pub use config::{
     CONFIG_VERSION, DriverChoice, LogConfig, SandboxConfig, jail_is_required, resolve_boot_timeout,
 };
 pub use control::{Control, Reply, Request};
+pub use copy_task::{
+    COPY_COMMIT, Copied, CopyFailure, CopyFailureKind, CopyOrder, CopyReport, CopyTask,
+    begin_copy_task,
+};
 pub use dirs::{create_private_dir, retire, write_atomically};
 pub use error::{Error, ErrorKind, Failure, FailureKind, Result};
 pub use gvisor::{Gvisor, build_gvisor};
