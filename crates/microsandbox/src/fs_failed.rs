@@ -5,6 +5,8 @@ use msb_client::Origin;
 use msb_wire::limits::ERROR_TEXT;
 use msb_wire::{FsError, FsErrorKind, escape_bytes, one_line};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Why an operation on files failed, in the sandbox or, for a copy, on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +60,19 @@ impl FsFailed {
             operation: error.operation,
             path,
             message,
+        }
+    }
+
+    /// The failure of a system call of the host.
+    pub(crate) fn on_host(operation: &str, path: &Path, errno: i32) -> FsFailed {
+        FsFailed {
+            kind: FsErrorKind::of(errno),
+            origin: Origin::Host,
+            errno,
+            errno_name: errno_name(errno),
+            operation: operation.to_owned(),
+            path: path.as_os_str().as_bytes().to_vec(),
+            message: reason(errno),
         }
     }
 }

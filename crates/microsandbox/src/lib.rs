@@ -52,8 +52,8 @@ pub use error::{Error, ErrorKind, MicrosandboxError, MicrosandboxResult, Origin}
 pub use event::{ExecEvent, ExecFailed, ExecLost, ExecStdinError};
 pub use exec::{ExecControl, ExecHandle};
 pub use files::{
-    Fs, FsEntry, FsEntryKind, FsEvent, FsEventKind, FsHandle, FsMetadata, FsOpenOptions,
-    FsReadStream, FsSetAttrs, FsWatch, FsWriteOptions, FsWriteSink, SandboxFsOps,
+    Fs, FsCopied, FsCopyOptions, FsEntry, FsEntryKind, FsEvent, FsEventKind, FsHandle, FsMetadata,
+    FsOpenOptions, FsReadStream, FsSetAttrs, FsWatch, FsWriteOptions, FsWriteSink, SandboxFsOps,
 };
 pub use fs_failed::FsFailed;
 pub use image::{

@@ -3,6 +3,16 @@
 use crate::error::{Error, ErrorKind, Origin};
 use crate::fs_failed::FsFailed;
 use msb_client::{FsFailure, FsRefusal};
+use std::path::Path;
+
+/// Creates the error of a path of the host.
+pub(super) fn on_host(operation: &str, path: &Path, error: impl Into<std::io::Error>) -> Error {
+    let error = error.into();
+    match error.raw_os_error() {
+        Some(errno) => Error::Fs(FsFailed::on_host(operation, path, errno)),
+        None => Error::io(format!("cannot {operation} {}", path.display()), error),
+    }
+}
 
 /// Creates the error of an operation that ended without a reply.
 pub(super) fn of_failure(failure: FsFailure, subject: &[u8]) -> Error {

@@ -4,10 +4,13 @@
 //! whose future or stream is dropped is given up, and a write that was given up leaves the old
 //! content.
 
+mod copy;
 mod failure;
+mod pack;
 mod stream;
 mod types;
 
+pub use copy::{FsCopied, FsCopyOptions};
 pub use stream::{FsReadStream, FsWatch, FsWriteSink};
 pub use types::{
     FsEntry, FsEntryKind, FsEvent, FsEventKind, FsHandle, FsMetadata, FsOpenOptions, FsSetAttrs,

@@ -229,6 +229,11 @@ impl Sandbox {
         &self.inner.handles
     }
 
+    /// Returns the state directory, and whether every wall of a jail is required.
+    pub(crate) fn surroundings(&self) -> (&Home, bool) {
+        (&self.inner.home, self.inner.config.require_jail)
+    }
+
     /// Connects to the agent. Blocks.
     fn connect_now(&self) -> Result<Arc<Connection>, Error> {
         let socket = self.inner.dir.connect_agent()?;
