@@ -1,5 +1,11 @@
 //! Promises K: files.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed helper is a failed test"
+)]
+
 mod common;
 
 use common::{block_on, poll_once, shared, shell};

@@ -50,6 +50,12 @@ impl Failure {
         }
     }
 
+    /// As a program that has no other program's exit code to report: 1.
+    pub(crate) fn general(self) -> Self {
+        let code = if self.code == MSB_FAILED { 1 } else { self.code };
+        Failure { code, ..self }
+    }
+
     /// A signal to msb ended it.
     pub(crate) fn by_signal(signal: i32) -> Self {
         Failure { code: signal_code(signal), signal: Some(signal), ..Failure::reported() }

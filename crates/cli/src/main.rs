@@ -9,7 +9,7 @@
 //! - `mounts`: the forms of a mount
 //! - `stdio`, `failure`, `output`, `signals`, `progress`, `stdin`, `stream`: streams and terminal
 //! - `args`, `usage`: the command line
-//! - `exec`, `terminal`, `sandbox`: what commands share
+//! - `exec`, `terminal`, `sandbox`, `transfer`: what commands share
 //! - `commands`: one module per group of commands, none of which uses another
 
 #![deny(unsafe_code)]
@@ -29,11 +29,12 @@ mod stream;
 mod sys;
 mod terminal;
 mod text;
+mod transfer;
 mod usage;
 mod values;
 
 use args::{Cli, Command, Setup};
-use commands::{attach, doctor, image, list, logs, manage, manual, run, volume};
+use commands::{attach, copy, doctor, files, image, list, logs, manage, manual, run, volume};
 use failure::Failure;
 use std::process::ExitCode;
 
@@ -79,6 +80,8 @@ async fn dispatch(command: Command, quiet: bool) -> Result<u8, Failure> {
         Command::Info { name, json } => list::info(&name, json).await,
         Command::Sessions { name, json } => list::sessions(&name, json, quiet).await,
         Command::Logs(args) => logs::print(args).await,
+        Command::Copy(args) => copy::copy(args, quiet).await,
+        Command::Files(args) => files::run(args).await,
         Command::Image(command) => image::run(command, quiet).await,
         Command::Volume(command) => volume::run(command, quiet).await,
         Command::Doctor { json } => doctor::doctor(json).await,

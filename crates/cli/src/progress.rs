@@ -68,6 +68,36 @@ impl ImageBar {
     }
 }
 
+/// The progress of a copy.
+#[derive(Debug, Clone)]
+pub(crate) struct CopyBar(Option<ProgressBar>);
+
+impl CopyBar {
+    pub(crate) fn new(quiet: bool) -> CopyBar {
+        if quiet || !std::io::stderr().is_terminal() {
+            return CopyBar(None);
+        }
+        let style = ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec} ({elapsed})")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let bar = ProgressBar::new_spinner().with_style(style);
+        CopyBar(Some(bar.with_finish(ProgressFinish::AndClear)))
+    }
+
+    /// Shows how many bytes were copied.
+    pub(crate) fn show(&self, bytes: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(bytes);
+        }
+    }
+
+    /// Removes the bar from the terminal.
+    pub(crate) fn clear(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 fn bar(phase: ImagePhase) -> ProgressBar {
     let template = match phase {
         ImagePhase::Downloading => {

@@ -1,5 +1,6 @@
 //! The command line, as clap parses it.
 
+mod files;
 mod image;
 mod options;
 mod volume;
@@ -12,6 +13,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+pub(crate) use files::{Copy, End, FileCommand, Files, InSandbox};
 pub(crate) use image::Command as ImageCommand;
 pub(crate) use options::{ProcessOptions, SandboxOptions, SessionOptions};
 pub(crate) use volume::{Command as VolumeCommand, New as NewVolume};
@@ -108,6 +110,12 @@ pub(crate) enum Command {
     },
     /// Print the logged output of a sandbox's sessions
     Logs(Logs),
+    /// Copy files and directories between sandboxes and this host
+    #[command(name = "cp", visible_alias = "copy")]
+    Copy(Copy),
+    /// List, print and manage files of a sandbox
+    #[command(name = "fs")]
+    Files(Files),
     /// Manage images
     #[command(subcommand)]
     Image(ImageCommand),
