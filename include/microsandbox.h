@@ -410,6 +410,39 @@ typedef struct msb_progress {
 
 /* ---- sandbox ---- */
 
+/// A directory or a file of the host.
+#define MSB_MOUNT_BIND 1
+
+/// A named volume.
+#define MSB_MOUNT_VOLUME 2
+
+/// An empty filesystem in memory.
+#define MSB_MOUNT_TMPFS 3
+
+/// The filesystem in a file: of the caller, or of the sandbox.
+#define MSB_MOUNT_DISK 4
+
+/// It cannot be written.
+#define MSB_MOUNT_READONLY 1
+
+/// Its programs cannot be run.
+#define MSB_MOUNT_NOEXEC 2
+
+/// Set-user-ID bits are ignored, with the flag or without.
+#define MSB_MOUNT_NOSUID 4
+
+/// Device files are ignored, with the flag or without.
+#define MSB_MOUNT_NODEV 8
+
+/// What belongs to the caller belongs to `uid` and `gid` inside, instead of root.
+#define MSB_MOUNT_OWNER 16
+
+/// The volume is created, and must not exist.
+#define MSB_MOUNT_CREATE 32
+
+/// The volume is created if it does not exist.
+#define MSB_MOUNT_ENSURE_EXISTS 64
+
 /// The sandbox outlives the process that creates it.
 #define MSB_SANDBOX_DETACHED 1
 
@@ -490,6 +523,31 @@ typedef struct msb_progress {
 /// Kill a running sandbox first.
 #define MSB_REMOVE_FORCE 1
 
+/// A mount of a new sandbox. All pointers are lent.
+typedef struct msb_mount {
+    /// `sizeof(msb_mount)`; the same for all of an array.
+    uint32_t struct_size;
+    /// One of `MSB_MOUNT_BIND` to `MSB_MOUNT_DISK`.
+    uint32_t kind;
+    /// `MSB_MOUNT_READONLY` and the like.
+    uint32_t flags;
+    /// Zero.
+    uint32_t reserved;
+    /// Lent. The absolute path in the sandbox, bytes.
+    const char *target;
+    /// Lent. The path on the host, bytes; the name of a volume; NULL for a tmpfs, and for a disk of
+    /// the sandbox's own.
+    const char *source;
+    /// The size in bytes of a tmpfs (0: half of the memory), or of a disk of the sandbox's own.
+    uint64_t size;
+    /// With `MSB_MOUNT_OWNER`: a user of the sandbox.
+    uint32_t uid;
+    /// With `MSB_MOUNT_OWNER`: a group of the sandbox.
+    uint32_t gid;
+} msb_mount;
+#define MSB_MOUNT_INIT \
+    MSB_INIT(msb_mount, sizeof(msb_mount), 0, 0, 0, NULL, NULL, 0, 0, 0)
+
 /// Options of a new sandbox. Zero means default, except for `name` and `image`.
 ///
 /// All pointers are lent. Texts are NUL-terminated.
@@ -567,11 +625,15 @@ typedef struct msb_sandbox_options {
     /// Lent. Platform of the image, such as `"linux/arm64"` or `"linux/arm/v7"`; NULL: that of this
     /// host. An image whose programs this host cannot run is refused: `MSB_E_BAD_IMAGE`.
     const char *platform;
+    /// Lent. `mounts_len` mounts, in any order.
+    const struct msb_mount *mounts;
+    /// Number of elements.
+    size_t mounts_len;
 } msb_sandbox_options;
 #define MSB_SANDBOX_OPTIONS_INIT \
     MSB_INIT(msb_sandbox_options, sizeof(msb_sandbox_options), 0, NULL, NULL, NULL, NULL, NULL, \
              NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, NULL, 0, \
-             NULL)
+             NULL, NULL, 0)
 
 /// Resource limits of a sandbox; 0 for unlimited.
 typedef struct msb_bounds {
@@ -1017,6 +1079,109 @@ MSB_MUST_USE msb_status msb_image_remove(const char *name, uint32_t flags, struc
 /// `MSB_OK`: `*out_freed`, which may be NULL, is the approximate number of bytes freed. `MSB_E_IO`:
 /// something cannot be removed.
 MSB_MUST_USE msb_status msb_image_prune(uint32_t flags, uint64_t *out_freed, struct msb_error *err);
+
+/* ---- volume ---- */
+
+/// A directory, which sandboxes can share.
+#define MSB_VOLUME_DIRECTORY 0
+
+/// A filesystem in a file of a fixed size, for one running sandbox at a time.
+#define MSB_VOLUME_DISK 1
+
+/// Options of a new volume. All pointers are lent.
+typedef struct msb_volume_options {
+    /// `sizeof(msb_volume_options)`.
+    uint32_t struct_size;
+    /// One of `MSB_VOLUME_*`.
+    uint32_t kind;
+    /// Lent. 1 to 128 letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
+    const char *name;
+    /// How much a directory should hold, in MiB; it is reported and not enforced. 0: unset.
+    uint64_t quota_mib;
+    /// Size of a disk in MiB, 16 to 16,777,216.
+    uint64_t size_mib;
+    /// Lent. `labels_len` texts `KEY=value`.
+    const char *const *labels;
+    /// Number of elements.
+    size_t labels_len;
+} msb_volume_options;
+#define MSB_VOLUME_OPTIONS_INIT \
+    MSB_INIT(msb_volume_options, sizeof(msb_volume_options), 0, NULL, 0, 0, NULL, 0)
+
+/// A volume. All pointers are borrowed until the list is released.
+typedef struct msb_volume_entry {
+    /// `sizeof(msb_volume_entry)` of the library.
+    uint32_t struct_size;
+    /// One of `MSB_VOLUME_*`.
+    uint32_t kind;
+    /// Bytes that its files take on disk, as far as the caller may read them.
+    uint64_t used;
+    /// Size of a disk in bytes; 0 for a directory.
+    uint64_t size;
+    /// How much a directory should hold, in MiB; 0: unset.
+    uint64_t quota_mib;
+    /// When it was created, in milliseconds since 1970.
+    int64_t created_ms;
+    /// Borrowed. Its name.
+    const char *name;
+    /// Borrowed. Its directory, or the file of a disk: bytes.
+    const char *path;
+    /// Borrowed. `labels_len` texts `KEY=value`.
+    const char *const *labels;
+    /// Number of elements.
+    size_t labels_len;
+    /// Borrowed. `used_by_len` names of the sandboxes that use it, running or stopped.
+    const char *const *used_by;
+    /// Number of elements.
+    size_t used_by_len;
+} msb_volume_entry;
+
+/// A list of volumes.
+typedef struct msb_volume_entries {
+    /// `sizeof(msb_volume_entries)`.
+    uint32_t struct_size;
+    /// Zero.
+    uint32_t reserved;
+    /// Borrowed until `msb_volume_entries_release`. `len` pointers.
+    const struct msb_volume_entry *const *entries;
+    /// Number of elements.
+    size_t len;
+    /// The library's. Do not touch.
+    void *owner;
+} msb_volume_entries;
+#define MSB_VOLUME_ENTRIES_INIT \
+    MSB_INIT(msb_volume_entries, sizeof(msb_volume_entries), 0, NULL, 0, NULL)
+
+/// Releases a list of volumes. NULL and a released list are no-ops; afterwards the list is empty.
+/// Any thread.
+void msb_volume_entries_release(struct msb_volume_entries *list);
+
+/// Creates a volume.
+///
+/// `MSB_OK`. `MSB_E_VOLUME_EXISTS`. `MSB_E_CONFIG`: the name or an option is not valid.
+MSB_MUST_USE
+msb_status msb_volume_create(const struct msb_volume_options *options,
+                             struct msb_error *err);
+
+/// Finds a volume by its name, which is lent.
+///
+/// `MSB_OK`: `*out_list` has one entry; release it with `msb_volume_entries_release`.
+/// `MSB_E_NO_VOLUME`.
+MSB_MUST_USE
+msb_status msb_volume_get(const char *name,
+                          struct msb_volume_entries *out_list,
+                          struct msb_error *err);
+
+/// Lists all volumes, sorted by name.
+///
+/// `MSB_OK`: `*out_list` is filled; release it with `msb_volume_entries_release`. `MSB_E_IO`: a
+/// record cannot be read.
+MSB_MUST_USE msb_status msb_volume_list(struct msb_volume_entries *out_list, struct msb_error *err);
+
+/// Removes a volume with its files. `name` is lent.
+///
+/// `MSB_OK`. `MSB_E_NO_VOLUME`. `MSB_E_VOLUME_IN_USE`: a sandbox uses it, running or stopped.
+MSB_MUST_USE msb_status msb_volume_remove(const char *name, struct msb_error *err);
 
 /* ---- exec ---- */
 

@@ -2,7 +2,8 @@
 
 use super::failure::{Failure, wrong};
 use super::input::{bytes, pair, text, texts};
-use super::sized::sized;
+use super::mount::{mount, msb_mount};
+use super::sized::{copy_array, sized};
 use super::status::MSB_E_INVALID;
 use microsandbox::image::PullPolicy;
 use microsandbox::sandbox::{Sandbox, Security};
@@ -122,6 +123,10 @@ pub struct msb_sandbox_options {
     /// Lent. Platform of the image, such as `"linux/arm64"` or `"linux/arm/v7"`; NULL: that of this
     /// host. An image whose programs this host cannot run is refused: `MSB_E_BAD_IMAGE`.
     pub platform: *const c_char,
+    /// Lent. `mounts_len` mounts, in any order.
+    pub mounts: *const msb_mount,
+    /// Number of elements.
+    pub mounts_len: usize,
 }
 
 sized!(msb_sandbox_options, reserved);
@@ -191,6 +196,11 @@ pub(super) unsafe fn builder(
     if !entrypoint.is_empty() {
         let words = entrypoint.into_iter().map(|word| utf8(word, "the entrypoint"));
         builder = builder.entrypoint(words.collect::<Result<Vec<_>, _>>()?);
+    }
+    // SAFETY: by the contract.
+    for from in unsafe { copy_array(options.mounts, options.mounts_len, "mounts") }? {
+        // SAFETY: as above.
+        builder = builder.add_volume_mount(unsafe { mount(&from) }?);
     }
     Ok(bounded(builder, options))
 }

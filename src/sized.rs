@@ -37,6 +37,40 @@ pub(super) unsafe fn copy_in<T: Sized32>(place: *const T) -> Result<T, Failure> 
     Ok(value)
 }
 
+/// Reads an array of structs, which all have the size of the first.
+///
+/// # Safety
+/// `first` is NULL or the first of `len` structs, each valid as for [`copy_in`].
+pub(super) unsafe fn copy_array<T: Sized32>(
+    first: *const T,
+    len: usize,
+    what: &str,
+) -> Result<Vec<T>, Failure> {
+    const MOST: usize = 4096;
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    if first.is_null() || len > MOST {
+        return Err(wrong(MSB_E_INVALID, format!("{len} {what} at {first:p}")));
+    }
+    // SAFETY: not NULL, and every such struct starts with its size.
+    let size = unsafe { first.cast::<u32>().read_unaligned() };
+    let stride = check_size::<T>(size)?;
+    let mut all = Vec::with_capacity(len);
+    for index in 0..len {
+        // SAFETY: within the array.
+        let place = unsafe { first.cast::<u8>().add(index * stride) }.cast::<T>();
+        // SAFETY: as above.
+        if unsafe { place.cast::<u32>().read_unaligned() } != size {
+            let text = format!("{} of different sizes in one array", T::NAME);
+            return Err(wrong(MSB_E_INVALID, text));
+        }
+        // SAFETY: by the contract.
+        all.push(unsafe { copy_in(place) }?);
+    }
+    Ok(all)
+}
+
 /// Reads the known part of a caller's struct, and returns its size.
 ///
 /// # Safety

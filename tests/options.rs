@@ -53,9 +53,8 @@ const SANDBOX: Group = Group {
         ("disk", ["uint64_t disk_mib;", "Disk", "disk", "disk?", "disk "]),
         ("require_jail", ["#define MSB_SANDBOX_REQUIRE_JAIL", "RequireJail", "require_jail", "requireJail?", "require-jail`"]),
         ("security", ["uint32_t security;", "Security", "security", "security?", "security "]),
-        // In Rust and msb only so far.
-        ("volume", ["-", "-", "-", "-", "volume "]),
-        ("add_volume_mount", ["-", "-", "-", "-", "mount "]),
+        ("volume", ["const struct msb_mount *mounts;", "Mounts", "volumes", "volumes?", "volume "]),
+        ("add_volume_mount", ["const struct msb_mount *mounts;", "Mounts", "volumes", "volumes?", "mount "]),
         ("env", ["const char *const *env;", "Env", "env", "env?", "env "]),
         ("envs", ["const char *const *env;", "Env", "env", "env?", "env-file "]),
         ("workdir", ["const char *workdir;", "Workdir", "workdir", "workdir?", "workdir "]),

@@ -25,7 +25,18 @@ IS_AT(msb_progress, layers_done, 12, 4);
 IS_AT(msb_progress, bytes, 16, 8);
 IS_AT(msb_progress, bytes_total, 24, 8);
 
-static_assert(sizeof(msb_sandbox_options) == 208, "msb_sandbox_options");
+static_assert(sizeof(msb_mount) == 48, "msb_mount");
+IS_AT(msb_mount, struct_size, 0, 4);
+IS_AT(msb_mount, kind, 4, 4);
+IS_AT(msb_mount, flags, 8, 4);
+IS_AT(msb_mount, reserved, 12, 4);
+IS_AT(msb_mount, target, 16, 8);
+IS_AT(msb_mount, source, 24, 8);
+IS_AT(msb_mount, size, 32, 8);
+IS_AT(msb_mount, uid, 40, 4);
+IS_AT(msb_mount, gid, 44, 4);
+
+static_assert(sizeof(msb_sandbox_options) == 224, "msb_sandbox_options");
 IS_AT(msb_sandbox_options, struct_size, 0, 4);
 IS_AT(msb_sandbox_options, flags, 4, 4);
 IS_AT(msb_sandbox_options, name, 8, 8);
@@ -56,6 +67,8 @@ IS_AT(msb_sandbox_options, entrypoint_len, 176, 8);
 IS_AT(msb_sandbox_options, stop_signal, 184, 8);
 IS_AT(msb_sandbox_options, shm_size, 192, 8);
 IS_AT(msb_sandbox_options, platform, 200, 8);
+IS_AT(msb_sandbox_options, mounts, 208, 8);
+IS_AT(msb_sandbox_options, mounts_len, 216, 8);
 
 static_assert(sizeof(msb_bounds) == 40, "msb_bounds");
 IS_AT(msb_bounds, struct_size, 0, 4);
@@ -158,6 +171,36 @@ IS_AT(msb_image_entries, reserved, 4, 4);
 IS_AT(msb_image_entries, entries, 8, 8);
 IS_AT(msb_image_entries, len, 16, 8);
 IS_AT(msb_image_entries, owner, 24, 8);
+
+static_assert(sizeof(msb_volume_options) == 48, "msb_volume_options");
+IS_AT(msb_volume_options, struct_size, 0, 4);
+IS_AT(msb_volume_options, kind, 4, 4);
+IS_AT(msb_volume_options, name, 8, 8);
+IS_AT(msb_volume_options, quota_mib, 16, 8);
+IS_AT(msb_volume_options, size_mib, 24, 8);
+IS_AT(msb_volume_options, labels, 32, 8);
+IS_AT(msb_volume_options, labels_len, 40, 8);
+
+static_assert(sizeof(msb_volume_entry) == 88, "msb_volume_entry");
+IS_AT(msb_volume_entry, struct_size, 0, 4);
+IS_AT(msb_volume_entry, kind, 4, 4);
+IS_AT(msb_volume_entry, used, 8, 8);
+IS_AT(msb_volume_entry, size, 16, 8);
+IS_AT(msb_volume_entry, quota_mib, 24, 8);
+IS_AT(msb_volume_entry, created_ms, 32, 8);
+IS_AT(msb_volume_entry, name, 40, 8);
+IS_AT(msb_volume_entry, path, 48, 8);
+IS_AT(msb_volume_entry, labels, 56, 8);
+IS_AT(msb_volume_entry, labels_len, 64, 8);
+IS_AT(msb_volume_entry, used_by, 72, 8);
+IS_AT(msb_volume_entry, used_by_len, 80, 8);
+
+static_assert(sizeof(msb_volume_entries) == 32, "msb_volume_entries");
+IS_AT(msb_volume_entries, struct_size, 0, 4);
+IS_AT(msb_volume_entries, reserved, 4, 4);
+IS_AT(msb_volume_entries, entries, 8, 8);
+IS_AT(msb_volume_entries, len, 16, 8);
+IS_AT(msb_volume_entries, owner, 24, 8);
 
 static_assert(sizeof(msb_rlimit) == 24, "msb_rlimit");
 IS_AT(msb_rlimit, resource, 0, 4);
@@ -300,6 +343,11 @@ int layout_is_usable(void)
         usable &= one.struct_size == sizeof one;
     }
     {
+        msb_mount one = MSB_MOUNT_INIT;
+
+        usable &= one.struct_size == sizeof one;
+    }
+    {
         msb_sandbox_options one = MSB_SANDBOX_OPTIONS_INIT;
 
         usable &= one.struct_size == sizeof one;
@@ -321,6 +369,16 @@ int layout_is_usable(void)
     }
     {
         msb_image_entries one = MSB_IMAGE_ENTRIES_INIT;
+
+        usable &= one.struct_size == sizeof one;
+    }
+    {
+        msb_volume_options one = MSB_VOLUME_OPTIONS_INIT;
+
+        usable &= one.struct_size == sizeof one;
+    }
+    {
+        msb_volume_entries one = MSB_VOLUME_ENTRIES_INIT;
 
         usable &= one.struct_size == sizeof one;
     }

@@ -90,6 +90,7 @@ void lent_release(struct lent *lent);
 const char *lend(napi_env env, struct lent *lent, napi_value from, const char *name, size_t *len);
 const char *const *lend_all(napi_env env, struct lent *lent, napi_value from, const char *name,
                             size_t *len);
+const msb_mount *lend_mounts(napi_env env, struct lent *lent, napi_value from, size_t *len);
 const msb_rlimit *lend_rlimits(napi_env env, struct lent *lent, napi_value from, size_t *len);
 
 /* ---- options.c ---- */

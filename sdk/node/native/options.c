@@ -28,6 +28,7 @@ void lend_sandbox_options(napi_env env, struct lent *lent, napi_value from, msb_
     to->stop_signal = lend(env, lent, from, "stopSignal", NULL);
     to->shm_size = field(env, from, "shmSize");
     to->platform = lend(env, lent, from, "platform", NULL);
+    to->mounts = lend_mounts(env, lent, from, &to->mounts_len);
 }
 
 void lend_exec_options(napi_env env, struct lent *lent, napi_value from, msb_exec_options *to)

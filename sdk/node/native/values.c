@@ -411,6 +411,32 @@ const char *const *lend_all(napi_env env, struct lent *lent, napi_value from, co
     return (const char *const *)list;
 }
 
+const msb_mount *lend_mounts(napi_env env, struct lent *lent, napi_value from, size_t *len)
+{
+    napi_value array = NULL, item = NULL;
+    uint32_t count = 0;
+    msb_mount *list;
+
+    *len = 0;
+    if (!has(env, from, "mounts", &array))
+        return NULL;
+    MUST(napi_get_array_length(env, array, &count));
+    list = keep(lent, allocate(count, sizeof *list));
+    for (uint32_t at = 0; at < count; at++) {
+        MUST(napi_get_element(env, array, at, &item));
+        list[at] = (msb_mount)MSB_MOUNT_INIT;
+        list[at].kind = (uint32_t)field(env, item, "kind");
+        list[at].flags = (uint32_t)field(env, item, "flags");
+        list[at].target = lend(env, lent, item, "target", NULL);
+        list[at].source = lend(env, lent, item, "source", NULL);
+        list[at].size = field(env, item, "size");
+        list[at].uid = (uint32_t)field(env, item, "uid");
+        list[at].gid = (uint32_t)field(env, item, "gid");
+    }
+    *len = count;
+    return list;
+}
+
 const msb_rlimit *lend_rlimits(napi_env env, struct lent *lent, napi_value from, size_t *len)
 {
     napi_value array = NULL, item = NULL;

@@ -64,6 +64,17 @@ export const MSB_PHASE_RESOLVING = 1;
 export const MSB_PHASE_DOWNLOADING = 2;
 export const MSB_PHASE_UNPACKING = 3;
 export const MSB_PHASE_STARTING = 4;
+export const MSB_MOUNT_BIND = 1;
+export const MSB_MOUNT_VOLUME = 2;
+export const MSB_MOUNT_TMPFS = 3;
+export const MSB_MOUNT_DISK = 4;
+export const MSB_MOUNT_READONLY = 1;
+export const MSB_MOUNT_NOEXEC = 2;
+export const MSB_MOUNT_NOSUID = 4;
+export const MSB_MOUNT_NODEV = 8;
+export const MSB_MOUNT_OWNER = 16;
+export const MSB_MOUNT_CREATE = 32;
+export const MSB_MOUNT_ENSURE_EXISTS = 64;
 export const MSB_SANDBOX_DETACHED = 1;
 export const MSB_SANDBOX_REPLACE = 2;
 export const MSB_SANDBOX_NETWORK = 4;
@@ -96,6 +107,8 @@ export const MSB_ISOLATION_CONTAINER = 3;
 export const MSB_ISOLATION_UNCHECKED = 4;
 export const MSB_ISOLATION_GVISOR = 5;
 export const MSB_PRUNE_ALL = 1;
+export const MSB_VOLUME_DIRECTORY = 0;
+export const MSB_VOLUME_DISK = 1;
 export const MSB_EXEC_TTY = 1;
 export const MSB_EXEC_WAIT_FOR_EOF = 2;
 export const MSB_EXEC_SHELL = 4;
@@ -211,6 +224,7 @@ export interface NativeSandboxOptions {
   stopSignal: Buffer | undefined;
   shmSize: number | bigint;
   platform: Buffer | undefined;
+  mounts: NativeMount[];
 }
 
 /** `msb_exec_options`, as the addon takes it. */
@@ -228,6 +242,17 @@ export interface NativeExecOptions {
   rows: number;
   cols: number;
   maxOutput: number | bigint;
+}
+
+/** `msb_mount`, as the addon takes it. */
+export interface NativeMount {
+  kind: number;
+  flags: number;
+  target: Buffer | undefined;
+  source: Buffer | undefined;
+  size: number | bigint;
+  uid: number;
+  gid: number;
 }
 
 /** `msb_rlimit`, as the addon takes it. */

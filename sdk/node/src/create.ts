@@ -2,6 +2,7 @@ import * as abi from "./abi";
 import type { NativeSandboxOptions } from "./abi";
 import { optional, pair, processors, text, truth, whole } from "./check";
 import { InvalidArgumentError } from "./errors";
+import { mountsOf, type Volumes } from "./mounts";
 import type { ProgressOptions } from "./progress";
 import type { WaitOptions } from "./wait";
 
@@ -58,6 +59,8 @@ export interface SandboxOptions {
   /** Whether it has an init that reaps orphans and forwards signals, as docker's `--init` is; every
    * sandbox has one. */
   init?: boolean | undefined;
+  /** Mounts by their absolute paths in the sandbox: `{ "/data": m => m.bind("./data") }`. */
+  volumes?: Volumes | undefined;
   /** Labels of the caller. */
   labels?: Record<string, string> | undefined;
   /** Whether it outlives the process that creates it. */
@@ -92,7 +95,7 @@ const KNOWN: ReadonlySet<string> = new Set([
   "image", "cpus", "memory", "env", "workdir", "shell", "user", "hostname", "labels", "detached",
   "replace", "maxDuration", "idleTimeout", "bootTimeout", "driver", "network", "log", "signal",
   "pullPolicy", "onProgress", "pidsLimit", "disk", "requireJail", "security", "platform",
-  "entrypoint", "stopSignal", "shmSize", "init",
+  "entrypoint", "stopSignal", "shmSize", "init", "volumes",
 ] satisfies (keyof CreateOptions)[]);
 
 const MAX = Number.MAX_SAFE_INTEGER;
@@ -174,6 +177,7 @@ export function sandboxOptions(name: string, options: SandboxOptions): NativeSan
     hostname: optional("the host name", options.hostname),
     env: pairs("a variable", options.env),
     labels: pairs("a label", options.labels),
+    mounts: mountsOf(options.volumes),
     entrypoint: entrypointOf(options.entrypoint),
     stopSignal: signalOf(options.stopSignal),
     cpus: options.cpus === undefined ? 0 : processors(options.cpus),

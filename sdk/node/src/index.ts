@@ -24,6 +24,7 @@ export type {
   WallInfo,
 } from "./info";
 export { LogReader, type LogRecord, type LogsOptions } from "./logs";
+export { MountBuilder, type VolumeMode, type Volumes } from "./mounts";
 export {
   AttachOptionsBuilder,
   ExecOptionsBuilder,

@@ -11,6 +11,7 @@ import { ClosedError, InvalidArgumentError, MicrosandboxError, StreamLostError }
 import { ExecHandle, positionOf, type ReattachFrom } from "./handle";
 import { sandboxInfo, sessionInfo, type SandboxInfo, type SandboxStatus, type SessionInfo } from "./info";
 import { LogReader, logsSpec, type LogsOptions } from "./logs";
+import type { MountBuilder } from "./mounts";
 import { native, type Cell } from "./native";
 import { AttachOptionsBuilder, ExecOptionsBuilder, type Command } from "./options";
 import type { ExecOutput } from "./output";
@@ -507,6 +508,10 @@ export class SandboxBuilder {
   /** As {@link SandboxOptions.hostname}. */
   hostname(hostname: string): this {
     return this.#set("hostname", hostname);
+  }
+  /** Adds one mount, as {@link SandboxOptions.volumes}. */
+  volume(guestPath: string, configure: (mount: MountBuilder) => MountBuilder): this {
+    return this.#set("volumes", { ...this.#options.volumes, [guestPath]: configure });
   }
   /** Adds one label. */
   label(key: string, value: string): this {

@@ -8,16 +8,17 @@ use syn::{Expr, Fields, FnArg, Item, Lit, ReturnType, UnOp};
 
 /// The sections of the header and the files of `src` that each is made of. What a struct points to
 /// comes before it, as C wants it.
-pub(crate) const SECTIONS: [(&str, &[&str]); 16] = [
+pub(crate) const SECTIONS: [(&str, &[&str]); 17] = [
     ("version", &["version"]),
     ("status", &["status"]),
     ("error", &["error"]),
     ("handle", &["handle", "any_handle"]),
     ("trace", &["trace"]),
     ("progress", &["progress"]),
-    ("sandbox", &["sandbox_options", "sandbox_info", "sandbox"]),
+    ("sandbox", &["mount", "sandbox_options", "sandbox_info", "sandbox"]),
     ("doctor", &["doctor"]),
     ("image", &["image_info", "image"]),
+    ("volume", &["volume"]),
     ("exec", &["exec"]),
     ("event", &["event"]),
     ("output", &["output"]),

@@ -6,6 +6,9 @@ use super::model::{Abi, Struct, Type};
 /// The structs that callers lend with a call.
 const STRUCTS: [&str; 2] = ["msb_sandbox_options", "msb_exec_options"];
 
+/// The structs of arrays in them.
+const PARTS: [&str; 2] = ["msb_mount", "msb_rlimit"];
+
 /// Texts that are never left out.
 const REQUIRED: [&str; 2] = ["name", "cmd"];
 
@@ -85,13 +88,23 @@ pub(crate) fn typescript(abi: &Abi) -> Result<String> {
         }
         code += "}\n";
     }
-    let limit = abi.structs.iter().find(|one| one.name == "msb_rlimit").ok_or("no msb_rlimit")?;
-    code += "\n/** `msb_rlimit`, as the addon takes it. */\nexport interface NativeRlimit {\n";
-    for (name, kind) in fields(abi, limit)? {
-        let Kind::Number(of) = kind else { return Err("a limit that is no number".to_owned()) };
-        code += &format!("  {}: {};\n", camel(name), number(of));
+    for part in PARTS {
+        let missing = || format!("no {part}");
+        let found = abi.structs.iter().find(|one| one.name == part).ok_or_else(missing)?;
+        let name = type_name(part);
+        code += &format!("\n/** `{part}`, as the addon takes it. */\n");
+        code += &format!("export interface Native{name} {{\n");
+        for (name, kind) in fields(abi, found)? {
+            let of = match kind {
+                Kind::Number(of) => number(of),
+                Kind::Text => "Buffer | undefined",
+                _ => return Err(format!("{name} of {part} is neither a number nor a text")),
+            };
+            code += &format!("  {}: {of};\n", camel(name));
+        }
+        code += "}\n";
     }
-    Ok(code + "}\n")
+    Ok(code)
 }
 
 /// `sdk/node/native/options.c`.
@@ -161,19 +174,19 @@ pub(crate) fn go(abi: &Abi) -> Result<String> {
                 Kind::Text => {
                     let take = if REQUIRED.contains(name) { "text" } else { "optional" };
                     let lend = format!("to.{name} = a.{take}(o.{field})");
-                    ("string".to_owned(), Some("textSize"), lend)
+                    ("string".to_owned(), Some("textSize".to_owned()), lend)
                 }
                 Kind::Texts => {
                     let lend = format!("to.{name}, to.{len} = a.texts(o.{field})");
-                    ("[]string".to_owned(), Some("textsSize"), lend)
+                    ("[]string".to_owned(), Some("textsSize".to_owned()), lend)
                 }
                 Kind::Bytes => {
                     let lend = format!("to.{name}, to.{len} = a.optionalBytes(o.{field})");
-                    ("[]byte".to_owned(), Some("bytesSize"), lend)
+                    ("[]byte".to_owned(), Some("bytesSize".to_owned()), lend)
                 }
                 Kind::Structs(other) => {
                     let lend = format!("to.{name}, to.{len} = a.{name}(o.{field})");
-                    (format!("[]{}", type_name(other)), Some("rlimitsSize"), lend)
+                    (format!("[]{}", type_name(other)), Some(format!("{name}Size")), lend)
                 }
             };
             code += &format!("\t{field:width$} {type_of}\n");

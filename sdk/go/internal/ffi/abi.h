@@ -50,6 +50,16 @@ static inline msb_image_entries go_image_entries(void) {
     return made;
 }
 
+static inline msb_volume_options go_volume_options(void) {
+    msb_volume_options made = MSB_VOLUME_OPTIONS_INIT;
+    return made;
+}
+
+static inline msb_volume_entries go_volume_entries(void) {
+    msb_volume_entries made = MSB_VOLUME_ENTRIES_INIT;
+    return made;
+}
+
 static inline msb_progress go_progress(void) {
     msb_progress made = MSB_PROGRESS_INIT;
     return made;

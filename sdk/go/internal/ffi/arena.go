@@ -83,6 +83,42 @@ func (a *arena) optionalBytes(data []byte) (*C.uint8_t, C.size_t) {
 
 func bytesSize(data []byte) int { return len(data) + 1 + word }
 
+// Mount is msb_mount in Go. Nothing in it holds a NUL.
+type Mount struct {
+	Kind, Flags    uint32
+	Target, Source string
+	Size           uint64
+	UID, GID       uint32
+}
+
+func mountsSize(mounts []Mount) int {
+	size := len(mounts)*int(C.sizeof_msb_mount) + word
+	for _, mount := range mounts {
+		size += textSize(mount.Target) + textSize(mount.Source)
+	}
+	return size
+}
+
+func (a *arena) mounts(mounts []Mount) (*C.msb_mount, C.size_t) {
+	if len(mounts) == 0 {
+		return nil, 0
+	}
+	at := (*C.msb_mount)(a.take(len(mounts) * int(C.sizeof_msb_mount)))
+	for i, mount := range mounts {
+		unsafe.Slice(at, len(mounts))[i] = C.msb_mount{
+			struct_size: C.uint32_t(C.sizeof_msb_mount),
+			kind:        C.uint32_t(mount.Kind),
+			flags:       C.uint32_t(mount.Flags),
+			target:      a.text(mount.Target),
+			source:      a.optional(mount.Source),
+			size:        C.uint64_t(mount.Size),
+			uid:         C.uint32_t(mount.UID),
+			gid:         C.uint32_t(mount.GID),
+		}
+	}
+	return at, C.size_t(len(mounts))
+}
+
 func rlimitsSize(limits []Rlimit) int { return len(limits)*int(C.sizeof_msb_rlimit) + word }
 
 func (a *arena) rlimits(limits []Rlimit) (*C.msb_rlimit, C.size_t) {

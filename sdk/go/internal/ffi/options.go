@@ -32,6 +32,7 @@ type SandboxOptions struct {
 	StopSignal    string
 	ShmSize       uint64
 	Platform      string
+	Mounts        []Mount
 }
 
 func (o *SandboxOptions) size() int {
@@ -46,7 +47,8 @@ func (o *SandboxOptions) size() int {
 		textsSize(o.Labels) +
 		textsSize(o.Entrypoint) +
 		textSize(o.StopSignal) +
-		textSize(o.Platform)
+		textSize(o.Platform) +
+		mountsSize(o.Mounts)
 }
 
 // lend writes the options for C, with all that they point to in the arena.
@@ -77,6 +79,7 @@ func (o *SandboxOptions) lend(a *arena) C.msb_sandbox_options {
 	to.stop_signal = a.optional(o.StopSignal)
 	to.shm_size = C.uint64_t(o.ShmSize)
 	to.platform = a.optional(o.Platform)
+	to.mounts, to.mounts_len = a.mounts(o.Mounts)
 	return to
 }
 

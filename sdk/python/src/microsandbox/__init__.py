@@ -10,7 +10,7 @@ This API is for asyncio (also uvloop), trio and anyio; `microsandbox.sync` has t
 scripts and notebooks. All errors inherit from `MicrosandboxError`.
 """
 
-from ._async import ExecHandle, ExecSink, Image, LogStream, Sandbox, doctor
+from ._async import ExecHandle, ExecSink, Image, LogStream, Sandbox, Volume, doctor
 from ._errors import (
     AnswerTimeoutError,
     BootFailedError,
@@ -56,6 +56,7 @@ from ._errors import (
     WaitTimeoutError,
 )
 from ._image_values import ImageInfo, ImagePhase, Progress, PullPolicy
+from ._mounts import Mount, VolumeInfo
 from ._native import version
 from ._options import AttachOptions, ExecOptions, SandboxOptions
 from ._rlimit import Rlimit
@@ -127,6 +128,7 @@ __all__ = [
     "LogRecord",
     "LogStream",
     "MicrosandboxError",
+    "Mount",
     "NoCommandError",
     "NoDriverError",
     "NoSpaceError",
@@ -155,8 +157,10 @@ __all__ = [
     "StreamLostError",
     "SystemFailureError",
     "UnsupportedError",
+    "Volume",
     "VolumeAlreadyExistsError",
     "VolumeInUseError",
+    "VolumeInfo",
     "VolumeNotFoundError",
     "WaitTimeoutError",
     "WallInfo",

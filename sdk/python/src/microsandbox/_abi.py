@@ -79,6 +79,17 @@ MSB_PHASE_RESOLVING = 1
 MSB_PHASE_DOWNLOADING = 2
 MSB_PHASE_UNPACKING = 3
 MSB_PHASE_STARTING = 4
+MSB_MOUNT_BIND = 1
+MSB_MOUNT_VOLUME = 2
+MSB_MOUNT_TMPFS = 3
+MSB_MOUNT_DISK = 4
+MSB_MOUNT_READONLY = 1
+MSB_MOUNT_NOEXEC = 2
+MSB_MOUNT_NOSUID = 4
+MSB_MOUNT_NODEV = 8
+MSB_MOUNT_OWNER = 16
+MSB_MOUNT_CREATE = 32
+MSB_MOUNT_ENSURE_EXISTS = 64
 MSB_SANDBOX_DETACHED = 1
 MSB_SANDBOX_REPLACE = 2
 MSB_SANDBOX_NETWORK = 4
@@ -111,6 +122,8 @@ MSB_ISOLATION_CONTAINER = 3
 MSB_ISOLATION_UNCHECKED = 4
 MSB_ISOLATION_GVISOR = 5
 MSB_PRUNE_ALL = 1
+MSB_VOLUME_DIRECTORY = 0
+MSB_VOLUME_DISK = 1
 MSB_EXEC_TTY = 1
 MSB_EXEC_WAIT_FOR_EOF = 2
 MSB_EXEC_SHELL = 4
@@ -226,6 +239,20 @@ class msb_progress(Sized):
     ]
 
 
+class msb_mount(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("kind", c_uint32),
+        ("flags", c_uint32),
+        ("reserved", c_uint32),
+        ("target", c_char_p),
+        ("source", c_char_p),
+        ("size", c_uint64),
+        ("uid", c_uint32),
+        ("gid", c_uint32),
+    ]
+
+
 class msb_sandbox_options(Sized):
     _fields_ = [
         ("struct_size", c_uint32),
@@ -258,6 +285,8 @@ class msb_sandbox_options(Sized):
         ("stop_signal", c_char_p),
         ("shm_size", c_uint64),
         ("platform", c_char_p),
+        ("mounts", POINTER(msb_mount)),
+        ("mounts_len", c_size_t),
     ]
 
 
@@ -385,6 +414,45 @@ class msb_image_entries(Sized):
         ("struct_size", c_uint32),
         ("reserved", c_uint32),
         ("entries", POINTER(POINTER(msb_image_entry))),
+        ("len", c_size_t),
+        ("owner", c_void_p),
+    ]
+
+
+class msb_volume_options(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("kind", c_uint32),
+        ("name", c_char_p),
+        ("quota_mib", c_uint64),
+        ("size_mib", c_uint64),
+        ("labels", POINTER(c_char_p)),
+        ("labels_len", c_size_t),
+    ]
+
+
+class msb_volume_entry(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("kind", c_uint32),
+        ("used", c_uint64),
+        ("size", c_uint64),
+        ("quota_mib", c_uint64),
+        ("created_ms", c_int64),
+        ("name", c_char_p),
+        ("path", c_char_p),
+        ("labels", POINTER(c_char_p)),
+        ("labels_len", c_size_t),
+        ("used_by", POINTER(c_char_p)),
+        ("used_by_len", c_size_t),
+    ]
+
+
+class msb_volume_entries(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("entries", POINTER(POINTER(msb_volume_entry))),
         ("len", c_size_t),
         ("owner", c_void_p),
     ]
@@ -587,6 +655,11 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "msb_image_list": (c_int32, [POINTER(msb_image_entries), _ERR]),
     "msb_image_remove": (c_int32, [c_char_p, c_uint32, _ERR]),
     "msb_image_prune": (c_int32, [c_uint32, POINTER(c_uint64), _ERR]),
+    "msb_volume_entries_release": (None, [POINTER(msb_volume_entries)]),
+    "msb_volume_create": (c_int32, [POINTER(msb_volume_options), _ERR]),
+    "msb_volume_get": (c_int32, [c_char_p, POINTER(msb_volume_entries), _ERR]),
+    "msb_volume_list": (c_int32, [POINTER(msb_volume_entries), _ERR]),
+    "msb_volume_remove": (c_int32, [c_char_p, _ERR]),
     "msb_exec_stream": (
         c_int32,
         [HANDLE, POINTER(msb_exec_options), _OUT_HANDLE, _OUT_HANDLE, _ERR],

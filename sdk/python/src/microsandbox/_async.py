@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import (
     TYPE_CHECKING,
     List,  # `list` is a method below
@@ -21,6 +21,7 @@ from ._exec import ExecCore, SinkCore, signal_number
 from ._image_values import ImageInfo, OnProgress, check_callback
 from ._images import import_image, list_images, prune_images, pull_image, remove_image
 from ._logs import LogCore
+from ._mounts import Mount, VolumeInfo, mount
 from ._options import Command, attach_options, integer, sandbox_options
 from ._sandbox import SandboxCore, host_info, list_sandboxes, remove_sandbox
 from ._values import (
@@ -34,6 +35,7 @@ from ._values import (
     SandboxStatus,
     SessionInfo,
 )
+from ._volumes import create_volume, get_volume, list_volumes, remove_volume
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -511,9 +513,104 @@ class Image:
         return await offload(lambda: prune_images(all))
 
 
+class Volume:
+    """Named volumes, shared by all sandboxes of this user, and the mounts of a new sandbox."""
+
+    @staticmethod
+    def bind(
+        path: Path,
+        *,
+        readonly: bool = False,
+        noexec: bool = False,
+        nosuid: bool = True,
+        nodev: bool = True,
+        uid: Optional[int] = None,
+        gid: Optional[int] = None,
+    ) -> Mount:
+        """Mount a directory or a file of the host.
+
+        What belongs to the caller belongs to root inside, or to ``uid`` and ``gid``. Set-user-ID
+        bits and device files never work in a mount.
+        """
+        return mount(_abi.MSB_MOUNT_BIND, path, readonly, noexec, uid, gid)
+
+    @staticmethod
+    def named(
+        name: str,
+        *,
+        mode: str = "existing",
+        readonly: bool = False,
+        noexec: bool = False,
+        nosuid: bool = True,
+        nodev: bool = True,
+        uid: Optional[int] = None,
+        gid: Optional[int] = None,
+    ) -> Mount:
+        """Mount a volume; with ``mode`` ``"create"`` or ``"ensure-exists"`` a new directory."""
+        return mount(_abi.MSB_MOUNT_VOLUME, name, readonly, noexec, uid, gid, mode=mode)
+
+    @staticmethod
+    def tmpfs(
+        *,
+        size_mib: Optional[int] = None,
+        readonly: bool = False,
+        noexec: bool = False,
+        nosuid: bool = True,
+        nodev: bool = True,
+    ) -> Mount:
+        """Mount an empty filesystem in memory, by default of half of the sandbox's memory."""
+        return mount(_abi.MSB_MOUNT_TMPFS, None, readonly, noexec, size_mib=size_mib)
+
+    @staticmethod
+    def disk(
+        path: Optional[Path] = None,
+        *,
+        size_mib: Optional[int] = None,
+        readonly: bool = False,
+        noexec: bool = False,
+        nosuid: bool = True,
+        nodev: bool = True,
+    ) -> Mount:
+        """Mount the filesystem in a file, or without a path an empty one of the sandbox's own."""
+        return mount(_abi.MSB_MOUNT_DISK, path, readonly, noexec, size_mib=size_mib)
+
+    @staticmethod
+    async def create(
+        name: str,
+        *,
+        kind: str = "directory",
+        size_mib: Optional[int] = None,
+        quota_mib: Optional[int] = None,
+        labels: Optional[Mapping[str, str]] = None,
+    ) -> VolumeInfo:
+        """Create a volume: a directory, or with ``kind="disk"`` a disk of ``size_mib``.
+
+        Raises `VolumeAlreadyExistsError`.
+        """
+        return await offload(lambda: create_volume(name, kind, size_mib, quota_mib, labels))
+
+    @staticmethod
+    async def get(name: str) -> VolumeInfo:
+        """Find a volume. Raises `VolumeNotFoundError`."""
+        return await offload(lambda: get_volume(name))
+
+    @staticmethod
+    async def list() -> List[VolumeInfo]:
+        """Return all volumes, by name."""
+        return await offload(list_volumes)
+
+    @staticmethod
+    async def remove(name: str) -> None:
+        """Remove a volume with its files.
+
+        Raises `VolumeNotFoundError`, and `VolumeInUseError` while a sandbox uses it.
+        """
+        await offload(lambda: remove_volume(name))
+
+
 async def doctor() -> HostInfo:
     """Probe this host: return which drivers and which walls of the jail it supports."""
     return await offload(host_info)
 
 
-__all__ = ["ExecHandle", "ExecSink", "Image", "LogStream", "Sandbox", "doctor"]
+__all__ = ["ExecHandle", "ExecSink", "Image", "LogStream", "Sandbox", "Volume", "doctor"]

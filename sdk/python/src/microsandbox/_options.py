@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, TypedDict, Union, cast
 from . import _abi
 from ._errors import InvalidArgumentError
 from ._image_values import PullPolicy, pull_policy
+from ._mounts import Mount
 from ._rlimit import RESOURCES, Rlimit
 from ._values import Stdin, bytes_of
 
@@ -116,6 +117,8 @@ class SandboxOptions(TypedDict, total=False):
     init: bool
     """Have an init that reaps orphans and forwards signals, as docker's ``--init`` does; every
     sandbox has one."""
+    volumes: Mapping[str, Mount]
+    """Mounts by their absolute paths in the sandbox: ``{"/data": Volume.bind("./data")}``."""
     labels: Mapping[str, str]
     """Labels, which the library only stores."""
     replace: bool
@@ -380,6 +383,7 @@ def sandbox_options(name: Any, options: Optional[Mapping[str, Any]], more: Any) 
         raw.stop_signal = encode_nonempty("the stop_signal", signal)
     raw.env, raw.env_len = string_array(env_entries(given.get("env", ())))
     raw.labels, raw.labels_len = string_array(env_entries(given.get("labels", {})))
+    raw.mounts, raw.mounts_len = _mounts(given.get("volumes", {}))
     if "entrypoint" in given:
         words = given["entrypoint"]
         words = [words] if isinstance(words, (str, bytes)) else list(words)
@@ -409,6 +413,25 @@ def sandbox_options(name: Any, options: Optional[Mapping[str, Any]], more: Any) 
         raw.pull_policy = pull_policy(given["pull_policy"])
     raw.flags = sum(flag for key, flag in _FLAGS.items() if boolean(key, given.get(key, False)))
     return raw
+
+
+def _mounts(volumes: Any) -> tuple[Any, int]:
+    """Return an array of mounts, which keeps their texts alive, and its length."""
+    if not isinstance(volumes, Mapping):
+        raise TypeError("volumes must be a mapping of paths in the sandbox to mounts")
+    mounts = []
+    for target, mount in volumes.items():
+        if not isinstance(mount, Mount):
+            kind = type(mount).__name__
+            raise TypeError(f"the volume at {target!r} must be of Volume.bind or such, not {kind}")
+        raw = _abi.msb_mount(kind=mount.kind, flags=mount.flags, target=encode("a path", target))
+        if mount.source is not None:
+            raw.source = encode("the source of a mount", mount.source)
+        raw.size = integer("size_mib", mount.size_mib, _MAX_MIB, minimum=0) << 20
+        raw.uid = integer("uid", mount.uid, 2**32 - 1, minimum=0)
+        raw.gid = integer("gid", mount.gid, 2**32 - 1, minimum=0)
+        mounts.append(raw)
+    return (_abi.msb_mount * len(mounts))(*mounts), len(mounts)
 
 
 def _security(value: Any) -> int:
