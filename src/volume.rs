@@ -161,7 +161,9 @@ pub unsafe extern "C" fn msb_volume_create(
     // SAFETY: NULL or valid for this call, by the contract of every export (src/lib.rs).
     let err = unsafe { ErrorOut::new(err) };
     // SAFETY: as above.
-    let builder = unsafe { copy_in(options) }.and_then(|options| unsafe { builder(&options) });
+    let options = unsafe { copy_in(options) };
+    // SAFETY: as above.
+    let builder = options.and_then(|options| unsafe { builder(&options) });
     boundary(err, || {
         let builder = builder?;
         run(async move { builder.create().await })?;
