@@ -284,7 +284,7 @@ fn k4_merge_replaces_files_and_keeps_the_rest() {
 }
 
 #[test]
-fn k3_copy_given_up_leaves_nothing() {
+fn k3_copy_cancelled_leaves_nothing() {
     run(async || {
         let mut host = Host::start().await;
         fs::create_dir(host.at("d")).unwrap();
