@@ -112,8 +112,8 @@ uint32_t msb_abi_version(void);
 const char *msb_version_string(void);
 
 /// Returns 1 if this library has the ability with this name, which is lent, else 0; 0 for NULL.
-/// Names: `"attach"`, `"images"`, `"log"`, `"reattach"`, `"recv_many"`, `"session_log"` and
-/// `"trace"`. `msb_doctor` lists the drivers.
+/// Names: `"attach"`, `"fs"`, `"images"`, `"log"`, `"reattach"`, `"recv_many"`, `"session_log"`
+/// and `"trace"`. `msb_doctor` lists the drivers.
 int32_t msb_has(const char *ability);
 
 /* ---- status ---- */
@@ -305,9 +305,13 @@ typedef struct msb_log msb_log;
 /// An in-progress image pull or import.
 typedef struct msb_image msb_image;
 
+/// An operation on the files of a sandbox.
+typedef struct msb_fs msb_fs;
+
 /// Returns a descriptor that polls readable when a call on `handle` would not return `MSB_AGAIN`:
 /// an exec has an event or its end, a sink has room or is broken, a log has a record or its end, a
-/// pull is complete or failed, a sandbox is ready or failed (`msb_sandbox_wait_ready`) or, once
+/// pull is complete or failed, an operation on files has content, has room for it, or is complete or
+/// failed, a sandbox is ready or failed (`msb_sandbox_wait_ready`) or, once
 /// `msb_sandbox_wait` was called on it, has ended. An image and a sandbox also poll readable for
 /// new progress, once `msb_image_progress` or `msb_sandbox_progress` was called.
 /// Borrowed until the handle is closed: remove it from your event loop before that. Only poll it,
@@ -317,13 +321,17 @@ typedef struct msb_image msb_image;
 ///
 /// `MSB_OK`: `*out_fd` is the descriptor. `MSB_E_HANDLE`. `MSB_E_IO`: the descriptor cannot be
 /// made.
-MSB_MUST_USE msb_status msb_handle_fd(const void *handle, int32_t *out_fd, struct msb_error *err);
+MSB_MUST_USE
+msb_status msb_handle_fd(const void *handle,
+                         int32_t *out_fd,
+                         struct msb_error *err);
 
 /// Closes any handle, in any order, from any thread. Calls that wait on it return `MSB_E_CLOSED` at
 /// once. NULL is a no-op.
 ///
 /// Closing a sandbox or an exec stops nothing in the sandbox: commands continue to run. Closing a
-/// sink ends the command's input. Closing a log stops its reader. Closing an image, or a sandbox
+/// sink ends the command's input. Closing a log stops its reader. Closing an operation on files gives
+/// it up. Closing an image, or a sandbox
 /// whose image is still being pulled, cancels the pull; downloaded layers are kept for the next
 /// one.
 ///
@@ -1798,6 +1806,326 @@ msb_status msb_log_recv(struct msb_log *log,
 ///
 /// Afterwards the record's pointers are NULL.
 void msb_log_record_release(struct msb_log_record *record);
+
+/* ---- fs ---- */
+
+/// Returns the attributes of `path`: one entry, without a name.
+#define MSB_FS_OP_STAT 1
+
+/// Changes the attributes of `path` that `set` names.
+#define MSB_FS_OP_SET_STAT 2
+
+/// Returns in `exists` whether `path` exists. A dangling link does not.
+#define MSB_FS_OP_EXISTS 3
+
+/// Lists the directory `path`: entries sorted by name, without `.` and `..`.
+#define MSB_FS_OP_LIST 4
+
+/// Makes the directory `path`, with `mode` if `set` names it, else 0755.
+#define MSB_FS_OP_MKDIR 5
+
+/// Removes the file or link `path`; a link is not followed.
+#define MSB_FS_OP_REMOVE 6
+
+/// Removes the directory `path`, which is empty unless `MSB_FS_RECURSIVE` is set.
+#define MSB_FS_OP_REMOVE_DIR 7
+
+/// Renames `path` to `to`.
+#define MSB_FS_OP_RENAME 8
+
+/// Copies the file or tree `path` to `to` inside the sandbox; `to` is the copy itself.
+#define MSB_FS_OP_COPY 9
+
+/// Makes the symbolic link `path`, whose target is `to`: any bytes, relative or absolute.
+#define MSB_FS_OP_SYMLINK 10
+
+/// Returns in `path` the target of the symbolic link `path`.
+#define MSB_FS_OP_READ_LINK 11
+
+/// Returns in `path` the absolute path without links, `.` and `..`.
+#define MSB_FS_OP_REAL_PATH 12
+
+/// Reads the file `path`: at most `length` bytes from `offset`. Receive them with `msb_fs_recv`.
+#define MSB_FS_OP_READ 13
+
+/// Writes the file `path`. Send its content with `msb_fs_send`, then call `msb_fs_finish`.
+#define MSB_FS_OP_WRITE 14
+
+/// Opens the directory `path` to list it by pages; returns `dir`.
+#define MSB_FS_OP_OPEN_DIR 15
+
+/// Lists the next entries of `dir`, at most `limit`, in the order of the file system; none at the
+/// end.
+#define MSB_FS_OP_READ_DIR 16
+
+/// Closes `dir`. It is also closed when the connection to the sandbox ends.
+#define MSB_FS_OP_CLOSE_DIR 17
+
+/// Of STAT and SET_STAT: the link itself, if `path` is one.
+#define MSB_FS_NO_FOLLOW 1
+
+/// Of REMOVE_DIR: with everything in it.
+#define MSB_FS_RECURSIVE 2
+
+/// Of MKDIR and WRITE: make missing parent directories, with mode 0755. MKDIR then accepts an
+/// existing directory.
+#define MSB_FS_PARENTS 4
+
+/// Of RENAME and WRITE: fail if the file exists.
+#define MSB_FS_NO_REPLACE 8
+
+/// Of WRITE: fail if the file does not exist.
+#define MSB_FS_EXISTING 16
+
+/// Of WRITE: append to the content, in place.
+#define MSB_FS_APPEND 32
+
+/// Of WRITE: write in place from `offset`.
+#define MSB_FS_IN_PLACE 64
+
+/// Of WRITE: write content and directory to the disk before the operation succeeds.
+#define MSB_FS_SYNC 128
+
+/// `mode` is set, of MKDIR, WRITE and SET_STAT.
+#define MSB_FS_SET_MODE 1
+
+/// `uid` is set, of WRITE (with `gid`) and SET_STAT.
+#define MSB_FS_SET_UID 2
+
+/// `gid` is set, of WRITE (with `uid`) and SET_STAT.
+#define MSB_FS_SET_GID 4
+
+/// `size` is set, of SET_STAT: the file is cut, or extended by a hole.
+#define MSB_FS_SET_SIZE 8
+
+/// `accessed_s` and `accessed_ns` are set, of SET_STAT.
+#define MSB_FS_SET_ACCESSED 16
+
+/// `modified_s` and `modified_ns` are set, of SET_STAT.
+#define MSB_FS_SET_MODIFIED 32
+
+/// A regular file.
+#define MSB_FS_KIND_FILE 1
+
+/// A directory.
+#define MSB_FS_KIND_DIRECTORY 2
+
+/// A symbolic link.
+#define MSB_FS_KIND_SYMLINK 3
+
+/// A FIFO, socket or device.
+#define MSB_FS_KIND_OTHER 4
+
+/// An operation on the files of a sandbox. Zero means default. All pointers are lent. Paths are
+/// absolute, in the sandbox, and any bytes.
+typedef struct msb_fs_request {
+    /// `sizeof(msb_fs_request)`.
+    uint32_t struct_size;
+    /// One of `MSB_FS_OP_*`.
+    uint32_t op;
+    /// `MSB_FS_NO_FOLLOW` to `MSB_FS_SYNC`, those of the operation.
+    uint32_t flags;
+    /// Which attributes are set: `MSB_FS_SET_*`, those of the operation.
+    uint32_t set;
+    /// Lent. The path; NULL only with `dir`.
+    const char *path;
+    /// Lent. Of RENAME, COPY and SYMLINK.
+    const char *to;
+    /// Lent. As whom: `name`, `uid`, `name:group` or `uid:gid`; NULL: the sandbox's user.
+    const char *user;
+    /// Of READ, and of WRITE with `MSB_FS_IN_PLACE`, in bytes.
+    uint64_t offset;
+    /// Of READ, in bytes; 0: to the end.
+    uint64_t length;
+    /// New length in bytes.
+    uint64_t size;
+    /// Of READ_DIR and CLOSE_DIR: what OPEN_DIR returned.
+    uint64_t dir;
+    /// Time of the last access, in whole seconds since 1970, rounded down.
+    int64_t accessed_s;
+    /// Time of the last change of the content, likewise.
+    int64_t modified_s;
+    /// Nanoseconds after `accessed_s`, below 1,000,000,000.
+    uint32_t accessed_ns;
+    /// Nanoseconds after `modified_s`, below 1,000,000,000.
+    uint32_t modified_ns;
+    /// Permissions with set-user-id, set-group-id and sticky bit, at most 07777.
+    uint32_t mode;
+    /// Owner.
+    uint32_t uid;
+    /// Group.
+    uint32_t gid;
+    /// Of READ_DIR: most entries of a page; 0: as many as fit into a message.
+    uint32_t limit;
+} msb_fs_request;
+#define MSB_FS_REQUEST_INIT \
+    MSB_INIT(msb_fs_request, sizeof(msb_fs_request), 0, 0, 0, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, \
+             0, 0, 0, 0, 0, 0)
+
+/// The attributes of a file. Times are whole seconds since 1970, rounded down, by the clock of the
+/// sandbox, and nanoseconds after that.
+typedef struct msb_fs_entry {
+    /// `sizeof(msb_fs_entry)` of the library.
+    uint32_t struct_size;
+    /// One of `MSB_FS_KIND_*`; a link in a directory is not followed.
+    uint32_t kind;
+    /// Borrowed. Its name in the directory: any bytes; NULL of STAT.
+    const char *name;
+    /// Length in bytes; of a link, of its target.
+    uint64_t size;
+    /// Bytes on the disk.
+    uint64_t allocated;
+    /// Number of hard links.
+    uint64_t links;
+    /// Number of the file in its file system.
+    uint64_t inode;
+    /// Number of the file system.
+    uint64_t device;
+    /// Time of the last access.
+    int64_t accessed_s;
+    /// Time of the last change of the content.
+    int64_t modified_s;
+    /// Time of the last change of the attributes.
+    int64_t changed_s;
+    /// Time of creation; with `created_ns`, 0 where the file system does not record it.
+    int64_t created_s;
+    /// Nanoseconds after `accessed_s`.
+    uint32_t accessed_ns;
+    /// Nanoseconds after `modified_s`.
+    uint32_t modified_ns;
+    /// Nanoseconds after `changed_s`.
+    uint32_t changed_ns;
+    /// Nanoseconds after `created_s`.
+    uint32_t created_ns;
+    /// Permissions with set-user-id, set-group-id and sticky bit.
+    uint32_t mode;
+    /// Owner.
+    uint32_t uid;
+    /// Group.
+    uint32_t gid;
+    /// The letter with which `ls -l` shows its type: one of `-dlpscb?`.
+    uint32_t type_letter;
+} msb_fs_entry;
+
+/// The result of an operation on files; which fields are set depends on the operation.
+typedef struct msb_fs_result {
+    /// `sizeof(msb_fs_result)`.
+    uint32_t struct_size;
+    /// Of EXISTS: 1 or 0.
+    uint32_t exists;
+    /// Of OPEN_DIR: for READ_DIR and CLOSE_DIR on handles of the same sandbox object.
+    uint64_t dir;
+    /// Borrowed until `msb_fs_result_release`. Of READ_LINK and REAL_PATH: bytes.
+    const char *path;
+    /// Borrowed until `msb_fs_result_release`. Of STAT, LIST and READ_DIR: `len` pointers.
+    const struct msb_fs_entry *const *entries;
+    /// Number of elements.
+    size_t len;
+    /// The library's. Do not touch.
+    void *owner;
+} msb_fs_result;
+#define MSB_FS_RESULT_INIT \
+    MSB_INIT(msb_fs_result, sizeof(msb_fs_result), 0, 0, NULL, NULL, 0, NULL)
+
+/// Why an operation on files failed: the part that `msb_error` has no room for.
+typedef struct msb_fs_failure {
+    /// `sizeof(msb_fs_failure)`.
+    uint32_t struct_size;
+    /// The `errno`; 0 when no system call failed.
+    int32_t os_error;
+    /// Borrowed until `msb_fs_failure_release`, like all pointers below. The name of `os_error`,
+    /// such as `ENOENT`; empty when it is 0.
+    const char *os_error_name;
+    /// Borrowed. The operation or the step that failed, as a verb: `open`, `rename`, `write`.
+    const char *operation;
+    /// Borrowed. The path that it failed on; of a tree, the file in it: bytes.
+    const char *path;
+    /// The library's. Do not touch.
+    void *owner;
+} msb_fs_failure;
+#define MSB_FS_FAILURE_INIT \
+    MSB_INIT(msb_fs_failure, sizeof(msb_fs_failure), 0, NULL, NULL, NULL, NULL)
+
+/// Releases a result. NULL and a released result are no-ops; afterwards it is empty. Any thread,
+/// also after the handle was closed.
+void msb_fs_result_release(struct msb_fs_result *result);
+
+/// Releases the details of a failure. NULL and released ones are no-ops. Any thread, also after the
+/// handle was closed.
+void msb_fs_failure_release(struct msb_fs_failure *failure);
+
+/// Starts an operation on the files of a sandbox, which needs no program in it. Returns at once;
+/// `msb_fs_wait` returns the result. Closing the handle gives the operation up: a file that is being
+/// written keeps its old content, or does not come to exist. The sandbox's handle may be closed
+/// before this one.
+///
+/// The content of a written file becomes visible at once when the operation succeeds, unless
+/// `MSB_FS_APPEND` or `MSB_FS_IN_PLACE` is set; until then the old content stays.
+///
+/// `MSB_OK`: `*out_fs` is owned. `MSB_E_INVALID`: an unknown operation; a flag, attribute or NULL
+/// that the operation does not allow. `MSB_E_NOT_RUNNING`: the sandbox's creation is pending, see
+/// `msb_sandbox_wait_ready`.
+MSB_MUST_USE
+msb_status msb_fs_start(struct msb_sandbox *sandbox,
+                        const struct msb_fs_request *request,
+                        struct msb_fs **out_fs,
+                        struct msb_error *err);
+
+/// Waits until an operation is complete, up to `timeout_ms`. A read is complete when the sandbox has
+/// sent all of the file; a write, when the sandbox has closed the file after `msb_fs_finish`.
+///
+/// `MSB_OK`: `*out_result` is filled; release it with `msb_fs_result_release`. `MSB_AGAIN`: not yet.
+/// Any failure is final; expect `MSB_E_NO_PATH`, `MSB_E_PERMISSION` and `MSB_E_FILESYSTEM`, of which
+/// `msb_fs_failed` has details, and `MSB_E_UNSUPPORTED`: the sandbox was started by an older
+/// version. Later calls return the same.
+MSB_MUST_USE
+msb_status msb_fs_wait(struct msb_fs *fs,
+                       int64_t timeout_ms,
+                       struct msb_fs_result *out_result,
+                       struct msb_error *err);
+
+/// Receives content of a file that is read, into the caller's `buffer` of `len` bytes, at least 1.
+/// Waits up to `timeout_ms`. The sandbox waits while about a mebibyte is not received.
+///
+/// `MSB_OK`: `*out_received` bytes, at least 1, were written to `buffer`. `MSB_AGAIN`: none yet.
+/// `MSB_EOF`: the end; everything was received. Failures are those of `msb_fs_wait`, after the
+/// content before them.
+MSB_MUST_USE
+msb_status msb_fs_recv(struct msb_fs *fs,
+                       int64_t timeout_ms,
+                       uint8_t *buffer,
+                       size_t len,
+                       size_t *out_received,
+                       struct msb_error *err);
+
+/// Sends content of a file that is written. Waits for room up to `timeout_ms`. `data` is copied.
+/// Sending no bytes is a no-op.
+///
+/// `MSB_OK`: `*out_sent` bytes were accepted, at least 1 unless `len` is 0, perhaps fewer than
+/// `len`: call again with the rest. `MSB_AGAIN`: no room. `MSB_E_INVALID`: also after
+/// `msb_fs_finish`. Other failures are those of `msb_fs_wait`.
+MSB_MUST_USE
+msb_status msb_fs_send(struct msb_fs *fs,
+                       const uint8_t *data,
+                       size_t len,
+                       int64_t timeout_ms,
+                       size_t *out_sent,
+                       struct msb_error *err);
+
+/// Ends the content of a file that is written. Returns at once; `msb_fs_wait` waits until the file
+/// is complete. Calling it twice is fine.
+///
+/// `MSB_OK`. `MSB_E_INVALID`: the operation writes nothing.
+MSB_MUST_USE msb_status msb_fs_finish(struct msb_fs *fs, struct msb_error *err);
+
+/// Returns details of the failure of an operation that has failed on a file.
+///
+/// `MSB_OK`: `*out_failure` is filled; release it with `msb_fs_failure_release`. `MSB_EOF`: no such
+/// failure is known; it runs, has succeeded, or has failed for another reason.
+MSB_MUST_USE
+msb_status msb_fs_failed(struct msb_fs *fs,
+                         struct msb_fs_failure *out_failure,
+                         struct msb_error *err);
 
 /* ---- attach ---- */
 

@@ -3,6 +3,7 @@
 use super::boundary::boundary;
 use super::error::{ErrorOut, msb_error};
 use super::failure::{Failure, wrong};
+use super::fs_op::FsObject;
 use super::handle::{Object, get, id_of};
 use super::image::ImageObject;
 use super::sandbox::SandboxObject;
@@ -29,7 +30,8 @@ fn close<T: Object>(id: Id) -> Option<()> {
 
 /// Returns a descriptor that polls readable when a call on `handle` would not return `MSB_AGAIN`:
 /// an exec has an event or its end, a sink has room or is broken, a log has a record or its end, a
-/// pull is complete or failed, a sandbox is ready or failed (`msb_sandbox_wait_ready`) or, once
+/// pull is complete or failed, an operation on files has content, has room for it, or is complete or
+/// failed, a sandbox is ready or failed (`msb_sandbox_wait_ready`) or, once
 /// `msb_sandbox_wait` was called on it, has ended. An image and a sandbox also poll readable for
 /// new progress, once `msb_image_progress` or `msb_sandbox_progress` was called.
 /// Borrowed until the handle is closed: remove it from your event loop before that. Only poll it,
@@ -58,6 +60,7 @@ pub unsafe extern "C" fn msb_handle_fd(
             Some(Kind::Sink) => poll_fd::<ExecSink>(handle)?,
             Some(Kind::Log) => poll_fd::<LogStream>(handle)?,
             Some(Kind::Image) => poll_fd::<ImageObject>(handle)?,
+            Some(Kind::Fs) => poll_fd::<FsObject>(handle)?,
             Some(Kind::Borrowed) | None => return Err(stale(id_of(handle))),
         };
         out_fd.write(fd);
@@ -69,7 +72,8 @@ pub unsafe extern "C" fn msb_handle_fd(
 /// once. NULL is a no-op.
 ///
 /// Closing a sandbox or an exec stops nothing in the sandbox: commands continue to run. Closing a
-/// sink ends the command's input. Closing a log stops its reader. Closing an image, or a sandbox
+/// sink ends the command's input. Closing a log stops its reader. Closing an operation on files gives
+/// it up. Closing an image, or a sandbox
 /// whose image is still being pulled, cancels the pull; downloaded layers are kept for the next
 /// one.
 ///
@@ -90,6 +94,7 @@ pub extern "C" fn msb_handle_close(handle: *mut c_void) -> msb_status {
             Some(Kind::Sink) => close::<ExecSink>(id),
             Some(Kind::Log) => close::<LogStream>(id),
             Some(Kind::Image) => close::<ImageObject>(id),
+            Some(Kind::Fs) => close::<FsObject>(id),
             Some(Kind::Borrowed) | None => None,
         };
         closed.map(|()| MSB_OK).ok_or_else(|| stale(id))

@@ -31,6 +31,11 @@ pub struct msb_image {
     _opaque: (),
 }
 
+/// An operation on the files of a sandbox.
+pub struct msb_fs {
+    _opaque: (),
+}
+
 /// An object behind a handle.
 pub(super) trait Object: Sized + 'static {
     /// The kind's name, for messages.

@@ -34,6 +34,7 @@ pub(super) enum Kind {
     Borrowed = 4,
     Log = 5,
     Image = 6,
+    Fs = 7,
 }
 
 /// A handle's value.
@@ -42,7 +43,7 @@ pub(super) type Id = u64;
 /// Returns the kind in a value, if it has the tag.
 pub(super) fn kind_of(id: Id) -> Option<Kind> {
     let kind = (id >> 48) & 0xff;
-    [Kind::Sandbox, Kind::Exec, Kind::Sink, Kind::Borrowed, Kind::Log, Kind::Image]
+    [Kind::Sandbox, Kind::Exec, Kind::Sink, Kind::Borrowed, Kind::Log, Kind::Image, Kind::Fs]
         .into_iter()
         .find(|known| id >> 56 == TAG >> 56 && *known as u64 == kind)
 }

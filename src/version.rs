@@ -20,12 +20,12 @@ pub extern "C" fn msb_version_string() -> *const c_char {
 }
 
 /// The names that `msb_has` knows.
-const ABILITIES: [&CStr; 7] =
-    [c"attach", c"images", c"log", c"reattach", c"recv_many", c"session_log", c"trace"];
+const ABILITIES: [&CStr; 8] =
+    [c"attach", c"fs", c"images", c"log", c"reattach", c"recv_many", c"session_log", c"trace"];
 
 /// Returns 1 if this library has the ability with this name, which is lent, else 0; 0 for NULL.
-/// Names: `"attach"`, `"images"`, `"log"`, `"reattach"`, `"recv_many"`, `"session_log"` and
-/// `"trace"`. `msb_doctor` lists the drivers.
+/// Names: `"attach"`, `"fs"`, `"images"`, `"log"`, `"reattach"`, `"recv_many"`, `"session_log"`
+/// and `"trace"`. `msb_doctor` lists the drivers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn msb_has(ability: *const c_char) -> i32 {
     if ability.is_null() {

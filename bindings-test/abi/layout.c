@@ -320,6 +320,66 @@ IS_AT(msb_log_record, flags, 80, 4);
 IS_AT(msb_log_record, reserved, 84, 4);
 IS_AT(msb_log_record, owner, 88, 8);
 
+static_assert(sizeof(msb_fs_request) == 112, "msb_fs_request");
+IS_AT(msb_fs_request, struct_size, 0, 4);
+IS_AT(msb_fs_request, op, 4, 4);
+IS_AT(msb_fs_request, flags, 8, 4);
+IS_AT(msb_fs_request, set, 12, 4);
+IS_AT(msb_fs_request, path, 16, 8);
+IS_AT(msb_fs_request, to, 24, 8);
+IS_AT(msb_fs_request, user, 32, 8);
+IS_AT(msb_fs_request, offset, 40, 8);
+IS_AT(msb_fs_request, length, 48, 8);
+IS_AT(msb_fs_request, size, 56, 8);
+IS_AT(msb_fs_request, dir, 64, 8);
+IS_AT(msb_fs_request, accessed_s, 72, 8);
+IS_AT(msb_fs_request, modified_s, 80, 8);
+IS_AT(msb_fs_request, accessed_ns, 88, 4);
+IS_AT(msb_fs_request, modified_ns, 92, 4);
+IS_AT(msb_fs_request, mode, 96, 4);
+IS_AT(msb_fs_request, uid, 100, 4);
+IS_AT(msb_fs_request, gid, 104, 4);
+IS_AT(msb_fs_request, limit, 108, 4);
+
+static_assert(sizeof(msb_fs_entry) == 120, "msb_fs_entry");
+IS_AT(msb_fs_entry, struct_size, 0, 4);
+IS_AT(msb_fs_entry, kind, 4, 4);
+IS_AT(msb_fs_entry, name, 8, 8);
+IS_AT(msb_fs_entry, size, 16, 8);
+IS_AT(msb_fs_entry, allocated, 24, 8);
+IS_AT(msb_fs_entry, links, 32, 8);
+IS_AT(msb_fs_entry, inode, 40, 8);
+IS_AT(msb_fs_entry, device, 48, 8);
+IS_AT(msb_fs_entry, accessed_s, 56, 8);
+IS_AT(msb_fs_entry, modified_s, 64, 8);
+IS_AT(msb_fs_entry, changed_s, 72, 8);
+IS_AT(msb_fs_entry, created_s, 80, 8);
+IS_AT(msb_fs_entry, accessed_ns, 88, 4);
+IS_AT(msb_fs_entry, modified_ns, 92, 4);
+IS_AT(msb_fs_entry, changed_ns, 96, 4);
+IS_AT(msb_fs_entry, created_ns, 100, 4);
+IS_AT(msb_fs_entry, mode, 104, 4);
+IS_AT(msb_fs_entry, uid, 108, 4);
+IS_AT(msb_fs_entry, gid, 112, 4);
+IS_AT(msb_fs_entry, type_letter, 116, 4);
+
+static_assert(sizeof(msb_fs_result) == 48, "msb_fs_result");
+IS_AT(msb_fs_result, struct_size, 0, 4);
+IS_AT(msb_fs_result, exists, 4, 4);
+IS_AT(msb_fs_result, dir, 8, 8);
+IS_AT(msb_fs_result, path, 16, 8);
+IS_AT(msb_fs_result, entries, 24, 8);
+IS_AT(msb_fs_result, len, 32, 8);
+IS_AT(msb_fs_result, owner, 40, 8);
+
+static_assert(sizeof(msb_fs_failure) == 40, "msb_fs_failure");
+IS_AT(msb_fs_failure, struct_size, 0, 4);
+IS_AT(msb_fs_failure, os_error, 4, 4);
+IS_AT(msb_fs_failure, os_error_name, 8, 8);
+IS_AT(msb_fs_failure, operation, 16, 8);
+IS_AT(msb_fs_failure, path, 24, 8);
+IS_AT(msb_fs_failure, owner, 32, 8);
+
 static_assert(sizeof(msb_attach_options) == 32, "msb_attach_options");
 IS_AT(msb_attach_options, struct_size, 0, 4);
 IS_AT(msb_attach_options, flags, 4, 4);
@@ -409,6 +469,21 @@ int layout_is_usable(void)
     }
     {
         msb_log_record one = MSB_LOG_RECORD_INIT;
+
+        usable &= one.struct_size == sizeof one;
+    }
+    {
+        msb_fs_request one = MSB_FS_REQUEST_INIT;
+
+        usable &= one.struct_size == sizeof one;
+    }
+    {
+        msb_fs_result one = MSB_FS_RESULT_INIT;
+
+        usable &= one.struct_size == sizeof one;
+    }
+    {
+        msb_fs_failure one = MSB_FS_FAILURE_INIT;
 
         usable &= one.struct_size == sizeof one;
     }

@@ -25,6 +25,7 @@ pub(crate) const SECTIONS: [(&str, &[&str]); 17] = [
     ("sink", &["sink"]),
     ("session", &["session"]),
     ("log", &["log"]),
+    ("fs", &["fs_request", "fs_info", "fs"]),
     ("attach", &["attach"]),
 ];
 

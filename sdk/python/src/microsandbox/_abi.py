@@ -164,6 +164,41 @@ MSB_LOG_FAILED = 5
 MSB_LOG_LOST = 6
 MSB_LOG_OTHER = 7
 MSB_LOG_INCOMPLETE = 8
+MSB_FS_OP_STAT = 1
+MSB_FS_OP_SET_STAT = 2
+MSB_FS_OP_EXISTS = 3
+MSB_FS_OP_LIST = 4
+MSB_FS_OP_MKDIR = 5
+MSB_FS_OP_REMOVE = 6
+MSB_FS_OP_REMOVE_DIR = 7
+MSB_FS_OP_RENAME = 8
+MSB_FS_OP_COPY = 9
+MSB_FS_OP_SYMLINK = 10
+MSB_FS_OP_READ_LINK = 11
+MSB_FS_OP_REAL_PATH = 12
+MSB_FS_OP_READ = 13
+MSB_FS_OP_WRITE = 14
+MSB_FS_OP_OPEN_DIR = 15
+MSB_FS_OP_READ_DIR = 16
+MSB_FS_OP_CLOSE_DIR = 17
+MSB_FS_NO_FOLLOW = 1
+MSB_FS_RECURSIVE = 2
+MSB_FS_PARENTS = 4
+MSB_FS_NO_REPLACE = 8
+MSB_FS_EXISTING = 16
+MSB_FS_APPEND = 32
+MSB_FS_IN_PLACE = 64
+MSB_FS_SYNC = 128
+MSB_FS_SET_MODE = 1
+MSB_FS_SET_UID = 2
+MSB_FS_SET_GID = 4
+MSB_FS_SET_SIZE = 8
+MSB_FS_SET_ACCESSED = 16
+MSB_FS_SET_MODIFIED = 32
+MSB_FS_KIND_FILE = 1
+MSB_FS_KIND_DIRECTORY = 2
+MSB_FS_KIND_SYMLINK = 3
+MSB_FS_KIND_OTHER = 4
 MSB_ATTACH_DETACHED = 1
 
 # The kind of each status that is a failure.
@@ -606,6 +641,78 @@ class msb_log_record(Sized):
     ]
 
 
+class msb_fs_request(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("op", c_uint32),
+        ("flags", c_uint32),
+        ("set", c_uint32),
+        ("path", c_char_p),
+        ("to", c_char_p),
+        ("user", c_char_p),
+        ("offset", c_uint64),
+        ("length", c_uint64),
+        ("size", c_uint64),
+        ("dir", c_uint64),
+        ("accessed_s", c_int64),
+        ("modified_s", c_int64),
+        ("accessed_ns", c_uint32),
+        ("modified_ns", c_uint32),
+        ("mode", c_uint32),
+        ("uid", c_uint32),
+        ("gid", c_uint32),
+        ("limit", c_uint32),
+    ]
+
+
+class msb_fs_entry(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("kind", c_uint32),
+        ("name", c_char_p),
+        ("size", c_uint64),
+        ("allocated", c_uint64),
+        ("links", c_uint64),
+        ("inode", c_uint64),
+        ("device", c_uint64),
+        ("accessed_s", c_int64),
+        ("modified_s", c_int64),
+        ("changed_s", c_int64),
+        ("created_s", c_int64),
+        ("accessed_ns", c_uint32),
+        ("modified_ns", c_uint32),
+        ("changed_ns", c_uint32),
+        ("created_ns", c_uint32),
+        ("mode", c_uint32),
+        ("uid", c_uint32),
+        ("gid", c_uint32),
+        ("type_letter", c_uint32),
+    ]
+
+
+class msb_fs_result(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("exists", c_uint32),
+        ("dir", c_uint64),
+        ("path", c_char_p),
+        ("entries", POINTER(POINTER(msb_fs_entry))),
+        ("len", c_size_t),
+        ("owner", c_void_p),
+    ]
+
+
+class msb_fs_failure(Sized):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("os_error", c_int32),
+        ("os_error_name", c_char_p),
+        ("operation", c_char_p),
+        ("path", c_char_p),
+        ("owner", c_void_p),
+    ]
+
+
 class msb_attach_options(Sized):
     _fields_ = [
         ("struct_size", c_uint32),
@@ -685,6 +792,14 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "msb_log_open": (c_int32, [HANDLE, POINTER(msb_log_options), _OUT_HANDLE, _ERR]),
     "msb_log_recv": (c_int32, [HANDLE, c_int64, POINTER(msb_log_record), _ERR]),
     "msb_log_record_release": (None, [POINTER(msb_log_record)]),
+    "msb_fs_result_release": (None, [POINTER(msb_fs_result)]),
+    "msb_fs_failure_release": (None, [POINTER(msb_fs_failure)]),
+    "msb_fs_start": (c_int32, [HANDLE, POINTER(msb_fs_request), _OUT_HANDLE, _ERR]),
+    "msb_fs_wait": (c_int32, [HANDLE, c_int64, POINTER(msb_fs_result), _ERR]),
+    "msb_fs_recv": (c_int32, [HANDLE, c_int64, c_void_p, c_size_t, POINTER(c_size_t), _ERR]),
+    "msb_fs_send": (c_int32, [HANDLE, c_void_p, c_size_t, c_int64, POINTER(c_size_t), _ERR]),
+    "msb_fs_finish": (c_int32, [HANDLE, _ERR]),
+    "msb_fs_failed": (c_int32, [HANDLE, POINTER(msb_fs_failure), _ERR]),
     "msb_attach": (
         c_int32,
         [HANDLE, POINTER(msb_attach_options), POINTER(c_int32), POINTER(c_uint32), _ERR],
