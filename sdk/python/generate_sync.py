@@ -1,4 +1,5 @@
-"""Generates src/microsandbox/_sync.py from _async.py: generate_sync.py [--check]
+"""Generates _sync.py and _sync_fs.py in src/microsandbox from _async.py and _async_fs.py:
+generate_sync.py [--check]
 
 `unasync` replaces the tokens. What differs beyond those is here: the phrases of docstrings, and the
 `timeout` of the methods that wait.
@@ -16,8 +17,8 @@ from pathlib import Path
 import unasync
 
 PACKAGE = Path(__file__).resolve().parent / "src" / "microsandbox"
-TARGET = PACKAGE / "_sync.py"
-HEADER = '"""Generated from _async.py by generate_sync.py: do not edit."""\n'
+MODULES = {"_async.py": "_sync.py", "_async_fs.py": "_sync_fs.py"}
+HEADER = '"""Generated from {} by generate_sync.py: do not edit."""\n'
 PHRASES = {
     "async for": "for",
     "async with": "with",
@@ -47,20 +48,21 @@ def add_timeouts(source: str) -> str:
     return "".join(lines)
 
 
-def generated() -> str:
-    """Return the contents of _sync.py."""
-    source = add_timeouts((PACKAGE / "_async.py").read_text())
-    source = re.sub(r'\A""".*?"""\n', HEADER, source, flags=re.DOTALL)
+def generated(name: str) -> str:
+    """Return the contents of the twin of a module."""
+    twin = MODULES[name]
+    source = add_timeouts((PACKAGE / name).read_text())
+    source = re.sub(r'\A""".*?"""\n', HEADER.format(name), source, flags=re.DOTALL)
     for phrase, replacement in PHRASES.items():
-        if phrase not in source:
-            raise SystemExit(f"cannot replace {phrase!r}: not found in _async.py")
+        if name == "_async.py" and phrase not in source:
+            raise SystemExit(f"cannot replace {phrase!r}: not found in {name}")
         source = source.replace(phrase, replacement)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "_async.py")
+        path = Path(folder, name)
         path.write_text(source)
-        rule = unasync.Rule("_async.py", "_sync.py", {"_async_io": "_sync_io"})
-        unasync.unasync_files([str(path)], [rule])
-        source = path.with_name("_sync.py").read_text()
+        modules = {"_async_io": "_sync_io", "_async_fs": "_sync_fs"}
+        unasync.unasync_files([str(path)], [unasync.Rule(name, twin, modules)])
+        source = path.with_name(twin).read_text()
     for command in (["check", "--fix", "--select", "I"], ["format"]):
         ruff = [
             sys.executable,
@@ -70,7 +72,7 @@ def generated() -> str:
             "--no-cache",
             "--quiet",
             "--stdin-filename",
-            str(TARGET),
+            str(PACKAGE / twin),
             "-",
         ]
         source = subprocess.run(
@@ -80,11 +82,13 @@ def generated() -> str:
 
 
 def main() -> None:
-    """Write _sync.py, or check that it is current."""
-    if sys.argv[1:] != ["--check"]:
-        TARGET.write_text(generated())
-    elif TARGET.read_text() != generated():
-        raise SystemExit(f"{TARGET} is out of date; run: {sys.executable} {Path(__file__)}")
+    """Write the twins, or check that they are current."""
+    for name, twin in MODULES.items():
+        target = PACKAGE / twin
+        if sys.argv[1:] != ["--check"]:
+            target.write_text(generated(name))
+        elif target.read_text() != generated(name):
+            raise SystemExit(f"{target} is out of date; run: {sys.executable} {Path(__file__)}")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,13 @@ def test_errors_survive_pickle_and_copy(cls: type[Any]) -> None:
 
 
 def test_errors_of_the_system_have_their_errno() -> None:
-    numbers: dict[type, int] = {m.BrokenInputError: 32, m.NoSpaceError: 28, m.NoSuchProcessError: 3}
+    numbers: dict[type, int] = {
+        m.BrokenInputError: 32,
+        m.NoSpaceError: 28,
+        m.NoSuchProcessError: 3,
+        m.PathNotFoundError: 2,
+        m.PermissionDeniedError: 13,
+    }
     for cls in classes():
         if issubclass(cls, OSError) and not issubclass(cls, m.ExecFailedError):
             assert (cls("x").errno, cls("x", 5).errno) == (numbers.get(cls), 5)

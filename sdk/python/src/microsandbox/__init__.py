@@ -11,6 +11,7 @@ scripts and notebooks. All errors inherit from `MicrosandboxError`.
 """
 
 from ._async import ExecHandle, ExecSink, Image, LogStream, Sandbox, Volume, doctor
+from ._async_fs import FsReadStream, FsWriteSink, SandboxFsOps
 from ._errors import (
     AnswerTimeoutError,
     BootFailedError,
@@ -55,6 +56,7 @@ from ._errors import (
     VolumeNotFoundError,
     WaitTimeoutError,
 )
+from ._fs_values import FsEntry, FsEntryKind, FsMetadata
 from ._image_values import ImageInfo, ImagePhase, Progress, PullPolicy
 from ._mounts import Mount, VolumeInfo
 from ._native import version
@@ -107,9 +109,14 @@ __all__ = [
     "ExecPermissionError",
     "ExecSink",
     "ExecTimeoutError",
-    "FilesystemError",
     "ExecView",
     "ExitStatus",
+    "FilesystemError",
+    "FsEntry",
+    "FsEntryKind",
+    "FsMetadata",
+    "FsReadStream",
+    "FsWriteSink",
     "HostInfo",
     "Image",
     "ImageFailedError",
@@ -146,6 +153,7 @@ __all__ = [
     "Sandbox",
     "SandboxAlreadyExistsError",
     "SandboxCrashedError",
+    "SandboxFsOps",
     "SandboxInfo",
     "SandboxNotFoundError",
     "SandboxNotRunningError",

@@ -16,6 +16,7 @@ from typing import (
 )
 
 from . import _abi
+from ._async_fs import SandboxFsOps
 from ._async_io import offload, run, wait
 from ._exec import ExecCore, SinkCore, signal_number
 from ._image_values import ImageInfo, OnProgress, check_callback
@@ -302,6 +303,11 @@ class Sandbox:
     def name(self) -> str:
         """Its name."""
         return self._core.name
+
+    @property
+    def fs(self) -> SandboxFsOps:
+        """The operations on its files."""
+        return SandboxFsOps(self._core)
 
     async def info(self) -> SandboxInfo:
         """Return its current state and configuration."""

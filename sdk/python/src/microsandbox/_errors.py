@@ -36,6 +36,8 @@ class MicrosandboxError(Exception):
     """The ``errno`` of the failure, on the host or in the sandbox; None if there was none."""
     origin: Optional[str]
     """Who detected it: ``"caller"``, ``"host"``, ``"driver"``, ``"transport"`` or ``"agent"``."""
+    path: str = ""
+    """The file in the sandbox on which an operation failed; empty for other errors."""
 
     _errno: Optional[int] = None
     """The ``errno`` that every error of an `OSError` class has, unless the failure had another."""
@@ -199,7 +201,7 @@ class PermissionDeniedError(MicrosandboxError, PermissionError):
     _errno = errnos.EACCES
 
 
-class FilesystemError(MicrosandboxError):
+class FilesystemError(MicrosandboxError, OSError):
     """A file system reports an error."""
 
     code = "filesystem"

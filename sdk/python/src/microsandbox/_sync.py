@@ -19,6 +19,7 @@ from ._logs import LogCore
 from ._mounts import Mount, VolumeInfo, mount
 from ._options import Command, attach_options, integer, sandbox_options
 from ._sandbox import SandboxCore, host_info, list_sandboxes, remove_sandbox
+from ._sync_fs import SandboxFsOps
 from ._sync_io import offload, run, wait
 from ._values import (
     ExecEvent,
@@ -298,6 +299,11 @@ class Sandbox:
     def name(self) -> str:
         """Its name."""
         return self._core.name
+
+    @property
+    def fs(self) -> SandboxFsOps:
+        """The operations on its files."""
+        return SandboxFsOps(self._core)
 
     def info(self) -> SandboxInfo:
         """Return its current state and configuration."""

@@ -11,5 +11,16 @@ then.
 """
 
 from ._sync import ExecHandle, ExecSink, Image, LogStream, Sandbox, doctor
+from ._sync_fs import FsReadStream, FsWriteSink, SandboxFsOps
 
-__all__ = ["ExecHandle", "ExecSink", "Image", "LogStream", "Sandbox", "doctor"]
+__all__ = [
+    "ExecHandle",
+    "ExecSink",
+    "FsReadStream",
+    "FsWriteSink",
+    "Image",
+    "LogStream",
+    "Sandbox",
+    "SandboxFsOps",
+    "doctor",
+]
