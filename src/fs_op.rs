@@ -12,7 +12,7 @@ use super::status::MSB_E_INVALID;
 use super::table::{Kind, Table};
 use bytes::Bytes;
 use microsandbox::pull::{Monitor, Ready, spawn};
-use microsandbox::{Error, FsFailed, MicrosandboxResult, Sandbox, SandboxFsOps};
+use microsandbox::{Error, FsFailed, FsWriteOptions, MicrosandboxResult, Sandbox, SandboxFsOps};
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -157,7 +157,11 @@ impl FsObject {
         let state = Monitor::new(State::new(request.fields.op));
         let object = Arc::new(FsObject { state, moved: Notify::new(), closed: Notify::new() });
         // Checked before anything happens.
-        let (attributes, options) = (request.attributes()?, request.write_options()?);
+        let attributes = request.attributes()?;
+        let options = match request.fields.op {
+            MSB_FS_OP_WRITE => request.write_options()?,
+            _ => FsWriteOptions::new(),
+        };
         let handle = open(Arc::clone(&object))?;
         spawn(async move {
             let mut fs = sandbox.fs();

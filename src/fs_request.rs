@@ -147,7 +147,9 @@ pub(super) unsafe fn request_in(request: *const msb_fs_request) -> Result<Reques
     refuse_unknown(fields.flags, flags, "flags")?;
     refuse_unknown(fields.set, set, "attributes")?;
     // SAFETY: as above.
-    let (path, to) = unsafe { (bytes(fields.path), bytes(fields.to)) };
+    let path = unsafe { bytes(fields.path) };
+    // SAFETY: as above.
+    let to = unsafe { bytes(fields.to) };
     // SAFETY: as above.
     let user = unsafe { text(fields.user, "the user") }?;
     let has_path = !matches!(fields.op, MSB_FS_OP_READ_DIR | MSB_FS_OP_CLOSE_DIR);

@@ -204,6 +204,10 @@ TEST(test_k1_attributes_and_links_are_read_and_changed)
     op.modified_s = -2;
     op.modified_ns = 999999999;
     done(&op);
+    op = request(MSB_FS_OP_SET_STAT, "/tmp/k1-file");
+    op.set = MSB_FS_SET_UID;
+    op.uid = 56;
+    done(&op);
     op = request(MSB_FS_OP_SYMLINK, "/tmp/k1-link");
     op.to = "k1-file";
     done(&op);
@@ -213,7 +217,7 @@ TEST(test_k1_attributes_and_links_are_read_and_changed)
     CHECK_INT(result.entries[0]->kind, MSB_FS_KIND_FILE);
     CHECK_INT(result.entries[0]->type_letter, '-');
     CHECK_INT(result.entries[0]->mode, 0640);
-    CHECK(result.entries[0]->uid == 12 && result.entries[0]->gid == 34);
+    CHECK(result.entries[0]->uid == 56 && result.entries[0]->gid == 34);
     CHECK_INT(result.entries[0]->size, 3);
     CHECK(result.entries[0]->accessed_s == 1 && result.entries[0]->accessed_ns == 5);
     CHECK_INT(result.entries[0]->modified_s, -2);
@@ -425,6 +429,9 @@ TEST(test_i_operations_on_files_refuse_what_they_lack)
     bad = request(MSB_FS_OP_SET_STAT, "/");
     bad.set = MSB_FS_SET_MODIFIED;
     bad.modified_ns = 1000000000;
+    CHECK_STATUS(msb_fs_start(shared(), &bad, &fs, &err), MSB_E_INVALID);
+    bad = request(MSB_FS_OP_WRITE, "/tmp/none");
+    bad.set = MSB_FS_SET_UID;
     CHECK_STATUS(msb_fs_start(shared(), &bad, &fs, &err), MSB_E_INVALID);
     bad = request(MSB_FS_OP_STAT, "/");
     bad.struct_size = 1;
