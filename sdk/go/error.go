@@ -118,6 +118,8 @@ type Error struct {
 	Message string
 	// Errno is the system's error number, of the host or the sandbox, or 0.
 	Errno syscall.Errno
+	// Path is the file in the sandbox on which an operation failed; else it is empty.
+	Path string
 	// Failure has the details of ErrExecFailed if known; else it is nil.
 	Failure *ExecFailure
 	// Output is the command's output so far, with ErrExecTimeout and ErrStreamLost from a call that
@@ -157,9 +159,12 @@ func (e *Error) Is(target error) bool {
 	case os.ErrDeadlineExceeded:
 		return e.Timeout()
 	case os.ErrNotExist:
-		return e.Kind == ErrSandboxNotFound || e.Kind == ErrImageNotFound
+		return e.Kind == ErrSandboxNotFound || e.Kind == ErrImageNotFound ||
+			e.Kind == ErrPathNotFound
 	case os.ErrExist:
 		return e.Kind == ErrSandboxAlreadyExists
+	case os.ErrPermission:
+		return e.Kind == ErrPermissionDenied
 	}
 	return false
 }

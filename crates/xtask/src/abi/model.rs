@@ -8,7 +8,7 @@ use syn::{Expr, Fields, FnArg, Item, Lit, ReturnType, UnOp};
 
 /// The sections of the header and the files of `src` that each is made of. What a struct points to
 /// comes before it, as C wants it.
-pub(crate) const SECTIONS: [(&str, &[&str]); 17] = [
+pub(crate) const SECTIONS: [(&str, &[&str]); 18] = [
     ("version", &["version"]),
     ("status", &["status"]),
     ("error", &["error"]),

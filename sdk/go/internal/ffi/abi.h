@@ -60,6 +60,21 @@ static inline msb_volume_entries go_volume_entries(void) {
     return made;
 }
 
+static inline msb_fs_request go_fs_request(void) {
+    msb_fs_request made = MSB_FS_REQUEST_INIT;
+    return made;
+}
+
+static inline msb_fs_result go_fs_result(void) {
+    msb_fs_result made = MSB_FS_RESULT_INIT;
+    return made;
+}
+
+static inline msb_fs_failure go_fs_failure(void) {
+    msb_fs_failure made = MSB_FS_FAILURE_INIT;
+    return made;
+}
+
 static inline msb_progress go_progress(void) {
     msb_progress made = MSB_PROGRESS_INIT;
     return made;
