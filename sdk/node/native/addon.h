@@ -130,6 +130,11 @@ napi_value images_value(napi_env env, const msb_image_entries *list);
 extern const napi_property_descriptor image_functions[];
 extern const size_t image_functions_len;
 
+/* ---- files.c ---- */
+
+extern const napi_property_descriptor file_functions[];
+extern const size_t file_functions_len;
+
 /* ---- calls.c ---- */
 
 extern const napi_property_descriptor call_functions[];

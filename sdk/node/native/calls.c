@@ -358,6 +358,7 @@ NAPI_MODULE_INIT()
     set(env, exports, "version", text(env, msb_version_string()));
     MUST(napi_define_properties(env, exports, call_functions_len, call_functions));
     MUST(napi_define_properties(env, exports, image_functions_len, image_functions));
+    MUST(napi_define_properties(env, exports, file_functions_len, file_functions));
     MUST(napi_define_properties(env, exports, cell_functions_len, cell_functions));
     MUST(napi_define_properties(env, exports, job_functions_len, job_functions));
     return exports;

@@ -50,6 +50,8 @@ export class MicrosandboxError extends Error {
   readonly errnoName: string | undefined;
   /** Who detected the failure. */
   readonly origin: ErrorOrigin;
+  /** The file in the sandbox on which an operation failed, or what a command failed to use. */
+  declare path?: string;
 
   /** @internal */
   constructor(kind: ErrorKind, message: string, detail: Detail = {}) {
@@ -79,7 +81,7 @@ export class ExecFailedError extends MicrosandboxError {
   /** The step that failed: `"execve"`, `"chdir"`, ... */
   readonly stage: string;
   /** The program, directory or name that the step concerned. */
-  readonly path: string;
+  override readonly path: string;
 
   /** @internal */
   constructor(failure: NativeFailure) {

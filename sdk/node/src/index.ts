@@ -10,6 +10,16 @@ import { job, type WaitOptions } from "./wait";
 export type { CreateOptions, PullPolicy, SandboxOptions, Security } from "./create";
 export * from "./errors";
 export type { ExecEvent } from "./events";
+export {
+  FsReadStream,
+  FsWriteSink,
+  SandboxFsOps,
+  type FsEntry,
+  type FsEntryKind,
+  type FsMetadata,
+  type FsSetAttrs,
+  type FsWriteOptions,
+} from "./fs";
 export { ExecControl, ExecHandle, type ReattachFrom } from "./handle";
 export { Image, type ImageInfo } from "./image";
 export type {

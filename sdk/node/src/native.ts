@@ -101,6 +101,46 @@ export interface NativeImage {
   usedBy: string[];
 }
 
+export interface NativeFsEntry {
+  name?: Buffer;
+  kind: number;
+  size: number;
+  allocated: number;
+  links: number;
+  mode: number;
+  uid: number;
+  gid: number;
+  accessed: number;
+  modified: number;
+  changed: number;
+  created: number;
+}
+
+export interface NativeFsRequest {
+  op: number;
+  path: Buffer;
+  to?: Buffer | undefined;
+  user?: Buffer | undefined;
+  flags?: number;
+  set?: number;
+  offset?: number;
+  length?: number;
+  size?: number;
+  mode?: number;
+  uid?: number;
+  gid?: number;
+  accessedS?: number;
+  accessedNs?: number;
+  modifiedS?: number;
+  modifiedNs?: number;
+}
+
+export interface NativeFsResult {
+  exists: boolean;
+  path?: Buffer;
+  entries: NativeFsEntry[];
+}
+
 export interface NativeSession {
   id: string;
   argv: string[];
@@ -177,6 +217,12 @@ export interface Native {
   }): Cell;
   imageWait(image: Cell): NativeImage | undefined;
   imageProgress(image: Cell): NativeProgress | undefined;
+  fsStart(sandbox: Cell, request: NativeFsRequest): Cell;
+  fsWait(fs: Cell): NativeFsResult | undefined;
+  fsRecv(fs: Cell): Buffer | null | undefined;
+  fsSend(fs: Cell, data: Uint8Array, offset: number): number | undefined;
+  fsFinish(fs: Cell): void;
+  fsFailed(fs: Cell): Buffer | undefined;
   execStream(sandbox: Cell, command: NativeExecOptions, pipe: boolean): [Cell, Cell | null];
   execId(exec: Cell): string;
   execPosition(exec: Cell): [number, number];

@@ -8,6 +8,7 @@ import {
   type Security,
 } from "./create";
 import { ClosedError, InvalidArgumentError, MicrosandboxError, StreamLostError } from "./errors";
+import { SandboxFsOps } from "./fs";
 import { ExecHandle, positionOf, type ReattachFrom } from "./handle";
 import { sandboxInfo, sessionInfo, type SandboxInfo, type SandboxStatus, type SessionInfo } from "./info";
 import { LogReader, logsSpec, type LogsOptions } from "./logs";
@@ -338,6 +339,11 @@ export class Sandbox implements AsyncDisposable {
     const discard = (cell: Cell) => native.close(cell);
     const spec = logsSpec(options);
     return new LogReader(await job(native.logsOpen, this.#cell(), spec, options.signal, discard));
+  }
+
+  /** Return the operations on its files. */
+  fs(): SandboxFsOps {
+    return new SandboxFsOps(() => this.#cell());
   }
 
   /** List the sessions that are running in it or ended recently. */
