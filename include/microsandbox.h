@@ -1861,6 +1861,14 @@ void msb_log_record_release(struct msb_log_record *record);
 /// Closes `dir`. It is also closed when the connection to the sandbox ends.
 #define MSB_FS_OP_CLOSE_DIR 17
 
+/// Copies the file or tree `path` of the host to `to` in the sandbox; `to` is the copy itself, in an
+/// existing directory. An existing file is replaced, an existing directory is merged.
+#define MSB_FS_OP_COPY_FROM_HOST 18
+
+/// Copies the file or tree `path` of the sandbox to `to` on the host, likewise. Nothing that the
+/// sandbox says makes it write elsewhere.
+#define MSB_FS_OP_COPY_TO_HOST 19
+
 /// Of STAT and SET_STAT: the link itself, if `path` is one.
 #define MSB_FS_NO_FOLLOW 1
 
@@ -1916,8 +1924,8 @@ void msb_log_record_release(struct msb_log_record *record);
 /// A FIFO, socket or device.
 #define MSB_FS_KIND_OTHER 4
 
-/// An operation on the files of a sandbox. Zero means default. All pointers are lent. Paths are
-/// absolute, in the sandbox, and any bytes.
+/// An operation on the files of a sandbox. Zero means default. All pointers are lent. Paths are any
+/// bytes; those in the sandbox are absolute.
 typedef struct msb_fs_request {
     /// `sizeof(msb_fs_request)`.
     uint32_t struct_size;
@@ -1929,7 +1937,7 @@ typedef struct msb_fs_request {
     uint32_t set;
     /// Lent. The path; NULL only with `dir`.
     const char *path;
-    /// Lent. Of RENAME, COPY and SYMLINK.
+    /// Lent. Of RENAME, SYMLINK and the copies.
     const char *to;
     /// Lent. As whom: `name`, `uid`, `name:group` or `uid:gid`; NULL: the sandbox's user.
     const char *user;

@@ -246,6 +246,8 @@ async fn perform(fs: &SandboxFsOps<'_>, request: &Request) -> MicrosandboxResult
         MSB_FS_OP_REMOVE_DIR => done(fs.remove_empty_dir(path).await),
         MSB_FS_OP_RENAME => done(fs.rename_with(path, to, !request.has(MSB_FS_NO_REPLACE)).await),
         MSB_FS_OP_COPY => done(fs.copy(path, to).await),
+        MSB_FS_OP_COPY_FROM_HOST => done(fs.copy_from_host(path, to).await),
+        MSB_FS_OP_COPY_TO_HOST => done(fs.copy_to_host(path, to).await),
         MSB_FS_OP_SYMLINK => done(fs.symlink(to, path).await),
         MSB_FS_OP_READ_LINK => fs.read_link_os(path).await.map(Answer::Path),
         MSB_FS_OP_REAL_PATH => fs.real_path_os(path).await.map(Answer::Path),

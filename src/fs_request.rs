@@ -44,6 +44,12 @@ pub const MSB_FS_OP_OPEN_DIR: u32 = 15;
 pub const MSB_FS_OP_READ_DIR: u32 = 16;
 /// Closes `dir`. It is also closed when the connection to the sandbox ends.
 pub const MSB_FS_OP_CLOSE_DIR: u32 = 17;
+/// Copies the file or tree `path` of the host to `to` in the sandbox; `to` is the copy itself, in an
+/// existing directory. An existing file is replaced, an existing directory is merged.
+pub const MSB_FS_OP_COPY_FROM_HOST: u32 = 18;
+/// Copies the file or tree `path` of the sandbox to `to` on the host, likewise. Nothing that the
+/// sandbox says makes it write elsewhere.
+pub const MSB_FS_OP_COPY_TO_HOST: u32 = 19;
 
 /// Of STAT and SET_STAT: the link itself, if `path` is one.
 pub const MSB_FS_NO_FOLLOW: u32 = 1;
@@ -76,8 +82,8 @@ pub const MSB_FS_SET_ACCESSED: u32 = 16;
 /// `modified_s` and `modified_ns` are set, of SET_STAT.
 pub const MSB_FS_SET_MODIFIED: u32 = 32;
 
-/// An operation on the files of a sandbox. Zero means default. All pointers are lent. Paths are
-/// absolute, in the sandbox, and any bytes.
+/// An operation on the files of a sandbox. Zero means default. All pointers are lent. Paths are any
+/// bytes; those in the sandbox are absolute.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct msb_fs_request {
@@ -91,7 +97,7 @@ pub struct msb_fs_request {
     pub set: u32,
     /// Lent. The path; NULL only with `dir`.
     pub path: *const c_char,
-    /// Lent. Of RENAME, COPY and SYMLINK.
+    /// Lent. Of RENAME, SYMLINK and the copies.
     pub to: *const c_char,
     /// Lent. As whom: `name`, `uid`, `name:group` or `uid:gid`; NULL: the sandbox's user.
     pub user: *const c_char,
@@ -153,7 +159,14 @@ pub(super) unsafe fn request_in(request: *const msb_fs_request) -> Result<Reques
     // SAFETY: as above.
     let user = unsafe { text(fields.user, "the user") }?;
     let has_path = !matches!(fields.op, MSB_FS_OP_READ_DIR | MSB_FS_OP_CLOSE_DIR);
-    let has_to = matches!(fields.op, MSB_FS_OP_RENAME | MSB_FS_OP_COPY | MSB_FS_OP_SYMLINK);
+    let has_to = matches!(
+        fields.op,
+        MSB_FS_OP_RENAME
+            | MSB_FS_OP_COPY
+            | MSB_FS_OP_SYMLINK
+            | MSB_FS_OP_COPY_FROM_HOST
+            | MSB_FS_OP_COPY_TO_HOST
+    );
     Ok(Request {
         fields,
         path: needed(path, has_path, "path")?,
@@ -183,9 +196,19 @@ fn allowed(op: u32) -> Result<(u32, u32), Failure> {
         MSB_FS_OP_REMOVE_DIR => Ok((MSB_FS_RECURSIVE, 0)),
         MSB_FS_OP_RENAME => Ok((MSB_FS_NO_REPLACE, 0)),
         MSB_FS_OP_WRITE => Ok((WRITE, MSB_FS_SET_MODE | MSB_FS_SET_UID | MSB_FS_SET_GID)),
-        MSB_FS_OP_EXISTS | MSB_FS_OP_LIST | MSB_FS_OP_REMOVE | MSB_FS_OP_COPY
-        | MSB_FS_OP_SYMLINK | MSB_FS_OP_READ_LINK | MSB_FS_OP_REAL_PATH | MSB_FS_OP_READ
-        | MSB_FS_OP_OPEN_DIR | MSB_FS_OP_READ_DIR | MSB_FS_OP_CLOSE_DIR => Ok((0, 0)),
+        MSB_FS_OP_EXISTS
+        | MSB_FS_OP_LIST
+        | MSB_FS_OP_REMOVE
+        | MSB_FS_OP_COPY
+        | MSB_FS_OP_SYMLINK
+        | MSB_FS_OP_READ_LINK
+        | MSB_FS_OP_REAL_PATH
+        | MSB_FS_OP_READ
+        | MSB_FS_OP_OPEN_DIR
+        | MSB_FS_OP_READ_DIR
+        | MSB_FS_OP_CLOSE_DIR
+        | MSB_FS_OP_COPY_FROM_HOST
+        | MSB_FS_OP_COPY_TO_HOST => Ok((0, 0)),
         _ => Err(wrong(MSB_E_INVALID, format!("{op} is no operation on files"))),
     }
 }

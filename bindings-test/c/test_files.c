@@ -268,6 +268,24 @@ TEST(test_k1_files_are_copied_renamed_and_found)
     fails(&op, MSB_E_NO_PATH, ENOENT, "ENOENT", "/tmp/k1-a");
 }
 
+TEST(test_k4_files_are_copied_between_host_and_sandbox)
+{
+    char folder[] = "/tmp/msb-files-XXXXXX", path[64];
+    msb_fs_request op = request(MSB_FS_OP_COPY_TO_HOST, "/tmp/k4-file");
+
+    CHECK(mkdtemp(folder) != NULL);
+    snprintf(path, sizeof path, "%s/file", folder);
+    write_text("/tmp/k4-file", "text");
+    op.to = path;
+    done(&op);
+    op = request(MSB_FS_OP_COPY_FROM_HOST, path);
+    op.to = "/tmp/k4-copy";
+    done(&op);
+    check_text("/tmp/k4-copy", "text");
+    CHECK(unlink(path) == 0 && rmdir(folder) == 0);
+    sh("rm /tmp/k4-file /tmp/k4-copy");
+}
+
 TEST(test_k1_errors_have_a_kind_an_errno_and_a_path)
 {
     msb_fs_request op = request(MSB_FS_OP_READ, "/tmp/k1-none\n");

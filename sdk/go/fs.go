@@ -295,6 +295,18 @@ func (f *SandboxFSOps) Copy(ctx context.Context, from, to string) error {
 	return f.do(ctx, ffi.FsRequest{Op: ffi.FsCopy, Path: from, To: to})
 }
 
+// CopyFromHost copies a file or tree of the host into the sandbox; guest is the copy itself, in an
+// existing directory.
+func (f *SandboxFSOps) CopyFromHost(ctx context.Context, host, guest string) error {
+	return f.do(ctx, ffi.FsRequest{Op: ffi.FsCopyFromHost, Path: host, To: guest})
+}
+
+// CopyToHost copies a file or tree of the sandbox to the host; host is the copy itself, in an
+// existing directory. Nothing that the sandbox says makes it write elsewhere.
+func (f *SandboxFSOps) CopyToHost(ctx context.Context, guest, host string) error {
+	return f.do(ctx, ffi.FsRequest{Op: ffi.FsCopyToHost, Path: guest, To: host})
+}
+
 // Rename renames a file or directory; an existing file at the new path is replaced.
 func (f *SandboxFSOps) Rename(ctx context.Context, from, to string) error {
 	return f.do(ctx, ffi.FsRequest{Op: ffi.FsRename, Path: from, To: to})

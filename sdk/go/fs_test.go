@@ -147,3 +147,14 @@ func TestK2CancelledWriteLeavesTheOldContent(t *testing.T) {
 	must(t, err)
 	equal(t, "content", content, "old")
 }
+
+func TestK4FilesAreCopiedBetweenHostAndSandbox(t *testing.T) {
+	ctx, fs, folder := soon(t), box(t).FS(), t.TempDir()
+	must(t, os.WriteFile(folder+"/from", []byte("text"), 0o600))
+	must(t, fs.CopyFromHost(ctx, folder+"/from", "/tmp/copied"))
+	must(t, fs.CopyToHost(ctx, "/tmp/copied", folder+"/to"))
+	content, err := os.ReadFile(folder + "/to")
+	must(t, err)
+	equal(t, "content", string(content), "text")
+	kind(t, fs.CopyFromHost(ctx, folder+"/none", "/tmp/none"), m.ErrPathNotFound)
+}

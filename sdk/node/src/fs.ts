@@ -367,6 +367,19 @@ export class SandboxFsOps {
     await this.#perform(abi.MSB_FS_OP_COPY, from, options, { to: text("the path", to) });
   }
 
+  /** Copy a file or tree of the host into the sandbox; `guestPath` is the copy itself. */
+  async copyFromHost(hostPath: Text, guestPath: Text, options: WaitOptions = {}): Promise<void> {
+    const to = text("the path", guestPath);
+    await this.#perform(abi.MSB_FS_OP_COPY_FROM_HOST, hostPath, options, { to });
+  }
+
+  /** Copy a file or tree of the sandbox to the host; `hostPath` is the copy itself. Nothing that the
+   * sandbox says makes it write elsewhere. */
+  async copyToHost(guestPath: Text, hostPath: Text, options: WaitOptions = {}): Promise<void> {
+    const to = text("the path", hostPath);
+    await this.#perform(abi.MSB_FS_OP_COPY_TO_HOST, guestPath, options, { to });
+  }
+
   /** Rename a file or directory; an existing file at the new path is replaced. */
   async rename(from: Text, to: Text, options: WaitOptions = {}): Promise<void> {
     await this.#perform(abi.MSB_FS_OP_RENAME, from, options, { to: text("the path", to) });

@@ -1,5 +1,8 @@
 // Files in a sandbox: operations, errors, and streams.
 import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { ClosedError, FilesystemError, InvalidArgumentError, PathNotFoundError, PermissionDeniedError } from "microsandbox";
 import { create, end } from "./support.mjs";
@@ -92,4 +95,17 @@ test("k2 a cancelled write leaves the old content", async () => {
   cancelled.abort(new Error("enough"));
   await assert.rejects(written, /enough/);
   assert.equal(await fs.readToString("/tmp/old"), "old");
+});
+
+test("k4 files are copied between host and sandbox", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "msb-files-"));
+  try {
+    writeFileSync(join(folder, "from"), "text");
+    await fs.copyFromHost(join(folder, "from"), "/tmp/copied");
+    await fs.copyToHost("/tmp/copied", join(folder, "to"));
+    assert.equal(readFileSync(join(folder, "to"), "utf8"), "text");
+    await assert.rejects(fs.copyFromHost(join(folder, "none"), "/tmp/none"), PathNotFoundError);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +90,22 @@ def test_k1_errors_are_those_of_python(run: Any, sandbox: Sandbox) -> None:
             await fs.write("/tmp/py-mode", "", mode=0o10000)
         with pytest.raises(TypeError):
             await fs.write("/tmp/py-type", 5)  # type: ignore[arg-type]
+
+    run(main)
+
+
+def test_k4_files_are_copied_between_host_and_sandbox(
+    run: Any, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        fs = sandbox.fs
+        (tmp_path / "from").write_text("text")
+        await fs.copy_from_host(tmp_path / "from", "/tmp/py-copied")
+        await fs.copy_to_host("/tmp/py-copied", tmp_path / "to")
+        assert (tmp_path / "to").read_text() == "text"
+        await fs.remove("/tmp/py-copied")
+        with pytest.raises(FileNotFoundError):
+            await fs.copy_from_host(tmp_path / "none", "/tmp/none")
 
     run(main)
 

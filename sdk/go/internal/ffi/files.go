@@ -25,6 +25,9 @@ const (
 	FsRealPath  = C.MSB_FS_OP_REAL_PATH
 	FsRead      = C.MSB_FS_OP_READ
 	FsWrite     = C.MSB_FS_OP_WRITE
+
+	FsCopyFromHost = C.MSB_FS_OP_COPY_FROM_HOST
+	FsCopyToHost   = C.MSB_FS_OP_COPY_TO_HOST
 )
 
 // Flags and set attributes of operations, and the types of files.

@@ -189,6 +189,19 @@ class SandboxFsOps:
         """Copy a file or tree inside the sandbox; ``dst`` is the copy itself."""
         await wait(lambda io: self._core.perform(io, _abi.MSB_FS_OP_COPY, src, dst))
 
+    async def copy_from_host(self, host_path: Path, guest_path: Path) -> None:
+        """Copy a file or tree of the host into the sandbox; ``guest_path`` is the copy itself."""
+        op = _abi.MSB_FS_OP_COPY_FROM_HOST
+        await wait(lambda io: self._core.perform(io, op, host_path, guest_path))
+
+    async def copy_to_host(self, guest_path: Path, host_path: Path) -> None:
+        """Copy a file or tree of the sandbox to the host; ``host_path`` is the copy itself.
+
+        Nothing that the sandbox says makes it write elsewhere.
+        """
+        op = _abi.MSB_FS_OP_COPY_TO_HOST
+        await wait(lambda io: self._core.perform(io, op, guest_path, host_path))
+
     async def rename(self, src: Path, dst: Path, *, replace: bool = True) -> None:
         """Rename a file or directory; without ``replace`` an existing file fails."""
         flags = 0 if replace else _abi.MSB_FS_NO_REPLACE

@@ -200,6 +200,23 @@ class SandboxFsOps:
         """Copy a file or tree inside the sandbox; ``dst`` is the copy itself."""
         wait(lambda io: self._core.perform(io, _abi.MSB_FS_OP_COPY, src, dst), timeout)
 
+    def copy_from_host(
+        self, host_path: Path, guest_path: Path, timeout: Optional[float] = None
+    ) -> None:
+        """Copy a file or tree of the host into the sandbox; ``guest_path`` is the copy itself."""
+        op = _abi.MSB_FS_OP_COPY_FROM_HOST
+        wait(lambda io: self._core.perform(io, op, host_path, guest_path), timeout)
+
+    def copy_to_host(
+        self, guest_path: Path, host_path: Path, timeout: Optional[float] = None
+    ) -> None:
+        """Copy a file or tree of the sandbox to the host; ``host_path`` is the copy itself.
+
+        Nothing that the sandbox says makes it write elsewhere.
+        """
+        op = _abi.MSB_FS_OP_COPY_TO_HOST
+        wait(lambda io: self._core.perform(io, op, guest_path, host_path), timeout)
+
     def rename(
         self, src: Path, dst: Path, timeout: Optional[float] = None, *, replace: bool = True
     ) -> None:
