@@ -248,8 +248,9 @@ impl<T: Send + 'static> Drop for Kept<T> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
     use msb_wire::FsErrorKind;
     use std::sync::atomic::AtomicBool;
