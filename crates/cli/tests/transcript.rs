@@ -105,10 +105,12 @@ fn readme_session_matches_actual_output() {
     let (demo, rest) = rest.split_once(SET_UP).unwrap();
     let (session, after) = rest.split_once(END).unwrap();
 
-    let makefile = std::fs::read_to_string(root().join("Makefile")).unwrap();
-    let makefile = makefile.replace("$(ROOTFS)", "target/rootfs");
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let script = read("scripts/demo").replace("$rootfs", "target/rootfs");
+    let script = script.replace("$why", "runsc was not found");
+    let said = read("Makefile") + &script;
     for line in demo.lines().filter(|line| line.starts_with("== ")) {
-        assert!(makefile.contains(line), "make demo does not say {line:?}");
+        assert!(said.contains(line), "make demo does not say {line:?}");
     }
     let msb = Msb::new();
     let shown = replayed(&msb, session);

@@ -68,7 +68,7 @@ fn l2_volume_commands_create_list_inspect_and_remove() {
     assert_eq!(msb.ok(&["run", "-v", "a:/data:ro", image(), "cat", "/data/f"]), "kept\n");
     msb.ok(&["create", "--name", "w", "-v", "a:/data", image()]);
     let error = msb.fails(125, &["volume", "rm", "a"]);
-    assert!(error.contains("volume a is in use by sandbox w; remove them first"), "{error}");
+    assert!(error.contains("volume a is in use by sandbox w; remove it first"), "{error}");
     msb.ok(&["stop", "w"]);
     msb.fails(125, &["volume", "rm", "a"]);
     // A prune keeps it, and asks before it removes the other.

@@ -36,7 +36,7 @@ pub enum Error {
     #[error("volume {0} already exists; remove it or choose another name")]
     VolumeAlreadyExists(Name),
     /// Sandboxes use the volume.
-    #[error("volume {0} is in use by {users}; remove them first", users = sandboxes(.1))]
+    #[error("volume {0} is in use by {users} first", users = sandboxes(.1))]
     VolumeInUse(Name, Vec<Name>),
     /// The runner or a driver failed.
     #[error(transparent)]
@@ -152,7 +152,10 @@ impl Error {
 /// Lists sandboxes in an error.
 fn sandboxes(names: &[Name]) -> String {
     let list: Vec<_> = names.iter().map(Name::as_str).collect();
-    format!("sandbox {}", list.join(", "))
+    match list.as_slice() {
+        [name] => format!("sandbox {name}; remove it"),
+        names => format!("sandboxes {}; remove them", names.join(", ")),
+    }
 }
 
 /// Returns the remedy for a file beyond a limit of this process, to be appended to the error.
