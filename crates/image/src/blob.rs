@@ -2,7 +2,10 @@
 
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
+use crate::files::remove_file;
 use crate::store::{Blob, Store};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -72,10 +75,17 @@ impl Store {
         writer.finish(expected)
     }
 
-    /// Moves a file whose digest was verified to its final name.
+    /// Moves a file whose digest was verified to its final name. Removes it if the blob exists:
+    /// another process may be about to mount that one, which must not vanish.
     pub fn adopt_blob(&self, file: &Path, digest: &Digest) -> Result<()> {
         let path = self.blob(digest);
-        fs::rename(file, &path).map_err(|error| Error::io("create", &path, error))
+        let moved = match renameat_with(CWD, file, CWD, &path, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => return remove_file(file),
+            // Not every file system knows the flag.
+            Err(Errno::INVAL) => fs::rename(file, &path),
+            moved => moved.map_err(Into::into),
+        };
+        moved.map_err(|error| Error::io("create", &path, error))
     }
 }
 
@@ -83,6 +93,7 @@ impl Store {
 mod tests {
     use super::*;
     use crate::files::entries;
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn unfinished_or_unexpected_blob_leaves_no_file() {
@@ -95,5 +106,16 @@ mod tests {
         store.blob_writer().unwrap().write_all(b"z").unwrap();
         let count = |name| entries(&store.directory(name)).unwrap().len();
         assert_eq!((count("tmp"), count("blobs/sha256")), (0, 1));
+    }
+
+    #[test]
+    fn blob_that_exists_is_not_replaced() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::at(home.path());
+        store.prepare().unwrap();
+        let inode = |blob: &Blob| fs::metadata(store.blob(&blob.digest)).unwrap().ino();
+        let first = inode(&store.add_blob(&b"abc"[..], None).unwrap());
+        assert_eq!(inode(&store.add_blob(&b"abc"[..], None).unwrap()), first);
+        assert_eq!(entries(&store.directory("tmp")).unwrap().len(), 0);
     }
 }
