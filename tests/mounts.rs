@@ -264,7 +264,7 @@ fn l2_volume_outlives_sandboxes_and_is_shared() {
     let error = block_on(Volume::remove(name)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::VolumeInUse);
     let text = error.to_string();
-    assert!(text.contains("sandbox vol-one, vol-other"), "{text}");
+    assert!(text.contains("sandboxes vol-one, vol-other"), "{text}");
     end(&one);
     block_on(other.kill()).unwrap();
     let error = block_on(Volume::remove(name)).unwrap_err();
