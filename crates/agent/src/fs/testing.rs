@@ -261,9 +261,10 @@ impl Host {
         own.is_some_and(|own| own.receives && !own.is_complete && !own.is_closed)
     }
 
-    /// Returns the operations that were not given up.
+    /// Returns the operations that were not given up, and whose end was not taken.
     pub(crate) fn open_operations(&self) -> Vec<u32> {
-        let open = self.channels.iter().filter(|(_, own)| !own.is_closed);
+        let has_end = |own: &Channel| own.state != FsState::Ended || own.end.is_some();
+        let open = self.channels.iter().filter(|(_, own)| !own.is_closed && has_end(own));
         open.map(|(number, _)| *number).collect()
     }
 
