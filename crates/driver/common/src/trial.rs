@@ -80,7 +80,14 @@ impl TrialRecord {
 /// The lock of a directory for trials. The process that holds it removes what a killed one left.
 #[derive(Debug)]
 pub struct TrialLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for TrialLock {
+    fn drop(&mut self) {
+        // A child that was just forked has the file as well, and would keep the lock until its exec.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl TrialLock {
@@ -103,7 +110,7 @@ impl TrialLock {
         let file = File::create(directory.with_extension("lock"));
         let file = file.map_err(|error| error.to_string())?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(TrialLock { _file: file })),
+            Ok(()) => Ok(Some(TrialLock { file })),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.to_string()),
         }
