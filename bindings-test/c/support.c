@@ -365,10 +365,16 @@ pid_t agent_of(msb_sandbox *sandbox)
     const char *inside = sh_in(sandbox, "readlink /proc/self/ns/pid");
     DIR *proc = opendir("/proc");
     struct dirent *entry;
-    char namespace[64];
+    char namespace[64], own[64] = "";
     pid_t found = 0;
 
     snprintf(namespace, sizeof namespace, "%.*s", (int)strcspn(inside, "\n"), inside);
+    /* The first namespace of a machine has the number of the host's first one. */
+    if (readlink("/proc/self/ns/pid", own, sizeof own - 1) < 0 || !strcmp(own, namespace)) {
+        if (proc)
+            closedir(proc);
+        return 0;
+    }
     while (proc && !found && (entry = readdir(proc)))
         if (atoi(entry->d_name) > 0 && is_agent_of(atoi(entry->d_name), namespace))
             found = atoi(entry->d_name);
