@@ -56,6 +56,8 @@ struct Content {
     file: File,
     /// The segments that are left, the last one first.
     segments: Vec<Segment>,
+    /// Whether the file has less than its header says.
+    is_short: bool,
 }
 
 impl Packer {
@@ -202,14 +204,18 @@ impl Packer {
         })?;
         let mut segments = map.unwrap_or_else(|| vec![(0, size)]);
         segments.reverse();
-        self.content = Some(Content { file, segments });
+        self.content = Some(Content { file, segments, is_short: false });
         Ok(())
     }
 
     /// Copies a piece of the current file.
     fn copy(&mut self, mut content: Content, most: usize) -> Result<()> {
         let Some((offset, length)) = content.segments.pop() else {
-            return self.to.end().map_err(io_failed(COPY, &self.path()));
+            self.to.end().map_err(io_failed(COPY, &self.path()))?;
+            return match content.is_short {
+                true => self.skip("it became shorter while it was read"),
+                false => Ok(()),
+            };
         };
         let room = most - self.to.get_mut().len().min(most);
         let count = usize::try_from(length).unwrap_or(usize::MAX).min(room);
@@ -217,7 +223,7 @@ impl Packer {
         let read = read_at(&content.file, &mut piece, offset);
         let path = self.path();
         let failed = io_failed("read", &path);
-        read.map_err(&failed)?;
+        content.is_short |= read.map_err(&failed)? < count;
         self.to.write_all(&piece).map_err(&failed)?;
         self.done.bytes += count as u64;
         let count = count as u64;
@@ -349,20 +355,18 @@ fn fit(map: Vec<Segment>, size: u64) -> Vec<Segment> {
     map
 }
 
-/// Reads at an offset; what is missing at the end of the file stays zero.
-fn read_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> std::io::Result<()> {
-    while !buffer.is_empty() {
-        match file.read_at(buffer, offset) {
-            Ok(0) => return Ok(()),
-            Ok(count) => {
-                offset += count as u64;
-                buffer = buffer.get_mut(count..).unwrap_or_default();
-            }
+/// Reads at an offset until the buffer is full or the file ends. Returns the number of bytes.
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(done)
 }
 
 /// An archive that is read as it is packed.
@@ -399,5 +403,34 @@ impl std::io::Read for PackReader<'_> {
                 Err(std::io::ErrorKind::Other.into())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+    use crate::fs::root::Root;
+
+    #[test]
+    fn k4_file_that_becomes_shorter_is_padded_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        std::fs::write(&path, vec![b'x'; 100_000]).unwrap();
+        let place = Root::confined(folder.path()).unwrap().place(b"/f").unwrap();
+        let mut packer = Packer::new(&place, b"f").unwrap();
+        let mut length = packer.next(4096).unwrap().len();
+        File::options().write(true).open(&path).unwrap().set_len(1000).unwrap();
+        loop {
+            match packer.next(4096).unwrap().len() {
+                0 => break,
+                more => length += more,
+            }
+        }
+        assert!(length > 100_000, "{length}");
+        let done = packer.done();
+        assert_eq!((done.bytes, done.skipped_total), (100_000, 1));
+        assert_eq!(done.skipped[0].why, "it became shorter while it was read");
     }
 }
