@@ -24,6 +24,9 @@ use tokio::time::timeout;
 const THREADS: usize = 48;
 /// Threads that are started with the agent, before a limit of processes may forbid others (a count).
 const KEPT: usize = 1;
+/// Jobs that wait or run at most (a count), but for values that are dropped: those were opened by
+/// earlier steps.
+const JOBS: usize = 4096;
 /// How long a step waits for a thread.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a further thread waits for work before it ends.
@@ -104,6 +107,14 @@ impl Pool {
         let _ = self.jobs.send(job);
     }
 
+    /// Fails if too many jobs wait: those of steps that gave up stay until a thread takes them.
+    fn check_room(&self) -> Result<()> {
+        match *self.shared.pending() < JOBS {
+            true => Ok(()),
+            false => Err(blocked()),
+        }
+    }
+
     /// Waits until no job is left, for a limited time.
     pub(crate) fn finish(&self, limit: Duration) {
         let (pending, finished) = (self.shared.pending(), &self.shared.finished);
@@ -125,6 +136,10 @@ fn work(queue: &Receiver<Job>, shared: &Shared, is_kept: bool) {
         *shared.pending() -= 1;
         shared.finished.notify_all();
     }
+}
+
+fn blocked() -> msb_wire::FsError {
+    busy("start", b"", "too many operations on files are blocked")
 }
 
 /// Runs steps as one user.
@@ -149,6 +164,7 @@ impl Runner {
         &self,
         step: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
+        self.pool.check_room()?;
         let (start, started) = oneshot::channel();
         let (answer, answered) = oneshot::channel();
         let run = Box::new(move |identity: rustix::io::Result<()>| {
@@ -163,7 +179,7 @@ impl Runner {
                 let why = "the agent cannot become the user";
                 return Err(error(FsErrorKind::PermissionDenied, errno, "become", b"", why));
             }
-            _ => return Err(busy("start", b"", "too many operations on files are blocked")),
+            _ => return Err(blocked()),
         }
         answered.await.map_err(|_| {
             error(FsErrorKind::Filesystem, Errno::IO, "perform", b"", "the operation broke off")
@@ -213,6 +229,8 @@ impl<T: Send + 'static> Kept<T> {
         &mut self,
         step: impl FnOnce(&mut T) -> Result<R> + Send + 'static,
     ) -> Result<R> {
+        // Before the value is taken: the main thread must not drop it.
+        self.runner.pool.check_room()?;
         let mut value = self.take()?;
         let step = move || {
             let result = step(&mut value);
@@ -228,6 +246,7 @@ impl<T: Send + 'static> Kept<T> {
         mut self,
         step: impl FnOnce(T) -> Result<R> + Send + 'static,
     ) -> Result<R> {
+        self.runner.pool.check_room()?;
         let value = self.take()?;
         self.runner.run(move || step(value)).await?
     }
@@ -291,6 +310,29 @@ mod tests {
             last.1.await.unwrap();
             assert_eq!(runner.run(|| 7).await.unwrap(), 7);
             drop(blocked);
+        });
+    }
+
+    #[test]
+    fn j5_steps_beyond_the_bound_are_refused_at_once() {
+        crate::fs::testing::run(async || {
+            let runner = runner(1, Duration::from_secs(60));
+            let (release, task) = block(&runner);
+            let waiting = (1..JOBS).map(|_| {
+                let runner = runner.clone();
+                tokio::task::spawn_local(async move { runner.run(|| ()).await.is_ok() })
+            });
+            let waiting: Vec<_> = waiting.collect();
+            while runner.pool.check_room().is_ok() {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(runner.run(|| ()).await.unwrap_err().kind, FsErrorKind::Busy);
+            drop(release);
+            task.await.unwrap();
+            for step in waiting {
+                assert!(step.await.unwrap());
+            }
+            runner.run(|| ()).await.unwrap();
         });
     }
 
