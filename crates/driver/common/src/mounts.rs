@@ -3,7 +3,7 @@
 //! The root comes from an image and from earlier commands of the sandbox, and what is mounted may
 //! be shared with other sandboxes that run. Every mount point is therefore resolved by the kernel
 //! inside of the root, one component after the other, and mounts are attached by descriptor: no
-//! link leads one elsewhere, whoever changes it and when.
+//! link leads one elsewhere, even if it is changed meanwhile.
 
 use crate::driver::{MachineSpec, Users};
 use crate::mountpoints::describe;

@@ -1,8 +1,8 @@
 //! The process that unpacks what is copied out of a sandbox, in a jail that holds the destination
 //! only.
 //!
-//! The archive is a guest's, and so is whoever its parser falls to. Invariant: nothing is in place
-//! before the library has sent its word to commit; at any end without it, nothing is left.
+//! The archive is a guest's, and may take its parser over. Invariant: nothing is in place before the
+//! library has sent its word to commit; at any end without it, nothing is left.
 
 mod failure;
 mod place;
